@@ -1,0 +1,131 @@
+# pysock.h needs no building. This builds and runs what stands around it; `make help` lists it.
+
+CFLAGS ?= -O2 -g
+LDLIBS ?= -lbearssl -lpthread
+WERROR ?= -Werror
+PYSOCK_DIR ?= .
+JOBS := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+
+WARNINGS = -Wall -Wextra -Wpedantic -Wshadow -Wconversion
+
+# Where Fedora and Homebrew keep a header that compilers do not find by themselves.
+BEARSSL_H := $(firstword $(wildcard /usr/include/bearssl.h /usr/include/bearssl/bearssl.h \
+    /opt/homebrew/include/bearssl.h /usr/local/include/bearssl.h))
+BEARSSL_H := $(filter-out /usr/include/bearssl.h,$(BEARSSL_H))
+DEP_CPPFLAGS := $(if $(BEARSSL_H),-I$(patsubst %/,%,$(dir $(BEARSSL_H))))
+DEP_LDFLAGS := $(patsubst %/include/bearssl.h,-L%/lib,$(filter %/include/bearssl.h,$(BEARSSL_H)))
+
+ALL_CPPFLAGS = -I$(PYSOCK_DIR) $(CPPFLAGS) $(DEP_CPPFLAGS)
+ALL_LDFLAGS = $(LDFLAGS) $(DEP_LDFLAGS)
+DEPEND = -MMD -MP -MT $@ -MF $@.d
+QUIET = $(if $(V),,@echo '  CC  $@';)
+
+EXAMPLES := $(patsubst examples/%.c,build/examples/%,$(wildcard examples/*.c))
+BENCH_OBJECTS := $(patsubst tests/bench/%.c,build/bench/%.o,$(wildcard tests/bench/*.c))
+
+# ---- tests: every program three times ----
+
+ALL_TESTS := $(sort $(notdir $(basename $(wildcard tests/test_*.c tests/whitebox_*.c))))
+TESTS = %
+CHOSEN_TESTS = $(filter $(foreach t,$(TESTS),$(t) test_$(t) whitebox_$(t)),$(ALL_TESTS))
+VARIANTS = plain asan tsan
+
+FLAGS_plain = $(CFLAGS) $(WERROR)
+FLAGS_asan = $(CFLAGS) -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined \
+    -fno-sanitize-recover=all
+FLAGS_tsan = $(CFLAGS) -O1 -g -fno-omit-frame-pointer -fsanitize=thread
+
+all: examples
+
+help:
+	@echo 'make demo         install what is missing, build the demo and run it'
+	@echo 'make examples     build/examples/NAME from each examples/NAME.c (the default)'
+	@echo 'make test         all tests: plain, under AddressSanitizer+UBSan, under ThreadSanitizer'
+	@echo 'make test-plain   one of the three; also test-asan and test-tsan'
+	@echo '                  TESTS="NAME ..." runs tests/test_NAME.c and tests/whitebox_NAME.c only'
+	@echo 'make check        compile matrix, symbols, outline of the header, compile lines of examples'
+	@echo 'make bench        measure on loopback; the table is also written to build/bench.txt'
+	@echo 'make clean        remove build/'
+	@echo
+	@echo 'CC, CFLAGS, CPPFLAGS, LDFLAGS and LDLIBS may be given. V=1 shows the commands, WERROR= tolerates'
+	@echo 'warnings in tests. Everything is built in build/.'
+
+examples: $(EXAMPLES)
+
+demo:
+	@$(SETUP)
+	@$(MAKE) --no-print-directory $(PARALLEL) build/examples/demo
+	@build/examples/demo
+
+test:
+	@$(SETUP) test
+	@$(MAKE) --no-print-directory $(PARALLEL) $(VARIANTS:%=build-tests-%)
+	@$(RUN_TESTS) $(foreach v,$(VARIANTS),$(CHOSEN_TESTS:%=build/$(v)/%))
+
+test-plain test-asan test-tsan: test-%:
+	@$(MAKE) --no-print-directory $(PARALLEL) build-tests-$*
+	@$(RUN_TESTS) $(CHOSEN_TESTS:%=build/$*/%)
+
+check:
+	@CC='$(CC)' CPPFLAGS='$(CPPFLAGS) $(DEP_CPPFLAGS)' LDFLAGS='$(ALL_LDFLAGS)' \
+	    LDLIBS='$(LDLIBS)' PYSOCK_DIR='$(PYSOCK_DIR)' JOBS='$(JOBS)' tools/check.sh
+
+bench:
+	@$(SETUP)
+	@$(MAKE) --no-print-directory $(PARALLEL) build/bench/bench
+	@build/bench/bench $(BENCH_ARGS)
+
+clean:
+	rm -rf build
+
+SETUP = CC='$(CC)' CPPFLAGS='$(CPPFLAGS)' CFLAGS='$(CFLAGS)' LDFLAGS='$(LDFLAGS)' tools/setup.sh
+RUN_TESTS = TIMEOUT='$(TIMEOUT)' tools/run-tests.sh
+PARALLEL = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS))
+
+# ---- rules ----
+
+# Rewritten only when the flags change, so that what depends on it is built anew exactly then.
+define write_flags
+@mkdir -p $(@D)
+@echo '$(1)' | cmp -s - $@ || echo '$(1)' >$@
+endef
+
+define variant_rules
+build-tests-$(1): $$(CHOSEN_TESTS:%=build/$(1)/%)
+	@$$(if $$(CHOSEN_TESTS),:,echo 'no test is named $$(TESTS); there are: $$(ALL_TESTS)' >&2; false)
+
+build/$(1)/flags: always
+	$$(call write_flags,$$(CC) $$(ALL_CPPFLAGS) $$(FLAGS_$(1)) $$(ALL_LDFLAGS) $$(LDLIBS))
+
+build/$(1)/pysock_impl.o: tests/pysock_impl.c build/$(1)/flags
+	$$(QUIET) $$(CC) -std=c99 $$(WARNINGS) $$(ALL_CPPFLAGS) $$(FLAGS_$(1)) $$(DEPEND) -c $$< -o $$@
+
+build/$(1)/test_%: tests/test_%.c build/$(1)/pysock_impl.o build/$(1)/flags
+	$$(QUIET) $$(CC) -std=gnu99 $$(WARNINGS) -Itests $$(ALL_CPPFLAGS) $$(FLAGS_$(1)) $$(DEPEND) $$< \
+	    build/$(1)/pysock_impl.o -o $$@ $$(ALL_LDFLAGS) -lcmocka $$(LDLIBS) -lm
+
+build/$(1)/whitebox_%: tests/whitebox_%.c build/$(1)/flags
+	$$(QUIET) $$(CC) -std=gnu99 $$(WARNINGS) -Itests $$(ALL_CPPFLAGS) $$(FLAGS_$(1)) $$(DEPEND) $$< \
+	    -o $$@ $$(ALL_LDFLAGS) -lcmocka $$(LDLIBS) -lm
+endef
+
+$(foreach v,$(VARIANTS),$(eval $(call variant_rules,$(v))))
+
+build/examples/flags build/bench/flags: always
+	$(call write_flags,$(CC) $(ALL_CPPFLAGS) $(CFLAGS) $(ALL_LDFLAGS) $(LDLIBS))
+
+build/examples/%: examples/%.c build/examples/flags
+	$(QUIET) $(CC) $(WARNINGS) $(ALL_CPPFLAGS) $(CFLAGS) $(DEPEND) $< -o $@ $(ALL_LDFLAGS) $(LDLIBS)
+
+build/bench/%.o: tests/bench/%.c build/bench/flags
+	$(QUIET) $(CC) -std=gnu99 $(WARNINGS) $(ALL_CPPFLAGS) $(CFLAGS) $(DEPEND) -c $< -o $@
+
+build/bench/bench: $(BENCH_OBJECTS)
+	$(QUIET) $(CC) $(CFLAGS) $^ -o $@ $(ALL_LDFLAGS) $(LDLIBS) -lm
+
+-include $(wildcard build/*/*.d)
+
+.PHONY: all help examples demo test test-plain test-asan test-tsan check bench clean always \
+    $(VARIANTS:%=build-tests-%)
+.DELETE_ON_ERROR:
+.SECONDARY:

@@ -1,0 +1,353 @@
+#!/bin/sh
+# Checks what no test sees, in build/check:
+#
+#   compile     the header in every configuration, standard and compiler; C++; what gets linked
+#   symbols     the implementation defines nothing but pysock_ names
+#   outline     the manual's table of contents against the sections; platform code in its place
+#   text        columns, blanks and leftovers in all sources
+#   examples    the compile line in each example, and the programs in README.md
+#   certs       tests/certs belongs together; tools/mkcert.sh makes such certificates
+#
+#   tools/check.sh [CHECK...]    all of them if none is named
+#
+# CC, CPPFLAGS, LDFLAGS, LDLIBS, PYSOCK_DIR and JOBS come from make.
+set -u
+export LC_ALL=C
+
+export CC="${CC:-cc}" CPPFLAGS="${CPPFLAGS-}" LDFLAGS="${LDFLAGS-}"
+export LDLIBS="${LDLIBS:--lbearssl -lpthread}" PYSOCK_DIR="${PYSOCK_DIR:-.}" JOBS="${JOBS:-2}"
+header=$PYSOCK_DIR/pysock.h
+out=build/check
+warnings='-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror'
+
+# complain LOG: its beginning goes below the headline that was printed.
+complain() {
+    sed -n '1,40s/^/    /p' "$1"
+    [ "$(wc -l <"$1")" -le 40 ] || echo "    ... (all of it is in $1)"
+    return 1
+}
+
+# quietly LABEL COMMAND...: runs it; prints only if it fails.
+quietly() {
+    label=$1
+    shift
+    if ! "$@" >"$out/$label.log" 2>&1; then
+        echo "  FAILED  $label: $*"
+        complain "$out/$label.log"
+    fi
+}
+
+# ---- compile ----
+
+# flags_of CONFIGURATION
+flags_of() {
+    case $1 in
+    no-ssl) echo -DPYSOCK_NO_SSL -Itests/compile/poison ;;
+    no-threads) echo -DPYSOCK_NO_THREADS ;;
+    no-epoll) echo -DPYSOCK_NO_EPOLL ;;
+    no-ssl-no-threads) echo -DPYSOCK_NO_SSL -DPYSOCK_NO_THREADS -Itests/compile/poison ;;
+    esac
+}
+
+sources_of() {
+    case $1 in
+    static) echo static_main static_other ;;
+    late) echo late ;;
+    *) echo user implementation ;;
+    esac
+}
+
+libraries_of() {
+    case $1 in
+    no-ssl) echo -lpthread ;;
+    no-ssl-no-threads) ;;
+    *) echo "$LDLIBS" ;;
+    esac
+}
+
+# Symbols that the implementation must not want in this configuration.
+unwanted_by() {
+    case $1 in
+    no-ssl) echo '^_?br_' ;;
+    no-threads) echo '^_?pthread_create' ;;
+    no-epoll) echo '^_?epoll_' ;;
+    no-ssl-no-threads) echo '^_?(br_|pthread_create)' ;;
+    *) echo '^$' ;;
+    esac
+}
+
+check_wants() {
+    nm -gP "$1" | awk -v unwanted="$2" '
+        $2 == "U" && $1 ~ unwanted { print "needs " $1; bad = 1 }
+        END { exit bad }'
+}
+
+# compile_one COMPILER STANDARD CONFIGURATION: compiles, links and runs.
+compile_one() {
+    name=$1-${2#-std=}-$3
+    mkdir -p "$out/$name"
+    standard=$2
+    [ "$2" != -std=c99 ] || standard='-std=c99 -D_GNU_SOURCE'
+    optimize=-O0
+    [ "$3" != default ] || optimize=-O2 # some warnings need the optimizer's eyes
+    objects=
+    for source in $(sources_of "$3"); do
+        # shellcheck disable=SC2046,SC2086
+        quietly "$name/$source" "$1" $standard $optimize $warnings $(flags_of "$3") \
+            "-I$PYSOCK_DIR" $CPPFLAGS -c "tests/compile/$source.c" -o "$out/$name/$source.o" ||
+            return 1
+        objects="$objects $out/$name/$source.o"
+    done
+    # shellcheck disable=SC2046,SC2086
+    quietly "$name/link" "$1" $objects -o "$out/$name/program" $LDFLAGS $(libraries_of "$3") &&
+        quietly "$name/run" "$out/$name/program" || return 1
+    case $3 in
+    no-*) quietly "$name/wants" check_wants "$out/$name/implementation.o" "$(unwanted_by "$3")" ;;
+    esac
+}
+
+# compile_cpp COMPILER: C++ in front, C behind.
+compile_cpp() {
+    name=$1-c++11
+    mkdir -p "$out/$name"
+    # shellcheck disable=SC2086
+    quietly "$name/implementation" "$CC" -O0 "-I$PYSOCK_DIR" $CPPFLAGS \
+        -c tests/compile/implementation.c -o "$out/$name/implementation.o" &&
+        quietly "$name/user" "$1" -std=c++11 -Wall -Wextra -Wpedantic -Werror "-I$PYSOCK_DIR" \
+            $CPPFLAGS -c tests/compile/user.cpp -o "$out/$name/user.o" &&
+        quietly "$name/link" "$1" "$out/$name/user.o" "$out/$name/implementation.o" \
+            -o "$out/$name/program" $LDFLAGS $LDLIBS &&
+        quietly "$name/run" "$out/$name/program"
+}
+
+list_compilations() {
+    for compiler in gcc clang; do
+        command -v $compiler >/dev/null || continue
+        for standard in -std=c99 -std=c11 -std=gnu17; do
+            for configuration in default static no-ssl no-threads no-epoll no-ssl-no-threads; do
+                echo compile_one $compiler $standard $configuration
+            done
+        done
+        echo compile_one $compiler -std=gnu17 late
+    done
+    for compiler in g++ clang++; do
+        ! command -v $compiler >/dev/null || echo compile_cpp $compiler
+    done
+}
+
+check_compile() {
+    list_compilations >"$out/compilations"
+    [ -s "$out/compilations" ] || { echo '  neither gcc nor clang is here'; return 1; }
+    xargs -P "$JOBS" -L 1 tools/check.sh --run <"$out/compilations" || return 1
+    echo "  $(wc -l <"$out/compilations") compiled, linked and ran"
+}
+
+# ---- symbols ----
+
+check_symbols() {
+    # shellcheck disable=SC2086
+    quietly symbols "$CC" -O0 "-I$PYSOCK_DIR" $CPPFLAGS -c tests/compile/implementation.c \
+        -o "$out/symbols.o" || return 1
+    nm -gP "$out/symbols.o" | awk '
+        $2 ~ /^[Uwv]$/ { next }
+        $1 ~ /^_?pysock_[^_]/ { good++; next }
+        { print "  FAILED  " $1 " is external"; bad = 1 }
+        END {
+            if (!good) { print "  FAILED  no pysock_ symbol is defined"; exit 1 }
+            if (!bad) print "  " good " external symbols, all of them pysock_"
+            exit bad
+        }'
+}
+
+# ---- outline ----
+
+table_of_contents() {
+    awk '
+    !inside && /Table of contents/ { inside = 1; next }
+    inside == 1 && /^[ *]*$/ { if (seen) exit; next }
+    inside == 1 && /^[ *]*>>[^ ]+ +[^ ]/ { sub(/^[ *]*>>/, ""); print $1; seen = 1 }
+    ' "$header"
+}
+
+sections() {
+    awk '/^\/\* ---- >>[^ ]+ ----/ { print substr($3, 3) }' "$header"
+}
+
+check_contents() {
+    table_of_contents >"$out/contents"
+    sections >"$out/sections"
+    if [ ! -s "$out/sections" ]; then
+        echo '  FAILED  no section (a line "/* ---- >>name ----")'
+        return 1
+    fi
+    diff "$out/contents" "$out/sections" >"$out/contents.diff" && return 0
+    echo '  FAILED  the table of contents (<) and the sections (>) differ'
+    complain "$out/contents.diff"
+}
+
+systems='__linux|__APPLE__|__MACH__|_WIN32|_WIN64|_MSC_VER|__CYGWIN__|__ANDROID__|__unix'
+systems="$systems|__GLIBC__|BSD__|__DragonFly__|__sun|_AIX"
+
+# Below the platform section nothing includes a system header or asks which system this is.
+check_platform() {
+    awk -v systems="$systems" '
+    /^\/\* ---- >>platform ----/ { platform = NR; next }
+    /^\/\* ---- >>/ && platform { below = 1 }
+    !below { next }
+    /^[ ]*#[ ]*include/ && !/[<"]bearssl\.h[>"]/ { tell("includes a system header") }
+    /^[ ]*#[ ]*(if|ifdef|ifndef|elif)/ && $0 ~ systems { tell("asks for the system") }
+    function tell(what) { printf "  FAILED  %s:%d %s: %s\n", FILENAME, NR, what, $0; bad = 1 }
+    END {
+        if (!platform) { print "  FAILED  there is no section platform"; exit 1 }
+        exit bad
+    }' "$header"
+}
+
+check_outline() {
+    check_contents
+    contents=$?
+    check_platform && [ $contents -eq 0 ] && echo "  $(wc -l <"$out/sections") sections"
+}
+
+# ---- text ----
+
+list_sources() {
+    echo "$header"
+    find tests examples tools .ci -type f \( -name '*.[ch]' -o -name '*.cpp' -o -name '*.sh' \
+        -o -name '*.py' -o -name run \) 2>/dev/null | sort
+}
+
+# Columns are counted in characters: the second and later bytes of one in UTF-8 do not count.
+check_text() {
+    list_sources >"$out/sources"
+    # shellcheck disable=SC2016
+    xargs awk -v leftovers='(^|[^A-Za-z0-9_])(FIX''ME|TO''DO|X''XX)([^A-Za-z0-9_]|$)' '
+    function tell(what) { printf "  FAILED  %s:%d %s\n", FILENAME, FNR, what; bad = 1 }
+    /\t/ { tell("tab") }
+    /[ \r]$/ { tell("blank at the end") }
+    $0 ~ leftovers { tell("leftover: " $0) }
+    { gsub(/[\200-\277]/, ""); if (length($0) > 100) tell(length($0) " columns") }
+    END { exit bad }' <"$out/sources" && echo "  $(wc -l <"$out/sources") files"
+}
+
+# ---- examples ----
+
+# The `cc` line of an example: in its first comment, perhaps continued with a backslash.
+compile_line() {
+    awk '
+    /\*\// { last = 1 }
+    { sub(/\*\/.*$/, ""); sub(/^[ *\/]+/, "") }
+    more || /^(\$ )?cc / { sub(/^\$ /, ""); more = sub(/ *\\$/, ""); printf "%s ", $0; found = 1 }
+    (found && !more) || last { exit }
+    ' "$1"
+}
+
+# compile_example FILE: runs its line as it stands, from the top of the project or, where the line
+# names no folder, from examples/; only the program goes to build/.
+compile_example() {
+    name=$(basename "$1" .c)
+    line=$(compile_line "$1")
+    if [ -z "$line" ]; then
+        echo "  FAILED  $1: its first comment has no line that begins with cc"
+        return 1
+    fi
+    program=$PWD/$out/examples/$name
+    case " $line" in
+    *" -o "*) line=$(echo "$line" | sed "s| -o *[^ ]*| -o '$program'|") ;;
+    *) line="$line -o '$program'" ;;
+    esac
+    line="$line $CPPFLAGS $LDFLAGS"
+    folder=.
+    case $line in *" $name.c "*) folder=examples ;; esac
+    if ! (cd "$folder" && sh -c "$line") >"$out/examples/$name.log" 2>&1 ||
+        [ -s "$out/examples/$name.log" ] || [ ! -x "$program" ]; then
+        echo "  FAILED  $1: its compile line must work without a word: $line"
+        complain "$out/examples/$name.log"
+    fi
+}
+
+# Every block of C in README.md that has a main is a complete program.
+check_readme() {
+    [ -f README.md ] || return 0
+    rm -f "$out"/examples/readme-*.c
+    awk -v prefix="$out/examples/readme-" '
+    /^```c$/ { inside = 1; text = ""; next }
+    /^```$/ && inside { if (text ~ /int main\(/) printf "%s", text >(prefix ++n ".c"); inside = 0 }
+    inside { text = text $0 "\n" }' README.md
+    for source in "$out"/examples/readme-*.c; do
+        [ -f "$source" ] || continue
+        # shellcheck disable=SC2086
+        quietly "examples/$(basename "$source" .c)" "$CC" $warnings "-I$PYSOCK_DIR" $CPPFLAGS \
+            "$source" -o "${source%.c}" $LDFLAGS $LDLIBS || return 1
+    done
+}
+
+check_examples() {
+    mkdir -p "$out/examples"
+    for source in examples/*.c; do
+        [ ! -f "$source" ] || echo "compile_example $source"
+    done >"$out/examples/list"
+    echo check_readme >>"$out/examples/list"
+    xargs -P "$JOBS" -L 1 tools/check.sh --run <"$out/examples/list" || return 1
+    echo "  $(($(wc -l <"$out/examples/list") - 1)) compile lines, and the programs in README.md"
+}
+
+# ---- certs ----
+
+same_key() {
+    [ "$(openssl x509 -in "$1" -noout -pubkey)" = "$(openssl pkey -in "$2" -pubout)" ]
+}
+
+# check_certificates DIR
+check_certificates() {
+    for key in "$1"/*.key; do
+        quietly "key-$(basename "$key")" same_key "${key%.key}.pem" "$key" || return 1
+    done
+    for name in server-ec server-rsa chain-ec wrong-host cn-only cn-ignored client; do
+        quietly "verify-$name" openssl verify -CAfile "$1/ca.pem" -untrusted "$1/$name.pem" \
+            "$1/$name.pem" || return 1
+    done
+    for name in expired not-yet-valid self-signed untrusted; do
+        if openssl verify -CAfile "$1/ca.pem" "$1/$name.pem" >/dev/null 2>&1; then
+            echo "  FAILED  $1/$name.pem is valid"
+            return 1
+        fi
+    done
+    [ -f "$1/README.txt" ]
+}
+
+check_certs() {
+    command -v openssl >/dev/null || { echo '  skipped: no openssl command here'; return 0; }
+    rm -rf "$out/certs" "$out/dev.pem"
+    check_certificates tests/certs &&
+        quietly mkcert tools/mkcert.sh "$out/certs" && check_certificates "$out/certs" &&
+        quietly self-signed tools/mkcert.sh --self-signed "$out/dev.pem" game.test 127.0.0.1 &&
+        quietly self-signed-key same_key "$out/dev.pem" "$out/dev.pem" &&
+        quietly self-signed-verify openssl verify -CAfile "$out/dev.pem" \
+            -verify_hostname game.test "$out/dev.pem" && echo '  tests/certs and tools/mkcert.sh'
+}
+
+# ---- which ----
+
+if [ "${1-}" = --run ]; then
+    shift
+    "$@"
+    exit
+fi
+cd "$(dirname "$0")/.." || exit 1
+mkdir -p $out
+[ $# -gt 0 ] || set -- compile symbols outline text examples certs
+failed=
+for check; do
+    case $check in
+    compile | symbols | outline | text | examples | certs) ;;
+    *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "$0" && exit 2 ;;
+    esac
+    echo "check $check"
+    "check_$check" || failed="$failed $check"
+done
+if [ -n "$failed" ]; then
+    echo "check failed:$failed"
+    exit 1
+fi
+echo 'check: all is well'
