@@ -1,0 +1,8828 @@
+/* pysock */
+#ifndef PYSOCK_H
+#define PYSOCK_H
+
+#define PYSOCK_VERSION "0.1.0"
+
+/* The implementation wants accept4, ppoll's friends and POLLRDHUP from glibc. */
+#if defined(PYSOCK_IMPLEMENTATION) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE 1
+#endif
+#if defined(PYSOCK_IMPLEMENTATION) && defined(__APPLE__) && !defined(_DARWIN_C_SOURCE)
+#define _DARWIN_C_SOURCE 1
+#endif
+
+#include <stddef.h>
+#include <sys/types.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <netinet/in.h>
+#include <poll.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ==== public: configuration ==== */
+
+#ifndef PYSOCKDEF
+#if defined(PYSOCK_STATIC) && defined(__GNUC__)
+#define PYSOCKDEF static __attribute__((unused))
+#elif defined(PYSOCK_STATIC)
+#define PYSOCKDEF static
+#else
+#define PYSOCKDEF extern
+#endif
+#endif
+
+typedef struct pysock pysock;                         /* a socket, plain or TLS */
+typedef struct pysock_ssl_context pysock_ssl_context; /* Python's ssl.SSLContext */
+typedef struct pysock_poller pysock_poller;           /* Python's select.poll() */
+typedef struct pysock_buf pysock_buf;                 /* reference-counted bytes */
+
+#define PYSOCK_NO_TIMEOUT (-1.0) /* Python's None: wait for as long as it takes */
+#define PYSOCK_IN_PROGRESS 1     /* returned where a non-blocking call has started something */
+
+/* ==== public: errors ====
+   Every call that fails returns -1 or NULL, sets the calling thread's error, and sets errno as a
+   C programmer expects. A call that succeeds leaves the error alone. */
+
+typedef enum pysock_error_kind {
+    PYSOCK_NO_ERROR = 0,
+    PYSOCK_OS_ERROR,      /* OSError and the subclasses that follow from errno */
+    PYSOCK_TIMEOUT_ERROR, /* TimeoutError, errno ETIMEDOUT */
+    PYSOCK_GAI_ERROR,     /* socket.gaierror; the code is an EAI_ number */
+    PYSOCK_H_ERROR,       /* socket.herror */
+    PYSOCK_VALUE_ERROR,   /* ValueError: a wrong argument, errno EINVAL */
+    PYSOCK_KEY_ERROR,     /* KeyError: not registered, errno ENOENT */
+    PYSOCK_MEMORY_ERROR,  /* MemoryError, errno ENOMEM */
+    PYSOCK_SSL_ERROR,     /* ssl.SSLError, errno EPROTO, as for all that follow */
+    PYSOCK_SSL_ZERO_RETURN_ERROR,
+    PYSOCK_SSL_WANT_READ_ERROR,
+    PYSOCK_SSL_WANT_WRITE_ERROR,
+    PYSOCK_SSL_SYSCALL_ERROR,
+    PYSOCK_SSL_EOF_ERROR,
+    PYSOCK_SSL_CERT_VERIFICATION_ERROR
+} pysock_error_kind;
+
+/* The calling thread's last error. Strings stay valid until the thread's next failing call. */
+PYSOCKDEF pysock_error_kind pysock_error(void);
+
+/* errno's value for OSError; an EAI_ code for gaierror; BearSSL's code for SSLError. */
+PYSOCKDEF int pysock_error_code(void);
+
+/* Python's name of the exception, as exact as Python's own: "ConnectionRefusedError". */
+PYSOCKDEF const char *pysock_error_name(void);
+
+/* One word for the cause, in the field's own terms: "ECONNREFUSED", "EAI_NONAME",
+   "CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER". */
+PYSOCKDEF const char *pysock_error_reason(void);
+
+/* A sentence: what failed, on what, why, and where possible what to do. Never NULL. */
+PYSOCKDEF const char *pysock_error_message(void);
+
+/* After SSLCertVerificationError: which check failed, as OpenSSL's X509_V_ERR_ numbers and its
+   sentence ("certificate has expired"); 0 and "" otherwise. */
+PYSOCKDEF int pysock_error_verify_code(void);
+PYSOCKDEF const char *pysock_error_verify_message(void);
+
+/* Forgets the calling thread's error. */
+PYSOCKDEF void pysock_error_clear(void);
+
+/* ==== public: lifecycle ==== */
+
+/* Registers a hook for pysock_cleanup(). The hooks run last registered first, each exactly once,
+   on the thread that calls pysock_cleanup(), before anything is closed, and may use every call.
+   Errors: MemoryError, ValueError (fn is NULL). Thread-safe. */
+PYSOCKDEF int pysock_register_closer(void (*fn)(void *arg), void *arg);
+
+/* Takes back every registration of exactly this pair (Python's atexit.unregister). Thread-safe. */
+PYSOCKDEF int pysock_unregister_closer(void (*fn)(void *arg), void *arg);
+
+/* Ends everything: runs the closers, makes every blocked call, select and poll fail with
+   ESHUTDOWN, gives output that is still on its way and close_notify 100 ms, joins the threads and
+   closes every socket. Handles of closed sockets stay safe: calls on them fail with EBADF. The
+   library can be used again afterwards. Contexts, pollers and buffers are still to be freed by
+   their owners. Runs by itself at exit (see PYSOCK_NO_ATEXIT). Thread-safe; a second call at the
+   same time waits for the first. Not from inside a callback of the library other than a closer. */
+PYSOCKDEF void pysock_cleanup(void);
+
+/* The interrupt hook is asked when a signal interrupts a call that waits (EINTR): 0 goes on with
+   what is left of the timeout (PEP 475), anything else makes the call fail with EINTR. NULL takes
+   it away. It is called without any lock held. Thread-safe. */
+PYSOCKDEF void pysock_set_interrupt_hook(int (*fn)(void *arg), void *arg);
+
+/* ==== public: buffers ====
+   Counted references to bytes; slices share their parent's bytes. All calls are thread-safe, the
+   bytes themselves are the caller's to guard: do not change a buffer that was queued. */
+
+/* size bytes, zeroed. NULL with MemoryError. The caller owns one reference. */
+PYSOCKDEF pysock_buf *pysock_buf_new(size_t size);
+
+/* A copy of size bytes at data. */
+PYSOCKDEF pysock_buf *pysock_buf_copy(const void *data, size_t size);
+
+/* Borrows size bytes at data, which must stay until free_fn(data, arg) is called: when the last
+   reference goes, on whichever thread drops it. free_fn may be NULL. On failure free_fn is not
+   called. */
+PYSOCKDEF pysock_buf *pysock_buf_wrap(void *data, size_t size, void (*free_fn)(void *data, void *arg),
+                                      void *arg);
+
+/* One more reference; returns b. NULL gives NULL. */
+PYSOCKDEF pysock_buf *pysock_buf_retain(pysock_buf *b);
+
+/* One reference less; the last one frees. NULL is fine. */
+PYSOCKDEF void pysock_buf_release(pysock_buf *b);
+
+/* A new buffer that shows size bytes of b from start on, without a copy; it keeps b's bytes alive.
+   Errors: ValueError (outside b), MemoryError. */
+PYSOCKDEF pysock_buf *pysock_buf_slice(pysock_buf *b, size_t start, size_t size);
+
+PYSOCKDEF void *pysock_buf_data(const pysock_buf *b); /* NULL for NULL */
+PYSOCKDEF size_t pysock_buf_size(const pysock_buf *b); /* 0 for NULL */
+
+/* ==== public: addresses ==== */
+
+/* A socket address of any family, by value. len is 0 where there is none. */
+typedef struct pysock_addr {
+    socklen_t len;
+    union {
+        struct sockaddr sa;
+        struct sockaddr_in in;
+        struct sockaddr_in6 in6;
+        struct sockaddr_un un;
+        struct sockaddr_storage storage;
+    } u;
+} pysock_addr;
+
+#define PYSOCK_ADDR_STRLEN 160 /* enough for pysock_addr_format of every address */
+
+/* Reads "127.0.0.1:80", "[::1]:443", "[fe80::1%eth0]:80", "unix:/path" or "unix:@abstract"; names
+   are not looked up. Errors: ValueError, naming the text. */
+PYSOCKDEF int pysock_addr_parse(pysock_addr *addr, const char *text);
+
+/* Writes the same forms (Unix without a name: "unix:"), cut off at size, always terminated.
+   Returns the length of the whole text. */
+PYSOCKDEF size_t pysock_addr_format(const pysock_addr *addr, char *text, size_t size);
+
+/* The port of an IPv4 or IPv6 address, in host order; -1 for another family. */
+PYSOCKDEF int pysock_addr_port(const pysock_addr *addr);
+
+/* ==== public: sockets ====
+   A pysock * is a handle: NULL, closed and made-up handles are recognised and fail with an error.
+   All calls are thread-safe. A timeout of a socket is PYSOCK_NO_TIMEOUT (blocking), 0
+   (non-blocking), or seconds for a whole call. Non-blocking calls that would have to wait fail
+   with EAGAIN (EINPROGRESS for connect).
+
+   host is a name, an IPv4 or IPv6 address as text, "" or NULL for any address of this machine; on
+   AF_UNIX sockets it is the path ('@' first: Linux's abstract names), and port is ignored. */
+
+/* family AF_INET, AF_INET6 or AF_UNIX; type SOCK_STREAM (or SOCK_DGRAM ...), proto 0. Blocking,
+   closed on exec, never raises SIGPIPE. NULL on error. Close it with pysock_close(). */
+PYSOCKDEF pysock *pysock_socket(int family, int type, int proto);
+
+/* Two connected sockets (family AF_UNIX). */
+PYSOCKDEF int pysock_socketpair(int family, int type, int proto, pysock *pair[2]);
+
+/* Connects; with TLS wrapped around it before, does the handshake too. A non-blocking socket fails
+   with EINPROGRESS at once, also while the name is looked up; select then says writable when it
+   is connected, or readable and writable when it failed, and the next call tells the error. */
+PYSOCKDEF int pysock_connect(pysock *s, const char *host, int port);
+PYSOCKDEF int pysock_connect_addr(pysock *s, const pysock_addr *addr);
+
+/* The same, but returns 0 or the errno value (an EAI_ code's errno is EADDRNOTAVAIL... see
+   pysock_error_kind for what it was). */
+PYSOCKDEF int pysock_connect_ex(pysock *s, const char *host, int port);
+
+PYSOCKDEF int pysock_bind(pysock *s, const char *host, int port); /* port 0: the system chooses */
+PYSOCKDEF int pysock_bind_addr(pysock *s, const pysock_addr *addr);
+
+/* backlog < 0: a reasonable one. */
+PYSOCKDEF int pysock_listen(pysock *s, int backlog);
+
+/* The next connection, as a new blocking socket; the peer's address in *peer where peer is not
+   NULL. If TLS was wrapped around the listening socket the child is a TLS server whose handshake
+   is done by its first call, or, when it is non-blocking or watched, by the reactor: a slow client
+   never holds up accept(). */
+PYSOCKDEF pysock *pysock_accept(pysock *s, pysock_addr *peer);
+
+/* Reads at most size bytes into buf (Python's recv_into). Returns the number, 0 at the end of the
+   stream (and for an empty datagram). flags: MSG_PEEK and others on plain sockets, 0 on TLS ones.
+   A TLS stream that ended without close_notify also returns 0 unless the socket was wrapped with
+   raise_ragged_eofs; pysock_ssl_eof_is_clean() tells the two apart. */
+PYSOCKDEF ptrdiff_t pysock_recv(pysock *s, void *buf, size_t size, int flags);
+PYSOCKDEF ptrdiff_t pysock_recv_into(pysock *s, void *buf, size_t size, int flags);
+
+/* Sends at most size bytes; returns how many were taken. */
+PYSOCKDEF ptrdiff_t pysock_send(pysock *s, const void *data, size_t size, int flags);
+
+/* Sends all, under one deadline. Returns 0. After an error nobody can tell how much was sent. On a
+   non-blocking socket it fails with EAGAIN where it would have to wait; see pysock_send_buf() for
+   a queue that does not. */
+PYSOCKDEF int pysock_sendall(pysock *s, const void *data, size_t size, int flags);
+
+/* how: SHUT_RD, SHUT_WR or SHUT_RDWR. TLS 1.2 has no half-close: SHUT_WR sends close_notify and
+   then FIN, and what the peer still sends can be read if the peer does send it. */
+PYSOCKDEF int pysock_shutdown(pysock *s, int how);
+
+/* Closes. Wakes every call that waits on s, in any thread, which then fails with EBADF. Output that
+   is on its way, close_notify included, is finished by the reactor within
+   PYSOCK_CLOSE_TIMEOUT seconds. NULL and closed sockets are fine. The handle is dead afterwards. */
+PYSOCKDEF int pysock_close(pysock *s);
+
+/* The descriptor, for select and pollers; -1 (and an error) for a closed socket. It stays the
+   socket's: do not close it, and read or write it only if s is plain. */
+PYSOCKDEF int pysock_fileno(pysock *s);
+
+/* The open socket whose descriptor is fd, or NULL; no error is set. */
+PYSOCKDEF pysock *pysock_from_fileno(int fd);
+
+PYSOCKDEF int pysock_getsockname(pysock *s, pysock_addr *addr);
+PYSOCKDEF int pysock_getpeername(pysock *s, pysock_addr *addr);
+
+/* flag 0 is settimeout(0), anything else settimeout(PYSOCK_NO_TIMEOUT). Either may be called at any
+   time, in the middle of a handshake or connect too. seconds: >= 0, or PYSOCK_NO_TIMEOUT. */
+PYSOCKDEF int pysock_setblocking(pysock *s, int flag);
+PYSOCKDEF int pysock_settimeout(pysock *s, double seconds);
+PYSOCKDEF double pysock_gettimeout(pysock *s); /* PYSOCK_NO_TIMEOUT also for a closed socket */
+
+PYSOCKDEF int pysock_setsockopt(pysock *s, int level, int name, const void *value, socklen_t len);
+PYSOCKDEF int pysock_setsockopt_int(pysock *s, int level, int name, int value);
+PYSOCKDEF int pysock_getsockopt(pysock *s, int level, int name, void *value, socklen_t *len);
+PYSOCKDEF int pysock_getsockopt_int(pysock *s, int level, int name, int *value);
+
+/* Receives at most size bytes into a new buffer, whose size is what came: 0 at the end of the
+   stream. NULL on error. The caller owns the buffer. */
+PYSOCKDEF pysock_buf *pysock_recv_buf(pysock *s, size_t size);
+
+/* Queues b behind what is queued already, without a copy; the socket takes a reference of its own.
+   Sends as much as goes at once; the reactor sends the rest. When the queue is full (at or above
+   the high watermark) a non-blocking socket fails with EAGAIN, a blocking one waits. Returns 0.
+   Stream sockets only. */
+PYSOCKDEF int pysock_send_buf(pysock *s, pysock_buf *b);
+
+/* A socket whose queue reached `high` bytes is not writable until it is below `low` again.
+   low <= high, high > 0. The default is 32 KiB and 64 KiB. */
+PYSOCKDEF int pysock_set_watermarks(pysock *s, size_t low, size_t high);
+
+/* Bytes queued and not yet taken by the kernel or the TLS engine; -1 on error. */
+PYSOCKDEF ptrdiff_t pysock_queued(pysock *s);
+
+/* ==== public: select and pollers ====
+   Descriptors of sockets, stdin, pipes: any. TLS sockets are told as they are: readable means that
+   recv returns bytes, the end or an error; writable that send takes bytes. All calls are
+   thread-safe; any number of threads may watch one socket. */
+
+/* Python's select.select. Each list is an array of descriptors and its length; on return it holds
+   only those that are ready, in their order. NULL stands for an empty list. timeout in seconds, 0
+   to ask only, PYSOCK_NO_TIMEOUT to wait. Returns how many are ready in all, 0 at the timeout. A
+   descriptor that is not open, or is closed meanwhile, is EBADF. */
+PYSOCKDEF ptrdiff_t pysock_select(int *rlist, size_t *rcount, int *wlist, size_t *wcount, int *xlist,
+                                  size_t *xcount, double timeout);
+
+typedef struct pysock_pollevent {
+    int fd;
+    short events; /* POLLIN, POLLOUT, POLLPRI, POLLERR, POLLHUP, POLLNVAL */
+} pysock_pollevent;
+
+PYSOCKDEF pysock_poller *pysock_poller_new(void);
+
+/* Not while another thread polls. The sockets stay open. NULL is fine. */
+PYSOCKDEF void pysock_poller_free(pysock_poller *p);
+
+/* events: any of POLLIN, POLLPRI, POLLOUT; errors are always told. Registering again modifies. A
+   closed descriptor is told as POLLNVAL until it is unregistered. Keeps no socket open. */
+PYSOCKDEF int pysock_poller_register(pysock_poller *p, int fd, short events);
+PYSOCKDEF int pysock_poller_modify(pysock_poller *p, int fd, short events); /* ENOENT if unknown */
+PYSOCKDEF int pysock_poller_unregister(pysock_poller *p, int fd);           /* KeyError if unknown */
+
+/* Fills at most max events; returns how many, 0 at the timeout (in seconds). Level-triggered: what
+   is still true is told again. When more than max are ready, the next call begins with the rest. */
+PYSOCKDEF ptrdiff_t pysock_poller_poll(pysock_poller *p, pysock_pollevent *events, size_t max,
+                                       double timeout);
+
+/* ==== public: ssl ==== */
+
+typedef enum pysock_ssl_purpose { /* Python's ssl.Purpose: whom the context authenticates */
+    PYSOCK_SERVER_AUTH,           /* for a client */
+    PYSOCK_CLIENT_AUTH            /* for a server */
+} pysock_ssl_purpose;
+
+enum { PYSOCK_CERT_NONE, PYSOCK_CERT_OPTIONAL, PYSOCK_CERT_REQUIRED };
+
+/* SERVER_AUTH: a client's context that verifies the chain and the host name against the system's
+   trust store (SSL_CERT_FILE and SSL_CERT_DIR override it, as in Python). CLIENT_AUTH: a server's
+   context; give it a certificate with pysock_ssl_load_cert_chain(). NULL on error. A context may
+   be shared by threads and may be freed while sockets use it. */
+PYSOCKDEF pysock_ssl_context *pysock_ssl_create_default_context(pysock_ssl_purpose purpose);
+
+/* The same without any trust anchor (Python's SSLContext(PROTOCOL_TLS_CLIENT or _SERVER)). */
+PYSOCKDEF pysock_ssl_context *pysock_ssl_context_new(pysock_ssl_purpose purpose);
+
+PYSOCKDEF void pysock_ssl_context_free(pysock_ssl_context *ctx);
+
+/* The certificate chain (leaf first) and its private key, from PEM files; keyfile NULL: both are in
+   certfile. Later connections use it; errors name the file and leave the context as it was. */
+PYSOCKDEF int pysock_ssl_load_cert_chain(pysock_ssl_context *ctx, const char *certfile,
+                                         const char *keyfile);
+PYSOCKDEF int pysock_ssl_load_cert_chain_data(pysock_ssl_context *ctx, const void *cert, size_t certlen,
+                                              const void *key, size_t keylen);
+
+/* Adds trust anchors: a PEM file, every certificate file in a directory, or either NULL; or PEM or
+   DER in memory. A file without a certificate is an error. */
+PYSOCKDEF int pysock_ssl_load_verify_locations(pysock_ssl_context *ctx, const char *cafile,
+                                               const char *capath);
+PYSOCKDEF int pysock_ssl_load_verify_data(pysock_ssl_context *ctx, const void *data, size_t size);
+PYSOCKDEF int pysock_ssl_load_default_certs(pysock_ssl_context *ctx);
+
+/* How many trust anchors the context has. */
+PYSOCKDEF size_t pysock_ssl_ca_count(pysock_ssl_context *ctx);
+
+/* CERT_NONE needs check_hostname off first, as in Python. */
+PYSOCKDEF int pysock_ssl_set_verify_mode(pysock_ssl_context *ctx, int mode);
+PYSOCKDEF int pysock_ssl_get_verify_mode(pysock_ssl_context *ctx);
+PYSOCKDEF int pysock_ssl_set_check_hostname(pysock_ssl_context *ctx, int on);
+PYSOCKDEF int pysock_ssl_get_check_hostname(pysock_ssl_context *ctx);
+
+/* ALPN protocol names, the preferred first; they are copied. A server picks the first of its own
+   that the client offers; none in common is tolerated. count 0 takes ALPN away. */
+PYSOCKDEF int pysock_ssl_set_alpn_protocols(pysock_ssl_context *ctx, const char *const *names,
+                                            size_t count);
+
+/* How many sessions the context remembers for resumption; 0 switches resumption off and forgets
+   them. The default is 128 for a client, 1,024 for a server. */
+PYSOCKDEF int pysock_ssl_set_session_cache(pysock_ssl_context *ctx, size_t sessions);
+
+typedef struct pysock_ssl_wrap_options { /* all zero is pysock_ssl_wrap_socket() */
+    const char *server_hostname;         /* what the certificate must be for, and SNI; copied */
+    int no_handshake_on_connect;         /* Python's do_handshake_on_connect=False */
+    int raise_ragged_eofs;               /* Python's suppress_ragged_eofs=False */
+} pysock_ssl_wrap_options;
+
+/* Puts TLS around s, in place; the context says which side it is. A connected blocking socket does
+   the handshake here; a connected non-blocking one starts it (the reactor finishes it) and returns
+   0; one that is not connected does it in connect(); a listening socket makes TLS children. The
+   socket keeps the context alive. server_hostname is what a client verifies and sends as SNI (NULL
+   only if check_hostname is off), and NULL on a server. If the handshake fails the socket keeps
+   that error: close it. */
+PYSOCKDEF int pysock_ssl_wrap_socket(pysock *s, pysock_ssl_context *ctx, const char *server_hostname);
+PYSOCKDEF int pysock_ssl_wrap_socket_ex(pysock *s, pysock_ssl_context *ctx,
+                                        const pysock_ssl_wrap_options *options);
+
+/* 0: the handshake is finished. PYSOCK_IN_PROGRESS on a non-blocking socket: it goes on by itself;
+   select says writable when it is finished, readable and writable when it failed. -1: it failed. */
+PYSOCKDEF int pysock_ssl_do_handshake(pysock *s);
+
+/* Sends close_notify, waits for the peer's, and makes s a plain socket again. 0, PYSOCK_IN_PROGRESS
+   on a non-blocking socket (call again when select says readable), or -1. */
+PYSOCKDEF int pysock_ssl_unwrap(pysock *s);
+
+PYSOCKDEF int pysock_is_ssl(pysock *s);              /* 1 if TLS is around s */
+PYSOCKDEF const char *pysock_ssl_version(pysock *s); /* "TLSv1.2"; NULL before the handshake */
+
+typedef struct pysock_ssl_cipher_info {
+    const char *name;     /* OpenSSL's: "ECDHE-RSA-AES128-GCM-SHA256" */
+    const char *protocol; /* "TLSv1.2" */
+    int secret_bits;
+} pysock_ssl_cipher_info;
+
+PYSOCKDEF int pysock_ssl_cipher(pysock *s, pysock_ssl_cipher_info *info);
+
+/* The peer's certificate in DER (Python's getpeercert(binary_form=True)) in a buffer that the
+   caller owns; an empty one if the peer sent none. NULL with an error before the handshake. */
+PYSOCKDEF pysock_buf *pysock_ssl_getpeercert(pysock *s);
+
+/* NULL if none. The string stays until the socket is closed or unwrapped. */
+PYSOCKDEF const char *pysock_ssl_selected_alpn_protocol(pysock *s);
+
+/* What the client asked for by SNI, or was wrapped with; NULL if nothing. Stays as above. */
+PYSOCKDEF const char *pysock_ssl_server_hostname(pysock *s);
+
+PYSOCKDEF int pysock_ssl_session_reused(pysock *s);  /* 1 if this handshake resumed a session */
+PYSOCKDEF size_t pysock_ssl_pending(pysock *s);      /* decrypted bytes that wait in the engine */
+PYSOCKDEF int pysock_ssl_eof_is_clean(pysock *s);    /* 1 if the peer's close_notify has come */
+
+/* ==== public: conveniences ==== */
+
+/* Looks host up and tries each address in turn until one connects; timeout (seconds, or
+   PYSOCK_NO_TIMEOUT) is for all of it, is shared among the addresses, and becomes the socket's
+   own. The error is the last address's. */
+PYSOCKDEF pysock *pysock_create_connection(const char *host, int port, double timeout);
+
+/* A TCP socket that listens on host ("" or NULL: any IPv4 address) and port (0: a free one), with
+   SO_REUSEADDR; IPv6 where host is an IPv6 address. backlog < 0: a reasonable one. */
+PYSOCKDEF pysock *pysock_create_server(const char *host, int port, int backlog);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* PYSOCK_H */
+#ifdef PYSOCK_IMPLEMENTATION
+#ifndef PYSOCK__IMPLEMENTED
+#define PYSOCK__IMPLEMENTED
+
+/* ---- >>platform ----
+   Descriptors, poll, wakers, threads, mutexes, atomics, clocks, fork: everything that differs
+   between systems, as small functions that a Win32 twin would define too. Below this section there
+   is no system header, no errno and no system call. Calls return >= 0, or a negated errno value. */
+
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <net/if.h>
+#include <netdb.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#ifndef PYSOCK_NO_THREADS
+#include <pthread.h>
+#include <signal.h>
+#endif
+#ifdef __linux__
+#include <sys/eventfd.h>
+#endif
+#if defined(__linux__) && !defined(PYSOCK_NO_EPOLL)
+#define PYSOCK__EPOLL 1
+#include <sys/epoll.h>
+#endif
+#ifndef PYSOCK_NO_SSL
+#include <bearssl.h>
+#endif
+
+#if defined(__GLIBC__) && !defined(__USE_XOPEN2K)
+#error "pysock: include pysock.h before any system header, or compile with -D_GNU_SOURCE"
+#endif
+
+#ifndef PYSOCK_MALLOC
+#define PYSOCK_MALLOC(size) malloc(size)
+#define PYSOCK_REALLOC(p, size) realloc(p, size)
+#define PYSOCK_FREE(p) free(p)
+#endif
+#ifndef PYSOCK_ASSERT
+#include <assert.h>
+#define PYSOCK_ASSERT(condition) assert(condition)
+#endif
+#ifndef PYSOCK_MAX_SOCKETS
+#define PYSOCK_MAX_SOCKETS 65535
+#endif
+#ifndef PYSOCK_CLOSE_TIMEOUT
+#define PYSOCK_CLOSE_TIMEOUT 5.0
+#endif
+#ifndef PYSOCK_TRACE
+#define PYSOCK_TRACE(event, socket) ((void)(socket)) /* the tests' view into the core */
+#endif
+
+#define PYSOCK__COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+/* Platform: atomics. Loads acquire, stores release, changes are sequentially consistent. */
+
+#define pysock__load(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
+#define pysock__store(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
+#define pysock__exchange(p, v) __atomic_exchange_n((p), (v), __ATOMIC_SEQ_CST)
+#define pysock__add(p, v) __atomic_add_fetch((p), (v), __ATOMIC_SEQ_CST)
+#define pysock__cas(p, expected, desired)                                                            \
+    __atomic_compare_exchange_n((p), (expected), (desired), 0, __ATOMIC_SEQ_CST, __ATOMIC_ACQUIRE)
+
+/* Platform: time. Deadlines are monotonic nanoseconds. */
+
+#define PYSOCK__NEVER INT64_MAX
+
+static int64_t pysock__now(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+/* The moment that is ns from now; a negative ns is never. */
+static int64_t pysock__deadline_in(int64_t ns)
+{
+    int64_t now;
+
+    if (ns < 0)
+        return PYSOCK__NEVER;
+    now = pysock__now();
+    return ns > PYSOCK__NEVER - now ? PYSOCK__NEVER : now + ns;
+}
+
+/* Milliseconds until deadline for poll(2), rounded up; -1 for never. */
+static int pysock__poll_ms(int64_t deadline)
+{
+    int64_t ns, ms;
+
+    if (deadline == PYSOCK__NEVER)
+        return -1;
+    ns = deadline - (deadline ? pysock__now() : 0);
+    if (ns <= 0)
+        return 0;
+    ms = (ns - 1) / 1000000 + 1;
+    return ms > INT_MAX ? INT_MAX : (int)ms;
+}
+
+/* Platform: mutexes and threads. */
+
+#ifdef PYSOCK_NO_THREADS
+
+#define PYSOCK__THREAD_LOCAL
+#define PYSOCK__MUTEX_INIT {0}
+typedef struct { int unused; } pysock__mutex;
+typedef struct { int unused; } pysock__thread;
+
+static void pysock__mutex_init(pysock__mutex *m) { m->unused = 0; }
+static void pysock__mutex_free(pysock__mutex *m) { (void)m; }
+static void pysock__lock(pysock__mutex *m) { (void)m; }
+static void pysock__unlock(pysock__mutex *m) { (void)m; }
+
+static int pysock__thread_start(pysock__thread *t, void (*fn)(void *), void *arg)
+{
+    (void)t, (void)fn, (void)arg;
+    return -ENOTSUP;
+}
+
+static void pysock__thread_join(pysock__thread *t) { (void)t; }
+static void pysock__thread_detach(pysock__thread *t) { (void)t; }
+
+static int pysock__atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void))
+{
+    (void)prepare, (void)parent, (void)child;
+    return 0;
+}
+
+static void pysock__at_thread_exit(void (*fn)(void *), void *arg) { (void)fn, (void)arg; }
+
+#else
+
+#define PYSOCK__THREAD_LOCAL __thread
+#define PYSOCK__MUTEX_INIT {PTHREAD_MUTEX_INITIALIZER}
+typedef struct { pthread_mutex_t m; } pysock__mutex;
+typedef struct { pthread_t id; } pysock__thread;
+
+static void pysock__mutex_init(pysock__mutex *m) { pthread_mutex_init(&m->m, NULL); }
+static void pysock__mutex_free(pysock__mutex *m) { pthread_mutex_destroy(&m->m); }
+static void pysock__lock(pysock__mutex *m) { pthread_mutex_lock(&m->m); }
+static void pysock__unlock(pysock__mutex *m) { pthread_mutex_unlock(&m->m); }
+
+typedef struct pysock__thread_start_arg {
+    void (*fn)(void *);
+    void *arg;
+} pysock__thread_start_arg;
+
+static void *pysock__thread_main(void *arg)
+{
+    pysock__thread_start_arg start = *(pysock__thread_start_arg *)arg;
+    PYSOCK_FREE(arg);
+    start.fn(start.arg);
+    return NULL;
+}
+
+/* Signals stay with the program's own threads. */
+static int pysock__thread_start(pysock__thread *t, void (*fn)(void *), void *arg)
+{
+    sigset_t all, before;
+    int err;
+    pysock__thread_start_arg *start = (pysock__thread_start_arg *)PYSOCK_MALLOC(sizeof *start);
+
+    if (!start)
+        return -ENOMEM;
+    start->fn = fn;
+    start->arg = arg;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    err = pthread_create(&t->id, NULL, pysock__thread_main, start);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (err)
+        PYSOCK_FREE(start);
+    return -err;
+}
+
+static void pysock__thread_join(pysock__thread *t) { pthread_join(t->id, NULL); }
+static void pysock__thread_detach(pysock__thread *t) { pthread_detach(t->id); }
+
+static int pysock__atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void))
+{
+    return -pthread_atfork(prepare, parent, child);
+}
+
+static pthread_key_t pysock__exit_key;
+static pthread_once_t pysock__exit_once = PTHREAD_ONCE_INIT;
+static void (*pysock__exit_fn)(void *);
+
+static void pysock__exit_key_make(void)
+{
+    pthread_key_create(&pysock__exit_key, pysock__exit_fn);
+}
+
+/* Calls fn(arg) when the calling thread ends. There is one such fn in the library. */
+static void pysock__at_thread_exit(void (*fn)(void *), void *arg)
+{
+    pysock__exit_fn = fn;
+    pthread_once(&pysock__exit_once, pysock__exit_key_make);
+    pthread_setspecific(pysock__exit_key, arg);
+}
+
+#endif
+
+/* Counts forks: what must not be shared with the parent remembers the number it was made under. It
+   is raised in the child by the handler of fork, or, without threads, found out by asking. */
+static unsigned pysock__fork_generation;
+
+static void pysock__fork_check(void)
+{
+#ifdef PYSOCK_NO_THREADS
+    static pid_t pid;
+
+    if (pid != getpid())
+        pysock__fork_generation += pid != 0;
+    pid = getpid();
+#endif
+}
+
+/* Platform: descriptors. */
+
+static int pysock__neg_errno(void)
+{
+    return errno == EWOULDBLOCK ? -EAGAIN : -errno;
+}
+
+static void pysock__set_errno(int code)
+{
+    errno = code;
+}
+
+static void pysock__fd_close(int fd)
+{
+    close(fd); /* EINTR closes it too, on every system that matters */
+}
+
+static int pysock__fd_set_nonblocking(int fd, int on)
+{
+    int flags = fcntl(fd, F_GETFL);
+
+    if (flags < 0)
+        return pysock__neg_errno();
+    flags = on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK;
+    return fcntl(fd, F_SETFL, flags) < 0 ? pysock__neg_errno() : 0;
+}
+
+#if !defined(__linux__) || !defined(SOCK_CLOEXEC) || (defined(__GLIBC__) && !defined(__USE_GNU))
+#define PYSOCK__CLOEXEC_BY_HAND 1 /* where no call can set it at once */
+
+static int pysock__fd_cloexec(int fd)
+{
+    return fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 ? pysock__neg_errno() : 0;
+}
+#endif
+
+static int pysock__poll(struct pollfd *fds, size_t count, int64_t deadline)
+{
+    int n = poll(fds, (nfds_t)count, pysock__poll_ms(deadline));
+    return n < 0 ? pysock__neg_errno() : n;
+}
+
+/* Platform: wakers. A waker ends a poll() from another thread. `signaled` saves the write when it
+   is set already; draining reads first and clears then, so that whoever finds it set may rely on
+   the sleeper's testing again. */
+
+typedef struct pysock__waker {
+    int rfd, wfd;        /* the same eventfd, or a pipe's ends */
+    int signaled;        /* atomic */
+    unsigned generation; /* of fork: a child must not share it */
+} pysock__waker;
+
+static int pysock__waker_open(pysock__waker *w)
+{
+    w->signaled = 0;
+    w->generation = pysock__fork_generation;
+#ifdef __linux__
+    w->rfd = w->wfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return w->rfd < 0 ? pysock__neg_errno() : 0;
+#else
+    {
+        int ends[2], err;
+        if (pipe(ends) < 0)
+            return pysock__neg_errno();
+        w->rfd = ends[0];
+        w->wfd = ends[1];
+        if ((err = pysock__fd_cloexec(ends[0])) < 0 || (err = pysock__fd_cloexec(ends[1])) < 0
+            || (err = pysock__fd_set_nonblocking(ends[0], 1)) < 0
+            || (err = pysock__fd_set_nonblocking(ends[1], 1)) < 0) {
+            close(ends[0]);
+            close(ends[1]);
+            return err;
+        }
+        return 0;
+    }
+#endif
+}
+
+static void pysock__waker_close(pysock__waker *w)
+{
+    close(w->rfd);
+    if (w->wfd != w->rfd)
+        close(w->wfd);
+}
+
+static void pysock__wake(pysock__waker *w)
+{
+    uint64_t one = 1;
+
+    if (pysock__exchange(&w->signaled, 1))
+        return;
+    while (write(w->wfd, &one, sizeof one) < 0 && errno == EINTR)
+        ;
+}
+
+static void pysock__waker_drain(pysock__waker *w)
+{
+    uint64_t scratch[8];
+
+    if (!pysock__load(&w->signaled))
+        return;
+    while (read(w->rfd, scratch, sizeof scratch) == (ssize_t)sizeof scratch)
+        ;
+    pysock__exchange(&w->signaled, 0);
+}
+
+/* Platform: a kernel poll set that stays between polls, for pollers. events are poll's; a token
+   comes back with each event. On Linux it is an epoll descriptor, elsewhere (and with
+   PYSOCK_NO_EPOLL) an array of pollfd. Not locked: the poller's lock guards set and forget; a wait
+   takes no lock and sees changes of the array by its waker only. Where sleep is not NULL a wait
+   sleeps in it, as in poll(2), with the waker's descriptor first. */
+
+typedef struct pysock__pset_event {
+    uint64_t token;
+    short events;
+} pysock__pset_event;
+
+typedef int (*pysock__sleep_fn)(pysock__waker *waker, struct pollfd *fds, size_t count,
+                                int64_t deadline);
+
+#ifdef PYSOCK__EPOLL
+
+#define PYSOCK__PSET_WAKER UINT64_MAX
+
+typedef struct pysock__pset { int epfd; } pysock__pset;
+
+/* Adds fd or changes what it waits for. -EPERM: a file that is always ready. */
+static int pysock__pset_set(pysock__pset *set, int fd, short events, uint64_t token)
+{
+    struct epoll_event ev;
+
+    memset(&ev, 0, sizeof ev);
+    ev.events = (uint32_t)(unsigned short)events; /* the numbers are poll's on Linux */
+    ev.data.u64 = token;
+    if (epoll_ctl(set->epfd, EPOLL_CTL_MOD, fd, &ev) == 0)
+        return 0;
+    if (errno == ENOENT && epoll_ctl(set->epfd, EPOLL_CTL_ADD, fd, &ev) == 0)
+        return 0;
+    return pysock__neg_errno();
+}
+
+static void pysock__pset_forget(pysock__pset *set, int fd)
+{
+    struct epoll_event ev;
+
+    memset(&ev, 0, sizeof ev);
+    epoll_ctl(set->epfd, EPOLL_CTL_DEL, fd, &ev);
+}
+
+static void pysock__pset_close(pysock__pset *set)
+{
+    close(set->epfd);
+}
+
+static int pysock__pset_open(pysock__pset *set, pysock__waker *waker)
+{
+    int err;
+
+    set->epfd = epoll_create1(EPOLL_CLOEXEC);
+    if (set->epfd < 0)
+        return pysock__neg_errno();
+    err = pysock__pset_set(set, waker->rfd, POLLIN, PYSOCK__PSET_WAKER);
+    if (err < 0)
+        close(set->epfd);
+    return err;
+}
+
+static int pysock__pset_wait(pysock__pset *set, pysock__waker *waker, pysock__sleep_fn sleep,
+                             pysock__pset_event *out, size_t max, int64_t deadline)
+{
+    struct epoll_event evs[64];
+    struct pollfd fds[2];
+    int n, i, filled = 0;
+
+    if (sleep && deadline) {
+        fds[0].fd = waker->rfd;
+        fds[1].fd = set->epfd;
+        fds[0].events = fds[1].events = POLLIN;
+        n = sleep(waker, fds, 2, deadline);
+        if (n < 0)
+            return n;
+        deadline = 0;
+    }
+    if (max > PYSOCK__COUNT(evs))
+        max = PYSOCK__COUNT(evs);
+    n = epoll_wait(set->epfd, evs, (int)max, pysock__poll_ms(deadline));
+    if (n < 0)
+        return pysock__neg_errno();
+    for (i = 0; i < n; i++) {
+        if (evs[i].data.u64 == PYSOCK__PSET_WAKER)
+            continue;
+        out[filled].token = evs[i].data.u64;
+        out[filled++].events = (short)(evs[i].events & 0x7fff);
+    }
+    return filled;
+}
+
+#else
+
+typedef struct pysock__pset {
+    pysock__mutex lock;
+    struct pollfd *fds; /* guarded by lock */
+    uint64_t *tokens;   /* guarded by lock */
+    size_t count, cap;  /* guarded by lock */
+    size_t next;        /* guarded by lock; where the last wait stopped, for fairness */
+} pysock__pset;
+
+static int pysock__pset_open(pysock__pset *set, pysock__waker *waker)
+{
+    (void)waker;
+    memset(set, 0, sizeof *set);
+    pysock__mutex_init(&set->lock);
+    return 0;
+}
+
+static void pysock__pset_close(pysock__pset *set)
+{
+    PYSOCK_FREE(set->fds);
+    PYSOCK_FREE(set->tokens);
+    pysock__mutex_free(&set->lock);
+}
+
+static int pysock__fd_valid(int fd)
+{
+    return fcntl(fd, F_GETFD) >= 0;
+}
+
+static size_t pysock__pset_find_locked(const pysock__pset *set, int fd)
+{
+    size_t i;
+
+    for (i = 0; i < set->count && set->fds[i].fd != fd; i++)
+        ;
+    return i;
+}
+
+static int pysock__pset_reserve_locked(pysock__pset *set)
+{
+    size_t cap = set->cap ? set->cap * 2 : 16;
+    struct pollfd *fds;
+    uint64_t *tokens;
+
+    if (set->count < set->cap)
+        return 0;
+    fds = (struct pollfd *)PYSOCK_REALLOC(set->fds, cap * sizeof *fds);
+    if (!fds)
+        return -ENOMEM;
+    set->fds = fds;
+    tokens = (uint64_t *)PYSOCK_REALLOC(set->tokens, cap * sizeof *tokens);
+    if (!tokens)
+        return -ENOMEM;
+    set->tokens = tokens;
+    set->cap = cap;
+    return 0;
+}
+
+static int pysock__pset_set(pysock__pset *set, int fd, short events, uint64_t token)
+{
+    size_t i;
+    int err = 0;
+
+    if (!pysock__fd_valid(fd))
+        return -EBADF;
+    pysock__lock(&set->lock);
+    i = pysock__pset_find_locked(set, fd);
+    if (i == set->count && (err = pysock__pset_reserve_locked(set)) == 0)
+        set->count++;
+    if (!err) {
+        set->fds[i].fd = fd;
+        set->fds[i].events = events;
+        set->tokens[i] = token;
+    }
+    pysock__unlock(&set->lock);
+    return err;
+}
+
+static void pysock__pset_forget(pysock__pset *set, int fd)
+{
+    size_t i;
+
+    pysock__lock(&set->lock);
+    i = pysock__pset_find_locked(set, fd);
+    if (i < set->count) {
+        set->count--;
+        set->fds[i] = set->fds[set->count];
+        set->tokens[i] = set->tokens[set->count];
+    }
+    pysock__unlock(&set->lock);
+}
+
+/* A copy of the array behind the waker, to be polled without the lock; tokens follow it. */
+static struct pollfd *pysock__pset_copy(pysock__pset *set, pysock__waker *waker, size_t *count)
+{
+    struct pollfd *fds;
+    uint64_t *tokens;
+    size_t i, k;
+
+    pysock__lock(&set->lock);
+    *count = set->count + 1;
+    fds = (struct pollfd *)PYSOCK_MALLOC((*count + 1) * (sizeof *fds + sizeof *tokens));
+    tokens = fds ? (uint64_t *)(void *)(fds + *count + 1) : NULL;
+    for (i = 1; fds && i < *count; i++) {
+        k = (set->next + i) % set->count;
+        fds[i] = set->fds[k];
+        fds[i].revents = 0;
+        tokens[i] = set->tokens[k];
+    }
+    pysock__unlock(&set->lock);
+    if (!fds)
+        return NULL;
+    fds[0].fd = waker->rfd;
+    fds[0].events = POLLIN;
+    fds[0].revents = 0;
+    return fds;
+}
+
+static int pysock__pset_wait(pysock__pset *set, pysock__waker *waker, pysock__sleep_fn sleep,
+                             pysock__pset_event *out, size_t max, int64_t deadline)
+{
+    size_t count, i, filled = 0;
+    struct pollfd *fds = pysock__pset_copy(set, waker, &count);
+    uint64_t *tokens;
+    int n;
+
+    if (!fds)
+        return -ENOMEM;
+    tokens = (uint64_t *)(void *)(fds + count + 1);
+    n = sleep ? sleep(waker, fds, count, deadline) : pysock__poll(fds, count, deadline);
+    for (i = 1; n > 0 && i < count && filled < max; i++) {
+        if (!fds[i].revents)
+            continue;
+        out[filled].token = tokens[i];
+        out[filled++].events = fds[i].revents;
+    }
+    PYSOCK_FREE(fds);
+    if (n < 0)
+        return n;
+    pysock__lock(&set->lock);
+    set->next = set->count ? (set->next + i) % set->count : 0;
+    pysock__unlock(&set->lock);
+    return (int)filled;
+}
+
+#endif
+
+/* Platform: sockets. One wrapper a system call; EINTR is the caller's, SIGPIPE nobody's. */
+
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0
+#endif
+
+static int pysock__sys_prepare(int fd)
+{
+    int err = 0;
+#if defined(SO_NOSIGPIPE)
+    int one = 1;
+    setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &one, sizeof one);
+#endif
+#ifndef SOCK_CLOEXEC
+    err = pysock__fd_cloexec(fd);
+#endif
+    return err < 0 ? err : fd;
+}
+
+static int pysock__sys_socket(int family, int type, int proto)
+{
+    int fd;
+#ifdef SOCK_CLOEXEC
+    type |= SOCK_CLOEXEC;
+#endif
+    fd = socket(family, type, proto);
+    return fd < 0 ? pysock__neg_errno() : pysock__sys_prepare(fd);
+}
+
+static int pysock__sys_socketpair(int family, int type, int proto, int fds[2])
+{
+#ifdef SOCK_CLOEXEC
+    type |= SOCK_CLOEXEC;
+#endif
+    if (socketpair(family, type, proto, fds) < 0)
+        return pysock__neg_errno();
+    pysock__sys_prepare(fds[0]);
+    pysock__sys_prepare(fds[1]);
+    return 0;
+}
+
+static int pysock__sys_accept(int fd, pysock_addr *peer)
+{
+    int child;
+
+    peer->len = sizeof peer->u;
+#ifndef PYSOCK__CLOEXEC_BY_HAND
+    child = accept4(fd, &peer->u.sa, &peer->len, SOCK_CLOEXEC);
+    return child < 0 ? pysock__neg_errno() : pysock__sys_prepare(child);
+#else
+    child = accept(fd, &peer->u.sa, &peer->len);
+    if (child < 0)
+        return pysock__neg_errno();
+    pysock__fd_cloexec(child);
+    pysock__fd_set_nonblocking(child, 0); /* BSD hands the listener's flag down */
+    return pysock__sys_prepare(child);
+#endif
+}
+
+static int pysock__sys_connect(int fd, const pysock_addr *addr)
+{
+    return connect(fd, &addr->u.sa, addr->len) < 0 ? pysock__neg_errno() : 0;
+}
+
+static int pysock__sys_bind(int fd, const pysock_addr *addr)
+{
+    return bind(fd, &addr->u.sa, addr->len) < 0 ? pysock__neg_errno() : 0;
+}
+
+static int pysock__sys_listen(int fd, int backlog)
+{
+    return listen(fd, backlog) < 0 ? pysock__neg_errno() : 0;
+}
+
+static int pysock__sys_shutdown(int fd, int how)
+{
+    return shutdown(fd, how) < 0 ? pysock__neg_errno() : 0;
+}
+
+static ptrdiff_t pysock__sys_recv(int fd, void *buf, size_t size, int flags)
+{
+    ssize_t n = recv(fd, buf, size, flags);
+    return n < 0 ? pysock__neg_errno() : n;
+}
+
+static ptrdiff_t pysock__sys_send(int fd, const void *data, size_t size, int flags)
+{
+    ssize_t n = send(fd, data, size, flags | MSG_NOSIGNAL);
+    return n < 0 ? pysock__neg_errno() : n;
+}
+
+static int pysock__sys_getsockname(int fd, pysock_addr *addr)
+{
+    memset(addr, 0, sizeof *addr);
+    addr->len = sizeof addr->u;
+    return getsockname(fd, &addr->u.sa, &addr->len) < 0 ? pysock__neg_errno() : 0;
+}
+
+static int pysock__sys_getpeername(int fd, pysock_addr *addr)
+{
+    memset(addr, 0, sizeof *addr);
+    addr->len = sizeof addr->u;
+    return getpeername(fd, &addr->u.sa, &addr->len) < 0 ? pysock__neg_errno() : 0;
+}
+
+static int pysock__sys_setsockopt(int fd, int level, int name, const void *value, socklen_t len)
+{
+    return setsockopt(fd, level, name, value, len) < 0 ? pysock__neg_errno() : 0;
+}
+
+static int pysock__sys_getsockopt(int fd, int level, int name, void *value, socklen_t *len)
+{
+    return getsockopt(fd, level, name, value, len) < 0 ? pysock__neg_errno() : 0;
+}
+
+/* The pending error of a connect that has ended, as a negated errno value. */
+static int pysock__sys_so_error(int fd)
+{
+    int err = 0;
+    socklen_t len = sizeof err;
+
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len) < 0)
+        return pysock__neg_errno();
+    return -err;
+}
+
+/* 1 if the user asked for an abortive close: SO_LINGER on, with no time. */
+static int pysock__sys_closes_hard(int fd)
+{
+    struct linger l;
+    socklen_t len = sizeof l;
+
+    return getsockopt(fd, SOL_SOCKET, SO_LINGER, &l, &len) == 0 && l.l_onoff && l.l_linger == 0;
+}
+
+/* Platform: names. Calls each(arg, address) for what host and port stand for, until it answers
+   non-zero. Returns 0 or an EAI_ code; EAI_SYSTEM leaves errno in *sys. */
+static int pysock__sys_lookup(const char *host, int port, int family, int type, int flags,
+                              int (*each)(void *arg, const pysock_addr *addr), void *arg, int *sys)
+{
+    struct addrinfo hints, *list = NULL, *ai;
+    char service[16];
+    int err;
+
+    memset(&hints, 0, sizeof hints);
+    hints.ai_family = family;
+    hints.ai_socktype = type;
+    hints.ai_flags = flags;
+    snprintf(service, sizeof service, "%d", port);
+    err = getaddrinfo(host, service, &hints, &list);
+    *sys = err == EAI_SYSTEM ? errno : 0;
+    if (err)
+        return err;
+    for (ai = list; ai; ai = ai->ai_next) {
+        pysock_addr addr;
+        memset(&addr, 0, sizeof addr);
+        if (ai->ai_addrlen > sizeof addr.u)
+            continue;
+        addr.len = ai->ai_addrlen;
+        memcpy(&addr.u, ai->ai_addr, ai->ai_addrlen);
+        if (each(arg, &addr))
+            break;
+    }
+    freeaddrinfo(list);
+    return 0;
+}
+
+static const char *pysock__gai_sentence(int code)
+{
+    return gai_strerror(code);
+}
+
+/* Writes the host part of an IPv4 or IPv6 address. */
+static void pysock__sys_ntop(const pysock_addr *addr, char *text, size_t size)
+{
+    char scope[IF_NAMESIZE + 1];
+    size_t used;
+
+    text[0] = 0;
+    if (addr->u.sa.sa_family == AF_INET)
+        inet_ntop(AF_INET, &addr->u.in.sin_addr, text, (socklen_t)size);
+    if (addr->u.sa.sa_family != AF_INET6)
+        return;
+    inet_ntop(AF_INET6, &addr->u.in6.sin6_addr, text, (socklen_t)size);
+    if (!addr->u.in6.sin6_scope_id)
+        return;
+    used = strlen(text);
+    if (if_indextoname(addr->u.in6.sin6_scope_id, scope))
+        snprintf(text + used, size - used, "%%%s", scope);
+    else
+        snprintf(text + used, size - used, "%%%u", (unsigned)addr->u.in6.sin6_scope_id);
+}
+
+static uint16_t pysock__ntohs(uint16_t v)
+{
+    return ntohs(v);
+}
+
+/* Platform: what only certificates need: the calendar, addresses as bytes, files. */
+
+#ifndef PYSOCK_NO_SSL
+
+static int64_t pysock__wall_seconds(void)
+{
+    return (int64_t)time(NULL);
+}
+
+/* 4 or 16 bytes of an address written as text, or 0 if it is none. */
+static size_t pysock__sys_pton(const char *text, unsigned char out[16])
+{
+    if (inet_pton(AF_INET, text, out) == 1)
+        return 4;
+    return inet_pton(AF_INET6, text, out) == 1 ? 16 : 0;
+}
+
+/* Calls each(arg, path) for the regular files in dir. */
+static int pysock__each_file(const char *dir, int (*each)(void *arg, const char *path), void *arg)
+{
+    DIR *d = opendir(dir);
+    struct dirent *entry;
+    int err = 0;
+
+    if (!d)
+        return pysock__neg_errno();
+    while (err >= 0 && (entry = readdir(d)) != NULL) {
+        char path[1024];
+        struct stat st;
+        int n = snprintf(path, sizeof path, "%s/%s", dir, entry->d_name);
+        if (n > 0 && (size_t)n < sizeof path && stat(path, &st) == 0 && S_ISREG(st.st_mode))
+            err = each(arg, path);
+    }
+    closedir(d);
+    return err;
+}
+
+/* What a path is: 'f' a file, 'd' a directory, 0 missing or something else. */
+static int pysock__path_kind(const char *path)
+{
+    struct stat st;
+
+    if (stat(path, &st) < 0)
+        return 0;
+    return S_ISDIR(st.st_mode) ? 'd' : S_ISREG(st.st_mode) ? 'f' : 0;
+}
+
+/* Opens a file for reading, not inherited by programs started meanwhile. NULL: *err is why. */
+static FILE *pysock__file_open(const char *path, int *err)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    FILE *f;
+    struct stat st;
+
+    if (fd < 0) {
+        *err = pysock__neg_errno();
+        return NULL;
+    }
+    if (fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)) {
+        close(fd);
+        *err = -EISDIR;
+        return NULL;
+    }
+    f = fdopen(fd, "rb");
+    if (!f) {
+        *err = pysock__neg_errno();
+        close(fd);
+    }
+    return f;
+}
+
+#endif
+
+/* ---- >>memory ----
+   Allocation, growable arrays, intrusive lists, reference counts. Whatever can fail says so; out of
+   memory is an error like any other. */
+
+/* size bytes, zeroed. */
+static void *pysock__alloc(size_t size)
+{
+    void *p = PYSOCK_MALLOC(size ? size : 1);
+
+    if (p)
+        memset(p, 0, size);
+    return p;
+}
+
+static void pysock__free(void *p)
+{
+    if (p)
+        PYSOCK_FREE(p);
+}
+
+/* Makes room for want elements of esize bytes in *array; the new ones are zeroed. 0 or -ENOMEM. */
+static int pysock__reserve(void *array, size_t *cap, size_t want, size_t esize)
+{
+    void *old, *grown;
+    size_t n = *cap ? *cap : 8;
+
+    if (want <= *cap)
+        return 0;
+    while (n < want)
+        n = n > SIZE_MAX / 2 ? want : n * 2;
+    if (n > SIZE_MAX / esize)
+        return -ENOMEM;
+    memcpy(&old, array, sizeof old);
+    grown = PYSOCK_REALLOC(old, n * esize);
+    if (!grown)
+        return -ENOMEM;
+    memset((char *)grown + *cap * esize, 0, (n - *cap) * esize);
+    memcpy(array, &grown, sizeof grown);
+    *cap = n;
+    return 0;
+}
+
+static char *pysock__strdup(const char *text)
+{
+    size_t n = strlen(text) + 1;
+    char *copy = (char *)pysock__alloc(n);
+
+    if (copy)
+        memcpy(copy, text, n);
+    return copy;
+}
+
+/* A circular list with a head that is not an element. */
+typedef struct pysock__list {
+    struct pysock__list *next, *prev;
+} pysock__list;
+
+#define PYSOCK__LIST_INIT(head) {&(head), &(head)}
+#define PYSOCK__ENTRY(link, type, field) ((type *)(void *)((char *)(link) - offsetof(type, field)))
+
+static void pysock__list_init(pysock__list *l)
+{
+    l->next = l->prev = l;
+}
+
+static int pysock__list_empty(const pysock__list *l)
+{
+    return l->next == l;
+}
+
+static void pysock__list_append(pysock__list *head, pysock__list *l)
+{
+    l->prev = head->prev;
+    l->next = head;
+    head->prev->next = l;
+    head->prev = l;
+}
+
+/* Taking out what is in no list is fine, once initialised. */
+static void pysock__list_remove(pysock__list *l)
+{
+    l->prev->next = l->next;
+    l->next->prev = l->prev;
+    pysock__list_init(l);
+}
+
+/* ---- >>errors ----
+   The thread's last error. pysock__fail() is its one writer and returns the failure; a failure that
+   happens in the reactor is kept as a pysock__fault on its socket until a call can tell it. */
+
+typedef struct pysock__fault {
+    pysock_error_kind kind;
+    int code;
+    int verify_code;
+    const char *reason; /* static */
+    const char *verify_message; /* static */
+    char message[400];
+} pysock__fault;
+
+static PYSOCK__THREAD_LOCAL pysock__fault pysock__last;
+
+typedef struct pysock__errno_row {
+    int code;
+    const char *name, *sentence, *exception;
+} pysock__errno_row;
+
+static const pysock__errno_row pysock__errno_table[] = {
+    {EACCES, "EACCES", "permission denied", "PermissionError"},
+    {EADDRINUSE, "EADDRINUSE", "address already in use", "OSError"},
+    {EADDRNOTAVAIL, "EADDRNOTAVAIL", "address not available on this machine", "OSError"},
+    {EAFNOSUPPORT, "EAFNOSUPPORT", "address family not supported", "OSError"},
+    {EAGAIN, "EAGAIN", "the call would have to wait", "BlockingIOError"},
+    {EALREADY, "EALREADY", "a connect is already under way", "BlockingIOError"},
+    {EBADF, "EBADF", "the socket or descriptor is closed", "OSError"},
+    {ECONNABORTED, "ECONNABORTED", "connection aborted", "ConnectionAbortedError"},
+    {ECONNREFUSED, "ECONNREFUSED", "connection refused", "ConnectionRefusedError"},
+    {ECONNRESET, "ECONNRESET", "connection reset by peer", "ConnectionResetError"},
+    {EDESTADDRREQ, "EDESTADDRREQ", "destination address required", "OSError"},
+    {EEXIST, "EEXIST", "already exists", "FileExistsError"},
+    {EFAULT, "EFAULT", "bad address", "OSError"},
+    {EHOSTUNREACH, "EHOSTUNREACH", "no route to host", "OSError"},
+    {EINPROGRESS, "EINPROGRESS", "under way, but not finished", "BlockingIOError"},
+    {EINTR, "EINTR", "interrupted by a signal", "InterruptedError"},
+    {EINVAL, "EINVAL", "invalid argument", "OSError"},
+    {EIO, "EIO", "input/output error", "OSError"},
+    {EISCONN, "EISCONN", "already connected", "OSError"},
+    {EISDIR, "EISDIR", "is a directory", "IsADirectoryError"},
+    {EMFILE, "EMFILE", "too many open descriptors in this process", "OSError"},
+    {EMSGSIZE, "EMSGSIZE", "message too long", "OSError"},
+    {ENAMETOOLONG, "ENAMETOOLONG", "name too long", "OSError"},
+    {ENETDOWN, "ENETDOWN", "network is down", "OSError"},
+    {ENETUNREACH, "ENETUNREACH", "network is unreachable", "OSError"},
+    {ENFILE, "ENFILE", "too many open descriptors in the system", "OSError"},
+    {ENOBUFS, "ENOBUFS", "no buffer space in the kernel", "OSError"},
+    {ENODEV, "ENODEV", "no such device", "OSError"},
+    {ENOENT, "ENOENT", "no such file or directory", "FileNotFoundError"},
+    {ENOMEM, "ENOMEM", "out of memory", "OSError"},
+    {ENOPROTOOPT, "ENOPROTOOPT", "no such option", "OSError"},
+    {ENOTCONN, "ENOTCONN", "not connected", "OSError"},
+    {ENOTDIR, "ENOTDIR", "not a directory", "NotADirectoryError"},
+    {ENOTSOCK, "ENOTSOCK", "not a socket", "OSError"},
+    {ENOTSUP, "ENOTSUP", "not supported", "OSError"},
+    {EOPNOTSUPP, "EOPNOTSUPP", "not supported on this kind of socket", "OSError"},
+    {EPERM, "EPERM", "operation not permitted", "PermissionError"},
+    {EPIPE, "EPIPE", "the connection is closed for writing", "BrokenPipeError"},
+    {EPROTO, "EPROTO", "protocol error", "OSError"},
+    {EPROTONOSUPPORT, "EPROTONOSUPPORT", "protocol not supported", "OSError"},
+    {EPROTOTYPE, "EPROTOTYPE", "wrong protocol for this kind of socket", "OSError"},
+    {ESHUTDOWN, "ESHUTDOWN", "the library is being cleaned up", "BrokenPipeError"},
+    {ESOCKTNOSUPPORT, "ESOCKTNOSUPPORT", "socket type not supported", "OSError"},
+    {ETIMEDOUT, "ETIMEDOUT", "timed out", "TimeoutError"},
+};
+
+static const pysock__errno_row *pysock__errno_find(int code)
+{
+    static const pysock__errno_row other = {0, "ERRNO", "system error", "OSError"};
+    size_t i;
+
+    for (i = 0; i < PYSOCK__COUNT(pysock__errno_table); i++)
+        if (pysock__errno_table[i].code == code)
+            return &pysock__errno_table[i];
+    return &other;
+}
+
+/* The errno value that goes with an error. */
+static int pysock__errno_of(pysock_error_kind kind, int code)
+{
+    switch (kind) {
+    case PYSOCK_OS_ERROR:
+    case PYSOCK_TIMEOUT_ERROR:
+        return code;
+    case PYSOCK_GAI_ERROR:
+    case PYSOCK_H_ERROR:
+        return EADDRNOTAVAIL;
+    case PYSOCK_VALUE_ERROR:
+        return EINVAL;
+    case PYSOCK_KEY_ERROR:
+        return ENOENT;
+    case PYSOCK_MEMORY_ERROR:
+        return ENOMEM;
+    case PYSOCK_SSL_ZERO_RETURN_ERROR:
+        return EPIPE;
+    default:
+        return EPROTO;
+    }
+}
+
+static void pysock__fault_format(pysock__fault *f, pysock_error_kind kind, int code,
+                                 const char *reason, const char *format, va_list args)
+{
+    f->kind = kind;
+    f->code = code;
+    f->reason = reason;
+    f->verify_code = 0;
+    f->verify_message = "";
+    vsnprintf(f->message, sizeof f->message, format, args);
+}
+
+#ifdef __GNUC__
+#define PYSOCK__PRINTF(text, first) __attribute__((format(printf, text, first)))
+#else
+#define PYSOCK__PRINTF(text, first)
+#endif
+
+PYSOCK__PRINTF(5, 6)
+static void pysock__fault_set(pysock__fault *f, pysock_error_kind kind, int code, const char *reason,
+                              const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    pysock__fault_format(f, kind, code, reason, format, args);
+    va_end(args);
+}
+
+/* Makes f the thread's error. Returns -1. */
+static int pysock__raise(const pysock__fault *f)
+{
+    if (f != &pysock__last)
+        pysock__last = *f;
+    pysock__set_errno(pysock__errno_of(f->kind, f->code));
+    return -1;
+}
+
+PYSOCK__PRINTF(4, 5)
+static int pysock__fail(pysock_error_kind kind, int code, const char *reason, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    pysock__fault_format(&pysock__last, kind, code, reason, format, args);
+    va_end(args);
+    return pysock__raise(&pysock__last);
+}
+
+/* What an errno value, negated as the platform returns it, is: kind and word. */
+static pysock_error_kind pysock__os_kind(int err)
+{
+    return -err == ENOMEM      ? PYSOCK_MEMORY_ERROR
+           : -err == ETIMEDOUT ? PYSOCK_TIMEOUT_ERROR
+                               : PYSOCK_OS_ERROR;
+}
+
+static void pysock__fault_os(pysock__fault *f, int err, const char *what, const char *on)
+{
+    const pysock__errno_row *row = pysock__errno_find(-err);
+
+    pysock__fault_set(f, pysock__os_kind(err), -err, row->name, "%s%s%s: %s (errno %d)", what,
+                      on[0] ? " on " : "", on, row->sentence, -err);
+}
+
+/* Fails with a negated errno value: what failed, on what. */
+static int pysock__fail_os(int err, const char *what, const char *on)
+{
+    pysock__fault_os(&pysock__last, err, what, on);
+    return pysock__raise(&pysock__last);
+}
+
+static int pysock__fail_memory(const char *what)
+{
+    return pysock__fail(PYSOCK_MEMORY_ERROR, ENOMEM, "ENOMEM", "%s: out of memory", what);
+}
+
+static int pysock__fail_value(const char *what, const char *why)
+{
+    return pysock__fail(PYSOCK_VALUE_ERROR, EINVAL, "EINVAL", "%s: %s", what, why);
+}
+
+/* The frequent one, so without formatting: a non-blocking call that would have to wait. */
+static int pysock__fail_again(void)
+{
+    static const char message[] = "the call would have to wait, and the socket is non-blocking";
+
+    pysock__last.kind = PYSOCK_OS_ERROR;
+    pysock__last.code = EAGAIN;
+    pysock__last.reason = "EAGAIN";
+    pysock__last.verify_code = 0;
+    pysock__last.verify_message = "";
+    memcpy(pysock__last.message, message, sizeof message);
+    pysock__set_errno(EAGAIN);
+    return -1;
+}
+
+PYSOCKDEF pysock_error_kind pysock_error(void)
+{
+    return pysock__last.kind;
+}
+
+PYSOCKDEF int pysock_error_code(void)
+{
+    return pysock__last.code;
+}
+
+PYSOCKDEF const char *pysock_error_name(void)
+{
+    switch (pysock__last.kind) {
+    case PYSOCK_NO_ERROR:
+        return "";
+    case PYSOCK_OS_ERROR:
+    case PYSOCK_TIMEOUT_ERROR:
+        return pysock__errno_find(pysock__last.code)->exception;
+    case PYSOCK_GAI_ERROR:
+        return "gaierror";
+    case PYSOCK_H_ERROR:
+        return "herror";
+    case PYSOCK_VALUE_ERROR:
+        return "ValueError";
+    case PYSOCK_KEY_ERROR:
+        return "KeyError";
+    case PYSOCK_MEMORY_ERROR:
+        return "MemoryError";
+    case PYSOCK_SSL_ZERO_RETURN_ERROR:
+        return "SSLZeroReturnError";
+    case PYSOCK_SSL_WANT_READ_ERROR:
+        return "SSLWantReadError";
+    case PYSOCK_SSL_WANT_WRITE_ERROR:
+        return "SSLWantWriteError";
+    case PYSOCK_SSL_SYSCALL_ERROR:
+        return "SSLSyscallError";
+    case PYSOCK_SSL_EOF_ERROR:
+        return "SSLEOFError";
+    case PYSOCK_SSL_CERT_VERIFICATION_ERROR:
+        return "SSLCertVerificationError";
+    case PYSOCK_SSL_ERROR:
+        break;
+    }
+    return "SSLError";
+}
+
+PYSOCKDEF const char *pysock_error_reason(void)
+{
+    return pysock__last.reason ? pysock__last.reason : "";
+}
+
+PYSOCKDEF const char *pysock_error_message(void)
+{
+    return pysock__last.kind ? pysock__last.message : "no error";
+}
+
+PYSOCKDEF int pysock_error_verify_code(void)
+{
+    return pysock__last.verify_code;
+}
+
+PYSOCKDEF const char *pysock_error_verify_message(void)
+{
+    return pysock__last.verify_message ? pysock__last.verify_message : "";
+}
+
+PYSOCKDEF void pysock_error_clear(void)
+{
+    memset(&pysock__last, 0, sizeof pysock__last);
+}
+
+/* ---- >>buffers ----
+   Reference-counted bytes, and the chain of them that is a socket's queued output. A chain has no
+   lock of its own: the socket's guards it. */
+
+struct pysock_buf {
+    int refs; /* atomic */
+    /* set once */
+    size_t size;
+    unsigned char *data;
+    pysock_buf *parent; /* of a slice: keeps the bytes */
+    void (*free_fn)(void *data, void *arg);
+    void *arg;
+};
+
+PYSOCKDEF pysock_buf *pysock_buf_new(size_t size)
+{
+    pysock_buf *b = size > PTRDIFF_MAX - sizeof *b
+                        ? NULL
+                        : (pysock_buf *)pysock__alloc(sizeof *b + size);
+
+    if (!b) {
+        pysock__fail_memory("pysock_buf_new");
+        return NULL;
+    }
+    b->refs = 1;
+    b->size = size;
+    b->data = (unsigned char *)(b + 1);
+    return b;
+}
+
+PYSOCKDEF pysock_buf *pysock_buf_copy(const void *data, size_t size)
+{
+    pysock_buf *b;
+
+    if (!data && size) {
+        pysock__fail_value("pysock_buf_copy", "data is NULL");
+        return NULL;
+    }
+    b = pysock_buf_new(size);
+    if (b && size)
+        memcpy(b->data, data, size);
+    return b;
+}
+
+PYSOCKDEF pysock_buf *pysock_buf_wrap(void *data, size_t size, void (*free_fn)(void *data, void *arg),
+                                      void *arg)
+{
+    pysock_buf *b;
+
+    if ((!data && size) || size > PTRDIFF_MAX) {
+        pysock__fail_value("pysock_buf_wrap", data ? "size is too large" : "data is NULL");
+        return NULL;
+    }
+    b = pysock_buf_new(0);
+    if (!b)
+        return NULL;
+    b->size = size;
+    b->data = (unsigned char *)data;
+    b->free_fn = free_fn;
+    b->arg = arg;
+    return b;
+}
+
+PYSOCKDEF pysock_buf *pysock_buf_retain(pysock_buf *b)
+{
+    if (b)
+        pysock__add(&b->refs, 1);
+    return b;
+}
+
+PYSOCKDEF void pysock_buf_release(pysock_buf *b)
+{
+    while (b && pysock__add(&b->refs, -1) == 0) {
+        pysock_buf *parent = b->parent;
+        if (b->free_fn)
+            b->free_fn(b->data, b->arg);
+        pysock__free(b);
+        b = parent;
+    }
+}
+
+PYSOCKDEF pysock_buf *pysock_buf_slice(pysock_buf *b, size_t start, size_t size)
+{
+    pysock_buf *slice;
+
+    if (!b || start > b->size || size > b->size - start) {
+        pysock__fail_value("pysock_buf_slice", b ? "the slice is outside the buffer" : "b is NULL");
+        return NULL;
+    }
+    slice = pysock_buf_new(0);
+    if (!slice)
+        return NULL;
+    slice->parent = pysock_buf_retain(b->parent ? b->parent : b);
+    slice->data = b->data + start;
+    slice->size = size;
+    return slice;
+}
+
+PYSOCKDEF void *pysock_buf_data(const pysock_buf *b)
+{
+    return b ? b->data : NULL;
+}
+
+PYSOCKDEF size_t pysock_buf_size(const pysock_buf *b)
+{
+    return b ? b->size : 0;
+}
+
+/* Buffers, first in first out; `offset` bytes of the first are gone. What is used up waits in
+   `spent` until no lock is held, because its free_fn is the user's. */
+typedef struct pysock__chain {
+    pysock__list items, spent; /* of pysock__link */
+    size_t offset, bytes;
+} pysock__chain;
+
+typedef struct pysock__link {
+    pysock__list link;
+    pysock_buf *buf;
+} pysock__link;
+
+static void pysock__chain_init(pysock__chain *c)
+{
+    pysock__list_init(&c->items);
+    pysock__list_init(&c->spent);
+    c->offset = c->bytes = 0;
+}
+
+static int pysock__chain_empty(const pysock__chain *c)
+{
+    return pysock__list_empty(&c->items);
+}
+
+/* Takes a reference of its own. 0 or -ENOMEM. */
+static int pysock__chain_append(pysock__chain *c, pysock_buf *b)
+{
+    pysock__link *l = (pysock__link *)pysock__alloc(sizeof *l);
+
+    if (!l)
+        return -ENOMEM;
+    l->buf = pysock_buf_retain(b);
+    pysock__list_append(&c->items, &l->link);
+    c->bytes += b->size;
+    return 0;
+}
+
+/* The first bytes of the chain, which is not empty. */
+static size_t pysock__chain_front(const pysock__chain *c, const unsigned char **data)
+{
+    const pysock_buf *b = PYSOCK__ENTRY(c->items.next, pysock__link, link)->buf;
+
+    *data = b->data + c->offset;
+    return b->size - c->offset;
+}
+
+/* Drops n bytes of what pysock__chain_front() showed. */
+static void pysock__chain_consume(pysock__chain *c, size_t n)
+{
+    pysock__list *first = c->items.next;
+
+    c->offset += n;
+    c->bytes -= n;
+    if (c->offset < PYSOCK__ENTRY(first, pysock__link, link)->buf->size)
+        return;
+    c->offset = 0;
+    pysock__list_remove(first);
+    pysock__list_append(&c->spent, first);
+}
+
+/* Drops all. */
+static void pysock__chain_drop(pysock__chain *c)
+{
+    while (!pysock__list_empty(&c->items)) {
+        pysock__list *first = c->items.next;
+        pysock__list_remove(first);
+        pysock__list_append(&c->spent, first);
+    }
+    c->offset = c->bytes = 0;
+}
+
+/* Moves the spent buffers to *out, an initialised list. */
+static void pysock__chain_take_spent(pysock__chain *c, pysock__list *out)
+{
+    while (!pysock__list_empty(&c->spent)) {
+        pysock__list *first = c->spent.next;
+        pysock__list_remove(first);
+        pysock__list_append(out, first);
+    }
+}
+
+/* Releases spent buffers. No lock is held. */
+static void pysock__links_free(pysock__list *links)
+{
+    while (!pysock__list_empty(links)) {
+        pysock__link *l = PYSOCK__ENTRY(links->next, pysock__link, link);
+        pysock__list_remove(&l->link);
+        pysock_buf_release(l->buf);
+        pysock__free(l);
+    }
+}
+
+/* ---- >>addresses ----
+   Addresses as text and back, and the resolver: numeric addresses at once, names by getaddrinfo,
+   on the calling thread or on worker threads that end when no lookup is left. A lookup is owned by
+   two, its worker and whoever asked; either may leave first. The lock: pysock__resolver.lock. */
+
+PYSOCKDEF int pysock_addr_port(const pysock_addr *addr)
+{
+    if (!addr || !addr->len)
+        return -1;
+    if (addr->u.sa.sa_family == AF_INET)
+        return pysock__ntohs(addr->u.in.sin_port);
+    return addr->u.sa.sa_family == AF_INET6 ? pysock__ntohs(addr->u.in6.sin6_port) : -1;
+}
+
+static size_t pysock__unix_format(const pysock_addr *addr, char *text, size_t size)
+{
+    size_t used = offsetof(struct sockaddr_un, sun_path);
+    size_t n = (size_t)addr->len > used ? (size_t)addr->len - used : 0;
+    const char *path = addr->u.un.sun_path;
+    int abstract = n > 0 && path[0] == 0;
+
+    if (n > sizeof addr->u.un.sun_path)
+        n = sizeof addr->u.un.sun_path;
+    if (!abstract && n && memchr(path, 0, n))
+        n = strlen(path);
+    return (size_t)snprintf(text, size, "unix:%s%.*s", abstract ? "@" : "",
+                            (int)(abstract ? n - 1 : n), abstract ? path + 1 : path);
+}
+
+PYSOCKDEF size_t pysock_addr_format(const pysock_addr *addr, char *text, size_t size)
+{
+    char host[80];
+    char none[1];
+
+    if (!text || !size) {
+        text = none;
+        size = sizeof none;
+    }
+    if (!addr || !addr->len)
+        return (size_t)snprintf(text, size, "%s", "");
+    switch (addr->u.sa.sa_family) {
+    case AF_INET:
+        pysock__sys_ntop(addr, host, sizeof host);
+        return (size_t)snprintf(text, size, "%s:%d", host, pysock_addr_port(addr));
+    case AF_INET6:
+        pysock__sys_ntop(addr, host, sizeof host);
+        return (size_t)snprintf(text, size, "[%s]:%d", host, pysock_addr_port(addr));
+    case AF_UNIX:
+        return pysock__unix_format(addr, text, size);
+    default:
+        return (size_t)snprintf(text, size, "family %d", (int)addr->u.sa.sa_family);
+    }
+}
+
+static int pysock__unix_addr(pysock_addr *addr, const char *path, const char *what)
+{
+    size_t n = strlen(path);
+
+    if (n >= sizeof addr->u.un.sun_path)
+        return pysock__fail(PYSOCK_OS_ERROR, ENAMETOOLONG, "ENAMETOOLONG",
+                            "%s: the Unix socket path has %lu bytes; the system takes at most %lu", what,
+                            (unsigned long)n, (unsigned long)(sizeof addr->u.un.sun_path - 1));
+    memset(addr, 0, sizeof *addr);
+    addr->u.un.sun_family = AF_UNIX;
+    memcpy(addr->u.un.sun_path, path, n);
+    addr->len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n + (path[0] != '@'));
+    if (path[0] == '@')
+        addr->u.un.sun_path[0] = 0;
+    return 0;
+}
+
+/* What a lookup found. */
+typedef struct pysock__addrs {
+    pysock_addr *items;
+    size_t count, cap;
+    int out_of_memory;
+} pysock__addrs;
+
+static int pysock__addrs_add(void *arg, const pysock_addr *addr)
+{
+    pysock__addrs *list = (pysock__addrs *)arg;
+
+    if (pysock__reserve(&list->items, &list->cap, list->count + 1, sizeof *list->items) < 0)
+        return list->out_of_memory = 1;
+    list->items[list->count++] = *addr;
+    return 0;
+}
+
+static const char *pysock__gai_name(int code)
+{
+    switch (code) {
+    case EAI_AGAIN: return "EAI_AGAIN";
+    case EAI_BADFLAGS: return "EAI_BADFLAGS";
+    case EAI_FAIL: return "EAI_FAIL";
+    case EAI_FAMILY: return "EAI_FAMILY";
+    case EAI_MEMORY: return "EAI_MEMORY";
+    case EAI_NONAME: return "EAI_NONAME";
+    case EAI_SERVICE: return "EAI_SERVICE";
+    case EAI_SOCKTYPE: return "EAI_SOCKTYPE";
+    case EAI_SYSTEM: return "EAI_SYSTEM";
+#ifdef EAI_NODATA
+    case EAI_NODATA: return "EAI_NODATA";
+#endif
+#ifdef EAI_ADDRFAMILY
+    case EAI_ADDRFAMILY: return "EAI_ADDRFAMILY";
+#endif
+    default: return "EAI";
+    }
+}
+
+static void pysock__fault_gai(pysock__fault *f, int code, int sys, const char *what, const char *host)
+{
+    if (code == EAI_SYSTEM)
+        pysock__fault_os(f, -sys, what, host);
+    else if (code == EAI_MEMORY)
+        pysock__fault_set(f, PYSOCK_MEMORY_ERROR, ENOMEM, "ENOMEM", "%s: out of memory", what);
+    else
+        pysock__fault_set(f, PYSOCK_GAI_ERROR, code, pysock__gai_name(code),
+                          "%s: looking up '%.200s' failed: %s", what, host,
+                          pysock__gai_sentence(code));
+}
+
+/* Only what is an address already: an EAI_ code otherwise. No waiting. */
+static int pysock__resolve_numeric(const char *host, int port, int family, int type,
+                                   pysock__addrs *list)
+{
+    int sys;
+    int any = !host || !host[0];
+
+    return pysock__sys_lookup(any ? NULL : host, port, family, type,
+                              AI_NUMERICHOST | AI_NUMERICSERV | (any ? AI_PASSIVE : 0),
+                              pysock__addrs_add, list, &sys);
+}
+
+/* Looks a name up, however long that takes. */
+static int pysock__resolve(const char *host, int port, int family, int type, pysock__addrs *list,
+                           int *sys)
+{
+    int err;
+
+    PYSOCK_TRACE("getaddrinfo", NULL);
+    err = pysock__sys_lookup(host, port, family, type, AI_NUMERICSERV, pysock__addrs_add, list, sys);
+    if (!err && list->out_of_memory)
+        return EAI_MEMORY;
+    return err || list->count ? err : EAI_NONAME;
+}
+
+static int pysock__check_host(const char *what, const char *host, int port)
+{
+    if (host && strlen(host) > 255)
+        return pysock__fail(PYSOCK_VALUE_ERROR, EINVAL, "EINVAL",
+                            "%s: the host name has %lu bytes; a name has at most 255", what,
+                            (unsigned long)strlen(host));
+    if (port < 0 || port > 65535)
+        return pysock__fail(PYSOCK_VALUE_ERROR, EINVAL, "EINVAL",
+                            "%s: port %d is not between 0 and 65535", what, port);
+    return 0;
+}
+
+PYSOCKDEF int pysock_addr_parse(pysock_addr *addr, const char *text)
+{
+    char host[256];
+    const char *colon, *end, *start = text;
+    char *rest;
+    long port = -1;
+    pysock__addrs list = {NULL, 0, 0, 0};
+    int err = EAI_NONAME;
+
+    if (!addr || !text)
+        return pysock__fail_value("pysock_addr_parse", addr ? "text is NULL" : "addr is NULL");
+    if (strncmp(text, "unix:", 5) == 0)
+        return pysock__unix_addr(addr, text + 5, "pysock_addr_parse");
+    colon = strrchr(text, ':');
+    end = colon;
+    if (text[0] == '[' && colon && colon > text && colon[-1] == ']') {
+        start = text + 1;
+        end = colon - 1;
+    }
+    if (colon && (size_t)(end - start) < sizeof host && (start > text || !memchr(start, ':', (size_t)(end - start)))) {
+        memcpy(host, start, (size_t)(end - start));
+        host[end - start] = 0;
+        if (colon[1] >= '0' && colon[1] <= '9')
+            port = strtol(colon + 1, &rest, 10);
+        if (port >= 0 && port <= 65535 && !*rest && host[0])
+            err = pysock__resolve_numeric(host, (int)port, AF_UNSPEC, SOCK_STREAM, &list);
+    }
+    if (!err && list.count)
+        *addr = list.items[0];
+    pysock__free(list.items);
+    if (list.out_of_memory)
+        return pysock__fail_memory("pysock_addr_parse");
+    if (err)
+        return pysock__fail(PYSOCK_VALUE_ERROR, EINVAL, "EINVAL",
+                            "pysock_addr_parse: '%.100s' is no address; write 127.0.0.1:80, [::1]:443 "
+                            "or unix:/path",
+                            text);
+    return 0;
+}
+
+/* A lookup under way. done(arg, lookup) is called once on the worker, without a lock, when the
+   result is there. Freed when both owners have let go. */
+typedef struct pysock__lookup {
+    pysock__list link; /* guarded by the resolver's lock */
+    int refs;          /* atomic */
+    /* set once */
+    char *host;
+    int port, family, type;
+    void (*done)(void *arg, struct pysock__lookup *lookup);
+    void *arg;
+    /* set by the worker before done() */
+    int err, sys;
+    pysock__addrs addrs;
+} pysock__lookup;
+
+#define PYSOCK__RESOLVER_THREADS 4
+
+static struct {
+    pysock__mutex lock;
+    pysock__list queue; /* guarded by lock */
+    int workers;        /* guarded by lock */
+} pysock__resolver = {PYSOCK__MUTEX_INIT, PYSOCK__LIST_INIT(pysock__resolver.queue), 0};
+
+static void pysock__lookup_release(pysock__lookup *l)
+{
+    if (!l || pysock__add(&l->refs, -1))
+        return;
+    pysock__free(l->host);
+    pysock__free(l->addrs.items);
+    pysock__free(l);
+}
+
+static void pysock__lookup_run(pysock__lookup *l)
+{
+    l->err = pysock__resolve(l->host, l->port, l->family, l->type, &l->addrs, &l->sys);
+    l->done(l->arg, l);
+    pysock__lookup_release(l);
+}
+
+/* A worker ends when the queue is empty, so that no thread stays behind. */
+static void pysock__resolver_main(void *arg)
+{
+    (void)arg;
+    pysock__lock(&pysock__resolver.lock);
+    while (!pysock__list_empty(&pysock__resolver.queue)) {
+        pysock__lookup *l = PYSOCK__ENTRY(pysock__resolver.queue.next, pysock__lookup, link);
+        pysock__list_remove(&l->link);
+        pysock__unlock(&pysock__resolver.lock);
+        pysock__lookup_run(l);
+        pysock__lock(&pysock__resolver.lock);
+    }
+    pysock__resolver.workers--;
+    pysock__unlock(&pysock__resolver.lock);
+}
+
+/* A lookup with one reference for the caller; NULL when out of memory. */
+static pysock__lookup *pysock__lookup_new(const char *host, int port, int family, int type,
+                                          void (*done)(void *, pysock__lookup *), void *arg)
+{
+    pysock__lookup *l = (pysock__lookup *)pysock__alloc(sizeof *l);
+
+    if (!l)
+        return NULL;
+    pysock__list_init(&l->link);
+    l->refs = 1;
+    l->host = pysock__strdup(host);
+    l->port = port;
+    l->family = family;
+    l->type = type;
+    l->done = done;
+    l->arg = arg;
+    if (l->host)
+        return l;
+    pysock__lookup_release(l);
+    return NULL;
+}
+
+/* Hands the lookup to a worker, or, where there can be none, does it here. */
+static void pysock__lookup_start(pysock__lookup *l)
+{
+    pysock__thread thread;
+    int here = 0;
+
+    pysock__add(&l->refs, 1);
+    pysock__lock(&pysock__resolver.lock);
+    if (pysock__resolver.workers < PYSOCK__RESOLVER_THREADS) {
+        if (pysock__thread_start(&thread, pysock__resolver_main, NULL) == 0) {
+            pysock__thread_detach(&thread);
+            pysock__resolver.workers++;
+        }
+    }
+    here = pysock__resolver.workers == 0;
+    if (!here)
+        pysock__list_append(&pysock__resolver.queue, &l->link);
+    pysock__unlock(&pysock__resolver.lock);
+    if (here)
+        pysock__lookup_run(l);
+}
+
+/* ---- >>states ----
+   What lasts from the first call to pysock_cleanup(): closers, the interrupt hook, and the broadcast
+   that ends every wait: it raises the epoch and wakes every waker. A call that began under another
+   epoch fails with ESHUTDOWN. The lock: pysock__state.lock, a leaf. */
+
+typedef struct pysock__closer {
+    pysock__list link;
+    void (*fn)(void *);
+    void *arg;
+} pysock__closer;
+
+/* A waker that the broadcast knows. */
+typedef struct pysock__sleeper {
+    pysock__list link; /* guarded by the state's lock */
+    pysock__waker waker;
+    void (*after_fork)(struct pysock__sleeper *sl); /* a poller's; NULL: a thread's */
+} pysock__sleeper;
+
+static struct {
+    pysock__mutex lock;
+    pysock__list closers;        /* guarded by lock; the last registered first */
+    pysock__list sleepers;       /* guarded by lock */
+    int (*interrupt)(void *arg); /* guarded by lock */
+    void *interrupt_arg;         /* guarded by lock */
+    unsigned epoch;              /* atomic */
+    int ending;                  /* atomic: in pysock_cleanup(), new sockets are refused */
+} pysock__state = {PYSOCK__MUTEX_INIT,
+                   PYSOCK__LIST_INIT(pysock__state.closers),
+                   PYSOCK__LIST_INIT(pysock__state.sleepers),
+                   NULL,
+                   NULL,
+                   0,
+                   0};
+
+PYSOCKDEF int pysock_register_closer(void (*fn)(void *arg), void *arg)
+{
+    pysock__closer *c;
+
+    if (!fn)
+        return pysock__fail_value("pysock_register_closer", "fn is NULL");
+    c = (pysock__closer *)pysock__alloc(sizeof *c);
+    if (!c)
+        return pysock__fail_memory("pysock_register_closer");
+    c->fn = fn;
+    c->arg = arg;
+    pysock__lock(&pysock__state.lock);
+    pysock__list_append(pysock__state.closers.next, &c->link); /* before the first: at the head */
+    pysock__unlock(&pysock__state.lock);
+    return 0;
+}
+
+PYSOCKDEF int pysock_unregister_closer(void (*fn)(void *arg), void *arg)
+{
+    pysock__list *l, *next;
+
+    pysock__lock(&pysock__state.lock);
+    for (l = pysock__state.closers.next; l != &pysock__state.closers; l = next) {
+        pysock__closer *c = PYSOCK__ENTRY(l, pysock__closer, link);
+        next = l->next;
+        if (c->fn != fn || c->arg != arg)
+            continue;
+        pysock__list_remove(l);
+        pysock__free(c);
+    }
+    pysock__unlock(&pysock__state.lock);
+    return 0;
+}
+
+static void pysock__run_closers(void)
+{
+    for (;;) {
+        pysock__closer *c = NULL;
+
+        pysock__lock(&pysock__state.lock);
+        if (!pysock__list_empty(&pysock__state.closers)) {
+            c = PYSOCK__ENTRY(pysock__state.closers.next, pysock__closer, link);
+            pysock__list_remove(&c->link);
+        }
+        pysock__unlock(&pysock__state.lock);
+        if (!c)
+            return;
+        c->fn(c->arg);
+        pysock__free(c);
+    }
+}
+
+PYSOCKDEF void pysock_set_interrupt_hook(int (*fn)(void *arg), void *arg)
+{
+    pysock__lock(&pysock__state.lock);
+    pysock__state.interrupt = fn;
+    pysock__state.interrupt_arg = arg;
+    pysock__unlock(&pysock__state.lock);
+}
+
+/* A signal came in a wait: non-zero if the call is to end. */
+static int pysock__interrupted(void)
+{
+    int (*fn)(void *);
+    void *arg;
+
+    pysock__lock(&pysock__state.lock);
+    fn = pysock__state.interrupt;
+    arg = pysock__state.interrupt_arg;
+    pysock__unlock(&pysock__state.lock);
+    return fn && fn(arg);
+}
+
+static int pysock__sleeper_open(pysock__sleeper *sl)
+{
+    int err = pysock__waker_open(&sl->waker);
+
+    if (err < 0)
+        return err;
+    pysock__lock(&pysock__state.lock);
+    pysock__list_append(&pysock__state.sleepers, &sl->link);
+    pysock__unlock(&pysock__state.lock);
+    return 0;
+}
+
+static void pysock__sleeper_close(pysock__sleeper *sl)
+{
+    pysock__lock(&pysock__state.lock);
+    pysock__list_remove(&sl->link);
+    pysock__unlock(&pysock__state.lock);
+    pysock__waker_close(&sl->waker);
+}
+
+/* After a fork the old waker is the parent's. */
+static int pysock__sleeper_refresh(pysock__sleeper *sl)
+{
+    if (sl->waker.generation == pysock__fork_generation)
+        return 0;
+    pysock__waker_close(&sl->waker);
+    return pysock__waker_open(&sl->waker);
+}
+
+static PYSOCK__THREAD_LOCAL pysock__sleeper *pysock__my_sleeper;
+
+static void pysock__my_sleeper_free(void *arg)
+{
+    pysock__sleeper *sl = (pysock__sleeper *)arg;
+
+    if (!sl)
+        return;
+    pysock__my_sleeper = NULL;
+    pysock__sleeper_close(sl);
+    pysock__free(sl);
+}
+
+/* The calling thread's waker, made when it first sleeps and kept while the thread lives. 0 or a
+   negated errno value. */
+static int pysock__thread_waker(pysock__waker **waker)
+{
+    pysock__sleeper *sl = pysock__my_sleeper;
+    int err;
+
+    pysock__fork_check();
+    if (!sl) {
+        sl = (pysock__sleeper *)pysock__alloc(sizeof *sl);
+        if (!sl)
+            return -ENOMEM;
+        err = pysock__sleeper_open(sl);
+        if (err < 0) {
+            pysock__free(sl);
+            return err;
+        }
+        pysock__my_sleeper = sl;
+        pysock__at_thread_exit(pysock__my_sleeper_free, sl);
+    } else if ((err = pysock__sleeper_refresh(sl)) < 0) {
+        return err;
+    }
+    *waker = &sl->waker;
+    return 0;
+}
+
+/* In a forked child: the other threads are gone, and so are their wakers. */
+static void pysock__sleepers_after_fork(void)
+{
+    pysock__list *l, *next;
+
+    for (l = pysock__state.sleepers.next; l != &pysock__state.sleepers; l = next) {
+        pysock__sleeper *sl = PYSOCK__ENTRY(l, pysock__sleeper, link);
+        next = l->next;
+        if (sl->after_fork) {
+            sl->after_fork(sl);
+        } else if (sl != pysock__my_sleeper) {
+            pysock__list_remove(l);
+            pysock__waker_close(&sl->waker);
+            pysock__free(sl);
+        }
+    }
+}
+
+/* Ends every wait of calls that began before. */
+static void pysock__broadcast(void)
+{
+    pysock__list *l;
+
+    pysock__lock(&pysock__state.lock);
+    pysock__add(&pysock__state.epoch, 1);
+    for (l = pysock__state.sleepers.next; l != &pysock__state.sleepers; l = l->next)
+        pysock__wake(&PYSOCK__ENTRY(l, pysock__sleeper, link)->waker);
+    pysock__unlock(&pysock__state.lock);
+}
+
+/* ---- >>certificates ----
+   PEM, DER, keys, trust stores, name matching, and the verifier that BearSSL's engine calls. Parsed
+   data is immutable and counted: contexts swap it, connections keep what they began with. */
+
+#ifndef PYSOCK_NO_SSL
+
+#define PYSOCK__PEM_MAX ((size_t)64 << 20)   /* bytes of a PEM file */
+#define PYSOCK__CHAIN_BYTES ((size_t)160 << 10) /* bytes of a peer's chain */
+#define PYSOCK__CHAIN_CERTS 24
+
+typedef struct pysock__bytes {
+    unsigned char *data;
+    size_t len, cap;
+    int out_of_memory;
+} pysock__bytes;
+
+/* BearSSL's callback type; a failure is remembered. */
+static void pysock__bytes_append(void *arg, const void *data, size_t n)
+{
+    pysock__bytes *b = (pysock__bytes *)arg;
+
+    if (b->out_of_memory || pysock__reserve(&b->data, &b->cap, b->len + n, 1) < 0) {
+        b->out_of_memory = 1;
+        return;
+    }
+    if (n)
+        memcpy(b->data + b->len, data, n);
+    b->len += n;
+}
+
+/* Frees, and leaves nothing of a key behind. */
+static void pysock__bytes_free(pysock__bytes *b)
+{
+    volatile unsigned char *p = b->data;
+    size_t i;
+
+    for (i = 0; i < b->len; i++)
+        p[i] = 0;
+    pysock__free(b->data);
+    memset(b, 0, sizeof *b);
+}
+
+/* Reads a whole file, for PEM: carriage returns dropped, a final newline added. */
+static int pysock__read_text(const char *path, pysock__bytes *out)
+{
+    char chunk[4096];
+    size_t n, i, kept;
+    int err = 0;
+    FILE *f = pysock__file_open(path, &err);
+
+    if (!f)
+        return err;
+    while ((n = fread(chunk, 1, sizeof chunk, f)) > 0 && out->len < PYSOCK__PEM_MAX) {
+        for (i = kept = 0; i < n; i++)
+            if (chunk[i] != '\r')
+                chunk[kept++] = chunk[i];
+        pysock__bytes_append(out, chunk, kept);
+    }
+    if (ferror(f))
+        err = -EIO;
+    fclose(f);
+    memset(chunk, 0, sizeof chunk);
+    pysock__bytes_append(out, "\n", 1);
+    return out->out_of_memory ? -ENOMEM : err;
+}
+
+/* The same for text in memory. */
+static int pysock__copy_text(const void *data, size_t size, pysock__bytes *out)
+{
+    const char *p = (const char *)data;
+    size_t i, start = 0;
+
+    for (i = 0; i <= size; i++) {
+        if (i < size && p[i] != '\r')
+            continue;
+        pysock__bytes_append(out, p + start, i - start);
+        start = i + 1;
+    }
+    pysock__bytes_append(out, "\n", 1);
+    return out->out_of_memory ? -ENOMEM : 0;
+}
+
+/* Calls each(arg, name, der) for every complete object in the PEM text, until it answers non-zero,
+   which is then the result. -EBADMSG: damaged or cut off. */
+static int pysock__pem_each(const pysock__bytes *text,
+                            int (*each)(void *arg, const char *name, const pysock__bytes *der),
+                            void *arg)
+{
+    br_pem_decoder_context *pem = (br_pem_decoder_context *)pysock__alloc(sizeof *pem);
+    pysock__bytes der = {NULL, 0, 0, 0};
+    size_t pos = 0;
+    int inside = 0, result = 0;
+
+    if (!pem)
+        return -ENOMEM;
+    br_pem_decoder_init(pem);
+    while (pos < text->len && result == 0) {
+        pos += br_pem_decoder_push(pem, text->data + pos, text->len - pos);
+        switch (br_pem_decoder_event(pem)) {
+        case BR_PEM_BEGIN_OBJ:
+            der.len = 0;
+            inside = 1;
+            br_pem_decoder_setdest(pem, pysock__bytes_append, &der);
+            break;
+        case BR_PEM_END_OBJ:
+            inside = 0;
+            result = der.out_of_memory ? -ENOMEM : each(arg, br_pem_decoder_name(pem), &der);
+            break;
+        case BR_PEM_ERROR:
+            result = -EBADMSG;
+            break;
+        default:
+            break;
+        }
+    }
+    if (inside && result == 0)
+        result = -EBADMSG;
+    pysock__bytes_free(&der);
+    memset(pem, 0, sizeof *pem);
+    pysock__free(pem);
+    return result;
+}
+
+static int pysock__pem_is_certificate(const char *name)
+{
+    return strcmp(name, "CERTIFICATE") == 0 || strcmp(name, "X509 CERTIFICATE") == 0;
+}
+
+/* Certificates: a reader of DER that knows just what BearSSL does not tell: names, dates,
+   subjectAltName, extendedKeyUsage. */
+
+typedef struct pysock__der {
+    const unsigned char *p, *end;
+} pysock__der;
+
+/* The next element: its tag (low tag numbers only), its contents in *in; -1 if malformed. */
+static int pysock__der_next(pysock__der *d, pysock__der *in)
+{
+    size_t len, n;
+    int tag;
+
+    if (d->end - d->p < 2)
+        return -1;
+    tag = d->p[0];
+    len = d->p[1];
+    d->p += 2;
+    if ((tag & 0x1f) == 0x1f)
+        return -1;
+    if (len >= 0x80) {
+        n = len & 0x7f;
+        if (n == 0 || n > 3 || (size_t)(d->end - d->p) < n)
+            return -1;
+        for (len = 0; n; n--)
+            len = len << 8 | *d->p++;
+    }
+    if ((size_t)(d->end - d->p) < len)
+        return -1;
+    in->p = d->p;
+    in->end = d->p += len;
+    return tag;
+}
+
+static int pysock__der_expect(pysock__der *d, int tag, pysock__der *in)
+{
+    return pysock__der_next(d, in) == tag ? 0 : -1;
+}
+
+typedef struct pysock__cert {
+    pysock__der issuer, subject; /* contents of the names */
+    pysock__der san, eku;        /* contents of the extensions' sequences */
+    int has_san, has_eku;
+    int64_t not_before, not_after; /* Unix time */
+} pysock__cert;
+
+static int64_t pysock__days_from_civil(int64_t y, int64_t m, int64_t d)
+{
+    int64_t era, yoe, doy, doe;
+
+    y -= m <= 2;
+    era = (y >= 0 ? y : y - 399) / 400;
+    yoe = y - era * 400;
+    doy = (153 * (m + (m > 2 ? -3 : 9)) + 2) / 5 + d - 1;
+    doe = yoe * 365 + yoe / 4 - yoe / 100 + doy;
+    return era * 146097 + doe - 719468;
+}
+
+/* UTCTime or GeneralizedTime, as RFC 5280 (4.1.2.5) allows them: in Zulu, with seconds. */
+static int pysock__der_time(pysock__der *d, int64_t *out)
+{
+    pysock__der in;
+    int tag = pysock__der_next(d, &in);
+    int field[7], i, digits = tag == 0x18 ? 4 : 2;
+    const unsigned char *p;
+
+    if ((tag != 0x17 && tag != 0x18) || in.end - in.p != digits + 11 || in.end[-1] != 'Z')
+        return -1;
+    for (p = in.p; p < in.end - 1; p++)
+        if (*p < '0' || *p > '9')
+            return -1;
+    p = in.p;
+    field[0] = (p[0] - '0') * 10 + p[1] - '0';
+    if (digits == 4)
+        field[0] = field[0] * 100 + (p[2] - '0') * 10 + p[3] - '0';
+    else
+        field[0] += field[0] >= 50 ? 1900 : 2000;
+    for (p += digits, i = 1; i < 6; i++, p += 2)
+        field[i] = (p[0] - '0') * 10 + p[1] - '0';
+    *out = pysock__days_from_civil(field[0], field[1], field[2]) * 86400 + field[3] * 3600
+           + field[4] * 60 + field[5];
+    return 0;
+}
+
+static int pysock__der_is_oid(const pysock__der *in, const char *oid, size_t n)
+{
+    return (size_t)(in->end - in->p) == n && memcmp(in->p, oid, n) == 0;
+}
+
+static int pysock__cert_extension(pysock__cert *cert, pysock__der ext)
+{
+    pysock__der oid, value;
+    int tag;
+
+    if (pysock__der_expect(&ext, 0x06, &oid) < 0)
+        return -1;
+    tag = pysock__der_next(&ext, &value);
+    if (tag == 0x01) /* critical; BearSSL's engine judges unknown critical ones */
+        tag = pysock__der_next(&ext, &value);
+    if (tag != 0x04)
+        return -1;
+    if (pysock__der_is_oid(&oid, "\x55\x1d\x11", 3)) {
+        cert->has_san = 1;
+        return pysock__der_expect(&value, 0x30, &cert->san);
+    }
+    if (pysock__der_is_oid(&oid, "\x55\x1d\x25", 3)) {
+        cert->has_eku = 1;
+        return pysock__der_expect(&value, 0x30, &cert->eku);
+    }
+    return 0;
+}
+
+/* Reads what is needed of a certificate; the result points into der. -1 if malformed. */
+static int pysock__cert_parse(pysock__cert *cert, const unsigned char *der, size_t len)
+{
+    pysock__der all, outer, tbs, in, exts;
+    int tag;
+
+    memset(cert, 0, sizeof *cert);
+    all.p = der;
+    all.end = der + len;
+    if (pysock__der_expect(&all, 0x30, &outer) < 0 || pysock__der_expect(&outer, 0x30, &tbs) < 0)
+        return -1;
+    tag = pysock__der_next(&tbs, &in);
+    if (tag == 0xa0) /* the version; without it this is version 1 */
+        tag = pysock__der_next(&tbs, &in);
+    if (tag != 0x02 || pysock__der_expect(&tbs, 0x30, &in) < 0
+        || pysock__der_expect(&tbs, 0x30, &cert->issuer) < 0
+        || pysock__der_expect(&tbs, 0x30, &in) < 0 || pysock__der_time(&in, &cert->not_before) < 0
+        || pysock__der_time(&in, &cert->not_after) < 0
+        || pysock__der_expect(&tbs, 0x30, &cert->subject) < 0
+        || pysock__der_expect(&tbs, 0x30, &in) < 0)
+        return -1;
+    while (tbs.p < tbs.end) {
+        tag = pysock__der_next(&tbs, &in);
+        if (tag < 0)
+            return -1;
+        if (tag != 0xa3)
+            continue;
+        if (pysock__der_expect(&in, 0x30, &exts) < 0)
+            return -1;
+        while (exts.p < exts.end)
+            if (pysock__der_expect(&exts, 0x30, &in) < 0 || pysock__cert_extension(cert, in) < 0)
+                return -1;
+    }
+    return 0;
+}
+
+static int pysock__der_equal(const pysock__der *a, const pysock__der *b)
+{
+    return a->end - a->p == b->end - b->p && memcmp(a->p, b->p, (size_t)(a->end - a->p)) == 0;
+}
+
+static int pysock__cert_self_issued(const pysock__cert *cert)
+{
+    return pysock__der_equal(&cert->issuer, &cert->subject);
+}
+
+/* 1 if the leaf may serve this purpose: no extendedKeyUsage, or one that names it. */
+static int pysock__cert_allows(const pysock__cert *cert, pysock_ssl_purpose purpose)
+{
+    const char *want = purpose == PYSOCK_SERVER_AUTH ? "\x2b\x06\x01\x05\x05\x07\x03\x01"
+                                                     : "\x2b\x06\x01\x05\x05\x07\x03\x02";
+    pysock__der list = cert->eku, oid;
+
+    if (!cert->has_eku)
+        return 1;
+    while (list.p < list.end && pysock__der_expect(&list, 0x06, &oid) == 0)
+        if (pysock__der_is_oid(&oid, want, 8) || pysock__der_is_oid(&oid, "\x55\x1d\x25\x00", 4))
+            return 1;
+    return 0;
+}
+
+/* Certificates: host names (RFC 6125 as Python applies it). A wildcard is a whole leftmost label,
+   stands for exactly one, and has two labels behind it at least. */
+
+static int pysock__lower(int c)
+{
+    return c >= 'A' && c <= 'Z' ? c + 32 : c;
+}
+
+static int pysock__text_equal(const unsigned char *a, const char *b, size_t n)
+{
+    size_t i;
+
+    for (i = 0; i < n; i++)
+        if (pysock__lower(a[i]) != pysock__lower((unsigned char)b[i]))
+            return 0;
+    return 1;
+}
+
+static int pysock__dns_match(const unsigned char *pattern, size_t plen, const char *host, size_t hlen)
+{
+    const char *dot;
+
+    if (plen && pattern[plen - 1] == '.')
+        plen--;
+    if (!plen || !hlen || memchr(pattern, 0, plen))
+        return 0;
+    if (plen == hlen && pattern[0] != '*')
+        return pysock__text_equal(pattern, host, hlen);
+    if (plen < 3 || pattern[0] != '*' || pattern[1] != '.' || memchr(pattern + 1, '*', plen - 1)
+        || !memchr(pattern + 2, '.', plen - 2))
+        return 0;
+    dot = (const char *)memchr(host, '.', hlen);
+    if (!dot || dot == host)
+        return 0;
+    hlen -= (size_t)(dot - host);
+    return hlen == plen - 1 && pysock__text_equal(pattern + 1, dot, hlen);
+}
+
+/* The last common name of a subject, for certificates without a subjectAltName. */
+static int pysock__cn_match(pysock__der subject, const char *host, size_t hlen)
+{
+    pysock__der set, atv, oid, value, cn = {NULL, NULL};
+    int tag;
+
+    while (subject.p < subject.end) {
+        if (pysock__der_expect(&subject, 0x31, &set) < 0)
+            return 0;
+        while (set.p < set.end) {
+            if (pysock__der_expect(&set, 0x30, &atv) < 0 || pysock__der_expect(&atv, 0x06, &oid) < 0)
+                return 0;
+            tag = pysock__der_next(&atv, &value);
+            if (pysock__der_is_oid(&oid, "\x55\x04\x03", 3)
+                && (tag == 0x0c || tag == 0x13 || tag == 0x14 || tag == 0x16))
+                cn = value;
+        }
+    }
+    return cn.p && pysock__dns_match(cn.p, (size_t)(cn.end - cn.p), host, hlen);
+}
+
+/* 1 if the certificate is for host: a DNS name, or an IP address as text. */
+static int pysock__cert_matches(const pysock__cert *cert, const char *host)
+{
+    unsigned char ip[16];
+    size_t iplen = pysock__sys_pton(host, ip);
+    size_t hlen = strlen(host);
+    pysock__der list = cert->san, name;
+    int tag, has_dns = 0;
+
+    if (hlen && host[hlen - 1] == '.')
+        hlen--;
+    while (list.p < list.end) {
+        tag = pysock__der_next(&list, &name);
+        if (tag < 0)
+            return 0;
+        if (tag == 0x87 && iplen && pysock__der_is_oid(&name, (const char *)ip, iplen))
+            return 1;
+        has_dns |= tag == 0x82;
+        if (tag == 0x82 && !iplen && pysock__dns_match(name.p, (size_t)(name.end - name.p), host, hlen))
+            return 1;
+    }
+    return !cert->has_san && !has_dns && !iplen && pysock__cn_match(cert->subject, host, hlen);
+}
+
+/* Certificates: trust stores. */
+
+typedef struct pysock__store {
+    int refs; /* atomic */
+    /* changed only by the context that has the one reference, under its lock */
+    br_x509_trust_anchor *items;
+    size_t count, cap;
+} pysock__store;
+
+static void pysock__store_release(pysock__store *st)
+{
+    size_t i;
+
+    if (!st || pysock__add(&st->refs, -1))
+        return;
+    for (i = 0; i < st->count; i++)
+        pysock__free(st->items[i].dn.data);
+    pysock__free(st->items);
+    pysock__free(st);
+}
+
+static unsigned char *pysock__put(unsigned char **at, const unsigned char *data, size_t n)
+{
+    unsigned char *here = *at;
+
+    if (n)
+        memcpy(here, data, n);
+    *at += n;
+    return here;
+}
+
+static int pysock__anchor_same(const br_x509_trust_anchor *a, const br_x509_trust_anchor *b)
+{
+    if (a->dn.len != b->dn.len || memcmp(a->dn.data, b->dn.data, a->dn.len) != 0
+        || a->pkey.key_type != b->pkey.key_type || a->flags != b->flags)
+        return 0;
+    if (a->pkey.key_type == BR_KEYTYPE_EC)
+        return a->pkey.key.ec.curve == b->pkey.key.ec.curve
+               && a->pkey.key.ec.qlen == b->pkey.key.ec.qlen
+               && memcmp(a->pkey.key.ec.q, b->pkey.key.ec.q, a->pkey.key.ec.qlen) == 0;
+    return a->pkey.key.rsa.nlen == b->pkey.key.rsa.nlen
+           && memcmp(a->pkey.key.rsa.n, b->pkey.key.rsa.n, a->pkey.key.rsa.nlen) == 0;
+}
+
+/* Adds a copy of the anchor, all in one block at dn.data. 0 (also if it is there) or -ENOMEM. */
+static int pysock__store_add(pysock__store *st, const br_x509_trust_anchor *anchor)
+{
+    const br_x509_pkey *key = &anchor->pkey;
+    int rsa = key->key_type == BR_KEYTYPE_RSA;
+    size_t i, need;
+    unsigned char *block, *at;
+    br_x509_trust_anchor *copy;
+
+    for (i = 0; i < st->count; i++)
+        if (pysock__anchor_same(&st->items[i], anchor))
+            return 0;
+    if (pysock__reserve(&st->items, &st->cap, st->count + 1, sizeof *st->items) < 0)
+        return -ENOMEM;
+    need = anchor->dn.len + (rsa ? key->key.rsa.nlen + key->key.rsa.elen : key->key.ec.qlen);
+    at = block = (unsigned char *)pysock__alloc(need);
+    if (!block)
+        return -ENOMEM;
+    copy = &st->items[st->count++];
+    *copy = *anchor;
+    copy->dn.data = pysock__put(&at, anchor->dn.data, anchor->dn.len);
+    if (rsa) {
+        copy->pkey.key.rsa.n = pysock__put(&at, key->key.rsa.n, key->key.rsa.nlen);
+        copy->pkey.key.rsa.e = pysock__put(&at, key->key.rsa.e, key->key.rsa.elen);
+    } else {
+        copy->pkey.key.ec.q = pysock__put(&at, key->key.ec.q, key->key.ec.qlen);
+    }
+    return 0;
+}
+
+/* A store of its own with the same anchors, or an empty one for NULL. */
+static pysock__store *pysock__store_clone(const pysock__store *old)
+{
+    pysock__store *st = (pysock__store *)pysock__alloc(sizeof *st);
+    size_t i;
+
+    if (!st)
+        return NULL;
+    st->refs = 1;
+    for (i = 0; old && i < old->count; i++) {
+        if (pysock__store_add(st, &old->items[i]) < 0) {
+            pysock__store_release(st);
+            return NULL;
+        }
+    }
+    return st;
+}
+
+/* Makes an anchor of a DER certificate. 0, -ENOMEM, or -EBADMSG if it is none. */
+static int pysock__store_add_der(pysock__store *st, const unsigned char *der, size_t len)
+{
+    br_x509_decoder_context *dec = (br_x509_decoder_context *)pysock__alloc(sizeof *dec);
+    pysock__bytes dn = {NULL, 0, 0, 0};
+    br_x509_trust_anchor anchor;
+    br_x509_pkey *key;
+    int err = -EBADMSG;
+
+    if (!dec)
+        return -ENOMEM;
+    br_x509_decoder_init(dec, pysock__bytes_append, &dn);
+    br_x509_decoder_push(dec, der, len);
+    key = br_x509_decoder_get_pkey(dec);
+    if (key) {
+        anchor.dn.data = dn.data;
+        anchor.dn.len = dn.len;
+        anchor.flags = br_x509_decoder_isCA(dec) ? BR_X509_TA_CA : 0;
+        anchor.pkey = *key;
+        err = dn.out_of_memory ? -ENOMEM : pysock__store_add(st, &anchor);
+    }
+    pysock__bytes_free(&dn);
+    pysock__free(dec);
+    return err;
+}
+
+typedef struct pysock__store_load {
+    pysock__store *store;
+    size_t found, bad;
+} pysock__store_load;
+
+/* A certificate that BearSSL cannot read (an unsupported key, say) is counted, not fatal: bundles
+   hold some. */
+static int pysock__store_load_object(void *arg, const char *name, const pysock__bytes *der)
+{
+    pysock__store_load *load = (pysock__store_load *)arg;
+    int err;
+
+    if (!pysock__pem_is_certificate(name))
+        return 0;
+    err = pysock__store_add_der(load->store, der->data, der->len);
+    if (err == -ENOMEM)
+        return err;
+    load->found += err == 0;
+    load->bad += err != 0;
+    return 0;
+}
+
+/* Adds the anchors in PEM text or a DER certificate. */
+static int pysock__store_load_bytes(pysock__store *st, const void *data, size_t size,
+                                    const pysock__bytes *text, const char *name)
+{
+    pysock__store_load load = {st, 0, 0};
+    int err;
+
+    if (size && ((const unsigned char *)data)[0] == 0x30)
+        err = pysock__store_load_object(&load, "CERTIFICATE", &(pysock__bytes){
+            (unsigned char *)(uintptr_t)data, size, size, 0});
+    else
+        err = pysock__pem_each(text, pysock__store_load_object, &load);
+    if (err == -ENOMEM)
+        return pysock__fail_memory("loading trust anchors");
+    if (err < 0)
+        return pysock__fail(PYSOCK_SSL_ERROR, 0, "BAD_BASE64_DECODE",
+                            "%.200s: the PEM text is damaged or cut off", name);
+    if (!load.found)
+        return pysock__fail(PYSOCK_SSL_ERROR, 0, load.bad ? "BAD_CERTIFICATE" : "NO_CERTIFICATE_OR_CRL_FOUND",
+                            load.bad ? "%.200s: no certificate in it can be read"
+                                     : "%.200s: there is no certificate in it; PEM begins with "
+                                       "-----BEGIN CERTIFICATE-----",
+                            name);
+    return 0;
+}
+
+static int pysock__store_load_file(pysock__store *st, const char *path)
+{
+    pysock__bytes text = {NULL, 0, 0, 0};
+    int err = pysock__read_text(path, &text);
+
+    if (err < 0)
+        err = pysock__fail_os(err, "reading certificates", path);
+    else
+        err = pysock__store_load_bytes(st, NULL, 0, &text, path);
+    pysock__bytes_free(&text);
+    return err;
+}
+
+/* For directories: what is no certificate is passed over. */
+static int pysock__store_try_file(void *arg, const char *path)
+{
+    pysock__store_load *load = (pysock__store_load *)arg;
+
+    if (pysock__store_load_file(load->store, path) == 0)
+        load->found++;
+    else if (pysock__last.kind == PYSOCK_MEMORY_ERROR)
+        return -ENOMEM;
+    return 0;
+}
+
+static int pysock__store_load_dir(pysock__store *st, const char *path)
+{
+    pysock__store_load load = {st, 0, 0};
+    int err = pysock__each_file(path, pysock__store_try_file, &load);
+
+    if (err == -ENOMEM)
+        return pysock__fail_memory("loading trust anchors");
+    if (err < 0)
+        return pysock__fail_os(err, "reading certificates", path);
+    if (!load.found)
+        return pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_CERTIFICATE_OR_CRL_FOUND",
+                            "%.200s: no file in this directory holds a certificate", path);
+    return 0;
+}
+
+/* Certificates: a chain and its private key. */
+
+typedef struct pysock__identity {
+    int refs; /* atomic */
+    /* set once */
+    br_x509_certificate chain[PYSOCK__CHAIN_CERTS];
+    size_t count;
+    int key_type;    /* BR_KEYTYPE_RSA or _EC */
+    int signer_type; /* of the key that signed the leaf */
+    br_skey_decoder_context key;
+} pysock__identity;
+
+static void pysock__identity_release(pysock__identity *id)
+{
+    size_t i;
+    volatile unsigned char *wipe;
+
+    if (!id || pysock__add(&id->refs, -1))
+        return;
+    for (i = 0; i < id->count; i++)
+        pysock__free(id->chain[i].data);
+    wipe = (volatile unsigned char *)&id->key;
+    for (i = 0; i < sizeof id->key; i++)
+        wipe[i] = 0;
+    pysock__free(id);
+}
+
+static int pysock__identity_add_cert(void *arg, const char *name, const pysock__bytes *der)
+{
+    pysock__identity *id = (pysock__identity *)arg;
+    unsigned char *copy;
+
+    if (!pysock__pem_is_certificate(name))
+        return 0;
+    if (id->count == PYSOCK__CHAIN_CERTS)
+        return -E2BIG;
+    copy = (unsigned char *)pysock__alloc(der->len);
+    if (!copy)
+        return -ENOMEM;
+    memcpy(copy, der->data, der->len);
+    id->chain[id->count].data = copy;
+    id->chain[id->count++].data_len = der->len;
+    return 0;
+}
+
+/* 1 when a key was found, so that the search ends. */
+static int pysock__identity_add_key(void *arg, const char *name, const pysock__bytes *der)
+{
+    pysock__identity *id = (pysock__identity *)arg;
+    size_t n = strlen(name);
+
+    if (strcmp(name, "EC PARAMETERS") == 0 || n < 11 || strcmp(name + n - 11, "PRIVATE KEY") != 0)
+        return 0;
+    if (strstr(name, "ENCRYPTED"))
+        return -EACCES;
+    br_skey_decoder_init(&id->key);
+    br_skey_decoder_push(&id->key, der->data, der->len);
+    id->key_type = br_skey_decoder_key_type(&id->key);
+    return id->key_type ? 1 : -EBADMSG;
+}
+
+/* 1 if the private key belongs to the leaf. */
+static int pysock__identity_fits(pysock__identity *id, const br_x509_pkey *pub)
+{
+    unsigned char own[BR_X509_BUFSIZE_SIG > BR_EC_KBUF_PUB_MAX_SIZE ? BR_X509_BUFSIZE_SIG
+                                                                    : BR_EC_KBUF_PUB_MAX_SIZE];
+    const unsigned char *n = pub->key.rsa.n;
+    size_t len, nlen = pub->key.rsa.nlen;
+
+    if (pub->key_type != id->key_type)
+        return 0;
+    if (id->key_type == BR_KEYTYPE_EC) {
+        const br_ec_private_key *sk = br_skey_decoder_get_ec(&id->key);
+        br_ec_public_key pk;
+        len = br_ec_compute_pub(br_ec_get_default(), &pk, own, sk);
+        return len && sk->curve == pub->key.ec.curve && len == pub->key.ec.qlen
+               && memcmp(own, pub->key.ec.q, len) == 0;
+    }
+    len = br_rsa_compute_modulus_get_default()(NULL, br_skey_decoder_get_rsa(&id->key));
+    if (!len || len > sizeof own)
+        return 0;
+    len = br_rsa_compute_modulus_get_default()(own, br_skey_decoder_get_rsa(&id->key));
+    for (; nlen && !*n; nlen--)
+        n++;
+    return len == nlen && memcmp(own, n, len) == 0;
+}
+
+static int pysock__identity_check(pysock__identity *id, const char *certname, const char *keyname)
+{
+    br_x509_decoder_context *dec = (br_x509_decoder_context *)pysock__alloc(sizeof *dec);
+    br_x509_pkey *pub;
+    int err = 0;
+
+    if (!dec)
+        return pysock__fail_memory("pysock_ssl_load_cert_chain");
+    br_x509_decoder_init(dec, NULL, NULL);
+    br_x509_decoder_push(dec, id->chain[0].data, id->chain[0].data_len);
+    pub = br_x509_decoder_get_pkey(dec);
+    if (!pub)
+        err = pysock__fail(PYSOCK_SSL_ERROR, br_x509_decoder_last_error(dec), "BAD_CERTIFICATE",
+                           "%.160s: the first certificate cannot be read (BearSSL error %d)", certname,
+                           br_x509_decoder_last_error(dec));
+    else if (!pysock__identity_fits(id, pub))
+        err = pysock__fail(PYSOCK_SSL_ERROR, 0, "KEY_VALUES_MISMATCH",
+                           "%.160s: the private key does not belong to the first certificate of %.160s",
+                           keyname, certname);
+    else
+        id->signer_type = br_x509_decoder_get_signer_key_type(dec);
+    pysock__free(dec);
+    return err;
+}
+
+static int pysock__fail_pem(int err, const char *name, const char *what)
+{
+    if (err == -ENOMEM)
+        return pysock__fail_memory("pysock_ssl_load_cert_chain");
+    if (err == -EACCES)
+        return pysock__fail(PYSOCK_SSL_ERROR, 0, "BAD_PASSWORD_READ",
+                            "%.200s: the private key is encrypted, which is not supported yet; decrypt "
+                            "it with: openssl pkey -in KEY -out PLAIN",
+                            name);
+    if (err == -E2BIG)
+        return pysock__fail(PYSOCK_SSL_ERROR, 0, "CERTIFICATE_CHAIN_TOO_LONG",
+                            "%.200s: more than %d certificates", name, PYSOCK__CHAIN_CERTS);
+    return pysock__fail(PYSOCK_SSL_ERROR, 0, "PEM_LIB", "%.200s: the %s in it is damaged or cut off", name,
+                        what);
+}
+
+/* 1 if the text holds a key in the traditional encrypted form (RFC 1421's headers). */
+static int pysock__pem_encrypted(const pysock__bytes *text)
+{
+    static const char mark[] = "Proc-Type: 4,ENCRYPTED";
+    size_t i, n = sizeof mark - 1;
+
+    for (i = 0; i + n <= text->len; i++)
+        if (text->data[i] == 'P' && memcmp(text->data + i, mark, n) == 0)
+            return 1;
+    return 0;
+}
+
+/* Builds an identity from two PEM texts; the names are for messages. NULL on error. */
+static pysock__identity *pysock__identity_new(const pysock__bytes *cert, const char *certname,
+                                              const pysock__bytes *key, const char *keyname)
+{
+    pysock__identity *id = (pysock__identity *)pysock__alloc(sizeof *id);
+    int err;
+
+    if (!id) {
+        pysock__fail_memory("pysock_ssl_load_cert_chain");
+        return NULL;
+    }
+    id->refs = 1;
+    if (pysock__pem_encrypted(key)) {
+        pysock__fail_pem(-EACCES, keyname, "private key");
+        goto failed;
+    }
+    err = pysock__pem_each(cert, pysock__identity_add_cert, id);
+    if (err < 0) {
+        pysock__fail_pem(err, certname, "certificate");
+        goto failed;
+    }
+    if (!id->count) {
+        pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_START_LINE",
+                     "%.200s: there is no certificate in it; PEM begins with "
+                     "-----BEGIN CERTIFICATE-----",
+                     certname);
+        goto failed;
+    }
+    err = pysock__pem_each(key, pysock__identity_add_key, id);
+    if (err < 0) {
+        pysock__fail_pem(err, keyname, "private key");
+        goto failed;
+    }
+    if (!err) {
+        pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_START_LINE",
+                     "%.200s: there is no private key in it; PEM begins with "
+                     "-----BEGIN PRIVATE KEY-----",
+                     keyname);
+        goto failed;
+    }
+    if (pysock__identity_check(id, certname, keyname) == 0)
+        return id;
+failed:
+    pysock__identity_release(id);
+    return NULL;
+}
+
+/* Certificates: the verifier. BearSSL streams the peer's chain into it; it keeps the chain for
+   getpeercert(), and judges when all is there: signatures, dates and constraints by BearSSL's
+   minimal engine, then purpose and name by the rules above. */
+
+typedef struct pysock__verifier {
+    const br_x509_class *vtable; /* first: BearSSL knows the object by it */
+    /* set once */
+    pysock__store *store; /* counted; NULL: do not verify */
+    pysock_ssl_purpose purpose;
+    const char *host; /* borrowed; NULL: any */
+    /* the owner of the engine */
+    pysock__bytes chain;
+    size_t ends[PYSOCK__CHAIN_CERTS];
+    size_t count;
+    int too_long;
+    unsigned usages;
+    br_x509_pkey pkey;
+    br_x509_decoder_context leaf;
+    int verify_code;
+    const char *verify_message;
+} pysock__verifier;
+
+static void pysock__verifier_start_chain(const br_x509_class **ctx, const char *server_name)
+{
+    pysock__verifier *v = (pysock__verifier *)(void *)ctx;
+
+    (void)server_name;
+    v->chain.len = 0;
+    v->count = 0;
+    v->too_long = 0;
+}
+
+static void pysock__verifier_start_cert(const br_x509_class **ctx, uint32_t length)
+{
+    pysock__verifier *v = (pysock__verifier *)(void *)ctx;
+
+    if (v->count == PYSOCK__CHAIN_CERTS || length > PYSOCK__CHAIN_BYTES - v->chain.len)
+        v->too_long = 1;
+}
+
+static void pysock__verifier_append(const br_x509_class **ctx, const unsigned char *data, size_t n)
+{
+    pysock__verifier *v = (pysock__verifier *)(void *)ctx;
+
+    if (!v->too_long)
+        pysock__bytes_append(&v->chain, data, n);
+}
+
+static void pysock__verifier_end_cert(const br_x509_class **ctx)
+{
+    pysock__verifier *v = (pysock__verifier *)(void *)ctx;
+
+    if (!v->too_long)
+        v->ends[v->count++] = v->chain.len;
+}
+
+static unsigned pysock__verifier_refuse(pysock__verifier *v, unsigned err, int code, const char *message)
+{
+    v->verify_code = code;
+    v->verify_message = message;
+    return err;
+}
+
+/* Why BearSSL refused, in OpenSSL's terms. */
+static unsigned pysock__verifier_explain(pysock__verifier *v, unsigned err)
+{
+    pysock__cert cert;
+    int64_t now = pysock__wall_seconds();
+    size_t i, start = 0;
+    int self_issued = 0;
+
+    for (i = 0; i < v->count; start = v->ends[i++]) {
+        if (pysock__cert_parse(&cert, v->chain.data + start, v->ends[i] - start) < 0)
+            return pysock__verifier_refuse(v, err, 1, "a certificate in the chain is malformed");
+        if (err == BR_ERR_X509_EXPIRED && now > cert.not_after)
+            return pysock__verifier_refuse(v, err, 10, "certificate has expired");
+        if (err == BR_ERR_X509_EXPIRED && now < cert.not_before)
+            return pysock__verifier_refuse(v, err, 9, "certificate is not yet valid");
+        self_issued = pysock__cert_self_issued(&cert);
+    }
+    switch (err) {
+    case BR_ERR_X509_NOT_TRUSTED:
+    case BR_ERR_X509_DN_MISMATCH:
+        if (self_issued && v->count == 1)
+            return pysock__verifier_refuse(v, err, 18, "self-signed certificate");
+        if (self_issued)
+            return pysock__verifier_refuse(v, err, 19, "self-signed certificate in certificate chain");
+        return pysock__verifier_refuse(v, err, 20, "unable to get local issuer certificate");
+    case BR_ERR_X509_BAD_SIGNATURE:
+        return pysock__verifier_refuse(v, err, 7, "certificate signature failure");
+    case BR_ERR_X509_NOT_CA:
+        return pysock__verifier_refuse(v, err, 79, "invalid CA certificate");
+    case BR_ERR_X509_FORBIDDEN_KEY_USAGE:
+        return pysock__verifier_refuse(v, err, 32, "key usage does not include certificate signing");
+    case BR_ERR_X509_CRITICAL_EXTENSION:
+        return pysock__verifier_refuse(v, err, 34, "unhandled critical extension");
+    case BR_ERR_X509_WEAK_PUBLIC_KEY:
+        return pysock__verifier_refuse(v, err, 66, "certificate key too weak");
+    case BR_ERR_X509_UNSUPPORTED:
+        return pysock__verifier_refuse(v, err, 1, "signature algorithm or key type not supported");
+    default:
+        return pysock__verifier_refuse(v, err, 1, "a certificate in the chain cannot be read");
+    }
+}
+
+/* Runs the chain through BearSSL's minimal engine. 0 or its error. */
+static unsigned pysock__verifier_run_minimal(pysock__verifier *v, br_x509_minimal_context *m)
+{
+    const br_x509_class **x = &m->vtable;
+    int64_t now = pysock__wall_seconds();
+    size_t i, start = 0;
+    unsigned err;
+
+    br_x509_minimal_init(m, &br_sha256_vtable, v->store->items, v->store->count);
+    br_x509_minimal_set_rsa(m, br_rsa_pkcs1_vrfy_get_default());
+    br_x509_minimal_set_ecdsa(m, br_ec_get_default(), br_ecdsa_vrfy_asn1_get_default());
+    br_x509_minimal_set_hash(m, br_sha256_ID, &br_sha256_vtable);
+    br_x509_minimal_set_hash(m, br_sha384_ID, &br_sha384_vtable);
+    br_x509_minimal_set_hash(m, br_sha512_ID, &br_sha512_vtable);
+    br_x509_minimal_set_minrsa(m, 2048 / 8);
+    br_x509_minimal_set_time(m, (uint32_t)(now / 86400 + 719528), (uint32_t)(now % 86400));
+    m->vtable->start_chain(x, NULL);
+    for (i = 0; i < v->count; start = v->ends[i++]) {
+        m->vtable->start_cert(x, (uint32_t)(v->ends[i] - start));
+        m->vtable->append(x, v->chain.data + start, v->ends[i] - start);
+        m->vtable->end_cert(x);
+    }
+    err = m->vtable->end_chain(x);
+    if (!err)
+        m->vtable->get_pkey(x, &v->usages);
+    return err;
+}
+
+static unsigned pysock__verifier_judge(pysock__verifier *v)
+{
+    br_x509_minimal_context *m = (br_x509_minimal_context *)pysock__alloc(sizeof *m);
+    pysock__cert leaf;
+    unsigned char ip[16];
+    unsigned err;
+
+    if (!m)
+        return pysock__verifier_refuse(v, BR_ERR_X509_LIMIT_EXCEEDED, 17, "out of memory");
+    err = pysock__verifier_run_minimal(v, m);
+    pysock__free(m);
+    if (err)
+        return pysock__verifier_explain(v, err);
+    if (pysock__cert_parse(&leaf, v->chain.data, v->ends[0]) < 0)
+        return pysock__verifier_refuse(v, BR_ERR_X509_INVALID_VALUE, 1, "the certificate is malformed");
+    if (!pysock__cert_allows(&leaf, v->purpose))
+        return pysock__verifier_refuse(v, BR_ERR_X509_FORBIDDEN_KEY_USAGE, 26,
+                                       "unsuitable certificate purpose");
+    if (!v->host || pysock__cert_matches(&leaf, v->host))
+        return 0;
+    if (pysock__sys_pton(v->host, ip))
+        return pysock__verifier_refuse(v, BR_ERR_X509_BAD_SERVER_NAME, 64, "IP address mismatch");
+    return pysock__verifier_refuse(v, BR_ERR_X509_BAD_SERVER_NAME, 62, "Hostname mismatch");
+}
+
+static unsigned pysock__verifier_end_chain(const br_x509_class **ctx)
+{
+    pysock__verifier *v = (pysock__verifier *)(void *)ctx;
+    const br_x509_pkey *key;
+
+    if (v->chain.out_of_memory)
+        return pysock__verifier_refuse(v, BR_ERR_X509_LIMIT_EXCEEDED, 17, "out of memory");
+    if (v->too_long)
+        return pysock__verifier_refuse(v, BR_ERR_X509_LIMIT_EXCEEDED, 22, "certificate chain too long");
+    if (!v->count)
+        return pysock__verifier_refuse(v, BR_ERR_X509_EMPTY_CHAIN, 1, "the peer sent no certificate");
+    br_x509_decoder_init(&v->leaf, NULL, NULL);
+    br_x509_decoder_push(&v->leaf, v->chain.data, v->ends[0]);
+    key = br_x509_decoder_get_pkey(&v->leaf);
+    if (!key)
+        return pysock__verifier_refuse(v, (unsigned)br_x509_decoder_last_error(&v->leaf), 1,
+                                       "the certificate cannot be read");
+    v->pkey = *key;
+    v->usages = BR_KEYTYPE_KEYX | BR_KEYTYPE_SIGN;
+    return v->store ? pysock__verifier_judge(v) : 0;
+}
+
+static const br_x509_pkey *pysock__verifier_get_pkey(const br_x509_class *const *ctx, unsigned *usages)
+{
+    const pysock__verifier *v = (const pysock__verifier *)(const void *)ctx;
+
+    if (usages)
+        *usages = v->usages;
+    return &v->pkey;
+}
+
+static const br_x509_class pysock__verifier_class = {
+    sizeof(pysock__verifier),     pysock__verifier_start_chain, pysock__verifier_start_cert,
+    pysock__verifier_append,      pysock__verifier_end_cert,    pysock__verifier_end_chain,
+    pysock__verifier_get_pkey,
+};
+
+static void pysock__verifier_free(pysock__verifier *v)
+{
+    if (!v)
+        return;
+    pysock__store_release(v->store);
+    pysock__bytes_free(&v->chain);
+    pysock__free(v);
+}
+
+#endif /* PYSOCK_NO_SSL */
+
+/* ---- >>tls ----
+   From a context to an engine, and the engine as four byte streams: records out and in, plaintext
+   out and in. There is no descriptor in here. A pysock__tls has no lock: whoever owns the engine (its
+   socket's lock, or the handshake's owner) calls. A context's lock guards its settings and
+   sessions; the settings that a connection uses are counted and never change under it. */
+
+#ifndef PYSOCK_NO_SSL
+
+typedef struct pysock__suite {
+    uint16_t id;
+    const char *name; /* OpenSSL's */
+    int bits;
+} pysock__suite;
+
+/* Forward-secret suites only, as Python's default has them. */
+static const pysock__suite pysock__suites[] = {
+    {BR_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, "ECDHE-ECDSA-AES128-GCM-SHA256", 128},
+    {BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, "ECDHE-RSA-AES128-GCM-SHA256", 128},
+    {BR_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, "ECDHE-ECDSA-AES256-GCM-SHA384", 256},
+    {BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, "ECDHE-RSA-AES256-GCM-SHA384", 256},
+    {BR_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, "ECDHE-ECDSA-CHACHA20-POLY1305", 256},
+    {BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, "ECDHE-RSA-CHACHA20-POLY1305", 256},
+    {BR_TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256, "ECDHE-ECDSA-AES128-SHA256", 128},
+    {BR_TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256, "ECDHE-RSA-AES128-SHA256", 128},
+    {BR_TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA384, "ECDHE-ECDSA-AES256-SHA384", 256},
+    {BR_TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA384, "ECDHE-RSA-AES256-SHA384", 256},
+};
+
+/* Writes the suites in order of preference: AES-GCM first where the processor has it, ChaCha20
+   first elsewhere (nine times slower, and twice as fast, respectively). */
+static size_t pysock__suite_list(uint16_t *out)
+{
+    int fast_aes = br_aes_x86ni_ctr_get_vtable() || br_aes_pwr8_ctr_get_vtable();
+    size_t i, pass, n = 0;
+
+    for (pass = 0; pass < 2; pass++)
+        for (i = 0; i < PYSOCK__COUNT(pysock__suites); i++)
+            if ((pass == 0) == (!fast_aes && strstr(pysock__suites[i].name, "CHACHA20") != NULL))
+                out[n++] = pysock__suites[i].id;
+    return n;
+}
+
+typedef struct pysock__code {
+    int code;
+    const char *reason, *sentence;
+} pysock__code;
+
+/* BearSSL's errors (bearssl_ssl.h). */
+static const pysock__code pysock__engine_errors[] = {
+    {BR_ERR_BAD_PARAM, "INTERNAL_ERROR", "BearSSL was called with a bad parameter"},
+    {BR_ERR_BAD_STATE, "INTERNAL_ERROR", "BearSSL was called in the wrong state"},
+    {BR_ERR_UNSUPPORTED_VERSION, "UNSUPPORTED_PROTOCOL", "the peer does not speak TLS 1.2"},
+    {BR_ERR_BAD_VERSION, "WRONG_VERSION_NUMBER", "a record has another version than agreed"},
+    {BR_ERR_BAD_LENGTH, "BAD_LENGTH", "a record has an invalid length"},
+    {BR_ERR_TOO_LARGE, "DATA_LENGTH_TOO_LONG", "a record or message is too large"},
+    {BR_ERR_BAD_MAC, "DECRYPTION_FAILED_OR_BAD_RECORD_MAC", "a record was damaged or forged"},
+    {BR_ERR_NO_RANDOM, "PRNG_NOT_SEEDED", "the system gives no random numbers"},
+    {BR_ERR_UNKNOWN_TYPE, "UNEXPECTED_RECORD", "a record has an unknown type"},
+    {BR_ERR_UNEXPECTED, "UNEXPECTED_MESSAGE", "a message came out of turn"},
+    {BR_ERR_BAD_CCS, "BAD_CHANGE_CIPHER_SPEC", "a ChangeCipherSpec message is malformed"},
+    {BR_ERR_BAD_ALERT, "BAD_ALERT", "an alert is malformed"},
+    {BR_ERR_BAD_HANDSHAKE, "BAD_HANDSHAKE", "a handshake message is malformed"},
+    {BR_ERR_OVERSIZED_ID, "SSL_SESSION_ID_TOO_LONG", "the peer's session id is too long"},
+    {BR_ERR_BAD_CIPHER_SUITE, "NO_SHARED_CIPHER", "no cipher suite in common"},
+    {BR_ERR_BAD_COMPRESSION, "UNSUPPORTED_COMPRESSION_ALGORITHM", "the peer wants compression"},
+    {BR_ERR_BAD_FRAGLEN, "SSL3_EXT_INVALID_MAX_FRAGMENT_LENGTH", "a bad maximum fragment length"},
+    {BR_ERR_BAD_SECRENEG, "RENEGOTIATION_MISMATCH", "secure renegotiation does not match"},
+    {BR_ERR_EXTRA_EXTENSION, "UNSOLICITED_EXTENSION", "the server sent an extension nobody asked for"},
+    {BR_ERR_BAD_SNI, "BAD_EXTENSION", "the server name extension is malformed"},
+    {BR_ERR_BAD_HELLO_DONE, "LENGTH_MISMATCH", "ServerHelloDone is malformed"},
+    {BR_ERR_LIMIT_EXCEEDED, "EXCESSIVE_MESSAGE_SIZE", "the peer's key or message is too large"},
+    {BR_ERR_BAD_FINISHED, "DIGEST_CHECK_FAILED", "the Finished message does not match"},
+    {BR_ERR_RESUME_MISMATCH, "OLD_SESSION_CIPHER_NOT_RETURNED", "the resumed session has changed"},
+    {BR_ERR_INVALID_ALGORITHM, "NO_SHARED_SIGNATURE_ALGORITHMS", "no algorithm in common"},
+    {BR_ERR_BAD_SIGNATURE, "BAD_SIGNATURE", "the peer's signature is wrong"},
+    {BR_ERR_WRONG_KEY_USAGE, "UNKNOWN_CERTIFICATE_TYPE", "the certificate's key is for another use"},
+    {BR_ERR_NO_CLIENT_AUTH, "PEER_DID_NOT_RETURN_A_CERTIFICATE", "the client sent no certificate"},
+    {BR_ERR_IO, "SYSCALL", "input or output failed"},
+};
+
+/* Alerts (RFC 5246, 7.2), with the names under which OpenSSL and Python tell them. */
+static const pysock__code pysock__alerts[] = {
+    {0, "SSLV3_ALERT_CLOSE_NOTIFY", "close_notify"},
+    {10, "SSLV3_ALERT_UNEXPECTED_MESSAGE", "unexpected_message"},
+    {20, "SSLV3_ALERT_BAD_RECORD_MAC", "bad_record_mac"},
+    {22, "TLSV1_ALERT_RECORD_OVERFLOW", "record_overflow"},
+    {30, "SSLV3_ALERT_DECOMPRESSION_FAILURE", "decompression_failure"},
+    {40, "SSLV3_ALERT_HANDSHAKE_FAILURE", "handshake_failure"},
+    {42, "SSLV3_ALERT_BAD_CERTIFICATE", "bad_certificate"},
+    {43, "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE", "unsupported_certificate"},
+    {44, "SSLV3_ALERT_CERTIFICATE_REVOKED", "certificate_revoked"},
+    {45, "SSLV3_ALERT_CERTIFICATE_EXPIRED", "certificate_expired"},
+    {46, "SSLV3_ALERT_CERTIFICATE_UNKNOWN", "certificate_unknown"},
+    {47, "SSLV3_ALERT_ILLEGAL_PARAMETER", "illegal_parameter"},
+    {48, "TLSV1_ALERT_UNKNOWN_CA", "unknown_ca"},
+    {49, "TLSV1_ALERT_ACCESS_DENIED", "access_denied"},
+    {50, "TLSV1_ALERT_DECODE_ERROR", "decode_error"},
+    {51, "TLSV1_ALERT_DECRYPT_ERROR", "decrypt_error"},
+    {70, "TLSV1_ALERT_PROTOCOL_VERSION", "protocol_version"},
+    {71, "TLSV1_ALERT_INSUFFICIENT_SECURITY", "insufficient_security"},
+    {80, "TLSV1_ALERT_INTERNAL_ERROR", "internal_error"},
+    {90, "TLSV1_ALERT_USER_CANCELLED", "user_canceled"},
+    {100, "TLSV1_ALERT_NO_RENEGOTIATION", "no_renegotiation"},
+    {110, "TLSV1_UNSUPPORTED_EXTENSION", "unsupported_extension"},
+    {112, "TLSV1_UNRECOGNIZED_NAME", "unrecognized_name"},
+    {120, "TLSV1_ALERT_NO_APPLICATION_PROTOCOL", "no_application_protocol"},
+};
+
+static const pysock__code *pysock__code_find(const pysock__code *table, size_t n, int code)
+{
+    static const pysock__code other = {-1, "UNKNOWN", "unknown"};
+    size_t i;
+
+    for (i = 0; i < n; i++)
+        if (table[i].code == code)
+            return &table[i];
+    return &other;
+}
+
+/* The fatal alert for a failure that the engine does not announce itself. */
+static int pysock__alert_for(int err, int verify_code)
+{
+    switch (verify_code) {
+    case 0: break;
+    case 7: return BR_ALERT_DECRYPT_ERROR;
+    case 9: case 62: case 64: return BR_ALERT_BAD_CERTIFICATE;
+    case 10: return BR_ALERT_CERTIFICATE_EXPIRED;
+    case 17: return BR_ALERT_INTERNAL_ERROR;
+    case 18: case 19: case 20: case 79: return BR_ALERT_UNKNOWN_CA;
+    case 26: return BR_ALERT_UNSUPPORTED_CERTIFICATE;
+    default: return BR_ALERT_CERTIFICATE_UNKNOWN;
+    }
+    switch (err) {
+    case BR_ERR_UNSUPPORTED_VERSION:
+    case BR_ERR_BAD_VERSION: return BR_ALERT_PROTOCOL_VERSION;
+    case BR_ERR_BAD_LENGTH:
+    case BR_ERR_TOO_LARGE: return BR_ALERT_RECORD_OVERFLOW;
+    case BR_ERR_BAD_MAC: return BR_ALERT_BAD_RECORD_MAC;
+    case BR_ERR_UNKNOWN_TYPE:
+    case BR_ERR_UNEXPECTED:
+    case BR_ERR_BAD_CCS: return BR_ALERT_UNEXPECTED_MESSAGE;
+    case BR_ERR_BAD_CIPHER_SUITE:
+    case BR_ERR_INVALID_ALGORITHM:
+    case BR_ERR_NO_CLIENT_AUTH:
+    case BR_ERR_BAD_SECRENEG: return BR_ALERT_HANDSHAKE_FAILURE;
+    case BR_ERR_BAD_FINISHED:
+    case BR_ERR_BAD_SIGNATURE: return BR_ALERT_DECRYPT_ERROR;
+    case BR_ERR_EXTRA_EXTENSION: return BR_ALERT_UNSUPPORTED_EXTENSION;
+    case BR_ERR_OVERSIZED_ID:
+    case BR_ERR_BAD_COMPRESSION:
+    case BR_ERR_RESUME_MISMATCH: return BR_ALERT_ILLEGAL_PARAMETER;
+    case BR_ERR_WRONG_KEY_USAGE: return BR_ALERT_UNSUPPORTED_CERTIFICATE;
+    case BR_ERR_BAD_PARAM:
+    case BR_ERR_BAD_STATE:
+    case BR_ERR_NO_RANDOM: return BR_ALERT_INTERNAL_ERROR;
+    default: return BR_ALERT_DECODE_ERROR;
+    }
+}
+
+/* TLS: contexts. */
+
+typedef struct pysock__alpn {
+    int refs; /* atomic */
+    size_t count;
+    const char **names; /* in the same block, as the characters are */
+} pysock__alpn;
+
+static void pysock__alpn_release(pysock__alpn *a)
+{
+    if (a && pysock__add(&a->refs, -1) == 0)
+        pysock__free(a);
+}
+
+/* A session that a client may resume. */
+typedef struct pysock__session {
+    char *host;
+    int port;
+    uint64_t used; /* the context's count when it was last used */
+    pysock_buf *peer_cert;
+    br_ssl_session_parameters params;
+} pysock__session;
+
+/* A server's sessions: BearSSL's LRU cache, with the lock that it lacks. */
+typedef struct pysock__session_cache {
+    const br_ssl_session_cache_class *vtable; /* first: BearSSL knows the object by it */
+    pysock__mutex lock;
+    br_ssl_session_cache_lru lru; /* guarded by lock */
+    unsigned char *memory;
+} pysock__session_cache;
+
+struct pysock_ssl_context {
+    int refs; /* atomic: the user's, and one for each connection */
+    /* set once */
+    pysock_ssl_purpose purpose;
+    pysock__list link; /* guarded by pysock__contexts.lock */
+    pysock__mutex lock;
+    /* guarded by lock */
+    pysock__store *store;
+    pysock__identity *identity;
+    pysock__alpn *alpn;
+    int verify_mode, check_hostname;
+    size_t session_limit;
+    pysock__session *sessions; /* a client's */
+    size_t session_count, session_cap;
+    uint64_t session_clock;
+    pysock__session_cache *cache; /* a server's, made by its first connection */
+};
+
+/* All contexts, so that a forked child can renew their locks. */
+static struct {
+    pysock__mutex lock;
+    pysock__list all;
+} pysock__contexts = {PYSOCK__MUTEX_INIT, PYSOCK__LIST_INIT(pysock__contexts.all)};
+
+static void pysock__session_free(pysock__session *se)
+{
+    pysock__free(se->host);
+    pysock_buf_release(se->peer_cert);
+    memset(se, 0, sizeof *se);
+}
+
+static void pysock__sessions_forget_locked(pysock_ssl_context *ctx)
+{
+    while (ctx->session_count)
+        pysock__session_free(&ctx->sessions[--ctx->session_count]);
+}
+
+static void pysock__context_release(pysock_ssl_context *ctx)
+{
+    if (!ctx || pysock__add(&ctx->refs, -1))
+        return;
+    pysock__lock(&pysock__contexts.lock);
+    pysock__list_remove(&ctx->link);
+    pysock__unlock(&pysock__contexts.lock);
+    pysock__store_release(ctx->store);
+    pysock__identity_release(ctx->identity);
+    pysock__alpn_release(ctx->alpn);
+    pysock__sessions_forget_locked(ctx);
+    pysock__free(ctx->sessions);
+    if (ctx->cache) {
+        pysock__mutex_free(&ctx->cache->lock);
+        pysock__free(ctx->cache->memory);
+        pysock__free(ctx->cache);
+    }
+    pysock__mutex_free(&ctx->lock);
+    pysock__free(ctx);
+}
+
+static pysock_ssl_context *pysock__context_new(pysock_ssl_purpose purpose)
+{
+    pysock_ssl_context *ctx = (pysock_ssl_context *)pysock__alloc(sizeof *ctx);
+
+    if (!ctx)
+        return NULL;
+    ctx->store = pysock__store_clone(NULL);
+    if (!ctx->store) {
+        pysock__free(ctx);
+        return NULL;
+    }
+    ctx->refs = 1;
+    ctx->purpose = purpose;
+    ctx->check_hostname = purpose == PYSOCK_SERVER_AUTH;
+    ctx->verify_mode = purpose == PYSOCK_SERVER_AUTH ? PYSOCK_CERT_REQUIRED : PYSOCK_CERT_NONE;
+    ctx->session_limit = purpose == PYSOCK_SERVER_AUTH ? 128 : 1024;
+    pysock__mutex_init(&ctx->lock);
+    pysock__lock(&pysock__contexts.lock);
+    pysock__list_append(&pysock__contexts.all, &ctx->link);
+    pysock__unlock(&pysock__contexts.lock);
+    return ctx;
+}
+
+static void pysock__contexts_after_fork(void)
+{
+    pysock__list *l;
+
+    for (l = pysock__contexts.all.next; l != &pysock__contexts.all; l = l->next) {
+        pysock_ssl_context *ctx = PYSOCK__ENTRY(l, pysock_ssl_context, link);
+        pysock__mutex_init(&ctx->lock);
+        if (ctx->cache)
+            pysock__mutex_init(&ctx->cache->lock);
+    }
+}
+
+/* TLS: the connection. */
+
+typedef struct pysock__tls {
+    union {
+        br_ssl_client_context client;
+        br_ssl_server_context server;
+    } br; /* first: a server's cache finds the connection by it */
+    br_ssl_engine_context *eng;
+    /* set once */
+    pysock_ssl_context *ctx;     /* counted, as what follows */
+    pysock__identity *identity;
+    pysock__alpn *alpn;
+    unsigned char *buffers;
+    char *hostname;
+    int port;
+    int raise_ragged;
+    /* the engine's owner */
+    pysock__verifier *verifier; /* until the handshake is finished */
+    pysock_buf *peer_cert;
+    int established;
+    uint16_t suite;
+    int reused;
+    int close_sent; /* our close_notify has been made */
+    int ended;      /* the engine is closed: by close_notify, or with the fault */
+    int mid_record; /* part of a record has left */
+    unsigned char first[8]; /* what the peer sent first, to tell HTTP and noise */
+    size_t first_len;
+    unsigned char alert[160]; /* an alert record that we made ourselves */
+    size_t alert_pos, alert_end;
+    unsigned char session_id[32]; /* what a client offered */
+    unsigned char session_id_len;
+    pysock__fault fault;
+} pysock__tls;
+
+enum {
+    PYSOCK__OUT = 1,     /* records to be sent */
+    PYSOCK__IN = 2,      /* room for records */
+    PYSOCK__APP_IN = 4,  /* plaintext to be read */
+    PYSOCK__APP_OUT = 8, /* room for plaintext */
+    PYSOCK__ENDED = 16   /* nothing more will come in */
+};
+
+static void pysock__tls_free(pysock__tls *t)
+{
+    if (!t)
+        return;
+    pysock__verifier_free(t->verifier);
+    pysock__identity_release(t->identity);
+    pysock__alpn_release(t->alpn);
+    pysock_buf_release(t->peer_cert);
+    pysock__context_release(t->ctx);
+    pysock__free(t->hostname);
+    pysock__free(t->buffers);
+    memset(t, 0, sizeof *t);
+    pysock__free(t);
+}
+
+static void pysock__cache_save(const br_ssl_session_cache_class **ctx, br_ssl_server_context *server,
+                               const br_ssl_session_parameters *params)
+{
+    pysock__session_cache *c = (pysock__session_cache *)(void *)ctx;
+    pysock__tls *t = (pysock__tls *)(void *)server;
+
+    t->reused = 0;
+    pysock__lock(&c->lock);
+    c->lru.vtable->save(&c->lru.vtable, server, params);
+    pysock__unlock(&c->lock);
+}
+
+static int pysock__cache_load(const br_ssl_session_cache_class **ctx, br_ssl_server_context *server,
+                              br_ssl_session_parameters *params)
+{
+    pysock__session_cache *c = (pysock__session_cache *)(void *)ctx;
+    pysock__tls *t = (pysock__tls *)(void *)server;
+
+    pysock__lock(&c->lock);
+    t->reused = c->lru.vtable->load(&c->lru.vtable, server, params);
+    pysock__unlock(&c->lock);
+    return t->reused;
+}
+
+static const br_ssl_session_cache_class pysock__cache_class = {
+    sizeof(pysock__session_cache), pysock__cache_save, pysock__cache_load};
+
+#define PYSOCK__SESSION_BYTES 100 /* of BearSSL's LRU cache, for one session */
+
+/* The server's cache, made when first needed; NULL if resumption is off or memory is out, which
+   then only costs time. */
+static pysock__session_cache *pysock__cache_get_locked(pysock_ssl_context *ctx)
+{
+    pysock__session_cache *c = ctx->cache;
+
+    if (c || !ctx->session_limit)
+        return ctx->session_limit ? c : NULL;
+    c = (pysock__session_cache *)pysock__alloc(sizeof *c);
+    if (!c)
+        return NULL;
+    c->memory = (unsigned char *)pysock__alloc(ctx->session_limit * PYSOCK__SESSION_BYTES);
+    if (!c->memory) {
+        pysock__free(c);
+        return NULL;
+    }
+    c->vtable = &pysock__cache_class;
+    pysock__mutex_init(&c->lock);
+    br_ssl_session_cache_lru_init(&c->lru, c->memory, ctx->session_limit * PYSOCK__SESSION_BYTES);
+    return ctx->cache = c;
+}
+
+static pysock__session *pysock__session_find_locked(pysock_ssl_context *ctx, const char *host, int port)
+{
+    size_t i;
+
+    for (i = 0; host && i < ctx->session_count; i++)
+        if (ctx->sessions[i].port == port && strcmp(ctx->sessions[i].host, host) == 0)
+            return &ctx->sessions[i];
+    return NULL;
+}
+
+/* Puts the session to be resumed into the engine, if there is one. */
+static void pysock__session_offer_locked(pysock_ssl_context *ctx, pysock__tls *t)
+{
+    pysock__session *se = pysock__session_find_locked(ctx, t->hostname, t->port);
+
+    if (!se)
+        return;
+    se->used = ++ctx->session_clock;
+    br_ssl_engine_set_session_parameters(t->eng, &se->params);
+    memcpy(t->session_id, se->params.session_id, sizeof t->session_id);
+    t->session_id_len = se->params.session_id_len;
+    t->peer_cert = pysock_buf_retain(se->peer_cert);
+}
+
+/* Where a new session goes: a new entry, or the one that was not used for longest. */
+static pysock__session *pysock__session_slot_locked(pysock_ssl_context *ctx)
+{
+    pysock__session *oldest;
+    size_t i;
+
+    if (ctx->session_count < ctx->session_limit) {
+        if (pysock__reserve(&ctx->sessions, &ctx->session_cap, ctx->session_count + 1,
+                            sizeof *ctx->sessions) < 0)
+            return NULL;
+        return &ctx->sessions[ctx->session_count++];
+    }
+    oldest = ctx->sessions;
+    for (i = 1; i < ctx->session_count; i++)
+        if (ctx->sessions[i].used < oldest->used)
+            oldest = &ctx->sessions[i];
+    pysock__session_free(oldest);
+    return oldest;
+}
+
+/* Remembers the session of a handshake that has just finished. Out of memory only costs time. */
+static void pysock__session_store(pysock__tls *t, const br_ssl_session_parameters *params)
+{
+    pysock_ssl_context *ctx = t->ctx;
+    pysock__session *se;
+    char *host;
+
+    if (ctx->purpose != PYSOCK_SERVER_AUTH || !t->hostname || !params->session_id_len)
+        return;
+    host = pysock__strdup(t->hostname);
+    if (!host)
+        return;
+    pysock__lock(&ctx->lock);
+    se = pysock__session_find_locked(ctx, host, t->port);
+    if (se)
+        pysock__session_free(se);
+    else
+        se = ctx->session_limit ? pysock__session_slot_locked(ctx) : NULL;
+    if (se) {
+        se->host = host;
+        se->port = t->port;
+        se->used = ++ctx->session_clock;
+        se->peer_cert = pysock_buf_retain(t->peer_cert);
+        se->params = *params;
+        host = NULL;
+    }
+    pysock__unlock(&ctx->lock);
+    pysock__free(host);
+}
+
+/* What both sides have in common. */
+static void pysock__tls_set_engine(pysock__tls *t)
+{
+    br_ssl_engine_context *eng = t->eng;
+    uint16_t suites[PYSOCK__COUNT(pysock__suites)];
+    size_t n = pysock__suite_list(suites);
+
+    br_ssl_engine_set_versions(eng, BR_TLS12, BR_TLS12);
+    br_ssl_engine_set_suites(eng, suites, n);
+    br_ssl_engine_set_default_rsavrfy(eng);
+    br_ssl_engine_set_default_ecdsa(eng);
+    br_ssl_engine_set_hash(eng, br_sha256_ID, &br_sha256_vtable);
+    br_ssl_engine_set_hash(eng, br_sha384_ID, &br_sha384_vtable);
+    br_ssl_engine_set_hash(eng, br_sha512_ID, &br_sha512_vtable);
+    br_ssl_engine_set_prf_sha256(eng, &br_tls12_sha256_prf);
+    br_ssl_engine_set_prf_sha384(eng, &br_tls12_sha384_prf);
+    br_ssl_engine_set_default_aes_gcm(eng);
+    br_ssl_engine_set_default_aes_cbc(eng);
+    br_ssl_engine_set_default_chapol(eng);
+    br_ssl_engine_add_flags(eng, BR_OPT_NO_RENEGOTIATION);
+    if (t->alpn)
+        br_ssl_engine_set_protocol_names(eng, t->alpn->names, t->alpn->count);
+    br_ssl_engine_set_buffers_bidi(eng, t->buffers, BR_SSL_BUFSIZE_INPUT,
+                                   t->buffers + BR_SSL_BUFSIZE_INPUT, BR_SSL_BUFSIZE_OUTPUT);
+    if (t->verifier)
+        br_ssl_engine_set_x509(eng, &t->verifier->vtable);
+}
+
+static void pysock__tls_set_client(pysock__tls *t)
+{
+    br_ssl_client_context *cc = &t->br.client;
+    pysock__identity *id = t->identity;
+
+    br_ssl_client_zero(cc);
+    pysock__tls_set_engine(t);
+    br_ssl_client_set_default_rsapub(cc);
+    if (id && id->key_type == BR_KEYTYPE_RSA)
+        br_ssl_client_set_single_rsa(cc, id->chain, id->count, br_skey_decoder_get_rsa(&id->key),
+                                     br_rsa_pkcs1_sign_get_default());
+    if (id && id->key_type == BR_KEYTYPE_EC)
+        br_ssl_client_set_single_ec(cc, id->chain, id->count, br_skey_decoder_get_ec(&id->key),
+                                    BR_KEYTYPE_SIGN, (unsigned)id->signer_type, br_ec_get_default(),
+                                    br_ecdsa_sign_asn1_get_default());
+}
+
+static void pysock__tls_set_server(pysock__tls *t, int verify_mode)
+{
+    br_ssl_server_context *sc = &t->br.server;
+    pysock__identity *id = t->identity;
+    pysock__store *store = t->verifier ? t->verifier->store : NULL;
+
+    br_ssl_server_zero(sc);
+    pysock__tls_set_engine(t);
+    br_ssl_engine_add_flags(t->eng, BR_OPT_ENFORCE_SERVER_PREFERENCES);
+    if (id->key_type == BR_KEYTYPE_RSA)
+        br_ssl_server_set_single_rsa(sc, id->chain, id->count, br_skey_decoder_get_rsa(&id->key),
+                                     BR_KEYTYPE_SIGN, br_rsa_private_get_default(),
+                                     br_rsa_pkcs1_sign_get_default());
+    else
+        br_ssl_server_set_single_ec(sc, id->chain, id->count, br_skey_decoder_get_ec(&id->key),
+                                    BR_KEYTYPE_SIGN, (unsigned)id->signer_type, br_ec_get_default(),
+                                    br_ecdsa_sign_asn1_get_default());
+    if (store)
+        br_ssl_server_set_trust_anchor_names_alt(sc, store->items, store->count);
+    if (store && verify_mode == PYSOCK_CERT_OPTIONAL)
+        br_ssl_engine_add_flags(t->eng, BR_OPT_TOLERATE_NO_CLIENT_AUTH);
+}
+
+/* 1 if a host can go into SNI: a DNS name (RFC 6066: no address). */
+static int pysock__sni_fits(const char *host)
+{
+    unsigned char ip[16];
+
+    return host && host[0] && !pysock__sys_pton(host, ip);
+}
+
+/* Takes what the connection needs from the context. 0 or a failure. */
+static int pysock__tls_take_settings(pysock__tls *t, const char *what)
+{
+    pysock_ssl_context *ctx = t->ctx;
+    int client = ctx->purpose == PYSOCK_SERVER_AUTH;
+    pysock__session_cache *cache = NULL;
+    int verify_mode;
+
+    pysock__lock(&ctx->lock);
+    verify_mode = ctx->verify_mode;
+    t->identity = ctx->identity;
+    t->alpn = ctx->alpn;
+    if (t->identity)
+        pysock__add(&t->identity->refs, 1);
+    if (t->alpn)
+        pysock__add(&t->alpn->refs, 1);
+    if (t->verifier) {
+        t->verifier->purpose = ctx->purpose;
+        t->verifier->host = client && ctx->check_hostname ? t->hostname : NULL;
+        t->verifier->store = verify_mode == PYSOCK_CERT_NONE ? NULL : ctx->store;
+        if (t->verifier->store)
+            pysock__add(&t->verifier->store->refs, 1);
+    }
+    if (!client)
+        cache = pysock__cache_get_locked(ctx);
+    pysock__unlock(&ctx->lock);
+    if (client && ctx->check_hostname && !t->hostname)
+        return pysock__fail_value(what, "server_hostname is needed because the context's "
+                                        "check_hostname is on");
+    if (!client && !t->identity)
+        return pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_CERTIFICATE_SET",
+                            "%s: the server's context has no certificate; give it one with "
+                            "pysock_ssl_load_cert_chain()",
+                            what);
+    if (client)
+        pysock__tls_set_client(t);
+    else
+        pysock__tls_set_server(t, verify_mode);
+    if (cache)
+        br_ssl_server_set_cache(&t->br.server, &cache->vtable);
+    return 0;
+}
+
+/* Writes the first flight, or gets ready for it. */
+static int pysock__tls_reset(pysock__tls *t, const char *what)
+{
+    char sni[256];
+    size_t n;
+    int ok;
+
+    if (t->ctx->purpose == PYSOCK_CLIENT_AUTH) {
+        ok = br_ssl_server_reset(&t->br.server);
+    } else {
+        sni[0] = 0;
+        if (pysock__sni_fits(t->hostname)) {
+            snprintf(sni, sizeof sni, "%s", t->hostname);
+            n = strlen(sni);
+            if (n && sni[n - 1] == '.')
+                sni[n - 1] = 0;
+        }
+        pysock__lock(&t->ctx->lock);
+        pysock__session_offer_locked(t->ctx, t);
+        pysock__unlock(&t->ctx->lock);
+        ok = br_ssl_client_reset(&t->br.client, sni[0] ? sni : NULL, t->session_id_len > 0);
+    }
+    if (ok)
+        return 0;
+    return pysock__fail(PYSOCK_SSL_ERROR, br_ssl_engine_last_error(t->eng), "PRNG_NOT_SEEDED",
+                        "%s: BearSSL could not start (error %d): the system gives no random numbers",
+                        what, br_ssl_engine_last_error(t->eng));
+}
+
+/* A connection of ctx (which gets one reference more), ready for its handshake. port only tells
+   sessions apart. what is for messages. NULL on error. */
+static pysock__tls *pysock__tls_new(pysock_ssl_context *ctx, const char *hostname, int port,
+                                    int raise_ragged, const char *what)
+{
+    pysock__tls *t = (pysock__tls *)pysock__alloc(sizeof *t);
+    int client = ctx->purpose == PYSOCK_SERVER_AUTH;
+    int failed = 1;
+
+    if (!t) {
+        pysock__fail_memory(what);
+        return NULL;
+    }
+    pysock__add(&ctx->refs, 1);
+    t->ctx = ctx;
+    t->port = port;
+    t->raise_ragged = raise_ragged;
+    t->eng = client ? &t->br.client.eng : &t->br.server.eng;
+    t->hostname = hostname ? pysock__strdup(hostname) : NULL;
+    t->buffers = (unsigned char *)PYSOCK_MALLOC(BR_SSL_BUFSIZE_BIDI); /* untouched: not resident */
+    if (client || ctx->verify_mode != PYSOCK_CERT_NONE) {
+        t->verifier = (pysock__verifier *)pysock__alloc(sizeof *t->verifier);
+        if (t->verifier)
+            t->verifier->vtable = &pysock__verifier_class;
+        failed = !t->verifier;
+    } else {
+        failed = 0;
+    }
+    if (failed || !t->buffers || (hostname && !t->hostname)) {
+        pysock__fail_memory(what);
+        pysock__tls_free(t);
+        return NULL;
+    }
+    if (pysock__tls_take_settings(t, what) == 0 && pysock__tls_reset(t, what) == 0)
+        return t;
+    pysock__tls_free(t);
+    return NULL;
+}
+
+/* 1 if the peer began with something that looks like a request of HTTP. */
+static int pysock__looks_like_http(const unsigned char *first, size_t n)
+{
+    static const char *const methods[] = {"GET ", "POST ", "HEAD ", "PUT ", "OPTIONS ", "DELETE ",
+                                          "CONNECT ", "TRACE ", "PATCH ", "PRI "};
+    size_t i, k;
+
+    for (i = 0; i < PYSOCK__COUNT(methods); i++) {
+        k = strlen(methods[i]);
+        if (n >= 3 && memcmp(first, methods[i], k < n ? k : n) == 0)
+            return 1;
+    }
+    return 0;
+}
+
+/* Why the engine failed, as a fault without "on what". */
+static void pysock__tls_describe(pysock__tls *t, int err)
+{
+    pysock__verifier *v = t->verifier;
+    const pysock__code *c;
+    int client = t->ctx->purpose == PYSOCK_SERVER_AUTH;
+    int noise = t->first_len && (t->first[0] < 20 || t->first[0] > 23 || t->first[1 % t->first_len] > 3);
+
+    if (v && v->verify_code == 17) {
+        pysock__fault_set(&t->fault, PYSOCK_MEMORY_ERROR, ENOMEM, "ENOMEM", "out of memory");
+        return;
+    }
+    if (v && v->verify_code) {
+        int name = v->verify_code == 62 || v->verify_code == 64;
+        int trust = v->verify_code >= 18 && v->verify_code <= 20;
+        pysock__fault_set(
+            &t->fault, PYSOCK_SSL_CERT_VERIFICATION_ERROR, err, "CERTIFICATE_VERIFY_FAILED",
+            "certificate verify failed: %s%s%.120s%s%s", v->verify_message,
+            name ? ", certificate is not valid for '" : "", name ? v->host : "", name ? "'" : "",
+            !trust                ? ""
+            : v->store->count > 0 ? "; if you trust its issuer, load it with "
+                                    "pysock_ssl_load_verify_locations()"
+                                  : "; the context has no trust anchors at all: load some with "
+                                    "pysock_ssl_load_verify_locations()");
+        t->fault.verify_code = v->verify_code;
+        t->fault.verify_message = v->verify_message;
+        return;
+    }
+    if (err >= BR_ERR_SEND_FATAL_ALERT) {
+        c = pysock__code_find(pysock__alerts, PYSOCK__COUNT(pysock__alerts), err & 0xff);
+        pysock__fault_set(&t->fault, PYSOCK_SSL_ERROR, err,
+                          c->code == 40 && !client ? "NO_SHARED_CIPHER"
+                          : c->code == 70          ? "UNSUPPORTED_PROTOCOL"
+                                                   : c->reason,
+                          "the peer's offer cannot be accepted, and was answered with the alert %s%s",
+                          c->sentence,
+                          c->code == 40 ? " (no cipher suite, curve or signature algorithm in common)"
+                          : c->code == 70 ? " (the peer does not offer TLS 1.2)"
+                                          : "");
+        return;
+    }
+    if (err >= BR_ERR_RECV_FATAL_ALERT) {
+        c = pysock__code_find(pysock__alerts, PYSOCK__COUNT(pysock__alerts), err & 0xff);
+        pysock__fault_set(&t->fault, PYSOCK_SSL_ERROR, err, c->reason,
+                          "the peer refused with the fatal alert %s (%d)", c->sentence, err & 0xff);
+        return;
+    }
+    if (!t->established && noise) {
+        int http = !client && pysock__looks_like_http(t->first, t->first_len);
+        pysock__fault_set(&t->fault, PYSOCK_SSL_ERROR, err,
+                          http ? "HTTP_REQUEST" : "WRONG_VERSION_NUMBER",
+                          http ? "the client speaks plain HTTP; it should use https"
+                               : "the peer does not speak TLS: what it sent first is no TLS record");
+        return;
+    }
+    c = pysock__code_find(pysock__engine_errors, PYSOCK__COUNT(pysock__engine_errors), err);
+    pysock__fault_set(&t->fault, PYSOCK_SSL_ERROR, err, c->reason, "%s (BearSSL error %d)", c->sentence,
+                      err);
+}
+
+/* Makes an alert record of our own, under the keys that are in force (RFC 5246, 7.2): BearSSL sends
+   none when it fails, and its close discards what is still coming in. */
+static void pysock__tls_make_alert(pysock__tls *t, int level, int description)
+{
+    const br_sslrec_out_class **out = &t->eng->out.vtable;
+    unsigned version = t->eng->session.version ? t->eng->session.version : BR_TLS12;
+    unsigned char *record;
+    size_t len = 2;
+
+    if (t->mid_record || t->alert_end)
+        return;
+    t->alert[64] = (unsigned char)level;
+    t->alert[65] = (unsigned char)description;
+    record = (unsigned char *)(*out)->encrypt(out, 21, version, t->alert + 64, &len);
+    t->alert_pos = (size_t)(record - t->alert);
+    t->alert_end = t->alert_pos + len;
+}
+
+/* The engine has closed: tells why, once. */
+static void pysock__tls_notice_end(pysock__tls *t)
+{
+    int err = br_ssl_engine_last_error(t->eng);
+
+    t->ended = 1;
+    if (err == BR_ERR_OK)
+        return;
+    pysock__tls_describe(t, err);
+    if (err < BR_ERR_RECV_FATAL_ALERT)
+        pysock__tls_make_alert(t, 2,
+                               pysock__alert_for(err, t->fault.verify_code));
+}
+
+/* What the engine can do now: PYSOCK__ flags. */
+static int pysock__tls_flags(pysock__tls *t)
+{
+    unsigned st = br_ssl_engine_current_state(t->eng);
+    int own_alert;
+
+    if (st == BR_SSL_CLOSED && !t->ended)
+        pysock__tls_notice_end(t);
+    own_alert = t->alert_pos < t->alert_end;
+    if (t->ended)
+        return PYSOCK__ENDED | (own_alert ? PYSOCK__OUT : 0);
+    if (t->close_sent && !own_alert && (st & BR_SSL_SENDREC)) {
+        /* the engine answers the peer's close_notify; ours has been sent, and is enough */
+        size_t n;
+        if (br_ssl_engine_sendrec_buf(t->eng, &n))
+            br_ssl_engine_sendrec_ack(t->eng, n);
+        return pysock__tls_flags(t);
+    }
+    return ((st & BR_SSL_SENDREC) || own_alert ? PYSOCK__OUT : 0)
+           | (st & BR_SSL_RECVREC ? PYSOCK__IN : 0) | (st & BR_SSL_RECVAPP ? PYSOCK__APP_IN : 0)
+           | ((st & BR_SSL_SENDAPP) && !t->close_sent ? PYSOCK__APP_OUT : 0);
+}
+
+/* Records to be sent: the engine's first, then an alert of our own. */
+static const unsigned char *pysock__tls_out(pysock__tls *t, size_t *len)
+{
+    const unsigned char *p = t->ended ? NULL : br_ssl_engine_sendrec_buf(t->eng, len);
+
+    if (p)
+        return p;
+    *len = t->alert_end - t->alert_pos;
+    return t->alert + t->alert_pos;
+}
+
+static void pysock__tls_out_done(pysock__tls *t, size_t n)
+{
+    size_t len;
+
+    if (!t->ended && br_ssl_engine_sendrec_buf(t->eng, &len)) {
+        t->mid_record = n < len;
+        br_ssl_engine_sendrec_ack(t->eng, n);
+    } else {
+        t->alert_pos += n;
+    }
+}
+
+/* Room for records: exactly what the engine asks for next. */
+static unsigned char *pysock__tls_in(pysock__tls *t, size_t *len)
+{
+    return br_ssl_engine_recvrec_buf(t->eng, len);
+}
+
+/* n bytes have been put where pysock__tls_in() said. This is where a handshake's crypto runs. */
+static void pysock__tls_in_done(pysock__tls *t, size_t n)
+{
+    size_t len, i;
+    const unsigned char *p;
+
+    if (t->first_len < sizeof t->first) {
+        p = br_ssl_engine_recvrec_buf(t->eng, &len);
+        for (i = 0; i < n && t->first_len < sizeof t->first; i++)
+            t->first[t->first_len++] = p[i];
+    }
+    br_ssl_engine_recvrec_ack(t->eng, n);
+}
+
+/* Sends our close_notify; what the peer still sends can be read (RFC 5246, 7.2.1, taken kindly). */
+static void pysock__tls_close_notify(pysock__tls *t)
+{
+    if (t->close_sent || t->ended || t->eng->close_received)
+        return;
+    pysock__tls_make_alert(t, 1, 0);
+    t->close_sent = 1;
+}
+
+/* 1 if the stream ended with the peer's close_notify. */
+static int pysock__tls_closed_cleanly(const pysock__tls *t)
+{
+    return (t->ended && t->fault.kind == PYSOCK_NO_ERROR) || t->eng->close_received;
+}
+
+/* Called when plaintext can flow for the first time. 0 or -ENOMEM. */
+static int pysock__tls_finish(pysock__tls *t)
+{
+    br_ssl_session_parameters params;
+    pysock__verifier *v = t->verifier;
+
+    br_ssl_engine_get_session_parameters(t->eng, &params);
+    t->suite = params.cipher_suite;
+    if (t->ctx->purpose == PYSOCK_SERVER_AUTH)
+        t->reused = t->session_id_len && t->session_id_len == params.session_id_len
+                    && memcmp(t->session_id, params.session_id, t->session_id_len) == 0;
+    if (!t->reused && v && v->count) {
+        pysock_buf_release(t->peer_cert);
+        t->peer_cert = pysock_buf_copy(v->chain.data, v->ends[0]);
+        if (!t->peer_cert)
+            return -ENOMEM;
+    }
+    pysock__session_store(t, &params);
+    memset(&params, 0, sizeof params);
+    pysock__verifier_free(v);
+    t->verifier = NULL;
+    t->established = 1;
+    return 0;
+}
+
+#endif /* PYSOCK_NO_SSL */
+
+/* ---- >>reactor ----
+   One thread that polls watches: a descriptor, what to wait for, a deadline, a callback. It knows
+   neither sockets nor TLS, holds only unfinished business, and starts with the first kick. A kick
+   makes the callback run soon, which then says what the watch waits for; nothing leaves it. Where
+   there is no thread (PYSOCK_NO_THREADS, or it would not start) whoever sleeps takes the turns: one
+   leads, the others follow. The lock: pysock__reactor.lock; no callback runs under it. */
+
+typedef struct pysock__watch {
+    /* set once */
+    int fd;
+    void (*fn)(struct pysock__watch *w, short revents); /* sets events and deadline */
+    void (*hold)(struct pysock__watch *w);              /* the reactor has begun to refer to it */
+    void (*drop)(struct pysock__watch *w);              /* ... and has ended */
+    /* whoever takes the turn */
+    short events; /* 0 and no deadline: done */
+    int64_t deadline;
+    /* guarded by the reactor's lock */
+    pysock__list member_link, kick_link;
+    int member, kicked;
+} pysock__watch;
+
+/* A thread that sleeps while another one leads. */
+typedef struct pysock__follower {
+    pysock__list link;
+    pysock__waker *waker;
+} pysock__follower;
+
+static struct {
+    pysock__mutex lock;
+    /* guarded by lock */
+    pysock__list members, kicked, followers;
+    size_t count; /* of members */
+    int started, stopping;
+    int threadless; /* atomic too, so that a sleeper need not lock */
+    int64_t stop_deadline;
+    pysock__waker waker;
+    pysock__thread thread;
+    pysock__waker *leader; /* whom to wake for a kick where there is no thread */
+    struct pollfd *spare_fds; /* room that reserve made, for the next turn to take */
+    pysock__watch **spare_watches;
+    size_t spare_cap;
+    /* whoever takes the turn */
+    struct pollfd *fds;
+    pysock__watch **watches;
+    size_t cap;
+} pysock__reactor = {PYSOCK__MUTEX_INIT,
+                     PYSOCK__LIST_INIT(pysock__reactor.members),
+                     PYSOCK__LIST_INIT(pysock__reactor.kicked),
+                     PYSOCK__LIST_INIT(pysock__reactor.followers),
+                     0, 0, 0, 0, 0, {-1, -1, 0, 0}, {0}, NULL, NULL, NULL, 0, NULL, NULL, 0};
+
+static void pysock__watch_init(pysock__watch *w, int fd, void (*fn)(pysock__watch *, short),
+                               void (*hold)(pysock__watch *), void (*drop)(pysock__watch *))
+{
+    memset(w, 0, sizeof *w);
+    w->fd = fd;
+    w->fn = fn;
+    w->hold = hold;
+    w->drop = drop;
+    w->deadline = PYSOCK__NEVER;
+    pysock__list_init(&w->member_link);
+    pysock__list_init(&w->kick_link);
+}
+
+/* Makes room for that many watches, so that the reactor itself never runs out of memory. */
+static int pysock__reactor_reserve(size_t count)
+{
+    struct pollfd *fds;
+    pysock__watch **watches;
+    size_t cap = 64;
+    int err = 0;
+
+    while (cap < count + 1)
+        cap *= 2;
+    pysock__lock(&pysock__reactor.lock);
+    if (cap > pysock__reactor.cap && cap > pysock__reactor.spare_cap) {
+        fds = (struct pollfd *)pysock__alloc(cap * sizeof *fds);
+        watches = (pysock__watch **)pysock__alloc(cap * sizeof *watches);
+        if (fds && watches) {
+            pysock__free(pysock__reactor.spare_fds);
+            pysock__free(pysock__reactor.spare_watches);
+            pysock__reactor.spare_fds = fds;
+            pysock__reactor.spare_watches = watches;
+            pysock__reactor.spare_cap = cap;
+        } else {
+            pysock__free(fds);
+            pysock__free(watches);
+            err = -ENOMEM;
+        }
+    }
+    pysock__unlock(&pysock__reactor.lock);
+    return err;
+}
+
+static void pysock__reactor_adopt_locked(void)
+{
+    if (!pysock__reactor.spare_cap)
+        return;
+    pysock__free(pysock__reactor.fds);
+    pysock__free(pysock__reactor.watches);
+    pysock__reactor.fds = pysock__reactor.spare_fds;
+    pysock__reactor.watches = pysock__reactor.spare_watches;
+    pysock__reactor.cap = pysock__reactor.spare_cap;
+    pysock__reactor.spare_fds = NULL;
+    pysock__reactor.spare_watches = NULL;
+    pysock__reactor.spare_cap = 0;
+}
+
+/* Lets the callback run, and then either keeps the watch or forgets it. */
+static void pysock__watch_call_locked(pysock__watch *w, short revents)
+{
+    int done;
+
+    pysock__unlock(&pysock__reactor.lock);
+    w->fn(w, revents);
+    pysock__lock(&pysock__reactor.lock);
+    if (w->events || w->deadline != PYSOCK__NEVER)
+        return;
+    pysock__list_remove(&w->member_link);
+    w->member = 0;
+    pysock__reactor.count--;
+    done = !w->kicked; /* kicked again: the reference stays for that */
+    if (!done)
+        return;
+    pysock__unlock(&pysock__reactor.lock);
+    w->drop(w);
+    pysock__lock(&pysock__reactor.lock);
+}
+
+/* Runs the callbacks of those that are kicked now; a later kick is for the next turn. */
+static void pysock__run_kicked_locked(void)
+{
+    pysock__list now;
+
+    pysock__list_init(&now);
+    while (!pysock__list_empty(&pysock__reactor.kicked)) {
+        pysock__list *l = pysock__reactor.kicked.next;
+        pysock__list_remove(l);
+        pysock__list_append(&now, l);
+    }
+    while (!pysock__list_empty(&now)) {
+        pysock__watch *w = PYSOCK__ENTRY(now.next, pysock__watch, kick_link);
+        pysock__list_remove(&w->kick_link);
+        w->kicked = 0;
+        if (!w->member) {
+            w->member = 1;
+            pysock__reactor.count++;
+            pysock__list_append(&pysock__reactor.members, &w->member_link);
+        }
+        pysock__watch_call_locked(w, 0);
+    }
+}
+
+/* Writes the members into fds and watches, from *n on; returns the nearest deadline. */
+static int64_t pysock__gather_locked(struct pollfd *fds, pysock__watch **watches, size_t *n)
+{
+    int64_t nearest = PYSOCK__NEVER;
+    pysock__list *l;
+
+    for (l = pysock__reactor.members.next; l != &pysock__reactor.members; l = l->next) {
+        pysock__watch *w = PYSOCK__ENTRY(l, pysock__watch, member_link);
+        fds[*n].fd = w->events ? w->fd : -1;
+        fds[*n].events = w->events;
+        fds[*n].revents = 0;
+        watches[(*n)++] = w;
+        if (w->deadline < nearest)
+            nearest = w->deadline;
+    }
+    return nearest;
+}
+
+/* Calls the watches that have events or are due. */
+static void pysock__dispatch_locked(struct pollfd *fds, pysock__watch **watches, size_t from, size_t n)
+{
+    int64_t now = 0;
+    size_t i;
+
+    for (i = from; i < n; i++) {
+        pysock__watch *w = watches[i];
+        if (!fds[i].revents && w->deadline != PYSOCK__NEVER && !now)
+            now = pysock__now();
+        if (fds[i].revents || (w->deadline != PYSOCK__NEVER && w->deadline <= now))
+            pysock__watch_call_locked(w, fds[i].revents);
+    }
+}
+
+/* A turn of the reactor's own thread. */
+static void pysock__reactor_turn_locked(void)
+{
+    struct pollfd *fds;
+    pysock__watch **watches;
+    int64_t deadline;
+    size_t n = 1;
+    int r;
+
+    pysock__run_kicked_locked();
+    pysock__reactor_adopt_locked();
+    fds = pysock__reactor.fds;
+    watches = pysock__reactor.watches;
+    fds[0].fd = pysock__reactor.waker.rfd;
+    fds[0].events = POLLIN;
+    fds[0].revents = 0;
+    deadline = pysock__gather_locked(fds, watches, &n);
+    if (!pysock__list_empty(&pysock__reactor.kicked))
+        deadline = 0;
+    if (pysock__reactor.stopping && pysock__reactor.stop_deadline < deadline)
+        deadline = pysock__reactor.stop_deadline;
+    pysock__unlock(&pysock__reactor.lock);
+    r = pysock__poll(fds, n, deadline);
+    pysock__waker_drain(&pysock__reactor.waker);
+    pysock__lock(&pysock__reactor.lock);
+    if (r >= 0)
+        pysock__dispatch_locked(fds, watches, 1, n);
+}
+
+/* Forgets what is left. */
+static void pysock__reactor_abandon_locked(void)
+{
+    while (!pysock__list_empty(&pysock__reactor.members)
+           || !pysock__list_empty(&pysock__reactor.kicked)) {
+        pysock__list *m = pysock__reactor.members.next;
+        pysock__watch *w = m != &pysock__reactor.members
+                               ? PYSOCK__ENTRY(m, pysock__watch, member_link)
+                               : PYSOCK__ENTRY(pysock__reactor.kicked.next, pysock__watch, kick_link);
+        pysock__list_remove(&w->member_link);
+        pysock__list_remove(&w->kick_link);
+        pysock__reactor.count -= (size_t)w->member;
+        w->member = w->kicked = 0;
+        pysock__unlock(&pysock__reactor.lock);
+        w->drop(w);
+        pysock__lock(&pysock__reactor.lock);
+    }
+}
+
+static int pysock__reactor_idle_locked(void)
+{
+    return pysock__list_empty(&pysock__reactor.members) && pysock__list_empty(&pysock__reactor.kicked);
+}
+
+static void pysock__reactor_main(void *arg)
+{
+    (void)arg;
+    pysock__lock(&pysock__reactor.lock);
+    while (!pysock__reactor.stopping
+           || (!pysock__reactor_idle_locked() && pysock__now() < pysock__reactor.stop_deadline))
+        pysock__reactor_turn_locked();
+    pysock__unlock(&pysock__reactor.lock);
+}
+
+static void pysock__reactor_start_locked(void)
+{
+    if (pysock__reactor.started || pysock__reactor.threadless)
+        return;
+    pysock__reactor_adopt_locked();
+    if (pysock__waker_open(&pysock__reactor.waker) < 0) {
+        pysock__store(&pysock__reactor.threadless, 1);
+        return;
+    }
+    if (pysock__thread_start(&pysock__reactor.thread, pysock__reactor_main, NULL) < 0) {
+        pysock__waker_close(&pysock__reactor.waker);
+        pysock__store(&pysock__reactor.threadless, 1);
+        return;
+    }
+    pysock__reactor.started = 1;
+}
+
+/* Has the callback called soon. May be called with a socket's lock held. */
+static void pysock__kick(pysock__watch *w)
+{
+    pysock__lock(&pysock__reactor.lock);
+    if (!w->kicked) {
+        if (!w->member)
+            w->hold(w);
+        w->kicked = 1;
+        pysock__list_append(&pysock__reactor.kicked, &w->kick_link);
+    }
+    pysock__reactor_start_locked();
+    if (pysock__reactor.started)
+        pysock__wake(&pysock__reactor.waker);
+    else if (pysock__reactor.leader)
+        pysock__wake(pysock__reactor.leader);
+    pysock__unlock(&pysock__reactor.lock);
+}
+
+/* A turn without a thread of its own: polls the caller's descriptors and the watches together.
+   Returns as pysock__poll() for the caller's, or 0 when only watches had events. */
+static int pysock__lead_locked(struct pollfd *own, size_t own_count, int64_t deadline)
+{
+    struct pollfd *fds;
+    pysock__watch **watches;
+    int64_t nearest;
+    size_t i, n = own_count, total;
+    int r, ready = 0;
+
+    pysock__run_kicked_locked();
+    total = own_count + pysock__reactor.count;
+    fds = (struct pollfd *)PYSOCK_MALLOC((total + 1) * (sizeof *fds + sizeof *watches));
+    if (!fds)
+        return -ENOMEM;
+    watches = (pysock__watch **)(void *)(fds + total + 1);
+    if (own_count)
+        memcpy(fds, own, own_count * sizeof *fds);
+    nearest = pysock__gather_locked(fds, watches, &n);
+    if (!pysock__list_empty(&pysock__reactor.kicked))
+        nearest = 0;
+    pysock__unlock(&pysock__reactor.lock);
+    r = pysock__poll(fds, n, nearest < deadline ? nearest : deadline);
+    pysock__lock(&pysock__reactor.lock);
+    for (i = 0; r > 0 && i < own_count; i++) {
+        own[i].revents = fds[i].revents;
+        ready += own[i].revents != 0;
+    }
+    if (r >= 0)
+        pysock__dispatch_locked(fds, watches, own_count, n);
+    PYSOCK_FREE(fds);
+    return r < 0 ? r : ready;
+}
+
+/* Sleeps like pysock__poll(). Every sleep of a call goes through here, so that unfinished business
+   goes on where there is no reactor thread. fds[0] is the waker's. */
+static int pysock__sleep(pysock__waker *waker, struct pollfd *fds, size_t count, int64_t deadline)
+{
+    pysock__follower me;
+    int r;
+
+    if (!pysock__load(&pysock__reactor.threadless))
+        return pysock__poll(fds, count, deadline);
+    pysock__lock(&pysock__reactor.lock);
+    if (pysock__reactor.leader) {
+        me.waker = waker;
+        pysock__list_append(&pysock__reactor.followers, &me.link);
+        pysock__unlock(&pysock__reactor.lock);
+        r = pysock__poll(fds, count, deadline);
+        pysock__lock(&pysock__reactor.lock);
+        pysock__list_remove(&me.link);
+        pysock__unlock(&pysock__reactor.lock);
+        return r;
+    }
+    pysock__reactor.leader = waker;
+    r = pysock__lead_locked(fds, count, deadline);
+    pysock__reactor.leader = NULL;
+    if (!pysock__list_empty(&pysock__reactor.followers)) /* somebody must lead on */
+        pysock__wake(PYSOCK__ENTRY(pysock__reactor.followers.next, pysock__follower, link)->waker);
+    pysock__unlock(&pysock__reactor.lock);
+    return r;
+}
+
+/* A call that does not sleep gives unfinished business its turn where there is no thread. */
+static void pysock__reactor_assist(void)
+{
+    if (!pysock__load(&pysock__reactor.threadless))
+        return;
+    pysock__lock(&pysock__reactor.lock);
+    if (!pysock__reactor.leader && !pysock__reactor_idle_locked())
+        pysock__lead_locked(NULL, 0, 0);
+    pysock__unlock(&pysock__reactor.lock);
+}
+
+/* Lets the reactor finish what it has until deadline, ends it, and forgets what is left then. */
+static void pysock__reactor_stop(int64_t deadline)
+{
+    int r = 0;
+
+    pysock__lock(&pysock__reactor.lock);
+    if (pysock__reactor.started) {
+        pysock__reactor.stopping = 1;
+        pysock__reactor.stop_deadline = deadline;
+        pysock__wake(&pysock__reactor.waker);
+        pysock__unlock(&pysock__reactor.lock);
+        pysock__thread_join(&pysock__reactor.thread);
+        pysock__lock(&pysock__reactor.lock);
+        pysock__waker_close(&pysock__reactor.waker);
+        pysock__reactor.started = pysock__reactor.stopping = 0;
+    } else {
+        while (r != -ENOMEM && !pysock__reactor.leader && !pysock__reactor_idle_locked()
+               && pysock__now() < deadline)
+            r = pysock__lead_locked(NULL, 0, deadline);
+    }
+    pysock__reactor_abandon_locked();
+    pysock__store(&pysock__reactor.threadless, 0);
+    pysock__reactor_adopt_locked();
+    pysock__free(pysock__reactor.fds);
+    pysock__free(pysock__reactor.watches);
+    pysock__reactor.fds = NULL;
+    pysock__reactor.watches = NULL;
+    pysock__reactor.cap = 0;
+    pysock__unlock(&pysock__reactor.lock);
+}
+
+/* In a forked child: there is no thread, and what the parent had to finish is the parent's. The
+   watches are the caller's to reset. */
+static void pysock__reactor_after_fork(void)
+{
+    if (pysock__reactor.started)
+        pysock__waker_close(&pysock__reactor.waker);
+    pysock__list_init(&pysock__reactor.members);
+    pysock__list_init(&pysock__reactor.kicked);
+    pysock__list_init(&pysock__reactor.followers);
+    pysock__reactor.count = 0;
+    pysock__reactor.started = pysock__reactor.stopping = 0;
+    pysock__store(&pysock__reactor.threadless, 0);
+    pysock__reactor.leader = NULL;
+}
+
+static void pysock__watch_after_fork(pysock__watch *w)
+{
+    pysock__list_init(&w->member_link);
+    pysock__list_init(&w->kick_link);
+    w->member = w->kicked = 0;
+}
+
+/* ---- >>sockets ----
+   Handles, states, driving and waiting. A socket's lock guards all of it except where a field says
+   otherwise; while a handshake computes, the engine belongs to whoever set hs_busy and the lock is
+   free. pysock__wait_locked() is the one place where a call sleeps, but for plain and TLS streams
+   without a timeout, which sleep in the kernel's own calls (kernel_waits; shutdown wakes them). */
+
+typedef enum pysock__phase {
+    PYSOCK__NEW,         /* neither connected nor listening; datagram sockets stay here */
+    PYSOCK__RESOLVING,   /* a worker looks the name up */
+    PYSOCK__CONNECTING,  /* the kernel connects */
+    PYSOCK__FAILED,      /* connecting failed; the fault is told once */
+    PYSOCK__LISTENING,
+    PYSOCK__OPEN,        /* connected, plain */
+    PYSOCK__HANDSHAKING, /* TLS, before plaintext can flow */
+    PYSOCK__SECURE,      /* TLS, open */
+    PYSOCK__UNWRAPPING,  /* our close_notify is out, the peer's is awaited */
+    PYSOCK__BROKEN,      /* the handshake failed; the fault stays */
+    PYSOCK__CLOSING,     /* closed by the user; the reactor sends what is left */
+    PYSOCK__CLOSED
+} pysock__phase;
+
+#define PYSOCK__BIT(phase) (1u << (phase))
+
+/* Which phases may follow each. */
+static const unsigned pysock__phase_next[] = {
+    /* NEW */ PYSOCK__BIT(PYSOCK__RESOLVING) | PYSOCK__BIT(PYSOCK__CONNECTING)
+        | PYSOCK__BIT(PYSOCK__FAILED) | PYSOCK__BIT(PYSOCK__LISTENING) | PYSOCK__BIT(PYSOCK__OPEN)
+        | PYSOCK__BIT(PYSOCK__HANDSHAKING),
+    /* RESOLVING */ PYSOCK__BIT(PYSOCK__NEW) | PYSOCK__BIT(PYSOCK__CONNECTING)
+        | PYSOCK__BIT(PYSOCK__FAILED) | PYSOCK__BIT(PYSOCK__OPEN),
+    /* CONNECTING */ PYSOCK__BIT(PYSOCK__NEW) | PYSOCK__BIT(PYSOCK__FAILED) | PYSOCK__BIT(PYSOCK__OPEN),
+    /* FAILED */ PYSOCK__BIT(PYSOCK__NEW),
+    /* LISTENING */ 0,
+    /* OPEN */ PYSOCK__BIT(PYSOCK__HANDSHAKING) | PYSOCK__BIT(PYSOCK__BROKEN),
+    /* HANDSHAKING */ PYSOCK__BIT(PYSOCK__SECURE) | PYSOCK__BIT(PYSOCK__BROKEN),
+    /* SECURE */ PYSOCK__BIT(PYSOCK__UNWRAPPING),
+    /* UNWRAPPING */ PYSOCK__BIT(PYSOCK__OPEN) | PYSOCK__BIT(PYSOCK__BROKEN),
+    /* BROKEN */ 0,
+    /* CLOSING */ PYSOCK__BIT(PYSOCK__CLOSED),
+    /* CLOSED */ 0,
+};
+
+/* Somebody who wants to know when a socket's levels may have changed. notify is called with the
+   socket's lock held; closing: the socket is going away, and the waiter must unlink itself if it
+   outlives the call that it belongs to. */
+typedef struct pysock__waiter {
+    pysock__list link;
+    void (*notify)(struct pysock__waiter *w, int closing);
+    pysock__waker *waker;
+} pysock__waiter;
+
+typedef enum pysock__input_end {
+    PYSOCK__GOING_ON,
+    PYSOCK__END_CLEAN,  /* the peer's close_notify */
+    PYSOCK__END_RAGGED, /* the stream ended without */
+    PYSOCK__END_FAULT   /* the fault */
+} pysock__input_end;
+
+typedef struct pysock__sock {
+    /* set once */
+    int fd; /* closed with the last reference */
+    int family, type, proto;
+    uintptr_t handle;
+    pysock__watch watch; /* the reactor's and the turn's */
+    pysock__mutex lock;
+
+    /* guarded by lock */
+    pysock__phase phase;
+    int64_t timeout; /* ns; 0 non-blocking, negative none */
+    unsigned generation; /* of fork, when this process last drove it */
+    pysock__list waiters;
+    int watchers;     /* how many of them are selects and pollers */
+    int kernel_waits; /* calls that sleep, or may sleep, in the kernel */
+    pysock_addr peer;
+    pysock__lookup *lookup;
+    pysock__fault fault;
+
+    /* guarded by lock: output */
+    pysock__chain queue;
+    size_t low, high;
+    int queue_full;    /* at or above high, and not yet below low again */
+    int queue_used;    /* plain sends must respect the queue */
+    int kernel_sends;  /* plain sends that go on without the lock */
+    int write_error;   /* a negated errno value, once writing failed */
+    int shut_when_flushed; /* 1: SHUT_WR is due when all is out */
+    int64_t close_deadline;
+
+#ifndef PYSOCK_NO_SSL
+    /* guarded by lock: TLS */
+    pysock_ssl_context *wrap_ctx; /* for connect() or accept() to come; counted */
+    char *wrap_host;
+    int wrap_later, wrap_raise_ragged;
+    pysock__tls *tls;
+    pysock__input_end input_end;
+    int in_busy;    /* a call reads from the kernel without the lock */
+    int hs_busy;    /* the engine belongs to a handshake step */
+    int hs_callers; /* blocking calls that drive the handshake */
+#endif
+} pysock__sock;
+
+/* Sockets: handles. A pysock * is a number: the slot's generation above, its index below. So every
+   handle can be judged, and none is ever dereferenced. A slot's word is the generation above, the
+   count of references below: the user's, one for each call under way, one of the reactor's. */
+
+#define PYSOCK__HALF (sizeof(uintptr_t) * 4)
+#define PYSOCK__LOW ((((uintptr_t)1) << PYSOCK__HALF) - 1)
+#define PYSOCK__NO_SLOT 0xffffffffu
+
+typedef struct pysock__slot {
+    uintptr_t word;       /* atomic */
+    pysock__sock *s;      /* set before the word is */
+    uint32_t next_free;   /* guarded by the table's lock */
+} pysock__slot;
+
+static struct {
+    pysock__mutex lock;
+    pysock__slot slots[PYSOCK_MAX_SOCKETS];
+    /* guarded by lock */
+    uint32_t used;        /* slots that have ever been in use */
+    uint32_t free_head;   /* first free slot plus one; 0: none */
+    size_t open;
+    uintptr_t *by_fd;     /* handles; weak */
+    size_t fd_cap;
+    int installed;        /* atfork and atexit */
+} pysock__table = {PYSOCK__MUTEX_INIT, {{0, NULL, 0}}, 0, 0, 0, NULL, 0, 0};
+
+static pysock__sock *pysock__acquire_handle(uintptr_t handle)
+{
+    uintptr_t index = (handle & PYSOCK__LOW) - 1, word;
+    pysock__slot *slot;
+
+    if (index >= PYSOCK_MAX_SOCKETS)
+        return NULL;
+    slot = &pysock__table.slots[index];
+    word = pysock__load(&slot->word);
+    do {
+        if (word >> PYSOCK__HALF != handle >> PYSOCK__HALF || !(word & PYSOCK__LOW))
+            return NULL;
+    } while (!pysock__cas(&slot->word, &word, word + 1));
+    return slot->s;
+}
+
+static pysock__slot *pysock__slot_of(const pysock__sock *s)
+{
+    return &pysock__table.slots[(s->handle & PYSOCK__LOW) - 1];
+}
+
+static void pysock__retain(pysock__sock *s)
+{
+    pysock__add(&pysock__slot_of(s)->word, 1);
+}
+
+static void pysock__sock_free(pysock__sock *s)
+{
+#ifndef PYSOCK_NO_SSL
+    pysock__tls_free(s->tls);
+    pysock__context_release(s->wrap_ctx);
+    pysock__free(s->wrap_host);
+#endif
+    pysock__lookup_release(s->lookup);
+    pysock__chain_drop(&s->queue);
+    pysock__links_free(&s->queue.spent);
+    pysock__mutex_free(&s->lock);
+    if (s->fd >= 0)
+        pysock__fd_close(s->fd);
+    pysock__free(s);
+}
+
+static void pysock__release(pysock__sock *s)
+{
+    pysock__slot *slot = pysock__slot_of(s);
+    uintptr_t generation;
+
+    if (pysock__add(&slot->word, (uintptr_t)-1) & PYSOCK__LOW)
+        return;
+    generation = (s->handle >> PYSOCK__HALF) + 1;
+    pysock__lock(&pysock__table.lock);
+    pysock__store(&slot->word, (generation & PYSOCK__LOW ? generation : 1) << PYSOCK__HALF);
+    slot->next_free = pysock__table.free_head;
+    pysock__table.free_head = (uint32_t)(slot - pysock__table.slots) + 1;
+    pysock__table.open--;
+    if (s->fd >= 0 && (size_t)s->fd < pysock__table.fd_cap
+        && pysock__table.by_fd[s->fd] == s->handle)
+        pysock__table.by_fd[s->fd] = 0;
+    pysock__unlock(&pysock__table.lock);
+    pysock__sock_free(s);
+}
+
+/* The socket behind a descriptor, with a reference, or NULL. */
+static pysock__sock *pysock__acquire_fd(int fd)
+{
+    uintptr_t handle = 0;
+
+    pysock__lock(&pysock__table.lock);
+    if (fd >= 0 && (size_t)fd < pysock__table.fd_cap)
+        handle = pysock__table.by_fd[fd];
+    pysock__unlock(&pysock__table.lock);
+    return handle ? pysock__acquire_handle(handle) : NULL;
+}
+
+static void pysock__table_forget_fd(pysock__sock *s)
+{
+    pysock__lock(&pysock__table.lock);
+    if ((size_t)s->fd < pysock__table.fd_cap && pysock__table.by_fd[s->fd] == s->handle)
+        pysock__table.by_fd[s->fd] = 0;
+    pysock__unlock(&pysock__table.lock);
+}
+
+/* Takes a slot for s, with one reference, and enters its descriptor. 0 or a negated errno value. */
+static int pysock__table_enter(pysock__sock *s)
+{
+    pysock__slot *slot;
+    uintptr_t generation;
+    size_t open;
+    int err = 0;
+
+    pysock__lock(&pysock__table.lock);
+    open = pysock__table.open + 1;
+    pysock__unlock(&pysock__table.lock);
+    if ((err = pysock__reactor_reserve(open)) < 0)
+        return err;
+    pysock__lock(&pysock__table.lock);
+    if (!pysock__table.free_head && pysock__table.used == PYSOCK_MAX_SOCKETS)
+        err = -EMFILE;
+    else
+        err = pysock__reserve(&pysock__table.by_fd, &pysock__table.fd_cap, (size_t)s->fd + 1,
+                              sizeof *pysock__table.by_fd);
+    if (err == 0) {
+        if (pysock__table.free_head) {
+            slot = &pysock__table.slots[pysock__table.free_head - 1];
+            pysock__table.free_head = slot->next_free;
+        } else {
+            slot = &pysock__table.slots[pysock__table.used++];
+        }
+        generation = pysock__load(&slot->word) >> PYSOCK__HALF;
+        generation = generation ? generation : 1;
+        s->handle = generation << PYSOCK__HALF | ((uintptr_t)(slot - pysock__table.slots) + 1);
+        slot->s = s;
+        pysock__table.open++;
+        pysock__table.by_fd[s->fd] = s->handle;
+        pysock__store(&slot->word, generation << PYSOCK__HALF | 1);
+    }
+    pysock__unlock(&pysock__table.lock);
+    return err;
+}
+
+/* Sockets: states and notifications. */
+
+/* Tells every waiter but one that levels may have changed. */
+static void pysock__notify_locked(pysock__sock *s, const pysock__waiter *except)
+{
+    pysock__list *l, *next;
+    int closing = s->phase >= PYSOCK__CLOSING;
+
+    for (l = s->waiters.next; l != &s->waiters; l = next) {
+        pysock__waiter *w = PYSOCK__ENTRY(l, pysock__waiter, link);
+        next = l->next;
+        if (w != except)
+            w->notify(w, closing);
+    }
+}
+
+static void pysock__set_phase_locked(pysock__sock *s, pysock__phase next)
+{
+    PYSOCK_ASSERT(next >= PYSOCK__CLOSING || pysock__phase_next[s->phase] & PYSOCK__BIT(next));
+    s->phase = next;
+    pysock__notify_locked(s, NULL);
+}
+
+static void pysock__notify_thread(pysock__waiter *w, int closing)
+{
+    (void)closing;
+    pysock__wake(w->waker);
+}
+
+/* The socket in words, for messages: "example.org (192.0.2.1:443)". */
+static const char *pysock__describe(pysock__sock *s, char text[512])
+{
+    char addr[PYSOCK_ADDR_STRLEN];
+    const char *host = NULL;
+    pysock_addr local;
+
+#ifndef PYSOCK_NO_SSL
+    host = s->tls ? s->tls->hostname : s->wrap_host;
+#endif
+    if (s->peer.len)
+        pysock_addr_format(&s->peer, addr, sizeof addr);
+    else if (pysock__sys_getsockname(s->fd, &local) == 0)
+        pysock_addr_format(&local, addr, sizeof addr);
+    else
+        snprintf(addr, sizeof addr, "descriptor %d", s->fd);
+    if (host)
+        snprintf(text, 512, "%.255s (%s)", host, addr);
+    else
+        snprintf(text, 512, "%s", addr);
+    return text;
+}
+
+/* Sockets: calls. Each public function begins and ends a call; in between it holds the lock. */
+
+typedef struct pysock__call {
+    pysock__sock *s;
+    const char *name;
+    int64_t timeout;
+    int64_t deadline; /* worked out when it is first needed; 0: not yet */
+    unsigned epoch;
+} pysock__call;
+
+static int pysock__call_begin(pysock__call *c, const pysock *handle, const char *name)
+{
+    c->name = name;
+    c->deadline = 0;
+    c->epoch = pysock__load(&pysock__state.epoch);
+    if (!handle)
+        return pysock__fail_value(name, "the socket is NULL");
+    c->s = pysock__acquire_handle((uintptr_t)handle);
+    if (!c->s)
+        return pysock__fail(PYSOCK_OS_ERROR, EBADF, "EBADF", "%s: the socket is closed", name);
+    pysock__lock(&c->s->lock);
+    if (c->s->phase >= PYSOCK__CLOSING) {
+        pysock__unlock(&c->s->lock);
+        pysock__release(c->s);
+        return pysock__fail(PYSOCK_OS_ERROR, EBADF, "EBADF", "%s: the socket is closed", name);
+    }
+    c->timeout = c->s->timeout;
+    if (c->timeout == 0 && pysock__load(&pysock__reactor.threadless)) {
+        pysock__unlock(&c->s->lock);
+        pysock__reactor_assist();
+        pysock__lock(&c->s->lock);
+    }
+    return 0;
+}
+
+/* Lets the lock go, and then what must not be released under it. */
+static void pysock__unlock_sock(pysock__sock *s)
+{
+    pysock__list spent;
+
+    if (pysock__list_empty(&s->queue.spent)) {
+        pysock__unlock(&s->lock);
+        return;
+    }
+    pysock__list_init(&spent);
+    pysock__chain_take_spent(&s->queue, &spent);
+    pysock__unlock(&s->lock);
+    pysock__links_free(&spent);
+}
+
+static void pysock__call_end(pysock__call *c)
+{
+    pysock__unlock_sock(c->s);
+    pysock__release(c->s);
+}
+
+/* Fails with a negated errno value, naming the call and the socket. */
+static int pysock__call_fail(pysock__call *c, int err)
+{
+    char text[512];
+
+    if (err == -EAGAIN)
+        return pysock__fail_again();
+    return pysock__fail_os(err, c->name, pysock__describe(c->s, text));
+}
+
+static int pysock__call_fail_closed(pysock__call *c)
+{
+    return pysock__fail(PYSOCK_OS_ERROR, EBADF, "EBADF", "%s: the socket was closed meanwhile",
+                        c->name);
+}
+
+static int pysock__call_fail_timeout(pysock__call *c)
+{
+    char text[512];
+
+    return pysock__fail(PYSOCK_TIMEOUT_ERROR, ETIMEDOUT, "ETIMEDOUT", "%s on %s: timed out after %g s",
+                        c->name, pysock__describe(c->s, text), (double)c->timeout / 1e9);
+}
+
+/* 0 while the call may go on: not closed, not cleaned up. */
+static int pysock__call_check_locked(pysock__call *c)
+{
+    if (c->epoch != pysock__load(&pysock__state.epoch))
+        return pysock__fail(PYSOCK_OS_ERROR, ESHUTDOWN, "ESHUTDOWN",
+                            "%s: ended by pysock_cleanup()", c->name);
+    if (c->s->phase >= PYSOCK__CLOSING)
+        return pysock__call_fail_closed(c);
+    return 0;
+}
+
+/* After EINTR: asks the hook, without the lock. */
+static int pysock__call_interrupted_locked(pysock__call *c)
+{
+    int stop;
+
+    pysock__unlock(&c->s->lock);
+    stop = pysock__interrupted();
+    pysock__lock(&c->s->lock);
+    if (stop)
+        return pysock__fail(PYSOCK_OS_ERROR, EINTR, "EINTR", "%s: interrupted by a signal", c->name);
+    return pysock__call_check_locked(c);
+}
+
+/* The one place where a call on a socket sleeps: until the descriptor has one of events (0: it is
+   not asked), somebody notifies, or the deadline passes. The caller has tested its level under the
+   lock and tests again afterwards; the waiter is in the list before the lock is let go, so that no
+   notification in between is lost. 0: test again; -1: the call is to end. */
+static int pysock__wait_locked(pysock__call *c, short events)
+{
+    pysock__sock *s = c->s;
+    pysock__waiter me;
+    struct pollfd fds[2];
+    int r;
+
+    if (!c->deadline)
+        c->deadline = pysock__deadline_in(c->timeout);
+    r = pysock__thread_waker(&me.waker);
+    if (r < 0)
+        return pysock__call_fail(c, r);
+    pysock__waker_drain(me.waker);
+    me.notify = pysock__notify_thread;
+    pysock__list_append(&s->waiters, &me.link);
+    fds[0].fd = me.waker->rfd;
+    fds[0].events = POLLIN;
+    fds[1].fd = s->fd;
+    fds[1].events = events;
+    pysock__unlock(&s->lock);
+    PYSOCK_TRACE("before_sleep", s);
+    r = pysock__sleep(me.waker, fds, events ? 2 : 1, c->deadline);
+    pysock__lock(&s->lock);
+    pysock__list_remove(&me.link);
+    if (pysock__call_check_locked(c) < 0)
+        return -1;
+    if (r == -EINTR)
+        return pysock__call_interrupted_locked(c);
+    if (r < 0)
+        return pysock__call_fail(c, r);
+    if (r == 0 && c->deadline != PYSOCK__NEVER && pysock__now() >= c->deadline)
+        return pysock__call_fail_timeout(c);
+    return 0;
+}
+
+/* Brackets a system call that may sleep in the kernel, or that needs no lock: the descriptor stays,
+   and close() and cleanup wake it. */
+static void pysock__enter_kernel_locked(pysock__sock *s)
+{
+    s->kernel_waits++;
+    pysock__unlock(&s->lock);
+}
+
+static void pysock__leave_kernel_locked(pysock__sock *s)
+{
+    pysock__lock(&s->lock);
+    s->kernel_waits--;
+}
+
+/* Sockets: output. What has been taken and not yet sent: the engine's records, then the queue. */
+
+static int pysock__output_waits_locked(pysock__sock *s)
+{
+#ifndef PYSOCK_NO_SSL
+    if (s->tls && !s->hs_busy && (pysock__tls_flags(s->tls) & PYSOCK__OUT))
+        return 1;
+#endif
+    return !pysock__chain_empty(&s->queue);
+}
+
+/* Writing has failed for good: what waits is dropped. */
+static void pysock__output_failed_locked(pysock__sock *s, int err)
+{
+    if (!s->write_error)
+        s->write_error = err;
+    pysock__chain_drop(&s->queue);
+    s->queue_full = 0;
+    pysock__notify_locked(s, NULL);
+}
+
+static void pysock__queue_consume_locked(pysock__sock *s, size_t n)
+{
+    pysock__chain_consume(&s->queue, n);
+    if (!s->queue_full || s->queue.bytes >= s->low)
+        return;
+    s->queue_full = 0;
+    pysock__notify_locked(s, NULL);
+}
+
+/* Writes to the kernel without waiting: the number, 0 if it takes nothing now, or an error. */
+static ptrdiff_t pysock__write_now(pysock__sock *s, const void *data, size_t n)
+{
+    ptrdiff_t r;
+
+    do
+        r = pysock__sys_send(s->fd, data, n, MSG_DONTWAIT);
+    while (r == -EINTR);
+    return r == -EAGAIN || r == -ENOBUFS ? 0 : r;
+}
+
+#ifndef PYSOCK_NO_SSL
+
+/* Sends the engine's records. 0: all out; POLLOUT: the kernel takes no more; or an error. */
+static int pysock__flush_records_locked(pysock__sock *s)
+{
+    const unsigned char *p;
+    ptrdiff_t r;
+    size_t n;
+
+    while (pysock__tls_flags(s->tls) & PYSOCK__OUT) {
+        p = pysock__tls_out(s->tls, &n);
+        r = pysock__write_now(s, p, n);
+        if (r == 0)
+            return POLLOUT;
+        if (r < 0)
+            return (int)r;
+        pysock__tls_out_done(s->tls, (size_t)r);
+    }
+    return 0;
+}
+
+/* Makes records of the queue's first bytes. 0: there is nothing to do. */
+static int pysock__encrypt_queue_locked(pysock__sock *s)
+{
+    const unsigned char *data;
+    unsigned char *room;
+    size_t n, len = 0;
+
+    if (pysock__chain_empty(&s->queue) || !(pysock__tls_flags(s->tls) & PYSOCK__APP_OUT))
+        return 0;
+    n = pysock__chain_front(&s->queue, &data);
+    room = br_ssl_engine_sendapp_buf(s->tls->eng, &len);
+    n = n < len ? n : len;
+    memcpy(room, data, n);
+    br_ssl_engine_sendapp_ack(s->tls->eng, n);
+    br_ssl_engine_flush(s->tls->eng, 0);
+    pysock__queue_consume_locked(s, n);
+    return 1;
+}
+
+#endif
+
+/* Sends what waits, as far as the kernel takes it, at most a few records. 0: all is out; POLLOUT:
+   more when the kernel has room; -EBUSY: more, at once; else the error. */
+static int pysock__flush_locked(pysock__sock *s)
+{
+    const unsigned char *data;
+    ptrdiff_t r;
+    size_t n, budget = 16;
+    int err = 0;
+
+    if (s->write_error)
+        return s->write_error;
+    s->generation = pysock__fork_generation;
+    while (budget--) {
+#ifndef PYSOCK_NO_SSL
+        if (s->tls) {
+            if (s->hs_busy || !s->tls->established)
+                return 0; /* it goes on when the handshake is over */
+            err = pysock__flush_records_locked(s);
+            if (err == 0 && pysock__encrypt_queue_locked(s))
+                continue;
+            break;
+        }
+#endif
+        if (pysock__chain_empty(&s->queue))
+            break;
+        if (s->kernel_sends)
+            return POLLOUT;
+        n = pysock__chain_front(&s->queue, &data);
+        r = pysock__write_now(s, data, n);
+        if (r <= 0) {
+            err = r ? (int)r : POLLOUT;
+            break;
+        }
+        pysock__queue_consume_locked(s, (size_t)r);
+    }
+    if (err < 0)
+        pysock__output_failed_locked(s, err);
+    else if (err == 0 && pysock__output_waits_locked(s))
+        return -EBUSY;
+    if (err == 0 && s->shut_when_flushed) {
+        s->shut_when_flushed = 0;
+        pysock__sys_shutdown(s->fd, SHUT_WR);
+    }
+    return err;
+}
+
+/* Flushes without waiting, and leaves the rest to the reactor. */
+static int pysock__flush_or_kick_locked(pysock__sock *s)
+{
+    int r = pysock__flush_locked(s);
+
+    if (r == POLLOUT || r == -EBUSY)
+        pysock__kick(&s->watch);
+    return r;
+}
+
+/* Sockets: the handshake. Whoever sets hs_busy owns the engine for one step, without the lock. */
+
+#ifndef PYSOCK_NO_SSL
+
+/* Whether the reactor is to drive: nobody else does, and somebody could be waiting. */
+static int pysock__handshake_wanted_locked(const pysock__sock *s)
+{
+    if (s->phase == PYSOCK__CLOSING)
+        return 1;
+    if (s->phase != PYSOCK__HANDSHAKING && !(s->phase == PYSOCK__CONNECTING && s->wrap_ctx))
+        return 0;
+    return !s->hs_callers && (s->timeout == 0 || s->watchers);
+}
+
+static void pysock__want_reactor_locked(pysock__sock *s)
+{
+    if (s->phase != PYSOCK__CLOSING && pysock__handshake_wanted_locked(s))
+        pysock__kick(&s->watch);
+}
+
+/* Moves the handshake as far as it goes without waiting; the caller owns the engine. 0: finished,
+   one way or the other; POLLIN or POLLOUT: what it waits for; or the kernel's error. */
+static int pysock__handshake_step(pysock__sock *s)
+{
+    pysock__tls *t = s->tls;
+    ptrdiff_t r;
+    size_t n;
+    void *p;
+
+    for (;;) {
+        int flags = pysock__tls_flags(t);
+        if (flags & PYSOCK__OUT) {
+            const unsigned char *out = pysock__tls_out(t, &n);
+            r = pysock__write_now(s, out, n);
+            if (r == 0)
+                return POLLOUT;
+            if (r < 0)
+                return t->ended ? 0 : (int)r;
+            pysock__tls_out_done(t, (size_t)r);
+            continue;
+        }
+        if (flags & (PYSOCK__ENDED | PYSOCK__APP_OUT | PYSOCK__APP_IN))
+            return 0;
+        p = pysock__tls_in(t, &n);
+        do
+            r = pysock__sys_recv(s->fd, p, n, MSG_DONTWAIT);
+        while (r == -EINTR);
+        if (r == -EAGAIN)
+            return POLLIN;
+        if (r < 0)
+            return (int)r;
+        if (r == 0)
+            return -ENODATA;
+        PYSOCK_TRACE("handshake_step", s);
+        pysock__tls_in_done(t, (size_t)r);
+    }
+}
+
+/* The handshake failed: keeps the fault, in words that say on what. */
+static void pysock__handshake_fault_locked(pysock__sock *s, int err)
+{
+    char on[512];
+    pysock__tls *t = s->tls;
+
+    pysock__describe(s, on);
+    if (t->fault.kind) {
+        pysock__fault_set(&s->fault, t->fault.kind, t->fault.code, t->fault.reason,
+                          "TLS handshake with %.120s: %.270s", on, t->fault.message);
+        s->fault.verify_code = t->fault.verify_code;
+        s->fault.verify_message = t->fault.verify_message;
+    } else if (err == -ENODATA || t->ended) {
+        pysock__fault_set(&s->fault, PYSOCK_SSL_EOF_ERROR, 8, "UNEXPECTED_EOF",
+                          "TLS handshake with %.255s: the peer closed the connection before it was "
+                          "finished",
+                          on);
+    } else {
+        pysock__fault_os(&s->fault, err, "TLS handshake", on);
+    }
+}
+
+/* Books what a step has brought, and gives the engine back. */
+static void pysock__handshake_book_locked(pysock__sock *s, int result)
+{
+    pysock__tls *t = s->tls;
+
+    if (result == 0 && !t->ended)
+        result = pysock__tls_finish(t) < 0 ? -ENOMEM : 0;
+    s->hs_busy = 0;
+    if (result > 0) {
+        if (s->hs_callers || s->watchers)
+            pysock__notify_locked(s, NULL); /* whoever waits for the engine */
+        return;
+    }
+    if (result == 0 && t->established) {
+        if (s->phase == PYSOCK__HANDSHAKING)
+            pysock__set_phase_locked(s, PYSOCK__SECURE);
+        return;
+    }
+    pysock__handshake_fault_locked(s, result);
+    pysock__chain_drop(&s->queue);
+    s->write_error = -EPIPE;
+    if (s->phase == PYSOCK__HANDSHAKING)
+        pysock__set_phase_locked(s, PYSOCK__BROKEN);
+}
+
+/* One step by whoever holds the lock and finds the engine free. Returns what it waits for, 0 when
+   the handshake is over. */
+static int pysock__handshake_drive_locked(pysock__sock *s)
+{
+    int result;
+
+    s->hs_busy = 1;
+    s->generation = pysock__fork_generation;
+    pysock__unlock(&s->lock);
+    result = pysock__handshake_step(s);
+    pysock__lock(&s->lock);
+    pysock__handshake_book_locked(s, result);
+    return result > 0 ? result : 0;
+}
+
+/* The connection stands: begins the handshake that was wrapped around it. */
+static int pysock__handshake_begin_locked(pysock__sock *s, const char *what)
+{
+    s->tls = pysock__tls_new(s->wrap_ctx, s->wrap_host, pysock_addr_port(&s->peer),
+                             s->wrap_raise_ragged, what);
+    if (!s->tls)
+        return -1;
+    pysock__context_release(s->wrap_ctx);
+    pysock__free(s->wrap_host);
+    s->wrap_ctx = NULL;
+    s->wrap_host = NULL;
+    s->input_end = PYSOCK__GOING_ON;
+    s->write_error = 0;
+    pysock__set_phase_locked(s, PYSOCK__HANDSHAKING);
+    return 0;
+}
+
+/* A blocking call drives the handshake to its end. 0 or a failure. */
+static int pysock__handshake_wait_locked(pysock__call *c)
+{
+    pysock__sock *s = c->s;
+    int r = 0, want;
+
+    s->hs_callers++;
+    while (r == 0 && s->phase == PYSOCK__HANDSHAKING) {
+        if (s->hs_busy) {
+            r = pysock__wait_locked(c, 0);
+            continue;
+        }
+        want = pysock__handshake_drive_locked(s);
+        if (pysock__call_check_locked(c) < 0)
+            r = -1;
+        else if (s->phase == PYSOCK__HANDSHAKING && !s->hs_busy && want)
+            r = pysock__wait_locked(c, (short)want);
+    }
+    s->hs_callers--;
+    pysock__want_reactor_locked(s);
+    return r;
+}
+
+#endif
+
+/* Sockets: connecting. */
+
+/* The address that a connect goes to is known, and the kernel has the word. err: its answer. */
+static void pysock__connect_book_locked(pysock__sock *s, int err)
+{
+    char text[PYSOCK_ADDR_STRLEN];
+
+    if (err == 0) {
+        if (s->type != SOCK_STREAM && s->type != SOCK_SEQPACKET)
+            pysock__set_phase_locked(s, PYSOCK__NEW);
+        else
+            pysock__set_phase_locked(s, PYSOCK__OPEN);
+        return;
+    }
+    pysock_addr_format(&s->peer, text, sizeof text);
+    pysock__fault_os(&s->fault, err, "connect", text);
+    s->peer.len = 0;
+    pysock__set_phase_locked(s, PYSOCK__FAILED);
+}
+
+/* Looks whether the kernel has finished connecting. */
+static void pysock__connect_check_locked(pysock__sock *s)
+{
+    pysock_addr addr;
+    int err = pysock__sys_so_error(s->fd);
+
+    if (err == 0 && pysock__sys_getpeername(s->fd, &addr) == -ENOTCONN)
+        return;
+    pysock__connect_book_locked(s, err);
+}
+
+#ifndef PYSOCK_NO_SSL
+/* In the reactor: goes on with TLS where it is wrapped around a connection that now stands. */
+static void pysock__connected_locked(pysock__sock *s)
+{
+    if (s->phase != PYSOCK__OPEN || !s->wrap_ctx)
+        return;
+    if (pysock__handshake_begin_locked(s, "TLS handshake") < 0) {
+        s->fault = pysock__last;
+        pysock__set_phase_locked(s, PYSOCK__BROKEN);
+    }
+}
+#endif
+
+/* Sockets: the reactor's side. */
+
+#ifndef PYSOCK_NO_SSL
+static int pysock__drive_tls_locked(pysock__sock *s, short revents)
+{
+    pysock__watch *w = &s->watch;
+
+    if (s->phase == PYSOCK__CONNECTING && s->wrap_ctx) {
+        if (revents)
+            pysock__connect_check_locked(s);
+        if (s->phase == PYSOCK__CONNECTING) {
+            w->events = pysock__handshake_wanted_locked(s) ? POLLOUT : 0;
+            return 0;
+        }
+        pysock__connected_locked(s);
+    }
+    if (!s->tls || s->tls->established || s->phase == PYSOCK__BROKEN)
+        return 1;
+    if (s->hs_busy || !pysock__handshake_wanted_locked(s))
+        return 0;
+    w->events = (short)pysock__handshake_drive_locked(s);
+    if (!pysock__handshake_wanted_locked(s))
+        w->events = 0; /* a caller has taken over */
+    return s->tls && s->tls->established;
+}
+
+/* All is out: after a close, close_notify is what remains. 1 if there is more to send now. */
+static int pysock__closing_notify_locked(pysock__sock *s)
+{
+    if (!s->tls || !s->tls->established || s->tls->close_sent || s->write_error)
+        return 0;
+    pysock__tls_close_notify(s->tls);
+    return pysock__output_waits_locked(s);
+}
+#else
+static int pysock__drive_tls_locked(pysock__sock *s, short revents)
+{
+    (void)s, (void)revents;
+    return 1;
+}
+
+static int pysock__closing_notify_locked(pysock__sock *s)
+{
+    (void)s;
+    return 0;
+}
+#endif
+
+/* Sends what is left, of an open or a closing socket. What it waits for; -EBUSY: nothing, it goes
+   on at once; 0 or an error: no more to do. */
+static int pysock__drive_output_locked(pysock__sock *s)
+{
+    int waited = pysock__output_waits_locked(s);
+    int r = pysock__flush_locked(s);
+
+    if (r == 0 && s->phase == PYSOCK__CLOSING && pysock__closing_notify_locked(s))
+        r = pysock__flush_locked(s);
+    if (r == 0 && waited)
+        pysock__notify_locked(s, NULL);
+    return r;
+}
+
+/* The callback of a socket's watch: does what is unfinished and says what it waits for. */
+static void pysock__sock_turn(pysock__watch *w, short revents)
+{
+    pysock__sock *s = PYSOCK__ENTRY(w, pysock__sock, watch);
+    int r = 0;
+
+    pysock__lock(&s->lock);
+    w->events = 0;
+    w->deadline = PYSOCK__NEVER;
+    if (pysock__drive_tls_locked(s, revents) && s->phase >= PYSOCK__OPEN && s->phase < PYSOCK__CLOSED)
+        r = pysock__drive_output_locked(s);
+    if (r == POLLOUT)
+        w->events |= POLLOUT;
+    if (s->phase == PYSOCK__CLOSING) {
+        if ((!w->events && r != -EBUSY) || pysock__now() >= s->close_deadline) {
+            w->events = 0;
+            r = 0;
+            s->phase = PYSOCK__CLOSED;
+        } else {
+            w->deadline = s->close_deadline;
+        }
+    }
+    if (r == -EBUSY)
+        pysock__kick(w);
+    pysock__unlock_sock(s);
+}
+
+static void pysock__sock_hold(pysock__watch *w)
+{
+    pysock__retain(PYSOCK__ENTRY(w, pysock__sock, watch));
+}
+
+static void pysock__sock_drop(pysock__watch *w)
+{
+    pysock__release(PYSOCK__ENTRY(w, pysock__sock, watch));
+}
+
+/* Sockets: made and closed. */
+
+/* Fork: every lock that lasts is taken before, so that the child finds whole data. In the child the
+   reactor and all other threads are gone: it keeps the sockets, without their unfinished business. */
+
+static void pysock__fork_prepare(void)
+{
+    pysock__lock(&pysock__reactor.lock);
+    pysock__lock(&pysock__table.lock);
+    pysock__lock(&pysock__state.lock);
+    pysock__lock(&pysock__resolver.lock);
+#ifndef PYSOCK_NO_SSL
+    pysock__lock(&pysock__contexts.lock);
+#endif
+}
+
+static void pysock__fork_parent(void)
+{
+#ifndef PYSOCK_NO_SSL
+    pysock__unlock(&pysock__contexts.lock);
+#endif
+    pysock__unlock(&pysock__resolver.lock);
+    pysock__unlock(&pysock__state.lock);
+    pysock__unlock(&pysock__table.lock);
+    pysock__unlock(&pysock__reactor.lock);
+}
+
+/* Takes away what other threads had to do with s. */
+static void pysock__sock_after_fork(pysock__sock *s)
+{
+    pysock__list *l, *next;
+
+    pysock__mutex_init(&s->lock);
+    pysock__watch_after_fork(&s->watch);
+    s->watchers = 0;
+    for (l = s->waiters.next; l != &s->waiters; l = next) {
+        next = l->next;
+        if (PYSOCK__ENTRY(l, pysock__waiter, link)->notify == pysock__notify_thread)
+            pysock__list_remove(l);
+        else
+            s->watchers++;
+    }
+    s->kernel_waits = s->kernel_sends = 0;
+    s->lookup = NULL;
+    pysock__chain_drop(&s->queue); /* the parent sends it */
+    if (s->phase == PYSOCK__RESOLVING) {
+        pysock__fault_os(&s->fault, -ECONNABORTED, "connect", "a name that the parent looks up");
+        s->phase = PYSOCK__FAILED;
+    }
+#ifndef PYSOCK_NO_SSL
+    s->in_busy = s->hs_busy = s->hs_callers = 0;
+#endif
+}
+
+static void pysock__fork_child(void)
+{
+    uint32_t i;
+
+    pysock__fork_generation++;
+    pysock__reactor_after_fork();
+    pysock__list_init(&pysock__resolver.queue);
+    pysock__resolver.workers = 0;
+    pysock__sleepers_after_fork();
+#ifndef PYSOCK_NO_SSL
+    pysock__contexts_after_fork();
+#endif
+    for (i = 0; i < pysock__table.used; i++)
+        if (pysock__load(&pysock__table.slots[i].word) & PYSOCK__LOW)
+            pysock__sock_after_fork(pysock__table.slots[i].s);
+    pysock__fork_parent();
+    for (i = 0; i < pysock__table.used; i++) {
+        pysock__slot *slot = &pysock__table.slots[i];
+        if (!(slot->word & PYSOCK__LOW))
+            continue;
+        slot->word = (slot->word & ~PYSOCK__LOW) | 1; /* other threads' references are gone */
+        if (slot->s->phase >= PYSOCK__CLOSING)
+            pysock__release(slot->s);
+    }
+}
+
+/* Once in a process, with the first socket. */
+static void pysock__install(void)
+{
+    int first;
+
+    pysock__lock(&pysock__table.lock);
+    first = !pysock__table.installed;
+    pysock__table.installed = 1;
+    pysock__unlock(&pysock__table.lock);
+    if (!first)
+        return;
+    pysock__atfork(pysock__fork_prepare, pysock__fork_parent, pysock__fork_child);
+#ifndef PYSOCK_NO_ATEXIT
+    atexit(pysock_cleanup);
+#endif
+}
+
+/* A socket around a descriptor, which it takes: NULL with an error, and the descriptor closed. */
+static pysock__sock *pysock__sock_new(int fd, int family, int type, int proto, const char *what)
+{
+    pysock__sock *s;
+    int err;
+
+    pysock__install();
+    if (pysock__load(&pysock__state.ending)) {
+        pysock__fd_close(fd);
+        pysock__fail(PYSOCK_OS_ERROR, ESHUTDOWN, "ESHUTDOWN", "%s: pysock_cleanup() is under way", what);
+        return NULL;
+    }
+    s = (pysock__sock *)pysock__alloc(sizeof *s);
+    if (!s) {
+        pysock__fd_close(fd);
+        pysock__fail_memory(what);
+        return NULL;
+    }
+    s->fd = fd;
+    s->family = family;
+    s->type = type;
+    s->proto = proto;
+    s->timeout = -1;
+    s->low = 32 * 1024;
+    s->high = 64 * 1024;
+    s->generation = pysock__fork_generation;
+    pysock__mutex_init(&s->lock);
+    pysock__list_init(&s->waiters);
+    pysock__chain_init(&s->queue);
+    pysock__watch_init(&s->watch, fd, pysock__sock_turn, pysock__sock_hold, pysock__sock_drop);
+    err = pysock__table_enter(s);
+    if (err == 0)
+        return s;
+    pysock__sock_free(s);
+    if (err == -EMFILE)
+        pysock__fail(PYSOCK_OS_ERROR, EMFILE, "EMFILE",
+                     "%s: there are %d sockets already; compile with a larger PYSOCK_MAX_SOCKETS", what,
+                     (int)PYSOCK_MAX_SOCKETS);
+    else
+        pysock__fail_os(err, what, "");
+    return NULL;
+}
+
+static pysock *pysock__handle(const pysock__sock *s)
+{
+    return (pysock *)s->handle;
+}
+
+/* What has been taken and should still go out at close. */
+static int pysock__close_pending_locked(pysock__sock *s)
+{
+    int r;
+
+    if (s->generation != pysock__fork_generation || s->write_error)
+        return 0; /* the parent's, or nobody to send to */
+#ifndef PYSOCK_NO_SSL
+    if (s->tls && !s->tls->established)
+        return !pysock__chain_empty(&s->queue) && s->phase == PYSOCK__HANDSHAKING;
+#endif
+    if (pysock__sys_closes_hard(s->fd))
+        return 0;
+    r = pysock__flush_locked(s);
+    if (r == 0 && pysock__closing_notify_locked(s))
+        r = pysock__flush_locked(s);
+    return r == POLLOUT || r == -EBUSY;
+}
+
+/* Closes: waiters are told, sleepers in the kernel woken, the rest is left to the reactor until
+   close_deadline. Ends with the user's reference gone. */
+static void pysock__close_locked(pysock__sock *s, int64_t close_deadline)
+{
+    int pending = pysock__close_pending_locked(s);
+
+    pysock__table_forget_fd(s);
+    if (s->kernel_waits)
+        pysock__sys_shutdown(s->fd, pending ? SHUT_RD : SHUT_RDWR);
+    pysock__lookup_release(s->lookup);
+    s->lookup = NULL;
+    s->close_deadline = close_deadline;
+    pysock__set_phase_locked(s, pending ? PYSOCK__CLOSING : PYSOCK__CLOSED);
+    if (pending)
+        pysock__kick(&s->watch);
+}
+
+/* ---- >>socket API ----
+   Python's socket, call by call. What moves bytes is here too: plain calls go to the kernel without
+   the lock, TLS calls pump the engine under it (and sleep without it). */
+
+/* API: getting ready. */
+
+static int pysock__is_tls_locked(const pysock__sock *s)
+{
+#ifndef PYSOCK_NO_SSL
+    return s->tls || s->wrap_ctx;
+#else
+    (void)s;
+    return 0;
+#endif
+}
+
+/* Tells a failed connect, once. */
+static int pysock__tell_failed_locked(pysock__sock *s)
+{
+    pysock__set_phase_locked(s, PYSOCK__NEW);
+    return pysock__raise(&s->fault);
+}
+
+/* Waits until connecting has ended. 0: it stands. */
+static int pysock__connect_wait_locked(pysock__call *c)
+{
+    pysock__sock *s = c->s;
+
+    while (s->phase == PYSOCK__RESOLVING || s->phase == PYSOCK__CONNECTING) {
+        if (pysock__wait_locked(c, s->phase == PYSOCK__CONNECTING ? POLLOUT : 0) < 0)
+            return -1;
+        if (s->phase == PYSOCK__CONNECTING)
+            pysock__connect_check_locked(s);
+    }
+    return s->phase == PYSOCK__FAILED ? pysock__tell_failed_locked(s) : 0;
+}
+
+/* API: queued output. */
+
+/* Sends until nothing waits. 0, or -1 with the deadline's, the hook's or the kernel's error. */
+static int pysock__flush_wait_locked(pysock__call *c)
+{
+    int r;
+
+    for (;;) {
+        r = pysock__flush_locked(c->s);
+        if (r == 0)
+            return 0;
+        if (r == -EBUSY)
+            continue;
+        if (r < 0)
+            return pysock__call_fail(c, r);
+        if (pysock__wait_locked(c, POLLOUT) < 0)
+            return -1;
+    }
+}
+
+/* Copies into the queue what a non-blocking send on a socket with queued output takes. */
+static ptrdiff_t pysock__enqueue_copy_locked(pysock__call *c, const void *data, size_t size)
+{
+    pysock__sock *s = c->s;
+    pysock_buf *b;
+
+    if (s->queue_full)
+        return pysock__fail_again();
+    size = size < s->high ? size : s->high;
+    b = pysock_buf_copy(data, size);
+    if (!b)
+        return -1;
+    if (pysock__chain_append(&s->queue, b) < 0) {
+        pysock_buf_release(b);
+        return pysock__fail_memory(c->name);
+    }
+    pysock_buf_release(b);
+    s->queue_full = s->queue.bytes >= s->high;
+    pysock__flush_or_kick_locked(s);
+    return (ptrdiff_t)size;
+}
+
+#ifndef PYSOCK_NO_SSL
+
+/* The connection stands: begins the handshake, and finishes it if the call may wait. 0, or
+   PYSOCK_IN_PROGRESS where the reactor goes on with it. */
+static int pysock__secure_locked(pysock__call *c)
+{
+    pysock__sock *s = c->s;
+
+    if (s->phase == PYSOCK__OPEN && s->wrap_ctx && pysock__handshake_begin_locked(s, c->name) < 0)
+        return -1;
+    if (s->phase == PYSOCK__HANDSHAKING && c->timeout == 0) {
+        pysock__want_reactor_locked(s);
+        return PYSOCK_IN_PROGRESS;
+    }
+    if (s->phase == PYSOCK__HANDSHAKING && pysock__handshake_wait_locked(c) < 0)
+        return -1;
+    return s->phase == PYSOCK__BROKEN ? pysock__raise(&s->fault) : 0;
+}
+
+/* Before plaintext can flow on a TLS socket: 0 when it can. */
+static int pysock__ready_locked(pysock__call *c)
+{
+    pysock__sock *s = c->s;
+
+    switch (s->phase) {
+    case PYSOCK__SECURE:
+        return 0;
+    case PYSOCK__NEW:
+    case PYSOCK__LISTENING:
+        return pysock__call_fail(c, -ENOTCONN);
+    case PYSOCK__FAILED:
+        return pysock__tell_failed_locked(s);
+    case PYSOCK__UNWRAPPING:
+        return c->timeout == 0 ? pysock__fail_again()
+                               : pysock__fail(PYSOCK_OS_ERROR, EALREADY, "EALREADY",
+                                              "%s: pysock_ssl_unwrap() is under way", c->name);
+    case PYSOCK__RESOLVING:
+    case PYSOCK__CONNECTING:
+        if (c->timeout == 0) {
+            pysock__want_reactor_locked(s);
+            return pysock__fail_again();
+        }
+        if (pysock__connect_wait_locked(c) < 0)
+            return -1;
+        break;
+    default:
+        break;
+    }
+    switch (pysock__secure_locked(c)) {
+    case 0:
+        return 0;
+    case PYSOCK_IN_PROGRESS:
+        return pysock__fail_again();
+    default:
+        return -1;
+    }
+}
+
+/* API: TLS input. */
+
+/* Input has ended: by the engine's word, or by the kernel's (a negated errno value, 0 at the end of
+   the stream). */
+static void pysock__input_ended_locked(pysock__sock *s, int err)
+{
+    pysock__tls *t = s->tls;
+    char on[512];
+
+    if (pysock__tls_closed_cleanly(t)) {
+        s->input_end = PYSOCK__END_CLEAN;
+        return;
+    }
+    s->input_end = err || t->ended ? PYSOCK__END_FAULT : PYSOCK__END_RAGGED;
+    pysock__describe(s, on);
+    if (t->ended)
+        pysock__fault_set(&s->fault, t->fault.kind, t->fault.code, t->fault.reason, "TLS with %.120s: %.270s",
+                          on, t->fault.message);
+    else if (err)
+        pysock__fault_os(&s->fault, err, "recv", on);
+    else
+        pysock__fault_set(&s->fault, PYSOCK_SSL_EOF_ERROR, 8, "UNEXPECTED_EOF",
+                          "recv on %.255s: the stream ended without close_notify", on);
+}
+
+/* Reads records without waiting, until plaintext, the end or an error is there (1), the kernel has
+   no more (0), or another call is reading (-EBUSY). Others who watch are told. */
+static int pysock__fill_locked(pysock__sock *s, const pysock__waiter *except)
+{
+    pysock__tls *t = s->tls;
+    ptrdiff_t r;
+    size_t n;
+    void *p;
+    int flags;
+
+    s->generation = pysock__fork_generation;
+    for (;;) {
+        flags = pysock__tls_flags(t);
+        if (flags & PYSOCK__OUT && pysock__flush_or_kick_locked(s) == POLLOUT
+            && !(flags & (PYSOCK__IN | PYSOCK__APP_IN)))
+            return 0;
+        flags = pysock__tls_flags(t);
+        if (flags & PYSOCK__ENDED && !s->input_end) {
+            pysock__input_ended_locked(s, 0);
+            pysock__notify_locked(s, except);
+        }
+        if (flags & PYSOCK__APP_IN || s->input_end)
+            return 1;
+        if (s->in_busy)
+            return -EBUSY;
+        p = pysock__tls_in(t, &n);
+        if (!p)
+            return 0;
+        r = pysock__sys_recv(s->fd, p, n, MSG_DONTWAIT);
+        if (r == -EINTR)
+            continue;
+        if (r == -EAGAIN)
+            return 0;
+        if (r > 0) {
+            pysock__tls_in_done(t, (size_t)r);
+            if (!(pysock__tls_flags(t) & PYSOCK__APP_IN))
+                continue;
+        } else {
+            pysock__input_ended_locked(s, (int)r);
+        }
+        pysock__notify_locked(s, except);
+    }
+}
+
+/* Where the engine wants a record's header, and the socket has no timeout: sleeps in the kernel's
+   recv, which costs nothing extra. The bytes come to the stack first, because other calls use the
+   engine meanwhile. 0: go on; -1: the call is to end. */
+static int pysock__fill_asleep_locked(pysock__call *c)
+{
+    pysock__sock *s = c->s;
+    unsigned char header[8];
+    unsigned char *p;
+    ptrdiff_t r;
+    size_t n;
+
+    pysock__tls_in(s->tls, &n);
+    s->generation = pysock__fork_generation;
+    s->in_busy = 1;
+    pysock__enter_kernel_locked(s);
+    r = pysock__sys_recv(s->fd, header, n, 0);
+    pysock__leave_kernel_locked(s);
+    s->in_busy = 0;
+    if (!pysock__list_empty(&s->waiters))
+        pysock__notify_locked(s, NULL); /* whoever found the input busy */
+    if (pysock__call_check_locked(c) < 0)
+        return -1;
+    if (r == -EINTR)
+        return pysock__call_interrupted_locked(c);
+    if (r == -EAGAIN)
+        return pysock__wait_locked(c, POLLIN);
+    if (r > 0) {
+        p = pysock__tls_in(s->tls, &n);
+        if (p && n >= (size_t)r) {
+            memcpy(p, header, (size_t)r);
+            pysock__tls_in_done(s->tls, (size_t)r);
+        }
+    } else if (!s->input_end) {
+        pysock__input_ended_locked(s, (int)r);
+        pysock__notify_locked(s, NULL);
+    }
+    return 0;
+}
+
+/* 1 if pysock__fill_asleep_locked() may be used now. */
+static int pysock__may_fill_asleep_locked(const pysock__call *c)
+{
+    pysock__sock *s = c->s;
+    size_t n;
+
+    return c->timeout < 0 && !s->in_busy && !s->input_end
+           && (pysock__tls_flags(s->tls) & (PYSOCK__OUT | PYSOCK__IN | PYSOCK__APP_IN | PYSOCK__ENDED))
+                  == PYSOCK__IN
+           && pysock__tls_in(s->tls, &n) && n <= 5;
+}
+
+/* What recv answers at the end of input. */
+static ptrdiff_t pysock__tls_end_locked(pysock__sock *s)
+{
+    if (s->input_end == PYSOCK__END_FAULT
+        || (s->input_end == PYSOCK__END_RAGGED && s->tls->raise_ragged))
+        return pysock__raise(&s->fault);
+    return 0;
+}
+
+static ptrdiff_t pysock__tls_recv_locked(pysock__call *c, void *buf, size_t size, int flags)
+{
+    pysock__sock *s = c->s;
+    unsigned char *p;
+    size_t n;
+    int r;
+
+    if (flags & ~MSG_PEEK)
+        return pysock__fail(PYSOCK_OS_ERROR, EOPNOTSUPP, "EOPNOTSUPP",
+                            "%s: a TLS socket takes no flags but MSG_PEEK", c->name);
+    for (;;) {
+        if (s->phase != PYSOCK__SECURE && pysock__ready_locked(c) < 0)
+            return -1;
+        if (s->phase != PYSOCK__SECURE)
+            continue;
+        if (!size)
+            return 0;
+        p = br_ssl_engine_recvapp_buf(s->tls->eng, &n);
+        if (p) {
+            size = size < n ? size : n;
+            memcpy(buf, p, size);
+            if (!(flags & MSG_PEEK))
+                br_ssl_engine_recvapp_ack(s->tls->eng, size);
+            return (ptrdiff_t)size;
+        }
+        if (s->input_end)
+            return pysock__tls_end_locked(s);
+        if (pysock__may_fill_asleep_locked(c)) {
+            if (pysock__fill_asleep_locked(c) < 0)
+                return -1;
+            continue;
+        }
+        r = pysock__fill_locked(s, NULL);
+        if (r > 0)
+            continue;
+        if (c->timeout == 0)
+            return pysock__fail_again();
+        if (pysock__wait_locked(c, r < 0 ? 0 : POLLIN) < 0)
+            return -1;
+    }
+}
+
+/* API: TLS output. */
+
+static int pysock__fail_not_writable(pysock__call *c)
+{
+    pysock__sock *s = c->s;
+    char on[512];
+
+    if (s->tls->close_sent)
+        return pysock__call_fail(c, -EPIPE);
+    if (s->tls->fault.kind)
+        return pysock__raise(&s->tls->fault);
+    return pysock__fail(PYSOCK_SSL_ZERO_RETURN_ERROR, EPIPE, "ZERO_RETURN",
+                        "%s on %.255s: the peer has closed the TLS connection", c->name,
+                        pysock__describe(s, on));
+}
+
+#define PYSOCK__SEND_AT_ONCE (64u * 1024) /* so that one call does not hold the lock for long */
+
+/* Takes up to size bytes, sends them as records. A blocking call returns when they are out. */
+static ptrdiff_t pysock__tls_send_locked(pysock__call *c, const unsigned char *data, size_t size)
+{
+    pysock__sock *s = c->s;
+    unsigned char *room;
+    size_t n, taken = 0;
+    int r;
+
+    while (taken < size && taken < PYSOCK__SEND_AT_ONCE) {
+        if (s->phase != PYSOCK__SECURE && pysock__ready_locked(c) < 0)
+            return taken ? (ptrdiff_t)taken : -1;
+        if (s->phase != PYSOCK__SECURE)
+            continue;
+        r = pysock__flush_locked(s);
+        if (r == POLLOUT || r == -EBUSY) {
+            if (c->timeout == 0 && !taken && !pysock__chain_empty(&s->queue))
+                return pysock__enqueue_copy_locked(c, data, size);
+            if (c->timeout == 0) {
+                pysock__kick(&s->watch);
+                return taken ? (ptrdiff_t)taken : pysock__fail_again();
+            }
+            if (pysock__flush_wait_locked(c) < 0) {
+                if (taken && s->phase < PYSOCK__CLOSING)
+                    pysock__kick(&s->watch); /* taken, so the reactor sends it */
+                return taken ? (ptrdiff_t)taken : -1;
+            }
+            continue;
+        }
+        if (r < 0)
+            return pysock__call_fail(c, r);
+        room = pysock__tls_flags(s->tls) & PYSOCK__APP_OUT
+                   ? br_ssl_engine_sendapp_buf(s->tls->eng, &n)
+                   : NULL;
+        if (!room)
+            return taken ? (ptrdiff_t)taken : pysock__fail_not_writable(c);
+        n = n < size - taken ? n : size - taken;
+        memcpy(room, data + taken, n);
+        br_ssl_engine_sendapp_ack(s->tls->eng, n);
+        br_ssl_engine_flush(s->tls->eng, 0);
+        taken += n;
+    }
+    if (!size && s->phase != PYSOCK__SECURE && pysock__ready_locked(c) < 0)
+        return -1;
+    r = taken ? pysock__flush_or_kick_locked(s) : 0;
+    if (r == POLLOUT && c->timeout != 0)
+        pysock__flush_wait_locked(c); /* what it cannot wait for, the reactor has */
+    return (ptrdiff_t)taken;
+}
+
+#endif /* PYSOCK_NO_SSL */
+
+/* API: plain input and output. */
+
+/* Before a plain call goes to the kernel: a name may still be looked up, a connect have failed. */
+static int pysock__settle_locked(pysock__call *c)
+{
+    if (c->s->phase == PYSOCK__FAILED)
+        return pysock__tell_failed_locked(c->s);
+    if (c->s->phase != PYSOCK__RESOLVING)
+        return 0;
+    return c->timeout == 0 ? pysock__fail_again() : pysock__connect_wait_locked(c);
+}
+
+/* After a system call on a plain socket that did not succeed: 0 to try again, -1 to end. */
+static int pysock__retry_locked(pysock__call *c, ptrdiff_t r, short events)
+{
+    if (pysock__call_check_locked(c) < 0)
+        return -1;
+    if (r == -EINTR)
+        return pysock__call_interrupted_locked(c);
+    if (r != -EAGAIN)
+        return pysock__call_fail(c, (int)r);
+    return c->timeout == 0 ? pysock__fail_again() : pysock__wait_locked(c, events);
+}
+
+static ptrdiff_t pysock__plain_recv_locked(pysock__call *c, void *buf, size_t size, int flags)
+{
+    pysock__sock *s = c->s;
+    int asleep = c->timeout < 0 && s->type == SOCK_STREAM;
+    ptrdiff_t r;
+
+    for (;;) {
+        if (pysock__settle_locked(c) < 0)
+            return -1;
+        pysock__enter_kernel_locked(s);
+        r = pysock__sys_recv(s->fd, buf, size, asleep ? flags : flags | MSG_DONTWAIT);
+        pysock__leave_kernel_locked(s);
+        if (r > 0)
+            return r;
+        if (r == 0) /* or a close has ended it */
+            return pysock__call_check_locked(c) < 0 ? -1 : 0;
+        if (pysock__retry_locked(c, r, flags & MSG_OOB ? POLLPRI : POLLIN) < 0)
+            return -1;
+    }
+}
+
+/* A send that keeps the order of the queue, under the lock. */
+static ptrdiff_t pysock__queued_send_locked(pysock__call *c, const void *data, size_t size)
+{
+    pysock__sock *s = c->s;
+    ptrdiff_t r;
+
+    for (;;) {
+        r = pysock__flush_locked(s);
+        if (r == POLLOUT || r == -EBUSY) {
+            if (c->timeout == 0)
+                return pysock__enqueue_copy_locked(c, data, size);
+            if (r == POLLOUT && pysock__wait_locked(c, POLLOUT) < 0)
+                return -1;
+            continue;
+        }
+        if (r < 0)
+            return pysock__call_fail(c, (int)r);
+        r = pysock__sys_send(s->fd, data, size, MSG_DONTWAIT);
+        if (r >= 0)
+            return r;
+        if (pysock__retry_locked(c, r, POLLOUT) < 0)
+            return -1;
+    }
+}
+
+static ptrdiff_t pysock__plain_send_locked(pysock__call *c, const void *data, size_t size, int flags)
+{
+    pysock__sock *s = c->s;
+    int asleep = c->timeout < 0 && s->type == SOCK_STREAM;
+    ptrdiff_t r;
+
+    for (;;) {
+        if (pysock__settle_locked(c) < 0)
+            return -1;
+        if (s->queue_used)
+            return pysock__queued_send_locked(c, data, size);
+        s->kernel_sends++;
+        pysock__enter_kernel_locked(s);
+        r = pysock__sys_send(s->fd, data, size, asleep ? flags : flags | MSG_DONTWAIT);
+        pysock__leave_kernel_locked(s);
+        s->kernel_sends--;
+        if (!pysock__chain_empty(&s->queue))
+            pysock__flush_or_kick_locked(s);
+        if (r >= 0)
+            return r;
+        if (pysock__retry_locked(c, r, POLLOUT) < 0)
+            return -1;
+    }
+}
+
+static int pysock__check_memory(const char *what, const void *data, size_t size)
+{
+    if (size > PTRDIFF_MAX)
+        return pysock__fail_value(what, "the size is negative or too large");
+    if (!data && size)
+        return pysock__fail_value(what, "the buffer is NULL");
+    return 0;
+}
+
+PYSOCKDEF ptrdiff_t pysock_recv(pysock *s, void *buf, size_t size, int flags)
+{
+    pysock__call c;
+    ptrdiff_t r;
+
+    if (pysock__check_memory("recv", buf, size) < 0 || pysock__call_begin(&c, s, "recv") < 0)
+        return -1;
+#ifndef PYSOCK_NO_SSL
+    if (pysock__is_tls_locked(c.s))
+        r = pysock__tls_recv_locked(&c, buf, size, flags);
+    else
+#endif
+        r = pysock__plain_recv_locked(&c, buf, size, flags);
+    pysock__call_end(&c);
+    return r;
+}
+
+PYSOCKDEF ptrdiff_t pysock_recv_into(pysock *s, void *buf, size_t size, int flags)
+{
+    return pysock_recv(s, buf, size, flags);
+}
+
+static ptrdiff_t pysock__send_locked(pysock__call *c, const void *data, size_t size, int flags)
+{
+#ifndef PYSOCK_NO_SSL
+    if (pysock__is_tls_locked(c->s)) {
+        if (flags)
+            return pysock__fail(PYSOCK_OS_ERROR, EOPNOTSUPP, "EOPNOTSUPP",
+                                "%s: a TLS socket takes no flags", c->name);
+        return pysock__tls_send_locked(c, (const unsigned char *)data, size);
+    }
+#endif
+    return pysock__plain_send_locked(c, data, size, flags);
+}
+
+PYSOCKDEF ptrdiff_t pysock_send(pysock *s, const void *data, size_t size, int flags)
+{
+    pysock__call c;
+    ptrdiff_t r;
+
+    if (pysock__check_memory("send", data, size) < 0 || pysock__call_begin(&c, s, "send") < 0)
+        return -1;
+    r = pysock__send_locked(&c, data, size, flags);
+    pysock__call_end(&c);
+    return r;
+}
+
+PYSOCKDEF int pysock_sendall(pysock *s, const void *data, size_t size, int flags)
+{
+    const unsigned char *p = (const unsigned char *)data;
+    pysock__call c;
+    ptrdiff_t r;
+
+    if (pysock__check_memory("sendall", data, size) < 0 || pysock__call_begin(&c, s, "sendall") < 0)
+        return -1;
+    do {
+        r = pysock__send_locked(&c, p, size, flags);
+        if (r > 0) {
+            p += r;
+            size -= (size_t)r;
+        }
+    } while (size && r >= 0);
+    pysock__call_end(&c);
+    return r < 0 ? -1 : 0;
+}
+
+PYSOCKDEF pysock_buf *pysock_recv_buf(pysock *s, size_t size)
+{
+    pysock_buf *b;
+    ptrdiff_t n;
+
+    if (size > PTRDIFF_MAX / 2) {
+        pysock__fail_value("recv_buf", "the size is negative or too large");
+        return NULL;
+    }
+    b = pysock_buf_new(size);
+    if (!b)
+        return NULL;
+    n = pysock_recv(s, b->data, size, 0);
+    if (n < 0) {
+        pysock_buf_release(b);
+        return NULL;
+    }
+    b->size = (size_t)n;
+    return b;
+}
+
+/* Waits, where the call may, until the queue takes more. */
+static int pysock__queue_room_locked(pysock__call *c)
+{
+    pysock__sock *s = c->s;
+    int r;
+
+    while (s->queue_full) {
+        if (c->timeout == 0)
+            return pysock__fail_again();
+        r = pysock__flush_locked(s);
+        if (r < 0 && r != -EBUSY)
+            return pysock__call_fail(c, r);
+        if (r == POLLOUT && pysock__wait_locked(c, POLLOUT) < 0)
+            return -1;
+    }
+    return s->write_error ? pysock__call_fail(c, s->write_error) : 0;
+}
+
+/* Whether output can be queued: a connection stands, or a handshake is on its way. */
+static int pysock__queue_ready_locked(pysock__call *c)
+{
+    pysock__sock *s = c->s;
+
+    if (s->type != SOCK_STREAM)
+        return pysock__call_fail(c, -EOPNOTSUPP);
+#ifndef PYSOCK_NO_SSL
+    if (pysock__is_tls_locked(s)) {
+        if (s->phase == PYSOCK__HANDSHAKING && c->timeout == 0) {
+            pysock__want_reactor_locked(s);
+            return 0;
+        }
+        if (pysock__ready_locked(c) < 0)
+            return -1;
+        return pysock__tls_flags(s->tls) & PYSOCK__APP_OUT || pysock__output_waits_locked(s)
+                   ? 0
+                   : pysock__fail_not_writable(c);
+    }
+#endif
+    if (pysock__settle_locked(c) < 0)
+        return -1;
+    if (s->phase == PYSOCK__CONNECTING)
+        pysock__connect_check_locked(s);
+    if (s->phase == PYSOCK__FAILED)
+        return pysock__tell_failed_locked(s);
+    if (s->phase == PYSOCK__CONNECTING)
+        return c->timeout == 0 ? pysock__fail_again() : pysock__connect_wait_locked(c);
+    return s->phase == PYSOCK__OPEN ? 0 : pysock__call_fail(c, -ENOTCONN);
+}
+
+PYSOCKDEF int pysock_send_buf(pysock *s, pysock_buf *b)
+{
+    pysock__call c;
+    int r;
+
+    if (!b)
+        return pysock__fail_value("send_buf", "the buffer is NULL");
+    if (pysock__call_begin(&c, s, "send_buf") < 0)
+        return -1;
+    r = pysock__queue_ready_locked(&c);
+    if (r == 0)
+        r = pysock__queue_room_locked(&c);
+    if (r == 0 && b->size) {
+        if (pysock__chain_append(&c.s->queue, b) < 0) {
+            r = pysock__fail_memory("send_buf");
+        } else {
+            c.s->queue_used = 1;
+            c.s->queue_full = c.s->queue.bytes >= c.s->high;
+            pysock__flush_or_kick_locked(c.s);
+            if (c.s->write_error)
+                r = pysock__call_fail(&c, c.s->write_error);
+        }
+    }
+    pysock__call_end(&c);
+    return r;
+}
+
+PYSOCKDEF int pysock_set_watermarks(pysock *s, size_t low, size_t high)
+{
+    pysock__call c;
+
+    if (!high || low > high || high > PTRDIFF_MAX)
+        return pysock__fail_value("set_watermarks", "low must not be above high, nor high be 0");
+    if (pysock__call_begin(&c, s, "set_watermarks") < 0)
+        return -1;
+    c.s->low = low;
+    c.s->high = high;
+    c.s->queue_full = c.s->queue.bytes >= (c.s->queue_full ? low : high);
+    pysock__notify_locked(c.s, NULL);
+    pysock__call_end(&c);
+    return 0;
+}
+
+PYSOCKDEF ptrdiff_t pysock_queued(pysock *s)
+{
+    pysock__call c;
+    ptrdiff_t n;
+
+    if (pysock__call_begin(&c, s, "queued") < 0)
+        return -1;
+    n = (ptrdiff_t)c.s->queue.bytes;
+    pysock__call_end(&c);
+    return n;
+}
+
+/* API: making, connecting, listening. */
+
+PYSOCKDEF pysock *pysock_socket(int family, int type, int proto)
+{
+    int fd = pysock__sys_socket(family, type, proto);
+    pysock__sock *s;
+
+    if (fd < 0) {
+        pysock__fail_os(fd, "socket", "");
+        return NULL;
+    }
+    s = pysock__sock_new(fd, family, type, proto, "socket");
+    return s ? pysock__handle(s) : NULL;
+}
+
+PYSOCKDEF int pysock_socketpair(int family, int type, int proto, pysock *pair[2])
+{
+    pysock__sock *s[2];
+    int fds[2], err;
+
+    if (!pair)
+        return pysock__fail_value("socketpair", "pair is NULL");
+    pair[0] = pair[1] = NULL;
+    err = pysock__sys_socketpair(family, type, proto, fds);
+    if (err < 0)
+        return pysock__fail_os(err, "socketpair", "");
+    s[0] = pysock__sock_new(fds[0], family, type, proto, "socketpair");
+    if (!s[0]) {
+        pysock__fd_close(fds[1]);
+        return -1;
+    }
+    pair[0] = pysock__handle(s[0]);
+    s[1] = pysock__sock_new(fds[1], family, type, proto, "socketpair");
+    if (!s[1]) {
+        pysock_close(pair[0]);
+        pair[0] = NULL;
+        return -1;
+    }
+    pair[1] = pysock__handle(s[1]);
+    s[0]->phase = s[1]->phase = PYSOCK__OPEN; /* nobody else knows them yet */
+    return 0;
+}
+
+/* The kernel's connect. Returns 0 when it stands, EINPROGRESS's failure when it does not yet. */
+static int pysock__connect_kernel_locked(pysock__call *c)
+{
+    pysock__sock *s = c->s;
+    int r;
+
+    if (s->phase != PYSOCK__CONNECTING)
+        pysock__set_phase_locked(s, PYSOCK__CONNECTING);
+    pysock__enter_kernel_locked(s);
+    r = pysock__sys_connect(s->fd, &s->peer);
+    pysock__leave_kernel_locked(s);
+    if (pysock__call_check_locked(c) < 0)
+        return -1;
+    if (s->phase != PYSOCK__CONNECTING) /* the reactor has seen its end meanwhile */
+        return s->phase == PYSOCK__FAILED ? pysock__tell_failed_locked(s) : 0;
+    if (r == -EISCONN && s->type == SOCK_STREAM) {
+        pysock__connect_book_locked(s, 0);
+        return pysock__call_fail(c, r);
+    }
+    if (r == -EINPROGRESS || r == -EINTR || r == -EALREADY) {
+        if (r == -EINTR && pysock__call_interrupted_locked(c) < 0)
+            return -1;
+        if (c->timeout)
+            return pysock__connect_wait_locked(c);
+#ifndef PYSOCK_NO_SSL
+        pysock__want_reactor_locked(s);
+#endif
+        return pysock__call_fail(c, r);
+    }
+    if (r == -EAGAIN) { /* a Unix listener's backlog is full; the kernel has no event for that */
+        pysock__set_phase_locked(s, PYSOCK__NEW);
+        return pysock__call_fail(c, r);
+    }
+    pysock__connect_book_locked(s, r);
+    return s->phase == PYSOCK__FAILED ? pysock__tell_failed_locked(s) : 0;
+}
+
+/* On a worker: the name of a connect has been looked up. */
+static void pysock__resolved(void *arg, pysock__lookup *l)
+{
+    pysock__sock *s = (pysock__sock *)arg;
+    int err;
+
+    pysock__lock(&s->lock);
+    if (s->lookup == l && s->phase == PYSOCK__RESOLVING) {
+        if (l->err) {
+            pysock__fault_gai(&s->fault, l->err, l->sys, "connect", l->host);
+            pysock__set_phase_locked(s, PYSOCK__FAILED);
+        } else {
+            s->peer = l->addrs.items[0];
+            err = pysock__sys_connect(s->fd, &s->peer); /* the descriptor is non-blocking */
+            pysock__set_phase_locked(s, PYSOCK__CONNECTING);
+            if (err != -EINPROGRESS && err != -EINTR)
+                pysock__connect_book_locked(s, err);
+#ifndef PYSOCK_NO_SSL
+            if (s->phase == PYSOCK__OPEN && s->wrap_ctx)
+                pysock__connected_locked(s);
+            pysock__want_reactor_locked(s);
+#endif
+        }
+    }
+    pysock__unlock_sock(s);
+    pysock__release(s);
+}
+
+/* Looks a name up, and connects. A call without a timeout does it itself: no thread for it. */
+static int pysock__connect_name_locked(pysock__call *c, const char *host, int port)
+{
+    pysock__sock *s = c->s;
+    pysock__addrs list = {NULL, 0, 0, 0};
+    pysock__lookup *l;
+    int err, sys = 0;
+
+    if (c->timeout < 0) {
+        pysock__unlock(&s->lock);
+        err = pysock__resolve(host, port, s->family, s->type, &list, &sys);
+        pysock__lock(&s->lock);
+        if (err == 0)
+            s->peer = list.items[0];
+        pysock__free(list.items);
+        if (pysock__call_check_locked(c) < 0)
+            return -1;
+        if (err) {
+            pysock__fault_gai(&pysock__last, err, sys, c->name, host);
+            return pysock__raise(&pysock__last);
+        }
+        return pysock__connect_kernel_locked(c);
+    }
+    l = pysock__lookup_new(host, port, s->family, s->type, pysock__resolved, s);
+    if (!l)
+        return pysock__fail_memory(c->name);
+    pysock__lookup_release(s->lookup);
+    s->lookup = l;
+    pysock__retain(s); /* until pysock__resolved() */
+    pysock__set_phase_locked(s, PYSOCK__RESOLVING);
+    pysock__unlock(&s->lock);
+    pysock__lookup_start(l);
+    pysock__lock(&s->lock);
+    if (pysock__call_check_locked(c) < 0)
+        return -1;
+    if (c->timeout == 0)
+        return pysock__call_fail(c, -EINPROGRESS);
+    err = pysock__connect_wait_locked(c);
+    if (err < 0 && s->phase == PYSOCK__RESOLVING) {
+        pysock__lookup_release(s->lookup); /* given up: its worker finds out */
+        s->lookup = NULL;
+        pysock__set_phase_locked(s, PYSOCK__NEW);
+    }
+    return err;
+}
+
+/* Whether a connect may begin. 1: go on with the one that the kernel has begun. */
+static int pysock__connect_allowed_locked(pysock__call *c)
+{
+    pysock__sock *s = c->s;
+
+    switch (s->phase) {
+    case PYSOCK__NEW:
+        return 0;
+    case PYSOCK__CONNECTING:
+        return pysock__is_tls_locked(s) ? pysock__call_fail(c, -EALREADY) : 1;
+    case PYSOCK__FAILED:
+        return pysock__tell_failed_locked(s);
+    case PYSOCK__BROKEN:
+        return pysock__raise(&s->fault);
+    case PYSOCK__RESOLVING:
+    case PYSOCK__HANDSHAKING:
+        return pysock__call_fail(c, -EALREADY);
+    case PYSOCK__LISTENING:
+        return pysock__call_fail(c, -EINVAL);
+    default:
+        return pysock__call_fail(c, -EISCONN);
+    }
+}
+
+/* After the connection stands: TLS, if it is wrapped around. */
+static int pysock__connect_secure_locked(pysock__call *c)
+{
+#ifndef PYSOCK_NO_SSL
+    pysock__sock *s = c->s;
+    int r;
+
+    if (!s->wrap_ctx && s->phase != PYSOCK__HANDSHAKING)
+        return 0;
+    if (s->wrap_later) {
+        if (s->phase == PYSOCK__OPEN && pysock__handshake_begin_locked(s, c->name) < 0)
+            return -1;
+        return 0;
+    }
+    r = pysock__secure_locked(c);
+    return r > 0 ? pysock__call_fail(c, -EINPROGRESS) : r;
+#else
+    (void)c;
+    return 0;
+#endif
+}
+
+static int pysock__connect_call(pysock__call *c, const pysock_addr *addr, const char *host, int port)
+{
+    pysock__sock *s = c->s;
+    pysock__addrs list = {NULL, 0, 0, 0};
+    int r = pysock__connect_allowed_locked(c);
+
+    if (r < 0)
+        return -1;
+    if (r == 0 && addr) {
+        s->peer = *addr;
+    } else if (r == 0 && s->family == AF_UNIX) {
+        if (pysock__unix_addr(&s->peer, host ? host : "", c->name) < 0)
+            return -1;
+    } else if (r == 0) {
+        r = pysock__resolve_numeric(host && host[0] ? host : "localhost", port, s->family, s->type, &list);
+        if (r == 0 && list.count)
+            s->peer = list.items[0];
+        pysock__free(list.items);
+        if (list.out_of_memory)
+            return pysock__fail_memory(c->name);
+        if (r) {
+            r = pysock__connect_name_locked(c, host && host[0] ? host : "localhost", port);
+            return r < 0 ? r : pysock__connect_secure_locked(c);
+        }
+    }
+    r = pysock__connect_kernel_locked(c);
+    return r < 0 ? r : pysock__connect_secure_locked(c);
+}
+
+PYSOCKDEF int pysock_connect(pysock *s, const char *host, int port)
+{
+    pysock__call c;
+    int r;
+
+    if (pysock__call_begin(&c, s, "connect") < 0)
+        return -1;
+    r = c.s->family == AF_UNIX ? 0 : pysock__check_host("connect", host, port);
+    if (r == 0)
+        r = pysock__connect_call(&c, NULL, host, port);
+    pysock__call_end(&c);
+    return r;
+}
+
+PYSOCKDEF int pysock_connect_addr(pysock *s, const pysock_addr *addr)
+{
+    pysock__call c;
+    int r;
+
+    if (!addr || !addr->len || addr->len > sizeof addr->u)
+        return pysock__fail_value("connect", "the address is NULL or empty");
+    if (pysock__call_begin(&c, s, "connect") < 0)
+        return -1;
+    r = pysock__connect_call(&c, addr, NULL, 0);
+    pysock__call_end(&c);
+    return r;
+}
+
+PYSOCKDEF int pysock_connect_ex(pysock *s, const char *host, int port)
+{
+    if (pysock_connect(s, host, port) == 0)
+        return 0;
+    return pysock__errno_of(pysock__last.kind, pysock__last.code);
+}
+
+PYSOCKDEF int pysock_bind_addr(pysock *s, const pysock_addr *addr)
+{
+    char text[PYSOCK_ADDR_STRLEN];
+    pysock__call c;
+    int r;
+
+    if (!addr || !addr->len || addr->len > sizeof addr->u)
+        return pysock__fail_value("bind", "the address is NULL or empty");
+    if (pysock__call_begin(&c, s, "bind") < 0)
+        return -1;
+    r = pysock__sys_bind(c.s->fd, addr);
+    pysock__call_end(&c);
+    if (r == 0)
+        return 0;
+    pysock_addr_format(addr, text, sizeof text);
+    return pysock__fail_os(r, "bind", text);
+}
+
+/* An address for bind: looked up on the calling thread, as Python does. */
+static int pysock__local_addr(const char *what, const char *host, int port, int family, int type,
+                              pysock_addr *addr)
+{
+    pysock__addrs list = {NULL, 0, 0, 0};
+    int err, sys = 0;
+
+    if (family == AF_UNIX)
+        return pysock__unix_addr(addr, host ? host : "", what);
+    if (pysock__check_host(what, host, port) < 0)
+        return -1;
+    err = pysock__resolve_numeric(host, port, family, type, &list);
+    if (err && !list.out_of_memory && host && host[0])
+        err = pysock__resolve(host, port, family, type, &list, &sys);
+    if (!err && list.count)
+        *addr = list.items[0];
+    pysock__free(list.items);
+    if (list.out_of_memory)
+        return pysock__fail_memory(what);
+    if (!err)
+        return 0;
+    pysock__fault_gai(&pysock__last, err, sys, what, host ? host : "");
+    return pysock__raise(&pysock__last);
+}
+
+PYSOCKDEF int pysock_bind(pysock *s, const char *host, int port)
+{
+    pysock__call c;
+    pysock_addr addr;
+    int family, type;
+
+    if (pysock__call_begin(&c, s, "bind") < 0)
+        return -1;
+    family = c.s->family;
+    type = c.s->type;
+    pysock__call_end(&c);
+    if (pysock__local_addr("bind", host, port, family, type, &addr) < 0)
+        return -1;
+    return pysock_bind_addr(s, &addr);
+}
+
+PYSOCKDEF int pysock_listen(pysock *s, int backlog)
+{
+    pysock__call c;
+    int r;
+
+    if (pysock__call_begin(&c, s, "listen") < 0)
+        return -1;
+    r = pysock__sys_listen(c.s->fd, backlog < 0 ? 128 : backlog);
+    if (r < 0)
+        r = pysock__call_fail(&c, r);
+    else if (c.s->phase == PYSOCK__NEW)
+        pysock__set_phase_locked(c.s, PYSOCK__LISTENING);
+    pysock__call_end(&c);
+    return r;
+}
+
+/* Takes a connection from the kernel: its descriptor, or -1. */
+static int pysock__accept_kernel_locked(pysock__call *c, pysock_addr *peer)
+{
+    pysock__sock *s = c->s;
+    int r;
+
+    for (;;) {
+        if (c->timeout < 0 && pysock__wait_locked(c, POLLIN) < 0)
+            return -1;
+        pysock__enter_kernel_locked(s);
+        r = pysock__sys_accept(s->fd, peer);
+        pysock__leave_kernel_locked(s);
+        if (r >= 0)
+            return r;
+        if (r != -ECONNABORTED && pysock__retry_locked(c, r, POLLIN) < 0)
+            return -1;
+    }
+}
+
+/* Makes a socket of an accepted descriptor, with TLS where the listener has it. */
+static pysock__sock *pysock__accept_child_locked(pysock__call *c, int fd, const pysock_addr *peer)
+{
+    pysock__sock *s = c->s;
+    pysock__sock *child = pysock__sock_new(fd, s->family, s->type, s->proto, c->name);
+
+    if (!child)
+        return NULL;
+    child->peer = *peer;
+    child->phase = PYSOCK__OPEN; /* nobody else knows it yet */
+#ifndef PYSOCK_NO_SSL
+    if (s->wrap_ctx) {
+        int r;
+        pysock__add(&s->wrap_ctx->refs, 1);
+        child->wrap_ctx = s->wrap_ctx;
+        child->wrap_raise_ragged = s->wrap_raise_ragged;
+        pysock__lock(&child->lock);
+        r = pysock__handshake_begin_locked(child, c->name);
+        pysock__unlock(&child->lock);
+        if (r < 0) {
+            pysock__fault fault = pysock__last;
+            pysock_close(pysock__handle(child));
+            pysock__raise(&fault);
+            return NULL;
+        }
+    }
+#endif
+    return child;
+}
+
+PYSOCKDEF pysock *pysock_accept(pysock *s, pysock_addr *peer)
+{
+    pysock__call c;
+    pysock_addr addr;
+    pysock__sock *child = NULL;
+    int fd;
+
+    memset(&addr, 0, sizeof addr);
+    if (peer)
+        memset(peer, 0, sizeof *peer);
+    if (pysock__call_begin(&c, s, "accept") < 0)
+        return NULL;
+    if (c.s->phase != PYSOCK__LISTENING) {
+        pysock__fail(PYSOCK_OS_ERROR, EINVAL, "EINVAL",
+                     "accept: the socket does not listen; call pysock_listen() first");
+    } else {
+        fd = pysock__accept_kernel_locked(&c, &addr);
+        if (fd >= 0)
+            child = pysock__accept_child_locked(&c, fd, &addr);
+    }
+    pysock__call_end(&c);
+    if (child && peer)
+        *peer = addr;
+    return child ? pysock__handle(child) : NULL;
+}
+
+/* API: closing. */
+
+PYSOCKDEF int pysock_shutdown(pysock *s, int how)
+{
+    pysock__call c;
+    int r = 0;
+
+    if (how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR)
+        return pysock__fail_value("shutdown", "how is not SHUT_RD, SHUT_WR or SHUT_RDWR");
+    if (pysock__call_begin(&c, s, "shutdown") < 0)
+        return -1;
+#ifndef PYSOCK_NO_SSL
+    if (how != SHUT_RD && c.s->phase == PYSOCK__SECURE && !c.s->write_error) {
+        if (!pysock__chain_empty(&c.s->queue) && c.timeout != 0)
+            r = pysock__flush_wait_locked(&c);
+        if (r == 0 && pysock__chain_empty(&c.s->queue))
+            pysock__tls_close_notify(c.s->tls);
+    }
+#endif
+    if (r == 0 && how != SHUT_RD && pysock__output_waits_locked(c.s)) {
+        c.s->shut_when_flushed = 1;
+        r = pysock__flush_or_kick_locked(c.s);
+        if (r == POLLOUT && c.timeout != 0)
+            pysock__flush_wait_locked(&c);
+        r = how == SHUT_RDWR ? pysock__sys_shutdown(c.s->fd, SHUT_RD) : 0;
+    } else if (r == 0) {
+        r = pysock__sys_shutdown(c.s->fd, how);
+    }
+    if (r < 0 && r != -1)
+        r = pysock__call_fail(&c, r);
+    pysock__call_end(&c);
+    return r;
+}
+
+PYSOCKDEF int pysock_close(pysock *handle)
+{
+    pysock__sock *s = handle ? pysock__acquire_handle((uintptr_t)handle) : NULL;
+    int mine;
+
+    if (!s)
+        return 0;
+    pysock__lock(&s->lock);
+    mine = s->phase < PYSOCK__CLOSING;
+    if (mine)
+        pysock__close_locked(s, pysock__deadline_in((int64_t)(PYSOCK_CLOSE_TIMEOUT * 1e9)));
+    pysock__unlock_sock(s);
+    if (mine)
+        pysock__release(s); /* the user's reference */
+    pysock__release(s);
+    return 0;
+}
+
+/* API: properties. */
+
+PYSOCKDEF int pysock_fileno(pysock *s)
+{
+    pysock__call c;
+    int fd;
+
+    if (pysock__call_begin(&c, s, "fileno") < 0)
+        return -1;
+    fd = c.s->fd;
+    pysock__call_end(&c);
+    return fd;
+}
+
+PYSOCKDEF pysock *pysock_from_fileno(int fd)
+{
+    pysock__sock *s = pysock__acquire_fd(fd);
+    pysock *handle = NULL;
+
+    if (!s)
+        return NULL;
+    pysock__lock(&s->lock);
+    if (s->phase < PYSOCK__CLOSING)
+        handle = pysock__handle(s);
+    pysock__unlock_sock(s);
+    pysock__release(s);
+    return handle;
+}
+
+static int pysock__get_name(pysock *s, pysock_addr *addr, const char *name,
+                            int (*get)(int fd, pysock_addr *addr))
+{
+    pysock__call c;
+    int r;
+
+    if (!addr)
+        return pysock__fail_value(name, "addr is NULL");
+    if (pysock__call_begin(&c, s, name) < 0)
+        return -1;
+    r = get(c.s->fd, addr);
+    if (r < 0)
+        r = pysock__call_fail(&c, r);
+    pysock__call_end(&c);
+    return r;
+}
+
+PYSOCKDEF int pysock_getsockname(pysock *s, pysock_addr *addr)
+{
+    return pysock__get_name(s, addr, "getsockname", pysock__sys_getsockname);
+}
+
+PYSOCKDEF int pysock_getpeername(pysock *s, pysock_addr *addr)
+{
+    return pysock__get_name(s, addr, "getpeername", pysock__sys_getpeername);
+}
+
+PYSOCKDEF int pysock_settimeout(pysock *s, double seconds)
+{
+    pysock__call c;
+    int64_t ns;
+    int r;
+
+    if (seconds == PYSOCK_NO_TIMEOUT)
+        ns = -1;
+    else if (!(seconds >= 0))
+        return pysock__fail_value("settimeout", "the timeout is negative; PYSOCK_NO_TIMEOUT is -1.0");
+    else
+        ns = seconds > 9e9 ? INT64_C(9000000000000000000) : (int64_t)(seconds * 1e9);
+    if (seconds > 0 && ns == 0)
+        ns = 1;
+    if (pysock__call_begin(&c, s, "settimeout") < 0)
+        return -1;
+    r = pysock__fd_set_nonblocking(c.s->fd, ns >= 0);
+    if (r < 0) {
+        r = pysock__call_fail(&c, r);
+    } else {
+        c.s->timeout = ns;
+#ifndef PYSOCK_NO_SSL
+        pysock__want_reactor_locked(c.s);
+#endif
+    }
+    pysock__call_end(&c);
+    return r;
+}
+
+PYSOCKDEF int pysock_setblocking(pysock *s, int flag)
+{
+    return pysock_settimeout(s, flag ? PYSOCK_NO_TIMEOUT : 0.0);
+}
+
+PYSOCKDEF double pysock_gettimeout(pysock *s)
+{
+    pysock__call c;
+    int64_t ns;
+
+    if (pysock__call_begin(&c, s, "gettimeout") < 0)
+        return PYSOCK_NO_TIMEOUT;
+    ns = c.s->timeout;
+    pysock__call_end(&c);
+    return ns < 0 ? PYSOCK_NO_TIMEOUT : (double)ns / 1e9;
+}
+
+PYSOCKDEF int pysock_setsockopt(pysock *s, int level, int name, const void *value, socklen_t len)
+{
+    pysock__call c;
+    int r;
+
+    if (!value && len)
+        return pysock__fail_value("setsockopt", "value is NULL");
+    if (pysock__call_begin(&c, s, "setsockopt") < 0)
+        return -1;
+    r = pysock__sys_setsockopt(c.s->fd, level, name, value, len);
+    if (r < 0)
+        r = pysock__call_fail(&c, r);
+    pysock__call_end(&c);
+    return r;
+}
+
+PYSOCKDEF int pysock_setsockopt_int(pysock *s, int level, int name, int value)
+{
+    return pysock_setsockopt(s, level, name, &value, sizeof value);
+}
+
+PYSOCKDEF int pysock_getsockopt(pysock *s, int level, int name, void *value, socklen_t *len)
+{
+    pysock__call c;
+    int r, told;
+
+    if (!value || !len)
+        return pysock__fail_value("getsockopt", value ? "len is NULL" : "value is NULL");
+    if (pysock__call_begin(&c, s, "getsockopt") < 0)
+        return -1;
+    if (level == SOL_SOCKET && name == SO_ERROR && *len >= sizeof(int)
+        && (c.s->phase == PYSOCK__FAILED || c.s->phase == PYSOCK__BROKEN)) {
+        told = pysock__errno_of(c.s->fault.kind, c.s->fault.code); /* the reactor has met it */
+        memcpy(value, &told, sizeof told);
+        *len = sizeof told;
+        if (c.s->phase == PYSOCK__FAILED)
+            pysock__set_phase_locked(c.s, PYSOCK__NEW);
+        r = 0;
+    } else {
+        r = pysock__sys_getsockopt(c.s->fd, level, name, value, len);
+        if (r < 0)
+            r = pysock__call_fail(&c, r);
+    }
+    pysock__call_end(&c);
+    return r;
+}
+
+PYSOCKDEF int pysock_getsockopt_int(pysock *s, int level, int name, int *value)
+{
+    socklen_t len = sizeof *value;
+
+    return pysock_getsockopt(s, level, name, value, &len);
+}
+
+/* API: the end. */
+
+static pysock__mutex pysock__cleanup_lock = PYSOCK__MUTEX_INIT; /* one cleanup at a time */
+
+/* Closes every socket, with that much time for what is on its way. */
+static void pysock__close_all(int64_t deadline)
+{
+    uint32_t i, used;
+
+    pysock__lock(&pysock__table.lock);
+    used = pysock__table.used;
+    pysock__unlock(&pysock__table.lock);
+    for (i = 0; i < used; i++) {
+        pysock__slot *slot = &pysock__table.slots[i];
+        uintptr_t generation = pysock__load(&slot->word) >> PYSOCK__HALF;
+        pysock__sock *s = pysock__acquire_handle(generation << PYSOCK__HALF | (i + 1));
+        int mine;
+        if (!s)
+            continue;
+        pysock__lock(&s->lock);
+        mine = s->phase < PYSOCK__CLOSING;
+        if (mine) {
+            pysock__close_locked(s, deadline);
+        } else if (s->phase == PYSOCK__CLOSING && s->close_deadline > deadline) {
+            s->close_deadline = deadline;
+            pysock__kick(&s->watch);
+        }
+        pysock__unlock_sock(s);
+        if (mine)
+            pysock__release(s);
+        pysock__release(s);
+    }
+}
+
+PYSOCKDEF void pysock_cleanup(void)
+{
+    int64_t deadline;
+
+    pysock__run_closers();
+    pysock__lock(&pysock__cleanup_lock);
+    pysock__store(&pysock__state.ending, 1);
+    pysock__broadcast();
+    deadline = pysock__deadline_in(100000000);
+    pysock__close_all(deadline);
+    pysock__reactor_stop(deadline);
+    pysock__lock(&pysock__table.lock);
+    if (!pysock__table.open) {
+        pysock__free(pysock__table.by_fd);
+        pysock__table.by_fd = NULL;
+        pysock__table.fd_cap = 0;
+    }
+    pysock__unlock(&pysock__table.lock);
+    pysock__my_sleeper_free(pysock__my_sleeper);
+    pysock__at_thread_exit(pysock__my_sleeper_free, NULL);
+    pysock__store(&pysock__state.ending, 0);
+    pysock__unlock(&pysock__cleanup_lock);
+}
+
+/* ---- >>ssl API ----
+   Python's ssl, call by call: contexts, and what TLS adds to a socket. */
+
+#ifndef PYSOCK_NO_SSL
+
+/* SSL API: contexts. */
+
+PYSOCKDEF pysock_ssl_context *pysock_ssl_context_new(pysock_ssl_purpose purpose)
+{
+    pysock_ssl_context *ctx;
+
+    if (purpose != PYSOCK_SERVER_AUTH && purpose != PYSOCK_CLIENT_AUTH) {
+        pysock__fail_value("ssl_context_new", "purpose is not PYSOCK_SERVER_AUTH or _CLIENT_AUTH");
+        return NULL;
+    }
+    ctx = pysock__context_new(purpose);
+    if (!ctx)
+        pysock__fail_memory("ssl_context_new");
+    return ctx;
+}
+
+PYSOCKDEF pysock_ssl_context *pysock_ssl_create_default_context(pysock_ssl_purpose purpose)
+{
+    pysock_ssl_context *ctx = pysock_ssl_context_new(purpose);
+
+    if (ctx && purpose == PYSOCK_SERVER_AUTH && pysock_ssl_load_default_certs(ctx) < 0) {
+        pysock_ssl_context_free(ctx);
+        return NULL;
+    }
+    return ctx;
+}
+
+PYSOCKDEF void pysock_ssl_context_free(pysock_ssl_context *ctx)
+{
+    pysock__context_release(ctx);
+}
+
+/* Puts a new chain and key into the context. */
+static int pysock__context_identify(pysock_ssl_context *ctx, const pysock__bytes *cert,
+                                    const char *certname, const pysock__bytes *key,
+                                    const char *keyname)
+{
+    pysock__identity *id = pysock__identity_new(cert, certname, key, keyname);
+    pysock__identity *old;
+
+    if (!id)
+        return -1;
+    pysock__lock(&ctx->lock);
+    old = ctx->identity;
+    ctx->identity = id;
+    pysock__unlock(&ctx->lock);
+    pysock__identity_release(old);
+    return 0;
+}
+
+PYSOCKDEF int pysock_ssl_load_cert_chain(pysock_ssl_context *ctx, const char *certfile,
+                                         const char *keyfile)
+{
+    pysock__bytes cert = {NULL, 0, 0, 0}, key = {NULL, 0, 0, 0};
+    int r;
+
+    if (!ctx || !certfile)
+        return pysock__fail_value("ssl_load_cert_chain", ctx ? "certfile is NULL" : "ctx is NULL");
+    r = pysock__read_text(certfile, &cert);
+    if (r < 0) {
+        r = pysock__fail_os(r, "reading the certificate chain", certfile);
+    } else if (keyfile && (r = pysock__read_text(keyfile, &key)) < 0) {
+        r = pysock__fail_os(r, "reading the private key", keyfile);
+    } else {
+        r = pysock__context_identify(ctx, &cert, certfile, keyfile ? &key : &cert,
+                                     keyfile ? keyfile : certfile);
+    }
+    pysock__bytes_free(&cert);
+    pysock__bytes_free(&key);
+    return r;
+}
+
+PYSOCKDEF int pysock_ssl_load_cert_chain_data(pysock_ssl_context *ctx, const void *cert, size_t certlen,
+                                              const void *key, size_t keylen)
+{
+    pysock__bytes c = {NULL, 0, 0, 0}, k = {NULL, 0, 0, 0};
+    int r;
+
+    if (!ctx)
+        return pysock__fail_value("ssl_load_cert_chain_data", "ctx is NULL");
+    if (pysock__check_memory("ssl_load_cert_chain_data", cert, certlen) < 0
+        || pysock__check_memory("ssl_load_cert_chain_data", key, keylen) < 0)
+        return -1;
+    if (pysock__copy_text(cert, certlen, &c) < 0 || (key && pysock__copy_text(key, keylen, &k) < 0))
+        r = pysock__fail_memory("ssl_load_cert_chain_data");
+    else
+        r = pysock__context_identify(ctx, &c, "the certificate chain in memory", key ? &k : &c,
+                                     key ? "the private key in memory" : "the certificates in memory");
+    pysock__bytes_free(&c);
+    pysock__bytes_free(&k);
+    return r;
+}
+
+/* A copy of the context's store, to be added to and put back; NULL with an error. */
+static pysock__store *pysock__context_copy_store(pysock_ssl_context *ctx)
+{
+    pysock__store *copy;
+
+    pysock__lock(&ctx->lock);
+    copy = pysock__store_clone(ctx->store);
+    pysock__unlock(&ctx->lock);
+    if (!copy)
+        pysock__fail_memory("loading trust anchors");
+    return copy;
+}
+
+/* Connections under way keep the old store. */
+static void pysock__context_put_store(pysock_ssl_context *ctx, pysock__store *store)
+{
+    pysock__store *old;
+
+    pysock__lock(&ctx->lock);
+    old = ctx->store;
+    ctx->store = store;
+    pysock__unlock(&ctx->lock);
+    pysock__store_release(old);
+}
+
+PYSOCKDEF int pysock_ssl_load_verify_locations(pysock_ssl_context *ctx, const char *cafile,
+                                               const char *capath)
+{
+    pysock__store *store;
+    int r = 0;
+
+    if (!ctx || (!cafile && !capath))
+        return pysock__fail_value("ssl_load_verify_locations",
+                                  ctx ? "cafile and capath are both NULL" : "ctx is NULL");
+    store = pysock__context_copy_store(ctx);
+    if (!store)
+        return -1;
+    if (cafile)
+        r = pysock__store_load_file(store, cafile);
+    if (r == 0 && capath)
+        r = pysock__store_load_dir(store, capath);
+    if (r == 0)
+        pysock__context_put_store(ctx, store);
+    else
+        pysock__store_release(store);
+    return r;
+}
+
+PYSOCKDEF int pysock_ssl_load_verify_data(pysock_ssl_context *ctx, const void *data, size_t size)
+{
+    pysock__bytes text = {NULL, 0, 0, 0};
+    pysock__store *store;
+    int r;
+
+    if (!ctx)
+        return pysock__fail_value("ssl_load_verify_data", "ctx is NULL");
+    if (pysock__check_memory("ssl_load_verify_data", data, size) < 0)
+        return -1;
+    store = pysock__context_copy_store(ctx);
+    if (!store)
+        return -1;
+    if (pysock__copy_text(data, size, &text) < 0)
+        r = pysock__fail_memory("loading trust anchors");
+    else
+        r = pysock__store_load_bytes(store, data, size, &text, "the certificates in memory");
+    pysock__bytes_free(&text);
+    if (r == 0)
+        pysock__context_put_store(ctx, store);
+    else
+        pysock__store_release(store);
+    return r;
+}
+
+/* Where systems keep their trust store. */
+static const char *const pysock__system_stores[] = {
+    "/etc/ssl/certs/ca-certificates.crt", /* Debian, Alpine, Arch */
+    "/etc/pki/tls/certs/ca-bundle.crt",   /* Fedora */
+    "/etc/ssl/ca-bundle.pem",             /* openSUSE */
+    "/etc/ssl/cert.pem",                  /* macOS, OpenBSD, FreeBSD */
+    "/usr/local/share/certs/ca-root-nss.crt",
+};
+
+PYSOCKDEF int pysock_ssl_load_default_certs(pysock_ssl_context *ctx)
+{
+    const char *file = getenv("SSL_CERT_FILE"), *dir = getenv("SSL_CERT_DIR");
+    size_t i;
+
+    if (!ctx)
+        return pysock__fail_value("ssl_load_default_certs", "ctx is NULL");
+    if ((file && file[0]) || (dir && dir[0]))
+        return pysock_ssl_load_verify_locations(ctx, file && file[0] ? file : NULL,
+                                                dir && dir[0] ? dir : NULL);
+    for (i = 0; i < PYSOCK__COUNT(pysock__system_stores); i++)
+        if (pysock__path_kind(pysock__system_stores[i]) == 'f')
+            return pysock_ssl_load_verify_locations(ctx, pysock__system_stores[i], NULL);
+    return 0; /* as in Python; the handshake's error says that there are no anchors */
+}
+
+PYSOCKDEF size_t pysock_ssl_ca_count(pysock_ssl_context *ctx)
+{
+    size_t n;
+
+    if (!ctx)
+        return 0;
+    pysock__lock(&ctx->lock);
+    n = ctx->store->count;
+    pysock__unlock(&ctx->lock);
+    return n;
+}
+
+PYSOCKDEF int pysock_ssl_set_verify_mode(pysock_ssl_context *ctx, int mode)
+{
+    int refused;
+
+    if (!ctx || mode < PYSOCK_CERT_NONE || mode > PYSOCK_CERT_REQUIRED)
+        return pysock__fail_value("ssl_set_verify_mode", ctx ? "unknown mode" : "ctx is NULL");
+    pysock__lock(&ctx->lock);
+    refused = mode == PYSOCK_CERT_NONE && ctx->check_hostname;
+    if (!refused) {
+        ctx->verify_mode = mode;
+        pysock__sessions_forget_locked(ctx); /* they were verified by other rules */
+    }
+    pysock__unlock(&ctx->lock);
+    return refused ? pysock__fail_value("ssl_set_verify_mode",
+                                        "switch check_hostname off before CERT_NONE")
+                   : 0;
+}
+
+PYSOCKDEF int pysock_ssl_get_verify_mode(pysock_ssl_context *ctx)
+{
+    int mode;
+
+    if (!ctx)
+        return pysock__fail_value("ssl_get_verify_mode", "ctx is NULL");
+    pysock__lock(&ctx->lock);
+    mode = ctx->verify_mode;
+    pysock__unlock(&ctx->lock);
+    return mode;
+}
+
+PYSOCKDEF int pysock_ssl_set_check_hostname(pysock_ssl_context *ctx, int on)
+{
+    if (!ctx)
+        return pysock__fail_value("ssl_set_check_hostname", "ctx is NULL");
+    pysock__lock(&ctx->lock);
+    ctx->check_hostname = on != 0;
+    if (on && ctx->verify_mode == PYSOCK_CERT_NONE) /* as Python does */
+        ctx->verify_mode = PYSOCK_CERT_REQUIRED;
+    pysock__sessions_forget_locked(ctx);
+    pysock__unlock(&ctx->lock);
+    return 0;
+}
+
+PYSOCKDEF int pysock_ssl_get_check_hostname(pysock_ssl_context *ctx)
+{
+    int on;
+
+    if (!ctx)
+        return pysock__fail_value("ssl_get_check_hostname", "ctx is NULL");
+    pysock__lock(&ctx->lock);
+    on = ctx->check_hostname;
+    pysock__unlock(&ctx->lock);
+    return on;
+}
+
+/* The names in one counted block. */
+static pysock__alpn *pysock__alpn_new(const char *const *names, size_t count)
+{
+    size_t i, n, bytes = 0;
+    pysock__alpn *a;
+    char *at;
+
+    for (i = 0; i < count; i++) {
+        n = names[i] ? strlen(names[i]) : 0;
+        if (n < 1 || n > 255) {
+            pysock__fail_value("ssl_set_alpn_protocols", "a protocol name has 1 to 255 bytes");
+            return NULL;
+        }
+        bytes += n + 1;
+    }
+    a = (pysock__alpn *)pysock__alloc(sizeof *a + count * sizeof *a->names + bytes);
+    if (!a) {
+        pysock__fail_memory("ssl_set_alpn_protocols");
+        return NULL;
+    }
+    a->refs = 1;
+    a->count = count;
+    a->names = (const char **)(void *)(a + 1);
+    at = (char *)(a->names + count);
+    for (i = 0; i < count; i++) {
+        n = strlen(names[i]) + 1;
+        memcpy(at, names[i], n);
+        a->names[i] = at;
+        at += n;
+    }
+    return a;
+}
+
+PYSOCKDEF int pysock_ssl_set_alpn_protocols(pysock_ssl_context *ctx, const char *const *names,
+                                            size_t count)
+{
+    pysock__alpn *a = NULL, *old;
+
+    if (!ctx || (!names && count) || count > 1000)
+        return pysock__fail_value("ssl_set_alpn_protocols", !ctx           ? "ctx is NULL"
+                                                            : count > 1000 ? "too many names"
+                                                                           : "names is NULL");
+    if (count && !(a = pysock__alpn_new(names, count)))
+        return -1;
+    pysock__lock(&ctx->lock);
+    old = ctx->alpn;
+    ctx->alpn = a;
+    pysock__unlock(&ctx->lock);
+    pysock__alpn_release(old);
+    return 0;
+}
+
+PYSOCKDEF int pysock_ssl_set_session_cache(pysock_ssl_context *ctx, size_t sessions)
+{
+    if (!ctx || sessions > 1000000)
+        return pysock__fail_value("ssl_set_session_cache", ctx ? "more than 1,000,000 sessions"
+                                                               : "ctx is NULL");
+    pysock__lock(&ctx->lock);
+    if (ctx->cache && sessions) {
+        pysock__unlock(&ctx->lock);
+        return pysock__fail_value("ssl_set_session_cache",
+                                  "a server's cache is in use and cannot change its size; set it before "
+                                  "the first connection");
+    }
+    ctx->session_limit = sessions;
+    pysock__sessions_forget_locked(ctx);
+    pysock__unlock(&ctx->lock);
+    return 0;
+}
+
+/* SSL API: wrapping. */
+
+/* What would make every handshake fail is told at once. */
+static int pysock__wrap_check(pysock_ssl_context *ctx, const char *host)
+{
+    int client = ctx->purpose == PYSOCK_SERVER_AUTH, needs_host, has_identity;
+
+    pysock__lock(&ctx->lock);
+    needs_host = client && ctx->check_hostname;
+    has_identity = ctx->identity != NULL;
+    pysock__unlock(&ctx->lock);
+    if (host && !client)
+        return pysock__fail_value("ssl_wrap_socket", "server_hostname is for clients only; this "
+                                                     "context is a server's");
+    if (host && (!host[0] || strlen(host) > 255 || host[0] == '.'))
+        return pysock__fail_value("ssl_wrap_socket", "server_hostname is empty, begins with a dot or is "
+                                                     "longer than 255 bytes");
+    if (needs_host && !host)
+        return pysock__fail_value("ssl_wrap_socket", "server_hostname is needed because the context's "
+                                                     "check_hostname is on");
+    if (!client && !has_identity)
+        return pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_CERTIFICATE_SET",
+                            "ssl_wrap_socket: the server's context has no certificate; give it one with "
+                            "pysock_ssl_load_cert_chain()");
+    return 0;
+}
+
+/* Whether the socket is in a state to be wrapped. */
+static int pysock__wrap_allowed_locked(pysock__call *c, pysock_ssl_context *ctx)
+{
+    pysock__sock *s = c->s;
+
+    if (s->type != SOCK_STREAM)
+        return pysock__fail_value(c->name, "only stream sockets can carry TLS");
+    if (pysock__is_tls_locked(s))
+        return pysock__fail_value(c->name, "there is TLS around this socket already");
+    if (s->phase == PYSOCK__LISTENING && ctx->purpose == PYSOCK_SERVER_AUTH)
+        return pysock__fail_value(c->name, "a listening socket needs a server's context "
+                                           "(PYSOCK_CLIENT_AUTH)");
+    if (s->phase == PYSOCK__FAILED)
+        return pysock__tell_failed_locked(s);
+    if (pysock__chain_empty(&s->queue))
+        return 0;
+    return c->timeout == 0 ? pysock__fail_again() : pysock__flush_wait_locked(c);
+}
+
+static int pysock__wrap_locked(pysock__call *c, pysock_ssl_context *ctx,
+                               const pysock_ssl_wrap_options *options)
+{
+    pysock__sock *s = c->s;
+    char *host = NULL;
+    int r;
+
+    if (pysock__wrap_allowed_locked(c, ctx) < 0)
+        return -1;
+    if (options->server_hostname && !(host = pysock__strdup(options->server_hostname)))
+        return pysock__fail_memory(c->name);
+    pysock__add(&ctx->refs, 1);
+    s->wrap_ctx = ctx;
+    s->wrap_host = host;
+    s->wrap_later = options->no_handshake_on_connect;
+    s->wrap_raise_ragged = options->raise_ragged_eofs;
+    if (s->phase == PYSOCK__NEW || s->phase == PYSOCK__LISTENING)
+        return 0;
+    if (s->phase != PYSOCK__OPEN && c->timeout == 0) {
+        pysock__want_reactor_locked(s);
+        return 0;
+    }
+    if (s->phase != PYSOCK__OPEN && pysock__connect_wait_locked(c) < 0)
+        return -1;
+    if (s->wrap_later)
+        return s->phase == PYSOCK__OPEN ? pysock__handshake_begin_locked(s, c->name) : 0;
+    r = pysock__secure_locked(c);
+    return r > 0 ? 0 : r;
+}
+
+PYSOCKDEF int pysock_ssl_wrap_socket_ex(pysock *s, pysock_ssl_context *ctx,
+                                        const pysock_ssl_wrap_options *options)
+{
+    pysock__call c;
+    int r;
+
+    if (!ctx || !options)
+        return pysock__fail_value("ssl_wrap_socket", ctx ? "options is NULL" : "ctx is NULL");
+    if (pysock__call_begin(&c, s, "ssl_wrap_socket") < 0)
+        return -1;
+    r = pysock__wrap_check(ctx, options->server_hostname);
+    if (r == 0)
+        r = pysock__wrap_locked(&c, ctx, options);
+    pysock__call_end(&c);
+    return r;
+}
+
+PYSOCKDEF int pysock_ssl_wrap_socket(pysock *s, pysock_ssl_context *ctx, const char *server_hostname)
+{
+    pysock_ssl_wrap_options options;
+
+    memset(&options, 0, sizeof options);
+    options.server_hostname = server_hostname;
+    return pysock_ssl_wrap_socket_ex(s, ctx, &options);
+}
+
+static int pysock__fail_not_tls(const char *what)
+{
+    return pysock__fail_value(what, "there is no TLS around this socket; see pysock_ssl_wrap_socket()");
+}
+
+PYSOCKDEF int pysock_ssl_do_handshake(pysock *s)
+{
+    pysock__call c;
+    int r;
+
+    if (pysock__call_begin(&c, s, "ssl_do_handshake") < 0)
+        return -1;
+    if (!pysock__is_tls_locked(c.s)) {
+        r = pysock__fail_not_tls(c.name);
+    } else if (c.timeout == 0 && (c.s->phase == PYSOCK__HANDSHAKING || c.s->phase == PYSOCK__RESOLVING
+                                  || c.s->phase == PYSOCK__CONNECTING)) {
+        pysock__want_reactor_locked(c.s);
+        r = PYSOCK_IN_PROGRESS;
+    } else {
+        r = pysock__ready_locked(&c);
+    }
+    pysock__call_end(&c);
+    return r;
+}
+
+/* Takes TLS away; the socket is plain again. */
+static void pysock__unwrapped_locked(pysock__sock *s)
+{
+    pysock__tls_free(s->tls);
+    s->tls = NULL;
+    s->input_end = PYSOCK__GOING_ON;
+    pysock__set_phase_locked(s, PYSOCK__OPEN);
+}
+
+/* Our close_notify out, the peer's in. */
+static int pysock__unwrap_locked(pysock__call *c)
+{
+    pysock__sock *s = c->s;
+    unsigned char *p;
+    size_t n;
+    int r;
+
+    for (;;) {
+        if (c->timeout != 0 && pysock__flush_wait_locked(c) < 0)
+            return -1;
+        r = pysock__flush_or_kick_locked(s);
+        if (r < 0 && r != -EBUSY)
+            return pysock__call_fail(c, r);
+        if (r == 0 && s->input_end == PYSOCK__END_CLEAN && !s->in_busy) {
+            pysock__unwrapped_locked(s);
+            return 0;
+        }
+        if (s->input_end == PYSOCK__END_RAGGED || s->input_end == PYSOCK__END_FAULT)
+            return pysock__raise(&s->fault);
+        while ((p = br_ssl_engine_recvapp_buf(s->tls->eng, &n)) != NULL)
+            br_ssl_engine_recvapp_ack(s->tls->eng, n); /* too late to be read */
+        r = pysock__fill_locked(s, NULL);
+        if (r > 0)
+            continue;
+        if (c->timeout == 0)
+            return PYSOCK_IN_PROGRESS;
+        if (pysock__wait_locked(c, r < 0 ? 0 : POLLIN) < 0)
+            return -1;
+        if (s->phase != PYSOCK__UNWRAPPING)
+            return 0; /* another thread's unwrap has finished it */
+    }
+}
+
+PYSOCKDEF int pysock_ssl_unwrap(pysock *s)
+{
+    pysock__call c;
+    int r;
+
+    if (pysock__call_begin(&c, s, "ssl_unwrap") < 0)
+        return -1;
+    if (!pysock__is_tls_locked(c.s))
+        r = pysock__fail_not_tls(c.name);
+    else
+        r = c.s->phase == PYSOCK__UNWRAPPING ? 0 : pysock__ready_locked(&c);
+    if (r == 0 && c.s->phase == PYSOCK__SECURE) {
+        if (!pysock__chain_empty(&c.s->queue))
+            r = c.timeout == 0 ? pysock__fail_again() : pysock__flush_wait_locked(&c);
+        if (r == 0) {
+            pysock__tls_close_notify(c.s->tls);
+            pysock__set_phase_locked(c.s, PYSOCK__UNWRAPPING);
+        }
+    }
+    if (r == 0)
+        r = pysock__unwrap_locked(&c);
+    pysock__call_end(&c);
+    return r;
+}
+
+/* SSL API: what was agreed. */
+
+PYSOCKDEF int pysock_is_ssl(pysock *s)
+{
+    pysock__call c;
+    int r;
+
+    if (pysock__call_begin(&c, s, "is_ssl") < 0)
+        return -1;
+    r = pysock__is_tls_locked(c.s);
+    pysock__call_end(&c);
+    return r;
+}
+
+/* The connection of s once its handshake is finished, with the call begun; NULL with an error, and
+   the call ended. */
+static pysock__tls *pysock__begin_established(pysock__call *c, pysock *s, const char *name)
+{
+    if (pysock__call_begin(c, s, name) < 0)
+        return NULL;
+    if (c->s->tls && c->s->tls->established)
+        return c->s->tls;
+    if (!pysock__is_tls_locked(c->s))
+        pysock__fail_not_tls(name);
+    else if (c->s->phase == PYSOCK__BROKEN)
+        pysock__raise(&c->s->fault);
+    else
+        pysock__fail_value(name, "the handshake is not finished yet");
+    pysock__call_end(c);
+    return NULL;
+}
+
+PYSOCKDEF const char *pysock_ssl_version(pysock *s)
+{
+    pysock__call c;
+
+    if (!pysock__begin_established(&c, s, "ssl_version"))
+        return NULL;
+    pysock__call_end(&c);
+    return "TLSv1.2";
+}
+
+PYSOCKDEF int pysock_ssl_cipher(pysock *s, pysock_ssl_cipher_info *info)
+{
+    pysock__call c;
+    pysock__tls *t;
+    size_t i;
+    int r = -1;
+
+    if (!info)
+        return pysock__fail_value("ssl_cipher", "info is NULL");
+    memset(info, 0, sizeof *info);
+    t = pysock__begin_established(&c, s, "ssl_cipher");
+    if (!t)
+        return -1;
+    for (i = 0; i < PYSOCK__COUNT(pysock__suites); i++) {
+        if (pysock__suites[i].id != t->suite)
+            continue;
+        info->name = pysock__suites[i].name;
+        info->protocol = "TLSv1.2";
+        info->secret_bits = pysock__suites[i].bits;
+        r = 0;
+    }
+    pysock__call_end(&c);
+    return r;
+}
+
+PYSOCKDEF pysock_buf *pysock_ssl_getpeercert(pysock *s)
+{
+    pysock__call c;
+    pysock__tls *t = pysock__begin_established(&c, s, "ssl_getpeercert");
+    pysock_buf *b;
+
+    if (!t)
+        return NULL;
+    b = t->peer_cert ? pysock_buf_retain(t->peer_cert) : pysock_buf_new(0);
+    pysock__call_end(&c);
+    return b;
+}
+
+PYSOCKDEF const char *pysock_ssl_selected_alpn_protocol(pysock *s)
+{
+    pysock__call c;
+    pysock__tls *t = pysock__begin_established(&c, s, "ssl_selected_alpn_protocol");
+    const char *name;
+
+    if (!t)
+        return NULL;
+    name = br_ssl_engine_get_selected_protocol(t->eng);
+    pysock__call_end(&c);
+    return name;
+}
+
+PYSOCKDEF const char *pysock_ssl_server_hostname(pysock *s)
+{
+    pysock__call c;
+    const char *name = NULL;
+
+    if (pysock__call_begin(&c, s, "ssl_server_hostname") < 0)
+        return NULL;
+    if (c.s->tls && c.s->tls->hostname)
+        name = c.s->tls->hostname;
+    else if (c.s->tls && c.s->tls->established && c.s->tls->eng->server_name[0])
+        name = br_ssl_engine_get_server_name(c.s->tls->eng);
+    else if (!c.s->tls)
+        name = c.s->wrap_host;
+    pysock__call_end(&c);
+    return name;
+}
+
+PYSOCKDEF int pysock_ssl_session_reused(pysock *s)
+{
+    pysock__call c;
+    pysock__tls *t = pysock__begin_established(&c, s, "ssl_session_reused");
+    int reused;
+
+    if (!t)
+        return -1;
+    reused = t->reused;
+    pysock__call_end(&c);
+    return reused;
+}
+
+PYSOCKDEF size_t pysock_ssl_pending(pysock *s)
+{
+    pysock__call c;
+    pysock__tls *t = pysock__begin_established(&c, s, "ssl_pending");
+    size_t n = 0;
+
+    if (!t)
+        return 0;
+    if (!br_ssl_engine_recvapp_buf(t->eng, &n))
+        n = 0;
+    pysock__call_end(&c);
+    return n;
+}
+
+PYSOCKDEF int pysock_ssl_eof_is_clean(pysock *s)
+{
+    pysock__call c;
+    pysock__tls *t = pysock__begin_established(&c, s, "ssl_eof_is_clean");
+    int clean;
+
+    if (!t)
+        return -1;
+    clean = pysock__tls_closed_cleanly(t);
+    pysock__call_end(&c);
+    return clean;
+}
+
+#else /* PYSOCK_NO_SSL */
+
+static int pysock__no_ssl(const char *what)
+{
+    return pysock__fail(PYSOCK_OS_ERROR, ENOTSUP, "ENOTSUP",
+                        "%s: not supported: this program was compiled with PYSOCK_NO_SSL", what);
+}
+
+/* What is there without BearSSL: every call says so. */
+
+PYSOCKDEF pysock_ssl_context *pysock_ssl_create_default_context(pysock_ssl_purpose purpose)
+{
+    (void)purpose;
+    pysock__no_ssl("ssl_create_default_context");
+    return NULL;
+}
+
+PYSOCKDEF pysock_ssl_context *pysock_ssl_context_new(pysock_ssl_purpose purpose)
+{
+    (void)purpose;
+    pysock__no_ssl("ssl_context_new");
+    return NULL;
+}
+
+PYSOCKDEF void pysock_ssl_context_free(pysock_ssl_context *ctx)
+{
+    (void)ctx;
+}
+
+PYSOCKDEF int pysock_ssl_load_cert_chain(pysock_ssl_context *ctx, const char *certfile,
+    const char *keyfile)
+{
+    (void)ctx, (void)certfile, (void)keyfile;
+    return pysock__no_ssl("ssl_load_cert_chain");
+}
+
+PYSOCKDEF int pysock_ssl_load_cert_chain_data(pysock_ssl_context *ctx, const void *cert,
+    size_t certlen, const void *key, size_t keylen)
+{
+    (void)ctx, (void)cert, (void)certlen, (void)key, (void)keylen;
+    return pysock__no_ssl("ssl_load_cert_chain_data");
+}
+
+PYSOCKDEF int pysock_ssl_load_verify_locations(pysock_ssl_context *ctx, const char *cafile,
+    const char *capath)
+{
+    (void)ctx, (void)cafile, (void)capath;
+    return pysock__no_ssl("ssl_load_verify_locations");
+}
+
+PYSOCKDEF int pysock_ssl_load_verify_data(pysock_ssl_context *ctx, const void *data, size_t size)
+{
+    (void)ctx, (void)data, (void)size;
+    return pysock__no_ssl("ssl_load_verify_data");
+}
+
+PYSOCKDEF int pysock_ssl_load_default_certs(pysock_ssl_context *ctx)
+{
+    (void)ctx;
+    return pysock__no_ssl("ssl_load_default_certs");
+}
+
+PYSOCKDEF size_t pysock_ssl_ca_count(pysock_ssl_context *ctx)
+{
+    (void)ctx;
+    pysock__no_ssl("ssl_ca_count");
+    return 0;
+}
+
+PYSOCKDEF int pysock_ssl_set_verify_mode(pysock_ssl_context *ctx, int mode)
+{
+    (void)ctx, (void)mode;
+    return pysock__no_ssl("ssl_set_verify_mode");
+}
+
+PYSOCKDEF int pysock_ssl_get_verify_mode(pysock_ssl_context *ctx)
+{
+    (void)ctx;
+    return pysock__no_ssl("ssl_get_verify_mode");
+}
+
+PYSOCKDEF int pysock_ssl_set_check_hostname(pysock_ssl_context *ctx, int on)
+{
+    (void)ctx, (void)on;
+    return pysock__no_ssl("ssl_set_check_hostname");
+}
+
+PYSOCKDEF int pysock_ssl_get_check_hostname(pysock_ssl_context *ctx)
+{
+    (void)ctx;
+    return pysock__no_ssl("ssl_get_check_hostname");
+}
+
+PYSOCKDEF int pysock_ssl_set_alpn_protocols(pysock_ssl_context *ctx, const char *const *names,
+    size_t count)
+{
+    (void)ctx, (void)names, (void)count;
+    return pysock__no_ssl("ssl_set_alpn_protocols");
+}
+
+PYSOCKDEF int pysock_ssl_set_session_cache(pysock_ssl_context *ctx, size_t sessions)
+{
+    (void)ctx, (void)sessions;
+    return pysock__no_ssl("ssl_set_session_cache");
+}
+
+PYSOCKDEF int pysock_ssl_wrap_socket(pysock *s, pysock_ssl_context *ctx,
+    const char *server_hostname)
+{
+    (void)s, (void)ctx, (void)server_hostname;
+    return pysock__no_ssl("ssl_wrap_socket");
+}
+
+PYSOCKDEF int pysock_ssl_wrap_socket_ex(pysock *s, pysock_ssl_context *ctx,
+    const pysock_ssl_wrap_options *options)
+{
+    (void)s, (void)ctx, (void)options;
+    return pysock__no_ssl("ssl_wrap_socket_ex");
+}
+
+PYSOCKDEF int pysock_ssl_do_handshake(pysock *s)
+{
+    (void)s;
+    return pysock__no_ssl("ssl_do_handshake");
+}
+
+PYSOCKDEF int pysock_ssl_unwrap(pysock *s)
+{
+    (void)s;
+    return pysock__no_ssl("ssl_unwrap");
+}
+
+PYSOCKDEF int pysock_is_ssl(pysock *s)
+{
+    return pysock_fileno(s) < 0 ? -1 : 0;
+}
+
+PYSOCKDEF const char *pysock_ssl_version(pysock *s)
+{
+    (void)s;
+    pysock__no_ssl("ssl_version");
+    return NULL;
+}
+
+PYSOCKDEF int pysock_ssl_cipher(pysock *s, pysock_ssl_cipher_info *info)
+{
+    (void)s, (void)info;
+    return pysock__no_ssl("ssl_cipher");
+}
+
+PYSOCKDEF pysock_buf *pysock_ssl_getpeercert(pysock *s)
+{
+    (void)s;
+    pysock__no_ssl("ssl_getpeercert");
+    return NULL;
+}
+
+PYSOCKDEF const char *pysock_ssl_selected_alpn_protocol(pysock *s)
+{
+    (void)s;
+    pysock__no_ssl("ssl_selected_alpn_protocol");
+    return NULL;
+}
+
+PYSOCKDEF const char *pysock_ssl_server_hostname(pysock *s)
+{
+    (void)s;
+    pysock__no_ssl("ssl_server_hostname");
+    return NULL;
+}
+
+PYSOCKDEF int pysock_ssl_session_reused(pysock *s)
+{
+    (void)s;
+    return pysock__no_ssl("ssl_session_reused");
+}
+
+PYSOCKDEF size_t pysock_ssl_pending(pysock *s)
+{
+    (void)s;
+    pysock__no_ssl("ssl_pending");
+    return 0;
+}
+
+PYSOCKDEF int pysock_ssl_eof_is_clean(pysock *s)
+{
+    (void)s;
+    return pysock__no_ssl("ssl_eof_is_clean");
+}
+
+#endif /* PYSOCK_NO_SSL */
+
+/* ---- >>select and pollers ----
+   Edges come from the kernel and from notifications; what is answered are levels, always tested
+   after an edge. A select registers with each socket for as long as it lasts, a poller for as long
+   as the descriptor is registered. Locks: a socket's, then a poller's. */
+
+/* What of want (poll's events) holds for a socket, where the kernel's word so far is revents. *ask
+   is what is to be asked of the kernel next: -1 if it must not be asked at all, because only a
+   notification can change the level. except: the asker's own waiter, which needs no notification. */
+static short pysock__levels_locked(pysock__sock *s, short want, short revents, int *ask,
+                                   const pysock__waiter *except)
+{
+    short have = (short)(revents & (POLLERR | POLLHUP | POLLNVAL));
+
+    (void)except;
+    *ask = -1;
+    switch (s->phase) {
+    case PYSOCK__CLOSING:
+    case PYSOCK__CLOSED:
+        return POLLNVAL;
+    case PYSOCK__RESOLVING:
+        return 0;
+    case PYSOCK__FAILED:
+    case PYSOCK__BROKEN:
+        return (short)(POLLERR | (want & (POLLIN | POLLOUT)));
+    case PYSOCK__LISTENING:
+        want &= (short)~POLLOUT;
+        break;
+    default:
+        break;
+    }
+#ifndef PYSOCK_NO_SSL
+    if (s->phase == PYSOCK__HANDSHAKING || (s->phase == PYSOCK__CONNECTING && s->wrap_ctx))
+        return 0; /* the reactor, or a blocking call, will tell */
+    if (s->phase == PYSOCK__SECURE) {
+        *ask = 0;
+        if (revents & (POLLIN | POLLERR | POLLHUP))
+            pysock__fill_locked(s, except);
+        if (pysock__tls_flags(s->tls) & PYSOCK__APP_IN || s->input_end)
+            have |= (short)(want & POLLIN);
+        else if (!s->in_busy)
+            *ask |= want & POLLIN;
+        if (s->in_busy && revents & (POLLIN | POLLERR | POLLHUP))
+            *ask = -1; /* whoever reads will tell; the kernel would go on and on */
+        want &= (short)~POLLIN;
+        if (s->write_error || s->tls->close_sent || s->tls->ended)
+            have |= (short)(want & POLLOUT); /* send fails at once */
+        else if (!pysock__output_waits_locked(s))
+            *ask = *ask < 0 ? *ask : *ask | (want & POLLOUT), have |= (short)(revents & want);
+        else if (!pysock__chain_empty(&s->queue) && !s->queue_full)
+            have |= (short)(want & POLLOUT);
+        return have;
+    }
+#endif
+    *ask = want;
+    have |= (short)(revents & want);
+    if (pysock__chain_empty(&s->queue) && !s->queue_full)
+        return have;
+    *ask &= ~POLLOUT;
+    have &= (short)~POLLOUT;
+    if (!s->queue_full)
+        have |= (short)(want & POLLOUT);
+    return have;
+}
+
+/* A waiter that watches: from now on somebody is interested in the handshake. */
+static void pysock__watch_begin_locked(pysock__sock *s, pysock__waiter *w)
+{
+    pysock__list_append(&s->waiters, &w->link);
+    s->watchers++;
+#ifndef PYSOCK_NO_SSL
+    pysock__want_reactor_locked(s);
+#endif
+}
+
+static void pysock__watch_end_locked(pysock__sock *s, pysock__waiter *w)
+{
+    pysock__list_remove(&w->link);
+    s->watchers--;
+}
+
+/* Select. */
+
+typedef struct pysock__entry {
+    pysock__sock *s; /* NULL: a descriptor that is no socket of ours */
+    pysock__waiter waiter;
+    int fd;
+    short want, have;
+    short means; /* which of the levels count as ready */
+    int mute;    /* the kernel says over and over what this list does not ask */
+} pysock__entry;
+
+typedef struct pysock__select_call {
+    pysock__entry *entries;
+    struct pollfd *fds; /* one more: the waker comes first */
+    size_t count;
+    pysock__waker *waker;
+    int64_t deadline;
+    unsigned epoch;
+} pysock__select_call;
+
+static void pysock__select_add(pysock__select_call *c, const int *fds, size_t count, short want,
+                               short means)
+{
+    size_t i;
+
+    for (i = 0; i < count; i++) {
+        pysock__entry *e = &c->entries[c->count++];
+        memset(e, 0, sizeof *e);
+        pysock__list_init(&e->waiter.link);
+        e->fd = fds[i];
+        e->want = want;
+        e->means = means;
+        e->waiter.notify = pysock__notify_thread;
+        e->waiter.waker = c->waker;
+        e->s = pysock__acquire_fd(fds[i]);
+        if (!e->s)
+            continue;
+        pysock__lock(&e->s->lock);
+        pysock__watch_begin_locked(e->s, &e->waiter);
+        pysock__unlock(&e->s->lock);
+    }
+}
+
+static void pysock__select_end(pysock__select_call *c)
+{
+    size_t i;
+
+    for (i = 0; i < c->count; i++) {
+        pysock__entry *e = &c->entries[i];
+        if (!e->s)
+            continue;
+        pysock__lock(&e->s->lock);
+        pysock__watch_end_locked(e->s, &e->waiter);
+        pysock__unlock_sock(e->s);
+        pysock__release(e->s);
+    }
+}
+
+/* Tests every level with what the kernel said, and works out what to ask it next. Returns how many
+   are ready; -EBADF: a descriptor is not open. */
+static ptrdiff_t pysock__select_test(pysock__select_call *c, int polled)
+{
+    ptrdiff_t ready = 0;
+    size_t i;
+
+    for (i = 0; i < c->count; i++) {
+        pysock__entry *e = &c->entries[i];
+        struct pollfd *p = &c->fds[i + 1];
+        short revents = polled ? p->revents : 0;
+        int ask = e->want;
+        if (e->s) {
+            pysock__lock(&e->s->lock);
+            e->have = pysock__levels_locked(e->s, e->want, revents, &ask, &e->waiter);
+            pysock__unlock_sock(e->s);
+        } else {
+            e->have = revents;
+        }
+        if (e->have & POLLNVAL)
+            return -EBADF;
+        e->have &= e->means;
+        ready += e->have != 0;
+        e->mute |= revents && !e->have && !(revents & ~(POLLHUP | POLLERR));
+        p->fd = ask < 0 || e->mute ? -1 : e->fd;
+        p->events = (short)(ask < 0 ? 0 : ask);
+        p->revents = 0;
+    }
+    return ready;
+}
+
+static ptrdiff_t pysock__select_run(pysock__select_call *c)
+{
+    ptrdiff_t ready;
+    int r;
+
+    for (;;) {
+        pysock__waker_drain(c->waker);
+        ready = pysock__select_test(c, 0);
+        if (ready < 0)
+            return ready;
+        c->fds[0].fd = c->waker->rfd;
+        c->fds[0].events = POLLIN;
+        c->fds[0].revents = 0;
+        PYSOCK_TRACE("before_sleep", NULL);
+        r = pysock__sleep(c->waker, c->fds, c->count + 1, ready ? 0 : c->deadline);
+        if (c->epoch != pysock__load(&pysock__state.epoch))
+            return -ESHUTDOWN;
+        if (r == -EINTR && pysock__interrupted())
+            return -EINTR;
+        if (r < 0 && r != -EINTR)
+            return r;
+        ready = pysock__select_test(c, r > 0);
+        if (ready || (c->deadline != PYSOCK__NEVER && pysock__now() >= c->deadline))
+            return ready;
+    }
+}
+
+/* Keeps the ready ones of a list, in their order. */
+static void pysock__select_keep(int *fds, size_t *count, const pysock__entry *entries)
+{
+    size_t i, kept = 0;
+
+    for (i = 0; count && i < *count; i++)
+        if (entries[i].have)
+            fds[kept++] = fds[i];
+    if (count)
+        *count = kept;
+}
+
+/* Seconds of a public argument as ns; -1: never; -2 (and an error): not a time. */
+static int64_t pysock__timeout_ns(double seconds, const char *what)
+{
+    if (seconds == PYSOCK_NO_TIMEOUT)
+        return -1;
+    if (seconds >= 0)
+        return seconds > 9e9 ? INT64_C(9000000000000000000) : (int64_t)(seconds * 1e9);
+    pysock__fail_value(what, "the timeout is negative; PYSOCK_NO_TIMEOUT is -1.0");
+    return -2;
+}
+
+PYSOCKDEF ptrdiff_t pysock_select(int *rlist, size_t *rcount, int *wlist, size_t *wcount, int *xlist,
+                                  size_t *xcount, double timeout)
+{
+    size_t rn = rlist && rcount ? *rcount : 0, wn = wlist && wcount ? *wcount : 0;
+    size_t xn = xlist && xcount ? *xcount : 0, total = rn + wn + xn;
+    int64_t ns = pysock__timeout_ns(timeout, "select");
+    pysock__entry few[8];
+    struct pollfd few_fds[9];
+    pysock__select_call c;
+    ptrdiff_t ready;
+    int err;
+
+    if (ns == -2)
+        return -1;
+    if (rn > 1u << 24 || wn > 1u << 24 || xn > 1u << 24)
+        return (ptrdiff_t)pysock__fail_value("select", "a count is negative or too large");
+    memset(&c, 0, sizeof c);
+    c.epoch = pysock__load(&pysock__state.epoch);
+    c.deadline = ns ? pysock__deadline_in(ns) : 0;
+    err = pysock__thread_waker(&c.waker);
+    if (err < 0)
+        return pysock__fail_os(err, "select", "");
+    c.entries = total <= PYSOCK__COUNT(few)
+                    ? few
+                    : (pysock__entry *)PYSOCK_MALLOC(total * (sizeof *c.entries + sizeof *c.fds)
+                                                     + sizeof *c.fds);
+    if (!c.entries)
+        return pysock__fail_memory("select");
+    c.fds = c.entries == few ? few_fds : (struct pollfd *)(void *)(c.entries + total);
+    if (ns == 0)
+        pysock__reactor_assist();
+    pysock__select_add(&c, rlist, rn, POLLIN, POLLIN | POLLHUP | POLLERR);
+    pysock__select_add(&c, wlist, wn, POLLOUT, POLLOUT | POLLERR);
+    pysock__select_add(&c, xlist, xn, POLLPRI, POLLPRI);
+    ready = pysock__select_run(&c);
+    pysock__select_end(&c);
+    if (ready >= 0) {
+        pysock__select_keep(rlist, rlist ? rcount : NULL, c.entries);
+        pysock__select_keep(wlist, wlist ? wcount : NULL, c.entries + rn);
+        pysock__select_keep(xlist, xlist ? xcount : NULL, c.entries + rn + wn);
+    }
+    if (c.entries != few)
+        PYSOCK_FREE(c.entries);
+    return ready < 0 ? pysock__fail_os((int)ready, "select", "") : ready;
+}
+
+/* Pollers. A registration is one object; its waiter stays in the socket's list. What may be ready
+   without the kernel's saying so is in the poller's `ready` list, and is tested at the next poll. */
+
+typedef struct pysock__reg {
+    pysock__waiter waiter; /* linked under the socket's lock */
+    /* set once */
+    pysock_poller *poller;
+    int fd;
+    uint32_t serial;  /* tells this registration from a later one of the same descriptor */
+    uintptr_t handle; /* 0: a descriptor that is no socket of ours */
+    /* guarded by the poller's lock */
+    pysock__list ready_link;
+    short events;
+    int queued;      /* in the ready list */
+    int armed;       /* what the kernel is asked for; -1: nothing */
+    int invalid;     /* closed, or never open */
+    int always;      /* a file that is always ready */
+    unsigned poll_id; /* in whose result it is already, and where */
+    size_t result;
+} pysock__reg;
+
+struct pysock_poller {
+    pysock__mutex lock;
+    pysock__sleeper sleeper; /* its waker is told of notifications */
+    pysock__pset pset;
+    /* guarded by lock */
+    pysock__reg **by_fd;
+    size_t fd_cap;
+    pysock__list ready;
+    size_t ready_count;
+    uint32_t serial;
+    unsigned poll_id;
+    int stale; /* in a forked child: the kernel's set is the parent's */
+};
+
+static uint64_t pysock__reg_token(const pysock__reg *reg)
+{
+    return (uint64_t)reg->serial << 32 | (uint32_t)reg->fd;
+}
+
+static pysock__reg *pysock__reg_find_locked(pysock_poller *p, int fd)
+{
+    return fd >= 0 && (size_t)fd < p->fd_cap ? p->by_fd[fd] : NULL;
+}
+
+static pysock__reg *pysock__reg_of_token_locked(pysock_poller *p, uint64_t token)
+{
+    pysock__reg *reg = pysock__reg_find_locked(p, (int)(uint32_t)token);
+
+    return reg && reg->serial == (uint32_t)(token >> 32) ? reg : NULL;
+}
+
+static void pysock__reg_queue_locked(pysock__reg *reg)
+{
+    if (reg->queued)
+        return;
+    reg->queued = 1;
+    pysock__list_append(&reg->poller->ready, &reg->ready_link);
+    reg->poller->ready_count++;
+}
+
+static void pysock__reg_unqueue_locked(pysock__reg *reg)
+{
+    if (!reg->queued)
+        return;
+    reg->queued = 0;
+    pysock__list_remove(&reg->ready_link);
+    reg->poller->ready_count--;
+}
+
+/* A socket notifies: its lock is held, the poller's comes below it. */
+static void pysock__reg_notify(pysock__waiter *w, int closing)
+{
+    pysock__reg *reg = PYSOCK__ENTRY(w, pysock__reg, waiter);
+    pysock_poller *p = reg->poller;
+
+    if (closing)
+        pysock__list_remove(&w->link);
+    pysock__lock(&p->lock);
+    if (closing) {
+        if (reg->armed >= 0)
+            pysock__pset_forget(&p->pset, reg->fd);
+        reg->armed = -1;
+        reg->invalid = 1;
+    }
+    pysock__reg_queue_locked(reg);
+    pysock__wake(&p->sleeper.waker);
+    pysock__unlock(&p->lock);
+}
+
+static void pysock__poller_after_fork(pysock__sleeper *sl)
+{
+    pysock_poller *p = PYSOCK__ENTRY(sl, pysock_poller, sleeper);
+
+    pysock__mutex_init(&p->lock);
+    p->stale = 1;
+}
+
+/* In a forked child: a kernel set of its own. */
+static int pysock__poller_renew_locked(pysock_poller *p)
+{
+    size_t fd;
+    int err;
+
+    if (p->sleeper.waker.generation == pysock__fork_generation && !p->stale)
+        return 0;
+    err = pysock__sleeper_refresh(&p->sleeper);
+    if (err < 0)
+        return err;
+    pysock__pset_close(&p->pset);
+    err = pysock__pset_open(&p->pset, &p->sleeper.waker);
+    if (err < 0)
+        return err;
+    p->stale = 0;
+    for (fd = 0; fd < p->fd_cap; fd++) {
+        if (!p->by_fd[fd])
+            continue;
+        p->by_fd[fd]->armed = -1;
+        pysock__reg_queue_locked(p->by_fd[fd]);
+    }
+    return 0;
+}
+
+PYSOCKDEF pysock_poller *pysock_poller_new(void)
+{
+    pysock_poller *p = (pysock_poller *)pysock__alloc(sizeof *p);
+    int err;
+
+    if (!p) {
+        pysock__fail_memory("poller_new");
+        return NULL;
+    }
+    pysock__install();
+    pysock__mutex_init(&p->lock);
+    pysock__list_init(&p->ready);
+    p->sleeper.after_fork = pysock__poller_after_fork;
+    err = pysock__sleeper_open(&p->sleeper);
+    if (err == 0 && (err = pysock__pset_open(&p->pset, &p->sleeper.waker)) < 0)
+        pysock__sleeper_close(&p->sleeper);
+    if (err < 0) {
+        pysock__mutex_free(&p->lock);
+        pysock__free(p);
+        pysock__fail_os(err, "poller_new", "");
+        return NULL;
+    }
+    return p;
+}
+
+/* Takes the registration out of the poller and out of its socket, and frees it. */
+static void pysock__reg_remove(pysock_poller *p, pysock__reg *reg)
+{
+    pysock__sock *s;
+
+    pysock__lock(&p->lock);
+    p->by_fd[reg->fd] = NULL;
+    if (reg->armed >= 0)
+        pysock__pset_forget(&p->pset, reg->fd);
+    reg->armed = -1;
+    pysock__unlock(&p->lock);
+    s = reg->handle ? pysock__acquire_handle(reg->handle) : NULL;
+    if (s) {
+        pysock__lock(&s->lock);
+        pysock__watch_end_locked(s, &reg->waiter);
+        pysock__unlock_sock(s);
+        pysock__release(s);
+    }
+    pysock__lock(&p->lock); /* nobody can notify it any more */
+    pysock__reg_unqueue_locked(reg);
+    pysock__unlock(&p->lock);
+    pysock__free(reg);
+}
+
+PYSOCKDEF void pysock_poller_free(pysock_poller *p)
+{
+    size_t fd;
+
+    if (!p)
+        return;
+    for (fd = 0; fd < p->fd_cap; fd++)
+        if (p->by_fd[fd])
+            pysock__reg_remove(p, p->by_fd[fd]);
+    pysock__sleeper_close(&p->sleeper);
+    pysock__pset_close(&p->pset);
+    pysock__mutex_free(&p->lock);
+    pysock__free(p->by_fd);
+    pysock__free(p);
+}
+
+/* Enters a new registration; its socket, if it has one, is s, locked. */
+static int pysock__reg_enter(pysock_poller *p, pysock__reg *reg, pysock__sock *s)
+{
+    int err;
+
+    pysock__lock(&p->lock);
+    err = pysock__poller_renew_locked(p);
+    if (err == 0)
+        err = pysock__reserve(&p->by_fd, &p->fd_cap, (size_t)reg->fd + 1, sizeof *p->by_fd);
+    if (err == 0) {
+        reg->serial = ++p->serial;
+        p->by_fd[reg->fd] = reg;
+        pysock__reg_queue_locked(reg); /* tested, and the kernel asked, at the next poll */
+        pysock__wake(&p->sleeper.waker);
+    }
+    pysock__unlock(&p->lock);
+    if (err == 0 && s)
+        pysock__watch_begin_locked(s, &reg->waiter);
+    return err;
+}
+
+static int pysock__reg_new(pysock_poller *p, int fd, short events)
+{
+    pysock__reg *reg = (pysock__reg *)pysock__alloc(sizeof *reg);
+    pysock__sock *s;
+    int err;
+
+    if (!reg)
+        return pysock__fail_memory("poller_register");
+    s = pysock__acquire_fd(fd);
+    pysock__list_init(&reg->waiter.link);
+    pysock__list_init(&reg->ready_link);
+    reg->waiter.notify = pysock__reg_notify;
+    reg->poller = p;
+    reg->fd = fd;
+    reg->events = events;
+    reg->armed = -1;
+    if (s)
+        pysock__lock(&s->lock);
+    if (s && s->phase < PYSOCK__CLOSING)
+        reg->handle = s->handle;
+    err = pysock__reg_enter(p, reg, reg->handle ? s : NULL);
+    if (s) {
+        pysock__unlock_sock(s);
+        pysock__release(s);
+    }
+    if (err == 0)
+        return 0;
+    pysock__free(reg);
+    return pysock__fail_os(err, "poller_register", "");
+}
+
+static int pysock__poller_check(const char *what, pysock_poller *p, int fd)
+{
+    if (!p)
+        return pysock__fail_value(what, "the poller is NULL");
+    if (fd < 0)
+        return pysock__fail_value(what, "the descriptor is negative");
+    if (fd > 1 << 24)
+        return pysock__fail_value(what, "the descriptor is too large");
+    return 0;
+}
+
+/* 1 if the registration changed, 0 if there is none of the descriptor as it is now. */
+static int pysock__reg_change(pysock_poller *p, int fd, short events, int replace)
+{
+    pysock__sock *s = pysock__acquire_fd(fd);
+    uintptr_t handle = s ? s->handle : 0;
+    pysock__reg *reg;
+    int same;
+
+    if (s)
+        pysock__release(s);
+    pysock__lock(&p->lock);
+    reg = pysock__reg_find_locked(p, fd);
+    same = reg && reg->handle == handle && !reg->invalid;
+    if (reg && (same || !replace)) {
+        reg->events = events;
+        pysock__reg_queue_locked(reg);
+        pysock__wake(&p->sleeper.waker);
+    }
+    pysock__unlock(&p->lock);
+    if (reg && !same && replace)
+        pysock__reg_remove(p, reg); /* the number has been used again */
+    return reg && (same || !replace);
+}
+
+PYSOCKDEF int pysock_poller_register(pysock_poller *p, int fd, short events)
+{
+    if (pysock__poller_check("poller_register", p, fd) < 0)
+        return -1;
+    if (pysock__reg_change(p, fd, events, 1))
+        return 0;
+    return pysock__reg_new(p, fd, events);
+}
+
+PYSOCKDEF int pysock_poller_modify(pysock_poller *p, int fd, short events)
+{
+    if (pysock__poller_check("poller_modify", p, fd) < 0)
+        return -1;
+    if (pysock__reg_change(p, fd, events, 0))
+        return 0;
+    return pysock__fail(PYSOCK_OS_ERROR, ENOENT, "ENOENT",
+                        "poller_modify: descriptor %d is not registered", fd);
+}
+
+PYSOCKDEF int pysock_poller_unregister(pysock_poller *p, int fd)
+{
+    pysock__reg *reg;
+
+    if (pysock__poller_check("poller_unregister", p, fd) < 0)
+        return -1;
+    pysock__lock(&p->lock);
+    reg = pysock__reg_find_locked(p, fd);
+    pysock__unlock(&p->lock);
+    if (!reg)
+        return pysock__fail(PYSOCK_KEY_ERROR, ENOENT, "ENOENT",
+                            "poller_unregister: descriptor %d is not registered", fd);
+    pysock__reg_remove(p, reg);
+    return 0;
+}
+
+/* A poll under way. */
+typedef struct pysock__poll_call {
+    pysock_poller *p;
+    pysock_pollevent *out;
+    size_t max, filled;
+    unsigned id;
+} pysock__poll_call;
+
+/* Asks the kernel for what only the kernel knows. 0 or -ENOMEM. */
+static int pysock__reg_arm_locked(pysock__reg *reg, int ask)
+{
+    pysock_poller *p = reg->poller;
+    int err = 0;
+
+    if (reg->invalid || reg->always || reg->armed == ask)
+        return 0;
+    if (ask < 0) {
+        pysock__pset_forget(&p->pset, reg->fd);
+    } else {
+        err = pysock__pset_set(&p->pset, reg->fd, (short)ask, pysock__reg_token(reg));
+        if (err == -EPERM)
+            reg->always = 1;
+        else if (err == -EBADF)
+            reg->invalid = 1;
+    }
+    if (err < 0)
+        ask = -1;
+    reg->armed = ask;
+    return err == -ENOMEM || err == -ENOSPC ? -ENOMEM : 0;
+}
+
+static void pysock__poll_add_locked(pysock__poll_call *c, pysock__reg *reg, short have)
+{
+    if (reg->poll_id == c->id) {
+        c->out[reg->result].events |= have;
+        return;
+    }
+    reg->poll_id = c->id;
+    reg->result = c->filled;
+    c->out[c->filled].fd = reg->fd;
+    c->out[c->filled++].events = have;
+}
+
+/* Tests one registration with what the kernel said, under the socket's lock and then the poller's,
+   so that the kernel is always asked for what the level needs now. */
+static int pysock__poll_test(pysock__poll_call *c, uint64_t token, short revents)
+{
+    pysock_poller *p = c->p;
+    pysock__reg *reg;
+    pysock__sock *s = NULL;
+    uintptr_t handle = 0;
+    short events = 0, have;
+    int ask, again, err = 0;
+
+    pysock__lock(&p->lock);
+    reg = pysock__reg_of_token_locked(p, token);
+    if (reg) {
+        handle = reg->handle;
+        events = reg->events;
+    }
+    pysock__unlock(&p->lock);
+    if (!reg)
+        return 0;
+    ask = events;
+    have = (short)(revents & (events | POLLERR | POLLHUP | POLLNVAL));
+    again = 0;
+    if (handle && (s = pysock__acquire_handle(handle)) != NULL) {
+        pysock__lock(&s->lock);
+        have = pysock__levels_locked(s, events, revents, &ask, &reg->waiter);
+        again = have && (pysock__is_tls_locked(s) || !pysock__chain_empty(&s->queue)
+                         || s->phase == PYSOCK__FAILED);
+    } else if (handle) {
+        have = POLLNVAL;
+        ask = -1;
+    }
+    pysock__lock(&p->lock);
+    reg = pysock__reg_of_token_locked(p, token);
+    if (reg) {
+        err = pysock__reg_arm_locked(reg, ask);
+        if (reg->invalid)
+            have = POLLNVAL;
+        else if (reg->always)
+            have = (short)(events & (POLLIN | POLLOUT));
+        if (have)
+            pysock__poll_add_locked(c, reg, have);
+        if (again || (have && (reg->invalid || reg->always || handle != reg->handle)))
+            pysock__reg_queue_locked(reg);
+    }
+    pysock__unlock(&p->lock);
+    if (s) {
+        pysock__unlock_sock(s);
+        pysock__release(s);
+    }
+    return err;
+}
+
+/* Tests what may be ready without the kernel's word; each once. */
+static int pysock__poll_ready(pysock__poll_call *c)
+{
+    pysock_poller *p = c->p;
+    size_t n;
+    int err = 0;
+
+    pysock__lock(&p->lock);
+    for (n = p->ready_count; n && p->ready_count && c->filled < c->max && err == 0; n--) {
+        pysock__reg *reg = PYSOCK__ENTRY(p->ready.next, pysock__reg, ready_link);
+        uint64_t token = pysock__reg_token(reg);
+        pysock__reg_unqueue_locked(reg);
+        pysock__unlock(&p->lock);
+        err = pysock__poll_test(c, token, 0);
+        pysock__lock(&p->lock);
+    }
+    pysock__unlock(&p->lock);
+    return err;
+}
+
+/* One round: the ready list, then the kernel, until deadline if nothing is ready yet. */
+static int pysock__poll_round(pysock__poll_call *c, int64_t deadline)
+{
+    pysock_poller *p = c->p;
+    pysock__pset_event events[64];
+    size_t room;
+    int n, i, err;
+
+    pysock__waker_drain(&p->sleeper.waker);
+    err = pysock__poll_ready(c);
+    if (err < 0 || c->filled == c->max)
+        return err;
+    room = c->max - c->filled;
+    PYSOCK_TRACE("before_sleep", NULL);
+    n = pysock__pset_wait(&p->pset, &p->sleeper.waker,
+                          pysock__load(&pysock__reactor.threadless) ? pysock__sleep : NULL, events,
+                          room < PYSOCK__COUNT(events) ? room : PYSOCK__COUNT(events),
+                          c->filled ? 0 : deadline);
+    for (i = 0; i < n && err == 0; i++)
+        err = pysock__poll_test(c, events[i].token, events[i].events);
+    return n < 0 ? n : err;
+}
+
+PYSOCKDEF ptrdiff_t pysock_poller_poll(pysock_poller *p, pysock_pollevent *events, size_t max,
+                                       double timeout)
+{
+    int64_t deadline, ns = pysock__timeout_ns(timeout, "poller_poll");
+    unsigned epoch = pysock__load(&pysock__state.epoch);
+    pysock__poll_call c;
+    int r;
+
+    if (ns == -2)
+        return -1;
+    if (!p || !events || !max || max > PTRDIFF_MAX / sizeof *events)
+        return pysock__fail_value("poller_poll", !p        ? "the poller is NULL"
+                                                 : !events ? "events is NULL"
+                                                           : "max is 0, negative or too large");
+    deadline = ns ? pysock__deadline_in(ns) : 0;
+    if (ns == 0)
+        pysock__reactor_assist();
+    memset(&c, 0, sizeof c);
+    c.p = p;
+    c.out = events;
+    c.max = max;
+    pysock__lock(&p->lock);
+    r = pysock__poller_renew_locked(p);
+    c.id = ++p->poll_id;
+    pysock__unlock(&p->lock);
+    while (r == 0) {
+        r = pysock__poll_round(&c, deadline);
+        if (c.filled)
+            return (ptrdiff_t)c.filled;
+        if (epoch != pysock__load(&pysock__state.epoch))
+            return pysock__fail(PYSOCK_OS_ERROR, ESHUTDOWN, "ESHUTDOWN",
+                                "poller_poll: ended by pysock_cleanup()");
+        if (r == -EINTR)
+            r = pysock__interrupted() ? -EINTR : 0;
+        if (r == 0 && deadline != PYSOCK__NEVER && (!deadline || pysock__now() >= deadline))
+            return 0;
+    }
+    return pysock__fail_os(r, "poller_poll", "");
+}
+
+/* ---- >>conveniences ----
+   What Python builds on its sockets: create_connection and create_server. */
+
+/* One address's turn: a connected socket or NULL. */
+static pysock *pysock__try_address(const pysock_addr *addr, double seconds)
+{
+    pysock *s = pysock_socket(addr->u.sa.sa_family, SOCK_STREAM, 0);
+
+    if (!s)
+        return NULL;
+    if (pysock_settimeout(s, seconds) == 0 && pysock_connect_addr(s, addr) == 0)
+        return s;
+    {
+        pysock__fault fault = pysock__last;
+        pysock_close(s);
+        pysock__raise(&fault);
+    }
+    return NULL;
+}
+
+typedef struct pysock__wait_lookup {
+    pysock__mutex lock;
+    int done;               /* guarded by lock */
+    pysock__waker *waker;   /* guarded by lock; NULL: given up */
+    int refs;               /* atomic */
+} pysock__wait_lookup;
+
+static void pysock__wait_lookup_release(pysock__wait_lookup *w)
+{
+    if (pysock__add(&w->refs, -1))
+        return;
+    pysock__mutex_free(&w->lock);
+    pysock__free(w);
+}
+
+/* On a worker. */
+static void pysock__wait_lookup_done(void *arg, pysock__lookup *l)
+{
+    pysock__wait_lookup *w = (pysock__wait_lookup *)arg;
+
+    (void)l;
+    pysock__lock(&w->lock);
+    w->done = 1;
+    if (w->waker)
+        pysock__wake(w->waker);
+    pysock__unlock(&w->lock);
+    pysock__wait_lookup_release(w);
+}
+
+/* Sleeps until the worker is done. 0 or a negated errno value. */
+static int pysock__wait_lookup_sleep(pysock__wait_lookup *w, pysock__waker *waker, int64_t deadline)
+{
+    unsigned epoch = pysock__load(&pysock__state.epoch);
+    struct pollfd fd;
+    int r = 0, done;
+
+    for (;;) {
+        pysock__waker_drain(waker);
+        pysock__lock(&w->lock);
+        done = w->done;
+        if (done || r < 0)
+            w->waker = NULL;
+        pysock__unlock(&w->lock);
+        if (done)
+            return 0;
+        if (r < 0)
+            return r;
+        fd.fd = waker->rfd;
+        fd.events = POLLIN;
+        r = pysock__sleep(waker, &fd, 1, deadline);
+        if (epoch != pysock__load(&pysock__state.epoch))
+            r = -ESHUTDOWN;
+        else if (r == -EINTR)
+            r = pysock__interrupted() ? -EINTR : 0;
+        else if (r == 0 && pysock__now() >= deadline)
+            r = -ETIMEDOUT;
+    }
+}
+
+/* Looks a name up on a worker, so that the deadline holds. Fails, or fills list. */
+static int pysock__resolve_until(const char *host, int port, pysock__addrs *list, int64_t deadline)
+{
+    pysock__wait_lookup *w = (pysock__wait_lookup *)pysock__alloc(sizeof *w);
+    pysock__waker *waker;
+    pysock__lookup *l = NULL;
+    int r = pysock__thread_waker(&waker);
+
+    if (w && r == 0) {
+        pysock__mutex_init(&w->lock);
+        w->waker = waker;
+        w->refs = 2;
+        l = pysock__lookup_new(host, port, AF_UNSPEC, SOCK_STREAM, pysock__wait_lookup_done, w);
+    }
+    if (!l) {
+        pysock__free(w);
+        return r < 0 ? pysock__fail_os(r, "create_connection", "")
+                     : pysock__fail_memory("create_connection");
+    }
+    pysock__lookup_start(l);
+    r = pysock__wait_lookup_sleep(w, waker, deadline);
+    if (r < 0) {
+        pysock__fail_os(r, "create_connection: looking up", host);
+    } else if (l->err) {
+        pysock__fault_gai(&pysock__last, l->err, l->sys, "create_connection", host);
+        r = pysock__raise(&pysock__last);
+    } else {
+        *list = l->addrs;
+        memset(&l->addrs, 0, sizeof l->addrs);
+    }
+    pysock__wait_lookup_release(w);
+    pysock__lookup_release(l);
+    return r < 0 ? -1 : 0;
+}
+
+/* Every address of host. */
+static int pysock__resolve_all(const char *host, int port, pysock__addrs *list, int64_t deadline)
+{
+    int err = pysock__resolve_numeric(host, port, AF_UNSPEC, SOCK_STREAM, list), sys = 0;
+
+    if (list->out_of_memory)
+        return pysock__fail_memory("create_connection");
+    if (!err)
+        return 0;
+    if (deadline != PYSOCK__NEVER)
+        return pysock__resolve_until(host, port, list, deadline);
+    err = pysock__resolve(host, port, AF_UNSPEC, SOCK_STREAM, list, &sys);
+    if (!err)
+        return 0;
+    pysock__fault_gai(&pysock__last, err, sys, "create_connection", host);
+    return pysock__raise(&pysock__last);
+}
+
+PYSOCKDEF pysock *pysock_create_connection(const char *host, int port, double timeout)
+{
+    int64_t ns = pysock__timeout_ns(timeout, "create_connection"), deadline, left;
+    pysock__addrs list = {NULL, 0, 0, 0};
+    pysock *s = NULL;
+    size_t i;
+
+    if (ns == -2 || pysock__check_host("create_connection", host, port) < 0)
+        return NULL;
+    if (ns == 0) {
+        pysock__fail_value("create_connection", "the timeout is 0; for a connect that does not wait "
+                                                "use pysock_socket() and pysock_connect()");
+        return NULL;
+    }
+    deadline = pysock__deadline_in(ns);
+    if (pysock__resolve_all(host && host[0] ? host : "localhost", port, &list, deadline) < 0) {
+        pysock__free(list.items);
+        return NULL;
+    }
+    for (i = 0; i < list.count && !s; i++) {
+        left = deadline == PYSOCK__NEVER ? -1 : deadline - pysock__now();
+        if (deadline != PYSOCK__NEVER && left <= 0) {
+            pysock__fail(PYSOCK_TIMEOUT_ERROR, ETIMEDOUT, "ETIMEDOUT",
+                         "create_connection to %.200s: timed out after %g s", host ? host : "", timeout);
+            break;
+        }
+        s = pysock__try_address(&list.items[i], left < 0 ? PYSOCK_NO_TIMEOUT
+                                                         : (double)left / 1e9 / (double)(list.count - i));
+        if (!s && (pysock__last.kind == PYSOCK_MEMORY_ERROR || pysock__last.code == ESHUTDOWN))
+            break;
+    }
+    pysock__free(list.items);
+    if (s)
+        pysock_settimeout(s, timeout);
+    return s;
+}
+
+PYSOCKDEF pysock *pysock_create_server(const char *host, int port, int backlog)
+{
+    int family = host && strchr(host, ':') ? AF_INET6 : AF_INET;
+    pysock *s = pysock_socket(family, SOCK_STREAM, 0);
+
+    if (!s)
+        return NULL;
+    if (pysock_setsockopt_int(s, SOL_SOCKET, SO_REUSEADDR, 1) == 0
+        && (family == AF_INET || pysock_setsockopt_int(s, IPPROTO_IPV6, IPV6_V6ONLY, 1) == 0)
+        && pysock_bind(s, host, port) == 0 && pysock_listen(s, backlog) == 0)
+        return s;
+    {
+        pysock__fault fault = pysock__last;
+        pysock_close(s);
+        pysock__raise(&fault);
+    }
+    return NULL;
+}
+
+#endif /* PYSOCK__IMPLEMENTED */
+#endif /* PYSOCK_IMPLEMENTATION */
+
