@@ -21,7 +21,8 @@ DEPEND = -MMD -MP -MT $@ -MF $@.d
 QUIET = $(if $(V),,@echo '  CC  $@';)
 
 EXAMPLES := $(patsubst examples/%.c,build/examples/%,$(wildcard examples/*.c))
-BENCH_OBJECTS := $(patsubst tests/bench/%.c,build/bench/%.o,$(wildcard tests/bench/*.c))
+BENCH_OBJECTS := $(patsubst tests/bench/%.c,build/bench/%.o,$(wildcard tests/bench/*.c)) \
+    build/bench/pysock_impl.o
 
 # ---- tests: every program three times ----
 
@@ -119,6 +120,9 @@ build/examples/%: examples/%.c build/examples/flags
 
 build/bench/%.o: tests/bench/%.c build/bench/flags
 	$(QUIET) $(CC) -std=gnu99 $(WARNINGS) $(ALL_CPPFLAGS) $(CFLAGS) $(DEPEND) -c $< -o $@
+
+build/bench/pysock_impl.o: tests/pysock_impl.c build/bench/flags
+	$(QUIET) $(CC) -std=c99 $(WARNINGS) $(ALL_CPPFLAGS) $(CFLAGS) $(DEPEND) -c $< -o $@
 
 build/bench/bench: $(BENCH_OBJECTS)
 	$(QUIET) $(CC) $(CFLAGS) $^ -o $@ $(ALL_LDFLAGS) $(LDLIBS) -lm

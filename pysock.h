@@ -513,18 +513,20 @@ static int64_t pysock__deadline_in(int64_t ns)
     return ns > PYSOCK__NEVER - now ? PYSOCK__NEVER : now + ns;
 }
 
-/* Milliseconds until deadline for poll(2), rounded up; -1 for never. */
+/* A span as poll(2) takes it: milliseconds, rounded up. */
+static int pysock__ms_of(int64_t ns)
+{
+    int64_t ms = ns <= 0 ? 0 : (ns - 1) / 1000000 + 1;
+
+    return ms > INT_MAX ? INT_MAX : (int)ms;
+}
+
+/* Milliseconds until deadline; -1 for never. */
 static int pysock__poll_ms(int64_t deadline)
 {
-    int64_t ns, ms;
-
     if (deadline == PYSOCK__NEVER)
         return -1;
-    ns = deadline - (deadline ? pysock__now() : 0);
-    if (ns <= 0)
-        return 0;
-    ms = (ns - 1) / 1000000 + 1;
-    return ms > INT_MAX ? INT_MAX : (int)ms;
+    return deadline ? pysock__ms_of(deadline - pysock__now()) : 0;
 }
 
 /* Platform: mutexes and threads. */
@@ -685,6 +687,16 @@ static int pysock__poll(struct pollfd *fds, size_t count, int64_t deadline)
 {
     int n = poll(fds, (nfds_t)count, pysock__poll_ms(deadline));
     return n < 0 ? pysock__neg_errno() : n;
+}
+
+/* Sleeps until there is something to receive, or for ms; whatever happens, recv will tell. */
+static void pysock__poll_in(int fd, int ms)
+{
+    struct pollfd p;
+
+    p.fd = fd;
+    p.events = POLLIN;
+    poll(&p, 1, ms);
 }
 
 /* Platform: wakers. A waker ends a poll() from another thread. `signaled` saves the write when it
@@ -3495,6 +3507,8 @@ struct pysock_ssl_context {
     int refs; /* atomic: the user's, and one for each connection */
     /* set once */
     pysock_ssl_purpose purpose;
+    br_ssl_engine_context engine; /* algorithms and suites, to be copied: choosing them asks the
+                                     processor what it has, and in a virtual machine that traps */
     pysock__list link; /* guarded by pysock__contexts.lock */
     pysock__mutex lock;
     /* guarded by lock */
@@ -3549,6 +3563,27 @@ static void pysock__context_release(pysock_ssl_context *ctx)
     pysock__free(ctx);
 }
 
+/* The best code that BearSSL has for this processor, and the suites in the order that it favours. */
+static void pysock__engine_choose(br_ssl_engine_context *eng)
+{
+    uint16_t suites[PYSOCK__COUNT(pysock__suites)];
+    size_t n = pysock__suite_list(suites);
+
+    br_ssl_engine_set_versions(eng, BR_TLS12, BR_TLS12);
+    br_ssl_engine_set_suites(eng, suites, n);
+    br_ssl_engine_set_default_rsavrfy(eng);
+    br_ssl_engine_set_default_ecdsa(eng);
+    br_ssl_engine_set_hash(eng, br_sha256_ID, &br_sha256_vtable);
+    br_ssl_engine_set_hash(eng, br_sha384_ID, &br_sha384_vtable);
+    br_ssl_engine_set_hash(eng, br_sha512_ID, &br_sha512_vtable);
+    br_ssl_engine_set_prf_sha256(eng, &br_tls12_sha256_prf);
+    br_ssl_engine_set_prf_sha384(eng, &br_tls12_sha384_prf);
+    br_ssl_engine_set_default_aes_gcm(eng);
+    br_ssl_engine_set_default_aes_cbc(eng);
+    br_ssl_engine_set_default_chapol(eng);
+    br_ssl_engine_add_flags(eng, BR_OPT_NO_RENEGOTIATION);
+}
+
 static pysock_ssl_context *pysock__context_new(pysock_ssl_purpose purpose)
 {
     pysock_ssl_context *ctx = (pysock_ssl_context *)pysock__alloc(sizeof *ctx);
@@ -3565,6 +3600,7 @@ static pysock_ssl_context *pysock__context_new(pysock_ssl_purpose purpose)
     ctx->check_hostname = purpose == PYSOCK_SERVER_AUTH;
     ctx->verify_mode = purpose == PYSOCK_SERVER_AUTH ? PYSOCK_CERT_REQUIRED : PYSOCK_CERT_NONE;
     ctx->session_limit = purpose == PYSOCK_SERVER_AUTH ? 128 : 1024;
+    pysock__engine_choose(&ctx->engine);
     pysock__mutex_init(&ctx->lock);
     pysock__lock(&pysock__contexts.lock);
     pysock__list_append(&pysock__contexts.all, &ctx->link);
@@ -3770,22 +3806,8 @@ static void pysock__session_store(pysock__tls *t, const br_ssl_session_parameter
 static void pysock__tls_set_engine(pysock__tls *t)
 {
     br_ssl_engine_context *eng = t->eng;
-    uint16_t suites[PYSOCK__COUNT(pysock__suites)];
-    size_t n = pysock__suite_list(suites);
 
-    br_ssl_engine_set_versions(eng, BR_TLS12, BR_TLS12);
-    br_ssl_engine_set_suites(eng, suites, n);
-    br_ssl_engine_set_default_rsavrfy(eng);
-    br_ssl_engine_set_default_ecdsa(eng);
-    br_ssl_engine_set_hash(eng, br_sha256_ID, &br_sha256_vtable);
-    br_ssl_engine_set_hash(eng, br_sha384_ID, &br_sha384_vtable);
-    br_ssl_engine_set_hash(eng, br_sha512_ID, &br_sha512_vtable);
-    br_ssl_engine_set_prf_sha256(eng, &br_tls12_sha256_prf);
-    br_ssl_engine_set_prf_sha384(eng, &br_tls12_sha384_prf);
-    br_ssl_engine_set_default_aes_gcm(eng);
-    br_ssl_engine_set_default_aes_cbc(eng);
-    br_ssl_engine_set_default_chapol(eng);
-    br_ssl_engine_add_flags(eng, BR_OPT_NO_RENEGOTIATION);
+    *eng = t->ctx->engine;
     if (t->alpn)
         br_ssl_engine_set_protocol_names(eng, t->alpn->names, t->alpn->count);
     br_ssl_engine_set_buffers_bidi(eng, t->buffers, BR_SSL_BUFSIZE_INPUT,
@@ -4652,6 +4674,7 @@ typedef struct pysock__sock {
     pysock__list waiters;
     int watchers;     /* how many of them are selects and pollers */
     int kernel_waits; /* calls that sleep, or may sleep, in the kernel */
+    int drained;      /* the last recv took all there was, or little: polling first saves a call */
     pysock_addr peer;
     pysock__lookup *lookup;
     pysock__fault fault;
@@ -4981,47 +5004,8 @@ static int pysock__call_interrupted_locked(pysock__call *c)
     return pysock__call_check_locked(c);
 }
 
-/* The one place where a call on a socket sleeps: until the descriptor has one of events (0: it is
-   not asked), somebody notifies, or the deadline passes. The caller has tested its level under the
-   lock and tests again afterwards; the waiter is in the list before the lock is let go, so that no
-   notification in between is lost. 0: test again; -1: the call is to end. */
-static int pysock__wait_locked(pysock__call *c, short events)
-{
-    pysock__sock *s = c->s;
-    pysock__waiter me;
-    struct pollfd fds[2];
-    int r;
-
-    if (!c->deadline)
-        c->deadline = pysock__deadline_in(c->timeout);
-    r = pysock__thread_waker(&me.waker);
-    if (r < 0)
-        return pysock__call_fail(c, r);
-    pysock__waker_drain(me.waker);
-    me.notify = pysock__notify_thread;
-    pysock__list_append(&s->waiters, &me.link);
-    fds[0].fd = me.waker->rfd;
-    fds[0].events = POLLIN;
-    fds[1].fd = s->fd;
-    fds[1].events = events;
-    pysock__unlock(&s->lock);
-    PYSOCK_TRACE("before_sleep", s);
-    r = pysock__sleep(me.waker, fds, events ? 2 : 1, c->deadline);
-    pysock__lock(&s->lock);
-    pysock__list_remove(&me.link);
-    if (pysock__call_check_locked(c) < 0)
-        return -1;
-    if (r == -EINTR)
-        return pysock__call_interrupted_locked(c);
-    if (r < 0)
-        return pysock__call_fail(c, r);
-    if (r == 0 && c->deadline != PYSOCK__NEVER && pysock__now() >= c->deadline)
-        return pysock__call_fail_timeout(c);
-    return 0;
-}
-
 /* Brackets a system call that may sleep in the kernel, or that needs no lock: the descriptor stays,
-   and close() and cleanup wake it. */
+   and close() and cleanup wake it by shutdown. */
 static void pysock__enter_kernel_locked(pysock__sock *s)
 {
     s->kernel_waits++;
@@ -5032,6 +5016,69 @@ static void pysock__leave_kernel_locked(pysock__sock *s)
 {
     pysock__lock(&s->lock);
     s->kernel_waits--;
+}
+
+/* A connected plain stream: nothing but the kernel, and the shutdown of a close, ends its waits. */
+static int pysock__kernel_tells_all(const pysock__sock *s)
+{
+    return s->phase == PYSOCK__OPEN && !s->queue_used && s->type == SOCK_STREAM
+           && !pysock__load(&pysock__reactor.threadless);
+}
+
+/* Sleeps on the descriptor, and on the waker where something else than the kernel may end the
+   wait. */
+static int pysock__wait_asleep_locked(pysock__call *c, short events)
+{
+    pysock__sock *s = c->s;
+    pysock__waiter me;
+    struct pollfd fds[2];
+    int r;
+
+    fds[1].fd = s->fd;
+    fds[1].events = events;
+    if (events && pysock__kernel_tells_all(s)) {
+        pysock__enter_kernel_locked(s);
+        PYSOCK_TRACE("before_sleep", s);
+        r = pysock__poll(fds + 1, 1, c->deadline);
+        pysock__leave_kernel_locked(s);
+        return r;
+    }
+    r = pysock__thread_waker(&me.waker);
+    if (r < 0)
+        return r;
+    pysock__waker_drain(me.waker);
+    me.notify = pysock__notify_thread;
+    pysock__list_append(&s->waiters, &me.link);
+    fds[0].fd = me.waker->rfd;
+    fds[0].events = POLLIN;
+    pysock__unlock(&s->lock);
+    PYSOCK_TRACE("before_sleep", s);
+    r = pysock__sleep(me.waker, fds, events ? 2 : 1, c->deadline);
+    pysock__lock(&s->lock);
+    pysock__list_remove(&me.link);
+    return r;
+}
+
+/* The one place where a call on a socket sleeps: until the descriptor has one of events (0: it is
+   not asked), somebody notifies, or the deadline passes. The caller has tested its level under the
+   lock and tests again afterwards; the waiter is in the list before the lock is let go, so that no
+   notification in between is lost. 0: test again; -1: the call is to end. */
+static int pysock__wait_locked(pysock__call *c, short events)
+{
+    int r;
+
+    if (!c->deadline)
+        c->deadline = pysock__deadline_in(c->timeout);
+    r = pysock__wait_asleep_locked(c, events);
+    if (pysock__call_check_locked(c) < 0)
+        return -1;
+    if (r == -EINTR)
+        return pysock__call_interrupted_locked(c);
+    if (r < 0)
+        return pysock__call_fail(c, r);
+    if (r == 0 && c->deadline != PYSOCK__NEVER && pysock__now() >= c->deadline)
+        return pysock__call_fail_timeout(c);
+    return 0;
 }
 
 /* Sockets: output. What has been taken and not yet sent: the engine's records, then the queue. */
@@ -6063,15 +6110,21 @@ static int pysock__retry_locked(pysock__call *c, ptrdiff_t r, short events)
 static ptrdiff_t pysock__plain_recv_locked(pysock__call *c, void *buf, size_t size, int flags)
 {
     pysock__sock *s = c->s;
-    int asleep = c->timeout < 0 && s->type == SOCK_STREAM;
+    int asleep = c->timeout < 0 && s->type == SOCK_STREAM, polls_first;
     ptrdiff_t r;
 
     for (;;) {
         if (pysock__settle_locked(c) < 0)
             return -1;
+        polls_first = s->drained && !flags && c->timeout > 0 && !c->deadline && pysock__kernel_tells_all(s);
+        if (polls_first)
+            c->deadline = pysock__deadline_in(c->timeout);
         pysock__enter_kernel_locked(s);
+        if (polls_first)
+            pysock__poll_in(s->fd, pysock__ms_of(c->timeout));
         r = pysock__sys_recv(s->fd, buf, size, asleep ? flags : flags | MSG_DONTWAIT);
         pysock__leave_kernel_locked(s);
+        s->drained = r > 0 && ((size_t)r < size || size < 4096);
         if (r > 0)
             return r;
         if (r == 0) /* or a close has ended it */
@@ -6869,7 +6922,7 @@ PYSOCKDEF int pysock_settimeout(pysock *s, double seconds)
         ns = 1;
     if (pysock__call_begin(&c, s, "settimeout") < 0)
         return -1;
-    r = pysock__fd_set_nonblocking(c.s->fd, ns >= 0);
+    r = (ns >= 0) == (c.s->timeout >= 0) ? 0 : pysock__fd_set_nonblocking(c.s->fd, ns >= 0);
     if (r < 0) {
         r = pysock__call_fail(&c, r);
     } else {
@@ -7920,8 +7973,7 @@ static short pysock__levels_locked(pysock__sock *s, short want, short revents, i
             pysock__fill_locked(s, except);
         if (pysock__tls_flags(s->tls) & PYSOCK__APP_IN || s->input_end)
             have |= (short)(want & POLLIN);
-        else if (!s->in_busy)
-            *ask |= want & POLLIN;
+        *ask |= want & POLLIN;
         if (s->in_busy && revents & (POLLIN | POLLERR | POLLHUP))
             *ask = -1; /* whoever reads will tell; the kernel would go on and on */
         want &= (short)~POLLIN;
