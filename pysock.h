@@ -615,17 +615,17 @@ static int pysock__atfork(void (*prepare)(void), void (*parent)(void), void (*ch
 
 static pthread_key_t pysock__exit_key;
 static pthread_once_t pysock__exit_once = PTHREAD_ONCE_INIT;
-static void (*pysock__exit_fn)(void *);
+static void (*pysock__exit_fn)(void *); /* atomic */
 
 static void pysock__exit_key_make(void)
 {
-    pthread_key_create(&pysock__exit_key, pysock__exit_fn);
+    pthread_key_create(&pysock__exit_key, pysock__load(&pysock__exit_fn));
 }
 
 /* Calls fn(arg) when the calling thread ends. There is one such fn in the library. */
 static void pysock__at_thread_exit(void (*fn)(void *), void *arg)
 {
-    pysock__exit_fn = fn;
+    pysock__store(&pysock__exit_fn, fn);
     pthread_once(&pysock__exit_once, pysock__exit_key_make);
     pthread_setspecific(pysock__exit_key, arg);
 }
@@ -689,14 +689,16 @@ static int pysock__poll(struct pollfd *fds, size_t count, int64_t deadline)
     return n < 0 ? pysock__neg_errno() : n;
 }
 
-/* Sleeps until there is something to receive, or for ms; whatever happens, recv will tell. */
-static void pysock__poll_in(int fd, int ms)
+/* Sleeps until there is something to receive, or for ms. */
+static int pysock__poll_in(int fd, int ms)
 {
     struct pollfd p;
+    int n;
 
     p.fd = fd;
     p.events = POLLIN;
-    poll(&p, 1, ms);
+    n = poll(&p, 1, ms);
+    return n < 0 ? pysock__neg_errno() : n;
 }
 
 /* Platform: wakers. A waker ends a poll() from another thread. `signaled` saves the write when it
@@ -1997,6 +1999,8 @@ PYSOCKDEF int pysock_addr_parse(pysock_addr *addr, const char *text)
 
     if (!addr || !text)
         return pysock__fail_value("pysock_addr_parse", addr ? "text is NULL" : "addr is NULL");
+    if (strncmp(text, "unix:", 5) == 0 && strlen(text + 5) >= sizeof addr->u.un.sun_path)
+        return pysock__fail_value("pysock_addr_parse", "the Unix socket path is too long");
     if (strncmp(text, "unix:", 5) == 0)
         return pysock__unix_addr(addr, text + 5, "pysock_addr_parse");
     colon = strrchr(text, ':');
@@ -2005,13 +2009,14 @@ PYSOCKDEF int pysock_addr_parse(pysock_addr *addr, const char *text)
         start = text + 1;
         end = colon - 1;
     }
-    if (colon && (size_t)(end - start) < sizeof host && (start > text || !memchr(start, ':', (size_t)(end - start)))) {
+    if (colon && (size_t)(end - start) < sizeof host) {
         memcpy(host, start, (size_t)(end - start));
         host[end - start] = 0;
         if (colon[1] >= '0' && colon[1] <= '9')
             port = strtol(colon + 1, &rest, 10);
         if (port >= 0 && port <= 65535 && !*rest && host[0])
-            err = pysock__resolve_numeric(host, (int)port, AF_UNSPEC, SOCK_STREAM, &list);
+            err = pysock__resolve_numeric(host, (int)port, start > text ? AF_INET6 : AF_INET,
+                                          SOCK_STREAM, &list);
     }
     if (!err && list.count)
         *addr = list.items[0];
@@ -2500,7 +2505,7 @@ static int pysock__der_expect(pysock__der *d, int tag, pysock__der *in)
 typedef struct pysock__cert {
     pysock__der issuer, subject; /* contents of the names */
     pysock__der san, eku;        /* contents of the extensions' sequences */
-    int has_san, has_eku;
+    int has_san, has_eku, has_constraints;
     int64_t not_before, not_after; /* Unix time */
 } pysock__cert;
 
@@ -2567,6 +2572,7 @@ static int pysock__cert_extension(pysock__cert *cert, pysock__der ext)
         cert->has_eku = 1;
         return pysock__der_expect(&value, 0x30, &cert->eku);
     }
+    cert->has_constraints |= pysock__der_is_oid(&oid, "\x55\x1d\x1e", 3);
     return 0;
 }
 
@@ -3240,6 +3246,20 @@ static unsigned pysock__verifier_run_minimal(pysock__verifier *v, br_x509_minima
     return err;
 }
 
+/* 1 if a certificate above the leaf limits the names below it (RFC 5280, 4.2.1.10). BearSSL passes
+   over such limits unless they are critical; what cannot be checked is refused. */
+static int pysock__verifier_has_constraints(const pysock__verifier *v)
+{
+    pysock__cert cert;
+    size_t i;
+
+    for (i = 1; i < v->count; i++)
+        if (pysock__cert_parse(&cert, v->chain.data + v->ends[i - 1], v->ends[i] - v->ends[i - 1]) < 0
+            || cert.has_constraints)
+            return 1;
+    return 0;
+}
+
 static unsigned pysock__verifier_judge(pysock__verifier *v)
 {
     br_x509_minimal_context *m = (br_x509_minimal_context *)pysock__alloc(sizeof *m);
@@ -3255,6 +3275,9 @@ static unsigned pysock__verifier_judge(pysock__verifier *v)
         return pysock__verifier_explain(v, err);
     if (pysock__cert_parse(&leaf, v->chain.data, v->ends[0]) < 0)
         return pysock__verifier_refuse(v, BR_ERR_X509_INVALID_VALUE, 1, "the certificate is malformed");
+    if (pysock__verifier_has_constraints(v))
+        return pysock__verifier_refuse(v, BR_ERR_X509_CRITICAL_EXTENSION, 51,
+                                       "name constraints are not supported");
     if (!pysock__cert_allows(&leaf, v->purpose))
         return pysock__verifier_refuse(v, BR_ERR_X509_FORBIDDEN_KEY_USAGE, 26,
                                        "unsuitable certificate purpose");
@@ -3645,8 +3668,13 @@ typedef struct pysock__tls {
     int close_sent; /* our close_notify has been made */
     int ended;      /* the engine is closed: by close_notify, or with the fault */
     int mid_record; /* part of a record has left */
+    pysock__bytes flight; /* the handshake's records, to be sent together: Nagle's algorithm and a
+                             delayed acknowledgement would cost 40 ms otherwise */
+    size_t flight_pos;
     unsigned char first[8]; /* what the peer sent first, to tell HTTP and noise */
     size_t first_len;
+    pysock__bytes hello; /* a server's first record, until it is whole */
+    int hello_seen;
     unsigned char alert[160]; /* an alert record that we made ourselves */
     size_t alert_pos, alert_end;
     unsigned char session_id[32]; /* what a client offered */
@@ -3667,6 +3695,8 @@ static void pysock__tls_free(pysock__tls *t)
     if (!t)
         return;
     pysock__verifier_free(t->verifier);
+    pysock__bytes_free(&t->flight);
+    pysock__bytes_free(&t->hello);
     pysock__identity_release(t->identity);
     pysock__alpn_release(t->alpn);
     pysock_buf_release(t->peer_cert);
@@ -3808,7 +3838,7 @@ static void pysock__tls_set_engine(pysock__tls *t)
     br_ssl_engine_context *eng = t->eng;
 
     *eng = t->ctx->engine;
-    if (t->alpn)
+    if (t->alpn && t->ctx->purpose == PYSOCK_SERVER_AUTH)
         br_ssl_engine_set_protocol_names(eng, t->alpn->names, t->alpn->count);
     br_ssl_engine_set_buffers_bidi(eng, t->buffers, BR_SSL_BUFSIZE_INPUT,
                                    t->buffers + BR_SSL_BUFSIZE_INPUT, BR_SSL_BUFSIZE_OUTPUT);
@@ -4090,7 +4120,7 @@ static int pysock__tls_flags(pysock__tls *t)
 
     if (st == BR_SSL_CLOSED && !t->ended)
         pysock__tls_notice_end(t);
-    own_alert = t->alert_pos < t->alert_end;
+    own_alert = t->alert_pos < t->alert_end || t->flight_pos < t->flight.len;
     if (t->ended)
         return PYSOCK__ENDED | (own_alert ? PYSOCK__OUT : 0);
     if (t->close_sent && !own_alert && (st & BR_SSL_SENDREC)) {
@@ -4105,11 +4135,36 @@ static int pysock__tls_flags(pysock__tls *t)
            | ((st & BR_SSL_SENDAPP) && !t->close_sent ? PYSOCK__APP_OUT : 0);
 }
 
+/* Collects the records of the handshake's present flight. Out of memory only means that they leave
+   one by one. */
+static void pysock__tls_collect(pysock__tls *t)
+{
+    unsigned char *p;
+    size_t n;
+
+    while (!t->established && !t->ended && !t->mid_record && !t->flight.out_of_memory
+           && (p = br_ssl_engine_sendrec_buf(t->eng, &n)) != NULL) {
+        if (n >= 5 && p[1] == 0) { /* an alert before any version is agreed: BearSSL writes 0.0 */
+            p[1] = 3;
+            p[2] = 3;
+        }
+        pysock__bytes_append(&t->flight, p, n);
+        if (!t->flight.out_of_memory)
+            br_ssl_engine_sendrec_ack(t->eng, n);
+    }
+}
+
 /* Records to be sent: the engine's first, then an alert of our own. */
 static const unsigned char *pysock__tls_out(pysock__tls *t, size_t *len)
 {
-    const unsigned char *p = t->ended ? NULL : br_ssl_engine_sendrec_buf(t->eng, len);
+    const unsigned char *p;
 
+    pysock__tls_collect(t);
+    if (t->flight_pos < t->flight.len) {
+        *len = t->flight.len - t->flight_pos;
+        return t->flight.data + t->flight_pos;
+    }
+    p = t->ended ? NULL : br_ssl_engine_sendrec_buf(t->eng, len);
     if (p)
         return p;
     *len = t->alert_end - t->alert_pos;
@@ -4120,7 +4175,11 @@ static void pysock__tls_out_done(pysock__tls *t, size_t n)
 {
     size_t len;
 
-    if (!t->ended && br_ssl_engine_sendrec_buf(t->eng, &len)) {
+    if (t->flight_pos < t->flight.len) {
+        t->flight_pos += n;
+        if (t->flight_pos == t->flight.len)
+            t->flight_pos = t->flight.len = 0;
+    } else if (!t->ended && br_ssl_engine_sendrec_buf(t->eng, &len)) {
         t->mid_record = n < len;
         br_ssl_engine_sendrec_ack(t->eng, n);
     } else {
@@ -4134,16 +4193,99 @@ static unsigned char *pysock__tls_in(pysock__tls *t, size_t *len)
     return br_ssl_engine_recvrec_buf(t->eng, len);
 }
 
+/* A vector of RFC 5246 (4.3): its length in size bytes, then its contents. -1 if it is cut off. */
+static int pysock__hello_vector(pysock__der *in, int size, pysock__der *out)
+{
+    size_t len = 0;
+
+    if (in->end - in->p < size)
+        return -1;
+    while (size--)
+        len = len << 8 | *in->p++;
+    if ((size_t)(in->end - in->p) < len)
+        return -1;
+    out->p = in->p;
+    out->end = in->p += len;
+    return 0;
+}
+
+/* Finds the protocols that a ClientHello offers (RFC 7301). -1: none, or it is malformed. */
+static int pysock__hello_protocols(pysock__der hello, pysock__der *names)
+{
+    pysock__der body, skip, extensions;
+    int type;
+
+    if (hello.end - hello.p < 1 || *hello.p++ != 1 || pysock__hello_vector(&hello, 3, &body) < 0
+        || body.end - body.p < 34)
+        return -1;
+    body.p += 34; /* version and random */
+    if (pysock__hello_vector(&body, 1, &skip) < 0 || pysock__hello_vector(&body, 2, &skip) < 0
+        || pysock__hello_vector(&body, 1, &skip) < 0
+        || pysock__hello_vector(&body, 2, &extensions) < 0)
+        return -1;
+    while (extensions.end - extensions.p >= 2) {
+        type = extensions.p[0] << 8 | extensions.p[1];
+        extensions.p += 2;
+        if (pysock__hello_vector(&extensions, 2, &skip) < 0)
+            return -1;
+        if (type == 16)
+            return pysock__hello_vector(&skip, 2, names);
+    }
+    return -1;
+}
+
+/* 1 if the client offers one of our protocols. */
+static int pysock__hello_shares_protocol(const pysock__alpn *ours, pysock__der hello)
+{
+    pysock__der names, name;
+    size_t i;
+
+    if (pysock__hello_protocols(hello, &names) < 0)
+        return 0;
+    while (pysock__hello_vector(&names, 1, &name) == 0)
+        for (i = 0; i < ours->count; i++)
+            if (strlen(ours->names[i]) == (size_t)(name.end - name.p)
+                && memcmp(ours->names[i], name.p, strlen(ours->names[i])) == 0)
+                return 1;
+    return 0;
+}
+
+/* A server's engine hears of ALPN only if there is a protocol in common: BearSSL 0.6 reads outside
+   of its array of names when it tolerates a mismatch. Looks at the first record before the engine
+   does; a ClientHello in several records goes without ALPN. */
+static void pysock__tls_examine_hello(pysock__tls *t, const unsigned char *p, size_t n)
+{
+    pysock__bytes *h = &t->hello;
+    pysock__der hello;
+    size_t whole;
+
+    pysock__bytes_append(h, p, n);
+    t->hello_seen = h->out_of_memory;
+    if (h->out_of_memory || h->len < 5)
+        return;
+    whole = 5 + ((size_t)h->data[3] << 8 | h->data[4]);
+    if (h->len < whole)
+        return;
+    hello.p = h->data + 5;
+    hello.end = h->data + whole;
+    if (h->data[0] == 22 && pysock__hello_shares_protocol(t->alpn, hello))
+        br_ssl_engine_set_protocol_names(t->eng, t->alpn->names, t->alpn->count);
+    pysock__bytes_free(h);
+    t->hello_seen = 1;
+}
+
 /* n bytes have been put where pysock__tls_in() said. This is where a handshake's crypto runs. */
 static void pysock__tls_in_done(pysock__tls *t, size_t n)
 {
     size_t len, i;
     const unsigned char *p;
 
-    if (t->first_len < sizeof t->first) {
+    if (!t->established) {
         p = br_ssl_engine_recvrec_buf(t->eng, &len);
         for (i = 0; i < n && t->first_len < sizeof t->first; i++)
             t->first[t->first_len++] = p[i];
+        if (t->alpn && t->ctx->purpose == PYSOCK_CLIENT_AUTH && !t->hello_seen)
+            pysock__tls_examine_hello(t, p, n);
     }
     br_ssl_engine_recvrec_ack(t->eng, n);
 }
@@ -4184,6 +4326,7 @@ static int pysock__tls_finish(pysock__tls *t)
     memset(&params, 0, sizeof params);
     pysock__verifier_free(v);
     t->verifier = NULL;
+    pysock__bytes_free(&t->flight);
     t->established = 1;
     return 0;
 }
@@ -4472,6 +4615,18 @@ static void pysock__kick(pysock__watch *w)
     else if (pysock__reactor.leader)
         pysock__wake(pysock__reactor.leader);
     pysock__unlock(&pysock__reactor.lock);
+}
+
+/* Has it called soon if the reactor refers to it at all, so that it lets go. */
+static void pysock__kick_if_held(pysock__watch *w)
+{
+    int held;
+
+    pysock__lock(&pysock__reactor.lock);
+    held = w->member;
+    pysock__unlock(&pysock__reactor.lock);
+    if (held)
+        pysock__kick(w);
 }
 
 /* A turn without a thread of its own: polls the caller's descriptors and the watches together.
@@ -4908,11 +5063,13 @@ typedef struct pysock__call {
     int64_t timeout;
     int64_t deadline; /* worked out when it is first needed; 0: not yet */
     unsigned epoch;
+    int all; /* sendall: what ends the wait ends the call, whatever was taken before */
 } pysock__call;
 
 static int pysock__call_begin(pysock__call *c, const pysock *handle, const char *name)
 {
     c->name = name;
+    c->all = 0;
     c->deadline = 0;
     c->epoch = pysock__load(&pysock__state.epoch);
     if (!handle)
@@ -5704,6 +5861,8 @@ static void pysock__close_locked(pysock__sock *s, int64_t close_deadline)
     pysock__set_phase_locked(s, pending ? PYSOCK__CLOSING : PYSOCK__CLOSED);
     if (pending)
         pysock__kick(&s->watch);
+    else
+        pysock__kick_if_held(&s->watch);
 }
 
 /* ---- >>socket API ----
@@ -5809,6 +5968,8 @@ static int pysock__ready_locked(pysock__call *c)
 {
     pysock__sock *s = c->s;
 
+    if (pysock__call_check_locked(c) < 0)
+        return -1;
     switch (s->phase) {
     case PYSOCK__SECURE:
         return 0;
@@ -5980,8 +6141,7 @@ static ptrdiff_t pysock__tls_recv_locked(pysock__call *c, void *buf, size_t size
     int r;
 
     if (flags & ~MSG_PEEK)
-        return pysock__fail(PYSOCK_OS_ERROR, EOPNOTSUPP, "EOPNOTSUPP",
-                            "%s: a TLS socket takes no flags but MSG_PEEK", c->name);
+        return pysock__fail_value(c->name, "a TLS socket takes no flags but MSG_PEEK");
     for (;;) {
         if (s->phase != PYSOCK__SECURE && pysock__ready_locked(c) < 0)
             return -1;
@@ -6054,9 +6214,9 @@ static ptrdiff_t pysock__tls_send_locked(pysock__call *c, const unsigned char *d
                 return taken ? (ptrdiff_t)taken : pysock__fail_again();
             }
             if (pysock__flush_wait_locked(c) < 0) {
-                if (taken && s->phase < PYSOCK__CLOSING)
+                if (s->phase < PYSOCK__CLOSING)
                     pysock__kick(&s->watch); /* taken, so the reactor sends it */
-                return taken ? (ptrdiff_t)taken : -1;
+                return taken && !c->all ? (ptrdiff_t)taken : -1;
             }
             continue;
         }
@@ -6076,9 +6236,9 @@ static ptrdiff_t pysock__tls_send_locked(pysock__call *c, const unsigned char *d
     if (!size && s->phase != PYSOCK__SECURE && pysock__ready_locked(c) < 0)
         return -1;
     r = taken ? pysock__flush_or_kick_locked(s) : 0;
-    if (r == POLLOUT && c->timeout != 0)
-        pysock__flush_wait_locked(c); /* what it cannot wait for, the reactor has */
-    return (ptrdiff_t)taken;
+    if (r == POLLOUT && c->timeout != 0 && pysock__flush_wait_locked(c) < 0 && c->all)
+        return -1; /* for send it is taken: the reactor has it */
+    return r < 0 && r != -EBUSY ? pysock__call_fail(c, r) : (ptrdiff_t)taken;
 }
 
 #endif /* PYSOCK_NO_SSL */
@@ -6120,9 +6280,9 @@ static ptrdiff_t pysock__plain_recv_locked(pysock__call *c, void *buf, size_t si
         if (polls_first)
             c->deadline = pysock__deadline_in(c->timeout);
         pysock__enter_kernel_locked(s);
-        if (polls_first)
-            pysock__poll_in(s->fd, pysock__ms_of(c->timeout));
-        r = pysock__sys_recv(s->fd, buf, size, asleep ? flags : flags | MSG_DONTWAIT);
+        r = polls_first ? pysock__poll_in(s->fd, pysock__ms_of(c->timeout)) : 0;
+        if (r >= 0)
+            r = pysock__sys_recv(s->fd, buf, size, asleep ? flags : flags | MSG_DONTWAIT);
         pysock__leave_kernel_locked(s);
         s->drained = r > 0 && ((size_t)r < size || size < 4096);
         if (r > 0)
@@ -6220,8 +6380,7 @@ static ptrdiff_t pysock__send_locked(pysock__call *c, const void *data, size_t s
 #ifndef PYSOCK_NO_SSL
     if (pysock__is_tls_locked(c->s)) {
         if (flags)
-            return pysock__fail(PYSOCK_OS_ERROR, EOPNOTSUPP, "EOPNOTSUPP",
-                                "%s: a TLS socket takes no flags", c->name);
+            return pysock__fail_value(c->name, "a TLS socket takes no flags");
         return pysock__tls_send_locked(c, (const unsigned char *)data, size);
     }
 #endif
@@ -6248,12 +6407,16 @@ PYSOCKDEF int pysock_sendall(pysock *s, const void *data, size_t size, int flags
 
     if (pysock__check_memory("sendall", data, size) < 0 || pysock__call_begin(&c, s, "sendall") < 0)
         return -1;
+    c.all = 1;
     do {
         r = pysock__send_locked(&c, p, size, flags);
         if (r > 0) {
             p += r;
             size -= (size_t)r;
         }
+        if (r > 0 && size && c.timeout < 0 && !pysock__is_tls_locked(c.s)
+            && pysock__call_interrupted_locked(&c) < 0)
+            r = -1; /* only a signal makes the kernel's blocking send stop half-way */
     } while (size && r >= 0);
     pysock__call_end(&c);
     return r < 0 ? -1 : 0;
@@ -7244,6 +7407,20 @@ static const char *const pysock__system_stores[] = {
     "/usr/local/share/certs/ca-root-nss.crt",
 };
 
+/* As in Python a default that is not there, or empty, is no error: the handshake's error says how
+   many anchors there are. */
+static int pysock__load_default(pysock_ssl_context *ctx, const char *file, const char *dir)
+{
+    pysock__fault before = pysock__last;
+
+    if (pysock_ssl_load_verify_locations(ctx, file, dir) == 0)
+        return 0;
+    if (pysock__last.kind == PYSOCK_MEMORY_ERROR)
+        return -1;
+    pysock__last = before;
+    return 0;
+}
+
 PYSOCKDEF int pysock_ssl_load_default_certs(pysock_ssl_context *ctx)
 {
     const char *file = getenv("SSL_CERT_FILE"), *dir = getenv("SSL_CERT_DIR");
@@ -7251,13 +7428,15 @@ PYSOCKDEF int pysock_ssl_load_default_certs(pysock_ssl_context *ctx)
 
     if (!ctx)
         return pysock__fail_value("ssl_load_default_certs", "ctx is NULL");
-    if ((file && file[0]) || (dir && dir[0]))
-        return pysock_ssl_load_verify_locations(ctx, file && file[0] ? file : NULL,
-                                                dir && dir[0] ? dir : NULL);
+    if ((file && file[0]) || (dir && dir[0])) {
+        if (file && file[0] && pysock__load_default(ctx, file, NULL) < 0)
+            return -1;
+        return dir && dir[0] ? pysock__load_default(ctx, NULL, dir) : 0;
+    }
     for (i = 0; i < PYSOCK__COUNT(pysock__system_stores); i++)
         if (pysock__path_kind(pysock__system_stores[i]) == 'f')
-            return pysock_ssl_load_verify_locations(ctx, pysock__system_stores[i], NULL);
-    return 0; /* as in Python; the handshake's error says that there are no anchors */
+            return pysock__load_default(ctx, pysock__system_stores[i], NULL);
+    return 0;
 }
 
 PYSOCKDEF size_t pysock_ssl_ca_count(pysock_ssl_context *ctx)
@@ -7436,6 +7615,8 @@ static int pysock__wrap_allowed_locked(pysock__call *c, pysock_ssl_context *ctx)
     if (s->phase == PYSOCK__LISTENING && ctx->purpose == PYSOCK_SERVER_AUTH)
         return pysock__fail_value(c->name, "a listening socket needs a server's context "
                                            "(PYSOCK_CLIENT_AUTH)");
+    if (s->phase == PYSOCK__CONNECTING)
+        pysock__connect_check_locked(s); /* it may have ended, one way or the other */
     if (s->phase == PYSOCK__FAILED)
         return pysock__tell_failed_locked(s);
     if (pysock__chain_empty(&s->queue))
@@ -8042,7 +8223,7 @@ static void pysock__select_add(pysock__select_call *c, const int *fds, size_t co
         pysock__entry *e = &c->entries[c->count++];
         memset(e, 0, sizeof *e);
         pysock__list_init(&e->waiter.link);
-        e->fd = fds[i];
+        e->fd = fds[i]; /* a negative one is found out by the test */
         e->want = want;
         e->means = means;
         e->waiter.notify = pysock__notify_thread;
@@ -8090,7 +8271,7 @@ static ptrdiff_t pysock__select_test(pysock__select_call *c, int polled)
         } else {
             e->have = revents;
         }
-        if (e->have & POLLNVAL)
+        if (e->have & POLLNVAL || e->fd < 0)
             return -EBADF;
         e->have &= e->means;
         ready += e->have != 0;
@@ -8166,6 +8347,9 @@ PYSOCKDEF ptrdiff_t pysock_select(int *rlist, size_t *rcount, int *wlist, size_t
 
     if (ns == -2)
         return -1;
+    if ((!rlist && rcount && *rcount) || (!wlist && wcount && *wcount)
+        || (!xlist && xcount && *xcount))
+        return (ptrdiff_t)pysock__fail_value("select", "a list is NULL, but its count is not 0");
     if (rn > 1u << 24 || wn > 1u << 24 || xn > 1u << 24)
         return (ptrdiff_t)pysock__fail_value("select", "a count is negative or too large");
     memset(&c, 0, sizeof c);
@@ -8230,6 +8414,7 @@ struct pysock_poller {
     size_t ready_count;
     uint32_t serial;
     unsigned poll_id;
+    int kernel_first; /* the ready list has filled the last round */
     int stale; /* in a forked child: the kernel's set is the parent's */
 };
 
@@ -8386,19 +8571,47 @@ PYSOCKDEF void pysock_poller_free(pysock_poller *p)
     pysock__free(p);
 }
 
+/* Asks the kernel for what only the kernel knows. 0 or -ENOMEM. */
+static int pysock__reg_arm_locked(pysock__reg *reg, int ask)
+{
+    pysock_poller *p = reg->poller;
+    int err = 0;
+
+    if (reg->invalid || reg->always || reg->armed == ask)
+        return 0;
+    if (ask < 0) {
+        pysock__pset_forget(&p->pset, reg->fd);
+    } else {
+        err = pysock__pset_set(&p->pset, reg->fd, (short)ask, pysock__reg_token(reg));
+        if (err == -EPERM)
+            reg->always = 1;
+        else if (err == -EBADF)
+            reg->invalid = 1;
+    }
+    if (err < 0)
+        ask = -1;
+    reg->armed = ask;
+    return err == -ENOMEM || err == -ENOSPC ? -ENOMEM : 0;
+}
+
 /* Enters a new registration; its socket, if it has one, is s, locked. */
 static int pysock__reg_enter(pysock_poller *p, pysock__reg *reg, pysock__sock *s)
 {
-    int err;
+    int err, ask = reg->events;
 
+    if (s)
+        pysock__levels_locked(s, reg->events, 0, &ask, &reg->waiter);
     pysock__lock(&p->lock);
     err = pysock__poller_renew_locked(p);
     if (err == 0)
         err = pysock__reserve(&p->by_fd, &p->fd_cap, (size_t)reg->fd + 1, sizeof *p->by_fd);
     if (err == 0) {
         reg->serial = ++p->serial;
+        err = pysock__reg_arm_locked(reg, ask);
+    }
+    if (err == 0) {
         p->by_fd[reg->fd] = reg;
-        pysock__reg_queue_locked(reg); /* tested, and the kernel asked, at the next poll */
+        pysock__reg_queue_locked(reg); /* tested at the next poll */
         pysock__wake(&p->sleeper.waker);
     }
     pysock__unlock(&p->lock);
@@ -8516,29 +8729,6 @@ typedef struct pysock__poll_call {
     unsigned id;
 } pysock__poll_call;
 
-/* Asks the kernel for what only the kernel knows. 0 or -ENOMEM. */
-static int pysock__reg_arm_locked(pysock__reg *reg, int ask)
-{
-    pysock_poller *p = reg->poller;
-    int err = 0;
-
-    if (reg->invalid || reg->always || reg->armed == ask)
-        return 0;
-    if (ask < 0) {
-        pysock__pset_forget(&p->pset, reg->fd);
-    } else {
-        err = pysock__pset_set(&p->pset, reg->fd, (short)ask, pysock__reg_token(reg));
-        if (err == -EPERM)
-            reg->always = 1;
-        else if (err == -EBADF)
-            reg->invalid = 1;
-    }
-    if (err < 0)
-        ask = -1;
-    reg->armed = ask;
-    return err == -ENOMEM || err == -ENOSPC ? -ENOMEM : 0;
-}
-
 static void pysock__poll_add_locked(pysock__poll_call *c, pysock__reg *reg, short have)
 {
     if (reg->poll_id == c->id) {
@@ -8624,19 +8814,14 @@ static int pysock__poll_ready(pysock__poll_call *c)
     return err;
 }
 
-/* One round: the ready list, then the kernel, until deadline if nothing is ready yet. */
-static int pysock__poll_round(pysock__poll_call *c, int64_t deadline)
+/* Asks the kernel, until deadline if nothing is ready yet, and tests what it says. */
+static int pysock__poll_kernel(pysock__poll_call *c, int64_t deadline)
 {
     pysock_poller *p = c->p;
     pysock__pset_event events[64];
-    size_t room;
-    int n, i, err;
+    size_t room = c->max - c->filled;
+    int n, i, err = 0;
 
-    pysock__waker_drain(&p->sleeper.waker);
-    err = pysock__poll_ready(c);
-    if (err < 0 || c->filled == c->max)
-        return err;
-    room = c->max - c->filled;
     PYSOCK_TRACE("before_sleep", NULL);
     n = pysock__pset_wait(&p->pset, &p->sleeper.waker,
                           pysock__load(&pysock__reactor.threadless) ? pysock__sleep : NULL, events,
@@ -8645,6 +8830,29 @@ static int pysock__poll_round(pysock__poll_call *c, int64_t deadline)
     for (i = 0; i < n && err == 0; i++)
         err = pysock__poll_test(c, events[i].token, events[i].events);
     return n < 0 ? n : err;
+}
+
+/* One round: the ready list, then the kernel; the other way round when the ready list alone has
+   filled the round before, so that neither starves. */
+static int pysock__poll_round(pysock__poll_call *c, int64_t deadline)
+{
+    pysock_poller *p = c->p;
+    int err = 0, kernel_first;
+
+    pysock__waker_drain(&p->sleeper.waker);
+    pysock__lock(&p->lock);
+    kernel_first = p->kernel_first;
+    pysock__unlock(&p->lock);
+    if (kernel_first)
+        err = pysock__poll_kernel(c, 0);
+    if (err == 0 && c->filled < c->max)
+        err = pysock__poll_ready(c);
+    pysock__lock(&p->lock);
+    p->kernel_first = !kernel_first && c->filled == c->max;
+    pysock__unlock(&p->lock);
+    if (err < 0 || c->filled == c->max || (kernel_first && c->filled))
+        return err;
+    return pysock__poll_kernel(c, deadline);
 }
 
 PYSOCKDEF ptrdiff_t pysock_poller_poll(pysock_poller *p, pysock_pollevent *events, size_t max,

@@ -1,0 +1,646 @@
+/* Pollers: Python's select.poll with registrations that stay, level-triggered, any number of
+   threads around it. */
+#include "support.h"
+
+#include <sys/ioctl.h>
+
+static pysock_ssl_context *client_ctx, *server_ctx;
+
+static int make_contexts(void **state) {
+    (void)state;
+    client_ctx = t_client_ctx();
+    server_ctx = t_server_ctx();
+    return 0;
+}
+
+static int free_contexts(void **state) {
+    (void)state;
+    pysock_ssl_context_free(client_ctx);
+    pysock_ssl_context_free(server_ctx);
+    return 0;
+}
+
+/* The events of one descriptor, or 0; the poller has nothing else to tell. */
+static short poll_one(pysock_poller *p, int fd, double timeout) {
+    pysock_pollevent event = {-1, 0};
+    ptrdiff_t n = T_OK(pysock_poller_poll(p, &event, 1, timeout));
+    if (n == 0) {
+        T_CHECK(timeout >= 0);
+        return 0;
+    }
+    T_EQ(n, 1);
+    T_EQ(event.fd, fd);
+    T_CHECK(event.events != 0);
+    return event.events;
+}
+
+/* ---- registrations ---- */
+
+static void an_empty_poller_only_waits(void **state) {
+    pysock_poller *p;
+    pysock_pollevent event;
+    double start;
+    (void)state;
+    t_deadline(30);
+    p = T_OK(pysock_poller_new());
+    T_EQ(pysock_poller_poll(p, &event, 1, 0), 0);
+    start = t_now();
+    T_EQ(pysock_poller_poll(p, &event, 1, 0.05), 0);
+    T_CHECK(t_now() - start >= 0.045);
+    pysock_poller_free(p);
+    pysock_poller_free(NULL);
+}
+
+static void register_modify_and_unregister_do_what_they_say(void **state) {
+    pysock *pair[2];
+    pysock_poller *p;
+    int fd;
+    (void)state;
+    t_deadline(30);
+    t_pair(pair);
+    fd = pysock_fileno(pair[0]);
+    p = T_OK(pysock_poller_new());
+    T_FAILS(pysock_poller_modify(p, fd, POLLIN), PYSOCK_OS_ERROR, ENOENT);
+    T_CHECK(strcmp(pysock_error_name(), "FileNotFoundError") == 0);
+    T_FAILS(pysock_poller_unregister(p, fd), PYSOCK_KEY_ERROR, ENOENT);
+    T_CHECK(strcmp(pysock_error_name(), "KeyError") == 0);
+    T_OK(pysock_poller_register(p, fd, POLLIN));
+    T_EQ(poll_one(p, fd, 0), 0);
+    T_OK(pysock_poller_modify(p, fd, POLLIN | POLLOUT));
+    T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLOUT);
+    T_OK(pysock_poller_register(p, fd, POLLIN));
+    T_EQ(poll_one(p, fd, 0), 0);
+    t_say(pair[1], "x");
+    T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
+    T_OK(pysock_poller_unregister(p, fd));
+    T_EQ(poll_one(p, fd, 0), 0);
+    T_FAILS(pysock_poller_unregister(p, fd), PYSOCK_KEY_ERROR, ENOENT);
+    pysock_poller_free(p);
+    t_close_pair(pair);
+}
+
+static void what_is_still_true_is_told_again(void **state) {
+    (void)state;
+    t_deadline(30);
+    for (int tls = 0; tls < 2; tls++) {
+        pysock *pair[2];
+        pysock_poller *p;
+        int fd;
+        char byte;
+        if (tls)
+            t_tls_pair(pair, client_ctx, server_ctx);
+        else
+            t_pair(pair);
+        fd = pysock_fileno(pair[1]);
+        p = t_poller_with(fd, POLLIN | POLLOUT);
+        for (int i = 0; i < 3; i++)
+            T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLOUT);
+        T_OK(pysock_poller_modify(p, fd, POLLIN));
+        t_say(pair[0], "ab");
+        for (int i = 0; i < 3; i++)
+            T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
+        T_EQ(pysock_recv(pair[1], &byte, 1, 0), 1);
+        for (int i = 0; i < 3; i++)
+            T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
+        T_EQ(pysock_recv(pair[1], &byte, 1, 0), 1);
+        T_EQ(poll_one(p, fd, 0), 0);
+        pysock_poller_free(p);
+        t_close_pair(pair);
+    }
+}
+
+/* More ready than asked for: the rest comes first the next time, so that nobody starves. */
+static void nobody_starves_when_more_are_ready_than_fit(void **state) {
+    enum { N = 10 };
+    pysock *pairs[N][2];
+    pysock_poller *p;
+    int seen[N] = {0};
+    (void)state;
+    t_deadline(60);
+    p = T_OK(pysock_poller_new());
+    for (int i = 0; i < N; i++) {
+        if (i % 2)
+            t_tls_pair(pairs[i], client_ctx, server_ctx);
+        else
+            t_pair(pairs[i]);
+        t_say(pairs[i][0], "x");
+        T_EQ(t_readable(pairs[i][1], PYSOCK_NO_TIMEOUT), 1);
+        T_OK(pysock_poller_register(p, pysock_fileno(pairs[i][1]), POLLIN));
+    }
+    for (int turn = 0; turn < 4; turn++) {
+        pysock_pollevent events[3];
+        ptrdiff_t n = T_OK(pysock_poller_poll(p, events, 3, PYSOCK_NO_TIMEOUT));
+        T_EQ(n, 3);
+        for (int e = 0; e < n; e++)
+            for (int i = 0; i < N; i++)
+                seen[i] += events[e].fd == pysock_fileno(pairs[i][1]);
+    }
+    for (int i = 0; i < N; i++)
+        T_CHECK(seen[i] > 0);
+    for (int i = 0; i < N; i++)
+        t_close_pair(pairs[i]);
+    pysock_poller_free(p);
+}
+
+static void a_closed_socket_is_told_as_POLLNVAL_until_it_is_unregistered(void **state) {
+    (void)state;
+    t_deadline(30);
+    for (int tls = 0; tls < 2; tls++) {
+        pysock *pair[2];
+        pysock_poller *p;
+        int fd;
+        if (tls)
+            t_tls_pair(pair, client_ctx, server_ctx);
+        else
+            t_pair(pair);
+        fd = pysock_fileno(pair[0]);
+        p = t_poller_with(fd, POLLIN);
+        T_OK(pysock_close(pair[0]));
+        for (int i = 0; i < 3; i++)
+            T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLNVAL);
+        T_OK(pysock_poller_unregister(p, fd));
+        T_EQ(poll_one(p, fd, 0), 0);
+        pysock_poller_free(p);
+        T_OK(pysock_close(pair[1]));
+    }
+}
+
+/* A new socket often gets the number of the one just closed: registering it starts afresh. */
+static void a_number_that_comes_back_can_be_registered_again(void **state) {
+    pysock *s;
+    pysock *pair[2];
+    pysock_poller *p;
+    int fd;
+    (void)state;
+    t_deadline(30);
+    s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
+    fd = pysock_fileno(s);
+    p = t_poller_with(fd, POLLIN);
+    T_OK(pysock_close(s));
+    T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+    if (pysock_fileno(pair[0]) != fd && pysock_fileno(pair[1]) != fd) {
+        T_EQ(pysock_close(pair[0]) | pysock_close(pair[1]), 0);
+        pysock_poller_free(p);
+        skip();
+    }
+    T_OK(pysock_poller_register(p, fd, POLLIN));
+    T_EQ(poll_one(p, fd, 0), 0);
+    t_say(pysock_fileno(pair[0]) == fd ? pair[1] : pair[0], "x");
+    T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
+    T_OK(pysock_poller_unregister(p, fd));
+    t_close_pair(pair);
+    pysock_poller_free(p);
+}
+
+static void a_poller_may_go_before_its_sockets_and_after(void **state) {
+    pysock *pair[2];
+    pysock_poller *p;
+    (void)state;
+    t_deadline(30);
+    t_tls_pair(pair, client_ctx, server_ctx);
+    p = t_poller_with(pysock_fileno(pair[0]), POLLIN | POLLOUT);
+    T_OK(pysock_poller_register(p, pysock_fileno(pair[1]), POLLIN));
+    pysock_poller_free(p);
+    t_say(pair[0], "still here");
+    t_expect(pair[1], "still here");
+    p = t_poller_with(pysock_fileno(pair[0]), POLLIN | POLLOUT);
+    t_close_pair(pair);
+    pysock_poller_free(p);
+}
+
+/* ---- descriptors of every kind ---- */
+
+static void pipes_tell_hangup_and_error(void **state) {
+    int fds[2];
+    pysock_poller *p;
+    (void)state;
+    t_deadline(30);
+    T_EQ(pipe(fds), 0);
+    p = t_poller_with(fds[0], POLLIN);
+    T_EQ(poll_one(p, fds[0], 0), 0);
+    T_EQ(write(fds[1], "x", 1), 1);
+    T_EQ(poll_one(p, fds[0], PYSOCK_NO_TIMEOUT), POLLIN);
+    close(fds[1]);
+    T_CHECK(poll_one(p, fds[0], PYSOCK_NO_TIMEOUT) & POLLHUP);
+    pysock_poller_free(p);
+    close(fds[0]);
+
+    T_EQ(pipe(fds), 0);
+    p = t_poller_with(fds[1], 0);
+    T_EQ(poll_one(p, fds[1], 0), 0);
+    close(fds[0]);
+    T_CHECK(poll_one(p, fds[1], PYSOCK_NO_TIMEOUT) & POLLERR);
+    pysock_poller_free(p);
+    close(fds[1]);
+}
+
+/* epoll refuses these; poll(2) says that they are always ready, and so do we. */
+static void files_are_always_ready(void **state) {
+    pysock_poller *p;
+    int fd;
+    (void)state;
+    t_deadline(30);
+    fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    T_CHECK(fd >= 0);
+    p = t_poller_with(fd, POLLIN);
+    T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
+    T_EQ(poll_one(p, fd, 0), POLLIN);
+    T_OK(pysock_poller_unregister(p, fd));
+    T_EQ(poll_one(p, fd, 0), 0);
+    pysock_poller_free(p);
+    close(fd);
+}
+
+static void a_listening_socket_tells_connections(void **state) {
+    int port, fd;
+    pysock *listener, *s;
+    pysock_poller *p;
+    (void)state;
+    t_deadline(30);
+    listener = t_listen(&port);
+    p = t_poller_with(pysock_fileno(listener), POLLIN | POLLOUT);
+    T_EQ(poll_one(p, pysock_fileno(listener), 0), 0);
+    fd = t_raw_connect(port);
+    T_EQ(poll_one(p, pysock_fileno(listener), PYSOCK_NO_TIMEOUT), POLLIN);
+    s = T_OK(pysock_accept(listener, NULL));
+    T_EQ(poll_one(p, pysock_fileno(listener), 0), 0);
+    pysock_poller_free(p);
+    close(fd);
+    T_OK(pysock_close(s));
+    T_OK(pysock_close(listener));
+}
+
+static void a_failed_connect_is_an_error_to_a_poller(void **state) {
+    pysock_poller *p;
+    pysock *s;
+    short events;
+    int deaf, port;
+    char byte;
+    (void)state;
+    t_deadline(30);
+    port = t_deaf_port(&deaf);
+    s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
+    T_OK(pysock_setblocking(s, 0));
+    T_FAILS(pysock_connect(s, "127.0.0.1", port), PYSOCK_OS_ERROR, EINPROGRESS);
+    p = t_poller_with(pysock_fileno(s), POLLIN | POLLOUT);
+    events = poll_one(p, pysock_fileno(s), PYSOCK_NO_TIMEOUT);
+    T_CHECK((events & (POLLIN | POLLOUT)) == (POLLIN | POLLOUT));
+    T_CHECK(events & (POLLERR | POLLHUP));
+    T_FAILS(pysock_recv(s, &byte, 1, 0), PYSOCK_OS_ERROR, ECONNREFUSED);
+    pysock_poller_free(p);
+    T_OK(pysock_close(s));
+    close(deaf);
+}
+
+static void out_of_band_data_is_POLLPRI(void **state) {
+    int port, fd;
+    pysock *listener, *s;
+    pysock_poller *p;
+    (void)state;
+    t_deadline(30);
+    listener = t_listen(&port);
+    fd = t_raw_connect(port);
+    s = T_OK(pysock_accept(listener, NULL));
+    p = t_poller_with(pysock_fileno(s), POLLPRI);
+    T_EQ(poll_one(p, pysock_fileno(s), 0), 0);
+    T_EQ(send(fd, "!", 1, MSG_OOB), 1);
+    T_EQ(poll_one(p, pysock_fileno(s), PYSOCK_NO_TIMEOUT), POLLPRI);
+    pysock_poller_free(p);
+    close(fd);
+    T_OK(pysock_close(s));
+    T_OK(pysock_close(listener));
+}
+
+/* ---- TLS ---- */
+
+static void a_poller_sees_bytes_left_in_the_engine(void **state) {
+    pysock *pair[2];
+    pysock_poller *before, *after;
+    char text[1000], buf[1000];
+    int fd, in_kernel = -1;
+    (void)state;
+    t_deadline(30);
+    memset(text, 'e', sizeof text);
+    t_tls_pair(pair, client_ctx, server_ctx);
+    fd = pysock_fileno(pair[1]);
+    before = t_poller_with(fd, POLLIN);
+    T_OK(pysock_sendall(pair[0], text, sizeof text, 0));
+    T_EQ(poll_one(before, fd, PYSOCK_NO_TIMEOUT), POLLIN);
+    T_EQ(pysock_recv(pair[1], buf, 10, 0), 10);
+    T_EQ(ioctl(fd, FIONREAD, &in_kernel), 0);
+    T_EQ(in_kernel, 0);
+    T_EQ(poll_one(before, fd, 0), POLLIN);
+    T_EQ(poll_one(before, fd, PYSOCK_NO_TIMEOUT), POLLIN);
+    T_STEP("a registration made while the bytes wait");
+    after = t_poller_with(fd, POLLIN);
+    T_EQ(poll_one(after, fd, PYSOCK_NO_TIMEOUT), POLLIN);
+    T_STEP("modified to and fro");
+    T_OK(pysock_poller_modify(before, fd, 0));
+    T_EQ(poll_one(before, fd, 0), 0);
+    T_OK(pysock_poller_modify(before, fd, POLLIN));
+    T_EQ(poll_one(before, fd, PYSOCK_NO_TIMEOUT), POLLIN);
+    T_EQ(pysock_recv(pair[1], buf, sizeof buf, 0), 990);
+    T_EQ(poll_one(before, fd, 0), 0);
+    T_EQ(poll_one(after, fd, 0), 0);
+    T_STEP("and the next record");
+    t_say(pair[0], "more");
+    T_EQ(poll_one(before, fd, PYSOCK_NO_TIMEOUT), POLLIN);
+    T_EQ(poll_one(after, fd, PYSOCK_NO_TIMEOUT), POLLIN);
+    pysock_poller_free(before);
+    pysock_poller_free(after);
+    t_close_pair(pair);
+}
+
+static void a_poller_does_not_say_readable_for_half_a_record(void **state) {
+    static const size_t cuts[] = {1, 4, 5, 6, 20};
+    unsigned char record[T_RECORD];
+    pysock *pair[2];
+    pysock_poller *p;
+    t_proxy proxy;
+    int fd;
+    (void)state;
+    t_deadline(60);
+    t_tls_pair_by_proxy(pair, &proxy, client_ctx, server_ctx);
+    fd = pysock_fileno(pair[0]);
+    p = t_poller_with(fd, POLLIN);
+    for (size_t i = 0; i < sizeof cuts / sizeof cuts[0]; i++) {
+        double cpu;
+        size_t size;
+        T_STEP("%zu bytes of the record", cuts[i]);
+        t_say(pair[1], "hello");
+        size = t_raw_record(proxy.to_server, record);
+        t_raw_write(proxy.to_client, record, cuts[i]);
+        T_EQ(poll_one(p, fd, 0), 0);
+        cpu = t_process_cpu();
+        T_EQ(poll_one(p, fd, 0.5), 0);
+        T_CHECK(t_process_cpu() - cpu < 0.25);
+        t_raw_write(proxy.to_client, record + cuts[i], size - cuts[i]);
+        T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
+        t_expect(pair[0], "hello");
+        T_EQ(poll_one(p, fd, 0), 0);
+    }
+    pysock_poller_free(p);
+    t_close_pair(pair);
+    t_proxy_close(&proxy);
+}
+
+static void a_poller_follows_a_handshake_to_its_end(void **state) {
+    pysock *pair[2];
+    pysock_poller *p;
+    int done = 0;
+    (void)state;
+    t_deadline(60);
+    t_pair(pair);
+    p = T_OK(pysock_poller_new());
+    for (int i = 0; i < 2; i++) {
+        T_OK(pysock_setblocking(pair[i], 0));
+        T_OK(pysock_poller_register(p, pysock_fileno(pair[i]), POLLIN | POLLOUT));
+    }
+    T_STEP("plain and writable; wrapped while registered");
+    for (int i = 0; i < 2; i++)
+        T_OK(pysock_ssl_wrap_socket(pair[i], i ? server_ctx : client_ctx, i ? NULL : "localhost"));
+    while (done < 2) {
+        pysock_pollevent events[2];
+        ptrdiff_t n = T_OK(pysock_poller_poll(p, events, 2, PYSOCK_NO_TIMEOUT));
+        T_CHECK(n > 0);
+        for (int e = 0; e < n; e++) {
+            pysock *s = T_OK(pysock_from_fileno(events[e].fd));
+            T_EQ(events[e].events, POLLOUT);
+            T_EQ(pysock_ssl_do_handshake(s), 0);
+            T_OK(pysock_poller_modify(p, events[e].fd, POLLIN));
+            done++;
+        }
+    }
+    t_say(pair[0], "x");
+    T_EQ(poll_one(p, pysock_fileno(pair[1]), PYSOCK_NO_TIMEOUT), POLLIN);
+    pysock_poller_free(p);
+    t_close_pair(pair);
+}
+
+static void a_full_tls_socket_is_not_POLLOUT_until_its_peer_reads(void **state) {
+    static char chunk[65536];
+    pysock *pair[2];
+    pysock_poller *p;
+    size_t total = 0, got = 0;
+    int fd;
+    (void)state;
+    t_deadline(60);
+    t_tls_pair(pair, client_ctx, server_ctx);
+    T_OK(pysock_setblocking(pair[0], 0));
+    fd = pysock_fileno(pair[0]);
+    p = t_poller_with(fd, POLLOUT);
+    while (poll_one(p, fd, 0.05) == POLLOUT) { /* the kernel moves bytes to the peer by itself */
+        ptrdiff_t n = T_OK(pysock_send(pair[0], chunk, sizeof chunk, 0));
+        T_CHECK(n > 0);
+        total += (size_t)n;
+    }
+    T_EQ(poll_one(p, fd, 0), 0);
+    while (got < total) {
+        ptrdiff_t n = T_OK(pysock_recv(pair[1], chunk, sizeof chunk, 0));
+        T_CHECK(n > 0);
+        got += (size_t)n;
+    }
+    T_EQ(got, total);
+    T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLOUT);
+    pysock_poller_free(p);
+    t_close_pair(pair);
+}
+
+static void the_end_of_a_tls_stream_is_told_for_good(void **state) {
+    pysock *pair[2];
+    pysock_poller *p;
+    int fd;
+    char byte;
+    (void)state;
+    t_deadline(60);
+    t_tls_pair(pair, client_ctx, server_ctx);
+    fd = pysock_fileno(pair[1]);
+    p = t_poller_with(fd, POLLIN);
+    t_say(pair[0], "z");
+    T_OK(pysock_close(pair[0]));
+    T_CHECK(poll_one(p, fd, PYSOCK_NO_TIMEOUT) & POLLIN);
+    T_EQ(pysock_recv(pair[1], &byte, 1, 0), 1);
+    for (int i = 0; i < 3; i++) {
+        T_CHECK(poll_one(p, fd, PYSOCK_NO_TIMEOUT) & POLLIN);
+        T_EQ(pysock_recv(pair[1], &byte, 1, 0), 0);
+    }
+    pysock_poller_free(p);
+    T_OK(pysock_close(pair[1]));
+}
+
+/* ---- from another thread, while someone polls ---- */
+
+typedef struct poll_job {
+    pysock_poller *p;
+    pysock_pollevent event;
+} poll_job;
+
+static void *poll_for_ever(void *arg) {
+    poll_job *job = arg;
+    T_EQ(T_OK(pysock_poller_poll(job->p, &job->event, 1, PYSOCK_NO_TIMEOUT)), 1);
+    return NULL;
+}
+
+static void modify_and_register_wake_who_polls(void **state) {
+    (void)state;
+    t_deadline(60);
+    for (int tls = 0; tls < 2; tls++) {
+        pysock *pair[2];
+        poll_job job;
+        t_thread t;
+        int fd;
+        if (tls)
+            t_tls_pair(pair, client_ctx, server_ctx);
+        else
+            t_pair(pair);
+        fd = pysock_fileno(pair[0]);
+
+        T_STEP("modify");
+        job.p = t_poller_with(fd, POLLIN);
+        t_spawn(&t, poll_for_ever, &job);
+        t_wait_asleep(&t);
+        T_OK(pysock_poller_modify(job.p, fd, POLLIN | POLLOUT));
+        t_join(&t);
+        T_EQ(job.event.fd, fd);
+        T_EQ(job.event.events, POLLOUT);
+
+        T_STEP("register");
+        T_OK(pysock_poller_unregister(job.p, fd));
+        t_spawn(&t, poll_for_ever, &job);
+        t_wait_asleep(&t);
+        T_OK(pysock_poller_register(job.p, fd, POLLOUT));
+        t_join(&t);
+        T_EQ(job.event.events, POLLOUT);
+
+        T_STEP("unregistering what was waited for, then something happens elsewhere");
+        T_OK(pysock_poller_register(job.p, fd, POLLIN));
+        T_OK(pysock_poller_register(job.p, pysock_fileno(pair[1]), POLLIN));
+        t_spawn(&t, poll_for_ever, &job);
+        t_wait_asleep(&t);
+        T_OK(pysock_poller_unregister(job.p, fd));
+        t_say(pair[1], "nobody hears this");
+        t_say(pair[0], "but this");
+        t_join(&t);
+        T_EQ(job.event.fd, pysock_fileno(pair[1]));
+        pysock_poller_free(job.p);
+        t_close_pair(pair);
+    }
+}
+
+static void one_event_reaches_every_poller(void **state) {
+    enum { N = 4 };
+    pysock *pair[2];
+    poll_job jobs[N];
+    t_thread threads[N];
+    (void)state;
+    t_deadline(60);
+    t_tls_pair(pair, client_ctx, server_ctx);
+    for (int i = 0; i < N; i++) {
+        jobs[i].p = t_poller_with(pysock_fileno(pair[1]), POLLIN);
+        t_spawn(&threads[i], poll_for_ever, &jobs[i]);
+    }
+    for (int i = 0; i < N; i++)
+        t_wait_asleep(&threads[i]);
+    t_say(pair[0], "to all of you");
+    for (int i = 0; i < N; i++) {
+        t_join(&threads[i]);
+        T_EQ(jobs[i].event.events, POLLIN);
+        pysock_poller_free(jobs[i].p);
+    }
+    t_close_pair(pair);
+}
+
+/* Registering and unregistering while another thread polls and serves: nothing is lost. */
+typedef struct churn {
+    pysock_poller *p;
+    int fd;
+    int stop; /* atomic */
+} churn;
+
+static void *churn_thread(void *arg) {
+    churn *c = arg;
+    while (!__atomic_load_n(&c->stop, __ATOMIC_ACQUIRE)) {
+        T_OK(pysock_poller_register(c->p, c->fd, POLLIN));
+        T_OK(pysock_poller_modify(c->p, c->fd, 0));
+        T_OK(pysock_poller_unregister(c->p, c->fd));
+    }
+    return NULL;
+}
+
+static void registrations_may_change_while_someone_polls(void **state) {
+    pysock *steady[2], *other[2];
+    pysock_poller *p;
+    t_thread t;
+    churn c;
+    (void)state;
+    t_deadline(120);
+    t_tls_pair(steady, client_ctx, server_ctx);
+    t_tls_pair(other, client_ctx, server_ctx);
+    p = t_poller_with(pysock_fileno(steady[1]), POLLIN);
+    c.p = p;
+    c.fd = pysock_fileno(other[1]);
+    c.stop = 0;
+    t_spawn(&t, churn_thread, &c);
+    for (int i = 0; i < T_SCALE(5000, 500); i++) {
+        t_say(steady[0], "tick");
+        T_EQ(poll_one(p, pysock_fileno(steady[1]), PYSOCK_NO_TIMEOUT), POLLIN);
+        t_expect(steady[1], "tick");
+    }
+    __atomic_store_n(&c.stop, 1, __ATOMIC_RELEASE);
+    t_join(&t);
+    pysock_poller_free(p);
+    t_close_pair(steady);
+    t_close_pair(other);
+}
+
+/* An idle poll must sleep, whatever is registered. */
+static void idle_registrations_cost_no_cpu(void **state) {
+    enum { N = 40 };
+    pysock *pairs[N][2];
+    pysock_poller *p;
+    pysock_pollevent events[4];
+    double cpu;
+    (void)state;
+    t_deadline(120);
+    p = T_OK(pysock_poller_new());
+    for (int i = 0; i < N; i++) {
+        t_tls_pair(pairs[i], client_ctx, server_ctx);
+        T_OK(pysock_poller_register(p, pysock_fileno(pairs[i][1]), POLLIN));
+    }
+    cpu = t_process_cpu();
+    T_EQ(pysock_poller_poll(p, events, 4, 0.5), 0);
+    T_CHECK(t_process_cpu() - cpu < 0.25);
+    pysock_poller_free(p);
+    for (int i = 0; i < N; i++)
+        t_close_pair(pairs[i]);
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(an_empty_poller_only_waits),
+    cmocka_unit_test(register_modify_and_unregister_do_what_they_say),
+    cmocka_unit_test(what_is_still_true_is_told_again),
+    cmocka_unit_test(nobody_starves_when_more_are_ready_than_fit),
+    cmocka_unit_test(a_closed_socket_is_told_as_POLLNVAL_until_it_is_unregistered),
+    cmocka_unit_test(a_number_that_comes_back_can_be_registered_again),
+    cmocka_unit_test(a_poller_may_go_before_its_sockets_and_after),
+    cmocka_unit_test(pipes_tell_hangup_and_error),
+    cmocka_unit_test(files_are_always_ready),
+    cmocka_unit_test(a_listening_socket_tells_connections),
+    cmocka_unit_test(a_failed_connect_is_an_error_to_a_poller),
+    cmocka_unit_test(out_of_band_data_is_POLLPRI),
+    cmocka_unit_test(a_poller_sees_bytes_left_in_the_engine),
+    cmocka_unit_test(a_poller_does_not_say_readable_for_half_a_record),
+    cmocka_unit_test(a_poller_follows_a_handshake_to_its_end),
+    cmocka_unit_test(a_full_tls_socket_is_not_POLLOUT_until_its_peer_reads),
+    cmocka_unit_test(the_end_of_a_tls_stream_is_told_for_good),
+    cmocka_unit_test(modify_and_register_wake_who_polls),
+    cmocka_unit_test(one_event_reaches_every_poller),
+    cmocka_unit_test(registrations_may_change_while_someone_polls),
+    cmocka_unit_test(idle_registrations_cost_no_cpu),
+};
+
+int main(int argc, char **argv) {
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
+    return cmocka_run_group_tests_name("test_poller", tests, make_contexts, free_contexts);
+}
