@@ -1,10 +1,164 @@
-/* pysock */
+/* pysock 0.1.0: Python's socket, select and ssl modules in one C header, over BearSSL.
+   MIT or public domain, at your choice; see the end of the file.
+
+   In ONE source file, before any other #include:
+
+       #define PYSOCK_IMPLEMENTATION
+       #include "pysock.h"
+
+   and in all others just the #include. Link with -lbearssl -pthread.
+
+
+   Quick start
+   -----------
+   A complete program, an HTTPS client (cc -o get get.c -lbearssl -pthread):
+
+       #define PYSOCK_IMPLEMENTATION
+       #include "pysock.h"
+       #include <stdio.h>
+
+       int main(void)
+       {
+           static const char ask[] = "GET / HTTP/1.0\r\nHost: example.org\r\n\r\n";
+           pysock_ssl_context *tls = pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH);
+           pysock *s = pysock_create_connection("example.org", 443, 10.0);
+           char buf[4096];
+           ptrdiff_t n = -1;
+
+           if (tls && s && pysock_ssl_wrap_socket(s, tls, "example.org") == 0
+               && pysock_sendall(s, ask, sizeof ask - 1, 0) == 0)
+               while ((n = pysock_recv(s, buf, sizeof buf, 0)) > 0)
+                   fwrite(buf, 1, (size_t)n, stdout);
+           if (n < 0)
+               fprintf(stderr, "%s\n", pysock_error_message());
+           pysock_close(s);
+           pysock_ssl_context_free(tls);
+           return n < 0;
+       }
+
+   A server that speaks TLS to any number of clients in one thread is the same with
+   pysock_create_server(), pysock_ssl_wrap_socket() on the listening socket, a poller and
+   pysock_setblocking(s, 0): see examples/.
+
+
+   Table of contents
+   -----------------
+   The public part comes first, a block for each job: configuration, errors, lifecycle, buffers,
+   addresses, sockets, select and pollers, ssl, conveniences. Then the implementation, each section
+   using only those above it (search for the word with its arrows):
+
+   >>platform       descriptors, poll, wakers, threads, clocks: all that differs between systems
+   >>memory         allocation, arrays, lists
+   >>errors         the thread's last error
+   >>buffers        counted bytes, and chains of them
+   >>addresses      addresses as text, and the resolver
+   >>states         closers, the interrupt hook, the broadcast that ends every wait
+   >>certificates   PEM, DER, keys, trust stores, host names, the verifier
+   >>tls            from a context to an engine, without a descriptor
+   >>reactor        the thread that finishes what nobody waits for
+   >>sockets        handles, states, driving, and the one place where a call sleeps
+   >>socket-api     Python's socket
+   >>ssl-api        Python's ssl
+   >>select         Python's select and poll
+   >>conveniences   create_connection and create_server
+
+
+   How it works
+   ------------
+   Whoever calls does the work: a blocking recv reads, decrypts and, if it must, finishes the
+   handshake on the calling thread. A reactor thread does only what nobody waits for: handshakes of
+   non-blocking sockets, records that the kernel would not take, output that is queued or left over
+   at close. It starts when the first of these turns up; a program with plain or blocking sockets
+   never has it. So nobody ever sees WANT_READ or WANT_WRITE, and a non-blocking call never waits
+   for a handshake's arithmetic.
+
+   select and pollers tell what recv and send would do, not what the kernel says of the descriptor:
+
+       socket                    readable                      writable
+       connecting                when it failed                when it connected or failed
+       plain                     the kernel's word             the kernel's word
+       TLS, handshaking          when the handshake failed     when it finished or failed
+       TLS, open                 bytes, the end or an error    no record is stuck, and the kernel
+                                 can be received               has room
+       listening                 a connection waits            never
+       with queued output        as above                      below the low watermark
+
+
+   Configuration
+   -------------
+   Macros, to be defined before the #include (the last five only where the implementation is):
+
+       PYSOCK_IMPLEMENTATION    compile the implementation here
+       PYSOCK_STATIC            all functions static: a private copy for this file
+       PYSOCK_NO_SSL            without BearSSL; TLS calls fail with ENOTSUP
+       PYSOCK_NO_THREADS        without threads: select, pollers and calls do the reactor's work,
+                                and a name is looked up inside connect()
+       PYSOCK_NO_EPOLL          pollers use poll(2) on Linux too
+       PYSOCK_NO_ATEXIT         pysock_cleanup() does not run by itself at exit
+       PYSOCK_MALLOC(size), PYSOCK_REALLOC(p, size), PYSOCK_FREE(p)
+       PYSOCK_ASSERT(condition) assert
+       PYSOCK_MAX_SOCKETS       65535: open at a time (24 bytes of address space each)
+       PYSOCK_CLOSE_TIMEOUT     5.0: seconds that output left at close may take
+
+
+   Errors
+   ------
+   A call that fails returns -1 or NULL, keeps an error for its thread, and sets errno. The error
+   has a kind, which is Python's exception (pysock_error()); a code; a reason in one word
+   ("ECONNREFUSED", "CERTIFICATE_VERIFY_FAILED"); and a message that says what failed, on what, why,
+   and often what to do. Would-block is errno EAGAIN (EINPROGRESS for connect), a timeout is
+   PYSOCK_TIMEOUT_ERROR with ETIMEDOUT. What fails while nobody calls, a handshake in the reactor
+   say, is told by the next call on that socket; a failed handshake is told by every one.
+
+
+   Ownership
+   ---------
+   A pysock * is a handle, not a pointer: one that is closed, or never was one, is recognised, and
+   every call on it fails with EBADF. Close each with pysock_close(); a context, poller or buffer
+   has its own free or release. Sockets keep their context alive, pollers keep nothing open. Data
+   that is sent is copied or sent before the call returns, but for pysock_send_buf(), which takes a
+   reference. Strings that are returned belong to the library.
+
+
+   Threads and locks
+   -----------------
+   Every call may be made from any thread, on the same socket too: one reading and one writing is
+   fine, and so is closing a socket that others wait on (they fail with EBADF). Two threads that
+   read one stream each get a part of it, as in the kernel. Signal handlers must not call; the
+   library's own threads block all signals. A forked child has the sockets, without any thread or
+   unfinished business of its parent's, and starts a thread of its own when it needs one; what it
+   never used it closes silently, so that the parent's connections go on.
+
+   Inside, locks are taken in this order: a socket's, a poller's, the reactor's; the others are
+   leaves. None is held across poll, a callback, a hook or a handshake's step.
+
+   Two things to know. To wake a call that sleeps in the kernel, pysock_close() and pysock_cleanup()
+   use shutdown(2), which another process that shares the connection notices. And an epoll set of
+   your own that holds a TLS socket's descriptor hears the kernel's word, not the level.
+
+
+   TLS
+   ---
+   TLS 1.2 with forward secrecy and AEAD (or CBC with SHA-2 as a last resort), as BearSSL has it;
+   AES-GCM first where the processor has it, else ChaCha20. No TLS 1.3, no session tickets, no
+   renegotiation. Clients verify the chain and the host name. Sessions are resumed by id, for the
+   same context, host name and port. A chain with name constraints is refused, because BearSSL does
+   not check them; so are SHA-1 signatures and RSA keys below 2,048 bits. Encrypted private keys are
+   not read yet. A connection takes 42 KiB, of which 36 are touched by full records.
+
+
+   Shutdown
+   --------
+   pysock_cleanup() runs the closers (last registered first), ends every wait with ESHUTDOWN, gives
+   pending output and close_notify 100 ms, joins the threads and closes what is left. It runs at
+   exit, and the library can be used again after it.
+*/
 #ifndef PYSOCK_H
 #define PYSOCK_H
 
 #define PYSOCK_VERSION "0.1.0"
 
-/* The implementation wants accept4, ppoll's friends and POLLRDHUP from glibc. */
+/* The implementation wants accept4 from glibc; it does without where a header came first. */
 #if defined(PYSOCK_IMPLEMENTATION) && !defined(_GNU_SOURCE)
 #define _GNU_SOURCE 1
 #endif
@@ -125,8 +279,8 @@ PYSOCKDEF pysock_buf *pysock_buf_copy(const void *data, size_t size);
 /* Borrows size bytes at data, which must stay until free_fn(data, arg) is called: when the last
    reference goes, on whichever thread drops it. free_fn may be NULL. On failure free_fn is not
    called. */
-PYSOCKDEF pysock_buf *pysock_buf_wrap(void *data, size_t size, void (*free_fn)(void *data, void *arg),
-                                      void *arg);
+PYSOCKDEF pysock_buf *pysock_buf_wrap(void *data, size_t size,
+                                      void (*free_fn)(void *data, void *arg), void *arg);
 
 /* One more reference; returns b. NULL gives NULL. */
 PYSOCKDEF pysock_buf *pysock_buf_retain(pysock_buf *b);
@@ -190,8 +344,8 @@ PYSOCKDEF int pysock_socketpair(int family, int type, int proto, pysock *pair[2]
 PYSOCKDEF int pysock_connect(pysock *s, const char *host, int port);
 PYSOCKDEF int pysock_connect_addr(pysock *s, const pysock_addr *addr);
 
-/* The same, but returns 0 or the errno value (an EAI_ code's errno is EADDRNOTAVAIL... see
-   pysock_error_kind for what it was). */
+/* The same, but returns 0 or the errno value; EADDRNOTAVAIL for a name that is not found, of which
+   pysock_error_code() has the EAI_ code. */
 PYSOCKDEF int pysock_connect_ex(pysock *s, const char *host, int port);
 
 PYSOCKDEF int pysock_bind(pysock *s, const char *host, int port); /* port 0: the system chooses */
@@ -207,9 +361,9 @@ PYSOCKDEF int pysock_listen(pysock *s, int backlog);
 PYSOCKDEF pysock *pysock_accept(pysock *s, pysock_addr *peer);
 
 /* Reads at most size bytes into buf (Python's recv_into). Returns the number, 0 at the end of the
-   stream (and for an empty datagram). flags: MSG_PEEK and others on plain sockets, 0 on TLS ones.
-   A TLS stream that ended without close_notify also returns 0 unless the socket was wrapped with
-   raise_ragged_eofs; pysock_ssl_eof_is_clean() tells the two apart. */
+   stream (and for an empty datagram). flags: any of the system's on plain sockets, 0 or MSG_PEEK on
+   TLS ones. A TLS stream that ended without close_notify also returns 0 unless the socket was
+   wrapped with raise_ragged_eofs; pysock_ssl_eof_is_clean() tells the two apart. */
 PYSOCKDEF ptrdiff_t pysock_recv(pysock *s, void *buf, size_t size, int flags);
 PYSOCKDEF ptrdiff_t pysock_recv_into(pysock *s, void *buf, size_t size, int flags);
 
@@ -221,8 +375,9 @@ PYSOCKDEF ptrdiff_t pysock_send(pysock *s, const void *data, size_t size, int fl
    a queue that does not. */
 PYSOCKDEF int pysock_sendall(pysock *s, const void *data, size_t size, int flags);
 
-/* how: SHUT_RD, SHUT_WR or SHUT_RDWR. TLS 1.2 has no half-close: SHUT_WR sends close_notify and
-   then FIN, and what the peer still sends can be read if the peer does send it. */
+/* how: SHUT_RD, SHUT_WR or SHUT_RDWR, each once what was queued is out. On TLS, SHUT_WR sends
+   close_notify and then FIN; what the peer still sends can be received, but in TLS 1.2 many peers
+   answer by closing too. */
 PYSOCKDEF int pysock_shutdown(pysock *s, int how);
 
 /* Closes. Wakes every call that waits on s, in any thread, which then fails with EBADF. Output that
@@ -277,8 +432,8 @@ PYSOCKDEF ptrdiff_t pysock_queued(pysock *s);
    only those that are ready, in their order. NULL stands for an empty list. timeout in seconds, 0
    to ask only, PYSOCK_NO_TIMEOUT to wait. Returns how many are ready in all, 0 at the timeout. A
    descriptor that is not open, or is closed meanwhile, is EBADF. */
-PYSOCKDEF ptrdiff_t pysock_select(int *rlist, size_t *rcount, int *wlist, size_t *wcount, int *xlist,
-                                  size_t *xcount, double timeout);
+PYSOCKDEF ptrdiff_t pysock_select(int *rlist, size_t *rcount, int *wlist, size_t *wcount,
+                                  int *xlist, size_t *xcount, double timeout);
 
 typedef struct pysock_pollevent {
     int fd;
@@ -294,7 +449,7 @@ PYSOCKDEF void pysock_poller_free(pysock_poller *p);
    closed descriptor is told as POLLNVAL until it is unregistered. Keeps no socket open. */
 PYSOCKDEF int pysock_poller_register(pysock_poller *p, int fd, short events);
 PYSOCKDEF int pysock_poller_modify(pysock_poller *p, int fd, short events); /* ENOENT if unknown */
-PYSOCKDEF int pysock_poller_unregister(pysock_poller *p, int fd);           /* KeyError if unknown */
+PYSOCKDEF int pysock_poller_unregister(pysock_poller *p, int fd); /* KeyError if unknown */
 
 /* Fills at most max events; returns how many, 0 at the timeout (in seconds). Level-triggered: what
    is still true is told again. When more than max are ready, the next call begins with the rest. */
@@ -325,8 +480,8 @@ PYSOCKDEF void pysock_ssl_context_free(pysock_ssl_context *ctx);
    certfile. Later connections use it; errors name the file and leave the context as it was. */
 PYSOCKDEF int pysock_ssl_load_cert_chain(pysock_ssl_context *ctx, const char *certfile,
                                          const char *keyfile);
-PYSOCKDEF int pysock_ssl_load_cert_chain_data(pysock_ssl_context *ctx, const void *cert, size_t certlen,
-                                              const void *key, size_t keylen);
+PYSOCKDEF int pysock_ssl_load_cert_chain_data(pysock_ssl_context *ctx, const void *cert,
+                                              size_t certlen, const void *key, size_t keylen);
 
 /* Adds trust anchors: a PEM file, every certificate file in a directory, or either NULL; or PEM or
    DER in memory. A file without a certificate is an error. */
@@ -365,7 +520,8 @@ typedef struct pysock_ssl_wrap_options { /* all zero is pysock_ssl_wrap_socket()
    socket keeps the context alive. server_hostname is what a client verifies and sends as SNI (NULL
    only if check_hostname is off), and NULL on a server. If the handshake fails the socket keeps
    that error: close it. */
-PYSOCKDEF int pysock_ssl_wrap_socket(pysock *s, pysock_ssl_context *ctx, const char *server_hostname);
+PYSOCKDEF int pysock_ssl_wrap_socket(pysock *s, pysock_ssl_context *ctx,
+                                     const char *server_hostname);
 PYSOCKDEF int pysock_ssl_wrap_socket_ex(pysock *s, pysock_ssl_context *ctx,
                                         const pysock_ssl_wrap_options *options);
 
@@ -488,7 +644,7 @@ PYSOCKDEF pysock *pysock_create_server(const char *host, int port, int backlog);
 #define pysock__store(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
 #define pysock__exchange(p, v) __atomic_exchange_n((p), (v), __ATOMIC_SEQ_CST)
 #define pysock__add(p, v) __atomic_add_fetch((p), (v), __ATOMIC_SEQ_CST)
-#define pysock__cas(p, expected, desired)                                                            \
+#define pysock__cas(p, expected, desired) \
     __atomic_compare_exchange_n((p), (expected), (desired), 0, __ATOMIC_SEQ_CST, __ATOMIC_ACQUIRE)
 
 /* Platform: time. Deadlines are monotonic nanoseconds. */
@@ -1480,8 +1636,8 @@ static void pysock__fault_format(pysock__fault *f, pysock_error_kind kind, int c
 #endif
 
 PYSOCK__PRINTF(5, 6)
-static void pysock__fault_set(pysock__fault *f, pysock_error_kind kind, int code, const char *reason,
-                              const char *format, ...)
+static void pysock__fault_set(pysock__fault *f, pysock_error_kind kind, int code,
+                              const char *reason, const char *format, ...)
 {
     va_list args;
 
@@ -1500,7 +1656,8 @@ static int pysock__raise(const pysock__fault *f)
 }
 
 PYSOCK__PRINTF(4, 5)
-static int pysock__fail(pysock_error_kind kind, int code, const char *reason, const char *format, ...)
+static int pysock__fail(pysock_error_kind kind, int code, const char *reason, const char *format,
+                        ...)
 {
     va_list args;
 
@@ -1673,8 +1830,8 @@ PYSOCKDEF pysock_buf *pysock_buf_copy(const void *data, size_t size)
     return b;
 }
 
-PYSOCKDEF pysock_buf *pysock_buf_wrap(void *data, size_t size, void (*free_fn)(void *data, void *arg),
-                                      void *arg)
+PYSOCKDEF pysock_buf *pysock_buf_wrap(void *data, size_t size,
+                                      void (*free_fn)(void *data, void *arg), void *arg)
 {
     pysock_buf *b;
 
@@ -1889,8 +2046,9 @@ static int pysock__unix_addr(pysock_addr *addr, const char *path, const char *wh
 
     if (n >= sizeof addr->u.un.sun_path)
         return pysock__fail(PYSOCK_OS_ERROR, ENAMETOOLONG, "ENAMETOOLONG",
-                            "%s: the Unix socket path has %lu bytes; the system takes at most %lu", what,
-                            (unsigned long)n, (unsigned long)(sizeof addr->u.un.sun_path - 1));
+                            "%s: the Unix socket path has %lu bytes; the system takes at most %lu",
+                            what, (unsigned long)n,
+                            (unsigned long)(sizeof addr->u.un.sun_path - 1));
     memset(addr, 0, sizeof *addr);
     addr->u.un.sun_family = AF_UNIX;
     memcpy(addr->u.un.sun_path, path, n);
@@ -1939,7 +2097,8 @@ static const char *pysock__gai_name(int code)
     }
 }
 
-static void pysock__fault_gai(pysock__fault *f, int code, int sys, const char *what, const char *host)
+static void pysock__fault_gai(pysock__fault *f, int code, int sys, const char *what,
+                              const char *host)
 {
     if (code == EAI_SYSTEM)
         pysock__fault_os(f, -sys, what, host);
@@ -1970,7 +2129,8 @@ static int pysock__resolve(const char *host, int port, int family, int type, pys
     int err;
 
     PYSOCK_TRACE("getaddrinfo", NULL);
-    err = pysock__sys_lookup(host, port, family, type, AI_NUMERICSERV, pysock__addrs_add, list, sys);
+    err =
+        pysock__sys_lookup(host, port, family, type, AI_NUMERICSERV, pysock__addrs_add, list, sys);
     if (!err && list->out_of_memory)
         return EAI_MEMORY;
     return err || list->count ? err : EAI_NONAME;
@@ -2024,10 +2184,11 @@ PYSOCKDEF int pysock_addr_parse(pysock_addr *addr, const char *text)
     if (list.out_of_memory)
         return pysock__fail_memory("pysock_addr_parse");
     if (err)
-        return pysock__fail(PYSOCK_VALUE_ERROR, EINVAL, "EINVAL",
-                            "pysock_addr_parse: '%.100s' is no address; write 127.0.0.1:80, [::1]:443 "
-                            "or unix:/path",
-                            text);
+        return pysock__fail(
+            PYSOCK_VALUE_ERROR, EINVAL, "EINVAL",
+            "pysock_addr_parse: '%.100s' is no address; write 127.0.0.1:80, [::1]:443 "
+            "or unix:/path",
+            text);
     return 0;
 }
 
@@ -2131,9 +2292,9 @@ static void pysock__lookup_start(pysock__lookup *l)
 }
 
 /* ---- >>states ----
-   What lasts from the first call to pysock_cleanup(): closers, the interrupt hook, and the broadcast
-   that ends every wait: it raises the epoch and wakes every waker. A call that began under another
-   epoch fails with ESHUTDOWN. The lock: pysock__state.lock, a leaf. */
+   What lasts from the first call to pysock_cleanup(): closers, the interrupt hook, and the
+   broadcast that ends every wait: it raises the epoch and wakes every waker. A call that began
+   under another epoch fails with ESHUTDOWN. The lock: pysock__state.lock, a leaf. */
 
 typedef struct pysock__closer {
     pysock__list link;
@@ -2655,7 +2816,8 @@ static int pysock__text_equal(const unsigned char *a, const char *b, size_t n)
     return 1;
 }
 
-static int pysock__dns_match(const unsigned char *pattern, size_t plen, const char *host, size_t hlen)
+static int pysock__dns_match(const unsigned char *pattern, size_t plen, const char *host,
+                             size_t hlen)
 {
     const char *dot;
 
@@ -2685,7 +2847,8 @@ static int pysock__cn_match(pysock__der subject, const char *host, size_t hlen)
         if (pysock__der_expect(&subject, 0x31, &set) < 0)
             return 0;
         while (set.p < set.end) {
-            if (pysock__der_expect(&set, 0x30, &atv) < 0 || pysock__der_expect(&atv, 0x06, &oid) < 0)
+            if (pysock__der_expect(&set, 0x30, &atv) < 0
+                || pysock__der_expect(&atv, 0x06, &oid) < 0)
                 return 0;
             tag = pysock__der_next(&atv, &value);
             if (pysock__der_is_oid(&oid, "\x55\x04\x03", 3)
@@ -2714,7 +2877,8 @@ static int pysock__cert_matches(const pysock__cert *cert, const char *host)
         if (tag == 0x87 && iplen && pysock__der_is_oid(&name, (const char *)ip, iplen))
             return 1;
         has_dns |= tag == 0x82;
-        if (tag == 0x82 && !iplen && pysock__dns_match(name.p, (size_t)(name.end - name.p), host, hlen))
+        if (tag == 0x82 && !iplen
+            && pysock__dns_match(name.p, (size_t)(name.end - name.p), host, hlen))
             return 1;
     }
     return !cert->has_san && !has_dns && !iplen && pysock__cn_match(cert->subject, host, hlen);
@@ -2878,7 +3042,8 @@ static int pysock__store_load_bytes(pysock__store *st, const void *data, size_t 
         return pysock__fail(PYSOCK_SSL_ERROR, 0, "BAD_BASE64_DECODE",
                             "%.200s: the PEM text is damaged or cut off", name);
     if (!load.found)
-        return pysock__fail(PYSOCK_SSL_ERROR, 0, load.bad ? "BAD_CERTIFICATE" : "NO_CERTIFICATE_OR_CRL_FOUND",
+        return pysock__fail(PYSOCK_SSL_ERROR, 0,
+                            load.bad ? "BAD_CERTIFICATE" : "NO_CERTIFICATE_OR_CRL_FOUND",
                             load.bad ? "%.200s: no certificate in it can be read"
                                      : "%.200s: there is no certificate in it; PEM begins with "
                                        "-----BEGIN CERTIFICATE-----",
@@ -2962,6 +3127,8 @@ static int pysock__identity_add_cert(void *arg, const char *name, const pysock__
         return 0;
     if (id->count == PYSOCK__CHAIN_CERTS)
         return -E2BIG;
+    if (!der->len)
+        return -EBADMSG;
     copy = (unsigned char *)pysock__alloc(der->len);
     if (!copy)
         return -ENOMEM;
@@ -3026,12 +3193,13 @@ static int pysock__identity_check(pysock__identity *id, const char *certname, co
     pub = br_x509_decoder_get_pkey(dec);
     if (!pub)
         err = pysock__fail(PYSOCK_SSL_ERROR, br_x509_decoder_last_error(dec), "BAD_CERTIFICATE",
-                           "%.160s: the first certificate cannot be read (BearSSL error %d)", certname,
-                           br_x509_decoder_last_error(dec));
+                           "%.160s: the first certificate cannot be read (BearSSL error %d)",
+                           certname, br_x509_decoder_last_error(dec));
     else if (!pysock__identity_fits(id, pub))
-        err = pysock__fail(PYSOCK_SSL_ERROR, 0, "KEY_VALUES_MISMATCH",
-                           "%.160s: the private key does not belong to the first certificate of %.160s",
-                           keyname, certname);
+        err = pysock__fail(
+            PYSOCK_SSL_ERROR, 0, "KEY_VALUES_MISMATCH",
+            "%.160s: the private key does not belong to the first certificate of %.160s", keyname,
+            certname);
     else
         id->signer_type = br_x509_decoder_get_signer_key_type(dec);
     pysock__free(dec);
@@ -3043,15 +3211,16 @@ static int pysock__fail_pem(int err, const char *name, const char *what)
     if (err == -ENOMEM)
         return pysock__fail_memory("pysock_ssl_load_cert_chain");
     if (err == -EACCES)
-        return pysock__fail(PYSOCK_SSL_ERROR, 0, "BAD_PASSWORD_READ",
-                            "%.200s: the private key is encrypted, which is not supported yet; decrypt "
-                            "it with: openssl pkey -in KEY -out PLAIN",
-                            name);
+        return pysock__fail(
+            PYSOCK_SSL_ERROR, 0, "BAD_PASSWORD_READ",
+            "%.200s: the private key is encrypted, which is not supported yet; decrypt "
+            "it with: openssl pkey -in KEY -out PLAIN",
+            name);
     if (err == -E2BIG)
         return pysock__fail(PYSOCK_SSL_ERROR, 0, "CERTIFICATE_CHAIN_TOO_LONG",
                             "%.200s: more than %d certificates", name, PYSOCK__CHAIN_CERTS);
-    return pysock__fail(PYSOCK_SSL_ERROR, 0, "PEM_LIB", "%.200s: the %s in it is damaged or cut off", name,
-                        what);
+    return pysock__fail(PYSOCK_SSL_ERROR, 0, "PEM_LIB",
+                        "%.200s: the %s in it is damaged or cut off", name, what);
 }
 
 /* 1 if the text holds a key in the traditional encrypted form (RFC 1421's headers). */
@@ -3169,7 +3338,8 @@ static void pysock__verifier_end_cert(const br_x509_class **ctx)
         v->ends[v->count++] = v->chain.len;
 }
 
-static unsigned pysock__verifier_refuse(pysock__verifier *v, unsigned err, int code, const char *message)
+static unsigned pysock__verifier_refuse(pysock__verifier *v, unsigned err, int code,
+                                        const char *message)
 {
     v->verify_code = code;
     v->verify_message = message;
@@ -3199,14 +3369,16 @@ static unsigned pysock__verifier_explain(pysock__verifier *v, unsigned err)
         if (self_issued && v->count == 1)
             return pysock__verifier_refuse(v, err, 18, "self-signed certificate");
         if (self_issued)
-            return pysock__verifier_refuse(v, err, 19, "self-signed certificate in certificate chain");
+            return pysock__verifier_refuse(v, err, 19,
+                                           "self-signed certificate in certificate chain");
         return pysock__verifier_refuse(v, err, 20, "unable to get local issuer certificate");
     case BR_ERR_X509_BAD_SIGNATURE:
         return pysock__verifier_refuse(v, err, 7, "certificate signature failure");
     case BR_ERR_X509_NOT_CA:
         return pysock__verifier_refuse(v, err, 79, "invalid CA certificate");
     case BR_ERR_X509_FORBIDDEN_KEY_USAGE:
-        return pysock__verifier_refuse(v, err, 32, "key usage does not include certificate signing");
+        return pysock__verifier_refuse(v, err, 32,
+                                       "key usage does not include certificate signing");
     case BR_ERR_X509_CRITICAL_EXTENSION:
         return pysock__verifier_refuse(v, err, 34, "unhandled critical extension");
     case BR_ERR_X509_WEAK_PUBLIC_KEY:
@@ -3254,7 +3426,8 @@ static int pysock__verifier_has_constraints(const pysock__verifier *v)
     size_t i;
 
     for (i = 1; i < v->count; i++)
-        if (pysock__cert_parse(&cert, v->chain.data + v->ends[i - 1], v->ends[i] - v->ends[i - 1]) < 0
+        if (pysock__cert_parse(&cert, v->chain.data + v->ends[i - 1], v->ends[i] - v->ends[i - 1])
+                < 0
             || cert.has_constraints)
             return 1;
     return 0;
@@ -3274,7 +3447,8 @@ static unsigned pysock__verifier_judge(pysock__verifier *v)
     if (err)
         return pysock__verifier_explain(v, err);
     if (pysock__cert_parse(&leaf, v->chain.data, v->ends[0]) < 0)
-        return pysock__verifier_refuse(v, BR_ERR_X509_INVALID_VALUE, 1, "the certificate is malformed");
+        return pysock__verifier_refuse(v, BR_ERR_X509_INVALID_VALUE, 1,
+                                       "the certificate is malformed");
     if (pysock__verifier_has_constraints(v))
         return pysock__verifier_refuse(v, BR_ERR_X509_CRITICAL_EXTENSION, 51,
                                        "name constraints are not supported");
@@ -3296,9 +3470,11 @@ static unsigned pysock__verifier_end_chain(const br_x509_class **ctx)
     if (v->chain.out_of_memory)
         return pysock__verifier_refuse(v, BR_ERR_X509_LIMIT_EXCEEDED, 17, "out of memory");
     if (v->too_long)
-        return pysock__verifier_refuse(v, BR_ERR_X509_LIMIT_EXCEEDED, 22, "certificate chain too long");
+        return pysock__verifier_refuse(v, BR_ERR_X509_LIMIT_EXCEEDED, 22,
+                                       "certificate chain too long");
     if (!v->count)
-        return pysock__verifier_refuse(v, BR_ERR_X509_EMPTY_CHAIN, 1, "the peer sent no certificate");
+        return pysock__verifier_refuse(v, BR_ERR_X509_EMPTY_CHAIN, 1,
+                                       "the peer sent no certificate");
     br_x509_decoder_init(&v->leaf, NULL, NULL);
     br_x509_decoder_push(&v->leaf, v->chain.data, v->ends[0]);
     key = br_x509_decoder_get_pkey(&v->leaf);
@@ -3310,7 +3486,8 @@ static unsigned pysock__verifier_end_chain(const br_x509_class **ctx)
     return v->store ? pysock__verifier_judge(v) : 0;
 }
 
-static const br_x509_pkey *pysock__verifier_get_pkey(const br_x509_class *const *ctx, unsigned *usages)
+static const br_x509_pkey *pysock__verifier_get_pkey(const br_x509_class *const *ctx,
+                                                     unsigned *usages)
 {
     const pysock__verifier *v = (const pysock__verifier *)(const void *)ctx;
 
@@ -3338,9 +3515,9 @@ static void pysock__verifier_free(pysock__verifier *v)
 
 /* ---- >>tls ----
    From a context to an engine, and the engine as four byte streams: records out and in, plaintext
-   out and in. There is no descriptor in here. A pysock__tls has no lock: whoever owns the engine (its
-   socket's lock, or the handshake's owner) calls. A context's lock guards its settings and
-   sessions; the settings that a connection uses are counted and never change under it. */
+   out and in. There is no descriptor in here. A pysock__tls has no lock: whoever owns the engine
+   (by its socket's lock, or as the handshake's owner) calls. A context's lock guards its settings
+   and sessions; the settings that a connection uses are counted and never change under it. */
 
 #ifndef PYSOCK_NO_SSL
 
@@ -3403,7 +3580,8 @@ static const pysock__code pysock__engine_errors[] = {
     {BR_ERR_BAD_COMPRESSION, "UNSUPPORTED_COMPRESSION_ALGORITHM", "the peer wants compression"},
     {BR_ERR_BAD_FRAGLEN, "SSL3_EXT_INVALID_MAX_FRAGMENT_LENGTH", "a bad maximum fragment length"},
     {BR_ERR_BAD_SECRENEG, "RENEGOTIATION_MISMATCH", "secure renegotiation does not match"},
-    {BR_ERR_EXTRA_EXTENSION, "UNSOLICITED_EXTENSION", "the server sent an extension nobody asked for"},
+    {BR_ERR_EXTRA_EXTENSION, "UNSOLICITED_EXTENSION",
+     "the server sent an extension nobody asked for"},
     {BR_ERR_BAD_SNI, "BAD_EXTENSION", "the server name extension is malformed"},
     {BR_ERR_BAD_HELLO_DONE, "LENGTH_MISMATCH", "ServerHelloDone is malformed"},
     {BR_ERR_LIMIT_EXCEEDED, "EXCESSIVE_MESSAGE_SIZE", "the peer's key or message is too large"},
@@ -3411,7 +3589,8 @@ static const pysock__code pysock__engine_errors[] = {
     {BR_ERR_RESUME_MISMATCH, "OLD_SESSION_CIPHER_NOT_RETURNED", "the resumed session has changed"},
     {BR_ERR_INVALID_ALGORITHM, "NO_SHARED_SIGNATURE_ALGORITHMS", "no algorithm in common"},
     {BR_ERR_BAD_SIGNATURE, "BAD_SIGNATURE", "the peer's signature is wrong"},
-    {BR_ERR_WRONG_KEY_USAGE, "UNKNOWN_CERTIFICATE_TYPE", "the certificate's key is for another use"},
+    {BR_ERR_WRONG_KEY_USAGE, "UNKNOWN_CERTIFICATE_TYPE",
+     "the certificate's key is for another use"},
     {BR_ERR_NO_CLIENT_AUTH, "PEER_DID_NOT_RETURN_A_CERTIFICATE", "the client sent no certificate"},
     {BR_ERR_IO, "SYSCALL", "input or output failed"},
 };
@@ -3586,7 +3765,7 @@ static void pysock__context_release(pysock_ssl_context *ctx)
     pysock__free(ctx);
 }
 
-/* The best code that BearSSL has for this processor, and the suites in the order that it favours. */
+/* The best code that BearSSL has for this processor, and suites in the order that it favours. */
 static void pysock__engine_choose(br_ssl_engine_context *eng)
 {
     uint16_t suites[PYSOCK__COUNT(pysock__suites)];
@@ -3707,7 +3886,8 @@ static void pysock__tls_free(pysock__tls *t)
     pysock__free(t);
 }
 
-static void pysock__cache_save(const br_ssl_session_cache_class **ctx, br_ssl_server_context *server,
+static void pysock__cache_save(const br_ssl_session_cache_class **ctx,
+                               br_ssl_server_context *server,
                                const br_ssl_session_parameters *params)
 {
     pysock__session_cache *c = (pysock__session_cache *)(void *)ctx;
@@ -3758,7 +3938,8 @@ static pysock__session_cache *pysock__cache_get_locked(pysock_ssl_context *ctx)
     return ctx->cache = c;
 }
 
-static pysock__session *pysock__session_find_locked(pysock_ssl_context *ctx, const char *host, int port)
+static pysock__session *pysock__session_find_locked(pysock_ssl_context *ctx, const char *host,
+                                                    int port)
 {
     size_t i;
 
@@ -3961,9 +4142,10 @@ static int pysock__tls_reset(pysock__tls *t, const char *what)
     }
     if (ok)
         return 0;
-    return pysock__fail(PYSOCK_SSL_ERROR, br_ssl_engine_last_error(t->eng), "PRNG_NOT_SEEDED",
-                        "%s: BearSSL could not start (error %d): the system gives no random numbers",
-                        what, br_ssl_engine_last_error(t->eng));
+    return pysock__fail(
+        PYSOCK_SSL_ERROR, br_ssl_engine_last_error(t->eng), "PRNG_NOT_SEEDED",
+        "%s: BearSSL could not start (error %d): the system gives no random numbers", what,
+        br_ssl_engine_last_error(t->eng));
 }
 
 /* A connection of ctx (which gets one reference more), ready for its handshake. port only tells
@@ -4026,7 +4208,8 @@ static void pysock__tls_describe(pysock__tls *t, int err)
     pysock__verifier *v = t->verifier;
     const pysock__code *c;
     int client = t->ctx->purpose == PYSOCK_SERVER_AUTH;
-    int noise = t->first_len && (t->first[0] < 20 || t->first[0] > 23 || t->first[1 % t->first_len] > 3);
+    int noise =
+        t->first_len && (t->first[0] < 20 || t->first[0] > 23 || t->first[1 % t->first_len] > 3);
 
     if (v && v->verify_code == 17) {
         pysock__fault_set(&t->fault, PYSOCK_MEMORY_ERROR, ENOMEM, "ENOMEM", "out of memory");
@@ -4050,15 +4233,16 @@ static void pysock__tls_describe(pysock__tls *t, int err)
     }
     if (err >= BR_ERR_SEND_FATAL_ALERT) {
         c = pysock__code_find(pysock__alerts, PYSOCK__COUNT(pysock__alerts), err & 0xff);
-        pysock__fault_set(&t->fault, PYSOCK_SSL_ERROR, err,
-                          c->code == 40 && !client ? "NO_SHARED_CIPHER"
-                          : c->code == 70          ? "UNSUPPORTED_PROTOCOL"
-                                                   : c->reason,
-                          "the peer's offer cannot be accepted, and was answered with the alert %s%s",
-                          c->sentence,
-                          c->code == 40 ? " (no cipher suite, curve or signature algorithm in common)"
-                          : c->code == 70 ? " (the peer does not offer TLS 1.2)"
-                                          : "");
+        pysock__fault_set(
+            &t->fault, PYSOCK_SSL_ERROR, err,
+            c->code == 40 && !client ? "NO_SHARED_CIPHER"
+            : c->code == 70          ? "UNSUPPORTED_PROTOCOL"
+                                     : c->reason,
+            "the peer's offer cannot be accepted, and was answered with the alert %s%s",
+            c->sentence,
+            c->code == 40   ? " (no cipher suite, curve or signature algorithm in common)"
+            : c->code == 70 ? " (the peer does not offer TLS 1.2)"
+                            : "");
         return;
     }
     if (err >= BR_ERR_RECV_FATAL_ALERT) {
@@ -4069,15 +4253,15 @@ static void pysock__tls_describe(pysock__tls *t, int err)
     }
     if (!t->established && noise) {
         int http = !client && pysock__looks_like_http(t->first, t->first_len);
-        pysock__fault_set(&t->fault, PYSOCK_SSL_ERROR, err,
-                          http ? "HTTP_REQUEST" : "WRONG_VERSION_NUMBER",
-                          http ? "the client speaks plain HTTP; it should use https"
-                               : "the peer does not speak TLS: what it sent first is no TLS record");
+        pysock__fault_set(
+            &t->fault, PYSOCK_SSL_ERROR, err, http ? "HTTP_REQUEST" : "WRONG_VERSION_NUMBER",
+            http ? "the client speaks plain HTTP; it should use https"
+                 : "the peer does not speak TLS: what it sent first is no TLS record");
         return;
     }
     c = pysock__code_find(pysock__engine_errors, PYSOCK__COUNT(pysock__engine_errors), err);
-    pysock__fault_set(&t->fault, PYSOCK_SSL_ERROR, err, c->reason, "%s (BearSSL error %d)", c->sentence,
-                      err);
+    pysock__fault_set(&t->fault, PYSOCK_SSL_ERROR, err, c->reason, "%s (BearSSL error %d)",
+                      c->sentence, err);
 }
 
 /* Makes an alert record of our own, under the keys that are in force (RFC 5246, 7.2): BearSSL sends
@@ -4505,7 +4689,8 @@ static int64_t pysock__gather_locked(struct pollfd *fds, pysock__watch **watches
 }
 
 /* Calls the watches that have events or are due. */
-static void pysock__dispatch_locked(struct pollfd *fds, pysock__watch **watches, size_t from, size_t n)
+static void pysock__dispatch_locked(struct pollfd *fds, pysock__watch **watches, size_t from,
+                                    size_t n)
 {
     int64_t now = 0;
     size_t i;
@@ -4554,9 +4739,10 @@ static void pysock__reactor_abandon_locked(void)
     while (!pysock__list_empty(&pysock__reactor.members)
            || !pysock__list_empty(&pysock__reactor.kicked)) {
         pysock__list *m = pysock__reactor.members.next;
-        pysock__watch *w = m != &pysock__reactor.members
-                               ? PYSOCK__ENTRY(m, pysock__watch, member_link)
-                               : PYSOCK__ENTRY(pysock__reactor.kicked.next, pysock__watch, kick_link);
+        pysock__watch *w =
+            m != &pysock__reactor.members
+                ? PYSOCK__ENTRY(m, pysock__watch, member_link)
+                : PYSOCK__ENTRY(pysock__reactor.kicked.next, pysock__watch, kick_link);
         pysock__list_remove(&w->member_link);
         pysock__list_remove(&w->kick_link);
         pysock__reactor.count -= (size_t)w->member;
@@ -4569,7 +4755,8 @@ static void pysock__reactor_abandon_locked(void)
 
 static int pysock__reactor_idle_locked(void)
 {
-    return pysock__list_empty(&pysock__reactor.members) && pysock__list_empty(&pysock__reactor.kicked);
+    return pysock__list_empty(&pysock__reactor.members)
+           && pysock__list_empty(&pysock__reactor.kicked);
 }
 
 static void pysock__reactor_main(void *arg)
@@ -4786,7 +4973,8 @@ static const unsigned pysock__phase_next[] = {
         | PYSOCK__BIT(PYSOCK__HANDSHAKING),
     /* RESOLVING */ PYSOCK__BIT(PYSOCK__NEW) | PYSOCK__BIT(PYSOCK__CONNECTING)
         | PYSOCK__BIT(PYSOCK__FAILED) | PYSOCK__BIT(PYSOCK__OPEN),
-    /* CONNECTING */ PYSOCK__BIT(PYSOCK__NEW) | PYSOCK__BIT(PYSOCK__FAILED) | PYSOCK__BIT(PYSOCK__OPEN),
+    /* CONNECTING */ PYSOCK__BIT(PYSOCK__NEW) | PYSOCK__BIT(PYSOCK__FAILED)
+        | PYSOCK__BIT(PYSOCK__OPEN),
     /* FAILED */ PYSOCK__BIT(PYSOCK__NEW),
     /* LISTENING */ 0,
     /* OPEN */ PYSOCK__BIT(PYSOCK__HANDSHAKING) | PYSOCK__BIT(PYSOCK__BROKEN),
@@ -4965,7 +5153,8 @@ static void pysock__table_forget_fd(pysock__sock *s)
     pysock__unlock(&pysock__table.lock);
 }
 
-/* Takes a slot for s, with one reference, and enters its descriptor. 0 or a negated errno value. */
+/* Takes a slot for s, with the user's reference and the maker's, and enters its descriptor. 0 or a
+   negated errno value. */
 static int pysock__table_enter(pysock__sock *s)
 {
     pysock__slot *slot;
@@ -4997,7 +5186,7 @@ static int pysock__table_enter(pysock__sock *s)
         slot->s = s;
         pysock__table.open++;
         pysock__table.by_fd[s->fd] = s->handle;
-        pysock__store(&slot->word, generation << PYSOCK__HALF | 1);
+        pysock__store(&slot->word, generation << PYSOCK__HALF | 2);
     }
     pysock__unlock(&pysock__table.lock);
     return err;
@@ -5133,8 +5322,9 @@ static int pysock__call_fail_timeout(pysock__call *c)
 {
     char text[512];
 
-    return pysock__fail(PYSOCK_TIMEOUT_ERROR, ETIMEDOUT, "ETIMEDOUT", "%s on %s: timed out after %g s",
-                        c->name, pysock__describe(c->s, text), (double)c->timeout / 1e9);
+    return pysock__fail(PYSOCK_TIMEOUT_ERROR, ETIMEDOUT, "ETIMEDOUT",
+                        "%s on %s: timed out after %g s", c->name, pysock__describe(c->s, text),
+                        (double)c->timeout / 1e9);
 }
 
 /* 0 while the call may go on: not closed, not cleaned up. */
@@ -5157,7 +5347,8 @@ static int pysock__call_interrupted_locked(pysock__call *c)
     stop = pysock__interrupted();
     pysock__lock(&c->s->lock);
     if (stop)
-        return pysock__fail(PYSOCK_OS_ERROR, EINTR, "EINTR", "%s: interrupted by a signal", c->name);
+        return pysock__fail(PYSOCK_OS_ERROR, EINTR, "EINTR", "%s: interrupted by a signal",
+                            c->name);
     return pysock__call_check_locked(c);
 }
 
@@ -5654,7 +5845,8 @@ static void pysock__sock_turn(pysock__watch *w, short revents)
     pysock__lock(&s->lock);
     w->events = 0;
     w->deadline = PYSOCK__NEVER;
-    if (pysock__drive_tls_locked(s, revents) && s->phase >= PYSOCK__OPEN && s->phase < PYSOCK__CLOSED)
+    if (pysock__drive_tls_locked(s, revents) && s->phase >= PYSOCK__OPEN
+        && s->phase < PYSOCK__CLOSED)
         r = pysock__drive_output_locked(s);
     if (r == POLLOUT)
         w->events |= POLLOUT;
@@ -5685,7 +5877,7 @@ static void pysock__sock_drop(pysock__watch *w)
 /* Sockets: made and closed. */
 
 /* Fork: every lock that lasts is taken before, so that the child finds whole data. In the child the
-   reactor and all other threads are gone: it keeps the sockets, without their unfinished business. */
+   reactor and all other threads are gone; the sockets stay, without their unfinished business. */
 
 static void pysock__fork_prepare(void)
 {
@@ -5779,7 +5971,8 @@ static void pysock__install(void)
 #endif
 }
 
-/* A socket around a descriptor, which it takes: NULL with an error, and the descriptor closed. */
+/* A socket around a descriptor, which it takes: NULL with an error, and the descriptor closed. From
+   here on a cleanup may close it; the caller has a reference of its own, for pysock__publish(). */
 static pysock__sock *pysock__sock_new(int fd, int family, int type, int proto, const char *what)
 {
     pysock__sock *s;
@@ -5788,7 +5981,8 @@ static pysock__sock *pysock__sock_new(int fd, int family, int type, int proto, c
     pysock__install();
     if (pysock__load(&pysock__state.ending)) {
         pysock__fd_close(fd);
-        pysock__fail(PYSOCK_OS_ERROR, ESHUTDOWN, "ESHUTDOWN", "%s: pysock_cleanup() is under way", what);
+        pysock__fail(PYSOCK_OS_ERROR, ESHUTDOWN, "ESHUTDOWN", "%s: pysock_cleanup() is under way",
+                     what);
         return NULL;
     }
     s = (pysock__sock *)pysock__alloc(sizeof *s);
@@ -5815,8 +6009,8 @@ static pysock__sock *pysock__sock_new(int fd, int family, int type, int proto, c
     pysock__sock_free(s);
     if (err == -EMFILE)
         pysock__fail(PYSOCK_OS_ERROR, EMFILE, "EMFILE",
-                     "%s: there are %d sockets already; compile with a larger PYSOCK_MAX_SOCKETS", what,
-                     (int)PYSOCK_MAX_SOCKETS);
+                     "%s: there are %d sockets already; compile with a larger PYSOCK_MAX_SOCKETS",
+                     what, (int)PYSOCK_MAX_SOCKETS);
     else
         pysock__fail_os(err, what, "");
     return NULL;
@@ -5825,6 +6019,19 @@ static pysock__sock *pysock__sock_new(int fd, int family, int type, int proto, c
 static pysock *pysock__handle(const pysock__sock *s)
 {
     return (pysock *)s->handle;
+}
+
+/* A new socket is ready, in that phase: its handle, for the user. The maker's reference goes. */
+static pysock *pysock__publish(pysock__sock *s, pysock__phase phase)
+{
+    pysock *handle = pysock__handle(s);
+
+    pysock__lock(&s->lock);
+    if (s->phase == PYSOCK__NEW)
+        s->phase = phase;
+    pysock__unlock(&s->lock);
+    pysock__release(s);
+    return handle;
 }
 
 /* What has been taken and should still go out at close. */
@@ -5865,7 +6072,7 @@ static void pysock__close_locked(pysock__sock *s, int64_t close_deadline)
         pysock__kick_if_held(&s->watch);
 }
 
-/* ---- >>socket API ----
+/* ---- >>socket-api ----
    Python's socket, call by call. What moves bytes is here too: plain calls go to the kernel without
    the lock, TLS calls pump the engine under it (and sleep without it). */
 
@@ -6020,8 +6227,8 @@ static void pysock__input_ended_locked(pysock__sock *s, int err)
     s->input_end = err || t->ended ? PYSOCK__END_FAULT : PYSOCK__END_RAGGED;
     pysock__describe(s, on);
     if (t->ended)
-        pysock__fault_set(&s->fault, t->fault.kind, t->fault.code, t->fault.reason, "TLS with %.120s: %.270s",
-                          on, t->fault.message);
+        pysock__fault_set(&s->fault, t->fault.kind, t->fault.code, t->fault.reason,
+                          "TLS with %.120s: %.270s", on, t->fault.message);
     else if (err)
         pysock__fault_os(&s->fault, err, "recv", on);
     else
@@ -6119,7 +6326,8 @@ static int pysock__may_fill_asleep_locked(const pysock__call *c)
     size_t n;
 
     return c->timeout < 0 && !s->in_busy && !s->input_end
-           && (pysock__tls_flags(s->tls) & (PYSOCK__OUT | PYSOCK__IN | PYSOCK__APP_IN | PYSOCK__ENDED))
+           && (pysock__tls_flags(s->tls)
+               & (PYSOCK__OUT | PYSOCK__IN | PYSOCK__APP_IN | PYSOCK__ENDED))
                   == PYSOCK__IN
            && pysock__tls_in(s->tls, &n) && n <= 5;
 }
@@ -6276,7 +6484,8 @@ static ptrdiff_t pysock__plain_recv_locked(pysock__call *c, void *buf, size_t si
     for (;;) {
         if (pysock__settle_locked(c) < 0)
             return -1;
-        polls_first = s->drained && !flags && c->timeout > 0 && !c->deadline && pysock__kernel_tells_all(s);
+        polls_first =
+            s->drained && !flags && c->timeout > 0 && !c->deadline && pysock__kernel_tells_all(s);
         if (polls_first)
             c->deadline = pysock__deadline_in(c->timeout);
         pysock__enter_kernel_locked(s);
@@ -6319,7 +6528,8 @@ static ptrdiff_t pysock__queued_send_locked(pysock__call *c, const void *data, s
     }
 }
 
-static ptrdiff_t pysock__plain_send_locked(pysock__call *c, const void *data, size_t size, int flags)
+static ptrdiff_t pysock__plain_send_locked(pysock__call *c, const void *data, size_t size,
+                                           int flags)
 {
     pysock__sock *s = c->s;
     int asleep = c->timeout < 0 && s->type == SOCK_STREAM;
@@ -6559,12 +6769,12 @@ PYSOCKDEF pysock *pysock_socket(int family, int type, int proto)
         return NULL;
     }
     s = pysock__sock_new(fd, family, type, proto, "socket");
-    return s ? pysock__handle(s) : NULL;
+    return s ? pysock__publish(s, PYSOCK__NEW) : NULL;
 }
 
 PYSOCKDEF int pysock_socketpair(int family, int type, int proto, pysock *pair[2])
 {
-    pysock__sock *s[2];
+    pysock__sock *s;
     int fds[2], err;
 
     if (!pair)
@@ -6573,20 +6783,19 @@ PYSOCKDEF int pysock_socketpair(int family, int type, int proto, pysock *pair[2]
     err = pysock__sys_socketpair(family, type, proto, fds);
     if (err < 0)
         return pysock__fail_os(err, "socketpair", "");
-    s[0] = pysock__sock_new(fds[0], family, type, proto, "socketpair");
-    if (!s[0]) {
+    s = pysock__sock_new(fds[0], family, type, proto, "socketpair");
+    if (!s) {
         pysock__fd_close(fds[1]);
         return -1;
     }
-    pair[0] = pysock__handle(s[0]);
-    s[1] = pysock__sock_new(fds[1], family, type, proto, "socketpair");
-    if (!s[1]) {
+    pair[0] = pysock__publish(s, PYSOCK__OPEN);
+    s = pysock__sock_new(fds[1], family, type, proto, "socketpair");
+    if (!s) {
         pysock_close(pair[0]);
         pair[0] = NULL;
         return -1;
     }
-    pair[1] = pysock__handle(s[1]);
-    s[0]->phase = s[1]->phase = PYSOCK__OPEN; /* nobody else knows them yet */
+    pair[1] = pysock__publish(s, PYSOCK__OPEN);
     return 0;
 }
 
@@ -6747,7 +6956,8 @@ static int pysock__connect_secure_locked(pysock__call *c)
 #endif
 }
 
-static int pysock__connect_call(pysock__call *c, const pysock_addr *addr, const char *host, int port)
+static int pysock__connect_call(pysock__call *c, const pysock_addr *addr, const char *host,
+                                int port)
 {
     pysock__sock *s = c->s;
     pysock__addrs list = {NULL, 0, 0, 0};
@@ -6761,7 +6971,8 @@ static int pysock__connect_call(pysock__call *c, const pysock_addr *addr, const 
         if (pysock__unix_addr(&s->peer, host ? host : "", c->name) < 0)
             return -1;
     } else if (r == 0) {
-        r = pysock__resolve_numeric(host && host[0] ? host : "localhost", port, s->family, s->type, &list);
+        r = pysock__resolve_numeric(host && host[0] ? host : "localhost", port, s->family, s->type,
+                                    &list);
         if (r == 0 && list.count)
             s->peer = list.items[0];
         pysock__free(list.items);
@@ -6905,41 +7116,58 @@ static int pysock__accept_kernel_locked(pysock__call *c, pysock_addr *peer)
     }
 }
 
-/* Makes a socket of an accepted descriptor, with TLS where the listener has it. */
-static pysock__sock *pysock__accept_child_locked(pysock__call *c, int fd, const pysock_addr *peer)
+/* Puts the listener's TLS around a new child. 0 or a failure. */
+static int pysock__accept_tls_locked(pysock__call *c, pysock__sock *child)
 {
-    pysock__sock *s = c->s;
-    pysock__sock *child = pysock__sock_new(fd, s->family, s->type, s->proto, c->name);
-
-    if (!child)
-        return NULL;
-    child->peer = *peer;
-    child->phase = PYSOCK__OPEN; /* nobody else knows it yet */
 #ifndef PYSOCK_NO_SSL
-    if (s->wrap_ctx) {
-        int r;
+    pysock__sock *s = c->s;
+    int r = 0;
+
+    if (!s->wrap_ctx)
+        return 0;
+    pysock__lock(&child->lock); /* nobody waits for a listener with a child's lock held */
+    if (child->phase == PYSOCK__NEW) {
         pysock__add(&s->wrap_ctx->refs, 1);
         child->wrap_ctx = s->wrap_ctx;
         child->wrap_raise_ragged = s->wrap_raise_ragged;
-        pysock__lock(&child->lock);
+        pysock__set_phase_locked(child, PYSOCK__OPEN);
         r = pysock__handshake_begin_locked(child, c->name);
-        pysock__unlock(&child->lock);
-        if (r < 0) {
-            pysock__fault fault = pysock__last;
-            pysock_close(pysock__handle(child));
-            pysock__raise(&fault);
-            return NULL;
-        }
     }
+    pysock__unlock(&child->lock);
+    return r;
+#else
+    (void)c, (void)child;
+    return 0;
 #endif
-    return child;
+}
+
+/* Makes a socket of an accepted descriptor, with TLS where the listener has it. */
+static pysock *pysock__accept_child_locked(pysock__call *c, int fd, const pysock_addr *peer)
+{
+    pysock__sock *s = c->s;
+    pysock__sock *child = pysock__sock_new(fd, s->family, s->type, s->proto, c->name);
+    pysock__fault fault;
+    int r;
+
+    if (!child)
+        return NULL;
+    pysock__lock(&child->lock);
+    child->peer = *peer;
+    pysock__unlock(&child->lock);
+    r = pysock__accept_tls_locked(c, child);
+    if (r == 0)
+        return pysock__publish(child, PYSOCK__OPEN);
+    fault = pysock__last;
+    pysock_close(pysock__publish(child, PYSOCK__OPEN));
+    pysock__raise(&fault);
+    return NULL;
 }
 
 PYSOCKDEF pysock *pysock_accept(pysock *s, pysock_addr *peer)
 {
     pysock__call c;
     pysock_addr addr;
-    pysock__sock *child = NULL;
+    pysock *child = NULL;
     int fd;
 
     memset(&addr, 0, sizeof addr);
@@ -6958,7 +7186,7 @@ PYSOCKDEF pysock *pysock_accept(pysock *s, pysock_addr *peer)
     pysock__call_end(&c);
     if (child && peer)
         *peer = addr;
-    return child ? pysock__handle(child) : NULL;
+    return child;
 }
 
 /* API: closing. */
@@ -7078,7 +7306,8 @@ PYSOCKDEF int pysock_settimeout(pysock *s, double seconds)
     if (seconds == PYSOCK_NO_TIMEOUT)
         ns = -1;
     else if (!(seconds >= 0))
-        return pysock__fail_value("settimeout", "the timeout is negative; PYSOCK_NO_TIMEOUT is -1.0");
+        return pysock__fail_value("settimeout",
+                                  "the timeout is negative; PYSOCK_NO_TIMEOUT is -1.0");
     else
         ns = seconds > 9e9 ? INT64_C(9000000000000000000) : (int64_t)(seconds * 1e9);
     if (seconds > 0 && ns == 0)
@@ -7227,7 +7456,7 @@ PYSOCKDEF void pysock_cleanup(void)
     pysock__unlock(&pysock__cleanup_lock);
 }
 
-/* ---- >>ssl API ----
+/* ---- >>ssl-api ----
    Python's ssl, call by call: contexts, and what TLS adds to a socket. */
 
 #ifndef PYSOCK_NO_SSL
@@ -7304,8 +7533,8 @@ PYSOCKDEF int pysock_ssl_load_cert_chain(pysock_ssl_context *ctx, const char *ce
     return r;
 }
 
-PYSOCKDEF int pysock_ssl_load_cert_chain_data(pysock_ssl_context *ctx, const void *cert, size_t certlen,
-                                              const void *key, size_t keylen)
+PYSOCKDEF int pysock_ssl_load_cert_chain_data(pysock_ssl_context *ctx, const void *cert,
+                                              size_t certlen, const void *key, size_t keylen)
 {
     pysock__bytes c = {NULL, 0, 0, 0}, k = {NULL, 0, 0, 0};
     int r;
@@ -7319,7 +7548,8 @@ PYSOCKDEF int pysock_ssl_load_cert_chain_data(pysock_ssl_context *ctx, const voi
         r = pysock__fail_memory("ssl_load_cert_chain_data");
     else
         r = pysock__context_identify(ctx, &c, "the certificate chain in memory", key ? &k : &c,
-                                     key ? "the private key in memory" : "the certificates in memory");
+                                     key ? "the private key in memory"
+                                         : "the certificates in memory");
     pysock__bytes_free(&c);
     pysock__bytes_free(&k);
     return r;
@@ -7566,9 +7796,10 @@ PYSOCKDEF int pysock_ssl_set_session_cache(pysock_ssl_context *ctx, size_t sessi
     pysock__lock(&ctx->lock);
     if (ctx->cache && sessions) {
         pysock__unlock(&ctx->lock);
-        return pysock__fail_value("ssl_set_session_cache",
-                                  "a server's cache is in use and cannot change its size; set it before "
-                                  "the first connection");
+        return pysock__fail_value(
+            "ssl_set_session_cache",
+            "a server's cache is in use and cannot change its size; set it before "
+            "the first connection");
     }
     ctx->session_limit = sessions;
     pysock__sessions_forget_locked(ctx);
@@ -7591,15 +7822,18 @@ static int pysock__wrap_check(pysock_ssl_context *ctx, const char *host)
         return pysock__fail_value("ssl_wrap_socket", "server_hostname is for clients only; this "
                                                      "context is a server's");
     if (host && (!host[0] || strlen(host) > 255 || host[0] == '.'))
-        return pysock__fail_value("ssl_wrap_socket", "server_hostname is empty, begins with a dot or is "
-                                                     "longer than 255 bytes");
+        return pysock__fail_value("ssl_wrap_socket",
+                                  "server_hostname is empty, begins with a dot or is "
+                                  "longer than 255 bytes");
     if (needs_host && !host)
-        return pysock__fail_value("ssl_wrap_socket", "server_hostname is needed because the context's "
-                                                     "check_hostname is on");
+        return pysock__fail_value("ssl_wrap_socket",
+                                  "server_hostname is needed because the context's "
+                                  "check_hostname is on");
     if (!client && !has_identity)
-        return pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_CERTIFICATE_SET",
-                            "ssl_wrap_socket: the server's context has no certificate; give it one with "
-                            "pysock_ssl_load_cert_chain()");
+        return pysock__fail(
+            PYSOCK_SSL_ERROR, 0, "NO_CERTIFICATE_SET",
+            "ssl_wrap_socket: the server's context has no certificate; give it one with "
+            "pysock_ssl_load_cert_chain()");
     return 0;
 }
 
@@ -7671,7 +7905,8 @@ PYSOCKDEF int pysock_ssl_wrap_socket_ex(pysock *s, pysock_ssl_context *ctx,
     return r;
 }
 
-PYSOCKDEF int pysock_ssl_wrap_socket(pysock *s, pysock_ssl_context *ctx, const char *server_hostname)
+PYSOCKDEF int pysock_ssl_wrap_socket(pysock *s, pysock_ssl_context *ctx,
+                                     const char *server_hostname)
 {
     pysock_ssl_wrap_options options;
 
@@ -7682,7 +7917,8 @@ PYSOCKDEF int pysock_ssl_wrap_socket(pysock *s, pysock_ssl_context *ctx, const c
 
 static int pysock__fail_not_tls(const char *what)
 {
-    return pysock__fail_value(what, "there is no TLS around this socket; see pysock_ssl_wrap_socket()");
+    return pysock__fail_value(what,
+                              "there is no TLS around this socket; see pysock_ssl_wrap_socket()");
 }
 
 PYSOCKDEF int pysock_ssl_do_handshake(pysock *s)
@@ -7694,8 +7930,9 @@ PYSOCKDEF int pysock_ssl_do_handshake(pysock *s)
         return -1;
     if (!pysock__is_tls_locked(c.s)) {
         r = pysock__fail_not_tls(c.name);
-    } else if (c.timeout == 0 && (c.s->phase == PYSOCK__HANDSHAKING || c.s->phase == PYSOCK__RESOLVING
-                                  || c.s->phase == PYSOCK__CONNECTING)) {
+    } else if (c.timeout == 0
+               && (c.s->phase == PYSOCK__HANDSHAKING || c.s->phase == PYSOCK__RESOLVING
+                   || c.s->phase == PYSOCK__CONNECTING)) {
         pysock__want_reactor_locked(c.s);
         r = PYSOCK_IN_PROGRESS;
     } else {
@@ -8115,14 +8352,14 @@ PYSOCKDEF int pysock_ssl_eof_is_clean(pysock *s)
 
 #endif /* PYSOCK_NO_SSL */
 
-/* ---- >>select and pollers ----
+/* ---- >>select ----
    Edges come from the kernel and from notifications; what is answered are levels, always tested
    after an edge. A select registers with each socket for as long as it lasts, a poller for as long
    as the descriptor is registered. Locks: a socket's, then a poller's. */
 
 /* What of want (poll's events) holds for a socket, where the kernel's word so far is revents. *ask
    is what is to be asked of the kernel next: -1 if it must not be asked at all, because only a
-   notification can change the level. except: the asker's own waiter, which needs no notification. */
+   notification can change the level. except: the asker's own waiter, which needs none. */
 static short pysock__levels_locked(pysock__sock *s, short want, short revents, int *ask,
                                    const pysock__waiter *except)
 {
@@ -8333,8 +8570,8 @@ static int64_t pysock__timeout_ns(double seconds, const char *what)
     return -2;
 }
 
-PYSOCKDEF ptrdiff_t pysock_select(int *rlist, size_t *rcount, int *wlist, size_t *wcount, int *xlist,
-                                  size_t *xcount, double timeout)
+PYSOCKDEF ptrdiff_t pysock_select(int *rlist, size_t *rcount, int *wlist, size_t *wcount,
+                                  int *xlist, size_t *xcount, double timeout)
 {
     size_t rn = rlist && rcount ? *rcount : 0, wn = wlist && wcount ? *wcount : 0;
     size_t xn = xlist && xcount ? *xcount : 0, total = rn + wn + xn;
@@ -8383,7 +8620,7 @@ PYSOCKDEF ptrdiff_t pysock_select(int *rlist, size_t *rcount, int *wlist, size_t
 }
 
 /* Pollers. A registration is one object; its waiter stays in the socket's list. What may be ready
-   without the kernel's saying so is in the poller's `ready` list, and is tested at the next poll. */
+   without the kernel's saying so is in the poller's ready list, and is tested at the next poll. */
 
 typedef struct pysock__reg {
     pysock__waiter waiter; /* linked under the socket's lock */
@@ -9037,8 +9274,9 @@ PYSOCKDEF pysock *pysock_create_connection(const char *host, int port, double ti
     if (ns == -2 || pysock__check_host("create_connection", host, port) < 0)
         return NULL;
     if (ns == 0) {
-        pysock__fail_value("create_connection", "the timeout is 0; for a connect that does not wait "
-                                                "use pysock_socket() and pysock_connect()");
+        pysock__fail_value("create_connection",
+                           "the timeout is 0; for a connect that does not wait "
+                           "use pysock_socket() and pysock_connect()");
         return NULL;
     }
     deadline = pysock__deadline_in(ns);
@@ -9050,11 +9288,13 @@ PYSOCKDEF pysock *pysock_create_connection(const char *host, int port, double ti
         left = deadline == PYSOCK__NEVER ? -1 : deadline - pysock__now();
         if (deadline != PYSOCK__NEVER && left <= 0) {
             pysock__fail(PYSOCK_TIMEOUT_ERROR, ETIMEDOUT, "ETIMEDOUT",
-                         "create_connection to %.200s: timed out after %g s", host ? host : "", timeout);
+                         "create_connection to %.200s: timed out after %g s", host ? host : "",
+                         timeout);
             break;
         }
-        s = pysock__try_address(&list.items[i], left < 0 ? PYSOCK_NO_TIMEOUT
-                                                         : (double)left / 1e9 / (double)(list.count - i));
+        s = pysock__try_address(&list.items[i],
+                                left < 0 ? PYSOCK_NO_TIMEOUT
+                                         : (double)left / 1e9 / (double)(list.count - i));
         if (!s && (pysock__last.kind == PYSOCK_MEMORY_ERROR || pysock__last.code == ESHUTDOWN))
             break;
     }
@@ -9086,3 +9326,39 @@ PYSOCKDEF pysock *pysock_create_server(const char *host, int port, int backlog)
 #endif /* PYSOCK__IMPLEMENTED */
 #endif /* PYSOCK_IMPLEMENTATION */
 
+/* Licence: at your choice either of the following.
+
+   A. MIT License. Copyright (c) 2026 the pysock authors
+
+   Permission is hereby granted, free of charge, to any person obtaining a copy of this software and
+   associated documentation files (the "Software"), to deal in the Software without restriction,
+   including without limitation the rights to use, copy, modify, merge, publish, distribute,
+   sublicense, and/or sell copies of the Software, and to permit persons to whom the Software is
+   furnished to do so, subject to the following conditions:
+
+   The above copyright notice and this permission notice shall be included in all copies or
+   substantial portions of the Software.
+
+   THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT
+   NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND
+   NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM,
+   DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+   OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+
+   B. Public domain (www.unlicense.org)
+
+   This is free and unencumbered software released into the public domain. Anyone is free to copy,
+   modify, publish, use, compile, sell, or distribute this software, either in source code form or
+   as a compiled binary, for any purpose, commercial or non-commercial, and by any means.
+
+   In jurisdictions that recognize copyright laws, the author or authors of this software dedicate
+   any and all copyright interest in the software to the public domain. We make this dedication for
+   the benefit of the public at large and to the detriment of our heirs and successors. We intend
+   this dedication to be an overt act of relinquishment in perpetuity of all present and future
+   rights to this software under copyright law.
+
+   THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT
+   NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND
+   NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+   LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN
+   CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE. */
