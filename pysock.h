@@ -910,11 +910,13 @@ static void pysock__wake(pysock__waker *w)
         ;
 }
 
-static void pysock__waker_drain(pysock__waker *w)
+/* told: poll has said that it is readable. (That can be so although `signaled` is clear again, when
+   a drain came between the two halves of pysock__wake().) */
+static void pysock__waker_drain(pysock__waker *w, int told)
 {
     uint64_t scratch[8];
 
-    if (!pysock__load(&w->signaled))
+    if (!told && !pysock__load(&w->signaled))
         return;
     while (read(w->rfd, scratch, sizeof scratch) == (ssize_t)sizeof scratch)
         ;
@@ -924,8 +926,9 @@ static void pysock__waker_drain(pysock__waker *w)
 /* Platform: a kernel poll set that stays between polls, for pollers. events are poll's; a token
    comes back with each event. On Linux it is an epoll descriptor, elsewhere (and with
    PYSOCK_NO_EPOLL) an array of pollfd. Not locked: the poller's lock guards set and forget; a wait
-   takes no lock and sees changes of the array by its waker only. Where sleep is not NULL a wait
-   sleeps in it, as in poll(2), with the waker's descriptor first. */
+   takes no lock and sees changes of the array by its waker only; *woken is set when the waker ended
+   it. Where sleep is not NULL a wait sleeps in it, as in poll(2), with the waker's descriptor
+   first. */
 
 typedef struct pysock__pset_event {
     uint64_t token;
@@ -983,7 +986,7 @@ static int pysock__pset_open(pysock__pset *set, pysock__waker *waker)
 }
 
 static int pysock__pset_wait(pysock__pset *set, pysock__waker *waker, pysock__sleep_fn sleep,
-                             pysock__pset_event *out, size_t max, int64_t deadline)
+                             pysock__pset_event *out, size_t max, int64_t deadline, int *woken)
 {
     struct epoll_event evs[64];
     struct pollfd fds[2];
@@ -1004,8 +1007,10 @@ static int pysock__pset_wait(pysock__pset *set, pysock__waker *waker, pysock__sl
     if (n < 0)
         return pysock__neg_errno();
     for (i = 0; i < n; i++) {
-        if (evs[i].data.u64 == PYSOCK__PSET_WAKER)
+        if (evs[i].data.u64 == PYSOCK__PSET_WAKER) {
+            *woken = 1;
             continue;
+        }
         out[filled].token = evs[i].data.u64;
         out[filled++].events = (short)(evs[i].events & 0x7fff);
     }
@@ -1132,7 +1137,7 @@ static struct pollfd *pysock__pset_copy(pysock__pset *set, pysock__waker *waker,
 }
 
 static int pysock__pset_wait(pysock__pset *set, pysock__waker *waker, pysock__sleep_fn sleep,
-                             pysock__pset_event *out, size_t max, int64_t deadline)
+                             pysock__pset_event *out, size_t max, int64_t deadline, int *woken)
 {
     size_t count, i, filled = 0;
     struct pollfd *fds = pysock__pset_copy(set, waker, &count);
@@ -1149,6 +1154,7 @@ static int pysock__pset_wait(pysock__pset *set, pysock__waker *waker, pysock__sl
         out[filled].token = tokens[i];
         out[filled++].events = fds[i].revents;
     }
+    *woken = n > 0 && fds[0].revents;
     PYSOCK_FREE(fds);
     if (n < 0)
         return n;
@@ -2317,13 +2323,15 @@ static struct {
     void *interrupt_arg;         /* guarded by lock */
     unsigned epoch;              /* atomic */
     int ending;                  /* atomic: in pysock_cleanup(), new sockets are refused */
+    pysock__mutex cleanup_lock;  /* one cleanup at a time; outermost of all */
 } pysock__state = {PYSOCK__MUTEX_INIT,
                    PYSOCK__LIST_INIT(pysock__state.closers),
                    PYSOCK__LIST_INIT(pysock__state.sleepers),
                    NULL,
                    NULL,
                    0,
-                   0};
+                   0,
+                   PYSOCK__MUTEX_INIT};
 
 PYSOCKDEF int pysock_register_closer(void (*fn)(void *arg), void *arg)
 {
@@ -3703,6 +3711,7 @@ typedef struct pysock__session_cache {
     pysock__mutex lock;
     br_ssl_session_cache_lru lru; /* guarded by lock */
     unsigned char *memory;
+    size_t bytes;
 } pysock__session_cache;
 
 struct pysock_ssl_context {
@@ -3927,14 +3936,15 @@ static pysock__session_cache *pysock__cache_get_locked(pysock_ssl_context *ctx)
     c = (pysock__session_cache *)pysock__alloc(sizeof *c);
     if (!c)
         return NULL;
-    c->memory = (unsigned char *)pysock__alloc(ctx->session_limit * PYSOCK__SESSION_BYTES);
+    c->bytes = ctx->session_limit * PYSOCK__SESSION_BYTES;
+    c->memory = (unsigned char *)pysock__alloc(c->bytes);
     if (!c->memory) {
         pysock__free(c);
         return NULL;
     }
     c->vtable = &pysock__cache_class;
     pysock__mutex_init(&c->lock);
-    br_ssl_session_cache_lru_init(&c->lru, c->memory, ctx->session_limit * PYSOCK__SESSION_BYTES);
+    br_ssl_session_cache_lru_init(&c->lru, c->memory, c->bytes);
     return ctx->cache = c;
 }
 
@@ -3981,6 +3991,19 @@ static pysock__session *pysock__session_slot_locked(pysock_ssl_context *ctx)
             oldest = &ctx->sessions[i];
     pysock__session_free(oldest);
     return oldest;
+}
+
+/* Forgets all sessions, a client's and a server's. */
+static void pysock__context_forget_locked(pysock_ssl_context *ctx)
+{
+    pysock__session_cache *c = ctx->cache;
+
+    pysock__sessions_forget_locked(ctx);
+    if (!c)
+        return;
+    pysock__lock(&c->lock);
+    br_ssl_session_cache_lru_init(&c->lru, c->memory, c->bytes);
+    pysock__unlock(&c->lock);
 }
 
 /* Remembers the session of a handshake that has just finished. Out of memory only costs time. */
@@ -4109,6 +4132,9 @@ static int pysock__tls_take_settings(pysock__tls *t, const char *what)
                             "%s: the server's context has no certificate; give it one with "
                             "pysock_ssl_load_cert_chain()",
                             what);
+    if (!client && t->verifier && t->verifier->store && !t->verifier->store->count)
+        return pysock__fail_value(what, "the server's context asks for client certificates, but "
+                                        "has no trust anchors to verify them");
     if (client)
         pysock__tls_set_client(t);
     else
@@ -4155,12 +4181,15 @@ static pysock__tls *pysock__tls_new(pysock_ssl_context *ctx, const char *hostnam
 {
     pysock__tls *t = (pysock__tls *)pysock__alloc(sizeof *t);
     int client = ctx->purpose == PYSOCK_SERVER_AUTH;
-    int failed = 1;
+    int failed = 0, verifies;
 
     if (!t) {
         pysock__fail_memory(what);
         return NULL;
     }
+    pysock__lock(&ctx->lock);
+    verifies = client || ctx->verify_mode != PYSOCK_CERT_NONE;
+    pysock__unlock(&ctx->lock);
     pysock__add(&ctx->refs, 1);
     t->ctx = ctx;
     t->port = port;
@@ -4168,14 +4197,12 @@ static pysock__tls *pysock__tls_new(pysock_ssl_context *ctx, const char *hostnam
     t->eng = client ? &t->br.client.eng : &t->br.server.eng;
     t->hostname = hostname ? pysock__strdup(hostname) : NULL;
     t->buffers = (unsigned char *)PYSOCK_MALLOC(BR_SSL_BUFSIZE_BIDI); /* untouched: not resident */
-    if (client || ctx->verify_mode != PYSOCK_CERT_NONE) {
+    if (verifies) {
         t->verifier = (pysock__verifier *)pysock__alloc(sizeof *t->verifier);
-        if (t->verifier)
-            t->verifier->vtable = &pysock__verifier_class;
         failed = !t->verifier;
-    } else {
-        failed = 0;
     }
+    if (t->verifier)
+        t->verifier->vtable = &pysock__verifier_class;
     if (failed || !t->buffers || (hostname && !t->hostname)) {
         pysock__fail_memory(what);
         pysock__tls_free(t);
@@ -4208,8 +4235,8 @@ static void pysock__tls_describe(pysock__tls *t, int err)
     pysock__verifier *v = t->verifier;
     const pysock__code *c;
     int client = t->ctx->purpose == PYSOCK_SERVER_AUTH;
-    int noise =
-        t->first_len && (t->first[0] < 20 || t->first[0] > 23 || t->first[1 % t->first_len] > 3);
+    int noise = t->first_len
+                && (t->first[0] < 20 || t->first[0] > 23 || (t->first_len > 1 && t->first[1] != 3));
 
     if (v && v->verify_code == 17) {
         pysock__fault_set(&t->fault, PYSOCK_MEMORY_ERROR, ENOMEM, "ENOMEM", "out of memory");
@@ -4273,8 +4300,8 @@ static void pysock__tls_make_alert(pysock__tls *t, int level, int description)
     unsigned char *record;
     size_t len = 2;
 
-    if (t->mid_record || t->alert_end)
-        return;
+    if ((t->ended && t->mid_record) || t->alert_end)
+        return; /* half a record has left, and the engine has dropped the rest; or once is enough */
     t->alert[64] = (unsigned char)level;
     t->alert[65] = (unsigned char)description;
     record = (unsigned char *)(*out)->encrypt(out, 21, version, t->alert + 64, &len);
@@ -4292,14 +4319,16 @@ static void pysock__tls_notice_end(pysock__tls *t)
         return;
     pysock__tls_describe(t, err);
     if (err < BR_ERR_RECV_FATAL_ALERT)
-        pysock__tls_make_alert(t, 2,
-                               pysock__alert_for(err, t->fault.verify_code));
+        pysock__tls_make_alert(
+            t, 2, pysock__alert_for(err, t->verifier ? t->verifier->verify_code : 0));
 }
 
 /* What the engine can do now: PYSOCK__ flags. */
 static int pysock__tls_flags(pysock__tls *t)
 {
     unsigned st = br_ssl_engine_current_state(t->eng);
+    const unsigned char *p;
+    size_t n;
     int own_alert;
 
     if (st == BR_SSL_CLOSED && !t->ended)
@@ -4307,11 +4336,10 @@ static int pysock__tls_flags(pysock__tls *t)
     own_alert = t->alert_pos < t->alert_end || t->flight_pos < t->flight.len;
     if (t->ended)
         return PYSOCK__ENDED | (own_alert ? PYSOCK__OUT : 0);
-    if (t->close_sent && !own_alert && (st & BR_SSL_SENDREC)) {
-        /* the engine answers the peer's close_notify; ours has been sent, and is enough */
-        size_t n;
-        if (br_ssl_engine_sendrec_buf(t->eng, &n))
-            br_ssl_engine_sendrec_ack(t->eng, n);
+    if (t->close_sent && !t->mid_record && (p = br_ssl_engine_sendrec_buf(t->eng, &n)) != NULL
+        && p[0] == 21) {
+        /* the engine answers the peer's close_notify; ours is enough */
+        br_ssl_engine_sendrec_ack(t->eng, n);
         return pysock__tls_flags(t);
     }
     return ((st & BR_SSL_SENDREC) || own_alert ? PYSOCK__OUT : 0)
@@ -4727,7 +4755,7 @@ static void pysock__reactor_turn_locked(void)
         deadline = pysock__reactor.stop_deadline;
     pysock__unlock(&pysock__reactor.lock);
     r = pysock__poll(fds, n, deadline);
-    pysock__waker_drain(&pysock__reactor.waker);
+    pysock__waker_drain(&pysock__reactor.waker, r > 0 && fds[0].revents);
     pysock__lock(&pysock__reactor.lock);
     if (r >= 0)
         pysock__dispatch_locked(fds, watches, 1, n);
@@ -5394,14 +5422,16 @@ static int pysock__wait_asleep_locked(pysock__call *c, short events)
     r = pysock__thread_waker(&me.waker);
     if (r < 0)
         return r;
-    pysock__waker_drain(me.waker);
+    pysock__waker_drain(me.waker, 0);
     me.notify = pysock__notify_thread;
     pysock__list_append(&s->waiters, &me.link);
     fds[0].fd = me.waker->rfd;
     fds[0].events = POLLIN;
     pysock__unlock(&s->lock);
     PYSOCK_TRACE("before_sleep", s);
+    fds[0].revents = 0;
     r = pysock__sleep(me.waker, fds, events ? 2 : 1, c->deadline);
+    pysock__waker_drain(me.waker, r > 0 && fds[0].revents);
     pysock__lock(&s->lock);
     pysock__list_remove(&me.link);
     return r;
@@ -5933,6 +5963,8 @@ static void pysock__fork_child(void)
     uint32_t i;
 
     pysock__fork_generation++;
+    pysock__mutex_init(&pysock__state.cleanup_lock); /* a cleanup is its own thread's business */
+    pysock__store(&pysock__state.ending, 0);
     pysock__reactor_after_fork();
     pysock__list_init(&pysock__resolver.queue);
     pysock__resolver.workers = 0;
@@ -6236,8 +6268,9 @@ static void pysock__input_ended_locked(pysock__sock *s, int err)
                           "recv on %.255s: the stream ended without close_notify", on);
 }
 
-/* Reads records without waiting, until plaintext, the end or an error is there (1), the kernel has
-   no more (0), or another call is reading (-EBUSY). Others who watch are told. */
+/* Reads records without waiting, until plaintext, the end or an error is there (1), or the kernel
+   has no more (0). -EBUSY: only a notification helps, because another call is reading, or because
+   the engine must send first. Others who watch are told. */
 static int pysock__fill_locked(pysock__sock *s, const pysock__waiter *except)
 {
     pysock__tls *t = s->tls;
@@ -6248,12 +6281,10 @@ static int pysock__fill_locked(pysock__sock *s, const pysock__waiter *except)
 
     s->generation = pysock__fork_generation;
     for (;;) {
+        if (pysock__tls_flags(t) & PYSOCK__OUT)
+            pysock__flush_or_kick_locked(s);
         flags = pysock__tls_flags(t);
-        if (flags & PYSOCK__OUT && pysock__flush_or_kick_locked(s) == POLLOUT
-            && !(flags & (PYSOCK__IN | PYSOCK__APP_IN)))
-            return 0;
-        flags = pysock__tls_flags(t);
-        if (flags & PYSOCK__ENDED && !s->input_end) {
+        if (!s->input_end && (flags & PYSOCK__ENDED || t->eng->close_received)) {
             pysock__input_ended_locked(s, 0);
             pysock__notify_locked(s, except);
         }
@@ -6262,9 +6293,9 @@ static int pysock__fill_locked(pysock__sock *s, const pysock__waiter *except)
         if (s->in_busy)
             return -EBUSY;
         p = pysock__tls_in(t, &n);
-        if (!p)
-            return 0;
-        r = pysock__sys_recv(s->fd, p, n, MSG_DONTWAIT);
+        if (!p && !s->write_error)
+            return -EBUSY;
+        r = p ? pysock__sys_recv(s->fd, p, n, MSG_DONTWAIT) : s->write_error;
         if (r == -EINTR)
             continue;
         if (r == -EAGAIN)
@@ -7400,8 +7431,6 @@ PYSOCKDEF int pysock_getsockopt_int(pysock *s, int level, int name, int *value)
 
 /* API: the end. */
 
-static pysock__mutex pysock__cleanup_lock = PYSOCK__MUTEX_INIT; /* one cleanup at a time */
-
 /* Closes every socket, with that much time for what is on its way. */
 static void pysock__close_all(int64_t deadline)
 {
@@ -7437,7 +7466,7 @@ PYSOCKDEF void pysock_cleanup(void)
     int64_t deadline;
 
     pysock__run_closers();
-    pysock__lock(&pysock__cleanup_lock);
+    pysock__lock(&pysock__state.cleanup_lock);
     pysock__store(&pysock__state.ending, 1);
     pysock__broadcast();
     deadline = pysock__deadline_in(100000000);
@@ -7453,7 +7482,7 @@ PYSOCKDEF void pysock_cleanup(void)
     pysock__my_sleeper_free(pysock__my_sleeper);
     pysock__at_thread_exit(pysock__my_sleeper_free, NULL);
     pysock__store(&pysock__state.ending, 0);
-    pysock__unlock(&pysock__cleanup_lock);
+    pysock__unlock(&pysock__state.cleanup_lock);
 }
 
 /* ---- >>ssl-api ----
@@ -7691,7 +7720,7 @@ PYSOCKDEF int pysock_ssl_set_verify_mode(pysock_ssl_context *ctx, int mode)
     refused = mode == PYSOCK_CERT_NONE && ctx->check_hostname;
     if (!refused) {
         ctx->verify_mode = mode;
-        pysock__sessions_forget_locked(ctx); /* they were verified by other rules */
+        pysock__context_forget_locked(ctx); /* they were verified by other rules */
     }
     pysock__unlock(&ctx->lock);
     return refused ? pysock__fail_value("ssl_set_verify_mode",
@@ -7719,7 +7748,7 @@ PYSOCKDEF int pysock_ssl_set_check_hostname(pysock_ssl_context *ctx, int on)
     ctx->check_hostname = on != 0;
     if (on && ctx->verify_mode == PYSOCK_CERT_NONE) /* as Python does */
         ctx->verify_mode = PYSOCK_CERT_REQUIRED;
-    pysock__sessions_forget_locked(ctx);
+    pysock__context_forget_locked(ctx);
     pysock__unlock(&ctx->lock);
     return 0;
 }
@@ -7802,7 +7831,7 @@ PYSOCKDEF int pysock_ssl_set_session_cache(pysock_ssl_context *ctx, size_t sessi
             "the first connection");
     }
     ctx->session_limit = sessions;
-    pysock__sessions_forget_locked(ctx);
+    pysock__context_forget_locked(ctx);
     pysock__unlock(&ctx->lock);
     return 0;
 }
@@ -8365,7 +8394,7 @@ static short pysock__levels_locked(pysock__sock *s, short want, short revents, i
 {
     short have = (short)(revents & (POLLERR | POLLHUP | POLLNVAL));
 
-    (void)except;
+    (void)except; /* unused without TLS */
     *ask = -1;
     switch (s->phase) {
     case PYSOCK__CLOSING:
@@ -8386,14 +8415,11 @@ static short pysock__levels_locked(pysock__sock *s, short want, short revents, i
     if (s->phase == PYSOCK__HANDSHAKING || (s->phase == PYSOCK__CONNECTING && s->wrap_ctx))
         return 0; /* the reactor, or a blocking call, will tell */
     if (s->phase == PYSOCK__SECURE) {
-        *ask = 0;
-        if (revents & (POLLIN | POLLERR | POLLHUP))
-            pysock__fill_locked(s, except);
+        *ask = want & POLLIN;
+        if (revents & (POLLIN | POLLERR | POLLHUP) && pysock__fill_locked(s, except) < 0)
+            *ask = -1; /* somebody will tell; the kernel would say it over and over */
         if (pysock__tls_flags(s->tls) & PYSOCK__APP_IN || s->input_end)
             have |= (short)(want & POLLIN);
-        *ask |= want & POLLIN;
-        if (s->in_busy && revents & (POLLIN | POLLERR | POLLHUP))
-            *ask = -1; /* whoever reads will tell; the kernel would go on and on */
         want &= (short)~POLLIN;
         if (s->write_error || s->tls->close_sent || s->tls->ended)
             have |= (short)(want & POLLOUT); /* send fails at once */
@@ -8523,10 +8549,10 @@ static ptrdiff_t pysock__select_test(pysock__select_call *c, int polled)
 static ptrdiff_t pysock__select_run(pysock__select_call *c)
 {
     ptrdiff_t ready;
-    int r;
+    int r = 0;
 
     for (;;) {
-        pysock__waker_drain(c->waker);
+        pysock__waker_drain(c->waker, r > 0 && c->fds[0].revents);
         ready = pysock__select_test(c, 0);
         if (ready < 0)
             return ready;
@@ -8652,6 +8678,7 @@ struct pysock_poller {
     uint32_t serial;
     unsigned poll_id;
     int kernel_first; /* the ready list has filled the last round */
+    int polling;      /* how many threads are in a poll */
     int stale; /* in a forked child: the kernel's set is the parent's */
 };
 
@@ -8715,6 +8742,7 @@ static void pysock__poller_after_fork(pysock__sleeper *sl)
     pysock_poller *p = PYSOCK__ENTRY(sl, pysock_poller, sleeper);
 
     pysock__mutex_init(&p->lock);
+    p->polling = 0;
     p->stale = 1;
 }
 
@@ -8964,6 +8992,7 @@ typedef struct pysock__poll_call {
     pysock_pollevent *out;
     size_t max, filled;
     unsigned id;
+    int woken; /* the kernel has told of the waker */
 } pysock__poll_call;
 
 static void pysock__poll_add_locked(pysock__poll_call *c, pysock__reg *reg, short have)
@@ -9063,7 +9092,7 @@ static int pysock__poll_kernel(pysock__poll_call *c, int64_t deadline)
     n = pysock__pset_wait(&p->pset, &p->sleeper.waker,
                           pysock__load(&pysock__reactor.threadless) ? pysock__sleep : NULL, events,
                           room < PYSOCK__COUNT(events) ? room : PYSOCK__COUNT(events),
-                          c->filled ? 0 : deadline);
+                          c->filled ? 0 : deadline, &c->woken);
     for (i = 0; i < n && err == 0; i++)
         err = pysock__poll_test(c, events[i].token, events[i].events);
     return n < 0 ? n : err;
@@ -9076,7 +9105,8 @@ static int pysock__poll_round(pysock__poll_call *c, int64_t deadline)
     pysock_poller *p = c->p;
     int err = 0, kernel_first;
 
-    pysock__waker_drain(&p->sleeper.waker);
+    pysock__waker_drain(&p->sleeper.waker, c->woken);
+    c->woken = 0;
     pysock__lock(&p->lock);
     kernel_first = p->kernel_first;
     pysock__unlock(&p->lock);
@@ -9090,6 +9120,31 @@ static int pysock__poll_round(pysock__poll_call *c, int64_t deadline)
     if (err < 0 || c->filled == c->max || (kernel_first && c->filled))
         return err;
     return pysock__poll_kernel(c, deadline);
+}
+
+static int pysock__poll_begin(pysock__poll_call *c)
+{
+    pysock_poller *p = c->p;
+    int err;
+
+    pysock__lock(&p->lock);
+    err = pysock__poller_renew_locked(p);
+    c->id = ++p->poll_id;
+    p->polling++;
+    pysock__unlock(&p->lock);
+    return err;
+}
+
+/* What this thread leaves in the ready list is for others too that poll the same poller, asleep. */
+static void pysock__poll_end(pysock__poll_call *c)
+{
+    pysock_poller *p = c->p;
+
+    pysock__lock(&p->lock);
+    p->polling--;
+    if (p->polling && p->ready_count)
+        pysock__wake(&p->sleeper.waker);
+    pysock__unlock(&p->lock);
 }
 
 PYSOCKDEF ptrdiff_t pysock_poller_poll(pysock_poller *p, pysock_pollevent *events, size_t max,
@@ -9113,22 +9168,22 @@ PYSOCKDEF ptrdiff_t pysock_poller_poll(pysock_poller *p, pysock_pollevent *event
     c.p = p;
     c.out = events;
     c.max = max;
-    pysock__lock(&p->lock);
-    r = pysock__poller_renew_locked(p);
-    c.id = ++p->poll_id;
-    pysock__unlock(&p->lock);
+    r = pysock__poll_begin(&c);
     while (r == 0) {
         r = pysock__poll_round(&c, deadline);
         if (c.filled)
-            return (ptrdiff_t)c.filled;
-        if (epoch != pysock__load(&pysock__state.epoch))
-            return pysock__fail(PYSOCK_OS_ERROR, ESHUTDOWN, "ESHUTDOWN",
-                                "poller_poll: ended by pysock_cleanup()");
-        if (r == -EINTR)
+            r = 0;
+        else if (epoch != pysock__load(&pysock__state.epoch))
+            r = -ESHUTDOWN;
+        else if (r == -EINTR)
             r = pysock__interrupted() ? -EINTR : 0;
-        if (r == 0 && deadline != PYSOCK__NEVER && (!deadline || pysock__now() >= deadline))
-            return 0;
+        if (c.filled || r < 0
+            || (deadline != PYSOCK__NEVER && (!deadline || pysock__now() >= deadline)))
+            break;
     }
+    pysock__poll_end(&c);
+    if (r == 0)
+        return (ptrdiff_t)c.filled;
     return pysock__fail_os(r, "poller_poll", "");
 }
 
@@ -9189,7 +9244,7 @@ static int pysock__wait_lookup_sleep(pysock__wait_lookup *w, pysock__waker *wake
     int r = 0, done;
 
     for (;;) {
-        pysock__waker_drain(waker);
+        pysock__waker_drain(waker, r > 0);
         pysock__lock(&w->lock);
         done = w->done;
         if (done || r < 0)

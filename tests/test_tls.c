@@ -742,7 +742,69 @@ static void a_ragged_end_is_an_end_or_an_error_as_asked(void **state) {
     pysock_ssl_context_free(server);
 }
 
-/* The record that p's side toward the client sends next must be an alert; then comes the end. */
+/* The peer has closed and is gone, so that our answer to its close_notify cannot be sent: that is
+   the peer's clean end all the same, and no reason to wait for anything. */
+static void a_close_notify_that_cannot_be_answered_is_an_end(void **state) {
+    (void)state;
+    t_deadline(60);
+    pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
+    for (int non_blocking = 0; non_blocking < 2; non_blocking++) {
+        h_pair p;
+        char byte;
+        double cpu;
+        T_STEP("non-blocking %d", non_blocking);
+        h_connect(&p, client, server, "localhost");
+        T_OK(pysock_close(p.client));
+        t_say(p.server, "nobody reads this; a reset comes back");
+        if (non_blocking) {
+            T_OK(pysock_setblocking(p.server, 0));
+            T_CHECK(t_readable(p.server, H_TIMEOUT));
+        }
+        cpu = t_thread_cpu();
+        T_EQ(pysock_recv(p.server, &byte, 1, 0), 0);
+        T_EQ(pysock_ssl_eof_is_clean(p.server), 1);
+        T_EQ(pysock_recv(p.server, &byte, 1, 0), 0);
+        T_CHECK(t_thread_cpu() - cpu < 1);
+        h_close(&p);
+    }
+    pysock_ssl_context_free(client);
+    pysock_ssl_context_free(server);
+}
+
+/* A close with unread bytes makes the kernel reset the connection: whether the peer still sees the
+   close_notify before it or not, it does not wait. */
+static void a_close_with_unread_bytes_ends_the_peers_calls(void **state) {
+    (void)state;
+    t_deadline(60);
+    pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
+    for (int non_blocking = 0; non_blocking < 2; non_blocking++) {
+        h_pair p;
+        char byte;
+        ptrdiff_t n;
+        struct pollfd arrived;
+        T_STEP("non-blocking %d", non_blocking);
+        h_connect(&p, client, server, "localhost");
+        t_say(p.server, "unread");
+        arrived.fd = T_OK(pysock_fileno(p.client));
+        arrived.events = POLLIN;
+        T_EQ(poll(&arrived, 1, -1), 1);
+        T_OK(pysock_close(p.client));
+        if (non_blocking) {
+            T_OK(pysock_setblocking(p.server, 0));
+            T_CHECK(t_readable(p.server, H_TIMEOUT));
+        }
+        n = pysock_recv(p.server, &byte, 1, 0);
+        if (n != 0)
+            T_EQ(pysock_error(), PYSOCK_OS_ERROR);
+        if (n != 0)
+            T_EQ(errno, ECONNRESET);
+        h_close(&p);
+    }
+    pysock_ssl_context_free(client);
+    pysock_ssl_context_free(server);
+}
+
+/* The next record must be an alert; then comes the end. */
 static void alert_and_end_arrive(int fd) {
     unsigned char record[T_RECORD];
     size_t n = t_raw_record(fd, record);
@@ -1398,6 +1460,8 @@ static const struct CMUnitTest tests[] = {
     CASE(non_blocking_handshakes_resume_too),
     CASE(a_closed_peer_is_a_clean_end),
     CASE(a_ragged_end_is_an_end_or_an_error_as_asked),
+    CASE(a_close_notify_that_cannot_be_answered_is_an_end),
+    CASE(a_close_with_unread_bytes_ends_the_peers_calls),
     CASE(close_sends_close_notify),
     CASE(close_sends_what_was_written_before_close_notify),
     CASE(a_record_that_was_changed_on_its_way_is_an_error),

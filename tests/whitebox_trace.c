@@ -288,9 +288,9 @@ static void close_does_not_wait_while_the_reactor_computes(void **state) {
     T_EQ(pysock_poller_poll(p, &event, 1, PYSOCK_NO_TIMEOUT), 1);
     T_EQ(event.events, POLLNVAL);
     release_all();
-    T_STEP("the client is told");
+    T_STEP("the client's handshake may still have got through; then comes the end");
     t_join(&t);
-    T_EQ(job.rc, -1);
+    T_CHECK(job.rc == -1 || pysock_recv(pair[0], &byte, 1, 0) <= 0);
     pysock_poller_free(p);
     T_OK(pysock_close(pair[0]));
 }
