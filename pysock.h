@@ -4502,19 +4502,20 @@ static void pysock__tls_in_done(pysock__tls *t, size_t n)
     br_ssl_engine_recvrec_ack(t->eng, n);
 }
 
+/* 1 if the peer's close_notify has come. The engine notes it in shutdown_recv before it has answered
+   (nobody else sets that, because br_ssl_engine_close() is not used). */
+static int pysock__tls_closed_cleanly(const pysock__tls *t)
+{
+    return (t->ended && t->fault.kind == PYSOCK_NO_ERROR) || t->eng->shutdown_recv;
+}
+
 /* Sends our close_notify; what the peer still sends can be read (RFC 5246, 7.2.1, taken kindly). */
 static void pysock__tls_close_notify(pysock__tls *t)
 {
-    if (t->close_sent || t->ended || t->eng->close_received)
+    if (t->close_sent || t->ended || pysock__tls_closed_cleanly(t))
         return;
     pysock__tls_make_alert(t, 1, 0);
     t->close_sent = 1;
-}
-
-/* 1 if the stream ended with the peer's close_notify. */
-static int pysock__tls_closed_cleanly(const pysock__tls *t)
-{
-    return (t->ended && t->fault.kind == PYSOCK_NO_ERROR) || t->eng->close_received;
 }
 
 /* Called when plaintext can flow for the first time. 0 or -ENOMEM. */
@@ -6284,7 +6285,7 @@ static int pysock__fill_locked(pysock__sock *s, const pysock__waiter *except)
         if (pysock__tls_flags(t) & PYSOCK__OUT)
             pysock__flush_or_kick_locked(s);
         flags = pysock__tls_flags(t);
-        if (!s->input_end && (flags & PYSOCK__ENDED || t->eng->close_received)) {
+        if (!s->input_end && (flags & PYSOCK__ENDED || pysock__tls_closed_cleanly(t))) {
             pysock__input_ended_locked(s, 0);
             pysock__notify_locked(s, except);
         }

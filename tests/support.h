@@ -170,7 +170,8 @@ __attribute__((constructor)) static void t_before_main(void) {
 
 T_FUNC void t_watch_start(void) {
     pid_t self = getpid();
-    t_watch = mmap(NULL, sizeof *t_watch, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    t_watch = mmap(NULL, sizeof *t_watch, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+                   0);
     if (t_watch == MAP_FAILED)
         abort();
     t_main_thread = pthread_self();
@@ -199,7 +200,8 @@ T_FUNC void t_deadline_at(const char *test, double seconds) {
 /* Where the test is, printf-like; the last few are printed when it hangs. Any thread. */
 #define T_STEP(...) t_step(__LINE__, __VA_ARGS__)
 
-__attribute__((format(printf, 2, 3), unused)) static void t_step(int line, const char *format, ...) {
+__attribute__((format(printf, 2, 3), unused)) static void
+t_step(int line, const char *format, ...) {
     va_list args;
     char text[160];
     va_start(args, format);
@@ -794,8 +796,8 @@ T_FUNC int t_forward(int from, int to) {
 T_FUNC void *t_proxy_thread(void *arg) {
     t_proxy *p = arg;
     for (;;) {
-        struct pollfd fds[3] = {{p->to_client, POLLIN, 0}, {p->to_server, POLLIN, 0}, {0, POLLIN, 0}};
-        fds[2].fd = p->stop[0];
+        struct pollfd fds[3] = {
+            {p->to_client, POLLIN, 0}, {p->to_server, POLLIN, 0}, {p->stop[0], POLLIN, 0}};
         if (poll(fds, 3, -1) < 0)
             continue;
         if (fds[0].revents && !t_forward(p->to_client, p->to_server))

@@ -160,7 +160,8 @@ static void every_call_refuses_a_closed_socket(void **state) {
 }
 
 static void every_call_refuses_a_handle_that_never_was(void **state) {
-    static const uintptr_t made_up[] = {1, 16, 4096, 0x7fff12345678u, UINTPTR_MAX, UINTPTR_MAX - 15};
+    static const uintptr_t made_up[] = {
+        1, 16, 4096, 0x7fff12345678u, UINTPTR_MAX, UINTPTR_MAX - 15};
     int here = 0;
     (void)state;
     t_deadline(60);

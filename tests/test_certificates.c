@@ -698,7 +698,8 @@ static void a_chain_in_the_wrong_order_does_not_match(void **state) {
     *second = 0;
     file = join("swapped.pem", file, f_write_text("first.pem", chain));
     free(chain);
-    load_fails(ctx, file, T_CERTS "chain-ec.key", PYSOCK_SSL_ERROR, EPROTO, "swapped.pem", MISMATCH);
+    load_fails(ctx, file, T_CERTS "chain-ec.key", PYSOCK_SSL_ERROR, EPROTO, "swapped.pem",
+               MISMATCH);
     pysock_ssl_context_free(ctx);
 }
 

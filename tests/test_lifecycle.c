@@ -537,7 +537,8 @@ static void a_childs_end_leaves_the_parents_connections_alone(void **state) {
     t_close_pair(plain);
 }
 
-/* Unfinished business of the parent is the parent's: its handshake ends, its queue is flushed once. */
+/* Unfinished business of the parent is the parent's: its handshake ends, its queue is flushed
+   once. */
 static void a_child_does_not_finish_its_parents_business(void **state) {
     static unsigned char buf[4 * 1024 * 1024];
     pysock *pair[2], *hand[2];

@@ -375,7 +375,7 @@ static void a_reset_is_readable_before_and_after_it_was_told(void **state) {
     }
 }
 
-static void a_listening_socket_is_readable_when_a_connection_waits_and_never_writable(void **state) {
+static void a_listening_socket_is_readable_with_a_connection_and_never_writable(void **state) {
     int port, fd;
     pysock *listener, *a, *b;
     (void)state;
@@ -577,7 +577,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(the_end_of_a_stream_is_readable_for_good),
     cmocka_unit_test(an_end_behind_data_is_seen_after_the_data),
     cmocka_unit_test(a_reset_is_readable_before_and_after_it_was_told),
-    cmocka_unit_test(a_listening_socket_is_readable_when_a_connection_waits_and_never_writable),
+    cmocka_unit_test(a_listening_socket_is_readable_with_a_connection_and_never_writable),
     cmocka_unit_test(out_of_band_data_is_an_exceptional_condition),
     cmocka_unit_test(a_full_socket_is_not_writable_until_its_peer_reads),
     cmocka_unit_test(a_stuck_record_is_finished_without_the_caller),

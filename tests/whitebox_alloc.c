@@ -18,6 +18,8 @@ __attribute__((unused)) static void scarce_free(void *p);
 
 #include "support.h"
 
+#include <limits.h>
+
 /* A call that takes longer was forgotten by somebody. */
 #define PATIENCE T_SCALE(10.0, 40.0)
 #define AMOUNT 40000 /* bytes each way: several records, and no more than buffers hold */

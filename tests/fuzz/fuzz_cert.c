@@ -1,0 +1,95 @@
+/* Arbitrary bytes as a DER certificate, and as a pattern and a host name. What is found must lie
+   inside the input, and a name that matches must do so by the rules as told again here. */
+#define PYSOCK_IMPLEMENTATION
+#define PYSOCK_STATIC
+#include "pysock.h"
+#include "fuzz.h"
+
+static const char *const hosts[] = {
+    "localhost", "a.example.org", "example.org", "x.", ".", "..", "", "*", "*.example.org",
+    "xn--bcher-kva.example", "127.0.0.1", "::1", "fe80::1", "1", "www.example.com.", "a.b.c.d.e",
+};
+
+static void check_inside(const pysock__der *part, const uint8_t *data, size_t size)
+{
+    FUZZ_CHECK(!part->p == !part->end);
+    FUZZ_CHECK(!part->p || (part->p >= data && part->p <= part->end && part->end <= data + size));
+}
+
+static void try_certificate(const uint8_t *data, size_t size)
+{
+    pysock__cert cert;
+    size_t i;
+
+    if (pysock__cert_parse(&cert, data, size) < 0)
+        return;
+    check_inside(&cert.issuer, data, size);
+    check_inside(&cert.subject, data, size);
+    check_inside(&cert.san, data, size);
+    check_inside(&cert.eku, data, size);
+    FUZZ_CHECK(cert.issuer.p && cert.subject.p);
+    pysock__cert_self_issued(&cert);
+    pysock__cert_allows(&cert, PYSOCK_SERVER_AUTH);
+    pysock__cert_allows(&cert, PYSOCK_CLIENT_AUTH);
+    for (i = 0; i < sizeof hosts / sizeof hosts[0]; i++)
+        pysock__cert_matches(&cert, hosts[i]);
+}
+
+/* What BearSSL reads of it, and what it is as a trust anchor. */
+static void try_anchor(const uint8_t *data, size_t size)
+{
+    pysock__store *store = pysock__store_clone(NULL);
+
+    FUZZ_CHECK(store);
+    if (pysock__store_add_der(store, data, size) == 0)
+        FUZZ_CHECK(store->count == 1);
+    pysock__store_release(store);
+}
+
+static int same_text(const char *a, const char *b, size_t n)
+{
+    return strncasecmp(a, b, n) == 0;
+}
+
+/* The first byte is the pattern's length, then the pattern, then the host. */
+static void try_names(const uint8_t *data, size_t size)
+{
+    size_t plen, hlen;
+    uint8_t *pattern;
+    const char *dot;
+    char *host;
+    int match;
+
+    if (!size)
+        return;
+    plen = data[0] < size ? data[0] : size - 1;
+    pattern = fuzz_copy(data + 1, plen);
+    host = fuzz_text(data + 1 + plen, size - 1 - plen);
+    hlen = strlen(host);
+    match = pysock__dns_match(pattern, plen, host, hlen);
+    if (plen && pattern[plen - 1] == '.')
+        plen--;
+    if (match && pattern[0] != '*')
+        FUZZ_CHECK(plen == hlen && same_text((char *)pattern, host, hlen));
+    if (match && pattern[0] == '*') {
+        dot = strchr(host, '.');
+        FUZZ_CHECK(plen >= 3 && pattern[1] == '.' && dot && dot > host);
+        FUZZ_CHECK(strlen(dot) == plen - 1 && same_text((char *)pattern + 1, dot, plen - 1));
+        FUZZ_CHECK(strchr(dot + 1, '.'));
+    }
+    if (!match && plen && hlen && plen == hlen && pattern[0] != '*' && !memchr(pattern, 0, plen))
+        FUZZ_CHECK(!same_text((char *)pattern, host, hlen));
+    free(pattern);
+    free(host);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    uint8_t *copy = fuzz_copy(data, size);
+
+    try_certificate(copy, size);
+    try_anchor(copy, size);
+    try_names(copy, size);
+    free(copy);
+    return 0;
+}
