@@ -258,7 +258,7 @@ PYSOCKDEF int pysock_unregister_closer(void (*fn)(void *arg), void *arg);
    closes every socket. Handles of closed sockets stay safe: calls on them fail with EBADF. The
    library can be used again afterwards. Contexts, pollers and buffers are still to be freed by
    their owners. Runs by itself at exit (see PYSOCK_NO_ATEXIT). Thread-safe; a second call at the
-   same time waits for the first. Not from inside a callback of the library other than a closer. */
+   same time waits for the first, one by a closer does nothing. Not from inside another callback. */
 PYSOCKDEF void pysock_cleanup(void);
 
 /* The interrupt hook is asked when a signal interrupts a call that waits (EINTR): 0 goes on with
@@ -505,7 +505,8 @@ PYSOCKDEF int pysock_ssl_set_alpn_protocols(pysock_ssl_context *ctx, const char 
                                             size_t count);
 
 /* How many sessions the context remembers for resumption; 0 switches resumption off and forgets
-   them. The default is 128 for a client, 1,024 for a server. */
+   them. The default is 128 for a client, 1,024 for a server, whose cache cannot be resized after
+   its first connection. */
 PYSOCKDEF int pysock_ssl_set_session_cache(pysock_ssl_context *ctx, size_t sessions);
 
 typedef struct pysock_ssl_wrap_options { /* all zero is pysock_ssl_wrap_socket() */
@@ -1292,13 +1293,14 @@ static int pysock__sys_so_error(int fd)
     return -err;
 }
 
-/* 1 if the user asked for an abortive close: SO_LINGER on, with no time. */
-static int pysock__sys_closes_hard(int fd)
+/* SO_LINGER's seconds: 0, the user wants an abortive close; more, close may sleep that long; -1, it
+   is off. */
+static int pysock__sys_linger(int fd)
 {
     struct linger l;
     socklen_t len = sizeof l;
 
-    return getsockopt(fd, SOL_SOCKET, SO_LINGER, &l, &len) == 0 && l.l_onoff && l.l_linger == 0;
+    return getsockopt(fd, SOL_SOCKET, SO_LINGER, &l, &len) == 0 && l.l_onoff ? l.l_linger : -1;
 }
 
 /* Platform: names. Calls each(arg, address) for what host and port stand for, until it answers
@@ -2278,7 +2280,7 @@ static pysock__lookup *pysock__lookup_new(const char *host, int port, int family
 /* Hands the lookup to a worker, or, where there can be none, does it here. */
 static void pysock__lookup_start(pysock__lookup *l)
 {
-    pysock__thread thread;
+    pysock__thread thread = {0};
     int here = 0;
 
     pysock__add(&l->refs, 1);
@@ -4502,8 +4504,8 @@ static void pysock__tls_in_done(pysock__tls *t, size_t n)
     br_ssl_engine_recvrec_ack(t->eng, n);
 }
 
-/* 1 if the peer's close_notify has come. The engine notes it in shutdown_recv before it has answered
-   (nobody else sets that, because br_ssl_engine_close() is not used). */
+/* 1 if the peer's close_notify has come. The engine notes it in shutdown_recv before it has
+   answered (nobody else sets that, because br_ssl_engine_close() is not used). */
 static int pysock__tls_closed_cleanly(const pysock__tls *t)
 {
     return (t->ended && t->fault.kind == PYSOCK_NO_ERROR) || t->eng->shutdown_recv;
@@ -5137,9 +5139,24 @@ static void pysock__sock_free(pysock__sock *s)
     pysock__chain_drop(&s->queue);
     pysock__links_free(&s->queue.spent);
     pysock__mutex_free(&s->lock);
-    if (s->fd >= 0)
-        pysock__fd_close(s->fd);
     pysock__free(s);
+}
+
+/* Closes the descriptor and forgets whose it was, at one stroke: a select that looked it up between
+   the two would take it for somebody else's and never hear of the close. (Where close may take its
+   time because of SO_LINGER, it is told before.) */
+static void pysock__close_fd(pysock__sock *s)
+{
+    int at_once = pysock__sys_linger(s->fd) <= 0;
+
+    pysock__lock(&pysock__table.lock);
+    if ((size_t)s->fd < pysock__table.fd_cap && pysock__table.by_fd[s->fd] == s->handle)
+        pysock__table.by_fd[s->fd] = 0;
+    if (at_once)
+        pysock__fd_close(s->fd);
+    pysock__unlock(&pysock__table.lock);
+    if (!at_once)
+        pysock__fd_close(s->fd);
 }
 
 static void pysock__release(pysock__sock *s)
@@ -5150,14 +5167,12 @@ static void pysock__release(pysock__sock *s)
     if (pysock__add(&slot->word, (uintptr_t)-1) & PYSOCK__LOW)
         return;
     generation = (s->handle >> PYSOCK__HALF) + 1;
+    pysock__close_fd(s);
     pysock__lock(&pysock__table.lock);
     pysock__store(&slot->word, (generation & PYSOCK__LOW ? generation : 1) << PYSOCK__HALF);
     slot->next_free = pysock__table.free_head;
     pysock__table.free_head = (uint32_t)(slot - pysock__table.slots) + 1;
     pysock__table.open--;
-    if (s->fd >= 0 && (size_t)s->fd < pysock__table.fd_cap
-        && pysock__table.by_fd[s->fd] == s->handle)
-        pysock__table.by_fd[s->fd] = 0;
     pysock__unlock(&pysock__table.lock);
     pysock__sock_free(s);
 }
@@ -5172,14 +5187,6 @@ static pysock__sock *pysock__acquire_fd(int fd)
         handle = pysock__table.by_fd[fd];
     pysock__unlock(&pysock__table.lock);
     return handle ? pysock__acquire_handle(handle) : NULL;
-}
-
-static void pysock__table_forget_fd(pysock__sock *s)
-{
-    pysock__lock(&pysock__table.lock);
-    if ((size_t)s->fd < pysock__table.fd_cap && pysock__table.by_fd[s->fd] == s->handle)
-        pysock__table.by_fd[s->fd] = 0;
-    pysock__unlock(&pysock__table.lock);
 }
 
 /* Takes a slot for s, with the user's reference and the maker's, and enters its descriptor. 0 or a
@@ -6039,6 +6046,7 @@ static pysock__sock *pysock__sock_new(int fd, int family, int type, int proto, c
     err = pysock__table_enter(s);
     if (err == 0)
         return s;
+    pysock__fd_close(fd);
     pysock__sock_free(s);
     if (err == -EMFILE)
         pysock__fail(PYSOCK_OS_ERROR, EMFILE, "EMFILE",
@@ -6078,7 +6086,7 @@ static int pysock__close_pending_locked(pysock__sock *s)
     if (s->tls && !s->tls->established)
         return !pysock__chain_empty(&s->queue) && s->phase == PYSOCK__HANDSHAKING;
 #endif
-    if (pysock__sys_closes_hard(s->fd))
+    if (pysock__sys_linger(s->fd) == 0)
         return 0;
     r = pysock__flush_locked(s);
     if (r == 0 && pysock__closing_notify_locked(s))
@@ -6092,7 +6100,6 @@ static void pysock__close_locked(pysock__sock *s, int64_t close_deadline)
 {
     int pending = pysock__close_pending_locked(s);
 
-    pysock__table_forget_fd(s);
     if (s->kernel_waits)
         pysock__sys_shutdown(s->fd, pending ? SHUT_RD : SHUT_RDWR);
     pysock__lookup_release(s->lookup);
@@ -7462,12 +7469,17 @@ static void pysock__close_all(int64_t deadline)
     }
 }
 
+static PYSOCK__THREAD_LOCAL int pysock__in_cleanup; /* the thread is in it already */
+
 PYSOCKDEF void pysock_cleanup(void)
 {
     int64_t deadline;
 
-    pysock__run_closers();
+    if (pysock__in_cleanup)
+        return; /* called by a closer */
+    pysock__in_cleanup = 1;
     pysock__lock(&pysock__state.cleanup_lock);
+    pysock__run_closers();
     pysock__store(&pysock__state.ending, 1);
     pysock__broadcast();
     deadline = pysock__deadline_in(100000000);
@@ -7484,6 +7496,7 @@ PYSOCKDEF void pysock_cleanup(void)
     pysock__at_thread_exit(pysock__my_sleeper_free, NULL);
     pysock__store(&pysock__state.ending, 0);
     pysock__unlock(&pysock__state.cleanup_lock);
+    pysock__in_cleanup = 0;
 }
 
 /* ---- >>ssl-api ----
