@@ -67,7 +67,8 @@ static void a_client_without_one_is_let_in_only_if_it_is_optional(void **state) 
 
 static void a_certificate_of_an_unknown_authority_is_refused(void **state) {
     h_pair p;
-    pysock_ssl_context *client = client_with("untrusted"), *server = server_asking(PYSOCK_CERT_REQUIRED);
+    pysock_ssl_context *client = client_with("untrusted");
+    pysock_ssl_context *server = server_asking(PYSOCK_CERT_REQUIRED);
     (void)state;
     t_deadline(60);
     h_try(&p, client, server, "localhost");

@@ -5,7 +5,8 @@
 #include <errno.h>
 #include <pthread.h>
 
-static int refuse_thread(pthread_t *id, const pthread_attr_t *attr, void *(*fn)(void *), void *arg) {
+static int refuse_thread(pthread_t *id, const pthread_attr_t *attr, void *(*fn)(void *),
+                         void *arg) {
     (void)id, (void)attr, (void)fn, (void)arg;
     return EAGAIN;
 }

@@ -1,7 +1,7 @@
 /* What only the inside can show: that no call waits while a handshake computes, and that the
-   library gives back every byte it took. The handshake is stopped right before its crypto, on whichever
-   thread runs it, for as long as the test likes; a call that took the lock which the crypto runs
-   under would never return, and the watchdog would say where. */
+   library gives back every byte it took. The handshake is stopped right before its crypto, on
+   whichever thread runs it, for as long as the test likes; a call that took the lock which the
+   crypto runs under would never return, and the watchdog would say where. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE 1
 #endif
