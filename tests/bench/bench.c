@@ -33,6 +33,7 @@
 #define RESULT_FILE "build/bench.txt"
 #define TURN_SECONDS 0.2
 #define WARM_UP_SECONDS 0.05
+#define TURNS_A_CONNECTION 3
 #define PATIENCE_SECONDS 30 /* until a child that does not answer is given up */
 
 enum { MAX_TURNS = 99, DEFAULT_TURNS = 15 };
@@ -354,6 +355,26 @@ static int group_size(int group)
     return n;
 }
 
+static void end_sides(int group)
+{
+    int i;
+
+    for (i = 0; i < SIDES; i++)
+        if (sides[i].group == group)
+            end_side(&runs[i]);
+}
+
+/* New processes and a new connection: some are faster than others for as long as they last. */
+static void restart_sides(int group)
+{
+    int i;
+
+    end_sides(group);
+    for (i = 0; i < SIDES; i++)
+        if (takes_part(i, group))
+            start_side(i);
+}
+
 static void play_group(int group)
 {
     int i, index, turn;
@@ -361,18 +382,16 @@ static void play_group(int group)
     if (group_size(group) == 0)
         return;
     fprintf(stderr, "%s: %d sides, %d turns each\n", group_names[group], group_size(group), turns);
-    for (i = 0; i < SIDES; i++)
-        if (takes_part(i, group))
-            start_side(i);
-    for (turn = 0; turn < turns; turn++)
+    for (turn = 0; turn < turns; turn++) {
+        if (turn % TURNS_A_CONNECTION == 0)
+            restart_sides(group);
         for (i = 0; i < SIDES; i++) {
             index = turn % 2 ? SIDES - 1 - i : i;
             if (takes_part(index, group))
                 play_turn(index, turn);
         }
-    for (i = 0; i < SIDES; i++)
-        if (sides[i].group == group)
-            end_side(&runs[i]);
+    }
+    end_sides(group);
 }
 
 /* ---- results ---- */

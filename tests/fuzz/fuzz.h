@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #define FUZZ_CHECK(condition) \
     ((condition) ? (void)0 : fuzz_broken(#condition, __FILE__, __LINE__))
