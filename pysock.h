@@ -323,24 +323,36 @@ PYSOCKDEF size_t pysock_addr_format(const pysock_addr *addr, char *text, size_t 
 PYSOCKDEF int pysock_addr_port(const pysock_addr *addr);
 
 /* ==== public: sockets ====
-   A pysock * is a handle: NULL, closed and made-up handles are recognised and fail with an error.
-   All calls are thread-safe. A timeout of a socket is PYSOCK_NO_TIMEOUT (blocking), 0
-   (non-blocking), or seconds for a whole call. Non-blocking calls that would have to wait fail
-   with EAGAIN (EINPROGRESS for connect).
+   Names and meaning are those of Python's socket objects. A pysock * is a handle: NULL, closed and
+   made-up handles are recognised. All calls are thread-safe.
 
-   host is a name, an IPv4 or IPv6 address as text, "" or NULL for any address of this machine; on
-   AF_UNIX sockets it is the path ('@' first: Linux's abstract names), and port is ignored. */
+   The timeout of a socket is PYSOCK_NO_TIMEOUT (blocking, as a new one is), 0 (non-blocking), or
+   seconds, a deadline for the whole of each call. Calls return 0, or what their comment says, and
+   -1 or NULL with the thread's error set. Besides the kernel's errors that is
+       ValueError                 a wrong argument: NULL, a negative size, a port above 65535
+       OSError EBADF              the socket is closed, before or during the call
+       OSError EAGAIN             non-blocking, and the call would have to wait
+       TimeoutError               the deadline has passed
+       OSError EINTR              the interrupt hook ended the call
+       OSError ESHUTDOWN          pysock_cleanup() ended the call
+       SSLError and its kin       on TLS sockets: the handshake, or the connection, failed
+       MemoryError
 
-/* family AF_INET, AF_INET6 or AF_UNIX; type SOCK_STREAM (or SOCK_DGRAM ...), proto 0. Blocking,
-   closed on exec, never raises SIGPIPE. NULL on error. Close it with pysock_close(). */
+   host is a name, an IPv4 or IPv6 address as text, or "" or NULL: any address of this machine for
+   bind, localhost for connect. On AF_UNIX sockets it is the path ('@' first: Linux's abstract
+   names), and port is ignored. Ports are in host order. */
+
+/* family AF_INET, AF_INET6 or AF_UNIX; type SOCK_STREAM (or SOCK_DGRAM ...), proto 0. Closed on
+   exec, never raises SIGPIPE. The caller owns it, until pysock_close(). */
 PYSOCKDEF pysock *pysock_socket(int family, int type, int proto);
 
-/* Two connected sockets (family AF_UNIX). */
+/* Two connected sockets (family AF_UNIX), into pair. */
 PYSOCKDEF int pysock_socketpair(int family, int type, int proto, pysock *pair[2]);
 
-/* Connects; with TLS wrapped around it before, does the handshake too. A non-blocking socket fails
-   with EINPROGRESS at once, also while the name is looked up; select then says writable when it
-   is connected, or readable and writable when it failed, and the next call tells the error. */
+/* Connects, to the first address that host stands for in the socket's family; with TLS wrapped
+   around it before, does the handshake too. A non-blocking socket fails with EINPROGRESS at once,
+   also while the name is looked up; select then says writable when it is connected, or readable
+   and writable when it failed, and the next call tells the error. Errors: gaierror for a name. */
 PYSOCKDEF int pysock_connect(pysock *s, const char *host, int port);
 PYSOCKDEF int pysock_connect_addr(pysock *s, const pysock_addr *addr);
 
@@ -348,10 +360,12 @@ PYSOCKDEF int pysock_connect_addr(pysock *s, const pysock_addr *addr);
    pysock_error_code() has the EAI_ code. */
 PYSOCKDEF int pysock_connect_ex(pysock *s, const char *host, int port);
 
-PYSOCKDEF int pysock_bind(pysock *s, const char *host, int port); /* port 0: the system chooses */
+/* port 0: the system chooses; pysock_getsockname() tells which. A name is looked up in the calling
+   thread. */
+PYSOCKDEF int pysock_bind(pysock *s, const char *host, int port);
 PYSOCKDEF int pysock_bind_addr(pysock *s, const pysock_addr *addr);
 
-/* backlog < 0: a reasonable one. */
+/* backlog: how many connections the kernel keeps waiting; < 0: 128. */
 PYSOCKDEF int pysock_listen(pysock *s, int backlog);
 
 /* The next connection, as a new blocking socket; the peer's address in *peer where peer is not
@@ -367,7 +381,9 @@ PYSOCKDEF pysock *pysock_accept(pysock *s, pysock_addr *peer);
 PYSOCKDEF ptrdiff_t pysock_recv(pysock *s, void *buf, size_t size, int flags);
 PYSOCKDEF ptrdiff_t pysock_recv_into(pysock *s, void *buf, size_t size, int flags);
 
-/* Sends at most size bytes; returns how many were taken. */
+/* Sends at most size bytes; returns how many were taken: by the kernel, or, on TLS, by the engine
+   (then as whole records, which the reactor finishes if the kernel does not take them at once).
+   flags: any of the system's on plain sockets, 0 on TLS ones. */
 PYSOCKDEF ptrdiff_t pysock_send(pysock *s, const void *data, size_t size, int flags);
 
 /* Sends all, under one deadline. Returns 0. After an error nobody can tell how much was sent. On a
@@ -392,6 +408,7 @@ PYSOCKDEF int pysock_fileno(pysock *s);
 /* The open socket whose descriptor is fd, or NULL; no error is set. */
 PYSOCKDEF pysock *pysock_from_fileno(int fd);
 
+/* This end's address, and the other's. */
 PYSOCKDEF int pysock_getsockname(pysock *s, pysock_addr *addr);
 PYSOCKDEF int pysock_getpeername(pysock *s, pysock_addr *addr);
 
@@ -401,6 +418,9 @@ PYSOCKDEF int pysock_setblocking(pysock *s, int flag);
 PYSOCKDEF int pysock_settimeout(pysock *s, double seconds);
 PYSOCKDEF double pysock_gettimeout(pysock *s); /* PYSOCK_NO_TIMEOUT also for a closed socket */
 
+/* The system's options: level SOL_SOCKET, IPPROTO_TCP ..., name SO_REUSEADDR, TCP_NODELAY ...; len
+   is the value's size in bytes, for getsockopt in and out. SO_ERROR also tells, once, what the
+   reactor has met while connecting. */
 PYSOCKDEF int pysock_setsockopt(pysock *s, int level, int name, const void *value, socklen_t len);
 PYSOCKDEF int pysock_setsockopt_int(pysock *s, int level, int name, int value);
 PYSOCKDEF int pysock_getsockopt(pysock *s, int level, int name, void *value, socklen_t *len);
@@ -440,6 +460,7 @@ typedef struct pysock_pollevent {
     short events; /* POLLIN, POLLOUT, POLLPRI, POLLERR, POLLHUP, POLLNVAL */
 } pysock_pollevent;
 
+/* Python's select.poll(). The caller owns it. Errors: MemoryError, OSError EMFILE. */
 PYSOCKDEF pysock_poller *pysock_poller_new(void);
 
 /* Not while another thread polls. The sockets stay open. NULL is fine. */
