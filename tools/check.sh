@@ -272,7 +272,10 @@ check_readme() {
     rm -f "$out"/examples/readme-*.c
     awk -v prefix="$out/examples/readme-" '
     /^```c$/ { inside = 1; text = ""; next }
-    /^```$/ && inside { if (text ~ /int main\(/) printf "%s", text >(prefix ++n ".c"); inside = 0 }
+    /^```$/ && inside {
+        if (text ~ /int main\(/) { n++; file = prefix n ".c"; printf "%s", text >file }
+        inside = 0
+    }
     inside { text = text $0 "\n" }' README.md
     for source in "$out"/examples/readme-*.c; do
         [ -f "$source" ] || continue
