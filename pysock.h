@@ -467,7 +467,8 @@ PYSOCKDEF pysock_poller *pysock_poller_new(void);
 PYSOCKDEF void pysock_poller_free(pysock_poller *p);
 
 /* events: any of POLLIN, POLLPRI, POLLOUT; errors are always told. Registering again modifies. A
-   closed descriptor is told as POLLNVAL until it is unregistered. Keeps no socket open. */
+   socket that is closed is told as POLLNVAL until it is unregistered; unregister other descriptors
+   before closing them. Keeps no socket open. */
 PYSOCKDEF int pysock_poller_register(pysock_poller *p, int fd, short events);
 PYSOCKDEF int pysock_poller_modify(pysock_poller *p, int fd, short events); /* ENOENT if unknown */
 PYSOCKDEF int pysock_poller_unregister(pysock_poller *p, int fd); /* KeyError if unknown */
@@ -730,10 +731,24 @@ static int pysock__thread_start(pysock__thread *t, void (*fn)(void *), void *arg
 static void pysock__thread_join(pysock__thread *t) { (void)t; }
 static void pysock__thread_detach(pysock__thread *t) { (void)t; }
 
+static void (*pysock__fork_fn)(void);
+static pid_t pysock__fork_pid;
+
 static int pysock__atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void))
 {
-    (void)prepare, (void)parent, (void)child;
+    (void)prepare, (void)parent;
+    pysock__fork_fn = child;
+    pysock__fork_pid = getpid();
     return 0;
+}
+
+/* Without threads there is no handler of fork: each call asks. */
+static void pysock__fork_check(void)
+{
+    if (!pysock__fork_fn || pysock__fork_pid == getpid())
+        return;
+    pysock__fork_pid = getpid();
+    pysock__fork_fn();
 }
 
 static void pysock__at_thread_exit(void (*fn)(void *), void *arg) { (void)fn, (void)arg; }
@@ -791,6 +806,8 @@ static int pysock__atfork(void (*prepare)(void), void (*parent)(void), void (*ch
     return -pthread_atfork(prepare, parent, child);
 }
 
+static void pysock__fork_check(void) {} /* the handler of fork does it */
+
 static pthread_key_t pysock__exit_key;
 static pthread_once_t pysock__exit_once = PTHREAD_ONCE_INIT;
 static void (*pysock__exit_fn)(void *); /* atomic */
@@ -810,20 +827,8 @@ static void pysock__at_thread_exit(void (*fn)(void *), void *arg)
 
 #endif
 
-/* Counts forks: what must not be shared with the parent remembers the number it was made under. It
-   is raised in the child by the handler of fork, or, without threads, found out by asking. */
+/* Counts forks: what must not be shared with the parent remembers the number it was made under. */
 static unsigned pysock__fork_generation;
-
-static void pysock__fork_check(void)
-{
-#ifdef PYSOCK_NO_THREADS
-    static pid_t pid;
-
-    if (pid != getpid())
-        pysock__fork_generation += pid != 0;
-    pid = getpid();
-#endif
-}
 
 /* Platform: descriptors. */
 
@@ -1181,7 +1186,7 @@ static int pysock__pset_wait(pysock__pset *set, pysock__waker *waker, pysock__sl
     if (n < 0)
         return n;
     pysock__lock(&set->lock);
-    set->next = set->count ? (set->next + i) % set->count : 0;
+    set->next = set->count ? (set->next + i - 1) % set->count : 0;
     pysock__unlock(&set->lock);
     return (int)filled;
 }
@@ -1376,7 +1381,9 @@ static void pysock__sys_ntop(const pysock_addr *addr, char *text, size_t size)
     if (!addr->u.in6.sin6_scope_id)
         return;
     used = strlen(text);
-    if (if_indextoname(addr->u.in6.sin6_scope_id, scope))
+    if ((IN6_IS_ADDR_LINKLOCAL(&addr->u.in6.sin6_addr) /* no others may be read with a name */
+         || IN6_IS_ADDR_MC_LINKLOCAL(&addr->u.in6.sin6_addr))
+        && if_indextoname(addr->u.in6.sin6_scope_id, scope))
         snprintf(text + used, size - used, "%%%s", scope);
     else
         snprintf(text + used, size - used, "%%%u", (unsigned)addr->u.in6.sin6_scope_id);
@@ -2478,7 +2485,6 @@ static int pysock__thread_waker(pysock__waker **waker)
     pysock__sleeper *sl = pysock__my_sleeper;
     int err;
 
-    pysock__fork_check();
     if (!sl) {
         sl = (pysock__sleeper *)pysock__alloc(sizeof *sl);
         if (!sl)
@@ -3110,6 +3116,7 @@ static int pysock__store_try_file(void *arg, const char *path)
 static int pysock__store_load_dir(pysock__store *st, const char *path)
 {
     pysock__store_load load = {st, 0, 0};
+    pysock__fault before = pysock__last;
     int err = pysock__each_file(path, pysock__store_try_file, &load);
 
     if (err == -ENOMEM)
@@ -3119,6 +3126,7 @@ static int pysock__store_load_dir(pysock__store *st, const char *path)
     if (!load.found)
         return pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_CERTIFICATE_OR_CRL_FOUND",
                             "%.200s: no file in this directory holds a certificate", path);
+    pysock__last = before;
     return 0;
 }
 
@@ -3751,6 +3759,8 @@ struct pysock_ssl_context {
     pysock__alpn *alpn;
     int verify_mode, check_hostname;
     size_t session_limit;
+    unsigned session_epoch; /* raised when sessions are forgotten: what is still being verified by
+                               the old rules must not be remembered */
     pysock__session *sessions; /* a client's */
     size_t session_count, session_cap;
     uint64_t session_clock;
@@ -3870,6 +3880,7 @@ typedef struct pysock__tls {
     char *hostname;
     int port;
     int raise_ragged;
+    unsigned session_epoch; /* the context's, when the settings were taken */
     /* the engine's owner */
     pysock__verifier *verifier; /* until the handshake is finished */
     pysock_buf *peer_cert;
@@ -3926,9 +3937,12 @@ static void pysock__cache_save(const br_ssl_session_cache_class **ctx,
     pysock__tls *t = (pysock__tls *)(void *)server;
 
     t->reused = 0;
+    pysock__lock(&t->ctx->lock);
     pysock__lock(&c->lock);
-    c->lru.vtable->save(&c->lru.vtable, server, params);
+    if (t->session_epoch == t->ctx->session_epoch)
+        c->lru.vtable->save(&c->lru.vtable, server, params);
     pysock__unlock(&c->lock);
+    pysock__unlock(&t->ctx->lock);
 }
 
 static int pysock__cache_load(const br_ssl_session_cache_class **ctx, br_ssl_server_context *server,
@@ -3937,9 +3951,12 @@ static int pysock__cache_load(const br_ssl_session_cache_class **ctx, br_ssl_ser
     pysock__session_cache *c = (pysock__session_cache *)(void *)ctx;
     pysock__tls *t = (pysock__tls *)(void *)server;
 
+    pysock__lock(&t->ctx->lock);
     pysock__lock(&c->lock);
-    t->reused = c->lru.vtable->load(&c->lru.vtable, server, params);
+    t->reused = t->session_epoch == t->ctx->session_epoch
+                && c->lru.vtable->load(&c->lru.vtable, server, params);
     pysock__unlock(&c->lock);
+    pysock__unlock(&t->ctx->lock);
     return t->reused;
 }
 
@@ -3987,7 +4004,7 @@ static void pysock__session_offer_locked(pysock_ssl_context *ctx, pysock__tls *t
 {
     pysock__session *se = pysock__session_find_locked(ctx, t->hostname, t->port);
 
-    if (!se)
+    if (!se || t->session_epoch != ctx->session_epoch)
         return;
     se->used = ++ctx->session_clock;
     br_ssl_engine_set_session_parameters(t->eng, &se->params);
@@ -4021,6 +4038,7 @@ static void pysock__context_forget_locked(pysock_ssl_context *ctx)
 {
     pysock__session_cache *c = ctx->cache;
 
+    ctx->session_epoch++;
     pysock__sessions_forget_locked(ctx);
     if (!c)
         return;
@@ -4042,11 +4060,14 @@ static void pysock__session_store(pysock__tls *t, const br_ssl_session_parameter
     if (!host)
         return;
     pysock__lock(&ctx->lock);
-    se = pysock__session_find_locked(ctx, host, t->port);
-    if (se)
-        pysock__session_free(se);
-    else
-        se = ctx->session_limit ? pysock__session_slot_locked(ctx) : NULL;
+    se = NULL;
+    if (ctx->session_limit && t->session_epoch == ctx->session_epoch) {
+        se = pysock__session_find_locked(ctx, host, t->port);
+        if (se)
+            pysock__session_free(se);
+        else
+            se = pysock__session_slot_locked(ctx);
+    }
     if (se) {
         se->host = host;
         se->port = t->port;
@@ -4131,6 +4152,7 @@ static int pysock__tls_take_settings(pysock__tls *t, const char *what)
 
     pysock__lock(&ctx->lock);
     verify_mode = ctx->verify_mode;
+    t->session_epoch = ctx->session_epoch;
     t->identity = ctx->identity;
     t->alpn = ctx->alpn;
     if (t->identity)
@@ -4144,7 +4166,7 @@ static int pysock__tls_take_settings(pysock__tls *t, const char *what)
         if (t->verifier->store)
             pysock__add(&t->verifier->store->refs, 1);
     }
-    if (!client)
+    if (!client && verify_mode == PYSOCK_CERT_NONE) /* a session does not keep the client's name */
         cache = pysock__cache_get_locked(ctx);
     pysock__unlock(&ctx->lock);
     if (client && ctx->check_hostname && !t->hostname)
@@ -4197,9 +4219,10 @@ static int pysock__tls_reset(pysock__tls *t, const char *what)
         br_ssl_engine_last_error(t->eng));
 }
 
-/* A connection of ctx (which gets one reference more), ready for its handshake. port only tells
-   sessions apart. what is for messages. NULL on error. */
-static pysock__tls *pysock__tls_new(pysock_ssl_context *ctx, const char *hostname, int port,
+/* A connection of ctx (which gets one reference more), ready for its handshake. It takes hostname,
+   which may be NULL, unless it fails. port only tells sessions apart. what is for messages. NULL on
+   error. */
+static pysock__tls *pysock__tls_new(pysock_ssl_context *ctx, char *hostname, int port,
                                     int raise_ragged, const char *what)
 {
     pysock__tls *t = (pysock__tls *)pysock__alloc(sizeof *t);
@@ -4218,7 +4241,7 @@ static pysock__tls *pysock__tls_new(pysock_ssl_context *ctx, const char *hostnam
     t->port = port;
     t->raise_ragged = raise_ragged;
     t->eng = client ? &t->br.client.eng : &t->br.server.eng;
-    t->hostname = hostname ? pysock__strdup(hostname) : NULL;
+    t->hostname = hostname;
     t->buffers = (unsigned char *)PYSOCK_MALLOC(BR_SSL_BUFSIZE_BIDI); /* untouched: not resident */
     if (verifies) {
         t->verifier = (pysock__verifier *)pysock__alloc(sizeof *t->verifier);
@@ -4226,13 +4249,11 @@ static pysock__tls *pysock__tls_new(pysock_ssl_context *ctx, const char *hostnam
     }
     if (t->verifier)
         t->verifier->vtable = &pysock__verifier_class;
-    if (failed || !t->buffers || (hostname && !t->hostname)) {
+    if (failed || !t->buffers)
         pysock__fail_memory(what);
-        pysock__tls_free(t);
-        return NULL;
-    }
-    if (pysock__tls_take_settings(t, what) == 0 && pysock__tls_reset(t, what) == 0)
+    else if (pysock__tls_take_settings(t, what) == 0 && pysock__tls_reset(t, what) == 0)
         return t;
+    t->hostname = NULL; /* stays the caller's */
     pysock__tls_free(t);
     return NULL;
 }
@@ -4448,7 +4469,7 @@ static int pysock__hello_vector(pysock__der *in, int size, pysock__der *out)
 static int pysock__hello_protocols(pysock__der hello, pysock__der *names)
 {
     pysock__der body, skip, extensions;
-    int type;
+    int type, found = 0;
 
     if (hello.end - hello.p < 1 || *hello.p++ != 1 || pysock__hello_vector(&hello, 3, &body) < 0
         || body.end - body.p < 34)
@@ -4463,10 +4484,10 @@ static int pysock__hello_protocols(pysock__der hello, pysock__der *names)
         extensions.p += 2;
         if (pysock__hello_vector(&extensions, 2, &skip) < 0)
             return -1;
-        if (type == 16)
-            return pysock__hello_vector(&skip, 2, names);
+        if (type == 16 && (found++ || pysock__hello_vector(&skip, 2, names) < 0))
+            return -1; /* RFC 5246 (7.4.1.4) allows one; BearSSL would take the last of several */
     }
-    return -1;
+    return found ? 0 : -1;
 }
 
 /* 1 if the client offers one of our protocols. */
@@ -4606,7 +4627,8 @@ static struct {
     int64_t stop_deadline;
     pysock__waker waker;
     pysock__thread thread;
-    pysock__waker *leader; /* whom to wake for a kick where there is no thread */
+    int leading;           /* somebody takes a turn, where there is no thread */
+    pysock__waker *leader; /* whom to wake for a kick then; NULL: it does not sleep */
     struct pollfd *spare_fds; /* room that reserve made, for the next turn to take */
     pysock__watch **spare_watches;
     size_t spare_cap;
@@ -4618,7 +4640,7 @@ static struct {
                      PYSOCK__LIST_INIT(pysock__reactor.members),
                      PYSOCK__LIST_INIT(pysock__reactor.kicked),
                      PYSOCK__LIST_INIT(pysock__reactor.followers),
-                     0, 0, 0, 0, 0, {-1, -1, 0, 0}, {0}, NULL, NULL, NULL, 0, NULL, NULL, 0};
+                     0, 0, 0, 0, 0, {-1, -1, 0, 0}, {0}, 0, NULL, NULL, NULL, 0, NULL, NULL, 0};
 
 static void pysock__watch_init(pysock__watch *w, int fd, void (*fn)(pysock__watch *, short),
                                void (*hold)(pysock__watch *), void (*drop)(pysock__watch *))
@@ -4826,6 +4848,10 @@ static void pysock__reactor_start_locked(void)
     if (pysock__reactor.started || pysock__reactor.threadless)
         return;
     pysock__reactor_adopt_locked();
+    if (!pysock__reactor.cap) { /* a cleanup came between a socket's making and this */
+        pysock__store(&pysock__reactor.threadless, 1);
+        return;
+    }
     if (pysock__waker_open(&pysock__reactor.waker) < 0) {
         pysock__store(&pysock__reactor.threadless, 1);
         return;
@@ -4902,31 +4928,57 @@ static int pysock__lead_locked(struct pollfd *own, size_t own_count, int64_t dea
     return r < 0 ? r : ready;
 }
 
+/* Takes the lead for one turn; waker is the leader's, if it may sleep. */
+static int pysock__lead_once_locked(pysock__waker *waker, struct pollfd *fds, size_t count,
+                                    int64_t deadline)
+{
+    int r;
+
+    pysock__reactor.leading = 1;
+    pysock__reactor.leader = waker;
+    r = pysock__lead_locked(fds, count, deadline);
+    pysock__reactor.leading = 0;
+    pysock__reactor.leader = NULL;
+    return r;
+}
+
+/* Where nobody leads, the first who sleeps must learn of it. */
+static void pysock__hand_over_locked(void)
+{
+    if (!pysock__reactor.leading && !pysock__list_empty(&pysock__reactor.followers))
+        pysock__wake(PYSOCK__ENTRY(pysock__reactor.followers.next, pysock__follower, link)->waker);
+}
+
+/* Sleeps while another thread leads. */
+static int pysock__follow_locked(pysock__waker *waker, struct pollfd *fds, size_t count,
+                                 int64_t deadline)
+{
+    pysock__follower me;
+    int r;
+
+    me.waker = waker;
+    pysock__list_append(&pysock__reactor.followers, &me.link);
+    pysock__unlock(&pysock__reactor.lock);
+    r = pysock__poll(fds, count, deadline);
+    pysock__lock(&pysock__reactor.lock);
+    pysock__list_remove(&me.link);
+    return r;
+}
+
 /* Sleeps like pysock__poll(). Every sleep of a call goes through here, so that unfinished business
    goes on where there is no reactor thread. fds[0] is the waker's. */
 static int pysock__sleep(pysock__waker *waker, struct pollfd *fds, size_t count, int64_t deadline)
 {
-    pysock__follower me;
     int r;
 
     if (!pysock__load(&pysock__reactor.threadless))
         return pysock__poll(fds, count, deadline);
     pysock__lock(&pysock__reactor.lock);
-    if (pysock__reactor.leader) {
-        me.waker = waker;
-        pysock__list_append(&pysock__reactor.followers, &me.link);
-        pysock__unlock(&pysock__reactor.lock);
-        r = pysock__poll(fds, count, deadline);
-        pysock__lock(&pysock__reactor.lock);
-        pysock__list_remove(&me.link);
-        pysock__unlock(&pysock__reactor.lock);
-        return r;
-    }
-    pysock__reactor.leader = waker;
-    r = pysock__lead_locked(fds, count, deadline);
-    pysock__reactor.leader = NULL;
-    if (!pysock__list_empty(&pysock__reactor.followers)) /* somebody must lead on */
-        pysock__wake(PYSOCK__ENTRY(pysock__reactor.followers.next, pysock__follower, link)->waker);
+    if (pysock__reactor.leading)
+        r = pysock__follow_locked(waker, fds, count, deadline);
+    else
+        r = pysock__lead_once_locked(waker, fds, count, deadline);
+    pysock__hand_over_locked();
     pysock__unlock(&pysock__reactor.lock);
     return r;
 }
@@ -4937,9 +4989,27 @@ static void pysock__reactor_assist(void)
     if (!pysock__load(&pysock__reactor.threadless))
         return;
     pysock__lock(&pysock__reactor.lock);
-    if (!pysock__reactor.leader && !pysock__reactor_idle_locked())
-        pysock__lead_locked(NULL, 0, 0);
+    if (!pysock__reactor.leading && !pysock__reactor_idle_locked()) {
+        pysock__lead_once_locked(NULL, NULL, 0, 0);
+        pysock__hand_over_locked();
+    }
     pysock__unlock(&pysock__reactor.lock);
+}
+
+/* Waits, where there is no thread, until nobody leads: the leader's call has been told to end. */
+static void pysock__await_leader_locked(void)
+{
+    struct pollfd fd;
+    pysock__waker *waker;
+
+    while (pysock__reactor.leading && pysock__thread_waker(&waker) == 0) {
+        if (pysock__reactor.leader)
+            pysock__wake(pysock__reactor.leader);
+        fd.fd = waker->rfd;
+        fd.events = POLLIN;
+        pysock__waker_drain(waker, 0);
+        pysock__follow_locked(waker, &fd, 1, pysock__deadline_in(100000000));
+    }
 }
 
 /* Lets the reactor finish what it has until deadline, ends it, and forgets what is left then. */
@@ -4958,9 +5028,9 @@ static void pysock__reactor_stop(int64_t deadline)
         pysock__waker_close(&pysock__reactor.waker);
         pysock__reactor.started = pysock__reactor.stopping = 0;
     } else {
-        while (r != -ENOMEM && !pysock__reactor.leader && !pysock__reactor_idle_locked()
-               && pysock__now() < deadline)
-            r = pysock__lead_locked(NULL, 0, deadline);
+        pysock__await_leader_locked();
+        while (r != -ENOMEM && !pysock__reactor_idle_locked() && pysock__now() < deadline)
+            r = pysock__lead_once_locked(NULL, NULL, 0, deadline);
     }
     pysock__reactor_abandon_locked();
     pysock__store(&pysock__reactor.threadless, 0);
@@ -4985,6 +5055,7 @@ static void pysock__reactor_after_fork(void)
     pysock__reactor.count = 0;
     pysock__reactor.started = pysock__reactor.stopping = 0;
     pysock__store(&pysock__reactor.threadless, 0);
+    pysock__reactor.leading = 0;
     pysock__reactor.leader = NULL;
 }
 
@@ -5080,6 +5151,7 @@ typedef struct pysock__sock {
     int queue_full;    /* at or above high, and not yet below low again */
     int queue_used;    /* plain sends must respect the queue */
     int kernel_sends;  /* plain sends that go on without the lock */
+    int kernel_writes; /* those, and calls that sleep until there is room */
     int write_error;   /* a negated errno value, once writing failed */
     int shut_when_flushed; /* 1: SHUT_WR is due when all is out */
     int64_t close_deadline;
@@ -5094,6 +5166,7 @@ typedef struct pysock__sock {
     int in_busy;    /* a call reads from the kernel without the lock */
     int hs_busy;    /* the engine belongs to a handshake step */
     int hs_callers; /* blocking calls that drive the handshake */
+    int hs_waiting; /* those that wait for the end of another one's step */
 #endif
 } pysock__sock;
 
@@ -5220,14 +5293,13 @@ static int pysock__table_enter(pysock__sock *s)
     int err = 0;
 
     pysock__lock(&pysock__table.lock);
-    open = pysock__table.open + 1;
+    open = ++pysock__table.open; /* counted first, so that two at once reserve for both */
     pysock__unlock(&pysock__table.lock);
-    if ((err = pysock__reactor_reserve(open)) < 0)
-        return err;
+    err = pysock__reactor_reserve(open);
     pysock__lock(&pysock__table.lock);
-    if (!pysock__table.free_head && pysock__table.used == PYSOCK_MAX_SOCKETS)
+    if (err == 0 && !pysock__table.free_head && pysock__table.used == PYSOCK_MAX_SOCKETS)
         err = -EMFILE;
-    else
+    if (err == 0)
         err = pysock__reserve(&pysock__table.by_fd, &pysock__table.fd_cap, (size_t)s->fd + 1,
                               sizeof *pysock__table.by_fd);
     if (err == 0) {
@@ -5241,10 +5313,10 @@ static int pysock__table_enter(pysock__sock *s)
         generation = generation ? generation : 1;
         s->handle = generation << PYSOCK__HALF | ((uintptr_t)(slot - pysock__table.slots) + 1);
         slot->s = s;
-        pysock__table.open++;
         pysock__table.by_fd[s->fd] = s->handle;
         pysock__store(&slot->word, generation << PYSOCK__HALF | 2);
     }
+    pysock__table.open -= err < 0;
     pysock__unlock(&pysock__table.lock);
     return err;
 }
@@ -5320,6 +5392,7 @@ static int pysock__call_begin(pysock__call *c, const pysock *handle, const char 
     c->epoch = pysock__load(&pysock__state.epoch);
     if (!handle)
         return pysock__fail_value(name, "the socket is NULL");
+    pysock__fork_check();
     c->s = pysock__acquire_handle((uintptr_t)handle);
     if (!c->s)
         return pysock__fail(PYSOCK_OS_ERROR, EBADF, "EBADF", "%s: the socket is closed", name);
@@ -5442,10 +5515,12 @@ static int pysock__wait_asleep_locked(pysock__call *c, short events)
     fds[1].fd = s->fd;
     fds[1].events = events;
     if (events && pysock__kernel_tells_all(s)) {
+        s->kernel_writes += events == POLLOUT;
         pysock__enter_kernel_locked(s);
         PYSOCK_TRACE("before_sleep", s);
         r = pysock__poll(fds + 1, 1, c->deadline);
         pysock__leave_kernel_locked(s);
+        s->kernel_writes -= events == POLLOUT;
         return r;
     }
     r = pysock__thread_waker(&me.waker);
@@ -5571,45 +5646,70 @@ static int pysock__encrypt_queue_locked(pysock__sock *s)
 
 #endif
 
-/* Sends what waits, as far as the kernel takes it, at most a few records. 0: all is out; POLLOUT:
-   more when the kernel has room; -EBUSY: more, at once; else the error. */
-static int pysock__flush_locked(pysock__sock *s)
+#ifndef PYSOCK_NO_SSL
+/* One round of a TLS socket's output: 1 if there is more to do at once. *err as flush has it. */
+static int pysock__flush_tls_locked(pysock__sock *s, int *err)
+{
+    *err = pysock__flush_records_locked(s);
+    if (*err == 0 && pysock__encrypt_queue_locked(s))
+        return 1;
+    if (*err == 0 && !pysock__chain_empty(&s->queue))
+        *err = -EPIPE; /* the connection has ended: the queue will never be sent */
+    if (*err || !s->shut_when_flushed || s->tls->close_sent)
+        return 0;
+    pysock__tls_close_notify(s->tls); /* before the FIN */
+    return s->tls->close_sent;
+}
+#endif
+
+/* One round of a plain socket's: the same. */
+static int pysock__flush_plain_locked(pysock__sock *s, int *err)
 {
     const unsigned char *data;
     ptrdiff_t r;
-    size_t n, budget = 16;
-    int err = 0;
+    size_t n;
+
+    *err = 0;
+    if (pysock__chain_empty(&s->queue))
+        return 0;
+    if (s->kernel_sends) {
+        *err = -EALREADY;
+        return 0;
+    }
+    n = pysock__chain_front(&s->queue, &data);
+    r = pysock__write_now(s, data, n);
+    if (r > 0)
+        pysock__queue_consume_locked(s, (size_t)r);
+    else
+        *err = r ? (int)r : POLLOUT;
+    return r > 0;
+}
+
+/* Sends what waits, as far as the kernel takes it, at most a few records. 0: all is out; POLLOUT:
+   more when the kernel has room; -EBUSY: more, at once; -EALREADY: more, when a send that is under
+   way without the lock has ended (it notifies and goes on); else the error. */
+static int pysock__flush_locked(pysock__sock *s)
+{
+    int budget = 16, more = 1, err = 0;
 
     if (s->write_error)
         return s->write_error;
     s->generation = pysock__fork_generation;
-    while (budget--) {
+    while (more && budget--) {
 #ifndef PYSOCK_NO_SSL
+        if (s->tls && (s->hs_busy || !s->tls->established))
+            return 0; /* it goes on when the handshake is over */
         if (s->tls) {
-            if (s->hs_busy || !s->tls->established)
-                return 0; /* it goes on when the handshake is over */
-            err = pysock__flush_records_locked(s);
-            if (err == 0 && pysock__encrypt_queue_locked(s))
-                continue;
-            break;
+            more = pysock__flush_tls_locked(s, &err);
+            continue;
         }
 #endif
-        if (pysock__chain_empty(&s->queue))
-            break;
-        if (s->kernel_sends)
-            return POLLOUT;
-        n = pysock__chain_front(&s->queue, &data);
-        r = pysock__write_now(s, data, n);
-        if (r <= 0) {
-            err = r ? (int)r : POLLOUT;
-            break;
-        }
-        pysock__queue_consume_locked(s, (size_t)r);
+        more = pysock__flush_plain_locked(s, &err);
     }
-    if (err < 0)
-        pysock__output_failed_locked(s, err);
-    else if (err == 0 && pysock__output_waits_locked(s))
+    if (more)
         return -EBUSY;
+    if (err < 0 && err != -EALREADY)
+        pysock__output_failed_locked(s, err);
     if (err == 0 && s->shut_when_flushed) {
         s->shut_when_flushed = 0;
         pysock__sys_shutdown(s->fd, SHUT_WR);
@@ -5715,14 +5815,18 @@ static void pysock__handshake_book_locked(pysock__sock *s, int result)
     if (result == 0 && !t->ended)
         result = pysock__tls_finish(t) < 0 ? -ENOMEM : 0;
     s->hs_busy = 0;
+    if (s->phase == PYSOCK__CLOSING)
+        pysock__kick(&s->watch); /* it may have had to leave the engine to this step */
     if (result > 0) {
-        if (s->hs_callers || s->watchers)
+        if (s->hs_waiting)
             pysock__notify_locked(s, NULL); /* whoever waits for the engine */
         return;
     }
     if (result == 0 && t->established) {
         if (s->phase == PYSOCK__HANDSHAKING)
             pysock__set_phase_locked(s, PYSOCK__SECURE);
+        if (!pysock__chain_empty(&s->queue))
+            pysock__kick(&s->watch); /* queued behind the handshake */
         return;
     }
     pysock__handshake_fault_locked(s, result);
@@ -5755,7 +5859,6 @@ static int pysock__handshake_begin_locked(pysock__sock *s, const char *what)
     if (!s->tls)
         return -1;
     pysock__context_release(s->wrap_ctx);
-    pysock__free(s->wrap_host);
     s->wrap_ctx = NULL;
     s->wrap_host = NULL;
     s->input_end = PYSOCK__GOING_ON;
@@ -5773,7 +5876,9 @@ static int pysock__handshake_wait_locked(pysock__call *c)
     s->hs_callers++;
     while (r == 0 && s->phase == PYSOCK__HANDSHAKING) {
         if (s->hs_busy) {
+            s->hs_waiting++;
             r = pysock__wait_locked(c, 0);
+            s->hs_waiting--;
             continue;
         }
         want = pysock__handshake_drive_locked(s);
@@ -5895,6 +6000,26 @@ static int pysock__drive_output_locked(pysock__sock *s)
     return r;
 }
 
+/* A closing socket: done when there is nothing more to wait for, or at its deadline. */
+static int pysock__closing_turn_locked(pysock__sock *s, int r)
+{
+    pysock__watch *w = &s->watch;
+    int busy = 0;
+
+#ifndef PYSOCK_NO_SSL
+    busy = s->hs_busy; /* another thread's last step; it kicks when it is over */
+#endif
+    if ((w->events || r == -EBUSY || busy) && pysock__now() < s->close_deadline) {
+        w->deadline = s->close_deadline;
+        return r;
+    }
+    w->events = 0;
+    s->phase = PYSOCK__CLOSED;
+    if (s->kernel_waits)
+        pysock__sys_shutdown(s->fd, SHUT_RDWR);
+    return 0;
+}
+
 /* The callback of a socket's watch: does what is unfinished and says what it waits for. */
 static void pysock__sock_turn(pysock__watch *w, short revents)
 {
@@ -5909,15 +6034,8 @@ static void pysock__sock_turn(pysock__watch *w, short revents)
         r = pysock__drive_output_locked(s);
     if (r == POLLOUT)
         w->events |= POLLOUT;
-    if (s->phase == PYSOCK__CLOSING) {
-        if ((!w->events && r != -EBUSY) || pysock__now() >= s->close_deadline) {
-            w->events = 0;
-            r = 0;
-            s->phase = PYSOCK__CLOSED;
-        } else {
-            w->deadline = s->close_deadline;
-        }
-    }
+    if (s->phase == PYSOCK__CLOSING)
+        r = pysock__closing_turn_locked(s, r);
     if (r == -EBUSY)
         pysock__kick(w);
     pysock__unlock_sock(s);
@@ -5935,7 +6053,8 @@ static void pysock__sock_drop(pysock__watch *w)
 
 /* Sockets: made and closed. */
 
-/* Fork: every lock that lasts is taken before, so that the child finds whole data. In the child the
+/* Fork: the library's own locks are taken before, so that the child finds its lists whole (those of
+   single sockets and contexts are made anew: what another thread was at is lost). In the child the
    reactor and all other threads are gone; the sockets stay, without their unfinished business. */
 
 static void pysock__fork_prepare(void)
@@ -5975,7 +6094,8 @@ static void pysock__sock_after_fork(pysock__sock *s)
         else
             s->watchers++;
     }
-    s->kernel_waits = s->kernel_sends = 0;
+    s->kernel_waits = s->kernel_sends = s->kernel_writes = 0;
+    s->shut_when_flushed = 0;
     s->lookup = NULL;
     pysock__chain_drop(&s->queue); /* the parent sends it */
     if (s->phase == PYSOCK__RESOLVING) {
@@ -5983,7 +6103,7 @@ static void pysock__sock_after_fork(pysock__sock *s)
         s->phase = PYSOCK__FAILED;
     }
 #ifndef PYSOCK_NO_SSL
-    s->in_busy = s->hs_busy = s->hs_callers = 0;
+    s->in_busy = s->hs_busy = s->hs_callers = s->hs_waiting = 0;
 #endif
 }
 
@@ -6103,6 +6223,8 @@ static int pysock__close_pending_locked(pysock__sock *s)
 
     if (s->generation != pysock__fork_generation || s->write_error)
         return 0; /* the parent's, or nobody to send to */
+    if (s->kernel_writes)
+        return 0; /* a send that is broken off now has no order with what is queued */
 #ifndef PYSOCK_NO_SSL
     if (s->tls && !s->tls->established)
         return !pysock__chain_empty(&s->queue) && s->phase == PYSOCK__HANDSHAKING;
@@ -6179,13 +6301,9 @@ static int pysock__flush_wait_locked(pysock__call *c)
 
     for (;;) {
         r = pysock__flush_locked(c->s);
-        if (r == 0)
-            return 0;
-        if (r == -EBUSY)
-            continue;
-        if (r < 0)
-            return pysock__call_fail(c, r);
-        if (pysock__wait_locked(c, POLLOUT) < 0)
+        if (r == 0 || (r < 0 && r != -EBUSY && r != -EALREADY))
+            return r ? pysock__call_fail(c, r) : 0;
+        if (r != -EBUSY && pysock__wait_locked(c, r == POLLOUT ? POLLOUT : 0) < 0)
             return -1;
     }
 }
@@ -6264,7 +6382,10 @@ static int pysock__ready_locked(pysock__call *c)
     }
     switch (pysock__secure_locked(c)) {
     case 0:
-        return 0;
+        if (s->phase == PYSOCK__SECURE)
+            return 0;
+        return pysock__fail(PYSOCK_OS_ERROR, ENOTCONN, "ENOTCONN",
+                            "%s: TLS was taken away meanwhile, by pysock_ssl_unwrap()", c->name);
     case PYSOCK_IN_PROGRESS:
         return pysock__fail_again();
     default:
@@ -6297,16 +6418,19 @@ static void pysock__input_ended_locked(pysock__sock *s, int err)
                           "recv on %.255s: the stream ended without close_notify", on);
 }
 
+#define PYSOCK__READS_AT_ONCE 64 /* so that a flood of empty records does not hold a call */
+
 /* Reads records without waiting, until plaintext, the end or an error is there (1), or the kernel
    has no more (0). -EBUSY: only a notification helps, because another call is reading, or because
-   the engine must send first. Others who watch are told. */
+   the engine must send first. -EALREADY: there may be more at once, but it has been enough. Others
+   who watch are told. */
 static int pysock__fill_locked(pysock__sock *s, const pysock__waiter *except)
 {
     pysock__tls *t = s->tls;
     ptrdiff_t r;
     size_t n;
     void *p;
-    int flags;
+    int flags, budget = PYSOCK__READS_AT_ONCE;
 
     s->generation = pysock__fork_generation;
     for (;;) {
@@ -6324,6 +6448,8 @@ static int pysock__fill_locked(pysock__sock *s, const pysock__waiter *except)
         p = pysock__tls_in(t, &n);
         if (!p && !s->write_error)
             return -EBUSY;
+        if (!budget--)
+            return -EALREADY;
         r = p ? pysock__sys_recv(s->fd, p, n, MSG_DONTWAIT) : s->write_error;
         if (r == -EINTR)
             continue;
@@ -6338,6 +6464,20 @@ static int pysock__fill_locked(pysock__sock *s, const pysock__waiter *except)
         }
         pysock__notify_locked(s, except);
     }
+}
+
+/* After pysock__fill_locked() has brought nothing: waits for what it said. */
+static int pysock__wait_input_locked(pysock__call *c, int filled)
+{
+    if (filled != -EALREADY)
+        return pysock__wait_locked(c, filled < 0 ? 0 : POLLIN);
+    pysock__unlock(&c->s->lock); /* others have their turn, and the deadline is looked at */
+    pysock__lock(&c->s->lock);
+    if (!c->deadline)
+        c->deadline = pysock__deadline_in(c->timeout);
+    if (c->deadline != PYSOCK__NEVER && pysock__now() >= c->deadline)
+        return pysock__call_fail_timeout(c);
+    return pysock__call_check_locked(c);
 }
 
 /* Where the engine wants a record's header, and the socket has no timeout: sleeps in the kernel's
@@ -6386,6 +6526,7 @@ static int pysock__may_fill_asleep_locked(const pysock__call *c)
     size_t n;
 
     return c->timeout < 0 && !s->in_busy && !s->input_end
+           && !pysock__load(&pysock__reactor.threadless)
            && (pysock__tls_flags(s->tls)
                & (PYSOCK__OUT | PYSOCK__IN | PYSOCK__APP_IN | PYSOCK__ENDED))
                   == PYSOCK__IN
@@ -6437,7 +6578,7 @@ static ptrdiff_t pysock__tls_recv_locked(pysock__call *c, void *buf, size_t size
             continue;
         if (c->timeout == 0)
             return pysock__fail_again();
-        if (pysock__wait_locked(c, r < 0 ? 0 : POLLIN) < 0)
+        if (pysock__wait_input_locked(c, r) < 0)
             return -1;
     }
 }
@@ -6535,10 +6676,17 @@ static int pysock__retry_locked(pysock__call *c, ptrdiff_t r, short events)
     return c->timeout == 0 ? pysock__fail_again() : pysock__wait_locked(c, events);
 }
 
+/* A stream without a timeout may; but not where sleepers must do the reactor's work. */
+static int pysock__may_sleep_in_kernel(const pysock__call *c)
+{
+    return c->timeout < 0 && c->s->type == SOCK_STREAM
+           && !pysock__load(&pysock__reactor.threadless);
+}
+
 static ptrdiff_t pysock__plain_recv_locked(pysock__call *c, void *buf, size_t size, int flags)
 {
     pysock__sock *s = c->s;
-    int asleep = c->timeout < 0 && s->type == SOCK_STREAM, polls_first;
+    int asleep = pysock__may_sleep_in_kernel(c), polls_first;
     ptrdiff_t r;
 
     for (;;) {
@@ -6564,23 +6712,26 @@ static ptrdiff_t pysock__plain_recv_locked(pysock__call *c, void *buf, size_t si
 }
 
 /* A send that keeps the order of the queue, under the lock. */
-static ptrdiff_t pysock__queued_send_locked(pysock__call *c, const void *data, size_t size)
+static ptrdiff_t pysock__queued_send_locked(pysock__call *c, const void *data, size_t size,
+                                            int flags)
 {
     pysock__sock *s = c->s;
     ptrdiff_t r;
 
     for (;;) {
         r = pysock__flush_locked(s);
-        if (r == POLLOUT || r == -EBUSY) {
+        if (r == POLLOUT || r == -EBUSY || r == -EALREADY) {
+            if (flags & MSG_OOB)
+                return pysock__fail_value(c->name, "MSG_OOB cannot overtake queued output");
             if (c->timeout == 0)
                 return pysock__enqueue_copy_locked(c, data, size);
-            if (r == POLLOUT && pysock__wait_locked(c, POLLOUT) < 0)
+            if (r != -EBUSY && pysock__wait_locked(c, r == POLLOUT ? POLLOUT : 0) < 0)
                 return -1;
             continue;
         }
         if (r < 0)
             return pysock__call_fail(c, (int)r);
-        r = pysock__sys_send(s->fd, data, size, MSG_DONTWAIT);
+        r = pysock__sys_send(s->fd, data, size, flags | MSG_DONTWAIT);
         if (r >= 0)
             return r;
         if (pysock__retry_locked(c, r, POLLOUT) < 0)
@@ -6592,21 +6743,25 @@ static ptrdiff_t pysock__plain_send_locked(pysock__call *c, const void *data, si
                                            int flags)
 {
     pysock__sock *s = c->s;
-    int asleep = c->timeout < 0 && s->type == SOCK_STREAM;
+    int asleep = pysock__may_sleep_in_kernel(c);
     ptrdiff_t r;
 
     for (;;) {
         if (pysock__settle_locked(c) < 0)
             return -1;
         if (s->queue_used)
-            return pysock__queued_send_locked(c, data, size);
+            return pysock__queued_send_locked(c, data, size, flags);
         s->kernel_sends++;
+        s->kernel_writes++;
         pysock__enter_kernel_locked(s);
         r = pysock__sys_send(s->fd, data, size, asleep ? flags : flags | MSG_DONTWAIT);
         pysock__leave_kernel_locked(s);
         s->kernel_sends--;
-        if (!pysock__chain_empty(&s->queue))
+        s->kernel_writes--;
+        if (!pysock__chain_empty(&s->queue)) {
             pysock__flush_or_kick_locked(s);
+            pysock__notify_locked(s, NULL); /* whoever had to let this send end first */
+        }
         if (r >= 0)
             return r;
         if (pysock__retry_locked(c, r, POLLOUT) < 0)
@@ -6647,6 +6802,8 @@ PYSOCKDEF ptrdiff_t pysock_recv_into(pysock *s, void *buf, size_t size, int flag
 
 static ptrdiff_t pysock__send_locked(pysock__call *c, const void *data, size_t size, int flags)
 {
+    if (c->s->shut_when_flushed)
+        return pysock__call_fail(c, -EPIPE);
 #ifndef PYSOCK_NO_SSL
     if (pysock__is_tls_locked(c->s)) {
         if (flags)
@@ -6723,9 +6880,10 @@ static int pysock__queue_room_locked(pysock__call *c)
         if (c->timeout == 0)
             return pysock__fail_again();
         r = pysock__flush_locked(s);
-        if (r < 0 && r != -EBUSY)
+        if (r < 0 && r != -EBUSY && r != -EALREADY)
             return pysock__call_fail(c, r);
-        if (r == POLLOUT && pysock__wait_locked(c, POLLOUT) < 0)
+        if (r && r != -EBUSY && s->queue_full
+            && pysock__wait_locked(c, r == POLLOUT ? POLLOUT : 0) < 0)
             return -1;
     }
     return s->write_error ? pysock__call_fail(c, s->write_error) : 0;
@@ -6738,6 +6896,8 @@ static int pysock__queue_ready_locked(pysock__call *c)
 
     if (s->type != SOCK_STREAM)
         return pysock__call_fail(c, -EOPNOTSUPP);
+    if (s->shut_when_flushed)
+        return pysock__call_fail(c, -EPIPE);
 #ifndef PYSOCK_NO_SSL
     if (pysock__is_tls_locked(s)) {
         if (s->phase == PYSOCK__HANDSHAKING && c->timeout == 0) {
@@ -6746,9 +6906,9 @@ static int pysock__queue_ready_locked(pysock__call *c)
         }
         if (pysock__ready_locked(c) < 0)
             return -1;
-        return pysock__tls_flags(s->tls) & PYSOCK__APP_OUT || pysock__output_waits_locked(s)
-                   ? 0
-                   : pysock__fail_not_writable(c);
+        return s->tls->close_sent || s->tls->ended || pysock__tls_closed_cleanly(s->tls)
+                   ? pysock__fail_not_writable(c)
+                   : 0;
     }
 #endif
     if (pysock__settle_locked(c) < 0)
@@ -6909,7 +7069,10 @@ static void pysock__resolved(void *arg, pysock__lookup *l)
             pysock__set_phase_locked(s, PYSOCK__FAILED);
         } else {
             s->peer = l->addrs.items[0];
-            err = pysock__sys_connect(s->fd, &s->peer); /* the descriptor is non-blocking */
+            pysock__fd_set_nonblocking(s->fd, 1); /* the mode may have changed meanwhile */
+            err = pysock__sys_connect(s->fd, &s->peer);
+            if (s->timeout < 0)
+                pysock__fd_set_nonblocking(s->fd, 0);
             pysock__set_phase_locked(s, PYSOCK__CONNECTING);
             if (err != -EINPROGRESS && err != -EINTR)
                 pysock__connect_book_locked(s, err);
@@ -6936,11 +7099,13 @@ static int pysock__connect_name_locked(pysock__call *c, const char *host, int po
         pysock__unlock(&s->lock);
         err = pysock__resolve(host, port, s->family, s->type, &list, &sys);
         pysock__lock(&s->lock);
+        if (pysock__call_check_locked(c) < 0 || (!err && s->phase != PYSOCK__NEW)) {
+            pysock__free(list.items);
+            return s->phase < PYSOCK__CLOSING ? pysock__call_fail(c, -EALREADY) : -1;
+        }
         if (err == 0)
             s->peer = list.items[0];
         pysock__free(list.items);
-        if (pysock__call_check_locked(c) < 0)
-            return -1;
         if (err) {
             pysock__fault_gai(&pysock__last, err, sys, c->name, host);
             return pysock__raise(&pysock__last);
@@ -7285,9 +7450,11 @@ PYSOCKDEF int pysock_shutdown(pysock *s, int how)
 
 PYSOCKDEF int pysock_close(pysock *handle)
 {
-    pysock__sock *s = handle ? pysock__acquire_handle((uintptr_t)handle) : NULL;
+    pysock__sock *s;
     int mine;
 
+    pysock__fork_check();
+    s = handle ? pysock__acquire_handle((uintptr_t)handle) : NULL;
     if (!s)
         return 0;
     pysock__lock(&s->lock);
@@ -7434,6 +7601,8 @@ PYSOCKDEF int pysock_getsockopt(pysock *s, int level, int name, void *value, soc
         return pysock__fail_value("getsockopt", value ? "len is NULL" : "value is NULL");
     if (pysock__call_begin(&c, s, "getsockopt") < 0)
         return -1;
+    if (level == SOL_SOCKET && name == SO_ERROR && c.s->phase == PYSOCK__CONNECTING)
+        pysock__connect_check_locked(c.s); /* the kernel tells an error only once */
     if (level == SOL_SOCKET && name == SO_ERROR && *len >= sizeof(int)
         && (c.s->phase == PYSOCK__FAILED || c.s->phase == PYSOCK__BROKEN)) {
         told = pysock__errno_of(c.s->fault.kind, c.s->fault.code); /* the reactor has met it */
@@ -7498,6 +7667,7 @@ PYSOCKDEF void pysock_cleanup(void)
 
     if (pysock__in_cleanup)
         return; /* called by a closer */
+    pysock__fork_check();
     pysock__in_cleanup = 1;
     pysock__lock(&pysock__state.cleanup_lock);
     pysock__run_closers();
@@ -8027,7 +8197,7 @@ static int pysock__unwrap_locked(pysock__call *c)
         if (c->timeout != 0 && pysock__flush_wait_locked(c) < 0)
             return -1;
         r = pysock__flush_or_kick_locked(s);
-        if (r < 0 && r != -EBUSY)
+        if (r < 0 && r != -EBUSY) /* nobody sends without the lock on TLS */
             return pysock__call_fail(c, r);
         if (r == 0 && s->input_end == PYSOCK__END_CLEAN && !s->in_busy) {
             pysock__unwrapped_locked(s);
@@ -8042,7 +8212,7 @@ static int pysock__unwrap_locked(pysock__call *c)
             continue;
         if (c->timeout == 0)
             return PYSOCK_IN_PROGRESS;
-        if (pysock__wait_locked(c, r < 0 ? 0 : POLLIN) < 0)
+        if (pysock__wait_input_locked(c, r) < 0)
             return -1;
         if (s->phase != PYSOCK__UNWRAPPING)
             return 0; /* another thread's unwrap has finished it */
@@ -8063,12 +8233,12 @@ PYSOCKDEF int pysock_ssl_unwrap(pysock *s)
     if (r == 0 && c.s->phase == PYSOCK__SECURE) {
         if (!pysock__chain_empty(&c.s->queue))
             r = c.timeout == 0 ? pysock__fail_again() : pysock__flush_wait_locked(&c);
-        if (r == 0) {
+        if (r == 0 && c.s->phase == PYSOCK__SECURE) {
             pysock__tls_close_notify(c.s->tls);
             pysock__set_phase_locked(c.s, PYSOCK__UNWRAPPING);
         }
     }
-    if (r == 0)
+    if (r == 0 && c.s->phase == PYSOCK__UNWRAPPING)
         r = pysock__unwrap_locked(&c);
     pysock__call_end(&c);
     return r;
@@ -8451,7 +8621,7 @@ static short pysock__levels_locked(pysock__sock *s, short want, short revents, i
         return 0; /* the reactor, or a blocking call, will tell */
     if (s->phase == PYSOCK__SECURE) {
         *ask = want & POLLIN;
-        if (revents & (POLLIN | POLLERR | POLLHUP) && pysock__fill_locked(s, except) < 0)
+        if (revents & (POLLIN | POLLERR | POLLHUP) && pysock__fill_locked(s, except) == -EBUSY)
             *ask = -1; /* somebody will tell; the kernel would say it over and over */
         if (pysock__tls_flags(s->tls) & PYSOCK__APP_IN || s->input_end)
             have |= (short)(want & POLLIN);
@@ -8588,6 +8758,8 @@ static ptrdiff_t pysock__select_run(pysock__select_call *c)
 
     for (;;) {
         pysock__waker_drain(c->waker, r > 0 && c->fds[0].revents);
+        if (c->epoch != pysock__load(&pysock__state.epoch))
+            return -ESHUTDOWN; /* the drain may have eaten the broadcast */
         ready = pysock__select_test(c, 0);
         if (ready < 0)
             return ready;
@@ -8596,8 +8768,6 @@ static ptrdiff_t pysock__select_run(pysock__select_call *c)
         c->fds[0].revents = 0;
         PYSOCK_TRACE("before_sleep", NULL);
         r = pysock__sleep(c->waker, c->fds, c->count + 1, ready ? 0 : c->deadline);
-        if (c->epoch != pysock__load(&pysock__state.epoch))
-            return -ESHUTDOWN;
         if (r == -EINTR && pysock__interrupted())
             return -EINTR;
         if (r < 0 && r != -EINTR)
@@ -8651,6 +8821,7 @@ PYSOCKDEF ptrdiff_t pysock_select(int *rlist, size_t *rcount, int *wlist, size_t
     if (rn > 1u << 24 || wn > 1u << 24 || xn > 1u << 24)
         return (ptrdiff_t)pysock__fail_value("select", "a count is negative or too large");
     memset(&c, 0, sizeof c);
+    pysock__fork_check();
     c.epoch = pysock__load(&pysock__state.epoch);
     c.deadline = ns ? pysock__deadline_in(ns) : 0;
     err = pysock__thread_waker(&c.waker);
@@ -8694,7 +8865,7 @@ typedef struct pysock__reg {
     pysock__list ready_link;
     short events;
     int queued;      /* in the ready list */
-    int armed;       /* what the kernel is asked for; -1: nothing */
+    int armed;       /* what the kernel is asked for; -1: nothing; -2: who knows */
     int invalid;     /* closed, or never open */
     int always;      /* a file that is always ready */
     unsigned poll_id; /* in whose result it is already, and where */
@@ -8762,7 +8933,7 @@ static void pysock__reg_notify(pysock__waiter *w, int closing)
         pysock__list_remove(&w->link);
     pysock__lock(&p->lock);
     if (closing) {
-        if (reg->armed >= 0)
+        if (reg->armed != -1)
             pysock__pset_forget(&p->pset, reg->fd);
         reg->armed = -1;
         reg->invalid = 1;
@@ -8776,9 +8947,14 @@ static void pysock__poller_after_fork(pysock__sleeper *sl)
 {
     pysock_poller *p = PYSOCK__ENTRY(sl, pysock_poller, sleeper);
 
+    size_t fd;
+
     pysock__mutex_init(&p->lock);
     p->polling = 0;
     p->stale = 1;
+    for (fd = 0; fd < p->fd_cap; fd++) /* the kernel's set is the parent's: hands off */
+        if (p->by_fd[fd])
+            p->by_fd[fd]->armed = -1;
 }
 
 /* In a forked child: a kernel set of its own. */
@@ -8797,12 +8973,9 @@ static int pysock__poller_renew_locked(pysock_poller *p)
     if (err < 0)
         return err;
     p->stale = 0;
-    for (fd = 0; fd < p->fd_cap; fd++) {
-        if (!p->by_fd[fd])
-            continue;
-        p->by_fd[fd]->armed = -1;
-        pysock__reg_queue_locked(p->by_fd[fd]);
-    }
+    for (fd = 0; fd < p->fd_cap; fd++)
+        if (p->by_fd[fd])
+            pysock__reg_queue_locked(p->by_fd[fd]);
     return 0;
 }
 
@@ -8831,18 +9004,26 @@ PYSOCKDEF pysock_poller *pysock_poller_new(void)
     return p;
 }
 
-/* Takes the registration out of the poller and out of its socket, and frees it. */
-static void pysock__reg_remove(pysock_poller *p, pysock__reg *reg)
+/* Takes the registration of a descriptor out of the poller: whoever gets it frees it, with
+   pysock__reg_free(). NULL: there is none. */
+static pysock__reg *pysock__reg_claim_locked(pysock_poller *p, int fd)
 {
-    pysock__sock *s;
+    pysock__reg *reg = pysock__reg_find_locked(p, fd);
 
-    pysock__lock(&p->lock);
-    p->by_fd[reg->fd] = NULL;
-    if (reg->armed >= 0)
-        pysock__pset_forget(&p->pset, reg->fd);
+    if (!reg)
+        return NULL;
+    p->by_fd[fd] = NULL;
+    if (reg->armed != -1)
+        pysock__pset_forget(&p->pset, fd);
     reg->armed = -1;
-    pysock__unlock(&p->lock);
-    s = reg->handle ? pysock__acquire_handle(reg->handle) : NULL;
+    return reg;
+}
+
+/* Takes a claimed registration out of its socket, and frees it. */
+static void pysock__reg_free(pysock_poller *p, pysock__reg *reg)
+{
+    pysock__sock *s = reg->handle ? pysock__acquire_handle(reg->handle) : NULL;
+
     if (s) {
         pysock__lock(&s->lock);
         pysock__watch_end_locked(s, &reg->waiter);
@@ -8861,9 +9042,14 @@ PYSOCKDEF void pysock_poller_free(pysock_poller *p)
 
     if (!p)
         return;
-    for (fd = 0; fd < p->fd_cap; fd++)
-        if (p->by_fd[fd])
-            pysock__reg_remove(p, p->by_fd[fd]);
+    for (fd = 0; fd < p->fd_cap; fd++) {
+        pysock__reg *reg;
+        pysock__lock(&p->lock);
+        reg = pysock__reg_claim_locked(p, (int)fd);
+        pysock__unlock(&p->lock);
+        if (reg)
+            pysock__reg_free(p, reg);
+    }
     pysock__sleeper_close(&p->sleeper);
     pysock__pset_close(&p->pset);
     pysock__mutex_free(&p->lock);
@@ -8894,7 +9080,7 @@ static int pysock__reg_arm_locked(pysock__reg *reg, int ask)
     return err == -ENOMEM || err == -ENOSPC ? -ENOMEM : 0;
 }
 
-/* Enters a new registration; its socket, if it has one, is s, locked. */
+/* Enters a new registration; its socket, if it has one, is s, locked. -EEXIST: there is one. */
 static int pysock__reg_enter(pysock_poller *p, pysock__reg *reg, pysock__sock *s)
 {
     int err, ask = reg->events;
@@ -8905,6 +9091,8 @@ static int pysock__reg_enter(pysock_poller *p, pysock__reg *reg, pysock__sock *s
     err = pysock__poller_renew_locked(p);
     if (err == 0)
         err = pysock__reserve(&p->by_fd, &p->fd_cap, (size_t)reg->fd + 1, sizeof *p->by_fd);
+    if (err == 0 && p->by_fd[reg->fd])
+        err = -EEXIST; /* another thread was faster */
     if (err == 0) {
         reg->serial = ++p->serial;
         err = pysock__reg_arm_locked(reg, ask);
@@ -8920,6 +9108,7 @@ static int pysock__reg_enter(pysock_poller *p, pysock__reg *reg, pysock__sock *s
     return err;
 }
 
+/* -EEXIST, without an error set: another thread has registered fd meanwhile. */
 static int pysock__reg_new(pysock_poller *p, int fd, short events)
 {
     pysock__reg *reg = (pysock__reg *)pysock__alloc(sizeof *reg);
@@ -8948,7 +9137,7 @@ static int pysock__reg_new(pysock_poller *p, int fd, short events)
     if (err == 0)
         return 0;
     pysock__free(reg);
-    return pysock__fail_os(err, "poller_register", "");
+    return err == -EEXIST ? err : pysock__fail_os(err, "poller_register", "");
 }
 
 static int pysock__poller_check(const char *what, pysock_poller *p, int fd)
@@ -8975,24 +9164,33 @@ static int pysock__reg_change(pysock_poller *p, int fd, short events, int replac
     pysock__lock(&p->lock);
     reg = pysock__reg_find_locked(p, fd);
     same = reg && reg->handle == handle && !reg->invalid;
-    if (reg && (same || !replace)) {
+    if (reg && !same && replace) {
+        reg = pysock__reg_claim_locked(p, fd); /* the number has been used again */
+    } else if (reg) {
         reg->events = events;
+        if (!handle && replace && reg->armed >= 0)
+            reg->armed = -2; /* perhaps another file of the same number: ask the kernel anew */
         pysock__reg_queue_locked(reg);
         pysock__wake(&p->sleeper.waker);
     }
     pysock__unlock(&p->lock);
     if (reg && !same && replace)
-        pysock__reg_remove(p, reg); /* the number has been used again */
+        pysock__reg_free(p, reg);
     return reg && (same || !replace);
 }
 
 PYSOCKDEF int pysock_poller_register(pysock_poller *p, int fd, short events)
 {
+    int r;
+
     if (pysock__poller_check("poller_register", p, fd) < 0)
         return -1;
-    if (pysock__reg_change(p, fd, events, 1))
-        return 0;
-    return pysock__reg_new(p, fd, events);
+    do {
+        if (pysock__reg_change(p, fd, events, 1))
+            return 0;
+        r = pysock__reg_new(p, fd, events);
+    } while (r == -EEXIST);
+    return r;
 }
 
 PYSOCKDEF int pysock_poller_modify(pysock_poller *p, int fd, short events)
@@ -9012,12 +9210,12 @@ PYSOCKDEF int pysock_poller_unregister(pysock_poller *p, int fd)
     if (pysock__poller_check("poller_unregister", p, fd) < 0)
         return -1;
     pysock__lock(&p->lock);
-    reg = pysock__reg_find_locked(p, fd);
+    reg = pysock__reg_claim_locked(p, fd);
     pysock__unlock(&p->lock);
     if (!reg)
         return pysock__fail(PYSOCK_KEY_ERROR, ENOENT, "ENOENT",
                             "poller_unregister: descriptor %d is not registered", fd);
-    pysock__reg_remove(p, reg);
+    pysock__reg_free(p, reg);
     return 0;
 }
 
@@ -9028,6 +9226,7 @@ typedef struct pysock__poll_call {
     size_t max, filled;
     unsigned id;
     int woken; /* the kernel has told of the waker */
+    unsigned epoch;
 } pysock__poll_call;
 
 static void pysock__poll_add_locked(pysock__poll_call *c, pysock__reg *reg, short have)
@@ -9142,6 +9341,8 @@ static int pysock__poll_round(pysock__poll_call *c, int64_t deadline)
 
     pysock__waker_drain(&p->sleeper.waker, c->woken);
     c->woken = 0;
+    if (c->epoch != pysock__load(&pysock__state.epoch))
+        return -ESHUTDOWN; /* the drain may have eaten the broadcast */
     pysock__lock(&p->lock);
     kernel_first = p->kernel_first;
     pysock__unlock(&p->lock);
@@ -9162,6 +9363,7 @@ static int pysock__poll_begin(pysock__poll_call *c)
     pysock_poller *p = c->p;
     int err;
 
+    pysock__fork_check();
     pysock__lock(&p->lock);
     err = pysock__poller_renew_locked(p);
     c->id = ++p->poll_id;
@@ -9186,7 +9388,6 @@ PYSOCKDEF ptrdiff_t pysock_poller_poll(pysock_poller *p, pysock_pollevent *event
                                        double timeout)
 {
     int64_t deadline, ns = pysock__timeout_ns(timeout, "poller_poll");
-    unsigned epoch = pysock__load(&pysock__state.epoch);
     pysock__poll_call c;
     int r;
 
@@ -9201,6 +9402,7 @@ PYSOCKDEF ptrdiff_t pysock_poller_poll(pysock_poller *p, pysock_pollevent *event
         pysock__reactor_assist();
     memset(&c, 0, sizeof c);
     c.p = p;
+    c.epoch = pysock__load(&pysock__state.epoch);
     c.out = events;
     c.max = max;
     r = pysock__poll_begin(&c);
@@ -9208,8 +9410,6 @@ PYSOCKDEF ptrdiff_t pysock_poller_poll(pysock_poller *p, pysock_pollevent *event
         r = pysock__poll_round(&c, deadline);
         if (c.filled)
             r = 0;
-        else if (epoch != pysock__load(&pysock__state.epoch))
-            r = -ESHUTDOWN;
         else if (r == -EINTR)
             r = pysock__interrupted() ? -EINTR : 0;
         if (c.filled || r < 0
@@ -9272,9 +9472,9 @@ static void pysock__wait_lookup_done(void *arg, pysock__lookup *l)
 }
 
 /* Sleeps until the worker is done. 0 or a negated errno value. */
-static int pysock__wait_lookup_sleep(pysock__wait_lookup *w, pysock__waker *waker, int64_t deadline)
+static int pysock__wait_lookup_sleep(pysock__wait_lookup *w, pysock__waker *waker, int64_t deadline,
+                                     unsigned epoch)
 {
-    unsigned epoch = pysock__load(&pysock__state.epoch);
     struct pollfd fd;
     int r = 0, done;
 
@@ -9287,6 +9487,8 @@ static int pysock__wait_lookup_sleep(pysock__wait_lookup *w, pysock__waker *wake
         pysock__unlock(&w->lock);
         if (done)
             return 0;
+        if (r == 0 && epoch != pysock__load(&pysock__state.epoch))
+            r = -ESHUTDOWN;
         if (r < 0)
             return r;
         fd.fd = waker->rfd;
@@ -9304,6 +9506,7 @@ static int pysock__wait_lookup_sleep(pysock__wait_lookup *w, pysock__waker *wake
 /* Looks a name up on a worker, so that the deadline holds. Fails, or fills list. */
 static int pysock__resolve_until(const char *host, int port, pysock__addrs *list, int64_t deadline)
 {
+    unsigned epoch = pysock__load(&pysock__state.epoch);
     pysock__wait_lookup *w = (pysock__wait_lookup *)pysock__alloc(sizeof *w);
     pysock__waker *waker;
     pysock__lookup *l = NULL;
@@ -9321,7 +9524,7 @@ static int pysock__resolve_until(const char *host, int port, pysock__addrs *list
                      : pysock__fail_memory("create_connection");
     }
     pysock__lookup_start(l);
-    r = pysock__wait_lookup_sleep(w, waker, deadline);
+    r = pysock__wait_lookup_sleep(w, waker, deadline, epoch);
     if (r < 0) {
         pysock__fail_os(r, "create_connection: looking up", host);
     } else if (l->err) {
