@@ -7019,6 +7019,36 @@ PYSOCKDEF int pysock_socketpair(int family, int type, int proto, pysock *pair[2]
     return 0;
 }
 
+#define PYSOCK__UNIX_RETRY 5000000 /* ns */
+
+/* connect(2) for AF_UNIX. Where the listener's backlog is full it would sleep out of shutdown's
+   reach, and there is no event for room: it is tried again, with sleeps that close and cleanup end.
+   A negated errno value; 1: the call is to end. */
+static int pysock__connect_unix_locked(pysock__call *c)
+{
+    pysock__sock *s = c->s;
+    pysock__call nap = *c;
+    int r;
+
+    if (!c->deadline)
+        c->deadline = pysock__deadline_in(c->timeout);
+    for (;;) {
+        pysock__fd_set_nonblocking(s->fd, 1);
+        r = pysock__sys_connect(s->fd, &s->peer);
+        if (s->timeout < 0)
+            pysock__fd_set_nonblocking(s->fd, 0);
+        if (r != -EAGAIN || c->timeout == 0)
+            return r;
+        nap.deadline = pysock__deadline_in(PYSOCK__UNIX_RETRY);
+        r = pysock__wait_asleep_locked(&nap, 0);
+        if (pysock__call_check_locked(c) < 0
+            || (r == -EINTR && pysock__call_interrupted_locked(c) < 0))
+            return 1;
+        if (pysock__now() >= c->deadline)
+            return -ETIMEDOUT;
+    }
+}
+
 /* The kernel's connect. Returns 0 when it stands, EINPROGRESS's failure when it does not yet. */
 static int pysock__connect_kernel_locked(pysock__call *c)
 {
@@ -7027,11 +7057,18 @@ static int pysock__connect_kernel_locked(pysock__call *c)
 
     if (s->phase != PYSOCK__CONNECTING)
         pysock__set_phase_locked(s, PYSOCK__CONNECTING);
-    pysock__enter_kernel_locked(s);
-    r = pysock__sys_connect(s->fd, &s->peer);
-    pysock__leave_kernel_locked(s);
-    if (pysock__call_check_locked(c) < 0)
+    if (s->family == AF_UNIX) {
+        r = pysock__connect_unix_locked(c);
+    } else {
+        pysock__enter_kernel_locked(s);
+        r = pysock__sys_connect(s->fd, &s->peer);
+        pysock__leave_kernel_locked(s);
+    }
+    if (r > 0 || pysock__call_check_locked(c) < 0) {
+        if (s->phase == PYSOCK__CONNECTING)
+            pysock__set_phase_locked(s, PYSOCK__NEW);
         return -1;
+    }
     if (s->phase != PYSOCK__CONNECTING) /* the reactor has seen its end meanwhile */
         return s->phase == PYSOCK__FAILED ? pysock__tell_failed_locked(s) : 0;
     if (r == -EISCONN && s->type == SOCK_STREAM) {
@@ -7048,9 +7085,9 @@ static int pysock__connect_kernel_locked(pysock__call *c)
 #endif
         return pysock__call_fail(c, r);
     }
-    if (r == -EAGAIN) { /* a Unix listener's backlog is full; the kernel has no event for that */
+    if (r == -EAGAIN || (r == -ETIMEDOUT && s->family == AF_UNIX)) { /* the backlog is full */
         pysock__set_phase_locked(s, PYSOCK__NEW);
-        return pysock__call_fail(c, r);
+        return r == -EAGAIN ? pysock__call_fail(c, r) : pysock__call_fail_timeout(c);
     }
     pysock__connect_book_locked(s, r);
     return s->phase == PYSOCK__FAILED ? pysock__tell_failed_locked(s) : 0;
