@@ -46,6 +46,7 @@ help:
 	@echo '                  TESTS="NAME ..." runs tests/test_NAME.c and tests/whitebox_NAME.c only'
 	@echo 'make check        compile matrix, symbols, outline of the header, compile lines of examples'
 	@echo 'make bench        measure on loopback; the table is also written to build/bench.txt'
+	@echo 'make fuzz         each harness of tests/fuzz for FUZZ_SECONDS (10); needs clang'
 	@echo 'make clean        remove build/'
 	@echo
 	@echo 'CC, CFLAGS, CPPFLAGS, LDFLAGS and LDLIBS may be given. V=1 shows the commands, WERROR= tolerates'
@@ -127,9 +128,34 @@ build/bench/pysock_impl.o: tests/pysock_impl.c build/bench/flags
 build/bench/bench: $(BENCH_OBJECTS)
 	$(QUIET) $(CC) $(CFLAGS) $^ -o $@ $(ALL_LDFLAGS) $(LDLIBS) -lm
 
+# ---- fuzzing, by clang's libFuzzer; see tests/fuzz/README.md ----
+
+FUZZ_CC ?= clang
+FUZZ_SECONDS ?= 10
+FUZZERS ?= $(notdir $(basename $(wildcard tests/fuzz/fuzz_*.c)))
+FLAGS_fuzz = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+FUZZ_INSIDE = fuzz_cert fuzz_engine # these hold the implementation
+
+fuzz:
+	@$(SETUP)
+	@$(MAKE) --no-print-directory $(PARALLEL) $(FUZZERS:%=build/fuzz/%)
+	@set -e; for f in $(FUZZERS); do tests/fuzz/run.sh build/fuzz/$$f $(FUZZ_SECONDS); done
+
+build/fuzz/flags: always
+	$(call write_flags,$(FUZZ_CC) $(ALL_CPPFLAGS) $(FLAGS_fuzz) $(ALL_LDFLAGS) $(LDLIBS))
+
+build/fuzz/pysock_impl.o: tests/pysock_impl.c build/fuzz/flags
+	$(QUIET) $(FUZZ_CC) -std=c99 $(WARNINGS) $(ALL_CPPFLAGS) $(FLAGS_fuzz) \
+	    -fsanitize=fuzzer-no-link $(DEPEND) -c $< -o $@
+
+build/fuzz/fuzz_%: tests/fuzz/fuzz_%.c build/fuzz/pysock_impl.o build/fuzz/flags
+	$(QUIET) $(FUZZ_CC) -std=gnu99 $(WARNINGS) -Itests/fuzz $(ALL_CPPFLAGS) $(FLAGS_fuzz) \
+	    -fsanitize=fuzzer $(DEPEND) $< \
+	    $(if $(filter fuzz_$*,$(FUZZ_INSIDE)),,build/fuzz/pysock_impl.o) -o $@ $(ALL_LDFLAGS) $(LDLIBS)
+
 -include $(wildcard build/*/*.d)
 
-.PHONY: all help examples demo test test-plain test-asan test-tsan check bench clean always \
+.PHONY: all help examples demo test test-plain test-asan test-tsan check bench fuzz clean always \
     $(VARIANTS:%=build-tests-%)
 .DELETE_ON_ERROR:
 .SECONDARY:

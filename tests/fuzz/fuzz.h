@@ -1,4 +1,5 @@
-/* What the harnesses share. A broken promise of the library aborts, as a sanitizer's finding does. */
+/* What the harnesses share. A broken promise of the library aborts, as a sanitizer's finding
+   does. */
 #ifndef TESTS_FUZZ_H
 #define TESTS_FUZZ_H
 
@@ -18,7 +19,8 @@ static inline void fuzz_broken(const char *condition, const char *file, int line
     abort();
 }
 
-/* A copy in a block of exactly that size, so that AddressSanitizer sees a read behind it. Free it. */
+/* A copy in a block of exactly that size, so that AddressSanitizer sees a read behind it. Free
+   it. */
 static inline uint8_t *fuzz_copy(const uint8_t *data, size_t size)
 {
     uint8_t *p = (uint8_t *)malloc(size ? size : 1);

@@ -1,5 +1,5 @@
-/* Arbitrary text as an address, which must come back the same from its own text; and arbitrary bytes
-   as an address, whose text must fit. */
+/* Arbitrary text as an address, which must come back the same from its own text; and arbitrary
+   bytes as an address, whose text must fit. */
 #include "pysock.h"
 #include "fuzz.h"
 

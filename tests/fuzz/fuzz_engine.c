@@ -1,12 +1,13 @@
-/* A TLS connection whose peer, or whose wire, is the fuzzer. The first byte chooses what is done, the
-   second how the two ends are set up (see MODE_ and WITH_), the rest is the peer's bytes or a script:
+/* A TLS connection whose peer, or whose wire, is the fuzzer. The first byte chooses what is done,
+   the second how the two ends are set up (see MODE_ and WITH_), the rest is the peer's bytes or a
+   script:
 
    first bytes   one end on a socket pair, the input is all that its peer ever sends
    established   two ends on two socket pairs with the harness between them; after the handshake it
                  carries data and puts the input into the stream
    midway        the same, but the input gets into the handshake
-   script        two engines without descriptors; the script carries, changes, adds, repeats and drops
-                 bytes, and seals records of any type with the sender's own keys
+   script        two engines without descriptors; the script carries, changes, adds, repeats and
+                 drops bytes, and seals records of any type with the sender's own keys
 
    Whatever happens, an end must only ever receive what the other has sent, in order; only call an
    end of stream clean if the other has closed; and come to an end when the stream does. */
@@ -32,8 +33,8 @@ enum {
 #define HOST "localhost"
 #define SENT_MAX 65536
 
-/* Random numbers that are the same in every run, so that a finding can be repeated. It stands in for
-   BearSSL's own function of this name. */
+/* Random numbers that are the same in every run, so that a finding can be repeated. It stands in
+   for BearSSL's own function of this name. */
 static int seed_fixed(const br_prng_class **ctx)
 {
     (*ctx)->update(ctx, "fuzz", 4);
@@ -84,7 +85,8 @@ static const uint8_t *take_block(input *in, size_t *n)
 
 /* ---- contexts ---- */
 
-static pysock_ssl_context *contexts[2][WITH_ALL + 1]; /* kept: making them costs more than using them */
+/* Kept: making them costs more than using them. */
+static pysock_ssl_context *contexts[2][WITH_ALL + 1];
 
 static void load_identity(pysock_ssl_context *ctx, const char *name)
 {
@@ -100,6 +102,7 @@ static pysock_ssl_context *make_context(int client, unsigned with)
     static const char *const names[] = {"h2", "http/1.1", "x"};
     pysock_ssl_context *ctx =
         pysock_ssl_context_new(client ? PYSOCK_SERVER_AUTH : PYSOCK_CLIENT_AUTH);
+    int resumes;
 
     FUZZ_CHECK(ctx);
     if (client && !(with & WITH_VERIFY)) {
@@ -116,7 +119,10 @@ static pysock_ssl_context *make_context(int client, unsigned with)
         FUZZ_CHECK(pysock_ssl_set_verify_mode(ctx, PYSOCK_CERT_OPTIONAL) == 0);
     if (with & WITH_ALPN)
         FUZZ_CHECK(pysock_ssl_set_alpn_protocols(ctx, names, client ? 3 : 2) == 0);
-    FUZZ_CHECK(pysock_ssl_set_session_cache(ctx, with & WITH_RESUMPTION ? 16 : 0) == 0);
+    /* A server that asks for certificates resumes nothing; then the client must not offer anything
+       either, because the fixed random numbers give each new session the same id. */
+    resumes = with & WITH_RESUMPTION && !(with & WITH_CLIENT_AUTH);
+    FUZZ_CHECK(pysock_ssl_set_session_cache(ctx, resumes ? 16 : 0) == 0);
     return ctx;
 }
 
@@ -273,7 +279,7 @@ static void add_to_length(unsigned char *p, size_t bytes, size_t n)
     }
 }
 
-/* Puts one more extension into the hello that is first in the inbox, with all lengths made right. */
+/* Puts one more extension into the hello that is first in the inbox; all lengths are made right. */
 static void hello_extend(engine_end *e, unsigned type, int at_end, const uint8_t *data, size_t size)
 {
     unsigned char head[4] = {0, (unsigned char)type, 0, (unsigned char)size};
@@ -395,7 +401,7 @@ static void engine_open(engine_end *e, engine_end *peer, pysock_ssl_context *ctx
 {
     memset(e, 0, sizeof *e);
     e->peer = peer;
-    e->t = pysock__tls_new(ctx, client ? HOST : NULL, 443, 0, "fuzz");
+    e->t = pysock__tls_new(ctx, client ? pysock__strdup(HOST) : NULL, 443, 0, "fuzz");
     FUZZ_CHECK(e->t);
 }
 

@@ -62,7 +62,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     count = pysock_ssl_ca_count(client);
     FUZZ_CHECK(result == 0 ? count > 0 : count == 0);
     check_result(result);
-    result = pysock_ssl_load_verify_data(client, copy, size); /* the same once more: no more of them */
+    /* the same once more: no more of them */
+    result = pysock_ssl_load_verify_data(client, copy, size);
     FUZZ_CHECK(pysock_ssl_ca_count(client) == count);
     check_result(result);
 

@@ -1,6 +1,7 @@
 #!/bin/sh
-# tests/fuzz/run.sh FUZZER SECONDS: makes the seeds of build/fuzz/fuzz_NAME and runs it, in the project's
-# folder. What it learns is kept in build/fuzz/corpus/, what it finds goes to build/fuzz/crashes/.
+# tests/fuzz/run.sh FUZZER SECONDS: makes the seeds of build/fuzz/fuzz_NAME and runs it, in the
+# project's folder. What it learns is kept in build/fuzz/corpus/, what it finds goes to
+# build/fuzz/crashes/.
 set -eu
 fuzzer=$1
 seconds=$2
