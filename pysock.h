@@ -8795,9 +8795,9 @@ static ptrdiff_t pysock__select_run(pysock__select_call *c)
 
     for (;;) {
         pysock__waker_drain(c->waker, r > 0 && c->fds[0].revents);
-        if (c->epoch != pysock__load(&pysock__state.epoch))
-            return -ESHUTDOWN; /* the drain may have eaten the broadcast */
         ready = pysock__select_test(c, 0);
+        if (c->epoch != pysock__load(&pysock__state.epoch))
+            return -ESHUTDOWN; /* before any sleep: the drain may have eaten the broadcast */
         if (ready < 0)
             return ready;
         c->fds[0].fd = c->waker->rfd;
@@ -8810,6 +8810,8 @@ static ptrdiff_t pysock__select_run(pysock__select_call *c)
         if (r < 0 && r != -EINTR)
             return r;
         ready = pysock__select_test(c, r > 0);
+        if (c->epoch != pysock__load(&pysock__state.epoch))
+            return -ESHUTDOWN; /* what the cleanup closed is not the news */
         if (ready || (c->deadline != PYSOCK__NEVER && pysock__now() >= c->deadline))
             return ready;
     }
@@ -9445,7 +9447,9 @@ PYSOCKDEF ptrdiff_t pysock_poller_poll(pysock_poller *p, pysock_pollevent *event
     r = pysock__poll_begin(&c);
     while (r == 0) {
         r = pysock__poll_round(&c, deadline);
-        if (c.filled)
+        if (c.epoch != pysock__load(&pysock__state.epoch))
+            r = -ESHUTDOWN; /* what the cleanup closed is not the news */
+        else if (c.filled)
             r = 0;
         else if (r == -EINTR)
             r = pysock__interrupted() ? -EINTR : 0;
