@@ -1,22 +1,6 @@
 /* Counted buffers and the output queue that takes them: references, slices, broadcast, watermarks,
    order, and what becomes of a queue when its socket closes. */
-#include "support.h"
-
-static pysock_ssl_context *client_ctx, *server_ctx;
-
-static int make_contexts(void **state) {
-    (void)state;
-    client_ctx = t_client_ctx();
-    server_ctx = t_server_ctx();
-    return 0;
-}
-
-static int free_contexts(void **state) {
-    (void)state;
-    pysock_ssl_context_free(client_ctx);
-    pysock_ssl_context_free(server_ctx);
-    return 0;
-}
+#include "contexts.h"
 
 static void any_pair(pysock *pair[2], int tls) {
     if (tls)

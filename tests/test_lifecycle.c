@@ -1,6 +1,6 @@
 /* Beginnings and ends: closers, cleanup, threads and descriptors that come and go, fork, exit,
    signals. */
-#include "support.h"
+#include "contexts.h"
 
 #if T_TSAN
 /* A child that starts its own reactor is what is tested here. */
@@ -9,22 +9,6 @@ const char *__tsan_default_options(void) {
     return "die_after_fork=0";
 }
 #endif
-
-static pysock_ssl_context *client_ctx, *server_ctx;
-
-static int make_contexts(void **state) {
-    (void)state;
-    client_ctx = t_client_ctx();
-    server_ctx = t_server_ctx();
-    return 0;
-}
-
-static int free_contexts(void **state) {
-    (void)state;
-    pysock_ssl_context_free(client_ctx);
-    pysock_ssl_context_free(server_ctx);
-    return 0;
-}
 
 static void echo_once(pysock *a, pysock *b) {
     t_say(a, "there");

@@ -1,24 +1,8 @@
 /* Pollers: Python's select.poll with registrations that stay, level-triggered, any number of
    threads around it. */
-#include "support.h"
+#include "contexts.h"
 
 #include <sys/ioctl.h>
-
-static pysock_ssl_context *client_ctx, *server_ctx;
-
-static int make_contexts(void **state) {
-    (void)state;
-    client_ctx = t_client_ctx();
-    server_ctx = t_server_ctx();
-    return 0;
-}
-
-static int free_contexts(void **state) {
-    (void)state;
-    pysock_ssl_context_free(client_ctx);
-    pysock_ssl_context_free(server_ctx);
-    return 0;
-}
 
 /* The events of one descriptor, or 0; the poller has nothing else to tell. */
 static short poll_one(pysock_poller *p, int fd, double timeout) {

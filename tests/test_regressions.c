@@ -1,21 +1,5 @@
 /* What a review found, each as the test that would have found it. */
-#include "support.h"
-
-static pysock_ssl_context *client_ctx, *server_ctx;
-
-static int make_contexts(void **state) {
-    (void)state;
-    client_ctx = t_client_ctx();
-    server_ctx = t_server_ctx();
-    return 0;
-}
-
-static int free_contexts(void **state) {
-    (void)state;
-    pysock_ssl_context_free(client_ctx);
-    pysock_ssl_context_free(server_ctx);
-    return 0;
-}
+#include "contexts.h"
 
 /* The peer closes while our queue is long: the queue is dropped, and nobody spins or waits. */
 static void a_queue_ends_with_the_peers_close_notify(void **state) {

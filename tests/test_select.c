@@ -1,24 +1,8 @@
 /* pysock_select tells the truth: the table of levels in the manual, row by row, and the classic
    mistakes of TLS with select. */
-#include "support.h"
+#include "contexts.h"
 
 #include <sys/ioctl.h>
-
-static pysock_ssl_context *client_ctx, *server_ctx;
-
-static int make_contexts(void **state) {
-    (void)state;
-    client_ctx = t_client_ctx();
-    server_ctx = t_server_ctx();
-    return 0;
-}
-
-static int free_contexts(void **state) {
-    (void)state;
-    pysock_ssl_context_free(client_ctx);
-    pysock_ssl_context_free(server_ctx);
-    return 0;
-}
 
 static int fd_readable(int fd, double timeout) {
     size_t n = 1;

@@ -1,21 +1,5 @@
 /* The classic bugs of sockets, TLS and threads, each by its name. */
-#include "support.h"
-
-static pysock_ssl_context *client_ctx, *server_ctx;
-
-static int make_contexts(void **state) {
-    (void)state;
-    client_ctx = t_client_ctx();
-    server_ctx = t_server_ctx();
-    return 0;
-}
-
-static int free_contexts(void **state) {
-    (void)state;
-    pysock_ssl_context_free(client_ctx);
-    pysock_ssl_context_free(server_ctx);
-    return 0;
-}
+#include "contexts.h"
 
 /* Starts both handshakes of a connected pair without waiting for anything. */
 static void wrap_both_nonblocking(pysock *pair[2]) {

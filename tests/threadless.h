@@ -3,23 +3,7 @@
 #ifndef TESTS_THREADLESS_H
 #define TESTS_THREADLESS_H
 
-#include "support.h"
-
-static pysock_ssl_context *client_ctx, *server_ctx;
-
-static int make_contexts(void **state) {
-    (void)state;
-    client_ctx = t_client_ctx();
-    server_ctx = t_server_ctx();
-    return 0;
-}
-
-static int free_contexts(void **state) {
-    (void)state;
-    pysock_ssl_context_free(client_ctx);
-    pysock_ssl_context_free(server_ctx);
-    return 0;
-}
+#include "contexts.h"
 
 /* A connected pair, non-blocking, with the handshake begun on both ends. */
 static void begin_pair(pysock *pair[2]) {
