@@ -51,8 +51,8 @@
    >>memory         allocation, arrays, lists
    >>errors         the thread's last error
    >>buffers        counted bytes, and chains of them
+   >>states         interpreters: closers, hooks, the broadcast that ends every wait
    >>addresses      addresses as text, and the resolver
-   >>states         closers, the interrupt hook, the broadcast that ends every wait
    >>certificates   PEM, DER, keys, trust stores, host names, the verifier
    >>tls            from a context to an engine, without a descriptor
    >>reactor        the thread that finishes what nobody waits for
@@ -60,7 +60,7 @@
    >>socket-api     Python's socket
    >>ssl-api        Python's ssl
    >>select         Python's select and poll
-   >>conveniences   create_connection and create_server
+   >>conveniences   create_connection, create_server, sendfile, files
 
 
    How it works
@@ -166,12 +166,20 @@
 #define _DARWIN_C_SOURCE 1
 #endif
 
-#include <stddef.h>
-#include <sys/types.h>
-#include <sys/socket.h>
-#include <sys/un.h>
+/* With these come the names of Python's socket that are the system's own: AF_, SOCK_, SO_, MSG_,
+   IPPROTO_, TCP_, AI_, NI_, EAI_, SHUT_, htons(), ntohl() ... */
+#include <arpa/inet.h>
+#include <netdb.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <sys/un.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -193,9 +201,13 @@ typedef struct pysock pysock;                         /* a socket, plain or TLS 
 typedef struct pysock_ssl_context pysock_ssl_context; /* Python's ssl.SSLContext */
 typedef struct pysock_poller pysock_poller;           /* Python's select.poll() */
 typedef struct pysock_buf pysock_buf;                 /* reference-counted bytes */
+typedef struct pysock_file pysock_file;               /* what Python's makefile() returns */
+typedef struct pysock_addr pysock_addr;               /* an address of any family, by value */
+typedef struct pysock_state pysock_state;             /* one of several interpreters */
 
-#define PYSOCK_NO_TIMEOUT (-1.0) /* Python's None: wait for as long as it takes */
-#define PYSOCK_IN_PROGRESS 1     /* returned where a non-blocking call has started something */
+#define PYSOCK_NO_TIMEOUT (-1.0)      /* Python's None: wait for as long as it takes */
+#define PYSOCK_DEFAULT_TIMEOUT (-1e9) /* for create_connection: what setdefaulttimeout() has set */
+#define PYSOCK_IN_PROGRESS 1          /* returned where a non-blocking call started something */
 
 /* ==== public: errors ====
    Every call that fails returns -1 or NULL, sets the calling thread's error, and sets errno as a
@@ -263,8 +275,57 @@ PYSOCKDEF void pysock_cleanup(void);
 
 /* The interrupt hook is asked when a signal interrupts a call that waits (EINTR): 0 goes on with
    what is left of the timeout (PEP 475), anything else makes the call fail with EINTR. NULL takes
-   it away. It is called without any lock held. Thread-safe. */
+   it away. It is called without any lock held, and may use the library. Thread-safe. */
 PYSOCKDEF void pysock_set_interrupt_hook(int (*fn)(void *arg), void *arg);
+
+/* What is about to happen, for the audit hook. What does not apply is NULL or 0. */
+typedef struct pysock_audit_event {
+    const char *name;        /* Python's: "socket.connect" */
+    pysock *socket;
+    const pysock_addr *addr; /* where to, or what is bound or asked about */
+    const char *host;        /* the name that is looked up */
+    const char *service;     /* likewise, or a port in digits */
+    int family, type, proto;
+} pysock_audit_event;
+
+/* The audit hook is asked before each of these; anything but 0 denies it with EACCES:
+       socket.__new__        a socket is made (family, type, proto), or a descriptor adopted
+       socket.connect        once its address is known; addr
+       socket.bind           addr
+       socket.listen
+       socket.sendto         addr
+       socket.sendmsg        addr, where one is given
+       socket.getaddrinfo    a name is looked up, for a connect too: host, service, family ...
+       socket.getnameinfo    addr
+       socket.gethostbyname  host; gethostbyname_ex() too
+       socket.gethostbyaddr  host
+       socket.getservbyname  service, host (the protocol)
+       socket.getservbyport  service (the port), host (the protocol)
+       socket.gethostname, socket.sethostname (host)
+       pysock.thread         a thread is started; where that is denied the library goes on without,
+                             as with PYSOCK_NO_THREADS
+   It runs without any lock held, on the thread that makes the call; for the connect of a socket
+   with a timeout, 0 included, to a name, on the thread that has looked the name up. Pointers are
+   valid during the call. NULL takes the hook away. Thread-safe. */
+PYSOCKDEF void pysock_set_audit_hook(int (*fn)(void *arg, const pysock_audit_event *event),
+                                     void *arg);
+
+/* Several interpreters in a process, each a scope of its own: sockets, pollers, closers, both hooks
+   and the default timeout belong to the state that is current in the thread that made or set them.
+   Every thread begins in the main one, NULL. */
+
+/* A new state; the caller owns it. Errors: MemoryError. Thread-safe. */
+PYSOCKDEF pysock_state *pysock_state_new(void);
+
+/* Makes st (NULL: the main state) current in the calling thread; returns the one that was. */
+PYSOCKDEF pysock_state *pysock_state_swap(pysock_state *st);
+
+/* What pysock_cleanup() does, for the sockets, waits and closers of st alone. The reactor's thread,
+   which all share, goes on. It runs with st current. Thread-safe. */
+PYSOCKDEF void pysock_state_cleanup(pysock_state *st);
+
+/* Cleans st up and forgets it; it must not be current in any thread. Not for NULL. */
+PYSOCKDEF void pysock_state_free(pysock_state *st);
 
 /* ==== public: buffers ====
    Counted references to bytes; slices share their parent's bytes. All calls are thread-safe, the
@@ -295,10 +356,12 @@ PYSOCKDEF pysock_buf *pysock_buf_slice(pysock_buf *b, size_t start, size_t size)
 PYSOCKDEF void *pysock_buf_data(const pysock_buf *b); /* NULL for NULL */
 PYSOCKDEF size_t pysock_buf_size(const pysock_buf *b); /* 0 for NULL */
 
-/* ==== public: addresses ==== */
+/* ==== public: addresses and names ==== */
 
-/* A socket address of any family, by value. len is 0 where there is none. */
-typedef struct pysock_addr {
+/* A socket address of any family, by value: the system's own, for families that the library knows
+   nothing of too (AF_NETLINK, AF_PACKET, AF_VSOCK, AF_CAN ...): fill in u and len, and use the
+   calls that end in _addr. len is 0 where there is no address. */
+struct pysock_addr {
     socklen_t len;
     union {
         struct sockaddr sa;
@@ -307,7 +370,7 @@ typedef struct pysock_addr {
         struct sockaddr_un un;
         struct sockaddr_storage storage;
     } u;
-} pysock_addr;
+};
 
 #define PYSOCK_ADDR_STRLEN 160 /* enough for pysock_addr_format of every address */
 
@@ -321,6 +384,101 @@ PYSOCKDEF size_t pysock_addr_format(const pysock_addr *addr, char *text, size_t 
 
 /* The port of an IPv4 or IPv6 address, in host order; -1 for another family. */
 PYSOCKDEF int pysock_addr_port(const pysock_addr *addr);
+
+/* A copy of a sockaddr of any family. Errors: ValueError (NULL, longer than any address is). */
+PYSOCKDEF int pysock_addr_from_sockaddr(pysock_addr *addr, const struct sockaddr *sa,
+                                        socklen_t len);
+
+/* The address that calls with host and port use: numeric, or looked up on the calling thread, in
+   family AF_INET, AF_INET6 or AF_UNIX. host "" or NULL: any address of this machine;
+   "<broadcast>": 255.255.255.255. Errors: gaierror. */
+PYSOCKDEF int pysock_addr_resolve(pysock_addr *addr, int family, const char *host, int port);
+
+/* The resolver. These calls may wait for a name server, in the calling thread, whatever any
+   timeout is, and nothing interrupts them. Names may be international ones in UTF-8 where the
+   system's resolver takes them (glibc does), or, with PYSOCK_IDN2, by libidn2. All are thread-safe.
+   What is returned is the caller's to free, with the function that is named beside it. */
+
+typedef struct pysock_addrinfo {
+    int family, type, proto;
+    const char *canonname; /* "" but with AI_CANONNAME, and then in the first only */
+    pysock_addr addr;
+} pysock_addrinfo;
+
+/* Python's getaddrinfo: an array into *list, of as many as is returned, for
+   pysock_freeaddrinfo(). host: a name, an address or NULL; service: a name ("http"), digits, or
+   NULL; 0 for what does not matter; flags AI_... Errors: gaierror, ValueError (both NULL). */
+PYSOCKDEF ptrdiff_t pysock_getaddrinfo(const char *host, const char *service, int family, int type,
+                                       int proto, int flags, pysock_addrinfo **list);
+PYSOCKDEF void pysock_freeaddrinfo(pysock_addrinfo *list); /* NULL is fine */
+
+#define PYSOCK_HOST_STRLEN 1025  /* NI_MAXHOST: enough for every host name */
+#define PYSOCK_SERVICE_STRLEN 32 /* NI_MAXSERV */
+
+/* Python's getnameinfo: the names for an address, or its numbers with NI_NUMERICHOST and
+   NI_NUMERICSERV; either text may be NULL with size 0. Errors: gaierror. */
+PYSOCKDEF int pysock_getnameinfo(const pysock_addr *addr, int flags, char *host, size_t hostsize,
+                                 char *service, size_t servicesize);
+
+/* The IPv4 address of a host, as text into ip of size bytes (16 are enough). Errors: gaierror. */
+PYSOCKDEF int pysock_gethostbyname(const char *host, char *ip, size_t size);
+
+typedef struct pysock_hostent { /* Python's (hostname, aliaslist, ipaddrlist) */
+    const char *name;
+    const char *const *aliases;
+    size_t alias_count;
+    const char *const *addresses;
+    size_t address_count;
+} pysock_hostent;
+
+/* By name (IPv4), and by address or name (IPv4 and IPv6). Errors: herror, gaierror. For
+   pysock_freehostent(). */
+PYSOCKDEF pysock_hostent *pysock_gethostbyname_ex(const char *host);
+PYSOCKDEF pysock_hostent *pysock_gethostbyaddr(const char *host);
+PYSOCKDEF void pysock_freehostent(pysock_hostent *h); /* NULL is fine */
+
+/* This machine's name, cut off never: a name longer than size - 1 is ENAMETOOLONG. */
+PYSOCKDEF int pysock_gethostname(char *name, size_t size);
+PYSOCKDEF int pysock_sethostname(const char *name);
+
+/* A name with a dot for name ("" or NULL: this machine), or name itself where there is none. */
+PYSOCKDEF int pysock_getfqdn(const char *name, char *text, size_t size);
+
+/* Service and protocol names; proto: "tcp", "udp" or NULL. Errors: OSError ENOENT, ValueError. */
+PYSOCKDEF int pysock_getservbyname(const char *service, const char *proto);
+PYSOCKDEF int pysock_getservbyport(int port, const char *proto, char *service, size_t size);
+PYSOCKDEF int pysock_getprotobyname(const char *name);
+
+/* Python's inet_ calls. pton: the number of bytes, 4 or 16, that text stands for, into out (16
+   bytes of room). aton takes what the system's does: "127.1" too. Errors: OSError EINVAL (no
+   address), EAFNOSUPPORT; ValueError (packed has the wrong size). */
+PYSOCKDEF int pysock_inet_aton(const char *text, unsigned char out[4]);
+PYSOCKDEF int pysock_inet_ntoa(const void *packed, size_t packedsize, char *text, size_t size);
+PYSOCKDEF int pysock_inet_pton(int family, const char *text, void *out);
+PYSOCKDEF int pysock_inet_ntop(int family, const void *packed, size_t packedsize, char *text,
+                               size_t size);
+
+typedef struct pysock_interface {
+    unsigned int index;
+    char name[32];
+} pysock_interface;
+
+/* The network interfaces: an array into *list, for pysock_if_freenameindex(). */
+PYSOCKDEF ptrdiff_t pysock_if_nameindex(pysock_interface **list);
+PYSOCKDEF void pysock_if_freenameindex(pysock_interface *list); /* NULL is fine */
+PYSOCKDEF int pysock_if_nametoindex(const char *name); /* Errors: OSError ENODEV */
+PYSOCKDEF int pysock_if_indextoname(unsigned int index, char *name, size_t size); /* ENXIO */
+
+/* Python's name.encode("idna"), by IDNA 2008 with the mapping of UTS 46: a host name in UTF-8 as
+   ASCII ("xn--..."), terminated, into text. Names that are ASCII already are copied. Returns the
+   length. Errors: ValueError (no such name, or it does not fit), ENOTSUP (compiled without
+   PYSOCK_IDN2). */
+PYSOCKDEF int pysock_idna_encode(const char *name, char *text, size_t size);
+
+/* 1: IPv6 sockets can be made; 1: and one that listens can take IPv4 too (Python's has_ipv6 and
+   has_dualstack_ipv6()). */
+PYSOCKDEF int pysock_has_ipv6(void);
+PYSOCKDEF int pysock_has_dualstack_ipv6(void);
 
 /* ==== public: sockets ====
    Names and meaning are those of Python's socket objects. A pysock * is a handle: NULL, closed and
@@ -342,12 +500,33 @@ PYSOCKDEF int pysock_addr_port(const pysock_addr *addr);
    bind, localhost for connect. On AF_UNIX sockets it is the path ('@' first: Linux's abstract
    names), and port is ignored. Ports are in host order. */
 
-/* family AF_INET, AF_INET6 or AF_UNIX; type SOCK_STREAM (or SOCK_DGRAM ...), proto 0. Closed on
-   exec, never raises SIGPIPE. The caller owns it, until pysock_close(). */
+/* family AF_INET, AF_INET6, AF_UNIX or any that the system has; type SOCK_STREAM, SOCK_DGRAM,
+   SOCK_RAW, SOCK_SEQPACKET ...; proto 0. SOCK_NONBLOCK in the type gives it timeout 0, else it has
+   the default timeout; SOCK_CLOEXEC is understood. Closed on exec, never raises SIGPIPE. The caller
+   owns it, until pysock_close(). */
 PYSOCKDEF pysock *pysock_socket(int family, int type, int proto);
 
 /* Two connected sockets (family AF_UNIX), into pair. */
 PYSOCKDEF int pysock_socketpair(int family, int type, int proto, pysock *pair[2]);
+
+/* A socket around a descriptor that exists already: Python's socket(fileno=fd), and what one makes
+   of a descriptor from inetd, systemd or pysock_recv_fds(). What is -1 is found out (family, type,
+   proto). It takes the descriptor, unless it fails. As in Python its timeout is the default one,
+   whatever O_NONBLOCK says. Errors: ValueError (fd < 0), OSError EBADF, ENOTSOCK. */
+PYSOCKDEF pysock *pysock_adopt(int fd, int family, int type, int proto);
+
+/* The same around a duplicate of fd, which stays the caller's. */
+PYSOCKDEF pysock *pysock_fromfd(int fd, int family, int type, int proto);
+
+/* A second socket on the same connection, with the same timeout; not inheritable. TLS does not
+   work twice on one connection: ENOTSUP. */
+PYSOCKDEF pysock *pysock_dup(pysock *s);
+
+/* Lets the descriptor go, and returns it: it is the caller's to close. The handle is dead, calls
+   that wait fail with EBADF. What was queued is sent first (EAGAIN where that must not wait); of
+   TLS the keys, and what it had decrypted, are lost: unwrap first. EBUSY: another thread's call
+   sleeps in the kernel with it. */
+PYSOCKDEF int pysock_detach(pysock *s);
 
 /* Connects, to the first address that host stands for in the socket's family; with TLS wrapped
    around it before, does the handshake too. A non-blocking socket fails with EINPROGRESS at once,
@@ -361,23 +540,24 @@ PYSOCKDEF int pysock_connect_addr(pysock *s, const pysock_addr *addr);
 PYSOCKDEF int pysock_connect_ex(pysock *s, const char *host, int port);
 
 /* port 0: the system chooses; pysock_getsockname() tells which. A name is looked up in the calling
-   thread. */
+   thread. host "" on AF_UNIX: Linux chooses an abstract name. */
 PYSOCKDEF int pysock_bind(pysock *s, const char *host, int port);
 PYSOCKDEF int pysock_bind_addr(pysock *s, const pysock_addr *addr);
 
 /* backlog: how many connections the kernel keeps waiting; < 0: 128. */
 PYSOCKDEF int pysock_listen(pysock *s, int backlog);
 
-/* The next connection, as a new blocking socket; the peer's address in *peer where peer is not
-   NULL. If TLS was wrapped around the listening socket the child is a TLS server whose handshake
-   is done by its first call, or, when it is non-blocking or watched, by the reactor: a slow client
-   never holds up accept(). */
+/* The next connection, as a new socket with the default timeout (none: blocking, whatever the
+   listening socket is); the peer's address in *peer where peer is not NULL. If TLS was wrapped
+   around the listening socket the child is a TLS server whose handshake is done by its first call,
+   or, when it is non-blocking or watched, by the reactor: a slow client never holds up accept(). */
 PYSOCKDEF pysock *pysock_accept(pysock *s, pysock_addr *peer);
 
 /* Reads at most size bytes into buf (Python's recv_into). Returns the number, 0 at the end of the
-   stream (and for an empty datagram). flags: any of the system's on plain sockets, 0 or MSG_PEEK on
-   TLS ones. A TLS stream that ended without close_notify also returns 0 unless the socket was
-   wrapped with raise_ragged_eofs; pysock_ssl_eof_is_clean() tells the two apart. */
+   stream (and for an empty datagram, which ends nothing). flags: any of the system's on plain
+   sockets, 0 or MSG_PEEK on TLS ones; with MSG_DONTWAIT no call waits. A TLS stream that ended
+   without close_notify also returns 0 unless the socket was wrapped with raise_ragged_eofs;
+   pysock_ssl_eof_is_clean() tells the two apart. */
 PYSOCKDEF ptrdiff_t pysock_recv(pysock *s, void *buf, size_t size, int flags);
 PYSOCKDEF ptrdiff_t pysock_recv_into(pysock *s, void *buf, size_t size, int flags);
 
@@ -391,14 +571,80 @@ PYSOCKDEF ptrdiff_t pysock_send(pysock *s, const void *data, size_t size, int fl
    a queue that does not. */
 PYSOCKDEF int pysock_sendall(pysock *s, const void *data, size_t size, int flags);
 
+/* Messages, on plain sockets; on TLS ones they fail with ENOTSUP, as there are no messages in a
+   stream. Nothing here is queued: what is sent has been taken by the kernel. */
+
+/* As pysock_recv(), and where it comes from in *from (NULL: not asked; len 0: the kernel does not
+   say, as on streams). A datagram that is larger than size is cut off; pysock_recvmsg() tells. */
+PYSOCKDEF ptrdiff_t pysock_recvfrom(pysock *s, void *buf, size_t size, int flags,
+                                    pysock_addr *from);
+PYSOCKDEF ptrdiff_t pysock_recvfrom_into(pysock *s, void *buf, size_t size, int flags,
+                                         pysock_addr *from);
+
+/* Sends a datagram to host and port (AF_UNIX: a path). A name is looked up anew each time, never
+   in a non-blocking call's own time: that fails with EAGAIN, and writes as soon as select says
+   writable again. Errors: gaierror, EMSGSIZE, what the kernel says. */
+PYSOCKDEF ptrdiff_t pysock_sendto(pysock *s, const void *data, size_t size, int flags,
+                                  const char *host, int port);
+PYSOCKDEF ptrdiff_t pysock_sendto_addr(pysock *s, const void *data, size_t size, int flags,
+                                       const pysock_addr *addr);
+
+/* An item of ancillary data: SOL_SOCKET with SCM_RIGHTS, IPPROTO_IPV6 with IPV6_HOPLIMIT ... */
+typedef struct pysock_cmsg {
+    int level, type;
+    const void *data;
+    size_t size; /* of data, in bytes */
+} pysock_cmsg;
+
+/* What pysock_recvmsg() takes and gives besides the data. Set it to zero first. */
+typedef struct pysock_msg {
+    void *control;     /* in: room for ancillary data, or NULL */
+    size_t controllen; /* in: its size; out: how much of it is used */
+    int flags;         /* out: MSG_TRUNC, MSG_CTRUNC, MSG_EOR, MSG_ERRQUEUE ... */
+    pysock_addr addr;  /* out: where it comes from; len 0: the kernel does not say */
+} pysock_msg;
+
+/* Python's CMSG_LEN and CMSG_SPACE: the bytes that an item with so much data takes, without and
+   with padding. 0 with an error (ValueError) where that is more than can be. */
+PYSOCKDEF size_t pysock_cmsg_len(size_t size);
+PYSOCKDEF size_t pysock_cmsg_space(size_t size);
+
+/* The items of a received message, one by one: begin with a zeroed *item. 1, or 0 at the end. An
+   item that was cut off (MSG_CTRUNC) has the size that there is. data is not aligned: copy it out.
+   */
+PYSOCKDEF int pysock_msg_next(const pysock_msg *msg, pysock_cmsg *item);
+
+/* As pysock_recvfrom(), with ancillary data and the message's flags; into one buffer, or several in
+   turn. Descriptors that come by SCM_RIGHTS are the caller's to close; give MSG_CMSG_CLOEXEC. */
+PYSOCKDEF ptrdiff_t pysock_recvmsg(pysock *s, void *buf, size_t size, pysock_msg *msg, int flags);
+PYSOCKDEF ptrdiff_t pysock_recvmsg_into(pysock *s, const struct iovec *buffers, size_t count,
+                                        pysock_msg *msg, int flags);
+
+/* Sends the buffers' bytes, in turn, as one message, with ancillary data, to addr (NULL: the peer).
+   Returns how many bytes were taken. */
+PYSOCKDEF ptrdiff_t pysock_sendmsg(pysock *s, const struct iovec *buffers, size_t count,
+                                   const pysock_cmsg *ancdata, size_t anccount, int flags,
+                                   const pysock_addr *addr);
+
+/* Passes descriptors over an AF_UNIX socket, with at least one byte of data. */
+PYSOCKDEF ptrdiff_t pysock_send_fds(pysock *s, const void *data, size_t size, const int *fds,
+                                    size_t count, int flags);
+
+/* Receives data and at most *count descriptors into fds; on return *count is how many came. They
+   are not inheritable, and the caller's to close; those that did not fit are closed, and *msg_flags
+   (which may be NULL) has MSG_CTRUNC. */
+PYSOCKDEF ptrdiff_t pysock_recv_fds(pysock *s, void *buf, size_t size, int *fds, size_t *count,
+                                    int flags, int *msg_flags);
+
 /* how: SHUT_RD, SHUT_WR or SHUT_RDWR, each once what was queued is out. On TLS, SHUT_WR sends
    close_notify and then FIN; what the peer still sends can be received, but in TLS 1.2 many peers
    answer by closing too. */
 PYSOCKDEF int pysock_shutdown(pysock *s, int how);
 
 /* Closes. Wakes every call that waits on s, in any thread, which then fails with EBADF. Output that
-   is on its way, close_notify included, is finished by the reactor within
-   PYSOCK_CLOSE_TIMEOUT seconds. NULL and closed sockets are fine. The handle is dead afterwards. */
+   is on its way, close_notify included, is finished by the reactor within PYSOCK_CLOSE_TIMEOUT
+   seconds. NULL and closed sockets are fine. The handle is dead afterwards; but where files from
+   pysock_makefile() are open it is closed with the last of them, as in Python. */
 PYSOCKDEF int pysock_close(pysock *s);
 
 /* The descriptor, for select and pollers; -1 (and an error) for a closed socket. It stays the
@@ -407,6 +653,16 @@ PYSOCKDEF int pysock_fileno(pysock *s);
 
 /* The open socket whose descriptor is fd, or NULL; no error is set. */
 PYSOCKDEF pysock *pysock_from_fileno(int fd);
+
+/* What it was made as: Python's family, type and proto; the type without SOCK_NONBLOCK and
+   SOCK_CLOEXEC. -1 with an error for a closed socket. */
+PYSOCKDEF int pysock_family(pysock *s);
+PYSOCKDEF int pysock_type(pysock *s);
+PYSOCKDEF int pysock_proto(pysock *s);
+
+/* Whether programs that are started get the descriptor too. They do not, by default. */
+PYSOCKDEF int pysock_get_inheritable(pysock *s);
+PYSOCKDEF int pysock_set_inheritable(pysock *s, int inheritable);
 
 /* This end's address, and the other's. */
 PYSOCKDEF int pysock_getsockname(pysock *s, pysock_addr *addr);
@@ -417,10 +673,16 @@ PYSOCKDEF int pysock_getpeername(pysock *s, pysock_addr *addr);
 PYSOCKDEF int pysock_setblocking(pysock *s, int flag);
 PYSOCKDEF int pysock_settimeout(pysock *s, double seconds);
 PYSOCKDEF double pysock_gettimeout(pysock *s); /* PYSOCK_NO_TIMEOUT also for a closed socket */
+PYSOCKDEF int pysock_getblocking(pysock *s);   /* 0 where the timeout is 0, else 1 */
+
+/* The timeout of sockets that are made from now on: PYSOCK_NO_TIMEOUT unless it was set. */
+PYSOCKDEF int pysock_setdefaulttimeout(double seconds);
+PYSOCKDEF double pysock_getdefaulttimeout(void);
 
 /* The system's options: level SOL_SOCKET, IPPROTO_TCP ..., name SO_REUSEADDR, TCP_NODELAY ...; len
-   is the value's size in bytes, for getsockopt in and out. SO_ERROR also tells, once, what the
-   reactor has met while connecting. */
+   is the value's size in bytes, for getsockopt in and out; setsockopt with value NULL hands the
+   kernel NULL and len, as Python's setsockopt(level, name, None, len). SO_ERROR also tells, once,
+   what the reactor has met while connecting. */
 PYSOCKDEF int pysock_setsockopt(pysock *s, int level, int name, const void *value, socklen_t len);
 PYSOCKDEF int pysock_setsockopt_int(pysock *s, int level, int name, int value);
 PYSOCKDEF int pysock_getsockopt(pysock *s, int level, int name, void *value, socklen_t *len);
@@ -583,14 +845,91 @@ PYSOCKDEF int pysock_ssl_eof_is_clean(pysock *s);    /* 1 if the peer's close_no
 
 /* ==== public: conveniences ==== */
 
-/* Looks host up and tries each address in turn until one connects; timeout (seconds, or
-   PYSOCK_NO_TIMEOUT) is for all of it, is shared among the addresses, and becomes the socket's
-   own. The error is the last address's. */
+/* Looks host up and tries each address in turn until one connects; timeout (seconds,
+   PYSOCK_NO_TIMEOUT or PYSOCK_DEFAULT_TIMEOUT) is for all of it, is shared among the addresses, and
+   becomes the socket's own. The error is the last address's. */
 PYSOCKDEF pysock *pysock_create_connection(const char *host, int port, double timeout);
+
+typedef struct pysock_connection_options { /* all zero is pysock_create_connection() */
+    const char *source_host;               /* bound before connecting; NULL or "": any */
+    int source_port;                       /* 0: any */
+    int all_errors;                        /* the message tells every address's error */
+    /* NULL, or called for each address that fails, when pysock_error() tells why. */
+    void (*failed)(void *arg, const pysock_addr *addr);
+    void *arg;
+} pysock_connection_options;
+
+PYSOCKDEF pysock *pysock_create_connection_ex(const char *host, int port, double timeout,
+                                              const pysock_connection_options *options);
 
 /* A TCP socket that listens on host ("" or NULL: any IPv4 address) and port (0: a free one), with
    SO_REUSEADDR; IPv6 where host is an IPv6 address. backlog < 0: a reasonable one. */
 PYSOCKDEF pysock *pysock_create_server(const char *host, int port, int backlog);
+
+typedef struct pysock_server_options { /* all zero is pysock_create_server(..., -1) */
+    int family;         /* AF_INET, AF_INET6, AF_UNIX; 0: by host */
+    int backlog;        /* <= 0: a reasonable one */
+    int reuse_port;     /* SO_REUSEPORT; ValueError where there is none */
+    int dualstack_ipv6; /* one AF_INET6 socket for IPv4 too; ValueError where that cannot be */
+} pysock_server_options;
+
+PYSOCKDEF pysock *pysock_create_server_ex(const char *host, int port,
+                                          const pysock_server_options *options);
+
+/* Sends count bytes (< 0: all) of a regular file from offset on (< 0: from where it stands), by the
+   kernel's sendfile where there is one, by reading and sending otherwise and over TLS. Returns how
+   many were sent: fewer than count where the file is shorter. On return, after an error too, the
+   file stands behind what was sent. A timeout is for each wait on the peer, not for all. Stream
+   sockets only, not non-blocking ones (ValueError), as in Python. */
+PYSOCKDEF int64_t pysock_sendfile(pysock *s, int fd, int64_t offset, int64_t count);
+
+/* Files: buffered reading and writing over a socket, Python's socket.makefile(). mode: "r", "w" or
+   "rw", "b" may be added; data is always bytes, unchanged. buffering: the size of the buffers; < 0:
+   8,192; 0: none, each call is one recv or send. The socket should block or have a timeout. Any
+   number of files may be made of a socket; see pysock_close().
+
+   A file is one thread's at a time, as FILE is not. Reads deliver what is buffered before they
+   fail. When one has timed out, all later ones fail, as in Python: "cannot read from timed out
+   object"; what had come is not lost before. When one was interrupted, or would have to wait
+   (EAGAIN), it can simply be repeated: nothing is lost. Errors: the socket's own; ValueError (wrong
+   mode, closed); OSError EBADF where the mode does not allow the call. */
+PYSOCKDEF pysock_file *pysock_makefile(pysock *s, const char *mode, ptrdiff_t buffering);
+
+/* size bytes; fewer only at the end of the stream (unbuffered: what one recv gives). 0 at the end.
+   */
+PYSOCKDEF ptrdiff_t pysock_file_read(pysock_file *f, void *buf, size_t size);
+PYSOCKDEF ptrdiff_t pysock_file_readinto(pysock_file *f, void *buf, size_t size);
+
+/* What is buffered, or what one recv gives: at least a byte, but for the end. */
+PYSOCKDEF ptrdiff_t pysock_file_read1(pysock_file *f, void *buf, size_t size);
+
+/* Everything up to the end (Python's read()). The caller owns the buffer. */
+PYSOCKDEF pysock_buf *pysock_file_readall(pysock_file *f);
+
+/* A line with its '\n', which only the last may lack; at most size - 1 bytes of it, terminated. The
+   rest of a longer one comes with the next call. Returns the length, 0 at the end. size >= 2. */
+PYSOCKDEF ptrdiff_t pysock_file_readline(pysock_file *f, char *line, size_t size);
+
+/* Lines, until there have been hint bytes (<= 0: until the end), as buffers of their own in an
+   array for pysock_file_freelines(). Returns how many. */
+PYSOCKDEF ptrdiff_t pysock_file_readlines(pysock_file *f, ptrdiff_t hint, pysock_buf ***lines);
+PYSOCKDEF void pysock_file_freelines(pysock_buf **lines, size_t count);
+
+/* Takes all of data, or fails: what did not fit the buffer has gone to the socket. After a failure
+   *taken (where it is not NULL) says how much was. Returns size. */
+PYSOCKDEF ptrdiff_t pysock_file_write(pysock_file *f, const void *data, size_t size, size_t *taken);
+
+/* Sends what is buffered. What could not be sent stays buffered. */
+PYSOCKDEF int pysock_file_flush(pysock_file *f);
+
+/* Flushes and frees, even where flushing fails (which is told). NULL is fine. */
+PYSOCKDEF int pysock_file_close(pysock_file *f);
+
+/* The same as a FILE, for fprintf, fgets and whatever wants one; fclose() it. mode: "r" or "w" ("b"
+   may be added); for both directions make two. errno tells what failed (ETIMEDOUT, EPROTO for TLS;
+   then pysock_error_message()). The same rule for pysock_close() holds. ENOTSUP where the platform
+   cannot make one. */
+PYSOCKDEF FILE *pysock_fdopen(pysock *s, const char *mode);
 
 #ifdef __cplusplus
 }
@@ -606,16 +945,14 @@ PYSOCKDEF pysock *pysock_create_server(const char *host, int port, int backlog);
    between systems, as small functions that a Win32 twin would define too. Below this section there
    is no system header, no errno and no system call. Calls return >= 0, or a negated errno value. */
 
-#include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <locale.h>
 #include <net/if.h>
-#include <netdb.h>
+#include <signal.h>
 #include <stdarg.h>
-#include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -623,10 +960,13 @@ PYSOCKDEF pysock *pysock_create_server(const char *host, int port, int backlog);
 #include <unistd.h>
 #ifndef PYSOCK_NO_THREADS
 #include <pthread.h>
-#include <signal.h>
 #endif
 #ifdef __linux__
 #include <sys/eventfd.h>
+#include <sys/sendfile.h>
+#endif
+#ifdef PYSOCK_IDN2
+#include <idn2.h>
 #endif
 #if defined(__linux__) && !defined(PYSOCK_NO_EPOLL)
 #define PYSOCK__EPOLL 1
@@ -865,6 +1205,62 @@ static int pysock__fd_cloexec(int fd)
     return fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 ? pysock__neg_errno() : 0;
 }
 #endif
+
+/* A duplicate that is not inherited by programs. */
+static int pysock__fd_dup(int fd)
+{
+    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+
+    return copy < 0 ? pysock__neg_errno() : copy;
+}
+
+static int pysock__fd_inheritable(int fd)
+{
+    int flags = fcntl(fd, F_GETFD);
+
+    return flags < 0 ? pysock__neg_errno() : !(flags & FD_CLOEXEC);
+}
+
+static int pysock__fd_set_inheritable(int fd, int on)
+{
+    int flags = fcntl(fd, F_GETFD);
+
+    if (flags < 0)
+        return pysock__neg_errno();
+    flags = on ? flags & ~FD_CLOEXEC : flags | FD_CLOEXEC;
+    return fcntl(fd, F_SETFD, flags) < 0 ? pysock__neg_errno() : 0;
+}
+
+/* 1 if fd is a regular file. */
+static int pysock__fd_is_file(int fd)
+{
+    struct stat st;
+
+    return fstat(fd, &st) < 0 ? pysock__neg_errno() : S_ISREG(st.st_mode);
+}
+
+/* Where the file stands; with offset >= 0, there from now on. */
+static int64_t pysock__fd_seek(int fd, int64_t offset)
+{
+    off_t at = (off_t)(offset < 0 ? 0 : offset);
+
+    if (offset >= 0 && (int64_t)at != offset)
+        return -EOVERFLOW;
+    at = lseek(fd, at, offset < 0 ? SEEK_CUR : SEEK_SET);
+    return at < 0 ? pysock__neg_errno() : (int64_t)at;
+}
+
+static ptrdiff_t pysock__fd_read_at(int fd, void *buf, size_t size, int64_t offset)
+{
+    ssize_t n;
+
+    if ((int64_t)(off_t)offset != offset)
+        return -EOVERFLOW;
+    do
+        n = pread(fd, buf, size, (off_t)offset);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? pysock__neg_errno() : n;
+}
 
 static int pysock__poll(struct pollfd *fds, size_t count, int64_t deadline)
 {
@@ -1199,6 +1595,27 @@ static int pysock__pset_wait(pysock__pset *set, pysock__waker *waker, pysock__sl
 #define MSG_NOSIGNAL 0
 #endif
 
+/* The flags that a socket's type may carry. */
+#ifdef SOCK_CLOEXEC
+#define PYSOCK__TYPE_FLAGS (SOCK_CLOEXEC | SOCK_NONBLOCK)
+#define PYSOCK__TYPE_NONBLOCK SOCK_NONBLOCK
+#else
+#define PYSOCK__TYPE_FLAGS 0
+#define PYSOCK__TYPE_NONBLOCK 0
+#endif
+
+/* On these recv and send never wait, whatever the socket is. */
+#ifdef MSG_ERRQUEUE
+#define PYSOCK__NEVER_WAITS (MSG_DONTWAIT | MSG_ERRQUEUE)
+#else
+#define PYSOCK__NEVER_WAITS MSG_DONTWAIT
+#endif
+#ifdef MSG_CMSG_CLOEXEC
+#define PYSOCK__CMSG_CLOEXEC MSG_CMSG_CLOEXEC
+#else
+#define PYSOCK__CMSG_CLOEXEC 0
+#endif
+
 static int pysock__sys_prepare(int fd)
 {
     int err = 0;
@@ -1284,6 +1701,108 @@ static ptrdiff_t pysock__sys_send(int fd, const void *data, size_t size, int fla
     return n < 0 ? pysock__neg_errno() : n;
 }
 
+/* A message, to be sent or received. */
+typedef struct pysock__msg {
+    const struct iovec *iov;
+    size_t count;
+    void *control;
+    size_t controllen; /* received: how much came */
+    const pysock_addr *to;
+    pysock_addr *from; /* or NULL */
+    int flags;         /* received */
+} pysock__msg;
+
+static int pysock__sys_msghdr(struct msghdr *h, const pysock__msg *m)
+{
+    memset(h, 0, sizeof *h);
+    if (m->count > 1024 || m->controllen > INT_MAX)
+        return -EMSGSIZE; /* as the kernel says of more than IOV_MAX */
+    h->msg_iov = (struct iovec *)(uintptr_t)m->iov;
+    h->msg_iovlen = (unsigned short)m->count; /* an int here, a size_t there */
+    h->msg_control = m->controllen ? m->control : NULL;
+    h->msg_controllen = (unsigned int)m->controllen;
+    return 0;
+}
+
+static ptrdiff_t pysock__sys_recvmsg(int fd, pysock__msg *m, int flags)
+{
+    struct msghdr h;
+    ssize_t n = pysock__sys_msghdr(&h, m);
+
+    if (n < 0)
+        return n;
+    if (m->from) {
+        memset(m->from, 0, sizeof *m->from);
+        h.msg_name = &m->from->u;
+        h.msg_namelen = sizeof m->from->u;
+    }
+    n = recvmsg(fd, &h, flags);
+    if (n < 0)
+        return pysock__neg_errno();
+    if (m->from)
+        m->from->len = h.msg_namelen < sizeof m->from->u ? h.msg_namelen : sizeof m->from->u;
+    m->controllen = h.msg_controllen;
+    m->flags = h.msg_flags;
+    return n;
+}
+
+static ptrdiff_t pysock__sys_sendmsg(int fd, const pysock__msg *m, int flags)
+{
+    struct msghdr h;
+    ssize_t n = pysock__sys_msghdr(&h, m);
+
+    if (n < 0)
+        return n;
+    if (m->to) {
+        h.msg_name = (void *)(uintptr_t)&m->to->u;
+        h.msg_namelen = m->to->len;
+    }
+    n = sendmsg(fd, &h, flags | MSG_NOSIGNAL);
+    return n < 0 ? pysock__neg_errno() : n;
+}
+
+/* The kernel's sendfile, without SIGPIPE, which it cannot be told to spare us. -EOPNOTSUPP: there
+   is none, or not for such a file; the caller reads and sends. */
+#ifdef __linux__
+
+#ifdef PYSOCK_NO_THREADS
+#define pysock__sigmask sigprocmask
+#else
+#define pysock__sigmask pthread_sigmask
+#endif
+
+static ptrdiff_t pysock__sys_sendfile(int fd, int file, int64_t offset, size_t count)
+{
+    sigset_t sigpipe, before, pending;
+    struct timespec zero = {0, 0};
+    off_t at = (off_t)offset;
+    ptrdiff_t n;
+
+    if ((int64_t)at != offset)
+        return -EOPNOTSUPP;
+    sigemptyset(&sigpipe);
+    sigaddset(&sigpipe, SIGPIPE);
+    sigpending(&pending);
+    pysock__sigmask(SIG_BLOCK, &sigpipe, &before);
+    n = sendfile(fd, file, &at, count);
+    n = n < 0 ? pysock__neg_errno() : n;
+    if (n == -EPIPE && !sigismember(&pending, SIGPIPE))
+        while (sigtimedwait(&sigpipe, NULL, &zero) < 0 && errno == EINTR)
+            ;
+    pysock__sigmask(SIG_SETMASK, &before, NULL);
+    return n == -EINVAL || n == -ENOSYS || n == -ENOTSOCK ? -EOPNOTSUPP : n;
+}
+
+#else
+
+static ptrdiff_t pysock__sys_sendfile(int fd, int file, int64_t offset, size_t count)
+{
+    (void)fd, (void)file, (void)offset, (void)count;
+    return -EOPNOTSUPP;
+}
+
+#endif
+
 static int pysock__sys_getsockname(int fd, pysock_addr *addr)
 {
     memset(addr, 0, sizeof *addr);
@@ -1319,6 +1838,40 @@ static int pysock__sys_so_error(int fd)
     return -err;
 }
 
+static int pysock__sys_int_option(int fd, int level, int name, int otherwise)
+{
+    int value = 0;
+    socklen_t len = sizeof value;
+
+    return getsockopt(fd, level, name, &value, &len) == 0 ? value : otherwise;
+}
+
+/* Finds out of a descriptor what is -1. 0 or a negated errno value: it is no socket. */
+static int pysock__sys_detect(int fd, int *family, int *type, int *proto)
+{
+    pysock_addr addr;
+    int err = pysock__sys_getsockname(fd, &addr);
+
+    if (err == -EBADF || err == -ENOTSOCK || (err < 0 && *family == -1))
+        return err;
+    if (*family == -1)
+        *family = addr.u.sa.sa_family;
+    if (*type == -1)
+        *type = pysock__sys_int_option(fd, SOL_SOCKET, SO_TYPE, SOCK_STREAM);
+    if (*proto == -1)
+#ifdef SO_PROTOCOL
+        *proto = pysock__sys_int_option(fd, SOL_SOCKET, SO_PROTOCOL, 0);
+#else
+        *proto = 0;
+#endif
+    return 0;
+}
+
+static int pysock__sys_listens(int fd)
+{
+    return pysock__sys_int_option(fd, SOL_SOCKET, SO_ACCEPTCONN, 0) > 0;
+}
+
 /* SO_LINGER's seconds: 0, the user wants an abortive close; more, close may sleep that long; -1, it
    is off. */
 static int pysock__sys_linger(int fd)
@@ -1329,41 +1882,324 @@ static int pysock__sys_linger(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_LINGER, &l, &len) == 0 && l.l_onoff ? l.l_linger : -1;
 }
 
-/* Platform: names. Calls each(arg, address) for what host and port stand for, until it answers
-   non-zero. Returns 0 or an EAI_ code; EAI_SYSTEM leaves errno in *sys. */
-static int pysock__sys_lookup(const char *host, int port, int family, int type, int flags,
-                              int (*each)(void *arg, const pysock_addr *addr), void *arg, int *sys)
+/* Platform: names. */
+
+#ifndef AI_NUMERICSERV
+#define AI_NUMERICSERV 0
+#endif
+
+static int pysock__is_ascii(const char *text)
+{
+    while (*text && (unsigned char)*text < 0x80)
+        text++;
+    return !*text;
+}
+
+/* Writes an international host name as the name server knows it. The length, -EINVAL (no such
+   name), -ENAMETOOLONG, -ENOMEM, or -ENOTSUP. */
+static int pysock__sys_idna(const char *name, char *text, size_t size)
+{
+#ifdef PYSOCK_IDN2
+    uint8_t *ascii = NULL;
+    int n, err = idn2_lookup_u8((const uint8_t *)name, &ascii,
+                                IDN2_NFC_INPUT | IDN2_NONTRANSITIONAL);
+
+    if (err != IDN2_OK)
+        return err == IDN2_MALLOC ? -ENOMEM : -EINVAL;
+    n = snprintf(text, size, "%s", (const char *)ascii);
+    idn2_free(ascii);
+    return (size_t)n < size ? n : -ENAMETOOLONG;
+#else
+    (void)name, (void)text, (void)size;
+    return -ENOTSUP;
+#endif
+}
+
+/* getaddrinfo of a name that is not ASCII. glibc knows how (AI_IDN), for names in the character set
+   of the thread's locale. */
+static int pysock__sys_getaddrinfo_idn(const char *host, const char *service,
+                                       struct addrinfo *hints, struct addrinfo **list)
+{
+#ifdef PYSOCK_IDN2
+    char ascii[NI_MAXHOST];
+    int n = pysock__sys_idna(host, ascii, sizeof ascii);
+
+    if (n < 0)
+        return n == -ENOMEM ? EAI_MEMORY : EAI_NONAME;
+    return getaddrinfo(ascii, service, hints, list);
+#elif defined(AI_IDN)
+    locale_t utf8 = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0), before;
+    int err, sys;
+
+    if (!utf8)
+        utf8 = newlocale(LC_CTYPE_MASK, "en_US.UTF-8", (locale_t)0);
+    if (!utf8)
+        return EAI_NONAME;
+    before = uselocale(utf8);
+    hints->ai_flags |= AI_IDN;
+    err = getaddrinfo(host, service, hints, list);
+    sys = errno;
+    uselocale(before);
+    freelocale(utf8);
+    errno = sys;
+    return err;
+#else
+    (void)host, (void)service, (void)hints, (void)list;
+    return EAI_NONAME;
+#endif
+}
+
+/* Calls each(arg, found) for what host and service stand for, until it answers non-zero. Returns 0
+   or an EAI_ code; EAI_SYSTEM leaves errno in *sys. */
+static int pysock__sys_getaddrinfo(const char *host, const char *service,
+                                   const struct addrinfo *want,
+                                   int (*each)(void *arg, const struct addrinfo *found), void *arg,
+                                   int *sys)
 {
     struct addrinfo hints, *list = NULL, *ai;
-    char service[16];
     int err;
 
     memset(&hints, 0, sizeof hints);
-    hints.ai_family = family;
-    hints.ai_socktype = type;
-    hints.ai_flags = flags;
-    snprintf(service, sizeof service, "%d", port);
-    err = getaddrinfo(host, service, &hints, &list);
+    hints.ai_family = want->ai_family;
+    hints.ai_socktype = want->ai_socktype;
+    hints.ai_protocol = want->ai_protocol;
+    hints.ai_flags = want->ai_flags;
+    if (host && !pysock__is_ascii(host))
+        err = pysock__sys_getaddrinfo_idn(host, service, &hints, &list);
+    else
+        err = getaddrinfo(host, service, &hints, &list);
     *sys = err == EAI_SYSTEM ? errno : 0;
     if (err)
         return err;
-    for (ai = list; ai; ai = ai->ai_next) {
-        pysock_addr addr;
-        memset(&addr, 0, sizeof addr);
-        if (ai->ai_addrlen > sizeof addr.u)
-            continue;
-        addr.len = ai->ai_addrlen;
-        memcpy(&addr.u, ai->ai_addr, ai->ai_addrlen);
-        if (each(arg, &addr))
+    for (ai = list; ai; ai = ai->ai_next)
+        if (ai->ai_addrlen <= sizeof(struct sockaddr_storage) && each(arg, ai))
             break;
-    }
     freeaddrinfo(list);
     return 0;
+}
+
+static int pysock__sys_getnameinfo(const pysock_addr *addr, char *host, size_t hostsize,
+                                   char *service, size_t servicesize, int flags, int *sys)
+{
+    int err = getnameinfo(&addr->u.sa, addr->len, host, (socklen_t)hostsize, service,
+                          (socklen_t)servicesize, flags);
+
+    *sys = err == EAI_SYSTEM ? errno : 0;
+    return err;
+}
+
+#if !defined(__GLIBC__) || !defined(__USE_MISC)
+/* Here the netdb calls have no form that answers in the caller's memory. */
+static pysock__mutex pysock__netdb_lock = PYSOCK__MUTEX_INIT;
+#endif
+
+/* Calls take(arg, entry) with what the system knows of a name (IPv4), or of addr where name is
+   NULL. Its answer, or an h_errno code as -1000 minus that. */
+static int pysock__sys_gethost(const char *name, const pysock_addr *addr,
+                               int (*take)(void *arg, const struct hostent *entry), void *arg)
+{
+    struct hostent *found = NULL;
+    const void *raw = NULL;
+    socklen_t rawlen = 4;
+    int r, code = HOST_NOT_FOUND;
+#if defined(__GLIBC__) && defined(__USE_MISC)
+    struct hostent entry;
+    size_t size = 1024;
+    char *room = NULL;
+    int err = ERANGE;
+#endif
+
+    if (!name) {
+        raw = addr->u.sa.sa_family == AF_INET ? (const void *)&addr->u.in.sin_addr
+                                              : (const void *)&addr->u.in6.sin6_addr;
+        rawlen = addr->u.sa.sa_family == AF_INET ? 4 : 16;
+    }
+#if defined(__GLIBC__) && defined(__USE_MISC)
+    while (err == ERANGE && size < ((size_t)1 << 24)) {
+        PYSOCK_FREE(room);
+        size *= 2;
+        room = (char *)PYSOCK_MALLOC(size);
+        if (!room)
+            return -ENOMEM;
+        err = name ? gethostbyname2_r(name, AF_INET, &entry, room, size, &found, &code)
+                   : gethostbyaddr_r(raw, rawlen, addr->u.sa.sa_family, &entry, room, size, &found,
+                                     &code);
+    }
+    r = found ? take(arg, found) : -1000 - code;
+    PYSOCK_FREE(room);
+#else
+    pysock__lock(&pysock__netdb_lock);
+    found = name ? gethostbyname(name) : gethostbyaddr(raw, rawlen, addr->u.sa.sa_family);
+#ifdef h_errno
+    code = h_errno;
+#endif
+    r = found ? take(arg, found) : -1000 - code;
+    pysock__unlock(&pysock__netdb_lock);
+#endif
+    return r;
+}
+
+#if defined(__GLIBC__) && defined(__USE_MISC)
+#define PYSOCK__NETDB_ROOM 8192 /* bytes for an entry's strings */
+#endif
+
+/* The port, in host order, or -1. */
+static int pysock__sys_getservbyname(const char *service, const char *proto)
+{
+    struct servent *found = NULL;
+    int port;
+#ifdef PYSOCK__NETDB_ROOM
+    struct servent entry;
+    char room[PYSOCK__NETDB_ROOM];
+
+    getservbyname_r(service, proto, &entry, room, sizeof room, &found);
+    port = found ? ntohs((uint16_t)found->s_port) : -1;
+#else
+    pysock__lock(&pysock__netdb_lock);
+    found = getservbyname(service, proto);
+    port = found ? ntohs((uint16_t)found->s_port) : -1;
+    pysock__unlock(&pysock__netdb_lock);
+#endif
+    return port;
+}
+
+/* The length of the name, which is cut off at size, or -1. */
+static int pysock__sys_getservbyport(int port, const char *proto, char *service, size_t size)
+{
+    struct servent *found = NULL;
+    int n;
+#ifdef PYSOCK__NETDB_ROOM
+    struct servent entry;
+    char room[PYSOCK__NETDB_ROOM];
+
+    getservbyport_r(htons((uint16_t)port), proto, &entry, room, sizeof room, &found);
+    n = found ? snprintf(service, size, "%s", found->s_name) : -1;
+#else
+    pysock__lock(&pysock__netdb_lock);
+    found = getservbyport(htons((uint16_t)port), proto);
+    n = found ? snprintf(service, size, "%s", found->s_name) : -1;
+    pysock__unlock(&pysock__netdb_lock);
+#endif
+    return n;
+}
+
+static int pysock__sys_getprotobyname(const char *name)
+{
+    struct protoent *found = NULL;
+    int proto;
+#ifdef PYSOCK__NETDB_ROOM
+    struct protoent entry;
+    char room[PYSOCK__NETDB_ROOM];
+
+    getprotobyname_r(name, &entry, room, sizeof room, &found);
+    proto = found ? found->p_proto : -1;
+#else
+    pysock__lock(&pysock__netdb_lock);
+    found = getprotobyname(name);
+    proto = found ? found->p_proto : -1;
+    pysock__unlock(&pysock__netdb_lock);
+#endif
+    return proto;
+}
+
+/* 0, -ENAMETOOLONG: it does not fit. */
+static int pysock__sys_gethostname(char *name, size_t size)
+{
+    char whole[PYSOCK_HOST_STRLEN + 1];
+
+    if (gethostname(whole, sizeof whole) < 0)
+        return pysock__neg_errno();
+    whole[sizeof whole - 1] = 0;
+    if (strlen(whole) >= size)
+        return -ENAMETOOLONG;
+    memcpy(name, whole, strlen(whole) + 1);
+    return 0;
+}
+
+static int pysock__sys_sethostname(const char *name)
+{
+#if defined(__GLIBC__) && !defined(__USE_MISC)
+    (void)name;
+    return -ENOTSUP; /* a header that came first has hidden the call */
+#elif defined(__APPLE__)
+    return sethostname(name, (int)strlen(name)) < 0 ? pysock__neg_errno() : 0;
+#else
+    return sethostname(name, strlen(name)) < 0 ? pysock__neg_errno() : 0;
+#endif
+}
+
+static int pysock__sys_inet_aton(const char *text, unsigned char out[4])
+{
+    struct in_addr addr;
+
+#if defined(__GLIBC__) && !defined(__USE_MISC)
+    addr.s_addr = inet_addr(text);
+    if (addr.s_addr == INADDR_NONE && strcmp(text, "255.255.255.255") != 0)
+        return -EINVAL;
+#else
+    if (!inet_aton(text, &addr))
+        return -EINVAL;
+#endif
+    memcpy(out, &addr, 4);
+    return 0;
+}
+
+/* The number of bytes, -EINVAL (no address) or -EAFNOSUPPORT. */
+static int pysock__sys_inet_pton(int family, const char *text, void *out)
+{
+    int r = inet_pton(family, text, out);
+
+    if (r < 0)
+        return pysock__neg_errno();
+    return r == 0 ? -EINVAL : family == AF_INET ? 4 : 16;
+}
+
+static int pysock__sys_inet_ntop(int family, const void *packed, char *text, size_t size)
+{
+    return inet_ntop(family, packed, text, (socklen_t)size) ? 0 : pysock__neg_errno();
+}
+
+/* Calls each(arg, index, name) for every interface, until it answers non-zero. */
+static int pysock__sys_if_each(int (*each)(void *arg, unsigned int index, const char *name),
+                               void *arg)
+{
+    struct if_nameindex *list = if_nameindex(), *i;
+
+    if (!list)
+        return pysock__neg_errno();
+    for (i = list; i->if_index || i->if_name; i++)
+        if (each(arg, i->if_index, i->if_name))
+            break;
+    if_freenameindex(list);
+    return 0;
+}
+
+static int pysock__sys_if_nametoindex(const char *name)
+{
+    unsigned int index = if_nametoindex(name);
+
+    return index ? (int)index : -ENODEV;
+}
+
+static int pysock__sys_if_indextoname(unsigned int index, char name[IF_NAMESIZE])
+{
+    return if_indextoname(index, name) ? 0 : pysock__neg_errno();
 }
 
 static const char *pysock__gai_sentence(int code)
 {
     return gai_strerror(code);
+}
+
+/* What it means that an international name was not found. */
+static const char *pysock__idn_advice(void)
+{
+#if defined(PYSOCK_IDN2) || defined(AI_IDN)
+    return "";
+#else
+    return "; the system's resolver does not take international names: define PYSOCK_IDN2 and link "
+           "with -lidn2";
+#endif
 }
 
 /* Writes the host part of an IPv4 or IPv6 address. */
@@ -1393,6 +2229,83 @@ static uint16_t pysock__ntohs(uint16_t v)
 {
     return ntohs(v);
 }
+
+/* Platform: a FILE over callbacks, which answer as recv and send do. A NULL one: that way it does
+   not go. NULL: *err is why. */
+
+typedef ptrdiff_t (*pysock__stdio_read_fn)(void *cookie, char *buf, size_t size);
+typedef ptrdiff_t (*pysock__stdio_write_fn)(void *cookie, const char *data, size_t size);
+
+#if (defined(__GLIBC__) && defined(__USE_GNU)) || (defined(__linux__) && !defined(__GLIBC__) \
+    && !defined(__BIONIC__) && defined(_GNU_SOURCE))
+
+typedef struct pysock__stdio {
+    void *cookie;
+    pysock__stdio_read_fn read;
+    pysock__stdio_write_fn write;
+    int (*close)(void *cookie);
+} pysock__stdio;
+
+static ssize_t pysock__cookie_read(void *arg, char *buf, size_t size)
+{
+    pysock__stdio *io = (pysock__stdio *)arg;
+    return io->read(io->cookie, buf, size);
+}
+
+static ssize_t pysock__cookie_write(void *arg, const char *data, size_t size)
+{
+    pysock__stdio *io = (pysock__stdio *)arg;
+    ptrdiff_t n = io->write(io->cookie, data, size);
+    return n < 0 ? 0 : n; /* stdio's word for an error here */
+}
+
+static int pysock__cookie_close(void *arg)
+{
+    pysock__stdio *io = (pysock__stdio *)arg;
+    int r = io->close(io->cookie);
+
+    PYSOCK_FREE(io);
+    return r;
+}
+
+static FILE *pysock__stdio_open(void *cookie, pysock__stdio_read_fn read,
+                                pysock__stdio_write_fn write, int (*close_fn)(void *), int *err)
+{
+    cookie_io_functions_t calls;
+    pysock__stdio *io = (pysock__stdio *)PYSOCK_MALLOC(sizeof *io);
+    FILE *f;
+
+    if (!io) {
+        *err = -ENOMEM;
+        return NULL;
+    }
+    io->cookie = cookie;
+    io->read = read;
+    io->write = write;
+    io->close = close_fn;
+    memset(&calls, 0, sizeof calls);
+    calls.read = read ? pysock__cookie_read : NULL;
+    calls.write = write ? pysock__cookie_write : NULL;
+    calls.close = pysock__cookie_close;
+    f = fopencookie(io, read ? "rb" : "wb", calls);
+    if (!f) {
+        *err = pysock__neg_errno();
+        PYSOCK_FREE(io);
+    }
+    return f;
+}
+
+#else
+
+static FILE *pysock__stdio_open(void *cookie, pysock__stdio_read_fn read,
+                                pysock__stdio_write_fn write, int (*close_fn)(void *), int *err)
+{
+    (void)cookie, (void)read, (void)write, (void)close_fn;
+    *err = -ENOTSUP;
+    return NULL;
+}
+
+#endif
 
 /* Platform: what only certificates need: the calendar, addresses as bytes, files. */
 
@@ -1581,6 +2494,7 @@ static const pysock__errno_row pysock__errno_table[] = {
     {EAGAIN, "EAGAIN", "the call would have to wait", "BlockingIOError"},
     {EALREADY, "EALREADY", "a connect is already under way", "BlockingIOError"},
     {EBADF, "EBADF", "the socket or descriptor is closed", "OSError"},
+    {EBUSY, "EBUSY", "in use by another call", "OSError"},
     {ECONNABORTED, "ECONNABORTED", "connection aborted", "ConnectionAbortedError"},
     {ECONNREFUSED, "ECONNREFUSED", "connection refused", "ConnectionRefusedError"},
     {ECONNRESET, "ECONNRESET", "connection reset by peer", "ConnectionResetError"},
@@ -1610,6 +2524,8 @@ static const pysock__errno_row pysock__errno_table[] = {
     {ENOTSOCK, "ENOTSOCK", "not a socket", "OSError"},
     {ENOTSUP, "ENOTSUP", "not supported", "OSError"},
     {EOPNOTSUPP, "EOPNOTSUPP", "not supported on this kind of socket", "OSError"},
+    {ENXIO, "ENXIO", "no such device or address", "OSError"},
+    {EOVERFLOW, "EOVERFLOW", "too large a number", "OSError"},
     {EPERM, "EPERM", "operation not permitted", "PermissionError"},
     {EPIPE, "EPIPE", "the connection is closed for writing", "BrokenPipeError"},
     {EPROTO, "EPROTO", "protocol error", "OSError"},
@@ -2022,10 +2938,399 @@ static void pysock__links_free(pysock__list *links)
     }
 }
 
+/* ---- >>states ----
+   What lasts from the first call to pysock_cleanup(): closers, hooks, and the broadcast that ends
+   every wait: it raises an epoch and wakes every waker. A call that began under another epoch fails
+   with ESHUTDOWN. All but the wakers belongs to a state, one for each interpreter; sockets, pollers
+   and lookups hold a reference to theirs. The lock: pysock__process.lock, a leaf. */
+
+typedef struct pysock__closer {
+    pysock__list link;
+    void (*fn)(void *);
+    void *arg;
+} pysock__closer;
+
+/* A waker that the broadcast knows. */
+typedef struct pysock__sleeper {
+    pysock__list link; /* guarded by the process's lock */
+    pysock__waker waker;
+    void (*after_fork)(struct pysock__sleeper *sl); /* a poller's; NULL: a thread's */
+} pysock__sleeper;
+
+struct pysock_state {
+    int refs;                /* atomic */
+    unsigned epoch;          /* atomic */
+    int ending;              /* atomic: it is cleaned up, new sockets are refused */
+    size_t open;             /* atomic: sockets that are not freed yet */
+    /* guarded by lock */
+    pysock__list link;       /* in pysock__process.states; the main one is not */
+    pysock__list closers;    /* the last registered first */
+    pysock__waker *cleaner;  /* who waits for the last socket */
+    int64_t default_timeout; /* ns; negative: none */
+    int (*interrupt)(void *arg);
+    void *interrupt_arg;
+    int (*audit)(void *arg, const pysock_audit_event *event);
+    void *audit_arg;
+};
+
+static pysock_state pysock__main_state = {1, 0, 0, 0,
+                                          PYSOCK__LIST_INIT(pysock__main_state.link),
+                                          PYSOCK__LIST_INIT(pysock__main_state.closers),
+                                          NULL, -1, NULL, NULL, NULL, NULL};
+
+static struct {
+    pysock__mutex lock;
+    pysock__list states;        /* guarded by lock; the last made first */
+    pysock__list sleepers;      /* guarded by lock */
+    unsigned epoch;             /* atomic */
+    int ending;                 /* atomic: in pysock_cleanup(), new sockets are refused */
+    int audited;                /* atomic: some state has, or has had, an audit hook */
+    pysock__mutex cleanup_lock; /* one cleanup at a time; outermost of all */
+} pysock__process = {PYSOCK__MUTEX_INIT,
+                     PYSOCK__LIST_INIT(pysock__process.states),
+                     PYSOCK__LIST_INIT(pysock__process.sleepers),
+                     0,
+                     0,
+                     0,
+                     PYSOCK__MUTEX_INIT};
+
+static PYSOCK__THREAD_LOCAL pysock_state *pysock__current; /* NULL: the main one */
+
+static pysock_state *pysock__state(void)
+{
+    return pysock__current ? pysock__current : &pysock__main_state;
+}
+
+static pysock_state *pysock__state_retain(pysock_state *st)
+{
+    pysock__add(&st->refs, 1);
+    return st;
+}
+
+static void pysock__state_release(pysock_state *st)
+{
+    if (st && pysock__add(&st->refs, -1) == 0)
+        pysock__free(st);
+}
+
+/* Differs from before when waits of the state have been ended, by its cleanup or everybody's. */
+static unsigned pysock__epoch(const pysock_state *st)
+{
+    return pysock__load(&pysock__process.epoch) + pysock__load(&st->epoch);
+}
+
+static int pysock__is_ending(const pysock_state *st)
+{
+    return pysock__load(&pysock__process.ending) || pysock__load(&st->ending);
+}
+
+PYSOCKDEF pysock_state *pysock_state_new(void)
+{
+    pysock_state *st = (pysock_state *)pysock__alloc(sizeof *st);
+
+    if (!st) {
+        pysock__fail_memory("state_new");
+        return NULL;
+    }
+    st->refs = 1;
+    st->default_timeout = -1;
+    pysock__list_init(&st->closers);
+    pysock__lock(&pysock__process.lock);
+    pysock__list_append(pysock__process.states.next, &st->link); /* at the head */
+    pysock__unlock(&pysock__process.lock);
+    return st;
+}
+
+PYSOCKDEF pysock_state *pysock_state_swap(pysock_state *st)
+{
+    pysock_state *before = pysock__current;
+
+    pysock__current = st;
+    return before;
+}
+
+PYSOCKDEF int pysock_register_closer(void (*fn)(void *arg), void *arg)
+{
+    pysock_state *st = pysock__state();
+    pysock__closer *c;
+
+    if (!fn)
+        return pysock__fail_value("pysock_register_closer", "fn is NULL");
+    c = (pysock__closer *)pysock__alloc(sizeof *c);
+    if (!c)
+        return pysock__fail_memory("pysock_register_closer");
+    c->fn = fn;
+    c->arg = arg;
+    pysock__lock(&pysock__process.lock);
+    pysock__list_append(st->closers.next, &c->link); /* before the first: at the head */
+    pysock__unlock(&pysock__process.lock);
+    return 0;
+}
+
+PYSOCKDEF int pysock_unregister_closer(void (*fn)(void *arg), void *arg)
+{
+    pysock_state *st = pysock__state();
+    pysock__list *l, *next;
+
+    pysock__lock(&pysock__process.lock);
+    for (l = st->closers.next; l != &st->closers; l = next) {
+        pysock__closer *c = PYSOCK__ENTRY(l, pysock__closer, link);
+        next = l->next;
+        if (c->fn != fn || c->arg != arg)
+            continue;
+        pysock__list_remove(l);
+        pysock__free(c);
+    }
+    pysock__unlock(&pysock__process.lock);
+    return 0;
+}
+
+/* Runs a state's closers, with it current. */
+static void pysock__run_closers(pysock_state *st)
+{
+    pysock_state *before = pysock_state_swap(st);
+
+    for (;;) {
+        pysock__closer *c = NULL;
+
+        pysock__lock(&pysock__process.lock);
+        if (!pysock__list_empty(&st->closers)) {
+            c = PYSOCK__ENTRY(st->closers.next, pysock__closer, link);
+            pysock__list_remove(&c->link);
+        }
+        pysock__unlock(&pysock__process.lock);
+        if (!c)
+            break;
+        c->fn(c->arg);
+        pysock__free(c);
+    }
+    pysock_state_swap(before);
+}
+
+/* Those of every state, the last made first. A closer may free its own state, or another one. */
+static void pysock__run_all_closers(void)
+{
+    pysock_state *st;
+    pysock__list *l;
+
+    do {
+        st = NULL;
+        pysock__lock(&pysock__process.lock);
+        for (l = pysock__process.states.next; l != &pysock__process.states && !st; l = l->next)
+            if (!pysock__list_empty(&PYSOCK__ENTRY(l, pysock_state, link)->closers))
+                st = pysock__state_retain(PYSOCK__ENTRY(l, pysock_state, link));
+        pysock__unlock(&pysock__process.lock);
+        if (st)
+            pysock__run_closers(st);
+        pysock__state_release(st);
+    } while (st);
+    pysock__run_closers(&pysock__main_state);
+}
+
+PYSOCKDEF void pysock_set_interrupt_hook(int (*fn)(void *arg), void *arg)
+{
+    pysock_state *st = pysock__state();
+
+    pysock__lock(&pysock__process.lock);
+    st->interrupt = fn;
+    st->interrupt_arg = arg;
+    pysock__unlock(&pysock__process.lock);
+}
+
+/* A signal came in a wait: non-zero if the call is to end. */
+static int pysock__interrupted(void)
+{
+    pysock_state *st = pysock__state();
+    int (*fn)(void *);
+    void *arg;
+
+    pysock__lock(&pysock__process.lock);
+    fn = st->interrupt;
+    arg = st->interrupt_arg;
+    pysock__unlock(&pysock__process.lock);
+    return fn && fn(arg);
+}
+
+PYSOCKDEF void pysock_set_audit_hook(int (*fn)(void *arg, const pysock_audit_event *event),
+                                     void *arg)
+{
+    pysock_state *st = pysock__state();
+
+    pysock__lock(&pysock__process.lock);
+    st->audit = fn;
+    st->audit_arg = arg;
+    pysock__unlock(&pysock__process.lock);
+    if (fn)
+        pysock__store(&pysock__process.audited, 1);
+}
+
+/* Asks the audit hook: non-zero if the event is denied. No lock is held. */
+static int pysock__denied(const pysock_audit_event *event)
+{
+    pysock_state *st = pysock__state();
+    int (*fn)(void *, const pysock_audit_event *);
+    void *arg;
+
+    if (!pysock__load(&pysock__process.audited))
+        return 0;
+    pysock__lock(&pysock__process.lock);
+    fn = st->audit;
+    arg = st->audit_arg;
+    pysock__unlock(&pysock__process.lock);
+    return fn && fn(arg, event);
+}
+
+/* The same for an event with at most a host and a service; fails if it is denied. */
+static int pysock__audit_name(const char *event, const char *what, const char *host,
+                              const char *service)
+{
+    pysock_audit_event e;
+
+    memset(&e, 0, sizeof e);
+    e.name = event;
+    e.host = host;
+    e.service = service;
+    if (!pysock__denied(&e))
+        return 0;
+    return pysock__fail(PYSOCK_OS_ERROR, EACCES, "EACCES", "%s%s%.200s: denied by the audit hook",
+                        what, host && host[0] ? " of " : "", host ? host : "");
+}
+
+static int pysock__thread_denied(void)
+{
+    pysock_audit_event e;
+
+    memset(&e, 0, sizeof e);
+    e.name = "pysock.thread";
+    return pysock__denied(&e);
+}
+
+static int pysock__sleeper_open(pysock__sleeper *sl)
+{
+    int err = pysock__waker_open(&sl->waker);
+
+    if (err < 0)
+        return err;
+    pysock__lock(&pysock__process.lock);
+    pysock__list_append(&pysock__process.sleepers, &sl->link);
+    pysock__unlock(&pysock__process.lock);
+    return 0;
+}
+
+static void pysock__sleeper_close(pysock__sleeper *sl)
+{
+    pysock__lock(&pysock__process.lock);
+    pysock__list_remove(&sl->link);
+    pysock__unlock(&pysock__process.lock);
+    pysock__waker_close(&sl->waker);
+}
+
+/* After a fork the old waker is the parent's. */
+static int pysock__sleeper_refresh(pysock__sleeper *sl)
+{
+    if (sl->waker.generation == pysock__fork_generation)
+        return 0;
+    pysock__waker_close(&sl->waker);
+    return pysock__waker_open(&sl->waker);
+}
+
+static PYSOCK__THREAD_LOCAL pysock__sleeper *pysock__my_sleeper;
+
+static void pysock__my_sleeper_free(void *arg)
+{
+    pysock__sleeper *sl = (pysock__sleeper *)arg;
+
+    if (!sl)
+        return;
+    pysock__my_sleeper = NULL;
+    pysock__sleeper_close(sl);
+    pysock__free(sl);
+}
+
+/* The calling thread's waker, made when it first sleeps and kept while the thread lives. 0 or a
+   negated errno value. */
+static int pysock__thread_waker(pysock__waker **waker)
+{
+    pysock__sleeper *sl = pysock__my_sleeper;
+    int err;
+
+    if (!sl) {
+        sl = (pysock__sleeper *)pysock__alloc(sizeof *sl);
+        if (!sl)
+            return -ENOMEM;
+        err = pysock__sleeper_open(sl);
+        if (err < 0) {
+            pysock__free(sl);
+            return err;
+        }
+        pysock__my_sleeper = sl;
+        pysock__at_thread_exit(pysock__my_sleeper_free, sl);
+    } else if ((err = pysock__sleeper_refresh(sl)) < 0) {
+        return err;
+    }
+    *waker = &sl->waker;
+    return 0;
+}
+
+/* In a forked child: the other threads are gone, and so are their wakers. */
+static void pysock__sleepers_after_fork(void)
+{
+    pysock__list *l, *next;
+
+    for (l = pysock__process.sleepers.next; l != &pysock__process.sleepers; l = next) {
+        pysock__sleeper *sl = PYSOCK__ENTRY(l, pysock__sleeper, link);
+        next = l->next;
+        if (sl->after_fork) {
+            sl->after_fork(sl);
+        } else if (sl != pysock__my_sleeper) {
+            pysock__list_remove(l);
+            pysock__waker_close(&sl->waker);
+            pysock__free(sl);
+        }
+    }
+}
+
+/* Ends every wait of calls that began before: those of st, or, for NULL, all. */
+static void pysock__broadcast(pysock_state *st)
+{
+    pysock__list *l;
+
+    pysock__lock(&pysock__process.lock);
+    pysock__add(st ? &st->epoch : &pysock__process.epoch, 1);
+    for (l = pysock__process.sleepers.next; l != &pysock__process.sleepers; l = l->next)
+        pysock__wake(&PYSOCK__ENTRY(l, pysock__sleeper, link)->waker);
+    pysock__unlock(&pysock__process.lock);
+}
+
+static void pysock__states_after_fork(void)
+{
+    pysock__list *l;
+
+    for (l = pysock__process.states.next; l != &pysock__process.states; l = l->next) {
+        pysock_state *st = PYSOCK__ENTRY(l, pysock_state, link);
+        pysock__store(&st->ending, 0);
+        st->cleaner = NULL;
+    }
+    pysock__store(&pysock__main_state.ending, 0);
+    pysock__main_state.cleaner = NULL;
+}
+
+/* A socket of the state's is gone; the last one wakes who cleans up. */
+static void pysock__state_closed_one(pysock_state *st)
+{
+    if (pysock__add(&st->open, (size_t)-1))
+        return;
+    pysock__lock(&pysock__process.lock);
+    if (st->cleaner)
+        pysock__wake(st->cleaner);
+    pysock__unlock(&pysock__process.lock);
+}
+
 /* ---- >>addresses ----
-   Addresses as text and back, and the resolver: numeric addresses at once, names by getaddrinfo,
-   on the calling thread or on worker threads that end when no lookup is left. A lookup is owned by
-   two, its worker and whoever asked; either may leave first. The lock: pysock__resolver.lock. */
+   Addresses as text and back, Python's calls about names, and the resolver: numeric addresses at
+   once, names by getaddrinfo, on the calling thread or on worker threads that end when no lookup is
+   left. A lookup is owned by two, its worker and whoever asked; either may leave first. The lock:
+   pysock__resolver.lock. */
 
 PYSOCKDEF int pysock_addr_port(const pysock_addr *addr)
 {
@@ -2088,7 +3393,9 @@ static int pysock__unix_addr(pysock_addr *addr, const char *path, const char *wh
     memset(addr, 0, sizeof *addr);
     addr->u.un.sun_family = AF_UNIX;
     memcpy(addr->u.un.sun_path, path, n);
-    addr->len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n + (path[0] != '@'));
+    addr->len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n);
+    if (path[0] && path[0] != '@')
+        addr->len++;
     if (path[0] == '@')
         addr->u.un.sun_path[0] = 0;
     return 0;
@@ -2101,13 +3408,16 @@ typedef struct pysock__addrs {
     int out_of_memory;
 } pysock__addrs;
 
-static int pysock__addrs_add(void *arg, const pysock_addr *addr)
+static int pysock__addrs_add(void *arg, const struct addrinfo *found)
 {
     pysock__addrs *list = (pysock__addrs *)arg;
+    pysock_addr *addr;
 
     if (pysock__reserve(&list->items, &list->cap, list->count + 1, sizeof *list->items) < 0)
         return list->out_of_memory = 1;
-    list->items[list->count++] = *addr;
+    addr = &list->items[list->count++];
+    addr->len = (socklen_t)found->ai_addrlen;
+    memcpy(&addr->u, found->ai_addr, found->ai_addrlen);
     return 0;
 }
 
@@ -2118,6 +3428,7 @@ static const char *pysock__gai_name(int code)
     case EAI_BADFLAGS: return "EAI_BADFLAGS";
     case EAI_FAIL: return "EAI_FAIL";
     case EAI_FAMILY: return "EAI_FAMILY";
+    case EAI_OVERFLOW: return "EAI_OVERFLOW";
     case EAI_MEMORY: return "EAI_MEMORY";
     case EAI_NONAME: return "EAI_NONAME";
     case EAI_SERVICE: return "EAI_SERVICE";
@@ -2128,6 +3439,9 @@ static const char *pysock__gai_name(int code)
 #endif
 #ifdef EAI_ADDRFAMILY
     case EAI_ADDRFAMILY: return "EAI_ADDRFAMILY";
+#endif
+#ifdef EAI_IDN_ENCODE
+    case EAI_IDN_ENCODE: return "EAI_IDN_ENCODE";
 #endif
     default: return "EAI";
     }
@@ -2142,34 +3456,78 @@ static void pysock__fault_gai(pysock__fault *f, int code, int sys, const char *w
         pysock__fault_set(f, PYSOCK_MEMORY_ERROR, ENOMEM, "ENOMEM", "%s: out of memory", what);
     else
         pysock__fault_set(f, PYSOCK_GAI_ERROR, code, pysock__gai_name(code),
-                          "%s: looking up '%.200s' failed: %s", what, host,
-                          pysock__gai_sentence(code));
+                          "%s: looking up '%.200s' failed: %s%s", what, host,
+                          pysock__gai_sentence(code),
+                          pysock__is_ascii(host) ? "" : pysock__idn_advice());
+}
+
+static int pysock__fail_gai(int code, int sys, const char *what, const char *host)
+{
+    pysock__fault_gai(&pysock__last, code, sys, what, host);
+    return pysock__raise(&pysock__last);
+}
+
+/* What host and port stand for. The type is asked for so that each address comes once; that of raw
+   sockets has no ports. */
+static int pysock__resolve_with(const char *host, int port, int family, int type, int flags,
+                                pysock__addrs *list, int *sys)
+{
+    struct addrinfo want;
+    char service[16];
+    int err;
+
+    memset(&want, 0, sizeof want);
+    want.ai_family = family;
+    want.ai_socktype = type == SOCK_STREAM ? SOCK_STREAM : SOCK_DGRAM;
+    want.ai_flags = flags | AI_NUMERICSERV;
+    snprintf(service, sizeof service, "%d", port);
+    err = pysock__sys_getaddrinfo(host, service, &want, pysock__addrs_add, list, sys);
+    if (!err && list->out_of_memory)
+        return EAI_MEMORY;
+    return err || list->count ? err : EAI_NONAME;
 }
 
 /* Only what is an address already: an EAI_ code otherwise. No waiting. */
 static int pysock__resolve_numeric(const char *host, int port, int family, int type,
                                    pysock__addrs *list)
 {
-    int sys;
-    int any = !host || !host[0];
+    int sys, any = !host || !host[0];
 
-    return pysock__sys_lookup(any ? NULL : host, port, family, type,
-                              AI_NUMERICHOST | AI_NUMERICSERV | (any ? AI_PASSIVE : 0),
-                              pysock__addrs_add, list, &sys);
+    if (!any && family == AF_INET && strcmp(host, "<broadcast>") == 0)
+        host = "255.255.255.255";
+    if (!any && !pysock__is_ascii(host))
+        return EAI_NONAME; /* no address is written so */
+    return pysock__resolve_with(any ? NULL : host, port, family, type,
+                                AI_NUMERICHOST | (any ? AI_PASSIVE : 0), list, &sys);
 }
 
 /* Looks a name up, however long that takes. */
 static int pysock__resolve(const char *host, int port, int family, int type, pysock__addrs *list,
                            int *sys)
 {
-    int err;
-
     PYSOCK_TRACE("getaddrinfo", NULL);
-    err =
-        pysock__sys_lookup(host, port, family, type, AI_NUMERICSERV, pysock__addrs_add, list, sys);
-    if (!err && list->out_of_memory)
-        return EAI_MEMORY;
-    return err || list->count ? err : EAI_NONAME;
+    return pysock__resolve_with(host, port, family, type, 0, list, sys);
+}
+
+/* Asks the audit hook about a name that a call is to look up. */
+static int pysock__audit_lookup(const char *what, const char *host, int port, int family, int type)
+{
+    pysock_audit_event e;
+    char service[16];
+
+    if (!pysock__load(&pysock__process.audited))
+        return 0;
+    memset(&e, 0, sizeof e);
+    snprintf(service, sizeof service, "%d", port);
+    e.name = "socket.getaddrinfo";
+    e.host = host;
+    e.service = service;
+    e.family = family;
+    e.type = type;
+    if (!pysock__denied(&e))
+        return 0;
+    return pysock__fail(PYSOCK_OS_ERROR, EACCES, "EACCES",
+                        "%s: looking up '%.200s': denied by the audit hook", what, host);
 }
 
 static int pysock__check_host(const char *what, const char *host, int port)
@@ -2181,6 +3539,63 @@ static int pysock__check_host(const char *what, const char *host, int port)
     if (port < 0 || port > 65535)
         return pysock__fail(PYSOCK_VALUE_ERROR, EINVAL, "EINVAL",
                             "%s: port %d is not between 0 and 65535", what, port);
+    return 0;
+}
+
+/* The calls with host and port know these. */
+static int pysock__check_family(const char *what, int family)
+{
+    if (family == AF_INET || family == AF_INET6 || family == AF_UNIX)
+        return 0;
+    return pysock__fail(PYSOCK_VALUE_ERROR, EINVAL, "EINVAL",
+                        "%s: host and port mean nothing in family %d; use the call that takes a "
+                        "pysock_addr",
+                        what, family);
+}
+
+/* The address of host and port, for bind and its like: looked up on the calling thread, as Python
+   does. No lock is held. */
+static int pysock__local_addr(const char *what, const char *host, int port, int family, int type,
+                              pysock_addr *addr)
+{
+    pysock__addrs list = {NULL, 0, 0, 0};
+    int err, sys = 0;
+
+    if (pysock__check_family(what, family) < 0)
+        return -1;
+    if (family == AF_UNIX)
+        return pysock__unix_addr(addr, host ? host : "", what);
+    if (pysock__check_host(what, host, port) < 0)
+        return -1;
+    err = pysock__resolve_numeric(host, port, family, type, &list);
+    if (err && !list.out_of_memory && host && host[0]) {
+        if (pysock__audit_lookup(what, host, port, family, type) < 0)
+            return -1;
+        err = pysock__resolve(host, port, family, type, &list, &sys);
+    }
+    if (!err)
+        *addr = list.items[0];
+    pysock__free(list.items);
+    return err ? pysock__fail_gai(err, sys, what, host ? host : "") : 0;
+}
+
+PYSOCKDEF int pysock_addr_resolve(pysock_addr *addr, int family, const char *host, int port)
+{
+    if (!addr)
+        return pysock__fail_value("addr_resolve", "addr is NULL");
+    return pysock__local_addr("addr_resolve", host, port, family, SOCK_STREAM, addr);
+}
+
+PYSOCKDEF int pysock_addr_from_sockaddr(pysock_addr *addr, const struct sockaddr *sa,
+                                        socklen_t len)
+{
+    if (!addr || !sa)
+        return pysock__fail_value("addr_from_sockaddr", addr ? "sa is NULL" : "addr is NULL");
+    if (len < sizeof sa->sa_family + offsetof(struct sockaddr, sa_family) || len > sizeof addr->u)
+        return pysock__fail_value("addr_from_sockaddr", "the length is that of no address");
+    memset(addr, 0, sizeof *addr);
+    memcpy(&addr->u, sa, len);
+    addr->len = len;
     return 0;
 }
 
@@ -2305,15 +3720,16 @@ static pysock__lookup *pysock__lookup_new(const char *host, int port, int family
     return NULL;
 }
 
-/* Hands the lookup to a worker, or, where there can be none, does it here. */
+/* Hands the lookup to a worker, or, where there can be none, does it here. No lock is held. */
 static void pysock__lookup_start(pysock__lookup *l)
 {
     pysock__thread thread = {0};
-    int here = 0;
+    int here, denied;
 
     pysock__add(&l->refs, 1);
+    denied = pysock__thread_denied();
     pysock__lock(&pysock__resolver.lock);
-    if (pysock__resolver.workers < PYSOCK__RESOLVER_THREADS) {
+    if (pysock__resolver.workers < PYSOCK__RESOLVER_THREADS && !denied) {
         if (pysock__thread_start(&thread, pysock__resolver_main, NULL) == 0) {
             pysock__thread_detach(&thread);
             pysock__resolver.workers++;
@@ -2327,210 +3743,544 @@ static void pysock__lookup_start(pysock__lookup *l)
         pysock__lookup_run(l);
 }
 
-/* ---- >>states ----
-   What lasts from the first call to pysock_cleanup(): closers, the interrupt hook, and the
-   broadcast that ends every wait: it raises the epoch and wakes every waker. A call that began
-   under another epoch fails with ESHUTDOWN. The lock: pysock__state.lock, a leaf. */
+/* Names: getaddrinfo and its family. What is returned is one block, strings behind the array. */
 
-typedef struct pysock__closer {
-    pysock__list link;
-    void (*fn)(void *);
-    void *arg;
-} pysock__closer;
+typedef struct pysock__ai_list {
+    pysock_addrinfo *items;
+    size_t count, cap;
+    char canonname[PYSOCK_HOST_STRLEN];
+    int out_of_memory;
+} pysock__ai_list;
 
-/* A waker that the broadcast knows. */
-typedef struct pysock__sleeper {
-    pysock__list link; /* guarded by the state's lock */
-    pysock__waker waker;
-    void (*after_fork)(struct pysock__sleeper *sl); /* a poller's; NULL: a thread's */
-} pysock__sleeper;
-
-static struct {
-    pysock__mutex lock;
-    pysock__list closers;        /* guarded by lock; the last registered first */
-    pysock__list sleepers;       /* guarded by lock */
-    int (*interrupt)(void *arg); /* guarded by lock */
-    void *interrupt_arg;         /* guarded by lock */
-    unsigned epoch;              /* atomic */
-    int ending;                  /* atomic: in pysock_cleanup(), new sockets are refused */
-    pysock__mutex cleanup_lock;  /* one cleanup at a time; outermost of all */
-} pysock__state = {PYSOCK__MUTEX_INIT,
-                   PYSOCK__LIST_INIT(pysock__state.closers),
-                   PYSOCK__LIST_INIT(pysock__state.sleepers),
-                   NULL,
-                   NULL,
-                   0,
-                   0,
-                   PYSOCK__MUTEX_INIT};
-
-PYSOCKDEF int pysock_register_closer(void (*fn)(void *arg), void *arg)
+static int pysock__ai_add(void *arg, const struct addrinfo *found)
 {
-    pysock__closer *c;
+    pysock__ai_list *list = (pysock__ai_list *)arg;
+    pysock_addrinfo *info;
 
-    if (!fn)
-        return pysock__fail_value("pysock_register_closer", "fn is NULL");
-    c = (pysock__closer *)pysock__alloc(sizeof *c);
-    if (!c)
-        return pysock__fail_memory("pysock_register_closer");
-    c->fn = fn;
-    c->arg = arg;
-    pysock__lock(&pysock__state.lock);
-    pysock__list_append(pysock__state.closers.next, &c->link); /* before the first: at the head */
-    pysock__unlock(&pysock__state.lock);
+    if (pysock__reserve(&list->items, &list->cap, list->count + 1, sizeof *list->items) < 0)
+        return list->out_of_memory = 1;
+    info = &list->items[list->count++];
+    info->family = found->ai_family;
+    info->type = found->ai_socktype;
+    info->proto = found->ai_protocol;
+    info->addr.len = (socklen_t)found->ai_addrlen;
+    memcpy(&info->addr.u, found->ai_addr, found->ai_addrlen);
+    if (found->ai_canonname && !list->canonname[0])
+        snprintf(list->canonname, sizeof list->canonname, "%s", found->ai_canonname);
     return 0;
 }
 
-PYSOCKDEF int pysock_unregister_closer(void (*fn)(void *arg), void *arg)
+/* Puts the canonical name behind the array. 0 or -1. */
+static int pysock__ai_finish(pysock__ai_list *list)
 {
-    pysock__list *l, *next;
+    size_t bytes = list->count * sizeof *list->items, n = strlen(list->canonname) + 1, i;
+    pysock_addrinfo *block = (pysock_addrinfo *)PYSOCK_REALLOC(list->items, bytes + n);
+    char *name;
 
-    pysock__lock(&pysock__state.lock);
-    for (l = pysock__state.closers.next; l != &pysock__state.closers; l = next) {
-        pysock__closer *c = PYSOCK__ENTRY(l, pysock__closer, link);
-        next = l->next;
-        if (c->fn != fn || c->arg != arg)
-            continue;
-        pysock__list_remove(l);
-        pysock__free(c);
-    }
-    pysock__unlock(&pysock__state.lock);
+    if (!block)
+        return -1;
+    name = (char *)block + bytes;
+    memcpy(name, list->canonname, n);
+    for (i = 0; i < list->count; i++)
+        block[i].canonname = i ? name + n - 1 : name;
+    list->items = block;
     return 0;
 }
 
-static void pysock__run_closers(void)
+/* "host:service", for messages. */
+static const char *pysock__ai_subject(const char *host, const char *service, char text[320])
 {
-    for (;;) {
-        pysock__closer *c = NULL;
+    snprintf(text, 320, "%.200s%s%.100s", host ? host : "", service ? ":" : "",
+             service ? service : "");
+    return text;
+}
 
-        pysock__lock(&pysock__state.lock);
-        if (!pysock__list_empty(&pysock__state.closers)) {
-            c = PYSOCK__ENTRY(pysock__state.closers.next, pysock__closer, link);
-            pysock__list_remove(&c->link);
-        }
-        pysock__unlock(&pysock__state.lock);
-        if (!c)
-            return;
-        c->fn(c->arg);
-        pysock__free(c);
+PYSOCKDEF ptrdiff_t pysock_getaddrinfo(const char *host, const char *service, int family, int type,
+                                       int proto, int flags, pysock_addrinfo **list)
+{
+    pysock__ai_list found;
+    pysock_audit_event e;
+    struct addrinfo want;
+    char subject[320];
+    int err, sys = 0;
+
+    if (!list)
+        return pysock__fail_value("getaddrinfo", "list is NULL");
+    *list = NULL;
+    if (host && strlen(host) >= PYSOCK_HOST_STRLEN)
+        return pysock__fail_value("getaddrinfo", "the host name is too long");
+    memset(&e, 0, sizeof e);
+    e.name = "socket.getaddrinfo";
+    e.host = host;
+    e.service = service;
+    e.family = family;
+    e.type = type;
+    e.proto = proto;
+    pysock__ai_subject(host, service, subject);
+    if (pysock__denied(&e))
+        return pysock__fail(PYSOCK_OS_ERROR, EACCES, "EACCES",
+                            "getaddrinfo of %s: denied by the audit hook", subject);
+    memset(&found, 0, sizeof found);
+    memset(&want, 0, sizeof want);
+    want.ai_family = family;
+    want.ai_socktype = type;
+    want.ai_protocol = proto;
+    want.ai_flags = flags;
+    err = pysock__sys_getaddrinfo(host, service, &want, pysock__ai_add, &found, &sys);
+    if (!err && (found.out_of_memory || (found.count && pysock__ai_finish(&found) < 0)))
+        err = EAI_MEMORY;
+    if (!err) {
+        *list = found.items;
+        return (ptrdiff_t)found.count;
     }
+    pysock__free(found.items);
+    return pysock__fail_gai(err, sys, "getaddrinfo", subject);
 }
 
-PYSOCKDEF void pysock_set_interrupt_hook(int (*fn)(void *arg), void *arg)
+PYSOCKDEF void pysock_freeaddrinfo(pysock_addrinfo *list)
 {
-    pysock__lock(&pysock__state.lock);
-    pysock__state.interrupt = fn;
-    pysock__state.interrupt_arg = arg;
-    pysock__unlock(&pysock__state.lock);
+    pysock__free(list);
 }
 
-/* A signal came in a wait: non-zero if the call is to end. */
-static int pysock__interrupted(void)
+PYSOCKDEF int pysock_getnameinfo(const pysock_addr *addr, int flags, char *host, size_t hostsize,
+                                 char *service, size_t servicesize)
 {
-    int (*fn)(void *);
-    void *arg;
+    pysock_audit_event e;
+    char text[PYSOCK_ADDR_STRLEN];
+    int err, sys = 0;
 
-    pysock__lock(&pysock__state.lock);
-    fn = pysock__state.interrupt;
-    arg = pysock__state.interrupt_arg;
-    pysock__unlock(&pysock__state.lock);
-    return fn && fn(arg);
+    if (!addr || !addr->len || addr->len > sizeof addr->u)
+        return pysock__fail_value("getnameinfo", "the address is NULL or empty");
+    if ((!host && hostsize) || (!service && servicesize) || hostsize > INT_MAX
+        || servicesize > INT_MAX)
+        return pysock__fail_value("getnameinfo", "a text is NULL, or its size is too large");
+    pysock_addr_format(addr, text, sizeof text);
+    memset(&e, 0, sizeof e);
+    e.name = "socket.getnameinfo";
+    e.addr = addr;
+    if (pysock__denied(&e))
+        return pysock__fail(PYSOCK_OS_ERROR, EACCES, "EACCES",
+                            "getnameinfo of %s: denied by the audit hook", text);
+    err = pysock__sys_getnameinfo(addr, host, hostsize, service, servicesize, flags, &sys);
+    return err ? pysock__fail_gai(err, sys, "getnameinfo", text) : 0;
 }
 
-static int pysock__sleeper_open(pysock__sleeper *sl)
+/* The first address of a host name or address, as Python's gethostby calls begin. */
+static int pysock__host_addr(const char *what, const char *event, const char *host, int family,
+                             pysock_addr *addr)
 {
-    int err = pysock__waker_open(&sl->waker);
+    pysock__addrs list = {NULL, 0, 0, 0};
+    int err, sys = 0;
 
-    if (err < 0)
-        return err;
-    pysock__lock(&pysock__state.lock);
-    pysock__list_append(&pysock__state.sleepers, &sl->link);
-    pysock__unlock(&pysock__state.lock);
+    if (!host)
+        return pysock__fail_value(what, "the host is NULL");
+    if (pysock__check_host(what, host, 0) < 0 || pysock__audit_name(event, what, host, NULL) < 0)
+        return -1;
+    err = pysock__resolve_numeric(host, 0, family, SOCK_DGRAM, &list);
+    if (err && !list.out_of_memory && host[0])
+        err = pysock__resolve(host, 0, family, SOCK_DGRAM, &list, &sys);
+    if (!err)
+        *addr = list.items[0];
+    pysock__free(list.items);
+    return err ? pysock__fail_gai(err, sys, what, host) : 0;
+}
+
+/* What is short of room. */
+static int pysock__fail_room(const char *what, const char *text)
+{
+    return pysock__fail(PYSOCK_OS_ERROR, ENAMETOOLONG, "ENAMETOOLONG",
+                        "%s: '%.200s' does not fit the buffer", what, text);
+}
+
+/* Copies text into the caller's buffer. */
+static int pysock__give_text(const char *what, const char *text, char *out, size_t size)
+{
+    size_t n = strlen(text) + 1;
+
+    if (n > size)
+        return pysock__fail_room(what, text);
+    memcpy(out, text, n);
     return 0;
 }
 
-static void pysock__sleeper_close(pysock__sleeper *sl)
+static int pysock__check_out(const char *what, const char *out, size_t size)
 {
-    pysock__lock(&pysock__state.lock);
-    pysock__list_remove(&sl->link);
-    pysock__unlock(&pysock__state.lock);
-    pysock__waker_close(&sl->waker);
+    return out && size ? 0 : pysock__fail_value(what, "there is no buffer for the text");
 }
 
-/* After a fork the old waker is the parent's. */
-static int pysock__sleeper_refresh(pysock__sleeper *sl)
+PYSOCKDEF int pysock_gethostbyname(const char *host, char *ip, size_t size)
 {
-    if (sl->waker.generation == pysock__fork_generation)
-        return 0;
-    pysock__waker_close(&sl->waker);
-    return pysock__waker_open(&sl->waker);
+    pysock_addr addr;
+    char text[80];
+
+    if (pysock__check_out("gethostbyname", ip, size) < 0
+        || pysock__host_addr("gethostbyname", "socket.gethostbyname", host, AF_INET, &addr) < 0)
+        return -1;
+    pysock__sys_ntop(&addr, text, sizeof text);
+    return pysock__give_text("gethostbyname", text, ip, size);
 }
 
-static PYSOCK__THREAD_LOCAL pysock__sleeper *pysock__my_sleeper;
-
-static void pysock__my_sleeper_free(void *arg)
+static const char *pysock__h_name(int code)
 {
-    pysock__sleeper *sl = (pysock__sleeper *)arg;
-
-    if (!sl)
-        return;
-    pysock__my_sleeper = NULL;
-    pysock__sleeper_close(sl);
-    pysock__free(sl);
-}
-
-/* The calling thread's waker, made when it first sleeps and kept while the thread lives. 0 or a
-   negated errno value. */
-static int pysock__thread_waker(pysock__waker **waker)
-{
-    pysock__sleeper *sl = pysock__my_sleeper;
-    int err;
-
-    if (!sl) {
-        sl = (pysock__sleeper *)pysock__alloc(sizeof *sl);
-        if (!sl)
-            return -ENOMEM;
-        err = pysock__sleeper_open(sl);
-        if (err < 0) {
-            pysock__free(sl);
-            return err;
-        }
-        pysock__my_sleeper = sl;
-        pysock__at_thread_exit(pysock__my_sleeper_free, sl);
-    } else if ((err = pysock__sleeper_refresh(sl)) < 0) {
-        return err;
+    switch (code) {
+    case HOST_NOT_FOUND: return "HOST_NOT_FOUND";
+    case TRY_AGAIN: return "TRY_AGAIN";
+    case NO_RECOVERY: return "NO_RECOVERY";
+    case NO_DATA: return "NO_DATA";
+    default: return "H_ERRNO";
     }
-    *waker = &sl->waker;
+}
+
+static const char *pysock__h_sentence(int code)
+{
+    switch (code) {
+    case HOST_NOT_FOUND: return "unknown host";
+    case TRY_AGAIN: return "the name server did not answer; try again";
+    case NO_RECOVERY: return "the name server failed";
+    case NO_DATA: return "the name has no address";
+    default: return "the resolver failed";
+    }
+}
+
+static size_t pysock__strings_size(char *const *list, size_t *count)
+{
+    size_t n = 0;
+
+    for (*count = 0; list && list[*count]; ++*count)
+        n += strlen(list[*count]) + 1;
+    return n;
+}
+
+/* A copy of what the system found, in one block. 0 or -ENOMEM. */
+static int pysock__hostent_take(void *arg, const struct hostent *found)
+{
+    size_t aliases, addresses = 0, i, size = strlen(found->h_name) + 1;
+    pysock_hostent *h;
+    pysock_addr addr;
+    const char **lists;
+    char *text;
+
+    size += pysock__strings_size(found->h_aliases, &aliases);
+    while (found->h_addr_list[addresses])
+        addresses++;
+    size += addresses * 64 + (aliases + addresses) * sizeof *lists + sizeof *h;
+    h = (pysock_hostent *)pysock__alloc(size);
+    if (!h)
+        return -ENOMEM;
+    lists = (const char **)(void *)(h + 1);
+    text = (char *)(lists + aliases + addresses);
+    h->name = text;
+    text += snprintf(text, strlen(found->h_name) + 1, "%s", found->h_name) + 1;
+    h->aliases = lists;
+    h->alias_count = aliases;
+    h->addresses = lists + aliases;
+    h->address_count = addresses;
+    for (i = 0; i < aliases; i++) {
+        lists[i] = text;
+        text += snprintf(text, strlen(found->h_aliases[i]) + 1, "%s", found->h_aliases[i]) + 1;
+    }
+    for (i = 0; i < addresses; i++) {
+        memset(&addr, 0, sizeof addr);
+        addr.u.sa.sa_family = (sa_family_t)found->h_addrtype;
+        if (found->h_addrtype == AF_INET)
+            memcpy(&addr.u.in.sin_addr, found->h_addr_list[i], 4);
+        else
+            memcpy(&addr.u.in6.sin6_addr, found->h_addr_list[i], 16);
+        lists[aliases + i] = text;
+        pysock__sys_ntop(&addr, text, 64);
+        text += strlen(text) + 1;
+    }
+    *(pysock_hostent **)arg = h;
     return 0;
 }
 
-/* In a forked child: the other threads are gone, and so are their wakers. */
-static void pysock__sleepers_after_fork(void)
+static pysock_hostent *pysock__gethost(const char *what, const char *host, const char *name,
+                                       const pysock_addr *addr)
 {
-    pysock__list *l, *next;
+    pysock_hostent *h = NULL;
+    int r = pysock__sys_gethost(name, addr, pysock__hostent_take, &h);
 
-    for (l = pysock__state.sleepers.next; l != &pysock__state.sleepers; l = next) {
-        pysock__sleeper *sl = PYSOCK__ENTRY(l, pysock__sleeper, link);
-        next = l->next;
-        if (sl->after_fork) {
-            sl->after_fork(sl);
-        } else if (sl != pysock__my_sleeper) {
-            pysock__list_remove(l);
-            pysock__waker_close(&sl->waker);
-            pysock__free(sl);
-        }
-    }
+    if (r == -ENOMEM)
+        pysock__fail_memory(what);
+    else if (r < 0)
+        pysock__fail(PYSOCK_H_ERROR, -1000 - r, pysock__h_name(-1000 - r), "%s of '%.200s': %s",
+                     what, host, pysock__h_sentence(-1000 - r));
+    return h;
 }
 
-/* Ends every wait of calls that began before. */
-static void pysock__broadcast(void)
+PYSOCKDEF pysock_hostent *pysock_gethostbyname_ex(const char *host)
 {
-    pysock__list *l;
+    char ascii[PYSOCK_HOST_STRLEN];
+    pysock_addr addr;
 
-    pysock__lock(&pysock__state.lock);
-    pysock__add(&pysock__state.epoch, 1);
-    for (l = pysock__state.sleepers.next; l != &pysock__state.sleepers; l = l->next)
-        pysock__wake(&PYSOCK__ENTRY(l, pysock__sleeper, link)->waker);
-    pysock__unlock(&pysock__state.lock);
+    if (pysock__host_addr("gethostbyname_ex", "socket.gethostbyname", host, AF_INET, &addr) < 0)
+        return NULL;
+    if (!pysock__is_ascii(host) || !host[0] || host[0] == '<') {
+        if (!host[0] || host[0] == '<' || pysock__sys_idna(host, ascii, sizeof ascii) < 0)
+            pysock__sys_ntop(&addr, ascii, sizeof ascii); /* it was found, by this address */
+        return pysock__gethost("gethostbyname_ex", host, ascii, NULL);
+    }
+    return pysock__gethost("gethostbyname_ex", host, host, NULL);
+}
+
+PYSOCKDEF pysock_hostent *pysock_gethostbyaddr(const char *host)
+{
+    pysock_addr addr;
+
+    if (pysock__host_addr("gethostbyaddr", "socket.gethostbyaddr", host, AF_UNSPEC, &addr) < 0)
+        return NULL;
+    return pysock__gethost("gethostbyaddr", host, NULL, &addr);
+}
+
+PYSOCKDEF void pysock_freehostent(pysock_hostent *h)
+{
+    pysock__free(h);
+}
+
+PYSOCKDEF int pysock_gethostname(char *name, size_t size)
+{
+    int r;
+
+    if (pysock__check_out("gethostname", name, size) < 0
+        || pysock__audit_name("socket.gethostname", "gethostname", NULL, NULL) < 0)
+        return -1;
+    r = pysock__sys_gethostname(name, size);
+    return r < 0 ? pysock__fail_os(r, "gethostname", "") : 0;
+}
+
+PYSOCKDEF int pysock_sethostname(const char *name)
+{
+    int r;
+
+    if (!name)
+        return pysock__fail_value("sethostname", "the name is NULL");
+    if (pysock__audit_name("socket.sethostname", "sethostname", name, NULL) < 0)
+        return -1;
+    r = pysock__sys_sethostname(name);
+    return r < 0 ? pysock__fail_os(r, "sethostname", name) : 0;
+}
+
+PYSOCKDEF int pysock_getfqdn(const char *name, char *text, size_t size)
+{
+    char own[PYSOCK_HOST_STRLEN];
+    const char *best;
+    pysock_hostent *h;
+    size_t i;
+    int r;
+
+    if (pysock__check_out("getfqdn", text, size) < 0)
+        return -1;
+    if (!name || !name[0] || strcmp(name, "0.0.0.0") == 0) {
+        if (pysock_gethostname(own, sizeof own) < 0)
+            return -1;
+        name = own;
+    }
+    h = pysock_gethostbyaddr(name);
+    if (!h && pysock__last.kind != PYSOCK_H_ERROR && pysock__last.kind != PYSOCK_GAI_ERROR)
+        return -1;
+    best = h ? h->name : name;
+    for (i = 0; h && !strchr(best, '.') && i < h->alias_count; i++)
+        if (strchr(h->aliases[i], '.'))
+            best = h->aliases[i];
+    r = pysock__give_text("getfqdn", best, text, size);
+    pysock_freehostent(h);
+    return r;
+}
+
+PYSOCKDEF int pysock_getservbyname(const char *service, const char *proto)
+{
+    int port;
+
+    if (!service)
+        return pysock__fail_value("getservbyname", "the service is NULL");
+    if (pysock__audit_name("socket.getservbyname", "getservbyname", proto, service) < 0)
+        return -1;
+    port = pysock__sys_getservbyname(service, proto);
+    if (port >= 0)
+        return port;
+    return pysock__fail(PYSOCK_OS_ERROR, ENOENT, "ENOENT",
+                        "getservbyname: there is no service '%.100s'%s%.50s", service,
+                        proto ? " over " : "", proto ? proto : "");
+}
+
+PYSOCKDEF int pysock_getservbyport(int port, const char *proto, char *service, size_t size)
+{
+    char digits[16];
+    int n;
+
+    if (pysock__check_out("getservbyport", service, size) < 0
+        || pysock__check_host("getservbyport", NULL, port) < 0)
+        return -1;
+    snprintf(digits, sizeof digits, "%d", port);
+    if (pysock__audit_name("socket.getservbyport", "getservbyport", proto, digits) < 0)
+        return -1;
+    n = pysock__sys_getservbyport(port, proto, service, size);
+    if (n >= 0)
+        return (size_t)n < size ? 0 : pysock__fail_room("getservbyport", service);
+    return pysock__fail(PYSOCK_OS_ERROR, ENOENT, "ENOENT",
+                        "getservbyport: port %d is no known service%s%.50s", port,
+                        proto ? " over " : "", proto ? proto : "");
+}
+
+PYSOCKDEF int pysock_getprotobyname(const char *name)
+{
+    int proto;
+
+    if (!name)
+        return pysock__fail_value("getprotobyname", "the name is NULL");
+    proto = pysock__sys_getprotobyname(name);
+    if (proto >= 0)
+        return proto;
+    return pysock__fail(PYSOCK_OS_ERROR, ENOENT, "ENOENT",
+                        "getprotobyname: there is no protocol '%.100s'", name);
+}
+
+/* Names: inet_ and if_ calls. */
+
+static int pysock__fail_ip(const char *what, const char *text)
+{
+    return pysock__fail(PYSOCK_OS_ERROR, EINVAL, "EINVAL", "%s: '%.100s' is no IP address", what,
+                        text);
+}
+
+PYSOCKDEF int pysock_inet_aton(const char *text, unsigned char out[4])
+{
+    if (!text || !out)
+        return pysock__fail_value("inet_aton", text ? "out is NULL" : "the text is NULL");
+    return pysock__sys_inet_aton(text, out) < 0 ? pysock__fail_ip("inet_aton", text) : 0;
+}
+
+PYSOCKDEF int pysock_inet_pton(int family, const char *text, void *out)
+{
+    int r;
+
+    if (!text || !out)
+        return pysock__fail_value("inet_pton", text ? "out is NULL" : "the text is NULL");
+    r = pysock__sys_inet_pton(family, text, out);
+    if (r == -EINVAL)
+        return pysock__fail_ip("inet_pton", text);
+    return r < 0 ? pysock__fail_os(r, "inet_pton", "") : r;
+}
+
+static int pysock__inet_ntop(const char *what, int family, const void *packed, size_t packedsize,
+                             char *text, size_t size)
+{
+    char whole[80];
+    int r;
+
+    if (!packed)
+        return pysock__fail_value(what, "packed is NULL");
+    if (pysock__check_out(what, text, size) < 0)
+        return -1;
+    if (family != AF_INET && family != AF_INET6)
+        return pysock__fail_os(-EAFNOSUPPORT, what, "");
+    if (packedsize != (family == AF_INET ? 4 : 16))
+        return pysock__fail_value(what, family == AF_INET ? "packed must have 4 bytes"
+                                                          : "packed must have 16 bytes");
+    r = pysock__sys_inet_ntop(family, packed, whole, sizeof whole);
+    return r < 0 ? pysock__fail_os(r, what, "") : pysock__give_text(what, whole, text, size);
+}
+
+PYSOCKDEF int pysock_inet_ntop(int family, const void *packed, size_t packedsize, char *text,
+                               size_t size)
+{
+    return pysock__inet_ntop("inet_ntop", family, packed, packedsize, text, size);
+}
+
+PYSOCKDEF int pysock_inet_ntoa(const void *packed, size_t packedsize, char *text, size_t size)
+{
+    return pysock__inet_ntop("inet_ntoa", AF_INET, packed, packedsize, text, size);
+}
+
+typedef struct pysock__if_list {
+    pysock_interface *items;
+    size_t count, cap;
+    int out_of_memory;
+} pysock__if_list;
+
+static int pysock__if_add(void *arg, unsigned int index, const char *name)
+{
+    pysock__if_list *list = (pysock__if_list *)arg;
+    pysock_interface *item;
+
+    if (pysock__reserve(&list->items, &list->cap, list->count + 1, sizeof *list->items) < 0)
+        return list->out_of_memory = 1;
+    item = &list->items[list->count++];
+    item->index = index;
+    snprintf(item->name, sizeof item->name, "%s", name);
+    return 0;
+}
+
+PYSOCKDEF ptrdiff_t pysock_if_nameindex(pysock_interface **list)
+{
+    pysock__if_list found = {NULL, 0, 0, 0};
+    int r;
+
+    if (!list)
+        return pysock__fail_value("if_nameindex", "list is NULL");
+    *list = NULL;
+    r = pysock__sys_if_each(pysock__if_add, &found);
+    if (r < 0 || found.out_of_memory) {
+        pysock__free(found.items);
+        return r < 0 ? pysock__fail_os(r, "if_nameindex", "") : pysock__fail_memory("if_nameindex");
+    }
+    *list = found.items;
+    return (ptrdiff_t)found.count;
+}
+
+PYSOCKDEF void pysock_if_freenameindex(pysock_interface *list)
+{
+    pysock__free(list);
+}
+
+PYSOCKDEF int pysock_if_nametoindex(const char *name)
+{
+    int index;
+
+    if (!name)
+        return pysock__fail_value("if_nametoindex", "the name is NULL");
+    index = pysock__sys_if_nametoindex(name);
+    return index < 0 ? pysock__fail_os(index, "if_nametoindex", name) : index;
+}
+
+PYSOCKDEF int pysock_if_indextoname(unsigned int index, char *name, size_t size)
+{
+    char whole[32], digits[16];
+    int r;
+
+    if (pysock__check_out("if_indextoname", name, size) < 0)
+        return -1;
+    r = pysock__sys_if_indextoname(index, whole);
+    if (r == 0)
+        return pysock__give_text("if_indextoname", whole, name, size);
+    snprintf(digits, sizeof digits, "%u", index);
+    return pysock__fail_os(r, "if_indextoname", digits);
+}
+
+PYSOCKDEF int pysock_idna_encode(const char *name, char *text, size_t size)
+{
+    int n;
+
+    if (!name)
+        return pysock__fail_value("idna_encode", "the name is NULL");
+    if (pysock__check_out("idna_encode", text, size) < 0)
+        return -1;
+    if (pysock__is_ascii(name))
+        return pysock__give_text("idna_encode", name, text, size) < 0 ? -1 : (int)strlen(text);
+    n = pysock__sys_idna(name, text, size);
+    if (n >= 0)
+        return n;
+    if (n == -ENOMEM)
+        return pysock__fail_memory("idna_encode");
+    if (n == -ENAMETOOLONG)
+        return pysock__fail_value("idna_encode", "the name does not fit the buffer");
+    if (n == -EINVAL)
+        return pysock__fail(PYSOCK_VALUE_ERROR, EINVAL, "EINVAL",
+                            "idna_encode: '%.200s' is no international host name in UTF-8", name);
+    return pysock__fail(PYSOCK_OS_ERROR, ENOTSUP, "ENOTSUP",
+                        "idna_encode: '%.200s' needs libidn2: define PYSOCK_IDN2 and link with "
+                        "-lidn2, or give the name as xn--...",
+                        name);
 }
 
 /* ---- >>certificates ----
@@ -4623,6 +6373,8 @@ static struct {
     pysock__list members, kicked, followers;
     size_t count; /* of members */
     int started, stopping;
+    int allowed;    /* the audit hook has been asked about the thread */
+    int wanted;     /* atomic too: it is to be asked, by somebody who holds no lock */
     int threadless; /* atomic too, so that a sleeper need not lock */
     int64_t stop_deadline;
     pysock__waker waker;
@@ -4640,7 +6392,8 @@ static struct {
                      PYSOCK__LIST_INIT(pysock__reactor.members),
                      PYSOCK__LIST_INIT(pysock__reactor.kicked),
                      PYSOCK__LIST_INIT(pysock__reactor.followers),
-                     0, 0, 0, 0, 0, {-1, -1, 0, 0}, {0}, 0, NULL, NULL, NULL, 0, NULL, NULL, 0};
+                     0, 0, 0, 0, 0, 0, 0, {-1, -1, 0, 0}, {0},
+                     0, NULL, NULL, NULL, 0, NULL, NULL, 0};
 
 static void pysock__watch_init(pysock__watch *w, int fd, void (*fn)(pysock__watch *, short),
                                void (*hold)(pysock__watch *), void (*drop)(pysock__watch *))
@@ -4847,6 +6600,10 @@ static void pysock__reactor_start_locked(void)
 {
     if (pysock__reactor.started || pysock__reactor.threadless)
         return;
+    if (!pysock__reactor.allowed && pysock__load(&pysock__process.audited)) {
+        pysock__store(&pysock__reactor.wanted, 1);
+        return;
+    }
     pysock__reactor_adopt_locked();
     if (!pysock__reactor.cap) { /* a cleanup came between a socket's making and this */
         pysock__store(&pysock__reactor.threadless, 1);
@@ -4862,6 +6619,24 @@ static void pysock__reactor_start_locked(void)
         return;
     }
     pysock__reactor.started = 1;
+}
+
+/* A thread is wanted that the audit hook has not been asked about: asks it. Whoever may have kicked
+   calls this, once no lock is held, before it sleeps or returns. */
+static void pysock__reactor_ask(void)
+{
+    int denied;
+
+    if (!pysock__load(&pysock__reactor.wanted) || !pysock__exchange(&pysock__reactor.wanted, 0))
+        return;
+    denied = pysock__thread_denied();
+    pysock__lock(&pysock__reactor.lock);
+    if (!pysock__reactor.started && denied)
+        pysock__store(&pysock__reactor.threadless, 1);
+    pysock__reactor.allowed = !denied;
+    if (!pysock__reactor_idle_locked())
+        pysock__reactor_start_locked();
+    pysock__unlock(&pysock__reactor.lock);
 }
 
 /* Has the callback called soon. May be called with a socket's lock held. */
@@ -4971,6 +6746,7 @@ static int pysock__sleep(pysock__waker *waker, struct pollfd *fds, size_t count,
 {
     int r;
 
+    pysock__reactor_ask();
     if (!pysock__load(&pysock__reactor.threadless))
         return pysock__poll(fds, count, deadline);
     pysock__lock(&pysock__reactor.lock);
@@ -5034,6 +6810,7 @@ static void pysock__reactor_stop(int64_t deadline)
     }
     pysock__reactor_abandon_locked();
     pysock__store(&pysock__reactor.threadless, 0);
+    pysock__reactor.allowed = 0;
     pysock__reactor_adopt_locked();
     pysock__free(pysock__reactor.fds);
     pysock__free(pysock__reactor.watches);
@@ -5053,7 +6830,8 @@ static void pysock__reactor_after_fork(void)
     pysock__list_init(&pysock__reactor.kicked);
     pysock__list_init(&pysock__reactor.followers);
     pysock__reactor.count = 0;
-    pysock__reactor.started = pysock__reactor.stopping = 0;
+    pysock__reactor.started = pysock__reactor.stopping = pysock__reactor.allowed = 0;
+    pysock__store(&pysock__reactor.wanted, 0);
     pysock__store(&pysock__reactor.threadless, 0);
     pysock__reactor.leading = 0;
     pysock__reactor.leader = NULL;
@@ -5130,6 +6908,7 @@ typedef struct pysock__sock {
     int fd; /* closed with the last reference */
     int family, type, proto;
     uintptr_t handle;
+    pysock_state *state; /* counted */
     pysock__watch watch; /* the reactor's and the turn's */
     pysock__mutex lock;
 
@@ -5141,8 +6920,12 @@ typedef struct pysock__sock {
     int watchers;     /* how many of them are selects and pollers */
     int kernel_waits; /* calls that sleep, or may sleep, in the kernel */
     int drained;      /* the last recv took all there was, or little: polling first saves a call */
+    int io_refs;      /* files made of it that are open */
+    int close_wanted; /* by the user: the last of the files does it */
+    int detached;     /* the descriptor is the user's */
     pysock_addr peer;
     pysock__lookup *lookup;
+    int name_awaited; /* a sendto's name is being looked up: not writable */
     pysock__fault fault;
 
     /* guarded by lock: output */
@@ -5233,6 +7016,8 @@ static void pysock__sock_free(pysock__sock *s)
     pysock__chain_drop(&s->queue);
     pysock__links_free(&s->queue.spent);
     pysock__mutex_free(&s->lock);
+    pysock__state_closed_one(s->state);
+    pysock__state_release(s->state);
     pysock__free(s);
 }
 
@@ -5241,7 +7026,7 @@ static void pysock__sock_free(pysock__sock *s)
    time because of SO_LINGER, it is told before.) */
 static void pysock__close_fd(pysock__sock *s)
 {
-    int at_once = pysock__sys_linger(s->fd) <= 0;
+    int at_once = !s->detached && pysock__sys_linger(s->fd) <= 0;
 
     pysock__lock(&pysock__table.lock);
     if ((size_t)s->fd < pysock__table.fd_cap && pysock__table.by_fd[s->fd] == s->handle)
@@ -5249,8 +7034,17 @@ static void pysock__close_fd(pysock__sock *s)
     if (at_once)
         pysock__fd_close(s->fd);
     pysock__unlock(&pysock__table.lock);
-    if (!at_once)
+    if (!at_once && !s->detached)
         pysock__fd_close(s->fd);
+}
+
+/* The descriptor is not this socket's any more. */
+static void pysock__forget_fd(pysock__sock *s)
+{
+    pysock__lock(&pysock__table.lock);
+    if ((size_t)s->fd < pysock__table.fd_cap && pysock__table.by_fd[s->fd] == s->handle)
+        pysock__table.by_fd[s->fd] = 0;
+    pysock__unlock(&pysock__table.lock);
 }
 
 static void pysock__release(pysock__sock *s)
@@ -5389,7 +7183,6 @@ static int pysock__call_begin(pysock__call *c, const pysock *handle, const char 
     c->name = name;
     c->all = 0;
     c->deadline = 0;
-    c->epoch = pysock__load(&pysock__state.epoch);
     if (!handle)
         return pysock__fail_value(name, "the socket is NULL");
     pysock__fork_check();
@@ -5402,6 +7195,7 @@ static int pysock__call_begin(pysock__call *c, const pysock *handle, const char 
         pysock__release(c->s);
         return pysock__fail(PYSOCK_OS_ERROR, EBADF, "EBADF", "%s: the socket is closed", name);
     }
+    c->epoch = pysock__epoch(c->s->state);
     c->timeout = c->s->timeout;
     if (c->timeout == 0 && pysock__load(&pysock__reactor.threadless)) {
         pysock__unlock(&c->s->lock);
@@ -5430,6 +7224,7 @@ static void pysock__call_end(pysock__call *c)
 {
     pysock__unlock_sock(c->s);
     pysock__release(c->s);
+    pysock__reactor_ask();
 }
 
 /* Fails with a negated errno value, naming the call and the socket. */
@@ -5460,7 +7255,7 @@ static int pysock__call_fail_timeout(pysock__call *c)
 /* 0 while the call may go on: not closed, not cleaned up. */
 static int pysock__call_check_locked(pysock__call *c)
 {
-    if (c->epoch != pysock__load(&pysock__state.epoch))
+    if (c->epoch != pysock__epoch(c->s->state))
         return pysock__fail(PYSOCK_OS_ERROR, ESHUTDOWN, "ESHUTDOWN",
                             "%s: ended by pysock_cleanup()", c->name);
     if (c->s->phase >= PYSOCK__CLOSING)
@@ -5480,6 +7275,34 @@ static int pysock__call_interrupted_locked(pysock__call *c)
         return pysock__fail(PYSOCK_OS_ERROR, EINTR, "EINTR", "%s: interrupted by a signal",
                             c->name);
     return pysock__call_check_locked(c);
+}
+
+/* Asks the audit hook about what the call is to do, without the lock. 0: it may go on. */
+static int pysock__call_audit_locked(pysock__call *c, const char *event, const pysock_addr *addr)
+{
+    pysock_audit_event e;
+    char on[512];
+    int denied;
+
+    if (!pysock__load(&pysock__process.audited))
+        return 0;
+    memset(&e, 0, sizeof e);
+    e.name = event;
+    e.socket = (pysock *)c->s->handle;
+    e.addr = addr;
+    e.family = c->s->family;
+    e.type = c->s->type;
+    e.proto = c->s->proto;
+    pysock__unlock(&c->s->lock);
+    denied = pysock__denied(&e);
+    pysock__lock(&c->s->lock);
+    if (!denied)
+        return pysock__call_check_locked(c);
+    pysock__describe(c->s, on);
+    if (addr)
+        pysock_addr_format(addr, on, sizeof on);
+    return pysock__fail(PYSOCK_OS_ERROR, EACCES, "EACCES", "%s on %.300s: denied by the audit hook",
+                        c->name, on);
 }
 
 /* Brackets a system call that may sleep in the kernel, or that needs no lock: the descriptor stays,
@@ -6061,7 +7884,7 @@ static void pysock__fork_prepare(void)
 {
     pysock__lock(&pysock__reactor.lock);
     pysock__lock(&pysock__table.lock);
-    pysock__lock(&pysock__state.lock);
+    pysock__lock(&pysock__process.lock);
     pysock__lock(&pysock__resolver.lock);
 #ifndef PYSOCK_NO_SSL
     pysock__lock(&pysock__contexts.lock);
@@ -6074,7 +7897,7 @@ static void pysock__fork_parent(void)
     pysock__unlock(&pysock__contexts.lock);
 #endif
     pysock__unlock(&pysock__resolver.lock);
-    pysock__unlock(&pysock__state.lock);
+    pysock__unlock(&pysock__process.lock);
     pysock__unlock(&pysock__table.lock);
     pysock__unlock(&pysock__reactor.lock);
 }
@@ -6097,6 +7920,7 @@ static void pysock__sock_after_fork(pysock__sock *s)
     s->kernel_waits = s->kernel_sends = s->kernel_writes = 0;
     s->shut_when_flushed = 0;
     s->lookup = NULL;
+    s->name_awaited = 0;
     pysock__chain_drop(&s->queue); /* the parent sends it */
     if (s->phase == PYSOCK__RESOLVING) {
         pysock__fault_os(&s->fault, -ECONNABORTED, "connect", "a name that the parent looks up");
@@ -6112,8 +7936,9 @@ static void pysock__fork_child(void)
     uint32_t i;
 
     pysock__fork_generation++;
-    pysock__mutex_init(&pysock__state.cleanup_lock); /* a cleanup is its own thread's business */
-    pysock__store(&pysock__state.ending, 0);
+    pysock__mutex_init(&pysock__process.cleanup_lock); /* a cleanup is its own thread's business */
+    pysock__store(&pysock__process.ending, 0);
+    pysock__states_after_fork();
     pysock__reactor_after_fork();
     pysock__list_init(&pysock__resolver.queue);
     pysock__resolver.workers = 0;
@@ -6152,31 +7977,40 @@ static void pysock__install(void)
 #endif
 }
 
-/* A socket around a descriptor, which it takes: NULL with an error, and the descriptor closed. From
-   here on a cleanup may close it; the caller has a reference of its own, for pysock__publish(). */
+/* A socket around a descriptor, which it takes unless it fails (NULL with an error). From here on a
+   cleanup may close it; the caller has a reference of its own, for pysock__publish(). */
 static pysock__sock *pysock__sock_new(int fd, int family, int type, int proto, const char *what)
 {
+    pysock_state *st = pysock__state();
     pysock__sock *s;
+    int64_t timeout;
     int err;
 
     pysock__install();
-    if (pysock__load(&pysock__state.ending)) {
-        pysock__fd_close(fd);
+    if (pysock__is_ending(st)) {
         pysock__fail(PYSOCK_OS_ERROR, ESHUTDOWN, "ESHUTDOWN", "%s: pysock_cleanup() is under way",
                      what);
         return NULL;
     }
+    pysock__lock(&pysock__process.lock);
+    timeout = type & PYSOCK__TYPE_NONBLOCK ? 0 : st->default_timeout;
+    pysock__unlock(&pysock__process.lock);
+    if (timeout >= 0 && (err = pysock__fd_set_nonblocking(fd, 1)) < 0) {
+        pysock__fail_os(err, what, "");
+        return NULL;
+    }
     s = (pysock__sock *)pysock__alloc(sizeof *s);
     if (!s) {
-        pysock__fd_close(fd);
         pysock__fail_memory(what);
         return NULL;
     }
+    s->state = pysock__state_retain(st);
+    pysock__add(&st->open, 1);
     s->fd = fd;
     s->family = family;
-    s->type = type;
+    s->type = type & ~PYSOCK__TYPE_FLAGS;
     s->proto = proto;
-    s->timeout = -1;
+    s->timeout = timeout;
     s->low = 32 * 1024;
     s->high = 64 * 1024;
     s->generation = pysock__fork_generation;
@@ -6187,7 +8021,6 @@ static pysock__sock *pysock__sock_new(int fd, int family, int type, int proto, c
     err = pysock__table_enter(s);
     if (err == 0)
         return s;
-    pysock__fd_close(fd);
     pysock__sock_free(s);
     if (err == -EMFILE)
         pysock__fail(PYSOCK_OS_ERROR, EMFILE, "EMFILE",
@@ -6201,6 +8034,41 @@ static pysock__sock *pysock__sock_new(int fd, int family, int type, int proto, c
 static pysock *pysock__handle(const pysock__sock *s)
 {
     return (pysock *)s->handle;
+}
+
+/* The same, which takes the descriptor in any case. */
+static pysock__sock *pysock__sock_take(int fd, int family, int type, int proto, const char *what)
+{
+    pysock__sock *s = pysock__sock_new(fd, family, type, proto, what);
+
+    if (!s)
+        pysock__fd_close(fd);
+    return s;
+}
+
+/* What a descriptor that others have worked on is. */
+static pysock__phase pysock__phase_of_fd(int fd)
+{
+    pysock_addr peer;
+
+    if (pysock__sys_listens(fd))
+        return PYSOCK__LISTENING;
+    return pysock__sys_getpeername(fd, &peer) == 0 ? PYSOCK__OPEN : PYSOCK__NEW;
+}
+
+/* A descriptor is the kernel's, and may be in other hands too: looks whether they have connected
+   it, or made it listen. */
+static void pysock__refresh_phase_locked(pysock__sock *s)
+{
+    pysock__phase phase;
+
+    if (s->phase != PYSOCK__NEW || (s->type != SOCK_STREAM && s->type != SOCK_SEQPACKET))
+        return;
+    phase = pysock__phase_of_fd(s->fd);
+    if (phase == PYSOCK__OPEN)
+        pysock__sys_getpeername(s->fd, &s->peer);
+    if (phase != PYSOCK__NEW)
+        pysock__set_phase_locked(s, phase);
 }
 
 /* A new socket is ready, in that phase: its handle, for the user. The maker's reference goes. */
@@ -6221,7 +8089,7 @@ static int pysock__close_pending_locked(pysock__sock *s)
 {
     int r;
 
-    if (s->generation != pysock__fork_generation || s->write_error)
+    if (s->detached || s->generation != pysock__fork_generation || s->write_error)
         return 0; /* the parent's, or nobody to send to */
     if (s->kernel_writes)
         return 0; /* a send that is broken off now has no order with what is queued */
@@ -6550,7 +8418,7 @@ static ptrdiff_t pysock__tls_recv_locked(pysock__call *c, void *buf, size_t size
     int r;
 
     if (flags & ~MSG_PEEK)
-        return pysock__fail_value(c->name, "a TLS socket takes no flags but MSG_PEEK");
+        return pysock__fail_value(c->name, "on TLS sockets no flag but MSG_PEEK is supported");
     for (;;) {
         if (s->phase != PYSOCK__SECURE && pysock__ready_locked(c) < 0)
             return -1;
@@ -6665,7 +8533,7 @@ static int pysock__settle_locked(pysock__call *c)
 }
 
 /* After a system call on a plain socket that did not succeed: 0 to try again, -1 to end. */
-static int pysock__retry_locked(pysock__call *c, ptrdiff_t r, short events)
+static int pysock__retry_locked(pysock__call *c, ptrdiff_t r, short events, int flags)
 {
     if (pysock__call_check_locked(c) < 0)
         return -1;
@@ -6673,7 +8541,8 @@ static int pysock__retry_locked(pysock__call *c, ptrdiff_t r, short events)
         return pysock__call_interrupted_locked(c);
     if (r != -EAGAIN)
         return pysock__call_fail(c, (int)r);
-    return c->timeout == 0 ? pysock__fail_again() : pysock__wait_locked(c, events);
+    return c->timeout == 0 || flags & PYSOCK__NEVER_WAITS ? pysock__fail_again()
+                                                          : pysock__wait_locked(c, events);
 }
 
 /* A stream without a timeout may; but not where sleepers must do the reactor's work. */
@@ -6683,10 +8552,18 @@ static int pysock__may_sleep_in_kernel(const pysock__call *c)
            && !pysock__load(&pysock__reactor.threadless);
 }
 
-static ptrdiff_t pysock__plain_recv_locked(pysock__call *c, void *buf, size_t size, int flags)
+/* What a call sends or receives: bytes, or a message with all that belongs to it. */
+typedef struct pysock__io {
+    void *buf;
+    size_t size;
+    pysock__msg *msg; /* NULL: just the bytes */
+} pysock__io;
+
+static ptrdiff_t pysock__plain_recv_locked(pysock__call *c, const pysock__io *io, int flags)
 {
     pysock__sock *s = c->s;
     int asleep = pysock__may_sleep_in_kernel(c), polls_first;
+    int kernel_flags = asleep ? flags : flags | MSG_DONTWAIT;
     ptrdiff_t r;
 
     for (;;) {
@@ -6699,21 +8576,27 @@ static ptrdiff_t pysock__plain_recv_locked(pysock__call *c, void *buf, size_t si
         pysock__enter_kernel_locked(s);
         r = polls_first ? pysock__poll_in(s->fd, pysock__ms_of(c->timeout)) : 0;
         if (r >= 0)
-            r = pysock__sys_recv(s->fd, buf, size, asleep ? flags : flags | MSG_DONTWAIT);
+            r = io->msg ? pysock__sys_recvmsg(s->fd, io->msg, kernel_flags)
+                        : pysock__sys_recv(s->fd, io->buf, io->size, kernel_flags);
         pysock__leave_kernel_locked(s);
-        s->drained = r > 0 && ((size_t)r < size || size < 4096);
+        s->drained = r > 0 && ((size_t)r < io->size || io->size < 4096);
         if (r > 0)
             return r;
         if (r == 0) /* or a close has ended it */
             return pysock__call_check_locked(c) < 0 ? -1 : 0;
-        if (pysock__retry_locked(c, r, flags & MSG_OOB ? POLLPRI : POLLIN) < 0)
+        if (pysock__retry_locked(c, r, flags & MSG_OOB ? POLLPRI : POLLIN, flags) < 0)
             return -1;
     }
 }
 
+static ptrdiff_t pysock__sys_send_io(int fd, const pysock__io *io, int flags)
+{
+    return io->msg ? pysock__sys_sendmsg(fd, io->msg, flags)
+                   : pysock__sys_send(fd, io->buf, io->size, flags);
+}
+
 /* A send that keeps the order of the queue, under the lock. */
-static ptrdiff_t pysock__queued_send_locked(pysock__call *c, const void *data, size_t size,
-                                            int flags)
+static ptrdiff_t pysock__queued_send_locked(pysock__call *c, const pysock__io *io, int flags)
 {
     pysock__sock *s = c->s;
     ptrdiff_t r;
@@ -6723,24 +8606,24 @@ static ptrdiff_t pysock__queued_send_locked(pysock__call *c, const void *data, s
         if (r == POLLOUT || r == -EBUSY || r == -EALREADY) {
             if (flags & MSG_OOB)
                 return pysock__fail_value(c->name, "MSG_OOB cannot overtake queued output");
-            if (c->timeout == 0)
-                return pysock__enqueue_copy_locked(c, data, size);
+            if (c->timeout == 0 || flags & MSG_DONTWAIT)
+                return io->msg ? pysock__fail_again()
+                               : pysock__enqueue_copy_locked(c, io->buf, io->size);
             if (r != -EBUSY && pysock__wait_locked(c, r == POLLOUT ? POLLOUT : 0) < 0)
                 return -1;
             continue;
         }
         if (r < 0)
             return pysock__call_fail(c, (int)r);
-        r = pysock__sys_send(s->fd, data, size, flags | MSG_DONTWAIT);
+        r = pysock__sys_send_io(s->fd, io, flags | MSG_DONTWAIT);
         if (r >= 0)
             return r;
-        if (pysock__retry_locked(c, r, POLLOUT) < 0)
+        if (pysock__retry_locked(c, r, POLLOUT, flags) < 0)
             return -1;
     }
 }
 
-static ptrdiff_t pysock__plain_send_locked(pysock__call *c, const void *data, size_t size,
-                                           int flags)
+static ptrdiff_t pysock__plain_send_locked(pysock__call *c, const pysock__io *io, int flags)
 {
     pysock__sock *s = c->s;
     int asleep = pysock__may_sleep_in_kernel(c);
@@ -6750,11 +8633,11 @@ static ptrdiff_t pysock__plain_send_locked(pysock__call *c, const void *data, si
         if (pysock__settle_locked(c) < 0)
             return -1;
         if (s->queue_used)
-            return pysock__queued_send_locked(c, data, size, flags);
+            return pysock__queued_send_locked(c, io, flags);
         s->kernel_sends++;
         s->kernel_writes++;
         pysock__enter_kernel_locked(s);
-        r = pysock__sys_send(s->fd, data, size, asleep ? flags : flags | MSG_DONTWAIT);
+        r = pysock__sys_send_io(s->fd, io, asleep ? flags : flags | MSG_DONTWAIT);
         pysock__leave_kernel_locked(s);
         s->kernel_sends--;
         s->kernel_writes--;
@@ -6764,7 +8647,7 @@ static ptrdiff_t pysock__plain_send_locked(pysock__call *c, const void *data, si
         }
         if (r >= 0)
             return r;
-        if (pysock__retry_locked(c, r, POLLOUT) < 0)
+        if (pysock__retry_locked(c, r, POLLOUT, flags) < 0)
             return -1;
     }
 }
@@ -6780,17 +8663,21 @@ static int pysock__check_memory(const char *what, const void *data, size_t size)
 
 PYSOCKDEF ptrdiff_t pysock_recv(pysock *s, void *buf, size_t size, int flags)
 {
+    pysock__io io;
     pysock__call c;
     ptrdiff_t r;
 
     if (pysock__check_memory("recv", buf, size) < 0 || pysock__call_begin(&c, s, "recv") < 0)
         return -1;
+    io.buf = buf;
+    io.size = size;
+    io.msg = NULL;
 #ifndef PYSOCK_NO_SSL
     if (pysock__is_tls_locked(c.s))
         r = pysock__tls_recv_locked(&c, buf, size, flags);
     else
 #endif
-        r = pysock__plain_recv_locked(&c, buf, size, flags);
+        r = pysock__plain_recv_locked(&c, &io, flags);
     pysock__call_end(&c);
     return r;
 }
@@ -6802,16 +8689,21 @@ PYSOCKDEF ptrdiff_t pysock_recv_into(pysock *s, void *buf, size_t size, int flag
 
 static ptrdiff_t pysock__send_locked(pysock__call *c, const void *data, size_t size, int flags)
 {
+    pysock__io io;
+
     if (c->s->shut_when_flushed)
         return pysock__call_fail(c, -EPIPE);
 #ifndef PYSOCK_NO_SSL
     if (pysock__is_tls_locked(c->s)) {
         if (flags)
-            return pysock__fail_value(c->name, "a TLS socket takes no flags");
+            return pysock__fail_value(c->name, "on TLS sockets no flag is supported for sending");
         return pysock__tls_send_locked(c, (const unsigned char *)data, size);
     }
 #endif
-    return pysock__plain_send_locked(c, data, size, flags);
+    io.buf = (void *)(uintptr_t)data;
+    io.size = size;
+    io.msg = NULL;
+    return pysock__plain_send_locked(c, &io, flags);
 }
 
 PYSOCKDEF ptrdiff_t pysock_send(pysock *s, const void *data, size_t size, int flags)
@@ -6919,6 +8811,7 @@ static int pysock__queue_ready_locked(pysock__call *c)
         return pysock__tell_failed_locked(s);
     if (s->phase == PYSOCK__CONNECTING)
         return c->timeout == 0 ? pysock__fail_again() : pysock__connect_wait_locked(c);
+    pysock__refresh_phase_locked(s);
     return s->phase == PYSOCK__OPEN ? 0 : pysock__call_fail(c, -ENOTCONN);
 }
 
@@ -6977,18 +8870,501 @@ PYSOCKDEF ptrdiff_t pysock_queued(pysock *s)
     return n;
 }
 
+/* API: messages. */
+
+static int pysock__no_messages_locked(pysock__call *c)
+{
+    if (!pysock__is_tls_locked(c->s))
+        return 0;
+    return pysock__fail(PYSOCK_OS_ERROR, ENOTSUP, "ENOTSUP",
+                        "%s: a TLS socket has a stream and no messages; use recv and send",
+                        c->name);
+}
+
+/* Receives into m; *from may be NULL. */
+static ptrdiff_t pysock__recv_msg(pysock *s, const char *name, pysock__msg *m, size_t size,
+                                  int flags)
+{
+    pysock__io io;
+    pysock__call c;
+    ptrdiff_t r;
+
+    if (pysock__call_begin(&c, s, name) < 0)
+        return -1;
+    io.buf = NULL;
+    io.size = size;
+    io.msg = m;
+    r = pysock__no_messages_locked(&c);
+    if (r == 0)
+        r = pysock__plain_recv_locked(&c, &io, flags);
+    pysock__call_end(&c);
+    return r;
+}
+
+PYSOCKDEF ptrdiff_t pysock_recvfrom(pysock *s, void *buf, size_t size, int flags, pysock_addr *from)
+{
+    struct iovec iov;
+    pysock__msg m;
+
+    if (from)
+        memset(from, 0, sizeof *from);
+    if (pysock__check_memory("recvfrom", buf, size) < 0)
+        return -1;
+    memset(&m, 0, sizeof m);
+    iov.iov_base = buf;
+    iov.iov_len = size;
+    m.iov = &iov;
+    m.count = 1;
+    m.from = from;
+    return pysock__recv_msg(s, "recvfrom", &m, size, flags);
+}
+
+PYSOCKDEF ptrdiff_t pysock_recvfrom_into(pysock *s, void *buf, size_t size, int flags,
+                                         pysock_addr *from)
+{
+    return pysock_recvfrom(s, buf, size, flags, from);
+}
+
+/* Sends m, whose address the audit hook is asked about. */
+static ptrdiff_t pysock__send_msg_locked(pysock__call *c, const char *event, pysock__msg *m,
+                                         int flags)
+{
+    pysock__io io;
+
+    if (c->s->shut_when_flushed)
+        return pysock__call_fail(c, -EPIPE);
+    if (pysock__call_audit_locked(c, event, m->to) < 0)
+        return -1;
+    io.buf = NULL;
+    io.size = 0;
+    io.msg = m;
+    return pysock__plain_send_locked(c, &io, flags);
+}
+
+static ptrdiff_t pysock__sendto_locked(pysock__call *c, const void *data, size_t size, int flags,
+                                       const pysock_addr *addr)
+{
+    struct iovec iov;
+    pysock__msg m;
+
+    if (pysock__no_messages_locked(c) < 0)
+        return -1;
+    memset(&m, 0, sizeof m);
+    iov.iov_base = (void *)(uintptr_t)data;
+    iov.iov_len = size;
+    m.iov = &iov;
+    m.count = 1;
+    m.to = addr;
+    return pysock__send_msg_locked(c, "socket.sendto", &m, flags);
+}
+
+PYSOCKDEF ptrdiff_t pysock_sendto_addr(pysock *s, const void *data, size_t size, int flags,
+                                       const pysock_addr *addr)
+{
+    pysock__call c;
+    ptrdiff_t r;
+
+    if (pysock__check_memory("sendto", data, size) < 0)
+        return -1;
+    if (!addr || !addr->len || addr->len > sizeof addr->u)
+        return pysock__fail_value("sendto", "the address is NULL or empty");
+    if (pysock__call_begin(&c, s, "sendto") < 0)
+        return -1;
+    r = pysock__sendto_locked(&c, data, size, flags, addr);
+    pysock__call_end(&c);
+    return r;
+}
+
+/* On a worker: the name of a sendto has been looked up. */
+static void pysock__sendto_resolved(void *arg, pysock__lookup *l)
+{
+    pysock__sock *s = (pysock__sock *)arg;
+
+    pysock__lock(&s->lock);
+    if (s->lookup == l) {
+        s->name_awaited = 0;
+        pysock__notify_locked(s, NULL);
+    }
+    pysock__unlock_sock(s);
+    pysock__release(s);
+}
+
+/* Begins to look up the name of a sendto. Its socket is not writable until that is done. */
+static int pysock__sendto_lookup_locked(pysock__call *c, const char *host, int port)
+{
+    pysock__sock *s = c->s;
+    pysock__lookup *l = pysock__lookup_new(host, port, s->family, s->type, pysock__sendto_resolved,
+                                           s);
+    if (!l)
+        return pysock__fail_memory(c->name);
+    pysock__lookup_release(s->lookup);
+    s->lookup = l;
+    s->name_awaited = 1;
+    pysock__retain(s); /* until pysock__sendto_resolved() */
+    pysock__add(&l->refs, 1);
+    pysock__unlock(&s->lock);
+    pysock__lookup_start(l);
+    pysock__lock(&s->lock);
+    pysock__lookup_release(l);
+    return pysock__call_check_locked(c);
+}
+
+/* The address of a name, for a call that must not look it up itself: a worker does. */
+static int pysock__sendto_await_locked(pysock__call *c, const char *host, int port,
+                                       pysock_addr *addr)
+{
+    pysock__sock *s = c->s;
+    pysock__lookup *l;
+    int r;
+
+    for (;;) {
+        l = s->lookup;
+        if (!l || l->done != pysock__sendto_resolved || strcmp(l->host, host) || l->port != port) {
+            if (pysock__sendto_lookup_locked(c, host, port) < 0)
+                return -1;
+            continue;
+        }
+        if (!s->name_awaited)
+            break;
+        if (c->timeout == 0)
+            return pysock__fail_again();
+        if (pysock__wait_locked(c, 0) < 0)
+            return -1;
+    }
+    s->lookup = NULL;
+    r = l->err ? pysock__fail_gai(l->err, l->sys, c->name, host) : 0;
+    if (r == 0)
+        *addr = l->addrs.items[0];
+    pysock__lookup_release(l);
+    return r;
+}
+
+/* The address that a sendto goes to. */
+static int pysock__sendto_addr_locked(pysock__call *c, const char *host, int port,
+                                      pysock_addr *addr)
+{
+    pysock__sock *s = c->s;
+    pysock__addrs list = {NULL, 0, 0, 0};
+    int r;
+
+    if (pysock__check_family(c->name, s->family) < 0)
+        return -1;
+    if (s->family == AF_UNIX)
+        return pysock__unix_addr(addr, host ? host : "", c->name);
+    if (pysock__check_host(c->name, host, port) < 0)
+        return -1;
+    r = pysock__resolve_numeric(host, port, s->family, s->type, &list);
+    if (r == 0)
+        *addr = list.items[0];
+    pysock__free(list.items);
+    if (r == 0)
+        return 0;
+    if (r == EAI_MEMORY)
+        return pysock__fail_memory(c->name);
+    if (c->timeout >= 0) {
+        if (!s->lookup && pysock__load(&pysock__process.audited)) {
+            pysock__unlock(&s->lock);
+            r = pysock__audit_lookup(c->name, host, port, s->family, s->type);
+            pysock__lock(&s->lock);
+            if (r < 0 || pysock__call_check_locked(c) < 0)
+                return -1;
+        }
+        return pysock__sendto_await_locked(c, host, port, addr);
+    }
+    pysock__unlock(&s->lock);
+    r = pysock__local_addr(c->name, host, port, s->family, s->type, addr);
+    pysock__lock(&s->lock);
+    return r < 0 ? -1 : pysock__call_check_locked(c);
+}
+
+PYSOCKDEF ptrdiff_t pysock_sendto(pysock *s, const void *data, size_t size, int flags,
+                                  const char *host, int port)
+{
+    pysock__call c;
+    pysock_addr addr;
+    ptrdiff_t r;
+
+    if (pysock__check_memory("sendto", data, size) < 0 || pysock__call_begin(&c, s, "sendto") < 0)
+        return -1;
+    r = pysock__no_messages_locked(&c);
+    if (r == 0)
+        r = pysock__sendto_addr_locked(&c, host, port, &addr);
+    if (r == 0)
+        r = pysock__sendto_locked(&c, data, size, flags, &addr);
+    pysock__call_end(&c);
+    return r;
+}
+
+/* API: messages with ancillary data. The items are read and written by bytes, because the caller's
+   memory need not be aligned as a struct cmsghdr wants it. */
+
+#define PYSOCK__CMSG_HEAD ((size_t)CMSG_LEN(0))
+#define PYSOCK__CMSG_MAX ((size_t)INT_MAX - 64)
+
+PYSOCKDEF size_t pysock_cmsg_len(size_t size)
+{
+    if (size > PYSOCK__CMSG_MAX) {
+        pysock__fail_value("cmsg_len", "the size is more than an item can have");
+        return 0;
+    }
+    return CMSG_LEN(size);
+}
+
+PYSOCKDEF size_t pysock_cmsg_space(size_t size)
+{
+    if (size > PYSOCK__CMSG_MAX) {
+        pysock__fail_value("cmsg_space", "the size is more than an item can have");
+        return 0;
+    }
+    return CMSG_SPACE(size);
+}
+
+PYSOCKDEF int pysock_msg_next(const pysock_msg *msg, pysock_cmsg *item)
+{
+    const char *at, *base;
+    struct cmsghdr head;
+    size_t left, size;
+
+    if (!msg || !item || !msg->control)
+        return 0;
+    at = base = (const char *)msg->control;
+    if (item->data)
+        at = (const char *)item->data - PYSOCK__CMSG_HEAD + CMSG_SPACE(item->size);
+    left = at > base + msg->controllen ? 0 : msg->controllen - (size_t)(at - base);
+    if (left < PYSOCK__CMSG_HEAD)
+        return 0;
+    memcpy(&head, at, sizeof head);
+    size = (size_t)head.cmsg_len;
+    if (size < PYSOCK__CMSG_HEAD)
+        return 0;
+    item->level = head.cmsg_level;
+    item->type = head.cmsg_type;
+    item->data = at + PYSOCK__CMSG_HEAD;
+    item->size = (size < left ? size : left) - PYSOCK__CMSG_HEAD;
+    return 1;
+}
+
+/* How many bytes the buffers have; fails where that is too much, or one is NULL. */
+static int pysock__check_buffers(const char *what, const struct iovec *buffers, size_t count,
+                                 size_t *total)
+{
+    size_t i;
+
+    *total = 0;
+    if (!buffers && count)
+        return pysock__fail_value(what, "the array of buffers is NULL");
+    for (i = 0; i < count; i++) {
+        if (pysock__check_memory(what, buffers[i].iov_base, buffers[i].iov_len) < 0)
+            return -1;
+        if (buffers[i].iov_len > PTRDIFF_MAX - *total)
+            return pysock__fail_value(what, "the buffers are too large together");
+        *total += buffers[i].iov_len;
+    }
+    return 0;
+}
+
+PYSOCKDEF ptrdiff_t pysock_recvmsg_into(pysock *s, const struct iovec *buffers, size_t count,
+                                        pysock_msg *msg, int flags)
+{
+    pysock__msg m;
+    size_t total;
+    ptrdiff_t r;
+
+    if (!msg || (!msg->control && msg->controllen))
+        return pysock__fail_value("recvmsg", msg ? "msg->control is NULL" : "msg is NULL");
+    if (pysock__check_buffers("recvmsg", buffers, count, &total) < 0)
+        return -1;
+    memset(&m, 0, sizeof m);
+    memset(&msg->addr, 0, sizeof msg->addr);
+    m.iov = buffers;
+    m.count = count;
+    m.control = msg->control;
+    m.controllen = msg->controllen;
+    m.from = &msg->addr;
+    r = pysock__recv_msg(s, "recvmsg", &m, total, flags);
+    if (r < 0)
+        return r;
+    msg->controllen = m.controllen;
+    msg->flags = m.flags;
+    return r;
+}
+
+PYSOCKDEF ptrdiff_t pysock_recvmsg(pysock *s, void *buf, size_t size, pysock_msg *msg, int flags)
+{
+    struct iovec iov;
+
+    iov.iov_base = buf;
+    iov.iov_len = size;
+    return pysock_recvmsg_into(s, &iov, 1, msg, flags);
+}
+
+/* Writes the items as the kernel wants them, into *room (to be freed) unless they fit few. */
+static int pysock__cmsg_build(const pysock_cmsg *items, size_t count, void *few, size_t few_size,
+                              void **room, pysock__msg *m)
+{
+    struct cmsghdr head;
+    size_t i, total = 0;
+    char *at;
+
+    *room = NULL;
+    for (i = 0; i < count; i++) {
+        if (!items[i].data && items[i].size)
+            return pysock__fail_value("sendmsg", "an item's data is NULL");
+        if (items[i].size > PYSOCK__CMSG_MAX
+            || CMSG_SPACE(items[i].size) > PYSOCK__CMSG_MAX - total)
+            return pysock__fail_value("sendmsg", "the ancillary data is too large");
+        total += CMSG_SPACE(items[i].size);
+    }
+    if (total > few_size && (*room = PYSOCK_MALLOC(total)) == NULL)
+        return pysock__fail_memory("sendmsg");
+    m->control = *room ? *room : few;
+    m->controllen = total;
+    memset(m->control, 0, total);
+    at = (char *)m->control;
+    for (i = 0; i < count; i++) {
+        memset(&head, 0, sizeof head);
+        head.cmsg_len = (unsigned int)CMSG_LEN(items[i].size);
+        head.cmsg_level = items[i].level;
+        head.cmsg_type = items[i].type;
+        memcpy(at, &head, sizeof head);
+        if (items[i].size)
+            memcpy(at + PYSOCK__CMSG_HEAD, items[i].data, items[i].size);
+        at += CMSG_SPACE(items[i].size);
+    }
+    return 0;
+}
+
+PYSOCKDEF ptrdiff_t pysock_sendmsg(pysock *s, const struct iovec *buffers, size_t count,
+                                   const pysock_cmsg *ancdata, size_t anccount, int flags,
+                                   const pysock_addr *addr)
+{
+    union {
+        struct cmsghdr aligned;
+        char bytes[256];
+    } few;
+    pysock__msg m;
+    pysock__call c;
+    void *room;
+    size_t total;
+    ptrdiff_t r;
+
+    if (pysock__check_buffers("sendmsg", buffers, count, &total) < 0)
+        return -1;
+    if (!ancdata && anccount)
+        return pysock__fail_value("sendmsg", "the array of ancillary data is NULL");
+    if (addr && (!addr->len || addr->len > sizeof addr->u))
+        return pysock__fail_value("sendmsg", "the address is empty");
+    memset(&m, 0, sizeof m);
+    m.iov = buffers;
+    m.count = count;
+    m.to = addr;
+    if (pysock__cmsg_build(ancdata, anccount, &few, sizeof few, &room, &m) < 0)
+        return -1;
+    r = pysock__call_begin(&c, s, "sendmsg");
+    if (r == 0) {
+        r = pysock__no_messages_locked(&c);
+        if (r == 0)
+            r = pysock__send_msg_locked(&c, "socket.sendmsg", &m, flags);
+        pysock__call_end(&c);
+    }
+    pysock__free(room);
+    return r;
+}
+
+#define PYSOCK__FDS_MAX 1024 /* Linux passes 253 at most */
+
+PYSOCKDEF ptrdiff_t pysock_send_fds(pysock *s, const void *data, size_t size, const int *fds,
+                                    size_t count, int flags)
+{
+    struct iovec iov;
+    pysock_cmsg item;
+
+    if (!fds && count)
+        return pysock__fail_value("send_fds", "fds is NULL");
+    if (count > PYSOCK__FDS_MAX)
+        return pysock__fail_value("send_fds", "there are too many descriptors");
+    iov.iov_base = (void *)(uintptr_t)data;
+    iov.iov_len = size;
+    item.level = SOL_SOCKET;
+    item.type = SCM_RIGHTS;
+    item.data = fds;
+    item.size = count * sizeof *fds;
+    return pysock_sendmsg(s, &iov, 1, &item, count ? 1 : 0, flags, NULL);
+}
+
+PYSOCKDEF ptrdiff_t pysock_recv_fds(pysock *s, void *buf, size_t size, int *fds, size_t *count,
+                                    int flags, int *msg_flags)
+{
+    size_t room = count ? *count : 0, n, i, got = 0;
+    pysock_cmsg item;
+    pysock_msg msg;
+    ptrdiff_t r;
+    int fd;
+
+    if (!count || (!fds && room))
+        return pysock__fail_value("recv_fds", count ? "fds is NULL" : "count is NULL");
+    if (room > PYSOCK__FDS_MAX)
+        return pysock__fail_value("recv_fds", "there is room for too many descriptors");
+    memset(&msg, 0, sizeof msg);
+    /* Not CMSG_SPACE: its padding has room for one more, which would have nowhere to go. */
+    msg.controllen = room ? CMSG_LEN(room * sizeof *fds) : 0;
+    msg.control = room ? PYSOCK_MALLOC(msg.controllen) : NULL;
+    if (room && !msg.control)
+        return pysock__fail_memory("recv_fds");
+    r = pysock_recvmsg(s, buf, size, &msg, flags | PYSOCK__CMSG_CLOEXEC);
+    memset(&item, 0, sizeof item);
+    while (r >= 0 && pysock_msg_next(&msg, &item)) {
+        if (item.level != SOL_SOCKET || item.type != SCM_RIGHTS)
+            continue;
+        n = item.size / sizeof fd;
+        for (i = 0; i < n; i++) {
+            memcpy(&fd, (const char *)item.data + i * sizeof fd, sizeof fd);
+            if (got < room)
+                fds[got++] = fd;
+            else
+                pysock__fd_close(fd);
+        }
+    }
+    for (i = 0; !PYSOCK__CMSG_CLOEXEC && i < got; i++)
+        pysock__fd_set_inheritable(fds[i], 0);
+    pysock__free(msg.control);
+    if (r >= 0)
+        *count = got;
+    if (r >= 0 && msg_flags)
+        *msg_flags = msg.flags;
+    return r;
+}
+
 /* API: making, connecting, listening. */
+
+/* Asks the audit hook whether a socket may be made. */
+static int pysock__audit_new(const char *what, int family, int type, int proto)
+{
+    pysock_audit_event e;
+
+    memset(&e, 0, sizeof e);
+    e.name = "socket.__new__";
+    e.family = family;
+    e.type = type;
+    e.proto = proto;
+    if (!pysock__denied(&e))
+        return 0;
+    return pysock__fail(PYSOCK_OS_ERROR, EACCES, "EACCES", "%s: denied by the audit hook", what);
+}
 
 PYSOCKDEF pysock *pysock_socket(int family, int type, int proto)
 {
-    int fd = pysock__sys_socket(family, type, proto);
     pysock__sock *s;
+    int fd;
 
+    if (pysock__audit_new("socket", family, type, proto) < 0)
+        return NULL;
+    fd = pysock__sys_socket(family, type, proto);
     if (fd < 0) {
         pysock__fail_os(fd, "socket", "");
         return NULL;
     }
-    s = pysock__sock_new(fd, family, type, proto, "socket");
+    s = pysock__sock_take(fd, family, type, proto, "socket");
     return s ? pysock__publish(s, PYSOCK__NEW) : NULL;
 }
 
@@ -7000,16 +9376,18 @@ PYSOCKDEF int pysock_socketpair(int family, int type, int proto, pysock *pair[2]
     if (!pair)
         return pysock__fail_value("socketpair", "pair is NULL");
     pair[0] = pair[1] = NULL;
+    if (pysock__audit_new("socketpair", family, type, proto) < 0)
+        return -1;
     err = pysock__sys_socketpair(family, type, proto, fds);
     if (err < 0)
         return pysock__fail_os(err, "socketpair", "");
-    s = pysock__sock_new(fds[0], family, type, proto, "socketpair");
+    s = pysock__sock_take(fds[0], family, type, proto, "socketpair");
     if (!s) {
         pysock__fd_close(fds[1]);
         return -1;
     }
     pair[0] = pysock__publish(s, PYSOCK__OPEN);
-    s = pysock__sock_new(fds[1], family, type, proto, "socketpair");
+    s = pysock__sock_take(fds[1], family, type, proto, "socketpair");
     if (!s) {
         pysock_close(pair[0]);
         pair[0] = NULL;
@@ -7017,6 +9395,92 @@ PYSOCKDEF int pysock_socketpair(int family, int type, int proto, pysock *pair[2]
     }
     pair[1] = pysock__publish(s, PYSOCK__OPEN);
     return 0;
+}
+
+/* A socket around fd, which stays the caller's if it fails. */
+static pysock *pysock__adopt(const char *what, int fd, int family, int type, int proto)
+{
+    pysock__sock *s;
+    int err;
+
+    if (fd < 0) {
+        pysock__fail_value(what, "the descriptor is negative");
+        return NULL;
+    }
+    err = pysock__sys_detect(fd, &family, &type, &proto);
+    if (err < 0) {
+        char text[32];
+        snprintf(text, sizeof text, "descriptor %d", fd);
+        pysock__fail_os(err, what, text);
+        return NULL;
+    }
+    if (pysock__audit_new(what, family, type, proto) < 0)
+        return NULL;
+    s = pysock__sock_new(fd, family, type, proto, what);
+    if (!s)
+        return NULL;
+    pysock__lock(&s->lock);
+    pysock__refresh_phase_locked(s);
+    pysock__unlock(&s->lock);
+    return pysock__publish(s, PYSOCK__NEW);
+}
+
+PYSOCKDEF pysock *pysock_adopt(int fd, int family, int type, int proto)
+{
+    return pysock__adopt("adopt", fd, family, type, proto);
+}
+
+/* The same around a duplicate. */
+static pysock *pysock__adopt_copy(const char *what, int fd, int family, int type, int proto)
+{
+    int copy = fd < 0 ? fd : pysock__fd_dup(fd);
+    pysock__fault fault;
+    pysock *s;
+
+    if (fd >= 0 && copy < 0) {
+        pysock__fail_os(copy, what, "");
+        return NULL;
+    }
+    s = pysock__adopt(what, copy, family, type, proto);
+    if (!s && copy >= 0) {
+        fault = pysock__last;
+        pysock__fd_close(copy);
+        pysock__raise(&fault);
+    }
+    return s;
+}
+
+PYSOCKDEF pysock *pysock_fromfd(int fd, int family, int type, int proto)
+{
+    return pysock__adopt_copy("fromfd", fd, family, type, proto);
+}
+
+PYSOCKDEF pysock *pysock_dup(pysock *s)
+{
+    pysock *copy = NULL;
+    pysock__sock *twin;
+    pysock__call c;
+
+    if (pysock__call_begin(&c, s, "dup") < 0)
+        return NULL;
+    if (pysock__is_tls_locked(c.s)) {
+        pysock__fail(PYSOCK_OS_ERROR, ENOTSUP, "ENOTSUP",
+                     "dup: two sockets cannot share one TLS connection");
+    } else {
+        pysock__enter_kernel_locked(c.s); /* the descriptor stays */
+        copy = pysock__adopt_copy("dup", c.s->fd, c.s->family, c.s->type, c.s->proto);
+        pysock__leave_kernel_locked(c.s);
+        twin = copy ? pysock__acquire_handle((uintptr_t)copy) : NULL;
+        if (twin) {
+            pysock__lock(&twin->lock);
+            twin->timeout = c.timeout; /* O_NONBLOCK is the same one */
+            pysock__unlock(&twin->lock);
+            pysock__release(twin);
+            pysock__fd_set_nonblocking(c.s->fd, c.s->timeout >= 0);
+        }
+    }
+    pysock__call_end(&c);
+    return copy;
 }
 
 #define PYSOCK__UNIX_RETRY 5000000 /* ns */
@@ -7055,8 +9519,16 @@ static int pysock__connect_kernel_locked(pysock__call *c)
     pysock__sock *s = c->s;
     int r;
 
-    if (s->phase != PYSOCK__CONNECTING)
+    if (s->phase != PYSOCK__CONNECTING) {
+        pysock_addr to = s->peer;
+        s->peer.len = 0;
+        if (pysock__call_audit_locked(c, "socket.connect", &to) < 0)
+            return -1;
+        if (s->phase != PYSOCK__NEW)
+            return pysock__call_fail(c, -EALREADY); /* another thread was faster */
+        s->peer = to;
         pysock__set_phase_locked(s, PYSOCK__CONNECTING);
+    }
     if (s->family == AF_UNIX) {
         r = pysock__connect_unix_locked(c);
     } else {
@@ -7093,35 +9565,66 @@ static int pysock__connect_kernel_locked(pysock__call *c)
     return s->phase == PYSOCK__FAILED ? pysock__tell_failed_locked(s) : 0;
 }
 
+/* Asks the audit hook, with the socket's state current, about what a worker has looked up. */
+static int pysock__resolved_denied(pysock__sock *s, const pysock_addr *addr)
+{
+    pysock_state *before = pysock_state_swap(s->state);
+    pysock_audit_event e;
+    int denied;
+
+    memset(&e, 0, sizeof e);
+    e.name = "socket.connect";
+    e.socket = pysock__handle(s);
+    e.addr = addr;
+    e.family = s->family;
+    e.type = s->type;
+    e.proto = s->proto;
+    denied = pysock__denied(&e);
+    pysock_state_swap(before);
+    return denied;
+}
+
+/* The name is known: the kernel connects. Without waiting. */
+static void pysock__connect_resolved_locked(pysock__sock *s, const pysock_addr *addr)
+{
+    int err;
+
+    s->peer = *addr;
+    pysock__fd_set_nonblocking(s->fd, 1); /* the mode may have changed meanwhile */
+    err = pysock__sys_connect(s->fd, &s->peer);
+    if (s->timeout < 0)
+        pysock__fd_set_nonblocking(s->fd, 0);
+    pysock__set_phase_locked(s, PYSOCK__CONNECTING);
+    if (err != -EINPROGRESS && err != -EINTR)
+        pysock__connect_book_locked(s, err);
+#ifndef PYSOCK_NO_SSL
+    if (s->phase == PYSOCK__OPEN && s->wrap_ctx)
+        pysock__connected_locked(s);
+    pysock__want_reactor_locked(s);
+#endif
+}
+
 /* On a worker: the name of a connect has been looked up. */
 static void pysock__resolved(void *arg, pysock__lookup *l)
 {
     pysock__sock *s = (pysock__sock *)arg;
-    int err;
+    int denied = !l->err && pysock__resolved_denied(s, &l->addrs.items[0]);
 
     pysock__lock(&s->lock);
     if (s->lookup == l && s->phase == PYSOCK__RESOLVING) {
-        if (l->err) {
+        if (l->err)
             pysock__fault_gai(&s->fault, l->err, l->sys, "connect", l->host);
+        else if (denied)
+            pysock__fault_set(&s->fault, PYSOCK_OS_ERROR, EACCES, "EACCES",
+                              "connect to %.200s: denied by the audit hook", l->host);
+        if (l->err || denied)
             pysock__set_phase_locked(s, PYSOCK__FAILED);
-        } else {
-            s->peer = l->addrs.items[0];
-            pysock__fd_set_nonblocking(s->fd, 1); /* the mode may have changed meanwhile */
-            err = pysock__sys_connect(s->fd, &s->peer);
-            if (s->timeout < 0)
-                pysock__fd_set_nonblocking(s->fd, 0);
-            pysock__set_phase_locked(s, PYSOCK__CONNECTING);
-            if (err != -EINPROGRESS && err != -EINTR)
-                pysock__connect_book_locked(s, err);
-#ifndef PYSOCK_NO_SSL
-            if (s->phase == PYSOCK__OPEN && s->wrap_ctx)
-                pysock__connected_locked(s);
-            pysock__want_reactor_locked(s);
-#endif
-        }
+        else
+            pysock__connect_resolved_locked(s, &l->addrs.items[0]);
     }
     pysock__unlock_sock(s);
     pysock__release(s);
+    pysock__reactor_ask();
 }
 
 /* Looks a name up, and connects. A call without a timeout does it itself: no thread for it. */
@@ -7132,6 +9635,15 @@ static int pysock__connect_name_locked(pysock__call *c, const char *host, int po
     pysock__lookup *l;
     int err, sys = 0;
 
+    if (pysock__load(&pysock__process.audited)) {
+        pysock__unlock(&s->lock);
+        err = pysock__audit_lookup(c->name, host, port, s->family, s->type);
+        pysock__lock(&s->lock);
+        if (err < 0 || pysock__call_check_locked(c) < 0)
+            return -1;
+        if (s->phase != PYSOCK__NEW)
+            return pysock__call_fail(c, -EALREADY);
+    }
     if (c->timeout < 0) {
         pysock__unlock(&s->lock);
         err = pysock__resolve(host, port, s->family, s->type, &list, &sys);
@@ -7143,17 +9655,14 @@ static int pysock__connect_name_locked(pysock__call *c, const char *host, int po
         if (err == 0)
             s->peer = list.items[0];
         pysock__free(list.items);
-        if (err) {
-            pysock__fault_gai(&pysock__last, err, sys, c->name, host);
-            return pysock__raise(&pysock__last);
-        }
-        return pysock__connect_kernel_locked(c);
+        return err ? pysock__fail_gai(err, sys, c->name, host) : pysock__connect_kernel_locked(c);
     }
     l = pysock__lookup_new(host, port, s->family, s->type, pysock__resolved, s);
     if (!l)
         return pysock__fail_memory(c->name);
     pysock__lookup_release(s->lookup);
     s->lookup = l;
+    s->name_awaited = 0;
     pysock__retain(s); /* until pysock__resolved() */
     pysock__set_phase_locked(s, PYSOCK__RESOLVING);
     pysock__unlock(&s->lock);
@@ -7218,6 +9727,15 @@ static int pysock__connect_secure_locked(pysock__call *c)
 #endif
 }
 
+/* connect to AF_UNSPEC: a datagram socket has no peer any more. */
+static int pysock__disconnect_locked(pysock__call *c)
+{
+    int r = pysock__sys_connect(c->s->fd, &c->s->peer);
+
+    c->s->peer.len = 0;
+    return r < 0 ? pysock__call_fail(c, r) : 0;
+}
+
 static int pysock__connect_call(pysock__call *c, const pysock_addr *addr, const char *host,
                                 int port)
 {
@@ -7229,6 +9747,8 @@ static int pysock__connect_call(pysock__call *c, const pysock_addr *addr, const 
         return -1;
     if (r == 0 && addr) {
         s->peer = *addr;
+        if (addr->u.sa.sa_family == AF_UNSPEC && s->type != SOCK_STREAM)
+            return pysock__disconnect_locked(c);
     } else if (r == 0 && s->family == AF_UNIX) {
         if (pysock__unix_addr(&s->peer, host ? host : "", c->name) < 0)
             return -1;
@@ -7256,7 +9776,9 @@ PYSOCKDEF int pysock_connect(pysock *s, const char *host, int port)
 
     if (pysock__call_begin(&c, s, "connect") < 0)
         return -1;
-    r = c.s->family == AF_UNIX ? 0 : pysock__check_host("connect", host, port);
+    r = pysock__check_family("connect", c.s->family);
+    if (r == 0 && c.s->family != AF_UNIX)
+        r = pysock__check_host("connect", host, port);
     if (r == 0)
         r = pysock__connect_call(&c, NULL, host, port);
     pysock__call_end(&c);
@@ -7294,37 +9816,13 @@ PYSOCKDEF int pysock_bind_addr(pysock *s, const pysock_addr *addr)
         return pysock__fail_value("bind", "the address is NULL or empty");
     if (pysock__call_begin(&c, s, "bind") < 0)
         return -1;
-    r = pysock__sys_bind(c.s->fd, addr);
+    r = pysock__call_audit_locked(&c, "socket.bind", addr);
+    if (r == 0 && (r = pysock__sys_bind(c.s->fd, addr)) < 0) {
+        pysock_addr_format(addr, text, sizeof text);
+        r = pysock__fail_os(r, "bind", text);
+    }
     pysock__call_end(&c);
-    if (r == 0)
-        return 0;
-    pysock_addr_format(addr, text, sizeof text);
-    return pysock__fail_os(r, "bind", text);
-}
-
-/* An address for bind: looked up on the calling thread, as Python does. */
-static int pysock__local_addr(const char *what, const char *host, int port, int family, int type,
-                              pysock_addr *addr)
-{
-    pysock__addrs list = {NULL, 0, 0, 0};
-    int err, sys = 0;
-
-    if (family == AF_UNIX)
-        return pysock__unix_addr(addr, host ? host : "", what);
-    if (pysock__check_host(what, host, port) < 0)
-        return -1;
-    err = pysock__resolve_numeric(host, port, family, type, &list);
-    if (err && !list.out_of_memory && host && host[0])
-        err = pysock__resolve(host, port, family, type, &list, &sys);
-    if (!err && list.count)
-        *addr = list.items[0];
-    pysock__free(list.items);
-    if (list.out_of_memory)
-        return pysock__fail_memory(what);
-    if (!err)
-        return 0;
-    pysock__fault_gai(&pysock__last, err, sys, what, host ? host : "");
-    return pysock__raise(&pysock__last);
+    return r;
 }
 
 PYSOCKDEF int pysock_bind(pysock *s, const char *host, int port)
@@ -7350,10 +9848,10 @@ PYSOCKDEF int pysock_listen(pysock *s, int backlog)
 
     if (pysock__call_begin(&c, s, "listen") < 0)
         return -1;
-    r = pysock__sys_listen(c.s->fd, backlog < 0 ? 128 : backlog);
-    if (r < 0)
+    r = pysock__call_audit_locked(&c, "socket.listen", NULL);
+    if (r == 0 && (r = pysock__sys_listen(c.s->fd, backlog < 0 ? 128 : backlog)) < 0)
         r = pysock__call_fail(&c, r);
-    else if (c.s->phase == PYSOCK__NEW)
+    if (r == 0 && c.s->phase == PYSOCK__NEW)
         pysock__set_phase_locked(c.s, PYSOCK__LISTENING);
     pysock__call_end(&c);
     return r;
@@ -7373,7 +9871,7 @@ static int pysock__accept_kernel_locked(pysock__call *c, pysock_addr *peer)
         pysock__leave_kernel_locked(s);
         if (r >= 0)
             return r;
-        if (r != -ECONNABORTED && pysock__retry_locked(c, r, POLLIN) < 0)
+        if (r != -ECONNABORTED && pysock__retry_locked(c, r, POLLIN, 0) < 0)
             return -1;
     }
 }
@@ -7407,7 +9905,7 @@ static int pysock__accept_tls_locked(pysock__call *c, pysock__sock *child)
 static pysock *pysock__accept_child_locked(pysock__call *c, int fd, const pysock_addr *peer)
 {
     pysock__sock *s = c->s;
-    pysock__sock *child = pysock__sock_new(fd, s->family, s->type, s->proto, c->name);
+    pysock__sock *child = pysock__sock_take(fd, s->family, s->type, s->proto, c->name);
     pysock__fault fault;
     int r;
 
@@ -7437,6 +9935,7 @@ PYSOCKDEF pysock *pysock_accept(pysock *s, pysock_addr *peer)
         memset(peer, 0, sizeof *peer);
     if (pysock__call_begin(&c, s, "accept") < 0)
         return NULL;
+    pysock__refresh_phase_locked(c.s);
     if (c.s->phase != PYSOCK__LISTENING) {
         pysock__fail(PYSOCK_OS_ERROR, EINVAL, "EINVAL",
                      "accept: the socket does not listen; call pysock_listen() first");
@@ -7495,14 +9994,64 @@ PYSOCKDEF int pysock_close(pysock *handle)
     if (!s)
         return 0;
     pysock__lock(&s->lock);
-    mine = s->phase < PYSOCK__CLOSING;
+    mine = s->phase < PYSOCK__CLOSING && !s->io_refs;
     if (mine)
         pysock__close_locked(s, pysock__deadline_in((int64_t)(PYSOCK_CLOSE_TIMEOUT * 1e9)));
+    else
+        s->close_wanted = 1; /* by the last file that is closed */
     pysock__unlock_sock(s);
     if (mine)
         pysock__release(s); /* the user's reference */
     pysock__release(s);
+    pysock__reactor_ask();
     return 0;
+}
+
+/* Waits until nothing is queued and no handshake's step is under way, as far as the call may. */
+static int pysock__detach_wait_locked(pysock__call *c)
+{
+    pysock__sock *s = c->s;
+    int r;
+
+#ifndef PYSOCK_NO_SSL
+    while (s->hs_busy) {
+        s->hs_waiting++;
+        r = c->timeout == 0 ? pysock__fail_again() : pysock__wait_locked(c, 0);
+        s->hs_waiting--;
+        if (r < 0)
+            return -1;
+    }
+#endif
+    if (pysock__output_waits_locked(s)) {
+        r = pysock__flush_locked(s);
+        if (r && c->timeout == 0)
+            return r == POLLOUT || r == -EBUSY || r == -EALREADY ? pysock__fail_again()
+                                                                 : pysock__call_fail(c, r);
+        if (r && pysock__flush_wait_locked(c) < 0)
+            return -1;
+    }
+    if (s->kernel_waits)
+        return pysock__call_fail(c, -EBUSY);
+    return 0;
+}
+
+PYSOCKDEF int pysock_detach(pysock *handle)
+{
+    pysock__call c;
+    int fd = -1;
+
+    if (pysock__call_begin(&c, handle, "detach") < 0)
+        return -1;
+    if (pysock__detach_wait_locked(&c) == 0) {
+        fd = c.s->fd;
+        c.s->detached = 1;
+        pysock__close_locked(c.s, 0);
+        pysock__forget_fd(c.s);
+    }
+    pysock__call_end(&c);
+    if (fd >= 0)
+        pysock__release(c.s); /* the user's reference */
+    return fd;
 }
 
 /* API: properties. */
@@ -7517,6 +10066,61 @@ PYSOCKDEF int pysock_fileno(pysock *s)
     fd = c.s->fd;
     pysock__call_end(&c);
     return fd;
+}
+
+static int pysock__get_int(pysock *s, const char *name, size_t offset)
+{
+    pysock__call c;
+    int value;
+
+    if (pysock__call_begin(&c, s, name) < 0)
+        return -1;
+    memcpy(&value, (char *)c.s + offset, sizeof value);
+    pysock__call_end(&c);
+    return value;
+}
+
+PYSOCKDEF int pysock_family(pysock *s)
+{
+    return pysock__get_int(s, "family", offsetof(pysock__sock, family));
+}
+
+PYSOCKDEF int pysock_type(pysock *s)
+{
+    return pysock__get_int(s, "type", offsetof(pysock__sock, type));
+}
+
+PYSOCKDEF int pysock_proto(pysock *s)
+{
+    return pysock__get_int(s, "proto", offsetof(pysock__sock, proto));
+}
+
+PYSOCKDEF int pysock_get_inheritable(pysock *s)
+{
+    pysock__call c;
+    int r;
+
+    if (pysock__call_begin(&c, s, "get_inheritable") < 0)
+        return -1;
+    r = pysock__fd_inheritable(c.s->fd);
+    if (r < 0)
+        r = pysock__call_fail(&c, r);
+    pysock__call_end(&c);
+    return r;
+}
+
+PYSOCKDEF int pysock_set_inheritable(pysock *s, int inheritable)
+{
+    pysock__call c;
+    int r;
+
+    if (pysock__call_begin(&c, s, "set_inheritable") < 0)
+        return -1;
+    r = pysock__fd_set_inheritable(c.s->fd, inheritable);
+    if (r < 0)
+        r = pysock__call_fail(&c, r);
+    pysock__call_end(&c);
+    return r;
 }
 
 PYSOCKDEF pysock *pysock_from_fileno(int fd)
@@ -7561,21 +10165,34 @@ PYSOCKDEF int pysock_getpeername(pysock *s, pysock_addr *addr)
     return pysock__get_name(s, addr, "getpeername", pysock__sys_getpeername);
 }
 
-PYSOCKDEF int pysock_settimeout(pysock *s, double seconds)
+/* Seconds of a public argument as ns; -1: never; -2 (and an error): not a time. */
+static int64_t pysock__timeout_ns(double seconds, const char *what)
 {
-    pysock__call c;
     int64_t ns;
-    int r;
 
     if (seconds == PYSOCK_NO_TIMEOUT)
-        ns = -1;
-    else if (!(seconds >= 0))
-        return pysock__fail_value("settimeout",
-                                  "the timeout is negative; PYSOCK_NO_TIMEOUT is -1.0");
-    else
-        ns = seconds > 9e9 ? INT64_C(9000000000000000000) : (int64_t)(seconds * 1e9);
-    if (seconds > 0 && ns == 0)
-        ns = 1;
+        return -1;
+    if (!(seconds >= 0)) {
+        pysock__fail_value(what, "the timeout is negative; PYSOCK_NO_TIMEOUT is -1.0");
+        return -2;
+    }
+    ns = seconds > 9e9 ? INT64_C(9000000000000000000) : (int64_t)(seconds * 1e9);
+    return seconds > 0 && ns == 0 ? 1 : ns;
+}
+
+static double pysock__timeout_seconds(int64_t ns)
+{
+    return ns < 0 ? PYSOCK_NO_TIMEOUT : (double)ns / 1e9;
+}
+
+PYSOCKDEF int pysock_settimeout(pysock *s, double seconds)
+{
+    int64_t ns = pysock__timeout_ns(seconds, "settimeout");
+    pysock__call c;
+    int r;
+
+    if (ns == -2)
+        return -1;
     if (pysock__call_begin(&c, s, "settimeout") < 0)
         return -1;
     r = (ns >= 0) == (c.s->timeout >= 0) ? 0 : pysock__fd_set_nonblocking(c.s->fd, ns >= 0);
@@ -7605,7 +10222,41 @@ PYSOCKDEF double pysock_gettimeout(pysock *s)
         return PYSOCK_NO_TIMEOUT;
     ns = c.s->timeout;
     pysock__call_end(&c);
-    return ns < 0 ? PYSOCK_NO_TIMEOUT : (double)ns / 1e9;
+    return pysock__timeout_seconds(ns);
+}
+
+PYSOCKDEF int pysock_getblocking(pysock *s)
+{
+    pysock__call c;
+    int blocking;
+
+    if (pysock__call_begin(&c, s, "getblocking") < 0)
+        return -1;
+    blocking = c.s->timeout != 0;
+    pysock__call_end(&c);
+    return blocking;
+}
+
+PYSOCKDEF int pysock_setdefaulttimeout(double seconds)
+{
+    int64_t ns = pysock__timeout_ns(seconds, "setdefaulttimeout");
+
+    if (ns == -2)
+        return -1;
+    pysock__lock(&pysock__process.lock);
+    pysock__state()->default_timeout = ns;
+    pysock__unlock(&pysock__process.lock);
+    return 0;
+}
+
+PYSOCKDEF double pysock_getdefaulttimeout(void)
+{
+    int64_t ns;
+
+    pysock__lock(&pysock__process.lock);
+    ns = pysock__state()->default_timeout;
+    pysock__unlock(&pysock__process.lock);
+    return pysock__timeout_seconds(ns);
 }
 
 PYSOCKDEF int pysock_setsockopt(pysock *s, int level, int name, const void *value, socklen_t len)
@@ -7613,8 +10264,6 @@ PYSOCKDEF int pysock_setsockopt(pysock *s, int level, int name, const void *valu
     pysock__call c;
     int r;
 
-    if (!value && len)
-        return pysock__fail_value("setsockopt", "value is NULL");
     if (pysock__call_begin(&c, s, "setsockopt") < 0)
         return -1;
     r = pysock__sys_setsockopt(c.s->fd, level, name, value, len);
@@ -7666,8 +10315,8 @@ PYSOCKDEF int pysock_getsockopt_int(pysock *s, int level, int name, int *value)
 
 /* API: the end. */
 
-/* Closes every socket, with that much time for what is on its way. */
-static void pysock__close_all(int64_t deadline)
+/* Closes every socket (st: of that state), with that much time for what is on its way. */
+static void pysock__close_all(const pysock_state *st, int64_t deadline)
 {
     uint32_t i, used;
 
@@ -7678,12 +10327,14 @@ static void pysock__close_all(int64_t deadline)
         pysock__slot *slot = &pysock__table.slots[i];
         uintptr_t generation = pysock__load(&slot->word) >> PYSOCK__HALF;
         pysock__sock *s = pysock__acquire_handle(generation << PYSOCK__HALF | (i + 1));
-        int mine;
+        int mine = 0;
         if (!s)
             continue;
         pysock__lock(&s->lock);
-        mine = s->phase < PYSOCK__CLOSING;
-        if (mine) {
+        if (st && s->state != st) {
+            ; /* another interpreter's */
+        } else if (s->phase < PYSOCK__CLOSING) {
+            mine = 1;
             pysock__close_locked(s, deadline);
         } else if (s->phase == PYSOCK__CLOSING && s->close_deadline > deadline) {
             s->close_deadline = deadline;
@@ -7706,12 +10357,12 @@ PYSOCKDEF void pysock_cleanup(void)
         return; /* called by a closer */
     pysock__fork_check();
     pysock__in_cleanup = 1;
-    pysock__lock(&pysock__state.cleanup_lock);
-    pysock__run_closers();
-    pysock__store(&pysock__state.ending, 1);
-    pysock__broadcast();
+    pysock__lock(&pysock__process.cleanup_lock);
+    pysock__run_all_closers();
+    pysock__store(&pysock__process.ending, 1);
+    pysock__broadcast(NULL);
     deadline = pysock__deadline_in(100000000);
-    pysock__close_all(deadline);
+    pysock__close_all(NULL, deadline);
     pysock__reactor_stop(deadline);
     pysock__lock(&pysock__table.lock);
     if (!pysock__table.open) {
@@ -7722,9 +10373,74 @@ PYSOCKDEF void pysock_cleanup(void)
     pysock__unlock(&pysock__table.lock);
     pysock__my_sleeper_free(pysock__my_sleeper);
     pysock__at_thread_exit(pysock__my_sleeper_free, NULL);
-    pysock__store(&pysock__state.ending, 0);
-    pysock__unlock(&pysock__state.cleanup_lock);
+    pysock__store(&pysock__process.ending, 0);
+    pysock__unlock(&pysock__process.cleanup_lock);
     pysock__in_cleanup = 0;
+}
+
+/* Waits until the state's sockets are gone, or the deadline. Calls of other threads may hold on to
+   some; those have been told to end. */
+static void pysock__state_await(pysock_state *st, int64_t deadline)
+{
+    pysock__waker *waker;
+    struct pollfd fd;
+    int r = 0;
+
+    if (pysock__thread_waker(&waker) < 0)
+        return;
+    pysock__lock(&pysock__process.lock);
+    st->cleaner = waker;
+    pysock__unlock(&pysock__process.lock);
+    while (pysock__load(&st->open) && pysock__now() < deadline) {
+        pysock__waker_drain(waker, r > 0);
+        if (!pysock__load(&st->open))
+            break;
+        fd.fd = waker->rfd;
+        fd.events = POLLIN;
+        r = pysock__sleep(waker, &fd, 1, deadline);
+    }
+    pysock__lock(&pysock__process.lock);
+    st->cleaner = NULL;
+    pysock__unlock(&pysock__process.lock);
+}
+
+PYSOCKDEF void pysock_state_cleanup(pysock_state *st)
+{
+    pysock_state *before;
+    int64_t deadline;
+
+    if (pysock__in_cleanup)
+        return;
+    st = st ? st : &pysock__main_state;
+    pysock__fork_check();
+    pysock__in_cleanup = 1;
+    pysock__lock(&pysock__process.cleanup_lock);
+    before = pysock_state_swap(st);
+    pysock__run_closers(st);
+    pysock__store(&st->ending, 1);
+    pysock__broadcast(st);
+    deadline = pysock__deadline_in(100000000);
+    pysock__close_all(st, deadline);
+    pysock__state_await(st, deadline);
+    pysock__store(&st->ending, 0);
+    pysock_state_swap(before);
+    pysock__unlock(&pysock__process.cleanup_lock);
+    pysock__in_cleanup = 0;
+}
+
+PYSOCKDEF void pysock_state_free(pysock_state *st)
+{
+    if (!st)
+        return;
+    pysock_state_cleanup(st);
+    if (pysock__current == st)
+        pysock__current = NULL;
+    pysock__lock(&pysock__process.lock);
+    pysock__list_remove(&st->link);
+    st->interrupt = NULL;
+    st->audit = NULL;
+    pysock__unlock(&pysock__process.lock);
+    pysock__state_release(st);
 }
 
 /* ---- >>ssl-api ----
@@ -8672,6 +11388,8 @@ static short pysock__levels_locked(pysock__sock *s, short want, short revents, i
         return have;
     }
 #endif
+    if (s->name_awaited)
+        want &= (short)~POLLOUT;
     *ask = want;
     have |= (short)(revents & want);
     if (pysock__chain_empty(&s->queue) && !s->queue_full)
@@ -8796,7 +11514,7 @@ static ptrdiff_t pysock__select_run(pysock__select_call *c)
     for (;;) {
         pysock__waker_drain(c->waker, r > 0 && c->fds[0].revents);
         ready = pysock__select_test(c, 0);
-        if (c->epoch != pysock__load(&pysock__state.epoch))
+        if (c->epoch != pysock__epoch(pysock__state()))
             return -ESHUTDOWN; /* before any sleep: the drain may have eaten the broadcast */
         if (ready < 0)
             return ready;
@@ -8810,7 +11528,7 @@ static ptrdiff_t pysock__select_run(pysock__select_call *c)
         if (r < 0 && r != -EINTR)
             return r;
         ready = pysock__select_test(c, r > 0);
-        if (c->epoch != pysock__load(&pysock__state.epoch))
+        if (c->epoch != pysock__epoch(pysock__state()))
             return -ESHUTDOWN; /* what the cleanup closed is not the news */
         if (ready || (c->deadline != PYSOCK__NEVER && pysock__now() >= c->deadline))
             return ready;
@@ -8827,17 +11545,6 @@ static void pysock__select_keep(int *fds, size_t *count, const pysock__entry *en
             fds[kept++] = fds[i];
     if (count)
         *count = kept;
-}
-
-/* Seconds of a public argument as ns; -1: never; -2 (and an error): not a time. */
-static int64_t pysock__timeout_ns(double seconds, const char *what)
-{
-    if (seconds == PYSOCK_NO_TIMEOUT)
-        return -1;
-    if (seconds >= 0)
-        return seconds > 9e9 ? INT64_C(9000000000000000000) : (int64_t)(seconds * 1e9);
-    pysock__fail_value(what, "the timeout is negative; PYSOCK_NO_TIMEOUT is -1.0");
-    return -2;
 }
 
 PYSOCKDEF ptrdiff_t pysock_select(int *rlist, size_t *rcount, int *wlist, size_t *wcount,
@@ -8861,7 +11568,7 @@ PYSOCKDEF ptrdiff_t pysock_select(int *rlist, size_t *rcount, int *wlist, size_t
         return (ptrdiff_t)pysock__fail_value("select", "a count is negative or too large");
     memset(&c, 0, sizeof c);
     pysock__fork_check();
-    c.epoch = pysock__load(&pysock__state.epoch);
+    c.epoch = pysock__epoch(pysock__state());
     c.deadline = ns ? pysock__deadline_in(ns) : 0;
     err = pysock__thread_waker(&c.waker);
     if (err < 0)
@@ -8915,6 +11622,7 @@ struct pysock_poller {
     pysock__mutex lock;
     pysock__sleeper sleeper; /* its waker is told of notifications */
     pysock__pset pset;
+    pysock_state *state; /* counted */
     /* guarded by lock */
     pysock__reg **by_fd;
     size_t fd_cap;
@@ -9040,6 +11748,7 @@ PYSOCKDEF pysock_poller *pysock_poller_new(void)
         pysock__fail_os(err, "poller_new", "");
         return NULL;
     }
+    p->state = pysock__state_retain(pysock__state());
     return p;
 }
 
@@ -9092,6 +11801,7 @@ PYSOCKDEF void pysock_poller_free(pysock_poller *p)
     pysock__sleeper_close(&p->sleeper);
     pysock__pset_close(&p->pset);
     pysock__mutex_free(&p->lock);
+    pysock__state_release(p->state);
     pysock__free(p->by_fd);
     pysock__free(p);
 }
@@ -9225,10 +11935,9 @@ PYSOCKDEF int pysock_poller_register(pysock_poller *p, int fd, short events)
     if (pysock__poller_check("poller_register", p, fd) < 0)
         return -1;
     do {
-        if (pysock__reg_change(p, fd, events, 1))
-            return 0;
-        r = pysock__reg_new(p, fd, events);
+        r = pysock__reg_change(p, fd, events, 1) ? 0 : pysock__reg_new(p, fd, events);
     } while (r == -EEXIST);
+    pysock__reactor_ask();
     return r;
 }
 
@@ -9380,7 +12089,7 @@ static int pysock__poll_round(pysock__poll_call *c, int64_t deadline)
 
     pysock__waker_drain(&p->sleeper.waker, c->woken);
     c->woken = 0;
-    if (c->epoch != pysock__load(&pysock__state.epoch))
+    if (c->epoch != pysock__epoch(p->state))
         return -ESHUTDOWN; /* the drain may have eaten the broadcast */
     pysock__lock(&p->lock);
     kernel_first = p->kernel_first;
@@ -9441,13 +12150,13 @@ PYSOCKDEF ptrdiff_t pysock_poller_poll(pysock_poller *p, pysock_pollevent *event
         pysock__reactor_assist();
     memset(&c, 0, sizeof c);
     c.p = p;
-    c.epoch = pysock__load(&pysock__state.epoch);
+    c.epoch = pysock__epoch(p->state);
     c.out = events;
     c.max = max;
     r = pysock__poll_begin(&c);
     while (r == 0) {
         r = pysock__poll_round(&c, deadline);
-        if (c.epoch != pysock__load(&pysock__state.epoch))
+        if (c.epoch != pysock__epoch(p->state))
             r = -ESHUTDOWN; /* what the cleanup closed is not the news */
         else if (c.filled)
             r = 0;
@@ -9464,23 +12173,33 @@ PYSOCKDEF ptrdiff_t pysock_poller_poll(pysock_poller *p, pysock_pollevent *event
 }
 
 /* ---- >>conveniences ----
-   What Python builds on its sockets: create_connection and create_server. */
+   What Python builds on its sockets: create_connection, create_server, sendfile, files. All but
+   sendfile uses the public calls. */
+
+/* Closes s, and keeps the error that is the reason. Returns NULL. */
+static pysock *pysock__close_failed(pysock *s)
+{
+    pysock__fault fault = pysock__last;
+
+    pysock_close(s);
+    pysock__raise(&fault);
+    return NULL;
+}
 
 /* One address's turn: a connected socket or NULL. */
-static pysock *pysock__try_address(const pysock_addr *addr, double seconds)
+static pysock *pysock__try_address(const pysock_addr *addr, double seconds,
+                                   const pysock_connection_options *options)
 {
     pysock *s = pysock_socket(addr->u.sa.sa_family, SOCK_STREAM, 0);
+    int bound = options->source_port || (options->source_host && options->source_host[0]);
 
     if (!s)
         return NULL;
-    if (pysock_settimeout(s, seconds) == 0 && pysock_connect_addr(s, addr) == 0)
+    if (pysock_settimeout(s, seconds) == 0
+        && (!bound || pysock_bind(s, options->source_host, options->source_port) == 0)
+        && pysock_connect_addr(s, addr) == 0)
         return s;
-    {
-        pysock__fault fault = pysock__last;
-        pysock_close(s);
-        pysock__raise(&fault);
-    }
-    return NULL;
+    return pysock__close_failed(s);
 }
 
 typedef struct pysock__wait_lookup {
@@ -9528,14 +12247,14 @@ static int pysock__wait_lookup_sleep(pysock__wait_lookup *w, pysock__waker *wake
         pysock__unlock(&w->lock);
         if (done)
             return 0;
-        if (r == 0 && epoch != pysock__load(&pysock__state.epoch))
+        if (r == 0 && epoch != pysock__epoch(pysock__state()))
             r = -ESHUTDOWN;
         if (r < 0)
             return r;
         fd.fd = waker->rfd;
         fd.events = POLLIN;
         r = pysock__sleep(waker, &fd, 1, deadline);
-        if (epoch != pysock__load(&pysock__state.epoch))
+        if (epoch != pysock__epoch(pysock__state()))
             r = -ESHUTDOWN;
         else if (r == -EINTR)
             r = pysock__interrupted() ? -EINTR : 0;
@@ -9547,7 +12266,7 @@ static int pysock__wait_lookup_sleep(pysock__wait_lookup *w, pysock__waker *wake
 /* Looks a name up on a worker, so that the deadline holds. Fails, or fills list. */
 static int pysock__resolve_until(const char *host, int port, pysock__addrs *list, int64_t deadline)
 {
-    unsigned epoch = pysock__load(&pysock__state.epoch);
+    unsigned epoch = pysock__epoch(pysock__state());
     pysock__wait_lookup *w = (pysock__wait_lookup *)pysock__alloc(sizeof *w);
     pysock__waker *waker;
     pysock__lookup *l = NULL;
@@ -9569,8 +12288,7 @@ static int pysock__resolve_until(const char *host, int port, pysock__addrs *list
     if (r < 0) {
         pysock__fail_os(r, "create_connection: looking up", host);
     } else if (l->err) {
-        pysock__fault_gai(&pysock__last, l->err, l->sys, "create_connection", host);
-        r = pysock__raise(&pysock__last);
+        r = pysock__fail_gai(l->err, l->sys, "create_connection", host);
     } else {
         *list = l->addrs;
         memset(&l->addrs, 0, sizeof l->addrs);
@@ -9585,26 +12303,89 @@ static int pysock__resolve_all(const char *host, int port, pysock__addrs *list, 
 {
     int err = pysock__resolve_numeric(host, port, AF_UNSPEC, SOCK_STREAM, list), sys = 0;
 
-    if (list->out_of_memory)
-        return pysock__fail_memory("create_connection");
     if (!err)
         return 0;
+    if (err == EAI_MEMORY)
+        return pysock__fail_memory("create_connection");
+    if (pysock__audit_lookup("create_connection", host, port, AF_UNSPEC, SOCK_STREAM) < 0)
+        return -1;
     if (deadline != PYSOCK__NEVER)
         return pysock__resolve_until(host, port, list, deadline);
     err = pysock__resolve(host, port, AF_UNSPEC, SOCK_STREAM, list, &sys);
-    if (!err)
-        return 0;
-    pysock__fault_gai(&pysock__last, err, sys, "create_connection", host);
-    return pysock__raise(&pysock__last);
+    return err ? pysock__fail_gai(err, sys, "create_connection", host) : 0;
 }
 
-PYSOCKDEF pysock *pysock_create_connection(const char *host, int port, double timeout)
+/* Tries the addresses in turn, each with its share of the time that is left. */
+typedef struct pysock__attempt {
+    const char *host;
+    int64_t deadline;
+    double timeout;
+    const pysock_connection_options *options;
+    char told[380]; /* every address's error, for all_errors */
+} pysock__attempt;
+
+/* The share of one address, when left of them are to be tried; 0: the time is over. */
+static double pysock__attempt_share(const pysock__attempt *a, size_t left)
 {
-    int64_t ns = pysock__timeout_ns(timeout, "create_connection"), deadline, left;
-    pysock__addrs list = {NULL, 0, 0, 0};
+    int64_t ns = a->deadline - pysock__now();
+
+    if (a->deadline == PYSOCK__NEVER)
+        return PYSOCK_NO_TIMEOUT;
+    return ns <= 0 ? 0 : (double)ns / 1e9 / (double)left;
+}
+
+/* An address has failed: tells who wants to know. */
+static void pysock__attempt_failed(pysock__attempt *a, const pysock_addr *addr)
+{
+    pysock__fault fault = pysock__last;
+    size_t used = strlen(a->told);
+
+    snprintf(a->told + used, sizeof a->told - used, "%s%s", used ? "; " : "", fault.message);
+    if (a->options->failed)
+        a->options->failed(a->options->arg, addr);
+    pysock__raise(&fault);
+}
+
+static pysock *pysock__attempt_all(pysock__attempt *a, const pysock__addrs *list)
+{
     pysock *s = NULL;
     size_t i;
 
+    for (i = 0; i < list->count; i++) {
+        double share = pysock__attempt_share(a, list->count - i);
+        if (share == 0) {
+            pysock__fail(PYSOCK_TIMEOUT_ERROR, ETIMEDOUT, "ETIMEDOUT",
+                         "create_connection to %.200s: timed out after %g s", a->host, a->timeout);
+            return NULL;
+        }
+        s = pysock__try_address(&list->items[i], share, a->options);
+        if (s)
+            return s;
+        pysock__attempt_failed(a, &list->items[i]);
+        if (pysock__last.kind == PYSOCK_MEMORY_ERROR || pysock__last.code == ESHUTDOWN
+            || pysock__last.code == EINTR)
+            return NULL;
+    }
+    if (a->options->all_errors && list->count > 1) {
+        pysock__fault fault = pysock__last;
+        snprintf(fault.message, sizeof fault.message, "%s", a->told);
+        pysock__raise(&fault);
+    }
+    return NULL;
+}
+
+PYSOCKDEF pysock *pysock_create_connection_ex(const char *host, int port, double timeout,
+                                              const pysock_connection_options *options)
+{
+    static const pysock_connection_options none = {NULL, 0, 0, NULL, NULL};
+    pysock__addrs list = {NULL, 0, 0, 0};
+    pysock__attempt a;
+    pysock *s = NULL;
+    int64_t ns;
+
+    if (timeout == PYSOCK_DEFAULT_TIMEOUT)
+        timeout = pysock_getdefaulttimeout();
+    ns = pysock__timeout_ns(timeout, "create_connection");
     if (ns == -2 || pysock__check_host("create_connection", host, port) < 0)
         return NULL;
     if (ns == 0) {
@@ -9613,47 +12394,722 @@ PYSOCKDEF pysock *pysock_create_connection(const char *host, int port, double ti
                            "use pysock_socket() and pysock_connect()");
         return NULL;
     }
-    deadline = pysock__deadline_in(ns);
-    if (pysock__resolve_all(host && host[0] ? host : "localhost", port, &list, deadline) < 0) {
-        pysock__free(list.items);
+    memset(&a, 0, sizeof a);
+    a.host = host && host[0] ? host : "localhost";
+    a.timeout = timeout;
+    a.deadline = pysock__deadline_in(ns);
+    a.options = options ? options : &none;
+    if (pysock__resolve_all(a.host, port, &list, a.deadline) == 0)
+        s = pysock__attempt_all(&a, &list);
+    pysock__free(list.items);
+    if (s && pysock_settimeout(s, timeout) < 0)
+        return pysock__close_failed(s);
+    return s;
+}
+
+PYSOCKDEF pysock *pysock_create_connection(const char *host, int port, double timeout)
+{
+    return pysock_create_connection_ex(host, port, timeout, NULL);
+}
+
+PYSOCKDEF int pysock_has_ipv6(void)
+{
+    int fd = pysock__sys_socket(AF_INET6, SOCK_STREAM, 0);
+
+    if (fd >= 0)
+        pysock__fd_close(fd);
+    return fd >= 0;
+}
+
+PYSOCKDEF int pysock_has_dualstack_ipv6(void)
+{
+    int fd = pysock__sys_socket(AF_INET6, SOCK_STREAM, 0), off = 0, r;
+
+    if (fd < 0)
+        return 0;
+    r = pysock__sys_setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+    pysock__fd_close(fd);
+    return r == 0;
+}
+
+/* What must be set before bind. */
+static int pysock__server_prepare(pysock *s, int family, const pysock_server_options *options)
+{
+    if (family != AF_UNIX && pysock_setsockopt_int(s, SOL_SOCKET, SO_REUSEADDR, 1) < 0)
+        return -1;
+#ifdef SO_REUSEPORT
+    if (options->reuse_port && pysock_setsockopt_int(s, SOL_SOCKET, SO_REUSEPORT, 1) < 0)
+        return -1;
+#else
+    if (options->reuse_port)
+        return pysock__fail_value("create_server", "there is no SO_REUSEPORT on this platform");
+#endif
+    if (family != AF_INET6)
+        return 0;
+    return pysock_setsockopt_int(s, IPPROTO_IPV6, IPV6_V6ONLY, !options->dualstack_ipv6);
+}
+
+/* Adds to a failed bind which address it was, as Python does. */
+static pysock *pysock__server_failed(pysock *s, const char *host, int port)
+{
+    pysock__fault fault = pysock__last;
+
+    pysock_close(s);
+    pysock__fail(fault.kind, fault.code, fault.reason,
+                 "%.280s (while attempting to bind on address '%.80s', %d)", fault.message,
+                 host ? host : "", port);
+    return NULL;
+}
+
+PYSOCKDEF pysock *pysock_create_server_ex(const char *host, int port,
+                                          const pysock_server_options *options)
+{
+    static const pysock_server_options none = {0, 0, 0, 0};
+    int family;
+    pysock *s;
+
+    if (!options)
+        options = &none;
+    family = options->family           ? options->family
+             : options->dualstack_ipv6 ? AF_INET6
+             : host && strchr(host, ':') ? AF_INET6
+                                         : AF_INET;
+    if (options->dualstack_ipv6 && (family != AF_INET6 || !pysock_has_dualstack_ipv6())) {
+        pysock__fail_value("create_server", family != AF_INET6
+                                                ? "dualstack_ipv6 needs family AF_INET6"
+                                                : "dualstack_ipv6 is not supported here");
         return NULL;
     }
-    for (i = 0; i < list.count && !s; i++) {
-        left = deadline == PYSOCK__NEVER ? -1 : deadline - pysock__now();
-        if (deadline != PYSOCK__NEVER && left <= 0) {
-            pysock__fail(PYSOCK_TIMEOUT_ERROR, ETIMEDOUT, "ETIMEDOUT",
-                         "create_connection to %.200s: timed out after %g s", host ? host : "",
-                         timeout);
-            break;
-        }
-        s = pysock__try_address(&list.items[i],
-                                left < 0 ? PYSOCK_NO_TIMEOUT
-                                         : (double)left / 1e9 / (double)(list.count - i));
-        if (!s && (pysock__last.kind == PYSOCK_MEMORY_ERROR || pysock__last.code == ESHUTDOWN))
-            break;
-    }
-    pysock__free(list.items);
-    if (s)
-        pysock_settimeout(s, timeout);
+    if (pysock__check_family("create_server", family) < 0
+        || (family != AF_UNIX && pysock__check_host("create_server", host, port) < 0))
+        return NULL;
+    s = pysock_socket(family, SOCK_STREAM, 0);
+    if (!s)
+        return NULL;
+    if (pysock__server_prepare(s, family, options) < 0)
+        return pysock__close_failed(s);
+    if (pysock_bind(s, host, port) < 0)
+        return pysock__server_failed(s, host, port);
+    if (pysock_listen(s, options->backlog > 0 ? options->backlog : -1) < 0)
+        return pysock__close_failed(s);
     return s;
 }
 
 PYSOCKDEF pysock *pysock_create_server(const char *host, int port, int backlog)
 {
-    int family = host && strchr(host, ':') ? AF_INET6 : AF_INET;
-    pysock *s = pysock_socket(family, SOCK_STREAM, 0);
+    pysock_server_options options = {0, 0, 0, 0};
+    pysock *s;
 
-    if (!s)
-        return NULL;
-    if (pysock_setsockopt_int(s, SOL_SOCKET, SO_REUSEADDR, 1) == 0
-        && (family == AF_INET || pysock_setsockopt_int(s, IPPROTO_IPV6, IPV6_V6ONLY, 1) == 0)
-        && pysock_bind(s, host, port) == 0 && pysock_listen(s, backlog) == 0)
-        return s;
-    {
-        pysock__fault fault = pysock__last;
-        pysock_close(s);
-        pysock__raise(&fault);
+    if (backlog != 0) {
+        options.backlog = backlog;
+        return pysock_create_server_ex(host, port, &options);
     }
+    options.backlog = 1;
+    s = pysock_create_server_ex(host, port, &options);
+    if (s && pysock_listen(s, 0) < 0) /* no backlog at all was asked for */
+        return pysock__close_failed(s);
+    return s;
+}
+
+/* Conveniences: sendfile. */
+
+#define PYSOCK__SENDFILE_ONCE ((size_t)1 << 30) /* bytes that the kernel is given at a time */
+
+/* One call of the kernel's sendfile, or a wait for room: bytes sent, 0 at the end of the file, -1.
+   A wait is one timeout long; what is queued goes first. *fallback: there is no such call. */
+static ptrdiff_t pysock__sendfile_kernel_locked(pysock__call *c, int file, int64_t offset,
+                                                size_t count, int *fallback)
+{
+    pysock__sock *s = c->s;
+    ptrdiff_t r;
+
+    c->deadline = 0;
+    for (;;) {
+        if (pysock__settle_locked(c) < 0)
+            return -1;
+        if (!pysock__chain_empty(&s->queue) && pysock__flush_wait_locked(c) < 0)
+            return -1;
+        s->kernel_sends++;
+        s->kernel_writes++;
+        pysock__enter_kernel_locked(s);
+        r = pysock__sys_sendfile(s->fd, file, offset, count);
+        pysock__leave_kernel_locked(s);
+        s->kernel_sends--;
+        s->kernel_writes--;
+        if (!pysock__chain_empty(&s->queue)) {
+            pysock__flush_or_kick_locked(s);
+            pysock__notify_locked(s, NULL); /* whoever had to let this send end first */
+        }
+        *fallback = r == -EOPNOTSUPP;
+        if (r >= 0 || *fallback)
+            return r;
+        if (pysock__retry_locked(c, r, POLLOUT, 0) < 0)
+            return -1;
+    }
+}
+
+/* The same by reading and sending: over TLS, or where the kernel cannot. */
+static ptrdiff_t pysock__sendfile_copy_locked(pysock__call *c, int file, int64_t offset,
+                                              size_t count)
+{
+    char chunk[16384];
+    size_t done = 0;
+    ptrdiff_t n, r;
+
+    pysock__unlock(&c->s->lock);
+    n = pysock__fd_read_at(file, chunk, count < sizeof chunk ? count : sizeof chunk, offset);
+    pysock__lock(&c->s->lock);
+    if (n < 0)
+        return pysock__fail_os((int)n, "sendfile: reading the file", "");
+    while (done < (size_t)n) {
+        c->deadline = 0;
+        r = pysock__send_locked(c, chunk + done, (size_t)n - done, 0);
+        if (r < 0)
+            return done ? (ptrdiff_t)done : -1; /* the next turn tells the error, if it lasts */
+        done += (size_t)r;
+    }
+    return n;
+}
+
+/* Whether s and file may be used. */
+static int pysock__sendfile_check_locked(pysock__call *c, int file)
+{
+    int r = pysock__fd_is_file(file);
+
+    if (r < 0)
+        return pysock__fail_os(r, "sendfile", "the file's descriptor");
+    if (r == 0)
+        return pysock__fail_value("sendfile", "the descriptor is not that of a regular file");
+    if (c->s->type != SOCK_STREAM)
+        return pysock__fail_value("sendfile", "only stream sockets are supported");
+    if (c->timeout == 0)
+        return pysock__fail_value("sendfile", "non-blocking sockets are not supported");
+    return c->s->shut_when_flushed ? pysock__call_fail(c, -EPIPE) : 0;
+}
+
+PYSOCKDEF int64_t pysock_sendfile(pysock *s, int fd, int64_t offset, int64_t count)
+{
+    pysock__call c;
+    int64_t sent = 0;
+    ptrdiff_t n = 1;
+    int fallback;
+
+    if (pysock__call_begin(&c, s, "sendfile") < 0)
+        return -1;
+    if (pysock__sendfile_check_locked(&c, fd) < 0) {
+        pysock__call_end(&c);
+        return -1;
+    }
+    if (offset < 0 && (offset = pysock__fd_seek(fd, -1)) < 0)
+        n = pysock__fail_os((int)offset, "sendfile", "the file's descriptor");
+    fallback = pysock__is_tls_locked(c.s)
+               || (c.timeout < 0 && pysock__load(&pysock__reactor.threadless));
+    while (n > 0 && (count < 0 || sent < count)) {
+        size_t want = PYSOCK__SENDFILE_ONCE;
+        if (count >= 0 && count - sent < (int64_t)want)
+            want = (size_t)(count - sent);
+        if (!fallback)
+            n = pysock__sendfile_kernel_locked(&c, fd, offset + sent, want, &fallback);
+        if (fallback)
+            n = pysock__sendfile_copy_locked(&c, fd, offset + sent, want);
+        if (n > 0)
+            sent += n;
+    }
+    pysock__call_end(&c);
+    if (offset >= 0)
+        pysock__fd_seek(fd, offset + sent);
+    return n < 0 ? -1 : sent;
+}
+
+/* Conveniences: files. A file's buffers belong to the thread that uses it; the socket counts its
+   files. What a read could not finish stays in `in`, so that a failure loses nothing. */
+
+#define PYSOCK__FILE_BUFFER 8192
+
+struct pysock_file {
+    pysock *s;
+    int readable, writable, unbuffered;
+    int timed_out; /* a read has: as in Python there is no other */
+    size_t size;   /* of the buffers, as asked for; `in` grows with long lines and reads */
+    unsigned char *in, *out;
+    size_t start, end, in_cap; /* what `in` holds */
+    size_t out_len;
+};
+
+/* Counts the files of a socket. The last one that is closed closes the socket too, if the user has
+   done so already. */
+static int pysock__file_attach(pysock *s, const char *what)
+{
+    pysock__call c;
+
+    if (pysock__call_begin(&c, s, what) < 0)
+        return -1;
+    c.s->io_refs++;
+    pysock__call_end(&c);
+    return 0;
+}
+
+static void pysock__file_detach(pysock *s)
+{
+    pysock__sock *sock = pysock__acquire_handle((uintptr_t)s);
+    int last;
+
+    if (!sock)
+        return;
+    pysock__lock(&sock->lock);
+    last = --sock->io_refs == 0 && sock->close_wanted;
+    pysock__unlock_sock(sock);
+    pysock__release(sock);
+    if (last)
+        pysock_close(s);
+}
+
+/* 0 or a failure: mode has no other letters than r, w, b, each once, and one of the first two. */
+static int pysock__file_mode(const char *what, const char *mode, int *readable, int *writable)
+{
+    const char *p;
+    int binary = 0;
+
+    *readable = *writable = 0;
+    for (p = mode ? mode : "?"; *p; p++) {
+        int *flag = *p == 'r' ? readable : *p == 'w' ? writable : *p == 'b' ? &binary : NULL;
+        if (!flag || *flag) {
+            *readable = *writable = 0;
+            break;
+        }
+        *flag = 1;
+    }
+    if (*readable || *writable)
+        return 0;
+    return pysock__fail(PYSOCK_VALUE_ERROR, EINVAL, "EINVAL",
+                        "%s: mode '%.20s' is not one of r, w, rw, with or without b", what,
+                        mode ? mode : "(NULL)");
+}
+
+PYSOCKDEF pysock_file *pysock_makefile(pysock *s, const char *mode, ptrdiff_t buffering)
+{
+    int readable, writable;
+    pysock_file *f;
+
+    if (pysock__file_mode("makefile", mode, &readable, &writable) < 0)
+        return NULL;
+    if (buffering > (ptrdiff_t)INT_MAX) {
+        pysock__fail_value("makefile", "the buffers are too large");
+        return NULL;
+    }
+    f = (pysock_file *)pysock__alloc(sizeof *f);
+    if (!f) {
+        pysock__fail_memory("makefile");
+        return NULL;
+    }
+    f->s = s;
+    f->readable = readable;
+    f->writable = writable;
+    f->unbuffered = buffering == 0;
+    f->size = buffering > 0 ? (size_t)buffering : PYSOCK__FILE_BUFFER;
+    if (writable && !f->unbuffered)
+        f->out = (unsigned char *)PYSOCK_MALLOC(f->size);
+    if (writable && !f->unbuffered && !f->out)
+        pysock__fail_memory("makefile");
+    else if (pysock__file_attach(s, "makefile") == 0)
+        return f;
+    pysock__free(f->out);
+    pysock__free(f);
+    return NULL;
+}
+
+static int pysock__file_check(pysock_file *f, const char *what, int writing)
+{
+    if (!f)
+        return pysock__fail_value(what, "the file is NULL");
+    if (writing ? f->writable : f->readable)
+        return 0;
+    return pysock__fail(PYSOCK_OS_ERROR, EBADF, "EBADF", "%s: the file was not made for %s", what,
+                        writing ? "writing" : "reading");
+}
+
+/* Makes room for more bytes behind what `in` holds. 0 or -1. */
+static int pysock__file_room(pysock_file *f, size_t more)
+{
+    unsigned char *grown;
+    size_t held = f->end - f->start, cap = f->in_cap ? f->in_cap : f->size;
+
+    if (f->in && f->in_cap - f->end >= more)
+        return 0;
+    if (f->start && f->in_cap - held >= more) {
+        memmove(f->in, f->in + f->start, held);
+    } else {
+        while (cap - held < more)
+            cap = cap > SIZE_MAX / 4 ? held + more : cap * 2;
+        grown = (unsigned char *)PYSOCK_MALLOC(cap);
+        if (!grown)
+            return pysock__fail_memory("file_read");
+        if (held)
+            memcpy(grown, f->in + f->start, held);
+        pysock__free(f->in);
+        f->in = grown;
+        f->in_cap = cap;
+    }
+    f->start = 0;
+    f->end = held;
+    return 0;
+}
+
+/* One recv: the number, 0 at the end, -1. */
+static ptrdiff_t pysock__file_recv(pysock_file *f, void *buf, size_t size)
+{
+    ptrdiff_t n;
+
+    if (f->timed_out)
+        return pysock__fail(PYSOCK_OS_ERROR, EIO, "EIO", "cannot read from timed out object");
+    n = pysock_recv(f->s, buf, size, 0);
+    f->timed_out = n < 0 && pysock__last.kind == PYSOCK_TIMEOUT_ERROR;
+    return n;
+}
+
+/* One recv into `in`, of at most want bytes or a bufferful. */
+static ptrdiff_t pysock__file_fill(pysock_file *f, size_t want)
+{
+    ptrdiff_t n;
+
+    if (pysock__file_room(f, want) < 0)
+        return -1;
+    n = pysock__file_recv(f, f->in + f->end, want);
+    if (n > 0)
+        f->end += (size_t)n;
+    return n;
+}
+
+static size_t pysock__file_take(pysock_file *f, void *buf, size_t size)
+{
+    size_t n = f->end - f->start;
+
+    n = n < size ? n : size;
+    if (n)
+        memcpy(buf, f->in + f->start, n);
+    f->start += n;
+    if (f->start == f->end)
+        f->start = f->end = 0;
+    return n;
+}
+
+/* A read has failed after n bytes that are in the caller's memory: they go back. 0, or -1 if there
+   is no room for them: then they are to be returned. */
+static int pysock__file_give_back(pysock_file *f, const void *buf, size_t n)
+{
+    pysock__fault fault = pysock__last;
+
+    if (pysock__file_room(f, n) < 0)
+        return -1;
+    memmove(f->in + f->start + n, f->in + f->start, f->end - f->start);
+    memcpy(f->in + f->start, buf, n);
+    f->end += n;
+    pysock__raise(&fault);
+    return 0;
+}
+
+PYSOCKDEF ptrdiff_t pysock_file_read1(pysock_file *f, void *buf, size_t size)
+{
+    size_t n;
+    ptrdiff_t r;
+
+    if (pysock__file_check(f, "file_read1", 0) < 0
+        || pysock__check_memory("file_read1", buf, size) < 0)
+        return -1;
+    n = pysock__file_take(f, buf, size);
+    if (n || !size)
+        return (ptrdiff_t)n;
+    if (f->unbuffered || size >= f->size)
+        return pysock__file_recv(f, buf, size);
+    r = pysock__file_fill(f, f->size);
+    return r <= 0 ? r : (ptrdiff_t)pysock__file_take(f, buf, size);
+}
+
+PYSOCKDEF ptrdiff_t pysock_file_read(pysock_file *f, void *buf, size_t size)
+{
+    unsigned char *p = (unsigned char *)buf;
+    size_t got;
+    ptrdiff_t n;
+
+    if (f && f->unbuffered)
+        return pysock_file_read1(f, buf, size);
+    if (pysock__file_check(f, "file_read", 0) < 0
+        || pysock__check_memory("file_read", buf, size) < 0)
+        return -1;
+    for (got = pysock__file_take(f, buf, size); got < size; got += (size_t)n) {
+        if (size - got >= f->size) {
+            n = pysock__file_recv(f, p + got, size - got);
+        } else {
+            n = pysock__file_fill(f, f->size);
+            if (n > 0)
+                n = (ptrdiff_t)pysock__file_take(f, p + got, size - got);
+        }
+        if (n == 0)
+            break;
+        if (n < 0)
+            return got && pysock__file_give_back(f, buf, got) < 0 ? (ptrdiff_t)got : -1;
+    }
+    return (ptrdiff_t)got;
+}
+
+PYSOCKDEF ptrdiff_t pysock_file_readinto(pysock_file *f, void *buf, size_t size)
+{
+    return pysock_file_read(f, buf, size);
+}
+
+PYSOCKDEF pysock_buf *pysock_file_readall(pysock_file *f)
+{
+    pysock_buf *all;
+    ptrdiff_t n;
+
+    if (pysock__file_check(f, "file_readall", 0) < 0)
+        return NULL;
+    do
+        n = pysock__file_fill(f, f->size);
+    while (n > 0);
+    if (n < 0)
+        return NULL;
+    all = pysock_buf_copy(f->end > f->start ? f->in + f->start : NULL, f->end - f->start);
+    if (all)
+        f->start = f->end = 0;
+    return all;
+}
+
+/* How many of the bytes in `in`, at most max, are a line: up to and with its '\n'; 0: no end yet.
+   */
+static size_t pysock__file_find_line(const pysock_file *f, size_t from, size_t max)
+{
+    size_t held = f->end - f->start;
+    const unsigned char *at;
+
+    held = held < max ? held : max;
+    if (from >= held)
+        return held == max ? max : 0;
+    at = (const unsigned char *)memchr(f->in + f->start + from, '\n', held - from);
+    if (at)
+        return (size_t)(at - (f->in + f->start)) + 1;
+    return held == max ? max : 0;
+}
+
+/* Reads until `in` has a line of at most max bytes at its front, or the end has come. Its length.
+   */
+static ptrdiff_t pysock__file_fill_line(pysock_file *f, size_t max)
+{
+    size_t seen = 0, len;
+    ptrdiff_t n;
+
+    while ((len = pysock__file_find_line(f, seen, max)) == 0) {
+        seen = f->end - f->start;
+        n = pysock__file_fill(f, f->unbuffered ? 1 : f->size);
+        if (n < 0)
+            return -1;
+        if (n == 0)
+            return (ptrdiff_t)(f->end - f->start);
+    }
+    return (ptrdiff_t)len;
+}
+
+PYSOCKDEF ptrdiff_t pysock_file_readline(pysock_file *f, char *line, size_t size)
+{
+    ptrdiff_t len;
+
+    if (pysock__file_check(f, "file_readline", 0) < 0)
+        return -1;
+    if (!line || size < 2 || size > PTRDIFF_MAX)
+        return pysock__fail_value("file_readline", "the buffer is NULL, or has less than 2 bytes");
+    len = pysock__file_fill_line(f, size - 1);
+    if (len < 0)
+        return -1;
+    pysock__file_take(f, line, (size_t)len);
+    line[len] = 0;
+    return len;
+}
+
+PYSOCKDEF void pysock_file_freelines(pysock_buf **lines, size_t count)
+{
+    size_t i;
+
+    for (i = 0; lines && i < count; i++)
+        pysock_buf_release(lines[i]);
+    pysock__free(lines);
+}
+
+/* Reads whole lines into `in`: until there have been hint bytes, or the end. How many bytes. */
+static ptrdiff_t pysock__file_fill_lines(pysock_file *f, size_t hint)
+{
+    size_t done = 0, seen = 0, held;
+    const unsigned char *at;
+    ptrdiff_t n = 1;
+
+    while (done < hint && n > 0) {
+        held = f->end - f->start;
+        at = held > seen
+                 ? (const unsigned char *)memchr(f->in + f->start + seen, '\n', held - seen)
+                 : NULL;
+        if (at) {
+            done = seen = (size_t)(at - (f->in + f->start)) + 1;
+            continue;
+        }
+        seen = held;
+        n = pysock__file_fill(f, f->unbuffered ? 1 : f->size);
+        if (n == 0)
+            done = held;
+    }
+    return n < 0 ? -1 : (ptrdiff_t)done;
+}
+
+PYSOCKDEF ptrdiff_t pysock_file_readlines(pysock_file *f, ptrdiff_t hint, pysock_buf ***lines)
+{
+    pysock_buf **list = NULL;
+    size_t count = 0, cap = 0, at = 0, n;
+    const unsigned char *data, *end;
+    ptrdiff_t bytes;
+
+    if (pysock__file_check(f, "file_readlines", 0) < 0)
+        return -1;
+    if (!lines)
+        return pysock__fail_value("file_readlines", "lines is NULL");
+    *lines = NULL;
+    bytes = pysock__file_fill_lines(f, hint > 0 ? (size_t)hint : SIZE_MAX);
+    if (bytes < 0)
+        return -1;
+    for (; at < (size_t)bytes; at += n) {
+        data = f->in + f->start + at;
+        end = (const unsigned char *)memchr(data, '\n', (size_t)bytes - at);
+        n = end ? (size_t)(end - data) + 1 : (size_t)bytes - at;
+        if (pysock__reserve(&list, &cap, count + 1, sizeof *list) < 0
+            || (list[count] = pysock_buf_copy(data, n)) == NULL) {
+            pysock_file_freelines(list, count);
+            return pysock__fail_memory("file_readlines");
+        }
+        count++;
+    }
+    f->start += (size_t)bytes;
+    *lines = list;
+    return (ptrdiff_t)count;
+}
+
+/* Sends until all is out. *sent says how much was. 0 or -1. */
+static int pysock__file_send(pysock_file *f, const unsigned char *data, size_t size, size_t *sent)
+{
+    ptrdiff_t n;
+
+    for (*sent = 0; *sent < size; *sent += (size_t)n) {
+        n = pysock_send(f->s, data + *sent, size - *sent, 0);
+        if (n < 0)
+            return -1;
+    }
+    return 0;
+}
+
+PYSOCKDEF int pysock_file_flush(pysock_file *f)
+{
+    size_t sent;
+    int r;
+
+    if (!f)
+        return pysock__fail_value("file_flush", "the file is NULL");
+    if (!f->out_len)
+        return 0;
+    r = pysock__file_send(f, f->out, f->out_len, &sent);
+    f->out_len -= sent;
+    if (sent && f->out_len)
+        memmove(f->out, f->out + sent, f->out_len);
+    return r;
+}
+
+PYSOCKDEF ptrdiff_t pysock_file_write(pysock_file *f, const void *data, size_t size, size_t *taken)
+{
+    const unsigned char *p = (const unsigned char *)data;
+    size_t done = 0, n;
+    ptrdiff_t r;
+
+    if (taken)
+        *taken = 0;
+    if (pysock__file_check(f, "file_write", 1) < 0
+        || pysock__check_memory("file_write", data, size) < 0)
+        return -1;
+    if (f->unbuffered) {
+        r = pysock_send(f->s, data, size, 0);
+        if (taken && r > 0)
+            *taken = (size_t)r;
+        return r;
+    }
+    r = 0;
+    if (f->out_len && size > f->size - f->out_len) { /* fill it up first: full records, and order */
+        n = f->size - f->out_len;
+        memcpy(f->out + f->out_len, p, n);
+        f->out_len += n;
+        done = n;
+        r = pysock_file_flush(f);
+    }
+    if (r == 0 && size - done >= f->size) {
+        r = pysock__file_send(f, p + done, size - done, &n);
+        done += n;
+    }
+    n = r == 0 || size - done <= f->size - f->out_len ? size - done : f->size - f->out_len;
+    if (n)
+        memcpy(f->out + f->out_len, p + done, n);
+    f->out_len += n;
+    done += n;
+    if (taken)
+        *taken = done;
+    return r == 0 || (done == size && pysock__last.code == EAGAIN) ? (ptrdiff_t)size : -1;
+}
+
+PYSOCKDEF int pysock_file_close(pysock_file *f)
+{
+    pysock__fault fault;
+    int r;
+
+    if (!f)
+        return 0;
+    r = pysock_file_flush(f);
+    fault = pysock__last;
+    pysock__file_detach(f->s);
+    pysock__free(f->in);
+    pysock__free(f->out);
+    pysock__free(f);
+    return r < 0 ? pysock__raise(&fault) : 0;
+}
+
+/* Conveniences: a FILE. The socket's handle is the cookie. */
+
+static ptrdiff_t pysock__stdio_read(void *cookie, char *buf, size_t size)
+{
+    return pysock_recv((pysock *)cookie, buf, size, 0);
+}
+
+static ptrdiff_t pysock__stdio_write(void *cookie, const char *data, size_t size)
+{
+    return pysock_send((pysock *)cookie, data, size, 0);
+}
+
+static int pysock__stdio_close(void *cookie)
+{
+    pysock__file_detach((pysock *)cookie);
+    return 0;
+}
+
+PYSOCKDEF FILE *pysock_fdopen(pysock *s, const char *mode)
+{
+    int readable, writable, err;
+    FILE *f;
+
+    if (pysock__file_mode("fdopen", mode, &readable, &writable) < 0)
+        return NULL;
+    if (readable && writable) {
+        pysock__fail_value("fdopen", "a FILE goes one way: make one with r and one with w");
+        return NULL;
+    }
+    if (pysock__file_attach(s, "fdopen") < 0)
+        return NULL;
+    f = pysock__stdio_open(s, readable ? pysock__stdio_read : NULL,
+                           writable ? pysock__stdio_write : NULL, pysock__stdio_close, &err);
+    if (f)
+        return f;
+    pysock__file_detach(s);
+    pysock__fail_os(err, "fdopen", "");
     return NULL;
 }
 
