@@ -44,7 +44,7 @@
    Table of contents
    -----------------
    The public part comes first, a block for each job: configuration, errors, lifecycle, buffers,
-   addresses, sockets, select and pollers, ssl, conveniences. Then the implementation, each section
+   addresses and names, sockets, select and pollers, ssl, conveniences. Then the implementation, each section
    using only those above it (search for the word with its arrows):
 
    >>platform       descriptors, poll, wakers, threads, clocks: all that differs between systems
@@ -94,6 +94,8 @@
        PYSOCK_NO_THREADS        without threads: select, pollers and calls do the reactor's work,
                                 and a name is looked up inside connect()
        PYSOCK_NO_EPOLL          pollers use poll(2) on Linux too
+       PYSOCK_IDN2              international host names by libidn2 (link with -lidn2); without it
+                                glibc looks them up, but TLS wants them as xn--...
        PYSOCK_NO_ATEXIT         pysock_cleanup() does not run by itself at exit
        PYSOCK_MALLOC(size), PYSOCK_REALLOC(p, size), PYSOCK_FREE(p)
        PYSOCK_ASSERT(condition) assert
@@ -114,10 +116,19 @@
    Ownership
    ---------
    A pysock * is a handle, not a pointer: one that is closed, or never was one, is recognised, and
-   every call on it fails with EBADF. Close each with pysock_close(); a context, poller or buffer
-   has its own free or release. Sockets keep their context alive, pollers keep nothing open. Data
-   that is sent is copied or sent before the call returns, but for pysock_send_buf(), which takes a
-   reference. Strings that are returned belong to the library.
+   every call on it fails with EBADF. Close each with pysock_close(); a context, poller, buffer or
+   file has its own free, release or close. Sockets keep their context alive, files their socket
+   open, pollers keep nothing open. Data that is sent is copied or sent before the call returns, but
+   for pysock_send_buf(), which takes a reference. Strings that are returned belong to the library;
+   what the resolver returns has a free function of its own.
+
+
+   Names
+   -----
+   connect and sendto, without a timeout, look a name up in the calling thread, as bind and
+   getaddrinfo() always do. With a timeout, 0 included, a worker thread does, so that the deadline
+   holds and a non-blocking call never waits; closing the socket abandons it. Calls that end in
+   _addr take an address of any family, and never look anything up.
 
 
    Threads and locks
@@ -147,11 +158,19 @@
    not read yet. A connection takes 42 KiB, of which 36 are touched by full records.
 
 
+   Interpreters and hooks
+   ----------------------
+   An embedder sees and may deny what is about to happen (pysock_set_audit_hook()), is asked when a
+   signal interrupts a wait (pysock_set_interrupt_hook()), and runs code of its own before all is
+   closed (pysock_register_closer()). Several interpreters in one process each take a pysock_state:
+   what a thread makes belongs to its current one, and pysock_state_cleanup() ends just that.
+
+
    Shutdown
    --------
    pysock_cleanup() runs the closers (last registered first), ends every wait with ESHUTDOWN, gives
-   pending output and close_notify 100 ms, joins the threads and closes what is left. It runs at
-   exit, and the library can be used again after it.
+   pending output and close_notify 100 ms, joins the threads and closes what is left, in all
+   interpreters. It runs at exit, and the library can be used again after it.
 */
 #ifndef PYSOCK_H
 #define PYSOCK_H
@@ -626,6 +645,13 @@ PYSOCKDEF ptrdiff_t pysock_sendmsg(pysock *s, const struct iovec *buffers, size_
                                    const pysock_cmsg *ancdata, size_t anccount, int flags,
                                    const pysock_addr *addr);
 
+/* Python's sendmsg_afalg: data for the kernel's cryptography, on an accepted AF_ALG socket. op:
+   ALG_OP_ENCRYPT, ALG_OP_DECRYPT ...; iv of ivsize bytes, or NULL; assoclen: how much of the data
+   is associated data, < 0 where there is none. Linux; ENOTSUP elsewhere. */
+PYSOCKDEF ptrdiff_t pysock_sendmsg_afalg(pysock *s, const struct iovec *buffers, size_t count,
+                                         int op, const void *iv, size_t ivsize, ptrdiff_t assoclen,
+                                         int flags);
+
 /* Passes descriptors over an AF_UNIX socket, with at least one byte of data. */
 PYSOCKDEF ptrdiff_t pysock_send_fds(pysock *s, const void *data, size_t size, const int *fds,
                                     size_t count, int flags);
@@ -794,7 +820,8 @@ PYSOCKDEF int pysock_ssl_set_alpn_protocols(pysock_ssl_context *ctx, const char 
 PYSOCKDEF int pysock_ssl_set_session_cache(pysock_ssl_context *ctx, size_t sessions);
 
 typedef struct pysock_ssl_wrap_options { /* all zero is pysock_ssl_wrap_socket() */
-    const char *server_hostname;         /* what the certificate must be for, and SNI; copied */
+    const char *server_hostname;         /* what the certificate must be for, and SNI; copied; an
+                                            international name as pysock_idna_encode() has it */
     int no_handshake_on_connect;         /* Python's do_handshake_on_connect=False */
     int raise_ragged_eofs;               /* Python's suppress_ragged_eofs=False */
 } pysock_ssl_wrap_options;
@@ -1615,6 +1642,16 @@ static int pysock__pset_wait(pysock__pset *set, pysock__waker *waker, pysock__sl
 #else
 #define PYSOCK__CMSG_CLOEXEC 0
 #endif
+
+/* Linux's AF_ALG, whose header not every libc brings along; 0: there is none. */
+#ifdef __linux__
+#define PYSOCK__SOL_ALG 279
+#else
+#define PYSOCK__SOL_ALG 0
+#endif
+#define PYSOCK__ALG_SET_IV 2
+#define PYSOCK__ALG_SET_OP 3
+#define PYSOCK__ALG_SET_AEAD_ASSOCLEN 4
 
 static int pysock__sys_prepare(int fd)
 {
@@ -2962,7 +2999,8 @@ struct pysock_state {
     unsigned epoch;          /* atomic */
     int ending;              /* atomic: it is cleaned up, new sockets are refused */
     size_t open;             /* atomic: sockets that are not freed yet */
-    /* guarded by lock */
+    pysock__mutex cleanup_lock; /* one cleanup of it at a time; outermost */
+    /* guarded by the process's lock */
     pysock__list link;       /* in pysock__process.states; the main one is not */
     pysock__list closers;    /* the last registered first */
     pysock__waker *cleaner;  /* who waits for the last socket */
@@ -2973,7 +3011,7 @@ struct pysock_state {
     void *audit_arg;
 };
 
-static pysock_state pysock__main_state = {1, 0, 0, 0,
+static pysock_state pysock__main_state = {1, 0, 0, 0, PYSOCK__MUTEX_INIT,
                                           PYSOCK__LIST_INIT(pysock__main_state.link),
                                           PYSOCK__LIST_INIT(pysock__main_state.closers),
                                           NULL, -1, NULL, NULL, NULL, NULL};
@@ -3009,8 +3047,10 @@ static pysock_state *pysock__state_retain(pysock_state *st)
 
 static void pysock__state_release(pysock_state *st)
 {
-    if (st && pysock__add(&st->refs, -1) == 0)
-        pysock__free(st);
+    if (!st || pysock__add(&st->refs, -1))
+        return;
+    pysock__mutex_free(&st->cleanup_lock);
+    pysock__free(st);
 }
 
 /* Differs from before when waits of the state have been ended, by its cleanup or everybody's. */
@@ -3034,6 +3074,7 @@ PYSOCKDEF pysock_state *pysock_state_new(void)
     }
     st->refs = 1;
     st->default_timeout = -1;
+    pysock__mutex_init(&st->cleanup_lock);
     pysock__list_init(&st->closers);
     pysock__lock(&pysock__process.lock);
     pysock__list_append(pysock__process.states.next, &st->link); /* at the head */
@@ -3309,9 +3350,11 @@ static void pysock__states_after_fork(void)
     for (l = pysock__process.states.next; l != &pysock__process.states; l = l->next) {
         pysock_state *st = PYSOCK__ENTRY(l, pysock_state, link);
         pysock__store(&st->ending, 0);
+        pysock__mutex_init(&st->cleanup_lock);
         st->cleaner = NULL;
     }
     pysock__store(&pysock__main_state.ending, 0);
+    pysock__mutex_init(&pysock__main_state.cleanup_lock);
     pysock__main_state.cleaner = NULL;
 }
 
@@ -8881,7 +8924,6 @@ static int pysock__no_messages_locked(pysock__call *c)
                         c->name);
 }
 
-/* Receives into m; *from may be NULL. */
 static ptrdiff_t pysock__recv_msg(pysock *s, const char *name, pysock__msg *m, size_t size,
                                   int flags)
 {
@@ -9121,25 +9163,25 @@ PYSOCKDEF size_t pysock_cmsg_space(size_t size)
 
 PYSOCKDEF int pysock_msg_next(const pysock_msg *msg, pysock_cmsg *item)
 {
-    const char *at, *base;
+    const char *base;
     struct cmsghdr head;
-    size_t left, size;
+    size_t at = 0, left, size;
 
     if (!msg || !item || !msg->control)
         return 0;
-    at = base = (const char *)msg->control;
+    base = (const char *)msg->control;
     if (item->data)
-        at = (const char *)item->data - PYSOCK__CMSG_HEAD + CMSG_SPACE(item->size);
-    left = at > base + msg->controllen ? 0 : msg->controllen - (size_t)(at - base);
+        at = (size_t)((const char *)item->data - base) - PYSOCK__CMSG_HEAD + CMSG_SPACE(item->size);
+    left = at < msg->controllen ? msg->controllen - at : 0;
     if (left < PYSOCK__CMSG_HEAD)
         return 0;
-    memcpy(&head, at, sizeof head);
+    memcpy(&head, base + at, sizeof head);
     size = (size_t)head.cmsg_len;
     if (size < PYSOCK__CMSG_HEAD)
         return 0;
     item->level = head.cmsg_level;
     item->type = head.cmsg_type;
-    item->data = at + PYSOCK__CMSG_HEAD;
+    item->data = base + at + PYSOCK__CMSG_HEAD;
     item->size = (size < left ? size : left) - PYSOCK__CMSG_HEAD;
     return 1;
 }
@@ -9269,6 +9311,45 @@ PYSOCKDEF ptrdiff_t pysock_sendmsg(pysock *s, const struct iovec *buffers, size_
     }
     pysock__free(room);
     return r;
+}
+
+#define PYSOCK__AFALG_IV 256 /* bytes: more than any cipher has */
+
+PYSOCKDEF ptrdiff_t pysock_sendmsg_afalg(pysock *s, const struct iovec *buffers, size_t count,
+                                         int op, const void *iv, size_t ivsize, ptrdiff_t assoclen,
+                                         int flags)
+{
+    unsigned char packed_iv[sizeof(uint32_t) + PYSOCK__AFALG_IV];
+    uint32_t kernel_op = (uint32_t)op, kernel_assoclen = (uint32_t)assoclen, n = (uint32_t)ivsize;
+    pysock_cmsg items[3];
+    size_t used = 0, i;
+
+    if (!PYSOCK__SOL_ALG)
+        return pysock__fail_os(-ENOTSUP, "sendmsg_afalg", "this platform");
+    if (op < 0 || (!iv && ivsize) || ivsize > PYSOCK__AFALG_IV || assoclen > INT32_MAX)
+        return pysock__fail_value("sendmsg_afalg",
+                                  op < 0                      ? "op is negative"
+                                  : !iv && ivsize             ? "iv is NULL"
+                                  : ivsize > PYSOCK__AFALG_IV ? "iv is too long"
+                                                              : "assoclen is too large");
+    items[used].type = PYSOCK__ALG_SET_OP;
+    items[used].data = &kernel_op;
+    items[used++].size = sizeof kernel_op;
+    if (iv) {
+        memcpy(packed_iv, &n, sizeof n);
+        memcpy(packed_iv + sizeof n, iv, ivsize);
+        items[used].type = PYSOCK__ALG_SET_IV;
+        items[used].data = packed_iv;
+        items[used++].size = sizeof n + ivsize;
+    }
+    if (assoclen >= 0) {
+        items[used].type = PYSOCK__ALG_SET_AEAD_ASSOCLEN;
+        items[used].data = &kernel_assoclen;
+        items[used++].size = sizeof kernel_assoclen;
+    }
+    for (i = 0; i < used; i++)
+        items[i].level = PYSOCK__SOL_ALG;
+    return pysock_sendmsg(s, buffers, count, items, used, flags, NULL);
 }
 
 #define PYSOCK__FDS_MAX 1024 /* Linux passes 253 at most */
@@ -10414,7 +10495,7 @@ PYSOCKDEF void pysock_state_cleanup(pysock_state *st)
     st = st ? st : &pysock__main_state;
     pysock__fork_check();
     pysock__in_cleanup = 1;
-    pysock__lock(&pysock__process.cleanup_lock);
+    pysock__lock(&st->cleanup_lock);
     before = pysock_state_swap(st);
     pysock__run_closers(st);
     pysock__store(&st->ending, 1);
@@ -10424,7 +10505,7 @@ PYSOCKDEF void pysock_state_cleanup(pysock_state *st)
     pysock__state_await(st, deadline);
     pysock__store(&st->ending, 0);
     pysock_state_swap(before);
-    pysock__unlock(&pysock__process.cleanup_lock);
+    pysock__unlock(&st->cleanup_lock);
     pysock__in_cleanup = 0;
 }
 
@@ -10833,6 +10914,7 @@ static int pysock__wrap_allowed_locked(pysock__call *c, pysock_ssl_context *ctx)
         return pysock__fail_value(c->name, "only stream sockets can carry TLS");
     if (pysock__is_tls_locked(s))
         return pysock__fail_value(c->name, "there is TLS around this socket already");
+    pysock__refresh_phase_locked(s);
     if (s->phase == PYSOCK__LISTENING && ctx->purpose == PYSOCK_SERVER_AUTH)
         return pysock__fail_value(c->name, "a listening socket needs a server's context "
                                            "(PYSOCK_CLIENT_AUTH)");
@@ -10845,6 +10927,21 @@ static int pysock__wrap_allowed_locked(pysock__call *c, pysock_ssl_context *ctx)
     return c->timeout == 0 ? pysock__fail_again() : pysock__flush_wait_locked(c);
 }
 
+/* A copy of the name, as certificates and SNI have it: an international one in ASCII. NULL with an
+   error. */
+static char *pysock__wrap_host(const char *name)
+{
+    char ascii[256];
+    char *host;
+
+    if (pysock_idna_encode(name, ascii, sizeof ascii) < 0)
+        return NULL;
+    host = pysock__strdup(ascii);
+    if (!host)
+        pysock__fail_memory("ssl_wrap_socket");
+    return host;
+}
+
 static int pysock__wrap_locked(pysock__call *c, pysock_ssl_context *ctx,
                                const pysock_ssl_wrap_options *options)
 {
@@ -10854,8 +10951,8 @@ static int pysock__wrap_locked(pysock__call *c, pysock_ssl_context *ctx,
 
     if (pysock__wrap_allowed_locked(c, ctx) < 0)
         return -1;
-    if (options->server_hostname && !(host = pysock__strdup(options->server_hostname)))
-        return pysock__fail_memory(c->name);
+    if (options->server_hostname && !(host = pysock__wrap_host(options->server_hostname)))
+        return -1;
     pysock__add(&ctx->refs, 1);
     s->wrap_ctx = ctx;
     s->wrap_host = host;
@@ -12070,6 +12167,7 @@ static int pysock__poll_kernel(pysock__poll_call *c, int64_t deadline)
     size_t room = c->max - c->filled;
     int n, i, err = 0;
 
+    pysock__reactor_ask();
     PYSOCK_TRACE("before_sleep", NULL);
     n = pysock__pset_wait(&p->pset, &p->sleeper.waker,
                           pysock__load(&pysock__reactor.threadless) ? pysock__sleep : NULL, events,
@@ -12130,6 +12228,7 @@ static void pysock__poll_end(pysock__poll_call *c)
     if (p->polling && p->ready_count)
         pysock__wake(&p->sleeper.waker);
     pysock__unlock(&p->lock);
+    pysock__reactor_ask();
 }
 
 PYSOCKDEF ptrdiff_t pysock_poller_poll(pysock_poller *p, pysock_pollevent *events, size_t max,
@@ -12461,25 +12560,11 @@ static pysock *pysock__server_failed(pysock *s, const char *host, int port)
     return NULL;
 }
 
-PYSOCKDEF pysock *pysock_create_server_ex(const char *host, int port,
-                                          const pysock_server_options *options)
+static pysock *pysock__create_server(const char *host, int port, int family, int backlog,
+                                     const pysock_server_options *options)
 {
-    static const pysock_server_options none = {0, 0, 0, 0};
-    int family;
     pysock *s;
 
-    if (!options)
-        options = &none;
-    family = options->family           ? options->family
-             : options->dualstack_ipv6 ? AF_INET6
-             : host && strchr(host, ':') ? AF_INET6
-                                         : AF_INET;
-    if (options->dualstack_ipv6 && (family != AF_INET6 || !pysock_has_dualstack_ipv6())) {
-        pysock__fail_value("create_server", family != AF_INET6
-                                                ? "dualstack_ipv6 needs family AF_INET6"
-                                                : "dualstack_ipv6 is not supported here");
-        return NULL;
-    }
     if (pysock__check_family("create_server", family) < 0
         || (family != AF_UNIX && pysock__check_host("create_server", host, port) < 0))
         return NULL;
@@ -12490,25 +12575,43 @@ PYSOCKDEF pysock *pysock_create_server_ex(const char *host, int port,
         return pysock__close_failed(s);
     if (pysock_bind(s, host, port) < 0)
         return pysock__server_failed(s, host, port);
-    if (pysock_listen(s, options->backlog > 0 ? options->backlog : -1) < 0)
+    if (pysock_listen(s, backlog) < 0)
         return pysock__close_failed(s);
     return s;
 }
 
+/* The family that a server has where none is asked for. */
+static int pysock__server_family(const char *host)
+{
+    return host && strchr(host, ':') ? AF_INET6 : AF_INET;
+}
+
+PYSOCKDEF pysock *pysock_create_server_ex(const char *host, int port,
+                                          const pysock_server_options *options)
+{
+    static const pysock_server_options none = {0, 0, 0, 0};
+    int family;
+
+    if (!options)
+        options = &none;
+    family = options->family           ? options->family
+             : options->dualstack_ipv6 ? AF_INET6
+                                       : pysock__server_family(host);
+    if (options->dualstack_ipv6 && (family != AF_INET6 || !pysock_has_dualstack_ipv6())) {
+        pysock__fail_value("create_server", family != AF_INET6
+                                                ? "dualstack_ipv6 needs family AF_INET6"
+                                                : "dualstack_ipv6 is not supported here");
+        return NULL;
+    }
+    return pysock__create_server(host, port, family, options->backlog > 0 ? options->backlog : -1,
+                                 options);
+}
+
 PYSOCKDEF pysock *pysock_create_server(const char *host, int port, int backlog)
 {
-    pysock_server_options options = {0, 0, 0, 0};
-    pysock *s;
+    static const pysock_server_options none = {0, 0, 0, 0};
 
-    if (backlog != 0) {
-        options.backlog = backlog;
-        return pysock_create_server_ex(host, port, &options);
-    }
-    options.backlog = 1;
-    s = pysock_create_server_ex(host, port, &options);
-    if (s && pysock_listen(s, 0) < 0) /* no backlog at all was asked for */
-        return pysock__close_failed(s);
-    return s;
+    return pysock__create_server(host, port, pysock__server_family(host), backlog, &none);
 }
 
 /* Conveniences: sendfile. */
@@ -12614,6 +12717,9 @@ PYSOCKDEF int64_t pysock_sendfile(pysock *s, int fd, int64_t offset, int64_t cou
             n = pysock__sendfile_copy_locked(&c, fd, offset + sent, want);
         if (n > 0)
             sent += n;
+        if (n > 0 && (size_t)n < want && !fallback && c.timeout < 0
+            && pysock__call_interrupted_locked(&c) < 0)
+            n = -1; /* a signal makes the kernel's blocking sendfile stop half-way */
     }
     pysock__call_end(&c);
     if (offset >= 0)

@@ -46,6 +46,7 @@ flags_of() {
     no-threads) echo -DPYSOCK_NO_THREADS ;;
     no-epoll) echo -DPYSOCK_NO_EPOLL ;;
     no-ssl-no-threads) echo -DPYSOCK_NO_SSL -DPYSOCK_NO_THREADS -Itests/compile/poison ;;
+    idn2) echo -DPYSOCK_IDN2 ;;
     esac
 }
 
@@ -53,6 +54,7 @@ sources_of() {
     case $1 in
     static) echo static_main static_other ;;
     late) echo late ;;
+    idn2) echo idn ;;
     *) echo user implementation ;;
     esac
 }
@@ -61,6 +63,7 @@ libraries_of() {
     case $1 in
     no-ssl) echo -lpthread ;;
     no-ssl-no-threads) ;;
+    idn2) echo "$LDLIBS" -lidn2 ;;
     *) echo "$LDLIBS" ;;
     esac
 }
@@ -129,6 +132,9 @@ list_compilations() {
             done
         done
         echo compile_one $compiler -std=gnu17 late
+        # shellcheck disable=SC2086
+        ! echo '#include <idn2.h>' | $compiler $CPPFLAGS -E - >/dev/null 2>&1 ||
+            echo compile_one $compiler -std=c99 idn2
     done
     for compiler in g++ clang++; do
         ! command -v $compiler >/dev/null || echo compile_cpp $compiler

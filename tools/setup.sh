@@ -4,7 +4,7 @@
 #   tools/setup.sh         a C compiler, make and BearSSL: for `make demo` and the examples
 #   tools/setup.sh test    also what `make test` needs: cmocka, the sanitizers, and as peers
 #                          openssl, gnutls, nginx, curl and python3
-#   tools/setup.sh ci      also what `make check` needs: clang and a C++ compiler
+#   tools/setup.sh ci      also what `make check` needs: clang, a C++ compiler and libidn2
 #
 # Each thing is probed first, by compiling and linking or by running it: where all is there,
 # neither root nor the network is needed. CC, CPPFLAGS, CFLAGS and LDFLAGS are respected.
@@ -103,6 +103,10 @@ have_curl() { curl --version >/dev/null 2>&1; }
 have_python3() { python3 -c 'import ssl' >/dev/null 2>&1; }
 have_timeout() { timeout 1 true 2>/dev/null || gtimeout 1 true 2>/dev/null; }
 have_clang() { links_main clang c && links_main clang++ cpp; }
+have_idn2() {
+    echo '#include <idn2.h>
+int main(void) { return idn2_check_version(IDN2_VERSION) == NULL; }' | links "$CC" c -lidn2
+}
 have_cxx() { links_main g++ cpp || links_main c++ cpp; }
 
 # As tools/run-tests.sh does, runs it once more without random addresses if it cannot start.
@@ -125,6 +129,7 @@ describe() {
     timeout) echo 'the timeout command (coreutils)' ;;
     clang) echo 'clang and clang++' ;;
     cxx) echo 'a C++ compiler' ;;
+    idn2) echo 'libidn2 with its header' ;;
     sanitizers) echo "the sanitizer libraries of $CC (address, undefined, thread)" ;;
     *) echo "$1" ;;
     esac
@@ -149,13 +154,16 @@ packages_of() {
     apt-get:timeout) echo coreutils ;;
     apt-get:clang) echo clang g++ ;;
     apt-get:cxx) echo g++ ;;
+    apt-get:idn2) echo libidn2-dev ;;
     dnf:cc) echo gcc glibc-devel ;;
     dnf:bearssl) echo bearssl-devel ;;
     dnf:cmocka) echo libcmocka-devel ;;
     dnf:gnutls) echo gnutls-utils ;;
     dnf:timeout) echo coreutils ;;
     dnf:cxx) echo gcc-c++ ;;
+    dnf:idn2) echo libidn2-devel ;;
     pacman:cc | pacman:cxx) echo gcc ;;
+    pacman:idn2 | brew:idn2) echo libidn2 ;;
     pacman:python3) echo python ;;
     pacman:timeout) echo coreutils ;;
     apk:cc) echo gcc musl-dev ;;
@@ -165,6 +173,7 @@ packages_of() {
     apk:timeout) echo coreutils ;;
     apk:clang) echo clang g++ ;;
     apk:cxx) echo g++ ;;
+    apk:idn2) echo libidn2-dev ;;
     brew:cc | brew:cxx | brew:clang | brew:sanitizers) ;; # Xcode's; brew's would not be used
     brew:python3) echo python ;;
     brew:timeout) echo coreutils ;;
@@ -323,7 +332,7 @@ for_tests='cmocka sanitizers openssl gnutls nginx curl python3 timeout'
 case ${1-} in
 '') wanted=$base ;;
 test) wanted="$base $for_tests" ;;
-ci) wanted="$base $for_tests clang cxx" ;;
+ci) wanted="$base $for_tests clang cxx idn2" ;;
 *)
     sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "$0"
     case $1 in -h | --help) exit 0 ;; *) exit 2 ;; esac
