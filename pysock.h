@@ -44,8 +44,8 @@
    Table of contents
    -----------------
    The public part comes first, a block for each job: configuration, errors, lifecycle, buffers,
-   addresses and names, sockets, select and pollers, ssl, conveniences. Then the implementation, each section
-   using only those above it (search for the word with its arrows):
+   addresses and names, sockets, select and pollers, ssl, conveniences. Then the implementation,
+   each section using only those above it (search for the word with its arrows):
 
    >>platform       descriptors, poll, wakers, threads, clocks: all that differs between systems
    >>memory         allocation, arrays, lists

@@ -646,6 +646,109 @@ static int small_things_cycle(void) {
     return 0;
 }
 
+/* ---- names, messages, files, states: one after the other in this thread ---- */
+
+static int names_cycle(void) {
+    pysock_addrinfo *list = NULL;
+    pysock_interface *interfaces = NULL;
+    pysock_hostent *host = NULL;
+    pysock_addr addr;
+    int result = -1;
+    if (TRY(pysock_getaddrinfo("127.0.0.1", "80", 0, 0, 0, AI_CANONNAME, &list)) == 0 &&
+        TRY(pysock_if_nameindex(&interfaces)) == 0 &&
+        TRY_NEW(host = pysock_gethostbyname_ex("127.0.0.1")) == 0)
+        result = TRY(pysock_addr_resolve(&addr, AF_INET, "localhost", 1));
+    if (result == 0 && (strcmp(list->canonname, "127.0.0.1") != 0 || host->address_count != 1))
+        T_FAIL("wrong names: '%s', %zu addresses", list->canonname, host->address_count);
+    pysock_freeaddrinfo(list);
+    pysock_if_freenameindex(interfaces);
+    pysock_freehostent(host);
+    return result;
+}
+
+/* Descriptors that are passed, adopted, duplicated; ancillary data that does not fit the stack. */
+static int pass_descriptors(pysock *pair[2]) {
+    int fds[70], got[70];
+    size_t count = 70;
+    char byte;
+    pysock *adopted;
+    for (size_t i = 0; i < count; i++)
+        fds[i] = pysock_fileno(pair[1]);
+    if (TRY(pysock_send_fds(pair[0], "x", 1, fds, count, 0)) ||
+        TRY(pysock_recv_fds(pair[1], &byte, 1, got, &count, 0, NULL)))
+        return -1;
+    T_EQ(count, 70);
+    for (size_t i = 1; i < count; i++)
+        close(got[i]);
+    adopted = pysock_adopt(got[0], -1, -1, -1);
+    if (TRY_NEW(adopted)) {
+        close(got[0]);
+        return -1;
+    }
+    return TRY_NEW(pysock_dup(adopted)) || TRY_NEW(pysock_fromfd(fds[0], -1, -1, -1)) ? -1 : 0;
+}
+
+static int messages_cycle(void) {
+    pysock *pair[2], *udp = pysock_socket(AF_INET, SOCK_DGRAM, 0);
+    if (TRY_NEW(udp) || TRY(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair)))
+        return -1;
+    if (pass_descriptors(pair) < 0 || TRY(pysock_settimeout(udp, PATIENCE)))
+        return -1;
+    return TRY(pysock_sendto(udp, "x", 1, 0, "localhost", 9));
+}
+
+static int read_lines(pysock *from, pysock *to) {
+    static const char text[] = "a line that is longer than the buffer\nanother\nthe last";
+    pysock_file *out = pysock_makefile(to, "w", 16), *in = NULL;
+    pysock_buf **lines = NULL, *all = NULL;
+    ptrdiff_t n = -1;
+    int result = -1;
+    FILE *f = NULL;
+    if (TRY_NEW(out) == 0 && TRY_NEW(in = pysock_makefile(from, "r", 8)) == 0 &&
+        TRY_NEW(f = pysock_fdopen(from, "r")) == 0 &&
+        TRY(pysock_file_write(out, text, sizeof text - 1, NULL)) == 0 &&
+        TRY(pysock_file_flush(out)) == 0 && TRY(pysock_shutdown(to, SHUT_WR)) == 0 &&
+        TRY(n = pysock_file_readlines(in, 40, &lines)) == 0 &&
+        TRY_NEW(all = pysock_file_readall(in)) == 0)
+        result = 0;
+    if (result == 0 && (n != 2 || pysock_buf_size(all) != 8))
+        T_FAIL("%td lines, and %zu bytes behind them", n, pysock_buf_size(all));
+    pysock_file_freelines(lines, n > 0 ? (size_t)n : 0);
+    pysock_buf_release(all);
+    if (f)
+        fclose(f);
+    pysock_file_close(out);
+    pysock_file_close(in);
+    return result;
+}
+
+static int files_cycle(void) {
+    pysock *pair[2];
+    if (TRY(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair)))
+        return -1;
+    return read_lines(pair[0], pair[1]);
+}
+
+static void count_one(void *arg) {
+    ++*(int *)arg;
+}
+
+static int states_cycle(void) {
+    pysock_state *st = pysock_state_new(), *before;
+    pysock *pair[2];
+    int result = -1, closed = 0;
+    if (TRY_NEW(st))
+        return -1;
+    before = pysock_state_swap(st);
+    if (TRY(pysock_register_closer(count_one, &closed)) == 0)
+        result = TRY(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+    pysock_state_swap(before);
+    pysock_state_free(st);
+    if (result == 0)
+        T_EQ(closed, 1);
+    return result;
+}
+
 /* ---- the tests ---- */
 
 static void contexts_survive_every_allocation_failure(void **state) {
@@ -696,6 +799,30 @@ static void small_things_survive_every_allocation_failure(void **state) {
     survive(small_things_cycle);
 }
 
+static void names_survive_every_allocation_failure(void **state) {
+    (void)state;
+    t_deadline(T_SCALE(120, 300));
+    survive(names_cycle);
+}
+
+static void messages_survive_every_allocation_failure(void **state) {
+    (void)state;
+    t_deadline(T_SCALE(120, 300));
+    survive(messages_cycle);
+}
+
+static void files_survive_every_allocation_failure(void **state) {
+    (void)state;
+    t_deadline(T_SCALE(120, 300));
+    survive(files_cycle);
+}
+
+static void states_survive_every_allocation_failure(void **state) {
+    (void)state;
+    t_deadline(T_SCALE(120, 300));
+    survive(states_cycle);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(small_things_survive_every_allocation_failure),
     cmocka_unit_test(contexts_survive_every_allocation_failure),
@@ -705,6 +832,10 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(queued_buffers_on_tls_survive_every_allocation_failure),
     cmocka_unit_test(select_and_reactor_survive_every_allocation_failure),
     cmocka_unit_test(poller_and_reactor_survive_every_allocation_failure),
+    cmocka_unit_test(names_survive_every_allocation_failure),
+    cmocka_unit_test(messages_survive_every_allocation_failure),
+    cmocka_unit_test(files_survive_every_allocation_failure),
+    cmocka_unit_test(states_survive_every_allocation_failure),
 };
 
 T_MAIN(tests)
