@@ -1209,6 +1209,11 @@ static void pysock__set_errno(int code)
     errno = code;
 }
 
+static int pysock__get_errno(void)
+{
+    return errno;
+}
+
 static void pysock__fd_close(int fd)
 {
     close(fd); /* EINTR closes it too, on every system that matters */
@@ -1823,7 +1828,7 @@ static ptrdiff_t pysock__sys_sendfile(int fd, int file, int64_t offset, size_t c
     pysock__sigmask(SIG_BLOCK, &sigpipe, &before);
     n = sendfile(fd, file, &at, count);
     n = n < 0 ? pysock__neg_errno() : n;
-    if (n == -EPIPE && !sigismember(&pending, SIGPIPE))
+    if (n != (ptrdiff_t)count && !sigismember(&pending, SIGPIPE)) /* some may have been sent */
         while (sigtimedwait(&sigpipe, NULL, &zero) < 0 && errno == EINTR)
             ;
     pysock__sigmask(SIG_SETMASK, &before, NULL);
@@ -2999,6 +3004,7 @@ struct pysock_state {
     unsigned epoch;          /* atomic */
     int ending;              /* atomic: it is cleaned up, new sockets are refused */
     size_t open;             /* atomic: sockets that are not freed yet */
+    size_t hooks;            /* atomic: workers that are in the audit hook */
     pysock__mutex cleanup_lock; /* one cleanup of it at a time; outermost */
     /* guarded by the process's lock */
     pysock__list link;       /* in pysock__process.states; the main one is not */
@@ -3011,7 +3017,7 @@ struct pysock_state {
     void *audit_arg;
 };
 
-static pysock_state pysock__main_state = {1, 0, 0, 0, PYSOCK__MUTEX_INIT,
+static pysock_state pysock__main_state = {1, 0, 0, 0, 0, PYSOCK__MUTEX_INIT,
                                           PYSOCK__LIST_INIT(pysock__main_state.link),
                                           PYSOCK__LIST_INIT(pysock__main_state.closers),
                                           NULL, -1, NULL, NULL, NULL, NULL};
@@ -3331,16 +3337,22 @@ static void pysock__sleepers_after_fork(void)
     }
 }
 
-/* Ends every wait of calls that began before: those of st, or, for NULL, all. */
-static void pysock__broadcast(pysock_state *st)
+/* Lets everybody who sleeps test again. */
+static void pysock__wake_sleepers(void)
 {
     pysock__list *l;
 
     pysock__lock(&pysock__process.lock);
-    pysock__add(st ? &st->epoch : &pysock__process.epoch, 1);
     for (l = pysock__process.sleepers.next; l != &pysock__process.sleepers; l = l->next)
         pysock__wake(&PYSOCK__ENTRY(l, pysock__sleeper, link)->waker);
     pysock__unlock(&pysock__process.lock);
+}
+
+/* Ends every wait of calls that began before: those of st, or, for NULL, all. */
+static void pysock__broadcast(pysock_state *st)
+{
+    pysock__add(st ? &st->epoch : &pysock__process.epoch, 1);
+    pysock__wake_sleepers();
 }
 
 static void pysock__states_after_fork(void)
@@ -3350,6 +3362,7 @@ static void pysock__states_after_fork(void)
     for (l = pysock__process.states.next; l != &pysock__process.states; l = l->next) {
         pysock_state *st = PYSOCK__ENTRY(l, pysock_state, link);
         pysock__store(&st->ending, 0);
+        pysock__store(&st->hooks, 0);
         pysock__mutex_init(&st->cleanup_lock);
         st->cleaner = NULL;
     }
@@ -3358,10 +3371,11 @@ static void pysock__states_after_fork(void)
     pysock__main_state.cleaner = NULL;
 }
 
-/* A socket of the state's is gone; the last one wakes who cleans up. */
-static void pysock__state_closed_one(pysock_state *st)
+/* One of the state's sockets is gone, or of the workers in its hook: count. The last one wakes who
+   cleans up. */
+static void pysock__state_less_one(pysock_state *st, size_t *count)
 {
-    if (pysock__add(&st->open, (size_t)-1))
+    if (pysock__add(count, (size_t)-1))
         return;
     pysock__lock(&pysock__process.lock);
     if (st->cleaner)
@@ -3699,6 +3713,7 @@ typedef struct pysock__lookup {
     /* set by the worker before done() */
     int err, sys;
     pysock__addrs addrs;
+    int finished; /* guarded by the lock of whoever asked, in done() */
 } pysock__lookup;
 
 #define PYSOCK__RESOLVER_THREADS 4
@@ -6639,6 +6654,13 @@ static void pysock__reactor_main(void *arg)
     pysock__unlock(&pysock__reactor.lock);
 }
 
+/* There will be no thread: whoever sleeps takes the turns, so all must go to sleep anew. */
+static void pysock__reactor_threadless_locked(void)
+{
+    pysock__store(&pysock__reactor.threadless, 1);
+    pysock__wake_sleepers();
+}
+
 static void pysock__reactor_start_locked(void)
 {
     if (pysock__reactor.started || pysock__reactor.threadless)
@@ -6648,38 +6670,42 @@ static void pysock__reactor_start_locked(void)
         return;
     }
     pysock__reactor_adopt_locked();
-    if (!pysock__reactor.cap) { /* a cleanup came between a socket's making and this */
-        pysock__store(&pysock__reactor.threadless, 1);
-        return;
-    }
-    if (pysock__waker_open(&pysock__reactor.waker) < 0) {
-        pysock__store(&pysock__reactor.threadless, 1);
+    if (!pysock__reactor.cap /* a cleanup came between a socket's making and this */
+        || pysock__waker_open(&pysock__reactor.waker) < 0) {
+        pysock__reactor_threadless_locked();
         return;
     }
     if (pysock__thread_start(&pysock__reactor.thread, pysock__reactor_main, NULL) < 0) {
         pysock__waker_close(&pysock__reactor.waker);
-        pysock__store(&pysock__reactor.threadless, 1);
+        pysock__reactor_threadless_locked();
         return;
     }
     pysock__reactor.started = 1;
 }
 
 /* A thread is wanted that the audit hook has not been asked about: asks it. Whoever may have kicked
-   calls this, once no lock is held, before it sleeps or returns. */
-static void pysock__reactor_ask(void)
+   calls this, once no lock is held, before it sleeps or returns. 1: the hook was asked, which may
+   have taken its time, and have drained the thread's waker. The thread's error stays. */
+static int pysock__reactor_ask(void)
 {
-    int denied;
+    pysock__fault before;
+    int denied, code;
 
     if (!pysock__load(&pysock__reactor.wanted) || !pysock__exchange(&pysock__reactor.wanted, 0))
-        return;
+        return 0;
+    code = pysock__get_errno();
+    before = pysock__last;
     denied = pysock__thread_denied();
     pysock__lock(&pysock__reactor.lock);
     if (!pysock__reactor.started && denied)
-        pysock__store(&pysock__reactor.threadless, 1);
+        pysock__reactor_threadless_locked();
     pysock__reactor.allowed = !denied;
     if (!pysock__reactor_idle_locked())
         pysock__reactor_start_locked();
     pysock__unlock(&pysock__reactor.lock);
+    pysock__last = before;
+    pysock__set_errno(code);
+    return 1;
 }
 
 /* Has the callback called soon. May be called with a socket's lock held. */
@@ -6789,7 +6815,8 @@ static int pysock__sleep(pysock__waker *waker, struct pollfd *fds, size_t count,
 {
     int r;
 
-    pysock__reactor_ask();
+    if (pysock__reactor_ask())
+        deadline = 0; /* the caller tests again before it sleeps */
     if (!pysock__load(&pysock__reactor.threadless))
         return pysock__poll(fds, count, deadline);
     pysock__lock(&pysock__reactor.lock);
@@ -6946,6 +6973,8 @@ typedef enum pysock__input_end {
     PYSOCK__END_FAULT   /* the fault */
 } pysock__input_end;
 
+#define PYSOCK__SENDTO_NAMES 4 /* that one socket looks up for sendto at a time */
+
 typedef struct pysock__sock {
     /* set once */
     int fd; /* closed with the last reference */
@@ -6968,7 +6997,8 @@ typedef struct pysock__sock {
     int detached;     /* the descriptor is the user's */
     pysock_addr peer;
     pysock__lookup *lookup;
-    int name_awaited; /* a sendto's name is being looked up: not writable */
+    pysock__lookup *names[PYSOCK__SENDTO_NAMES]; /* that sendto calls want */
+    int names_awaited; /* how many are still being looked up: not writable */
     pysock__fault fault;
 
     /* guarded by lock: output */
@@ -7050,16 +7080,20 @@ static void pysock__retain(pysock__sock *s)
 
 static void pysock__sock_free(pysock__sock *s)
 {
+    size_t i;
+
 #ifndef PYSOCK_NO_SSL
     pysock__tls_free(s->tls);
     pysock__context_release(s->wrap_ctx);
     pysock__free(s->wrap_host);
 #endif
+    for (i = 0; i < PYSOCK__SENDTO_NAMES; i++)
+        pysock__lookup_release(s->names[i]);
     pysock__lookup_release(s->lookup);
     pysock__chain_drop(&s->queue);
     pysock__links_free(&s->queue.spent);
     pysock__mutex_free(&s->lock);
-    pysock__state_closed_one(s->state);
+    pysock__state_less_one(s->state, &s->state->open);
     pysock__state_release(s->state);
     pysock__free(s);
 }
@@ -7221,6 +7255,20 @@ typedef struct pysock__call {
     int all; /* sendall: what ends the wait ends the call, whatever was taken before */
 } pysock__call;
 
+/* Where there is no thread, a call that does not wait does some of its work. */
+static int pysock__call_assist(pysock__call *c)
+{
+    pysock__unlock(&c->s->lock);
+    pysock__reactor_assist();
+    pysock__lock(&c->s->lock);
+    if (c->s->phase < PYSOCK__CLOSING)
+        return 0;
+    pysock__unlock(&c->s->lock);
+    pysock__release(c->s);
+    return pysock__fail(PYSOCK_OS_ERROR, EBADF, "EBADF", "%s: the socket was closed meanwhile",
+                        c->name);
+}
+
 static int pysock__call_begin(pysock__call *c, const pysock *handle, const char *name)
 {
     c->name = name;
@@ -7240,11 +7288,8 @@ static int pysock__call_begin(pysock__call *c, const pysock *handle, const char 
     }
     c->epoch = pysock__epoch(c->s->state);
     c->timeout = c->s->timeout;
-    if (c->timeout == 0 && pysock__load(&pysock__reactor.threadless)) {
-        pysock__unlock(&c->s->lock);
-        pysock__reactor_assist();
-        pysock__lock(&c->s->lock);
-    }
+    if (c->timeout == 0 && pysock__load(&pysock__reactor.threadless))
+        return pysock__call_assist(c);
     return 0;
 }
 
@@ -7963,7 +8008,8 @@ static void pysock__sock_after_fork(pysock__sock *s)
     s->kernel_waits = s->kernel_sends = s->kernel_writes = 0;
     s->shut_when_flushed = 0;
     s->lookup = NULL;
-    s->name_awaited = 0;
+    memset(s->names, 0, sizeof s->names);
+    s->names_awaited = 0;
     pysock__chain_drop(&s->queue); /* the parent sends it */
     if (s->phase == PYSOCK__RESOLVING) {
         pysock__fault_os(&s->fault, -ECONNABORTED, "connect", "a name that the parent looks up");
@@ -9021,27 +9067,52 @@ PYSOCKDEF ptrdiff_t pysock_sendto_addr(pysock *s, const void *data, size_t size,
 static void pysock__sendto_resolved(void *arg, pysock__lookup *l)
 {
     pysock__sock *s = (pysock__sock *)arg;
+    size_t i;
 
     pysock__lock(&s->lock);
-    if (s->lookup == l) {
-        s->name_awaited = 0;
+    for (i = 0; i < PYSOCK__SENDTO_NAMES; i++) {
+        if (s->names[i] != l)
+            continue;
+        l->finished = 1;
+        s->names_awaited--;
         pysock__notify_locked(s, NULL);
     }
     pysock__unlock_sock(s);
     pysock__release(s);
 }
 
+/* Where the lookup of this name is, or is to be put; NULL: all places are taken by others that are
+   under way. */
+static pysock__lookup **pysock__sendto_place_locked(pysock__sock *s, const char *host, int port)
+{
+    pysock__lookup **place = NULL;
+    size_t i;
+
+    for (i = 0; i < PYSOCK__SENDTO_NAMES; i++) {
+        pysock__lookup *l = s->names[i];
+        if (l && strcmp(l->host, host) == 0 && l->port == port)
+            return &s->names[i];
+        if (!l || (l->finished && (!place || *place)))
+            place = &s->names[i];
+    }
+    if (place && *place) { /* nobody came for it */
+        pysock__lookup_release(*place);
+        *place = NULL;
+    }
+    return place;
+}
+
 /* Begins to look up the name of a sendto. Its socket is not writable until that is done. */
-static int pysock__sendto_lookup_locked(pysock__call *c, const char *host, int port)
+static int pysock__sendto_lookup_locked(pysock__call *c, pysock__lookup **place, const char *host,
+                                        int port)
 {
     pysock__sock *s = c->s;
     pysock__lookup *l = pysock__lookup_new(host, port, s->family, s->type, pysock__sendto_resolved,
                                            s);
     if (!l)
         return pysock__fail_memory(c->name);
-    pysock__lookup_release(s->lookup);
-    s->lookup = l;
-    s->name_awaited = 1;
+    *place = l;
+    s->names_awaited++;
     pysock__retain(s); /* until pysock__sendto_resolved() */
     pysock__add(&l->refs, 1);
     pysock__unlock(&s->lock);
@@ -9051,29 +9122,39 @@ static int pysock__sendto_lookup_locked(pysock__call *c, const char *host, int p
     return pysock__call_check_locked(c);
 }
 
-/* The address of a name, for a call that must not look it up itself: a worker does. */
+/* The address of a name, for a call that must not look it up itself: a worker does. The audit hook
+   is asked before each lookup. */
 static int pysock__sendto_await_locked(pysock__call *c, const char *host, int port,
                                        pysock_addr *addr)
 {
     pysock__sock *s = c->s;
-    pysock__lookup *l;
-    int r;
+    pysock__lookup **place, *l;
+    int r, asked = 0;
 
     for (;;) {
-        l = s->lookup;
-        if (!l || l->done != pysock__sendto_resolved || strcmp(l->host, host) || l->port != port) {
-            if (pysock__sendto_lookup_locked(c, host, port) < 0)
-                return -1;
-            continue;
-        }
-        if (!s->name_awaited)
+        place = pysock__sendto_place_locked(s, host, port);
+        if (place && *place && (*place)->finished)
             break;
+        if (place && !*place && !asked) {
+            pysock__unlock(&s->lock);
+            r = pysock__audit_lookup(c->name, host, port, s->family, s->type);
+            pysock__lock(&s->lock);
+            if (r < 0 || pysock__call_check_locked(c) < 0)
+                return -1;
+            asked = 1;
+            continue; /* another thread may have taken the place */
+        }
+        if (place && !*place && pysock__sendto_lookup_locked(c, place, host, port) < 0)
+            return -1;
+        if (place && *place && (*place)->finished)
+            continue;
         if (c->timeout == 0)
             return pysock__fail_again();
         if (pysock__wait_locked(c, 0) < 0)
             return -1;
     }
-    s->lookup = NULL;
+    l = *place;
+    *place = NULL;
     r = l->err ? pysock__fail_gai(l->err, l->sys, c->name, host) : 0;
     if (r == 0)
         *addr = l->addrs.items[0];
@@ -9103,16 +9184,8 @@ static int pysock__sendto_addr_locked(pysock__call *c, const char *host, int por
         return 0;
     if (r == EAI_MEMORY)
         return pysock__fail_memory(c->name);
-    if (c->timeout >= 0) {
-        if (!s->lookup && pysock__load(&pysock__process.audited)) {
-            pysock__unlock(&s->lock);
-            r = pysock__audit_lookup(c->name, host, port, s->family, s->type);
-            pysock__lock(&s->lock);
-            if (r < 0 || pysock__call_check_locked(c) < 0)
-                return -1;
-        }
+    if (c->timeout >= 0)
         return pysock__sendto_await_locked(c, host, port, addr);
-    }
     pysock__unlock(&s->lock);
     r = pysock__local_addr(c->name, host, port, s->family, s->type, addr);
     pysock__lock(&s->lock);
@@ -9129,6 +9202,8 @@ PYSOCKDEF ptrdiff_t pysock_sendto(pysock *s, const void *data, size_t size, int 
     if (pysock__check_memory("sendto", data, size) < 0 || pysock__call_begin(&c, s, "sendto") < 0)
         return -1;
     r = pysock__no_messages_locked(&c);
+    if (r == 0)
+        r = pysock__settle_locked(&c);
     if (r == 0)
         r = pysock__sendto_addr_locked(&c, host, port, &addr);
     if (r == 0)
@@ -9646,13 +9721,29 @@ static int pysock__connect_kernel_locked(pysock__call *c)
     return s->phase == PYSOCK__FAILED ? pysock__tell_failed_locked(s) : 0;
 }
 
-/* Asks the audit hook, with the socket's state current, about what a worker has looked up. */
-static int pysock__resolved_denied(pysock__sock *s, const pysock_addr *addr)
+/* Whether a connect still waits for this lookup. */
+static int pysock__resolved_wanted_locked(const pysock__sock *s, const pysock__lookup *l)
 {
-    pysock_state *before = pysock_state_swap(s->state);
-    pysock_audit_event e;
-    int denied;
+    return s->lookup == l && s->phase == PYSOCK__RESOLVING;
+}
 
+/* Asks the audit hook, with the socket's state current, about what a worker has looked up. */
+static int pysock__resolved_denied(pysock__sock *s, pysock__lookup *l, const pysock_addr *addr)
+{
+    pysock_state *before;
+    pysock_audit_event e;
+    int denied, wanted;
+
+    if (!pysock__load(&pysock__process.audited))
+        return 0;
+    pysock__lock(&s->lock);
+    wanted = pysock__resolved_wanted_locked(s, l);
+    if (wanted)
+        pysock__add(&s->state->hooks, 1);
+    pysock__unlock(&s->lock);
+    if (!wanted)
+        return 0;
+    before = pysock_state_swap(s->state);
     memset(&e, 0, sizeof e);
     e.name = "socket.connect";
     e.socket = pysock__handle(s);
@@ -9662,6 +9753,7 @@ static int pysock__resolved_denied(pysock__sock *s, const pysock_addr *addr)
     e.proto = s->proto;
     denied = pysock__denied(&e);
     pysock_state_swap(before);
+    pysock__state_less_one(s->state, &s->state->hooks);
     return denied;
 }
 
@@ -9689,10 +9781,12 @@ static void pysock__connect_resolved_locked(pysock__sock *s, const pysock_addr *
 static void pysock__resolved(void *arg, pysock__lookup *l)
 {
     pysock__sock *s = (pysock__sock *)arg;
-    int denied = !l->err && pysock__resolved_denied(s, &l->addrs.items[0]);
+    int denied = !l->err && pysock__resolved_denied(s, l, &l->addrs.items[0]);
 
     pysock__lock(&s->lock);
-    if (s->lookup == l && s->phase == PYSOCK__RESOLVING) {
+    if (pysock__resolved_wanted_locked(s, l)) {
+        s->lookup = NULL;
+        pysock__lookup_release(l); /* the worker has one of its own */
         if (l->err)
             pysock__fault_gai(&s->fault, l->err, l->sys, "connect", l->host);
         else if (denied)
@@ -9743,7 +9837,6 @@ static int pysock__connect_name_locked(pysock__call *c, const char *host, int po
         return pysock__fail_memory(c->name);
     pysock__lookup_release(s->lookup);
     s->lookup = l;
-    s->name_awaited = 0;
     pysock__retain(s); /* until pysock__resolved() */
     pysock__set_phase_locked(s, PYSOCK__RESOLVING);
     pysock__unlock(&s->lock);
@@ -10428,16 +10521,23 @@ static void pysock__close_all(const pysock_state *st, int64_t deadline)
     }
 }
 
-static PYSOCK__THREAD_LOCAL int pysock__in_cleanup; /* the thread is in it already */
+/* The cleanups that the calling thread is in: a closer may clean up another state. */
+typedef struct pysock__cleaning {
+    const pysock_state *st; /* NULL: everything */
+    struct pysock__cleaning *outer;
+} pysock__cleaning;
+
+static PYSOCK__THREAD_LOCAL pysock__cleaning *pysock__in_cleanup;
 
 PYSOCKDEF void pysock_cleanup(void)
 {
+    pysock__cleaning me = {NULL, NULL};
     int64_t deadline;
 
     if (pysock__in_cleanup)
         return; /* called by a closer */
     pysock__fork_check();
-    pysock__in_cleanup = 1;
+    pysock__in_cleanup = &me;
     pysock__lock(&pysock__process.cleanup_lock);
     pysock__run_all_closers();
     pysock__store(&pysock__process.ending, 1);
@@ -10456,11 +10556,11 @@ PYSOCKDEF void pysock_cleanup(void)
     pysock__at_thread_exit(pysock__my_sleeper_free, NULL);
     pysock__store(&pysock__process.ending, 0);
     pysock__unlock(&pysock__process.cleanup_lock);
-    pysock__in_cleanup = 0;
+    pysock__in_cleanup = NULL;
 }
 
-/* Waits until the state's sockets are gone, or the deadline. Calls of other threads may hold on to
-   some; those have been told to end. */
+/* Waits until the state's sockets are gone, and no worker is in its audit hook, or the deadline.
+   Calls of other threads may hold on to some; those have been told to end. */
 static void pysock__state_await(pysock_state *st, int64_t deadline)
 {
     pysock__waker *waker;
@@ -10472,9 +10572,9 @@ static void pysock__state_await(pysock_state *st, int64_t deadline)
     pysock__lock(&pysock__process.lock);
     st->cleaner = waker;
     pysock__unlock(&pysock__process.lock);
-    while (pysock__load(&st->open) && pysock__now() < deadline) {
+    while (pysock__load(&st->open) + pysock__load(&st->hooks) && pysock__now() < deadline) {
         pysock__waker_drain(waker, r > 0);
-        if (!pysock__load(&st->open))
+        if (!(pysock__load(&st->open) + pysock__load(&st->hooks)))
             break;
         fd.fd = waker->rfd;
         fd.events = POLLIN;
@@ -10488,13 +10588,18 @@ static void pysock__state_await(pysock_state *st, int64_t deadline)
 PYSOCKDEF void pysock_state_cleanup(pysock_state *st)
 {
     pysock_state *before;
+    pysock__cleaning me, *outer;
     int64_t deadline;
 
-    if (pysock__in_cleanup)
-        return;
     st = st ? st : &pysock__main_state;
+    for (outer = pysock__in_cleanup; outer; outer = outer->outer)
+        if (outer->st == st)
+            return; /* called by a closer of its own */
     pysock__fork_check();
-    pysock__in_cleanup = 1;
+    me.st = st;
+    me.outer = pysock__in_cleanup;
+    pysock__in_cleanup = &me;
+    pysock__state_retain(st); /* a closer may free it */
     pysock__lock(&st->cleanup_lock);
     before = pysock_state_swap(st);
     pysock__run_closers(st);
@@ -10506,7 +10611,8 @@ PYSOCKDEF void pysock_state_cleanup(pysock_state *st)
     pysock__store(&st->ending, 0);
     pysock_state_swap(before);
     pysock__unlock(&st->cleanup_lock);
-    pysock__in_cleanup = 0;
+    pysock__in_cleanup = me.outer;
+    pysock__state_release(st);
 }
 
 PYSOCKDEF void pysock_state_free(pysock_state *st)
@@ -11485,7 +11591,7 @@ static short pysock__levels_locked(pysock__sock *s, short want, short revents, i
         return have;
     }
 #endif
-    if (s->name_awaited)
+    if (s->names_awaited)
         want &= (short)~POLLOUT;
     *ask = want;
     have |= (short)(revents & want);
@@ -12167,7 +12273,8 @@ static int pysock__poll_kernel(pysock__poll_call *c, int64_t deadline)
     size_t room = c->max - c->filled;
     int n, i, err = 0;
 
-    pysock__reactor_ask();
+    if (pysock__reactor_ask())
+        deadline = 0; /* the next round sleeps */
     PYSOCK_TRACE("before_sleep", NULL);
     n = pysock__pset_wait(&p->pset, &p->sleeper.waker,
                           pysock__load(&pysock__reactor.threadless) ? pysock__sleep : NULL, events,
@@ -12339,17 +12446,15 @@ static int pysock__wait_lookup_sleep(pysock__wait_lookup *w, pysock__waker *wake
 
     for (;;) {
         pysock__waker_drain(waker, r > 0);
+        if (r >= 0 && epoch != pysock__epoch(pysock__state()))
+            r = -ESHUTDOWN;
         pysock__lock(&w->lock);
         done = w->done;
         if (done || r < 0)
             w->waker = NULL;
         pysock__unlock(&w->lock);
-        if (done)
-            return 0;
-        if (r == 0 && epoch != pysock__epoch(pysock__state()))
-            r = -ESHUTDOWN;
-        if (r < 0)
-            return r;
+        if (done || r < 0)
+            return done ? 0 : r;
         fd.fd = waker->rfd;
         fd.events = POLLIN;
         r = pysock__sleep(waker, &fd, 1, deadline);
@@ -12662,6 +12767,8 @@ static ptrdiff_t pysock__sendfile_copy_locked(pysock__call *c, int file, int64_t
     pysock__unlock(&c->s->lock);
     n = pysock__fd_read_at(file, chunk, count < sizeof chunk ? count : sizeof chunk, offset);
     pysock__lock(&c->s->lock);
+    if (pysock__call_check_locked(c) < 0)
+        return -1;
     if (n < 0)
         return pysock__fail_os((int)n, "sendfile: reading the file", "");
     while (done < (size_t)n) {
@@ -13095,13 +13202,13 @@ PYSOCKDEF ptrdiff_t pysock_file_readlines(pysock_file *f, ptrdiff_t hint, pysock
     return (ptrdiff_t)count;
 }
 
-/* Sends until all is out. *sent says how much was. 0 or -1. */
-static int pysock__file_send(pysock_file *f, const unsigned char *data, size_t size, size_t *sent)
+/* Sends until all is out, each send with a timeout of its own. *sent says how much was. 0 or -1. */
+static int pysock__send_rest(pysock *s, const unsigned char *data, size_t size, size_t *sent)
 {
     ptrdiff_t n;
 
     for (*sent = 0; *sent < size; *sent += (size_t)n) {
-        n = pysock_send(f->s, data + *sent, size - *sent, 0);
+        n = pysock_send(s, data + *sent, size - *sent, 0);
         if (n < 0)
             return -1;
     }
@@ -13117,7 +13224,7 @@ PYSOCKDEF int pysock_file_flush(pysock_file *f)
         return pysock__fail_value("file_flush", "the file is NULL");
     if (!f->out_len)
         return 0;
-    r = pysock__file_send(f, f->out, f->out_len, &sent);
+    r = pysock__send_rest(f->s, f->out, f->out_len, &sent);
     f->out_len -= sent;
     if (sent && f->out_len)
         memmove(f->out, f->out + sent, f->out_len);
@@ -13150,7 +13257,7 @@ PYSOCKDEF ptrdiff_t pysock_file_write(pysock_file *f, const void *data, size_t s
         r = pysock_file_flush(f);
     }
     if (r == 0 && size - done >= f->size) {
-        r = pysock__file_send(f, p + done, size - done, &n);
+        r = pysock__send_rest(f->s, p + done, size - done, &n);
         done += n;
     }
     n = r == 0 || size - done <= f->size - f->out_len ? size - done : f->size - f->out_len;
@@ -13186,9 +13293,14 @@ static ptrdiff_t pysock__stdio_read(void *cookie, char *buf, size_t size)
     return pysock_recv((pysock *)cookie, buf, size, 0);
 }
 
+/* All of it: stdio takes a short count for an error, and drops the rest. */
 static ptrdiff_t pysock__stdio_write(void *cookie, const char *data, size_t size)
 {
-    return pysock_send((pysock *)cookie, data, size, 0);
+    size_t sent;
+
+    if (pysock__send_rest((pysock *)cookie, (const unsigned char *)data, size, &sent) == 0)
+        return (ptrdiff_t)size;
+    return sent ? (ptrdiff_t)sent : -1;
 }
 
 static int pysock__stdio_close(void *cookie)
