@@ -1654,6 +1654,7 @@ static int pysock__pset_wait(pysock__pset *set, pysock__waker *waker, pysock__sl
 #else
 #define PYSOCK__SOL_ALG 0
 #endif
+#define PYSOCK__AF_ALG 38
 #define PYSOCK__ALG_SET_IV 2
 #define PYSOCK__ALG_SET_OP 3
 #define PYSOCK__ALG_SET_AEAD_ASSOCLEN 4
@@ -1878,6 +1879,17 @@ static int pysock__sys_so_error(int fd)
     if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len) < 0)
         return pysock__neg_errno();
     return -err;
+}
+
+/* SO_RCVTIMEO or SO_SNDTIMEO in ns; 0: there is none. */
+static int64_t pysock__sys_timeo(int fd, int sending)
+{
+    struct timeval tv = {0, 0};
+    socklen_t len = sizeof tv;
+
+    if (getsockopt(fd, SOL_SOCKET, sending ? SO_SNDTIMEO : SO_RCVTIMEO, &tv, &len) < 0)
+        return 0;
+    return (int64_t)tv.tv_sec * 1000000000 + (int64_t)tv.tv_usec * 1000;
 }
 
 static int pysock__sys_int_option(int fd, int level, int name, int otherwise)
@@ -7253,6 +7265,7 @@ typedef struct pysock__call {
     int64_t deadline; /* worked out when it is first needed; 0: not yet */
     unsigned epoch;
     int all; /* sendall: what ends the wait ends the call, whatever was taken before */
+    int limited; /* the deadline is the kernel's option */
 } pysock__call;
 
 /* Where there is no thread, a call that does not wait does some of its work. */
@@ -7272,7 +7285,7 @@ static int pysock__call_assist(pysock__call *c)
 static int pysock__call_begin(pysock__call *c, const pysock *handle, const char *name)
 {
     c->name = name;
-    c->all = 0;
+    c->all = c->limited = 0;
     c->deadline = 0;
     if (!handle)
         return pysock__fail_value(name, "the socket is NULL");
@@ -8462,7 +8475,7 @@ static int pysock__fill_asleep_locked(pysock__call *c)
     if (r == -EINTR)
         return pysock__call_interrupted_locked(c);
     if (r == -EAGAIN)
-        return pysock__wait_locked(c, POLLIN);
+        return pysock__sys_timeo(s->fd, 0) ? pysock__fail_again() : pysock__wait_locked(c, POLLIN);
     if (r > 0) {
         p = pysock__tls_in(s->tls, &n);
         if (p && n >= (size_t)r) {
@@ -8621,6 +8634,22 @@ static int pysock__settle_locked(pysock__call *c)
     return c->timeout == 0 ? pysock__fail_again() : pysock__connect_wait_locked(c);
 }
 
+/* Waits; a call without a timeout no longer than SO_RCVTIMEO or SO_SNDTIMEO allow, which is EAGAIN
+   then, as the kernel has it. */
+static int pysock__wait_limited_locked(pysock__call *c, short events)
+{
+    int64_t limit = 0;
+
+    if (c->timeout < 0 && (!c->deadline || c->limited))
+        limit = pysock__sys_timeo(c->s->fd, events == POLLOUT);
+    if (limit && !c->deadline)
+        c->deadline = pysock__deadline_in(limit);
+    c->limited = limit != 0;
+    if (pysock__wait_locked(c, events) == 0)
+        return 0;
+    return limit && pysock__last.kind == PYSOCK_TIMEOUT_ERROR ? pysock__fail_again() : -1;
+}
+
 /* After a system call on a plain socket that did not succeed: 0 to try again, -1 to end. */
 static int pysock__retry_locked(pysock__call *c, ptrdiff_t r, short events, int flags)
 {
@@ -8630,8 +8659,9 @@ static int pysock__retry_locked(pysock__call *c, ptrdiff_t r, short events, int 
         return pysock__call_interrupted_locked(c);
     if (r != -EAGAIN)
         return pysock__call_fail(c, (int)r);
-    return c->timeout == 0 || flags & PYSOCK__NEVER_WAITS ? pysock__fail_again()
-                                                          : pysock__wait_locked(c, events);
+    return c->timeout == 0 || flags & PYSOCK__NEVER_WAITS
+               ? pysock__fail_again()
+               : pysock__wait_limited_locked(c, events);
 }
 
 /* A stream without a timeout may; but not where sleepers must do the reactor's work. */
@@ -8673,6 +8703,8 @@ static ptrdiff_t pysock__plain_recv_locked(pysock__call *c, const pysock__io *io
             return r;
         if (r == 0) /* or a close has ended it */
             return pysock__call_check_locked(c) < 0 ? -1 : 0;
+        if (r == -EAGAIN && asleep && pysock__sys_timeo(s->fd, 0))
+            return pysock__call_check_locked(c) < 0 ? -1 : pysock__fail_again();
         if (pysock__retry_locked(c, r, flags & MSG_OOB ? POLLPRI : POLLIN, flags) < 0)
             return -1;
     }
@@ -8736,6 +8768,8 @@ static ptrdiff_t pysock__plain_send_locked(pysock__call *c, const pysock__io *io
         }
         if (r >= 0)
             return r;
+        if (r == -EAGAIN && asleep && pysock__sys_timeo(s->fd, 1))
+            return pysock__call_check_locked(c) < 0 ? -1 : pysock__fail_again();
         if (pysock__retry_locked(c, r, POLLOUT, flags) < 0)
             return -1;
     }
@@ -8766,7 +8800,7 @@ PYSOCKDEF ptrdiff_t pysock_recv(pysock *s, void *buf, size_t size, int flags)
         r = pysock__tls_recv_locked(&c, buf, size, flags);
     else
 #endif
-        r = pysock__plain_recv_locked(&c, &io, flags);
+        r = size ? pysock__plain_recv_locked(&c, &io, flags) : 0; /* as Python: nothing is asked */
     pysock__call_end(&c);
     return r;
 }
@@ -9398,6 +9432,7 @@ PYSOCKDEF ptrdiff_t pysock_sendmsg_afalg(pysock *s, const struct iovec *buffers,
     uint32_t kernel_op = (uint32_t)op, kernel_assoclen = (uint32_t)assoclen, n = (uint32_t)ivsize;
     pysock_cmsg items[3];
     size_t used = 0, i;
+    int family;
 
     if (!PYSOCK__SOL_ALG)
         return pysock__fail_os(-ENOTSUP, "sendmsg_afalg", "this platform");
@@ -9424,6 +9459,11 @@ PYSOCKDEF ptrdiff_t pysock_sendmsg_afalg(pysock *s, const struct iovec *buffers,
     }
     for (i = 0; i < used; i++)
         items[i].level = PYSOCK__SOL_ALG;
+    family = pysock_family(s);
+    if (family < 0)
+        return -1;
+    if (family != PYSOCK__AF_ALG) /* others would send the data as it is */
+        return pysock__fail_value("sendmsg_afalg", "the socket's family is not AF_ALG");
     return pysock_sendmsg(s, buffers, count, items, used, flags, NULL);
 }
 
@@ -9690,6 +9730,8 @@ static int pysock__connect_kernel_locked(pysock__call *c)
     } else {
         pysock__enter_kernel_locked(s);
         r = pysock__sys_connect(s->fd, &s->peer);
+        if (r == -ECONNABORTED) /* Linux's word for a connect before this one, which failed */
+            r = pysock__sys_connect(s->fd, &s->peer);
         pysock__leave_kernel_locked(s);
     }
     if (r > 0 || pysock__call_check_locked(c) < 0) {
@@ -10031,20 +10073,30 @@ PYSOCKDEF int pysock_listen(pysock *s, int backlog)
     return r;
 }
 
-/* Takes a connection from the kernel: its descriptor, or -1. */
+/* Takes a connection from the kernel: its descriptor, or -1. It polls first, because a process that
+   shares the socket may have taken O_NONBLOCK away. */
 static int pysock__accept_kernel_locked(pysock__call *c, pysock_addr *peer)
 {
     pysock__sock *s = c->s;
-    int r;
+    int r, listens = s->phase == PYSOCK__LISTENING;
 
     for (;;) {
-        if (c->timeout < 0 && pysock__wait_locked(c, POLLIN) < 0)
+        if (listens && c->timeout != 0 && pysock__wait_limited_locked(c, POLLIN) < 0)
             return -1;
         pysock__enter_kernel_locked(s);
-        r = pysock__sys_accept(s->fd, peer);
+        r = listens && c->timeout == 0 ? pysock__poll_in(s->fd, 0) : 1;
+        if (r > 0)
+            r = pysock__sys_accept(s->fd, peer);
+        else if (r == 0)
+            r = -EAGAIN;
         pysock__leave_kernel_locked(s);
         if (r >= 0)
             return r;
+        if (r == -EAGAIN && listens && c->timeout != 0)
+            continue; /* another one was faster */
+        if (r == -EINVAL && pysock__call_check_locked(c) == 0)
+            return pysock__fail(PYSOCK_OS_ERROR, EINVAL, "EINVAL",
+                                "accept: the socket does not listen; call pysock_listen() first");
         if (r != -ECONNABORTED && pysock__retry_locked(c, r, POLLIN, 0) < 0)
             return -1;
     }
@@ -10110,14 +10162,9 @@ PYSOCKDEF pysock *pysock_accept(pysock *s, pysock_addr *peer)
     if (pysock__call_begin(&c, s, "accept") < 0)
         return NULL;
     pysock__refresh_phase_locked(c.s);
-    if (c.s->phase != PYSOCK__LISTENING) {
-        pysock__fail(PYSOCK_OS_ERROR, EINVAL, "EINVAL",
-                     "accept: the socket does not listen; call pysock_listen() first");
-    } else {
-        fd = pysock__accept_kernel_locked(&c, &addr);
-        if (fd >= 0)
-            child = pysock__accept_child_locked(&c, fd, &addr);
-    }
+    fd = pysock__accept_kernel_locked(&c, &addr);
+    if (fd >= 0)
+        child = pysock__accept_child_locked(&c, fd, &addr);
     pysock__call_end(&c);
     if (child && peer)
         *peer = addr;
@@ -10350,7 +10397,7 @@ static int64_t pysock__timeout_ns(double seconds, const char *what)
         pysock__fail_value(what, "the timeout is negative; PYSOCK_NO_TIMEOUT is -1.0");
         return -2;
     }
-    ns = seconds > 9e9 ? INT64_C(9000000000000000000) : (int64_t)(seconds * 1e9);
+    ns = seconds > 9e9 ? INT64_C(9000000000000000000) : (int64_t)(seconds * 1e9 + 0.5);
     return seconds > 0 && ns == 0 ? 1 : ns;
 }
 

@@ -6,6 +6,7 @@
 #   outline     the manual's table of contents against the sections; platform code in its place
 #   text        columns, blanks and leftovers in all sources
 #   examples    the compile line in each example, and the programs in README.md
+#   features    README.md's table of Python's names against the header
 #   certs       tests/certs belongs together; tools/mkcert.sh makes such certificates
 #
 #   tools/check.sh [CHECK...]    all of them if none is named
@@ -301,6 +302,13 @@ check_examples() {
     echo "  $(($(wc -l <"$out/examples/list") - 1)) compile lines, and the programs in README.md"
 }
 
+# ---- features ----
+
+check_features() {
+    quietly features tools/features.sh --check README.md &&
+        echo "  $(grep -c '^| `' README.md) rows"
+}
+
 # ---- certs ----
 
 same_key() {
@@ -345,11 +353,11 @@ if [ "${1-}" = --run ]; then
 fi
 cd "$(dirname "$0")/.." || exit 1
 mkdir -p $out
-[ $# -gt 0 ] || set -- compile symbols outline text examples certs
+[ $# -gt 0 ] || set -- compile symbols outline text examples features certs
 failed=
 for check; do
     case $check in
-    compile | symbols | outline | text | examples | certs) ;;
+    compile | symbols | outline | text | examples | features | certs) ;;
     *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "$0" && exit 2 ;;
     esac
     echo "check $check"
