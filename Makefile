@@ -34,6 +34,9 @@ VARIANTS = plain asan tsan
 FLAGS_plain = $(CFLAGS) $(WERROR)
 FLAGS_asan = $(CFLAGS) -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined \
     -fno-sanitize-recover=all
+# Programs that tests/test_examples.c runs, built like the tests.
+TOOLS = http_download netcat port_scan udp_echo unix_fds
+
 FLAGS_tsan = $(CFLAGS) -O1 -g -fno-omit-frame-pointer -fsanitize=thread
 
 all: examples
@@ -106,6 +109,13 @@ build/$(1)/test_%: tests/test_%.c build/$(1)/pysock_impl.o build/$(1)/flags
 	$$(QUIET) $$(CC) -std=gnu99 $$(WARNINGS) -Itests $$(ALL_CPPFLAGS) $$(FLAGS_$(1)) $$(DEPEND) $$< \
 	    build/$(1)/pysock_impl.o -o $$@ $$(ALL_LDFLAGS) -lcmocka $$(LDLIBS) -lm
 
+build/$(1)/examples/%: examples/%.c build/$(1)/flags
+	@mkdir -p $$(@D)
+	$$(QUIET) $$(CC) $$(WARNINGS) $$(ALL_CPPFLAGS) $$(FLAGS_$(1)) $$(DEPEND) $$< -o $$@ \
+	    $$(ALL_LDFLAGS) $$(LDLIBS)
+
+build/$(1)/test_examples: | $$(TOOLS:%=build/$(1)/examples/%)
+
 build/$(1)/whitebox_%: tests/whitebox_%.c build/$(1)/flags
 	$$(QUIET) $$(CC) -std=gnu99 $$(WARNINGS) -Itests $$(ALL_CPPFLAGS) $$(FLAGS_$(1)) $$(DEPEND) $$< \
 	    -o $$@ $$(ALL_LDFLAGS) -lcmocka $$(LDLIBS) -lm
@@ -153,7 +163,7 @@ build/fuzz/fuzz_%: tests/fuzz/fuzz_%.c build/fuzz/pysock_impl.o build/fuzz/flags
 	    -fsanitize=fuzzer $(DEPEND) $< \
 	    $(if $(filter fuzz_$*,$(FUZZ_INSIDE)),,build/fuzz/pysock_impl.o) -o $@ $(ALL_LDFLAGS) $(LDLIBS)
 
--include $(wildcard build/*/*.d)
+-include $(wildcard build/*/*.d build/*/examples/*.d)
 
 .PHONY: all help examples demo test test-plain test-asan test-tsan check bench fuzz clean always \
     $(VARIANTS:%=build-tests-%)

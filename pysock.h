@@ -294,7 +294,8 @@ PYSOCKDEF void pysock_cleanup(void);
 
 /* The interrupt hook is asked when a signal interrupts a call that waits (EINTR): 0 goes on with
    what is left of the timeout (PEP 475), anything else makes the call fail with EINTR. NULL takes
-   it away. It is called without any lock held, and may use the library. Thread-safe. */
+   it away. It is called without any lock held, and may use the library; it must not fork, but to
+   exec. Thread-safe. */
 PYSOCKDEF void pysock_set_interrupt_hook(int (*fn)(void *arg), void *arg);
 
 /* What is about to happen, for the audit hook. What does not apply is NULL or 0. */
@@ -308,7 +309,7 @@ typedef struct pysock_audit_event {
 } pysock_audit_event;
 
 /* The audit hook is asked before each of these; anything but 0 denies it with EACCES:
-       socket.__new__        a socket is made (family, type, proto), or a descriptor adopted
+       socket.__new__        a socket is made (family, type, proto), accepted or adopted
        socket.connect        once its address is known; addr
        socket.bind           addr
        socket.listen
@@ -323,9 +324,11 @@ typedef struct pysock_audit_event {
        socket.gethostname, socket.sethostname (host)
        pysock.thread         a thread is started; where that is denied the library goes on without,
                              as with PYSOCK_NO_THREADS
-   It runs without any lock held, on the thread that makes the call; for the connect of a socket
-   with a timeout, 0 included, to a name, on the thread that has looked the name up. Pointers are
-   valid during the call. NULL takes the hook away. Thread-safe. */
+   It runs without any lock held, on the thread that makes the call, and may use the library; for
+   the connect of a socket with a timeout, 0 included, to a name, on the thread that has looked the
+   name up. Each state's hook is asked for what its threads and sockets do; the threads are the
+   process's, so the main state's is asked for them. Pointers are valid during the call. It must not
+   fork, but to exec. NULL takes the hook away. Thread-safe. */
 PYSOCKDEF void pysock_set_audit_hook(int (*fn)(void *arg, const pysock_audit_event *event),
                                      void *arg);
 
@@ -339,11 +342,13 @@ PYSOCKDEF pysock_state *pysock_state_new(void);
 /* Makes st (NULL: the main state) current in the calling thread; returns the one that was. */
 PYSOCKDEF pysock_state *pysock_state_swap(pysock_state *st);
 
-/* What pysock_cleanup() does, for the sockets, waits and closers of st alone. The reactor's thread,
-   which all share, goes on. It runs with st current. Thread-safe. */
+/* What pysock_cleanup() does, for the sockets, waits and closers of st (NULL: the main one) alone.
+   The reactor's thread, which all share, goes on. The closers run with st current, and may clean up
+   other states, but two threads' closers not each other's. Thread-safe. */
 PYSOCKDEF void pysock_state_cleanup(pysock_state *st);
 
-/* Cleans st up and forgets it; it must not be current in any thread. Not for NULL. */
+/* Cleans st up and forgets it; it must not be current in any other thread. An audit hook that a
+   worker is in is waited for, but no longer than 100 ms. NULL is fine. */
 PYSOCKDEF void pysock_state_free(pysock_state *st);
 
 /* ==== public: buffers ====
@@ -426,7 +431,7 @@ typedef struct pysock_addrinfo {
 
 /* Python's getaddrinfo: an array into *list, of as many as is returned, for
    pysock_freeaddrinfo(). host: a name, an address or NULL; service: a name ("http"), digits, or
-   NULL; 0 for what does not matter; flags AI_... Errors: gaierror, ValueError (both NULL). */
+   NULL; 0 for what does not matter; flags AI_... Errors: gaierror. */
 PYSOCKDEF ptrdiff_t pysock_getaddrinfo(const char *host, const char *service, int family, int type,
                                        int proto, int flags, pysock_addrinfo **list);
 PYSOCKDEF void pysock_freeaddrinfo(pysock_addrinfo *list); /* NULL is fine */
@@ -460,7 +465,8 @@ PYSOCKDEF void pysock_freehostent(pysock_hostent *h); /* NULL is fine */
 PYSOCKDEF int pysock_gethostname(char *name, size_t size);
 PYSOCKDEF int pysock_sethostname(const char *name);
 
-/* A name with a dot for name ("" or NULL: this machine), or name itself where there is none. */
+/* The name with a dot that a host has ("" or NULL: this machine), or its only name; name itself
+   where it is not found. */
 PYSOCKDEF int pysock_getfqdn(const char *name, char *text, size_t size);
 
 /* Service and protocol names; proto: "tcp", "udp" or NULL. Errors: OSError ENOENT, ValueError. */
@@ -943,7 +949,7 @@ PYSOCKDEF ptrdiff_t pysock_file_readlines(pysock_file *f, ptrdiff_t hint, pysock
 PYSOCKDEF void pysock_file_freelines(pysock_buf **lines, size_t count);
 
 /* Takes all of data, or fails: what did not fit the buffer has gone to the socket. After a failure
-   *taken (where it is not NULL) says how much was. Returns size. */
+   *taken (where it is not NULL) says how much was. Returns size; unbuffered, what one send took. */
 PYSOCKDEF ptrdiff_t pysock_file_write(pysock_file *f, const void *data, size_t size, size_t *taken);
 
 /* Sends what is buffered. What could not be sent stays buffered. */
@@ -954,8 +960,9 @@ PYSOCKDEF int pysock_file_close(pysock_file *f);
 
 /* The same as a FILE, for fprintf, fgets and whatever wants one; fclose() it. mode: "r" or "w" ("b"
    may be added); for both directions make two. errno tells what failed (ETIMEDOUT, EPROTO for TLS;
-   then pysock_error_message()). The same rule for pysock_close() holds. ENOTSUP where the platform
-   cannot make one. */
+   then pysock_error_message()). The same rule for pysock_close() holds. fclose() or fflush() it
+   before the program ends: pysock_cleanup() closes the socket before stdio's own last flush.
+   ENOTSUP where the platform cannot make one. */
 PYSOCKDEF FILE *pysock_fdopen(pysock *s, const char *mode);
 
 #ifdef __cplusplus
@@ -1079,6 +1086,7 @@ static int pysock__poll_ms(int64_t deadline)
 
 #ifdef PYSOCK_NO_THREADS
 
+#define PYSOCK__THREADS 0
 #define PYSOCK__THREAD_LOCAL
 #define PYSOCK__MUTEX_INIT {0}
 typedef struct { int unused; } pysock__mutex;
@@ -1122,6 +1130,7 @@ static void pysock__at_thread_exit(void (*fn)(void *), void *arg) { (void)fn, (v
 
 #else
 
+#define PYSOCK__THREADS 1
 #define PYSOCK__THREAD_LOCAL __thread
 #define PYSOCK__MUTEX_INIT {PTHREAD_MUTEX_INITIALIZER}
 typedef struct { pthread_mutex_t m; } pysock__mutex;
@@ -1263,12 +1272,22 @@ static int pysock__fd_set_inheritable(int fd, int on)
     return fcntl(fd, F_SETFD, flags) < 0 ? pysock__neg_errno() : 0;
 }
 
-/* 1 if fd is a regular file. */
-static int pysock__fd_is_file(int fd)
+/* 1 if calls on it may sleep: O_NONBLOCK is not set, by whomever. */
+static int pysock__fd_blocks(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+
+    return flags >= 0 && !(flags & O_NONBLOCK);
+}
+
+/* The size of a regular file; -EINVAL if it is none. */
+static int64_t pysock__fd_size(int fd)
 {
     struct stat st;
 
-    return fstat(fd, &st) < 0 ? pysock__neg_errno() : S_ISREG(st.st_mode);
+    if (fstat(fd, &st) < 0)
+        return pysock__neg_errno();
+    return S_ISREG(st.st_mode) ? (int64_t)st.st_size : -EINVAL;
 }
 
 /* Where the file stands; with offset >= 0, there from now on. */
@@ -1659,13 +1678,22 @@ static int pysock__pset_wait(pysock__pset *set, pysock__waker *waker, pysock__sl
 #define PYSOCK__ALG_SET_OP 3
 #define PYSOCK__ALG_SET_AEAD_ASSOCLEN 4
 
-static int pysock__sys_prepare(int fd)
+/* Where send has no flag against SIGPIPE, the socket has an option. */
+static void pysock__sys_no_sigpipe(int fd)
 {
-    int err = 0;
 #if defined(SO_NOSIGPIPE)
     int one = 1;
     setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &one, sizeof one);
+#else
+    (void)fd;
 #endif
+}
+
+static int pysock__sys_prepare(int fd)
+{
+    int err = 0;
+
+    pysock__sys_no_sigpipe(fd);
 #ifndef SOCK_CLOEXEC
     err = pysock__fd_cloexec(fd);
 #endif
@@ -1784,7 +1812,7 @@ static ptrdiff_t pysock__sys_recvmsg(int fd, pysock__msg *m, int flags)
         return pysock__neg_errno();
     if (m->from)
         m->from->len = h.msg_namelen < sizeof m->from->u ? h.msg_namelen : sizeof m->from->u;
-    m->controllen = h.msg_controllen;
+    m->controllen = m->control ? h.msg_controllen : 0;
     m->flags = h.msg_flags;
     return n;
 }
@@ -2995,8 +3023,8 @@ static void pysock__links_free(pysock__list *links)
 /* ---- >>states ----
    What lasts from the first call to pysock_cleanup(): closers, hooks, and the broadcast that ends
    every wait: it raises an epoch and wakes every waker. A call that began under another epoch fails
-   with ESHUTDOWN. All but the wakers belongs to a state, one for each interpreter; sockets, pollers
-   and lookups hold a reference to theirs. The lock: pysock__process.lock, a leaf. */
+   with ESHUTDOWN. All but the wakers belongs to a state, one for each interpreter; sockets and
+   pollers hold a reference to theirs. The lock: pysock__process.lock, a leaf. */
 
 typedef struct pysock__closer {
     pysock__list link;
@@ -3041,10 +3069,14 @@ static struct {
     unsigned epoch;             /* atomic */
     int ending;                 /* atomic: in pysock_cleanup(), new sockets are refused */
     int audited;                /* atomic: some state has, or has had, an audit hook */
+    int at_exit;                /* atomic: pysock_cleanup() runs at exit */
+    int errands;                /* atomic: there is something to do without a lock held */
     pysock__mutex cleanup_lock; /* one cleanup at a time; outermost of all */
 } pysock__process = {PYSOCK__MUTEX_INIT,
                      PYSOCK__LIST_INIT(pysock__process.states),
                      PYSOCK__LIST_INIT(pysock__process.sleepers),
+                     0,
+                     0,
                      0,
                      0,
                      0,
@@ -3065,7 +3097,7 @@ static pysock_state *pysock__state_retain(pysock_state *st)
 
 static void pysock__state_release(pysock_state *st)
 {
-    if (!st || pysock__add(&st->refs, -1))
+    if (!st || st == &pysock__main_state || pysock__add(&st->refs, -1))
         return;
     pysock__mutex_free(&st->cleanup_lock);
     pysock__free(st);
@@ -3104,8 +3136,17 @@ PYSOCKDEF pysock_state *pysock_state_swap(pysock_state *st)
 {
     pysock_state *before = pysock__current;
 
-    pysock__current = st;
+    pysock__current = st == &pysock__main_state ? NULL : st;
     return before;
+}
+
+/* Once in a process, with the first socket or closer. */
+static void pysock__install_exit(void)
+{
+#ifndef PYSOCK_NO_ATEXIT
+    if (!pysock__exchange(&pysock__process.at_exit, 1))
+        atexit(pysock_cleanup);
+#endif
 }
 
 PYSOCKDEF int pysock_register_closer(void (*fn)(void *arg), void *arg)
@@ -3120,6 +3161,7 @@ PYSOCKDEF int pysock_register_closer(void (*fn)(void *arg), void *arg)
         return pysock__fail_memory("pysock_register_closer");
     c->fn = fn;
     c->arg = arg;
+    pysock__install_exit();
     pysock__lock(&pysock__process.lock);
     pysock__list_append(st->closers.next, &c->link); /* before the first: at the head */
     pysock__unlock(&pysock__process.lock);
@@ -3142,6 +3184,36 @@ PYSOCKDEF int pysock_unregister_closer(void (*fn)(void *arg), void *arg)
     }
     pysock__unlock(&pysock__process.lock);
     return 0;
+}
+
+/* The cleanups that the calling thread is in: a closer may clean up another state. */
+typedef struct pysock__cleaning {
+    const pysock_state *st; /* NULL: everything */
+    struct pysock__cleaning *outer;
+} pysock__cleaning;
+
+static PYSOCK__THREAD_LOCAL pysock__cleaning *pysock__in_cleanup;
+
+/* Enters a cleanup of st, unless the thread is in it already: 0 then. Leave it with the next. */
+static int pysock__cleaning_begin(pysock__cleaning *me, pysock_state *st)
+{
+    pysock__cleaning *outer;
+
+    for (outer = pysock__in_cleanup; outer; outer = outer->outer)
+        if (outer->st == st)
+            return 0;
+    me->st = pysock__state_retain(st); /* a closer may free it */
+    me->outer = pysock__in_cleanup;
+    pysock__in_cleanup = me;
+    pysock__lock(&st->cleanup_lock);
+    return 1;
+}
+
+static void pysock__cleaning_end(pysock__cleaning *me, pysock_state *st)
+{
+    pysock__unlock(&st->cleanup_lock);
+    pysock__in_cleanup = me->outer;
+    pysock__state_release(st);
 }
 
 /* Runs a state's closers, with it current. */
@@ -3169,6 +3241,7 @@ static void pysock__run_closers(pysock_state *st)
 /* Those of every state, the last made first. A closer may free its own state, or another one. */
 static void pysock__run_all_closers(void)
 {
+    pysock__cleaning me;
     pysock_state *st;
     pysock__list *l;
 
@@ -3179,11 +3252,16 @@ static void pysock__run_all_closers(void)
             if (!pysock__list_empty(&PYSOCK__ENTRY(l, pysock_state, link)->closers))
                 st = pysock__state_retain(PYSOCK__ENTRY(l, pysock_state, link));
         pysock__unlock(&pysock__process.lock);
-        if (st)
+        if (st && pysock__cleaning_begin(&me, st)) {
             pysock__run_closers(st);
+            pysock__cleaning_end(&me, st);
+        }
         pysock__state_release(st);
     } while (st);
-    pysock__run_closers(&pysock__main_state);
+    if (pysock__cleaning_begin(&me, &pysock__main_state)) {
+        pysock__run_closers(&pysock__main_state);
+        pysock__cleaning_end(&me, &pysock__main_state);
+    }
 }
 
 PYSOCKDEF void pysock_set_interrupt_hook(int (*fn)(void *arg), void *arg)
@@ -3255,13 +3333,26 @@ static int pysock__audit_name(const char *event, const char *what, const char *h
                         what, host && host[0] ? " of " : "", host ? host : "");
 }
 
+static PYSOCK__THREAD_LOCAL int pysock__asking; /* in the hook about a thread */
+
+/* The threads are the process's, so the main state's hook is asked. What it does itself needs no
+   thread. */
 static int pysock__thread_denied(void)
 {
+    pysock_state *before;
     pysock_audit_event e;
+    int denied;
 
+    if (!PYSOCK__THREADS || pysock__asking || !pysock__load(&pysock__process.audited))
+        return pysock__asking;
+    before = pysock_state_swap(NULL);
+    pysock__asking = 1;
     memset(&e, 0, sizeof e);
     e.name = "pysock.thread";
-    return pysock__denied(&e);
+    denied = pysock__denied(&e);
+    pysock__asking = 0;
+    pysock_state_swap(before);
+    return denied;
 }
 
 static int pysock__sleeper_open(pysock__sleeper *sl)
@@ -3454,7 +3545,7 @@ static int pysock__unix_addr(pysock_addr *addr, const char *path, const char *wh
 {
     size_t n = strlen(path);
 
-    if (n >= sizeof addr->u.un.sun_path)
+    if (n + (path[0] != '@') > sizeof addr->u.un.sun_path) /* an abstract name needs no end */
         return pysock__fail(PYSOCK_OS_ERROR, ENAMETOOLONG, "ENAMETOOLONG",
                             "%s: the Unix socket path has %lu bytes; the system takes at most %lu",
                             what, (unsigned long)n,
@@ -3679,7 +3770,8 @@ PYSOCKDEF int pysock_addr_parse(pysock_addr *addr, const char *text)
 
     if (!addr || !text)
         return pysock__fail_value("pysock_addr_parse", addr ? "text is NULL" : "addr is NULL");
-    if (strncmp(text, "unix:", 5) == 0 && strlen(text + 5) >= sizeof addr->u.un.sun_path)
+    if (strncmp(text, "unix:", 5) == 0
+        && strlen(text + 5) + (text[5] != '@') > sizeof addr->u.un.sun_path)
         return pysock__fail_value("pysock_addr_parse", "the Unix socket path is too long");
     if (strncmp(text, "unix:", 5) == 0)
         return pysock__unix_addr(addr, text + 5, "pysock_addr_parse");
@@ -3713,10 +3805,12 @@ PYSOCKDEF int pysock_addr_parse(pysock_addr *addr, const char *text)
 }
 
 /* A lookup under way. done(arg, lookup) is called once on the worker, without a lock, when the
-   result is there. Freed when both owners have let go. */
+   result is there. Freed when both owners have let go. One that only its worker still holds is
+   abandoned: the system's resolver cannot be told to stop, so its worker counts no more. */
 typedef struct pysock__lookup {
-    pysock__list link; /* guarded by the resolver's lock */
-    int refs;          /* atomic */
+    /* guarded by the resolver's lock */
+    pysock__list link;
+    int refs, running, abandoned;
     /* set once */
     char *host;
     int port, family, type;
@@ -3728,43 +3822,123 @@ typedef struct pysock__lookup {
     int finished; /* guarded by the lock of whoever asked, in done() */
 } pysock__lookup;
 
-#define PYSOCK__RESOLVER_THREADS 4
+#define PYSOCK__RESOLVER_THREADS 4  /* that work */
+#define PYSOCK__RESOLVER_HANGING 64 /* that may hang in abandoned lookups */
 
 static struct {
     pysock__mutex lock;
     pysock__list queue; /* guarded by lock */
-    int workers;        /* guarded by lock */
-} pysock__resolver = {PYSOCK__MUTEX_INIT, PYSOCK__LIST_INIT(pysock__resolver.queue), 0};
+    int workers;        /* guarded by lock; without those that hang */
+    int hanging;        /* guarded by lock */
+} pysock__resolver = {PYSOCK__MUTEX_INIT, PYSOCK__LIST_INIT(pysock__resolver.queue), 0, 0};
 
-static void pysock__lookup_release(pysock__lookup *l)
+static void pysock__lookup_free(pysock__lookup *l)
 {
-    if (!l || pysock__add(&l->refs, -1))
-        return;
     pysock__free(l->host);
     pysock__free(l->addrs.items);
     pysock__free(l);
 }
 
-static void pysock__lookup_run(pysock__lookup *l)
+static void pysock__lookup_retain(pysock__lookup *l)
 {
-    l->err = pysock__resolve(l->host, l->port, l->family, l->type, &l->addrs, &l->sys);
+    pysock__lock(&pysock__resolver.lock);
+    l->refs++;
+    pysock__unlock(&pysock__resolver.lock);
+}
+
+/* May be called with a socket's lock held: where a worker is to be hired in the place of one that
+   hangs now, somebody without a lock does it. */
+static void pysock__lookup_release(pysock__lookup *l)
+{
+    int refs;
+
+    if (!l)
+        return;
+    pysock__lock(&pysock__resolver.lock);
+    refs = --l->refs;
+    if (refs == 1 && l->running && pysock__resolver.hanging < PYSOCK__RESOLVER_HANGING) {
+        l->abandoned = 1;
+        pysock__resolver.workers--;
+        pysock__resolver.hanging++;
+        if (!pysock__list_empty(&pysock__resolver.queue))
+            pysock__store(&pysock__process.errands, 1);
+    }
+    pysock__unlock(&pysock__resolver.lock);
+    if (!refs)
+        pysock__lookup_free(l);
+}
+
+/* Looks up, unless nobody wants to know any more. 1: the worker goes on; 0: it was given up. */
+static int pysock__lookup_run(pysock__lookup *l)
+{
+    int wanted, abandoned, refs;
+
+    pysock__lock(&pysock__resolver.lock);
+    wanted = l->refs > 1;
+    l->running = wanted;
+    pysock__unlock(&pysock__resolver.lock);
+    l->err = EAI_FAIL;
+    if (wanted)
+        l->err = pysock__resolve(l->host, l->port, l->family, l->type, &l->addrs, &l->sys);
     l->done(l->arg, l);
-    pysock__lookup_release(l);
+    pysock__lock(&pysock__resolver.lock);
+    l->running = 0;
+    refs = --l->refs;
+    abandoned = l->abandoned;
+    pysock__unlock(&pysock__resolver.lock);
+    if (!refs)
+        pysock__lookup_free(l);
+    return !abandoned;
 }
 
 /* A worker ends when the queue is empty, so that no thread stays behind. */
 static void pysock__resolver_main(void *arg)
 {
+    int counts = 1;
+
     (void)arg;
     pysock__lock(&pysock__resolver.lock);
-    while (!pysock__list_empty(&pysock__resolver.queue)) {
+    while (counts && !pysock__list_empty(&pysock__resolver.queue)) {
         pysock__lookup *l = PYSOCK__ENTRY(pysock__resolver.queue.next, pysock__lookup, link);
         pysock__list_remove(&l->link);
         pysock__unlock(&pysock__resolver.lock);
-        pysock__lookup_run(l);
+        counts = pysock__lookup_run(l);
         pysock__lock(&pysock__resolver.lock);
     }
-    pysock__resolver.workers--;
+    *(counts ? &pysock__resolver.workers : &pysock__resolver.hanging) -= 1;
+    pysock__unlock(&pysock__resolver.lock);
+}
+
+/* Hires a worker if lookups wait and there are not enough; without any at all, the caller does the
+   work. No lock is held. */
+static void pysock__resolver_hire(void)
+{
+    pysock__thread thread = {0};
+    pysock__lookup *l = NULL;
+    int needed;
+
+    pysock__lock(&pysock__resolver.lock);
+    needed = !pysock__list_empty(&pysock__resolver.queue)
+             && pysock__resolver.workers < PYSOCK__RESOLVER_THREADS;
+    pysock__unlock(&pysock__resolver.lock);
+    if (!needed)
+        return;
+    needed = !pysock__thread_denied();
+    pysock__lock(&pysock__resolver.lock);
+    if (needed && pysock__resolver.workers < PYSOCK__RESOLVER_THREADS
+        && pysock__thread_start(&thread, pysock__resolver_main, NULL) == 0) {
+        pysock__thread_detach(&thread);
+        pysock__resolver.workers++;
+    }
+    while (!pysock__resolver.workers && !pysock__list_empty(&pysock__resolver.queue)) {
+        l = PYSOCK__ENTRY(pysock__resolver.queue.next, pysock__lookup, link);
+        pysock__list_remove(&l->link);
+        pysock__resolver.workers++; /* for as long as that takes */
+        pysock__unlock(&pysock__resolver.lock);
+        needed = pysock__lookup_run(l);
+        pysock__lock(&pysock__resolver.lock);
+        *(needed ? &pysock__resolver.workers : &pysock__resolver.hanging) -= 1;
+    }
     pysock__unlock(&pysock__resolver.lock);
 }
 
@@ -3793,24 +3967,11 @@ static pysock__lookup *pysock__lookup_new(const char *host, int port, int family
 /* Hands the lookup to a worker, or, where there can be none, does it here. No lock is held. */
 static void pysock__lookup_start(pysock__lookup *l)
 {
-    pysock__thread thread = {0};
-    int here, denied;
-
-    pysock__add(&l->refs, 1);
-    denied = pysock__thread_denied();
     pysock__lock(&pysock__resolver.lock);
-    if (pysock__resolver.workers < PYSOCK__RESOLVER_THREADS && !denied) {
-        if (pysock__thread_start(&thread, pysock__resolver_main, NULL) == 0) {
-            pysock__thread_detach(&thread);
-            pysock__resolver.workers++;
-        }
-    }
-    here = pysock__resolver.workers == 0;
-    if (!here)
-        pysock__list_append(&pysock__resolver.queue, &l->link);
+    l->refs++;
+    pysock__list_append(&pysock__resolver.queue, &l->link);
     pysock__unlock(&pysock__resolver.lock);
-    if (here)
-        pysock__lookup_run(l);
+    pysock__resolver_hire();
 }
 
 /* Names: getaddrinfo and its family. What is returned is one block, strings behind the array. */
@@ -4130,8 +4291,23 @@ PYSOCKDEF int pysock_sethostname(const char *name)
     return r < 0 ? pysock__fail_os(r, "sethostname", name) : 0;
 }
 
+/* Copies name without blanks around it; 0 if nothing is left, or it stands for this machine. */
+static int pysock__fqdn_name(const char *name, char *text, size_t size)
+{
+    size_t n;
+
+    name = name ? name : "";
+    name += strspn(name, " \t\r\n\f\v");
+    n = strlen(name);
+    while (n && strchr(" \t\r\n\f\v", name[n - 1]))
+        n--;
+    snprintf(text, size, "%.*s", (int)(n < size ? n : size), name);
+    return n && strcmp(text, "0.0.0.0") != 0 && strcmp(text, "::") != 0;
+}
+
 PYSOCKDEF int pysock_getfqdn(const char *name, char *text, size_t size)
 {
+    pysock__fault before = pysock__last;
     char own[PYSOCK_HOST_STRLEN];
     const char *best;
     pysock_hostent *h;
@@ -4140,20 +4316,19 @@ PYSOCKDEF int pysock_getfqdn(const char *name, char *text, size_t size)
 
     if (pysock__check_out("getfqdn", text, size) < 0)
         return -1;
-    if (!name || !name[0] || strcmp(name, "0.0.0.0") == 0) {
-        if (pysock_gethostname(own, sizeof own) < 0)
-            return -1;
-        name = own;
-    }
-    h = pysock_gethostbyaddr(name);
-    if (!h && pysock__last.kind != PYSOCK_H_ERROR && pysock__last.kind != PYSOCK_GAI_ERROR)
+    if (!pysock__fqdn_name(name, own, sizeof own) && pysock_gethostname(own, sizeof own) < 0)
         return -1;
-    best = h ? h->name : name;
+    h = pysock_gethostbyaddr(own);
+    if (!h && pysock__last.kind == PYSOCK_MEMORY_ERROR)
+        return -1;
+    best = h ? h->name : own;
     for (i = 0; h && !strchr(best, '.') && i < h->alias_count; i++)
         if (strchr(h->aliases[i], '.'))
             best = h->aliases[i];
     r = pysock__give_text("getfqdn", best, text, size);
     pysock_freehostent(h);
+    if (r == 0)
+        pysock__last = before; /* that it was not found is no failure */
     return r;
 }
 
@@ -4335,9 +4510,12 @@ PYSOCKDEF int pysock_idna_encode(const char *name, char *text, size_t size)
         return pysock__fail_value("idna_encode", "the name is NULL");
     if (pysock__check_out("idna_encode", text, size) < 0)
         return -1;
-    if (pysock__is_ascii(name))
-        return pysock__give_text("idna_encode", name, text, size) < 0 ? -1 : (int)strlen(text);
-    n = pysock__sys_idna(name, text, size);
+    if (!pysock__is_ascii(name))
+        n = pysock__sys_idna(name, text, size);
+    else if (strlen(name) >= size)
+        n = -ENAMETOOLONG;
+    else
+        n = snprintf(text, size, "%s", name);
     if (n >= 0)
         return n;
     if (n == -ENOMEM)
@@ -6444,7 +6622,7 @@ static struct {
     size_t count; /* of members */
     int started, stopping;
     int allowed;    /* the audit hook has been asked about the thread */
-    int wanted;     /* atomic too: it is to be asked, by somebody who holds no lock */
+    int wanted;     /* it is to be asked, as an errand */
     int threadless; /* atomic too, so that a sleeper need not lock */
     int64_t stop_deadline;
     pysock__waker waker;
@@ -6678,7 +6856,8 @@ static void pysock__reactor_start_locked(void)
     if (pysock__reactor.started || pysock__reactor.threadless)
         return;
     if (!pysock__reactor.allowed && pysock__load(&pysock__process.audited)) {
-        pysock__store(&pysock__reactor.wanted, 1);
+        pysock__reactor.wanted = 1;
+        pysock__store(&pysock__process.errands, 1);
         return;
     }
     pysock__reactor_adopt_locked();
@@ -6695,18 +6874,17 @@ static void pysock__reactor_start_locked(void)
     pysock__reactor.started = 1;
 }
 
-/* A thread is wanted that the audit hook has not been asked about: asks it. Whoever may have kicked
-   calls this, once no lock is held, before it sleeps or returns. 1: the hook was asked, which may
-   have taken its time, and have drained the thread's waker. The thread's error stays. */
-static int pysock__reactor_ask(void)
+/* The reactor's thread is wanted, and the audit hook has not been asked about it: asks. */
+static void pysock__reactor_ask(void)
 {
-    pysock__fault before;
-    int denied, code;
+    int wanted, denied;
 
-    if (!pysock__load(&pysock__reactor.wanted) || !pysock__exchange(&pysock__reactor.wanted, 0))
-        return 0;
-    code = pysock__get_errno();
-    before = pysock__last;
+    pysock__lock(&pysock__reactor.lock);
+    wanted = pysock__reactor.wanted;
+    pysock__reactor.wanted = 0;
+    pysock__unlock(&pysock__reactor.lock);
+    if (!wanted)
+        return;
     denied = pysock__thread_denied();
     pysock__lock(&pysock__reactor.lock);
     if (!pysock__reactor.started && denied)
@@ -6715,6 +6893,24 @@ static int pysock__reactor_ask(void)
     if (!pysock__reactor_idle_locked())
         pysock__reactor_start_locked();
     pysock__unlock(&pysock__reactor.lock);
+}
+
+/* Does what somebody with a lock held had to leave undone: threads that the audit hook is to be
+   asked about, or that are to take the place of others. Every call does it last, and before it
+   sleeps. 1: it may have taken its time, and the thread's waker may have been drained. The thread's
+   error stays. */
+static int pysock__run_errands(void)
+{
+    pysock__fault before;
+    int code;
+
+    if (!pysock__load(&pysock__process.errands) || pysock__asking
+        || !pysock__exchange(&pysock__process.errands, 0))
+        return 0;
+    code = pysock__get_errno();
+    before = pysock__last;
+    pysock__reactor_ask();
+    pysock__resolver_hire();
     pysock__last = before;
     pysock__set_errno(code);
     return 1;
@@ -6827,7 +7023,7 @@ static int pysock__sleep(pysock__waker *waker, struct pollfd *fds, size_t count,
 {
     int r;
 
-    if (pysock__reactor_ask())
+    if (pysock__run_errands())
         deadline = 0; /* the caller tests again before it sleeps */
     if (!pysock__load(&pysock__reactor.threadless))
         return pysock__poll(fds, count, deadline);
@@ -6892,7 +7088,7 @@ static void pysock__reactor_stop(int64_t deadline)
     }
     pysock__reactor_abandon_locked();
     pysock__store(&pysock__reactor.threadless, 0);
-    pysock__reactor.allowed = 0;
+    pysock__reactor.allowed = pysock__reactor.wanted = 0;
     pysock__reactor_adopt_locked();
     pysock__free(pysock__reactor.fds);
     pysock__free(pysock__reactor.watches);
@@ -6912,8 +7108,8 @@ static void pysock__reactor_after_fork(void)
     pysock__list_init(&pysock__reactor.kicked);
     pysock__list_init(&pysock__reactor.followers);
     pysock__reactor.count = 0;
-    pysock__reactor.started = pysock__reactor.stopping = pysock__reactor.allowed = 0;
-    pysock__store(&pysock__reactor.wanted, 0);
+    pysock__reactor.started = pysock__reactor.stopping = 0;
+    pysock__reactor.allowed = pysock__reactor.wanted = 0;
     pysock__store(&pysock__reactor.threadless, 0);
     pysock__reactor.leading = 0;
     pysock__reactor.leader = NULL;
@@ -7325,7 +7521,7 @@ static void pysock__call_end(pysock__call *c)
 {
     pysock__unlock_sock(c->s);
     pysock__release(c->s);
-    pysock__reactor_ask();
+    pysock__run_errands();
 }
 
 /* Fails with a negated errno value, naming the call and the socket. */
@@ -8043,7 +8239,7 @@ static void pysock__fork_child(void)
     pysock__states_after_fork();
     pysock__reactor_after_fork();
     pysock__list_init(&pysock__resolver.queue);
-    pysock__resolver.workers = 0;
+    pysock__resolver.workers = pysock__resolver.hanging = 0;
     pysock__sleepers_after_fork();
 #ifndef PYSOCK_NO_SSL
     pysock__contexts_after_fork();
@@ -8074,9 +8270,7 @@ static void pysock__install(void)
     if (!first)
         return;
     pysock__atfork(pysock__fork_prepare, pysock__fork_parent, pysock__fork_child);
-#ifndef PYSOCK_NO_ATEXIT
-    atexit(pysock_cleanup);
-#endif
+    pysock__install_exit();
 }
 
 /* A socket around a descriptor, which it takes unless it fails (NULL with an error). From here on a
@@ -8086,7 +8280,7 @@ static pysock__sock *pysock__sock_new(int fd, int family, int type, int proto, c
     pysock_state *st = pysock__state();
     pysock__sock *s;
     int64_t timeout;
-    int err;
+    int err, blocks;
 
     pysock__install();
     if (pysock__is_ending(st)) {
@@ -8097,10 +8291,6 @@ static pysock__sock *pysock__sock_new(int fd, int family, int type, int proto, c
     pysock__lock(&pysock__process.lock);
     timeout = type & PYSOCK__TYPE_NONBLOCK ? 0 : st->default_timeout;
     pysock__unlock(&pysock__process.lock);
-    if (timeout >= 0 && (err = pysock__fd_set_nonblocking(fd, 1)) < 0) {
-        pysock__fail_os(err, what, "");
-        return NULL;
-    }
     s = (pysock__sock *)pysock__alloc(sizeof *s);
     if (!s) {
         pysock__fail_memory(what);
@@ -8120,9 +8310,14 @@ static pysock__sock *pysock__sock_new(int fd, int family, int type, int proto, c
     pysock__list_init(&s->waiters);
     pysock__chain_init(&s->queue);
     pysock__watch_init(&s->watch, fd, pysock__sock_turn, pysock__sock_hold, pysock__sock_drop);
-    err = pysock__table_enter(s);
+    blocks = pysock__fd_blocks(fd);
+    err = timeout >= 0 ? pysock__fd_set_nonblocking(fd, 1) : 0;
+    if (err == 0)
+        err = pysock__table_enter(s);
     if (err == 0)
         return s;
+    if (timeout >= 0 && blocks)
+        pysock__fd_set_nonblocking(fd, 0);
     pysock__sock_free(s);
     if (err == -EMFILE)
         pysock__fail(PYSOCK_OS_ERROR, EMFILE, "EMFILE",
@@ -8212,9 +8407,14 @@ static int pysock__close_pending_locked(pysock__sock *s)
 static void pysock__close_locked(pysock__sock *s, int64_t close_deadline)
 {
     int pending = pysock__close_pending_locked(s);
+    size_t i;
 
     if (s->kernel_waits)
         pysock__sys_shutdown(s->fd, pending ? SHUT_RD : SHUT_RDWR);
+    for (i = 0; i < PYSOCK__SENDTO_NAMES; i++) {
+        pysock__lookup_release(s->names[i]);
+        s->names[i] = NULL;
+    }
     pysock__lookup_release(s->lookup);
     s->lookup = NULL;
     s->close_deadline = close_deadline;
@@ -8228,6 +8428,28 @@ static void pysock__close_locked(pysock__sock *s, int64_t close_deadline)
 /* ---- >>socket-api ----
    Python's socket, call by call. What moves bytes is here too: plain calls go to the kernel without
    the lock, TLS calls pump the engine under it (and sleep without it). */
+
+/* API: timeouts as arguments. */
+
+/* Seconds of a public argument as ns; -1: never; -2 (and an error): not a time. */
+static int64_t pysock__timeout_ns(double seconds, const char *what)
+{
+    int64_t ns;
+
+    if (seconds == PYSOCK_NO_TIMEOUT)
+        return -1;
+    if (!(seconds >= 0)) {
+        pysock__fail_value(what, "the timeout is negative; PYSOCK_NO_TIMEOUT is -1.0");
+        return -2;
+    }
+    ns = seconds > 9e9 ? INT64_C(9000000000000000000) : (int64_t)(seconds * 1e9 + 0.5);
+    return seconds > 0 && ns == 0 ? 1 : ns;
+}
+
+static double pysock__timeout_seconds(int64_t ns)
+{
+    return ns < 0 ? PYSOCK_NO_TIMEOUT : (double)ns / 1e9;
+}
 
 /* API: getting ready. */
 
@@ -8651,7 +8873,7 @@ static int pysock__wait_limited_locked(pysock__call *c, short events)
 }
 
 /* After a system call on a plain socket that did not succeed: 0 to try again, -1 to end. */
-static int pysock__retry_locked(pysock__call *c, ptrdiff_t r, short events, int flags)
+static int pysock__retry_locked(pysock__call *c, ptrdiff_t r, short events)
 {
     if (pysock__call_check_locked(c) < 0)
         return -1;
@@ -8659,9 +8881,14 @@ static int pysock__retry_locked(pysock__call *c, ptrdiff_t r, short events, int 
         return pysock__call_interrupted_locked(c);
     if (r != -EAGAIN)
         return pysock__call_fail(c, (int)r);
-    return c->timeout == 0 || flags & PYSOCK__NEVER_WAITS
-               ? pysock__fail_again()
-               : pysock__wait_limited_locked(c, events);
+    return c->timeout == 0 ? pysock__fail_again() : pysock__wait_limited_locked(c, events);
+}
+
+/* With these flags a call does not wait, whatever the socket is. */
+static void pysock__call_flags(pysock__call *c, int flags)
+{
+    if (flags & PYSOCK__NEVER_WAITS)
+        c->timeout = 0;
 }
 
 /* A stream without a timeout may; but not where sleepers must do the reactor's work. */
@@ -8701,13 +8928,50 @@ static ptrdiff_t pysock__plain_recv_locked(pysock__call *c, const pysock__io *io
         s->drained = r > 0 && ((size_t)r < io->size || io->size < 4096);
         if (r > 0)
             return r;
+        if (r == 0 && io->msg && io->msg->controllen)
+            return 0; /* an empty message, with descriptors perhaps */
         if (r == 0) /* or a close has ended it */
             return pysock__call_check_locked(c) < 0 ? -1 : 0;
         if (r == -EAGAIN && asleep && pysock__sys_timeo(s->fd, 0))
             return pysock__call_check_locked(c) < 0 ? -1 : pysock__fail_again();
-        if (pysock__retry_locked(c, r, flags & MSG_OOB ? POLLPRI : POLLIN, flags) < 0)
+        if (pysock__retry_locked(c, r, flags & MSG_OOB ? POLLPRI : POLLIN) < 0)
             return -1;
     }
+}
+
+/* MSG_WAITALL on a stream where the kernel must not wait: the rest comes one by one. What has come
+   when a wait ends is returned, as the kernel does. */
+static ptrdiff_t pysock__plain_recv_all_locked(pysock__call *c, void *buf, size_t size, int flags)
+{
+    size_t got = 0;
+    pysock__io io;
+    ptrdiff_t r;
+
+    io.msg = NULL;
+    do {
+        io.buf = (char *)buf + got;
+        io.size = size - got;
+        r = pysock__plain_recv_locked(c, &io, flags & ~MSG_WAITALL);
+        if (r > 0)
+            got += (size_t)r;
+    } while (r > 0 && got < size);
+    return got ? (ptrdiff_t)got : r;
+}
+
+static ptrdiff_t pysock__plain_recv_bytes_locked(pysock__call *c, void *buf, size_t size,
+                                                 int flags)
+{
+    pysock__io io;
+
+    if (!size)
+        return 0; /* as Python: the kernel is not asked */
+    if (flags & MSG_WAITALL && !(flags & (MSG_PEEK | MSG_OOB)) && c->timeout != 0
+        && c->s->type == SOCK_STREAM && !pysock__may_sleep_in_kernel(c))
+        return pysock__plain_recv_all_locked(c, buf, size, flags);
+    io.buf = buf;
+    io.size = size;
+    io.msg = NULL;
+    return pysock__plain_recv_locked(c, &io, flags);
 }
 
 static ptrdiff_t pysock__sys_send_io(int fd, const pysock__io *io, int flags)
@@ -8727,7 +8991,7 @@ static ptrdiff_t pysock__queued_send_locked(pysock__call *c, const pysock__io *i
         if (r == POLLOUT || r == -EBUSY || r == -EALREADY) {
             if (flags & MSG_OOB)
                 return pysock__fail_value(c->name, "MSG_OOB cannot overtake queued output");
-            if (c->timeout == 0 || flags & MSG_DONTWAIT)
+            if (c->timeout == 0)
                 return io->msg ? pysock__fail_again()
                                : pysock__enqueue_copy_locked(c, io->buf, io->size);
             if (r != -EBUSY && pysock__wait_locked(c, r == POLLOUT ? POLLOUT : 0) < 0)
@@ -8739,7 +9003,7 @@ static ptrdiff_t pysock__queued_send_locked(pysock__call *c, const pysock__io *i
         r = pysock__sys_send_io(s->fd, io, flags | MSG_DONTWAIT);
         if (r >= 0)
             return r;
-        if (pysock__retry_locked(c, r, POLLOUT, flags) < 0)
+        if (pysock__retry_locked(c, r, POLLOUT) < 0)
             return -1;
     }
 }
@@ -8770,7 +9034,7 @@ static ptrdiff_t pysock__plain_send_locked(pysock__call *c, const pysock__io *io
             return r;
         if (r == -EAGAIN && asleep && pysock__sys_timeo(s->fd, 1))
             return pysock__call_check_locked(c) < 0 ? -1 : pysock__fail_again();
-        if (pysock__retry_locked(c, r, POLLOUT, flags) < 0)
+        if (pysock__retry_locked(c, r, POLLOUT) < 0)
             return -1;
     }
 }
@@ -8786,21 +9050,18 @@ static int pysock__check_memory(const char *what, const void *data, size_t size)
 
 PYSOCKDEF ptrdiff_t pysock_recv(pysock *s, void *buf, size_t size, int flags)
 {
-    pysock__io io;
     pysock__call c;
     ptrdiff_t r;
 
     if (pysock__check_memory("recv", buf, size) < 0 || pysock__call_begin(&c, s, "recv") < 0)
         return -1;
-    io.buf = buf;
-    io.size = size;
-    io.msg = NULL;
+    pysock__call_flags(&c, flags);
 #ifndef PYSOCK_NO_SSL
     if (pysock__is_tls_locked(c.s))
         r = pysock__tls_recv_locked(&c, buf, size, flags);
     else
 #endif
-        r = size ? pysock__plain_recv_locked(&c, &io, flags) : 0; /* as Python: nothing is asked */
+        r = pysock__plain_recv_bytes_locked(&c, buf, size, flags);
     pysock__call_end(&c);
     return r;
 }
@@ -8836,9 +9097,16 @@ PYSOCKDEF ptrdiff_t pysock_send(pysock *s, const void *data, size_t size, int fl
 
     if (pysock__check_memory("send", data, size) < 0 || pysock__call_begin(&c, s, "send") < 0)
         return -1;
+    pysock__call_flags(&c, flags);
     r = pysock__send_locked(&c, data, size, flags);
     pysock__call_end(&c);
     return r;
+}
+
+/* A send has taken less than there is: 1 if only a signal can have made the kernel's call stop. */
+static int pysock__stopped_locked(const pysock__call *c)
+{
+    return c->timeout < 0 && !pysock__is_tls_locked(c->s) && pysock__fd_blocks(c->s->fd);
 }
 
 PYSOCKDEF int pysock_sendall(pysock *s, const void *data, size_t size, int flags)
@@ -8849,6 +9117,7 @@ PYSOCKDEF int pysock_sendall(pysock *s, const void *data, size_t size, int flags
 
     if (pysock__check_memory("sendall", data, size) < 0 || pysock__call_begin(&c, s, "sendall") < 0)
         return -1;
+    pysock__call_flags(&c, flags);
     c.all = 1;
     do {
         r = pysock__send_locked(&c, p, size, flags);
@@ -8856,9 +9125,8 @@ PYSOCKDEF int pysock_sendall(pysock *s, const void *data, size_t size, int flags
             p += r;
             size -= (size_t)r;
         }
-        if (r > 0 && size && c.timeout < 0 && !pysock__is_tls_locked(c.s)
-            && pysock__call_interrupted_locked(&c) < 0)
-            r = -1; /* only a signal makes the kernel's blocking send stop half-way */
+        if (r > 0 && size && pysock__stopped_locked(&c) && pysock__call_interrupted_locked(&c) < 0)
+            r = -1;
     } while (size && r >= 0);
     pysock__call_end(&c);
     return r < 0 ? -1 : 0;
@@ -9013,6 +9281,7 @@ static ptrdiff_t pysock__recv_msg(pysock *s, const char *name, pysock__msg *m, s
 
     if (pysock__call_begin(&c, s, name) < 0)
         return -1;
+    pysock__call_flags(&c, flags);
     io.buf = NULL;
     io.size = size;
     io.msg = m;
@@ -9092,6 +9361,7 @@ PYSOCKDEF ptrdiff_t pysock_sendto_addr(pysock *s, const void *data, size_t size,
         return pysock__fail_value("sendto", "the address is NULL or empty");
     if (pysock__call_begin(&c, s, "sendto") < 0)
         return -1;
+    pysock__call_flags(&c, flags);
     r = pysock__sendto_locked(&c, data, size, flags, addr);
     pysock__call_end(&c);
     return r;
@@ -9100,9 +9370,11 @@ PYSOCKDEF ptrdiff_t pysock_sendto_addr(pysock *s, const void *data, size_t size,
 /* On a worker: the name of a sendto has been looked up. */
 static void pysock__sendto_resolved(void *arg, pysock__lookup *l)
 {
-    pysock__sock *s = (pysock__sock *)arg;
+    pysock__sock *s = pysock__acquire_handle((uintptr_t)arg);
     size_t i;
 
+    if (!s)
+        return;
     pysock__lock(&s->lock);
     for (i = 0; i < PYSOCK__SENDTO_NAMES; i++) {
         if (s->names[i] != l)
@@ -9142,13 +9414,12 @@ static int pysock__sendto_lookup_locked(pysock__call *c, pysock__lookup **place,
 {
     pysock__sock *s = c->s;
     pysock__lookup *l = pysock__lookup_new(host, port, s->family, s->type, pysock__sendto_resolved,
-                                           s);
+                                           (void *)s->handle);
     if (!l)
         return pysock__fail_memory(c->name);
     *place = l;
     s->names_awaited++;
-    pysock__retain(s); /* until pysock__sendto_resolved() */
-    pysock__add(&l->refs, 1);
+    pysock__lookup_retain(l);
     pysock__unlock(&s->lock);
     pysock__lookup_start(l);
     pysock__lock(&s->lock);
@@ -9235,6 +9506,7 @@ PYSOCKDEF ptrdiff_t pysock_sendto(pysock *s, const void *data, size_t size, int 
 
     if (pysock__check_memory("sendto", data, size) < 0 || pysock__call_begin(&c, s, "sendto") < 0)
         return -1;
+    pysock__call_flags(&c, flags);
     r = pysock__no_messages_locked(&c);
     if (r == 0)
         r = pysock__settle_locked(&c);
@@ -9413,6 +9685,7 @@ PYSOCKDEF ptrdiff_t pysock_sendmsg(pysock *s, const struct iovec *buffers, size_
         return -1;
     r = pysock__call_begin(&c, s, "sendmsg");
     if (r == 0) {
+        pysock__call_flags(&c, flags);
         r = pysock__no_messages_locked(&c);
         if (r == 0)
             r = pysock__send_msg_locked(&c, "socket.sendmsg", &m, flags);
@@ -9531,6 +9804,26 @@ PYSOCKDEF ptrdiff_t pysock_recv_fds(pysock *s, void *buf, size_t size, int *fds,
     return r;
 }
 
+/* What pysock_close() does; it may be called with another socket's lock held. */
+static void pysock__close_handle(pysock *handle)
+{
+    pysock__sock *s = handle ? pysock__acquire_handle((uintptr_t)handle) : NULL;
+    int mine;
+
+    if (!s)
+        return;
+    pysock__lock(&s->lock);
+    mine = s->phase < PYSOCK__CLOSING && !s->io_refs;
+    if (mine)
+        pysock__close_locked(s, pysock__deadline_in((int64_t)(PYSOCK_CLOSE_TIMEOUT * 1e9)));
+    else
+        s->close_wanted = 1; /* by the last file that is closed */
+    pysock__unlock_sock(s);
+    if (mine)
+        pysock__release(s); /* the user's reference */
+    pysock__release(s);
+}
+
 /* API: making, connecting, listening. */
 
 /* Asks the audit hook whether a socket may be made. */
@@ -9615,6 +9908,7 @@ static pysock *pysock__adopt(const char *what, int fd, int family, int type, int
     s = pysock__sock_new(fd, family, type, proto, what);
     if (!s)
         return NULL;
+    pysock__sys_no_sigpipe(fd);
     pysock__lock(&s->lock);
     pysock__refresh_phase_locked(s);
     pysock__unlock(&s->lock);
@@ -9626,56 +9920,60 @@ PYSOCKDEF pysock *pysock_adopt(int fd, int family, int type, int proto)
     return pysock__adopt("adopt", fd, family, type, proto);
 }
 
-/* The same around a duplicate. */
-static pysock *pysock__adopt_copy(const char *what, int fd, int family, int type, int proto)
+/* A socket around copy, a duplicate, or the errno value why there is none. */
+static pysock *pysock__adopt_copy(const char *what, int copy, int family, int type, int proto)
 {
-    int copy = fd < 0 ? fd : pysock__fd_dup(fd);
     pysock__fault fault;
     pysock *s;
 
-    if (fd >= 0 && copy < 0) {
+    if (copy < 0) {
         pysock__fail_os(copy, what, "");
         return NULL;
     }
     s = pysock__adopt(what, copy, family, type, proto);
-    if (!s && copy >= 0) {
-        fault = pysock__last;
-        pysock__fd_close(copy);
-        pysock__raise(&fault);
-    }
-    return s;
+    if (s)
+        return s;
+    fault = pysock__last;
+    pysock__fd_close(copy);
+    pysock__raise(&fault);
+    return NULL;
 }
 
 PYSOCKDEF pysock *pysock_fromfd(int fd, int family, int type, int proto)
 {
-    return pysock__adopt_copy("fromfd", fd, family, type, proto);
+    if (fd < 0) {
+        pysock__fail_value("fromfd", "the descriptor is negative");
+        return NULL;
+    }
+    return pysock__adopt_copy("fromfd", pysock__fd_dup(fd), family, type, proto);
 }
 
 PYSOCKDEF pysock *pysock_dup(pysock *s)
 {
-    pysock *copy = NULL;
-    pysock__sock *twin;
+    int family, type, proto, fd;
     pysock__call c;
+    pysock *copy;
+    double timeout;
 
     if (pysock__call_begin(&c, s, "dup") < 0)
         return NULL;
     if (pysock__is_tls_locked(c.s)) {
         pysock__fail(PYSOCK_OS_ERROR, ENOTSUP, "ENOTSUP",
                      "dup: two sockets cannot share one TLS connection");
-    } else {
-        pysock__enter_kernel_locked(c.s); /* the descriptor stays */
-        copy = pysock__adopt_copy("dup", c.s->fd, c.s->family, c.s->type, c.s->proto);
-        pysock__leave_kernel_locked(c.s);
-        twin = copy ? pysock__acquire_handle((uintptr_t)copy) : NULL;
-        if (twin) {
-            pysock__lock(&twin->lock);
-            twin->timeout = c.timeout; /* O_NONBLOCK is the same one */
-            pysock__unlock(&twin->lock);
-            pysock__release(twin);
-            pysock__fd_set_nonblocking(c.s->fd, c.s->timeout >= 0);
-        }
+        pysock__call_end(&c);
+        return NULL;
     }
+    family = c.s->family;
+    type = c.s->type;
+    proto = c.s->proto;
+    timeout = pysock__timeout_seconds(c.s->timeout);
+    fd = pysock__fd_dup(c.s->fd);
     pysock__call_end(&c);
+    copy = pysock__adopt_copy("dup", fd, family, type, proto);
+    if (copy && pysock_settimeout(copy, timeout) < 0) {
+        pysock_close(copy);
+        return NULL;
+    }
     return copy;
 }
 
@@ -9728,6 +10026,8 @@ static int pysock__connect_kernel_locked(pysock__call *c)
     if (s->family == AF_UNIX) {
         r = pysock__connect_unix_locked(c);
     } else {
+        if (c->timeout >= 0)
+            pysock__fd_set_nonblocking(s->fd, 1); /* who shares it may have changed that */
         pysock__enter_kernel_locked(s);
         r = pysock__sys_connect(s->fd, &s->peer);
         if (r == -ECONNABORTED) /* Linux's word for a connect before this one, which failed */
@@ -9822,9 +10122,12 @@ static void pysock__connect_resolved_locked(pysock__sock *s, const pysock_addr *
 /* On a worker: the name of a connect has been looked up. */
 static void pysock__resolved(void *arg, pysock__lookup *l)
 {
-    pysock__sock *s = (pysock__sock *)arg;
-    int denied = !l->err && pysock__resolved_denied(s, l, &l->addrs.items[0]);
+    pysock__sock *s = pysock__acquire_handle((uintptr_t)arg);
+    int denied;
 
+    if (!s)
+        return;
+    denied = !l->err && pysock__resolved_denied(s, l, &l->addrs.items[0]);
     pysock__lock(&s->lock);
     if (pysock__resolved_wanted_locked(s, l)) {
         s->lookup = NULL;
@@ -9841,7 +10144,7 @@ static void pysock__resolved(void *arg, pysock__lookup *l)
     }
     pysock__unlock_sock(s);
     pysock__release(s);
-    pysock__reactor_ask();
+    pysock__run_errands();
 }
 
 /* Looks a name up, and connects. A call without a timeout does it itself: no thread for it. */
@@ -9849,6 +10152,7 @@ static int pysock__connect_name_locked(pysock__call *c, const char *host, int po
 {
     pysock__sock *s = c->s;
     pysock__addrs list = {NULL, 0, 0, 0};
+    pysock_addr addr;
     pysock__lookup *l;
     int err, sys = 0;
 
@@ -9865,25 +10169,28 @@ static int pysock__connect_name_locked(pysock__call *c, const char *host, int po
         pysock__unlock(&s->lock);
         err = pysock__resolve(host, port, s->family, s->type, &list, &sys);
         pysock__lock(&s->lock);
-        if (pysock__call_check_locked(c) < 0 || (!err && s->phase != PYSOCK__NEW)) {
-            pysock__free(list.items);
-            return s->phase < PYSOCK__CLOSING ? pysock__call_fail(c, -EALREADY) : -1;
-        }
         if (err == 0)
-            s->peer = list.items[0];
+            addr = list.items[0];
         pysock__free(list.items);
+        if (pysock__call_check_locked(c) < 0)
+            return -1;
+        if (err == 0 && s->phase != PYSOCK__NEW)
+            return pysock__call_fail(c, -EALREADY);
+        if (err == 0)
+            s->peer = addr;
         return err ? pysock__fail_gai(err, sys, c->name, host) : pysock__connect_kernel_locked(c);
     }
-    l = pysock__lookup_new(host, port, s->family, s->type, pysock__resolved, s);
+    l = pysock__lookup_new(host, port, s->family, s->type, pysock__resolved, (void *)s->handle);
     if (!l)
         return pysock__fail_memory(c->name);
     pysock__lookup_release(s->lookup);
     s->lookup = l;
-    pysock__retain(s); /* until pysock__resolved() */
     pysock__set_phase_locked(s, PYSOCK__RESOLVING);
+    pysock__lookup_retain(l);
     pysock__unlock(&s->lock);
     pysock__lookup_start(l);
     pysock__lock(&s->lock);
+    pysock__lookup_release(l);
     if (pysock__call_check_locked(c) < 0)
         return -1;
     if (c->timeout == 0)
@@ -9943,12 +10250,17 @@ static int pysock__connect_secure_locked(pysock__call *c)
 #endif
 }
 
-/* connect to AF_UNSPEC: a datagram socket has no peer any more. */
+/* connect to AF_UNSPEC: the socket has no peer any more. */
 static int pysock__disconnect_locked(pysock__call *c)
 {
-    int r = pysock__sys_connect(c->s->fd, &c->s->peer);
+    pysock_addr nobody = c->s->peer;
+    int r = pysock__call_audit_locked(c, "socket.connect", &nobody);
 
-    c->s->peer.len = 0;
+    if (r < 0)
+        return -1;
+    r = pysock__sys_connect(c->s->fd, &nobody);
+    if (r == 0)
+        c->s->peer.len = 0;
     return r < 0 ? pysock__call_fail(c, r) : 0;
 }
 
@@ -9963,7 +10275,7 @@ static int pysock__connect_call(pysock__call *c, const pysock_addr *addr, const 
         return -1;
     if (r == 0 && addr) {
         s->peer = *addr;
-        if (addr->u.sa.sa_family == AF_UNSPEC && s->type != SOCK_STREAM)
+        if (addr->u.sa.sa_family == AF_UNSPEC)
             return pysock__disconnect_locked(c);
     } else if (r == 0 && s->family == AF_UNIX) {
         if (pysock__unix_addr(&s->peer, host ? host : "", c->name) < 0)
@@ -10097,7 +10409,7 @@ static int pysock__accept_kernel_locked(pysock__call *c, pysock_addr *peer)
         if (r == -EINVAL && pysock__call_check_locked(c) == 0)
             return pysock__fail(PYSOCK_OS_ERROR, EINVAL, "EINVAL",
                                 "accept: the socket does not listen; call pysock_listen() first");
-        if (r != -ECONNABORTED && pysock__retry_locked(c, r, POLLIN, 0) < 0)
+        if (r != -ECONNABORTED && pysock__retry_locked(c, r, POLLIN) < 0)
             return -1;
     }
 }
@@ -10144,9 +10456,22 @@ static pysock *pysock__accept_child_locked(pysock__call *c, int fd, const pysock
     if (r == 0)
         return pysock__publish(child, PYSOCK__OPEN);
     fault = pysock__last;
-    pysock_close(pysock__publish(child, PYSOCK__OPEN));
+    pysock__close_handle(pysock__publish(child, PYSOCK__OPEN));
     pysock__raise(&fault);
     return NULL;
+}
+
+/* A connection has come, of which a socket is to be made. */
+static int pysock__accept_audit_locked(pysock__call *c)
+{
+    int r;
+
+    if (!pysock__load(&pysock__process.audited))
+        return 0;
+    pysock__unlock(&c->s->lock);
+    r = pysock__audit_new("accept", c->s->family, c->s->type, c->s->proto);
+    pysock__lock(&c->s->lock);
+    return r < 0 ? -1 : pysock__call_check_locked(c);
 }
 
 PYSOCKDEF pysock *pysock_accept(pysock *s, pysock_addr *peer)
@@ -10163,7 +10488,9 @@ PYSOCKDEF pysock *pysock_accept(pysock *s, pysock_addr *peer)
         return NULL;
     pysock__refresh_phase_locked(c.s);
     fd = pysock__accept_kernel_locked(&c, &addr);
-    if (fd >= 0)
+    if (fd >= 0 && pysock__accept_audit_locked(&c) < 0)
+        pysock__fd_close(fd);
+    else if (fd >= 0)
         child = pysock__accept_child_locked(&c, fd, &addr);
     pysock__call_end(&c);
     if (child && peer)
@@ -10207,24 +10534,9 @@ PYSOCKDEF int pysock_shutdown(pysock *s, int how)
 
 PYSOCKDEF int pysock_close(pysock *handle)
 {
-    pysock__sock *s;
-    int mine;
-
     pysock__fork_check();
-    s = handle ? pysock__acquire_handle((uintptr_t)handle) : NULL;
-    if (!s)
-        return 0;
-    pysock__lock(&s->lock);
-    mine = s->phase < PYSOCK__CLOSING && !s->io_refs;
-    if (mine)
-        pysock__close_locked(s, pysock__deadline_in((int64_t)(PYSOCK_CLOSE_TIMEOUT * 1e9)));
-    else
-        s->close_wanted = 1; /* by the last file that is closed */
-    pysock__unlock_sock(s);
-    if (mine)
-        pysock__release(s); /* the user's reference */
-    pysock__release(s);
-    pysock__reactor_ask();
+    pysock__close_handle(handle);
+    pysock__run_errands();
     return 0;
 }
 
@@ -10384,26 +10696,6 @@ PYSOCKDEF int pysock_getsockname(pysock *s, pysock_addr *addr)
 PYSOCKDEF int pysock_getpeername(pysock *s, pysock_addr *addr)
 {
     return pysock__get_name(s, addr, "getpeername", pysock__sys_getpeername);
-}
-
-/* Seconds of a public argument as ns; -1: never; -2 (and an error): not a time. */
-static int64_t pysock__timeout_ns(double seconds, const char *what)
-{
-    int64_t ns;
-
-    if (seconds == PYSOCK_NO_TIMEOUT)
-        return -1;
-    if (!(seconds >= 0)) {
-        pysock__fail_value(what, "the timeout is negative; PYSOCK_NO_TIMEOUT is -1.0");
-        return -2;
-    }
-    ns = seconds > 9e9 ? INT64_C(9000000000000000000) : (int64_t)(seconds * 1e9 + 0.5);
-    return seconds > 0 && ns == 0 ? 1 : ns;
-}
-
-static double pysock__timeout_seconds(int64_t ns)
-{
-    return ns < 0 ? PYSOCK_NO_TIMEOUT : (double)ns / 1e9;
 }
 
 PYSOCKDEF int pysock_settimeout(pysock *s, double seconds)
@@ -10568,14 +10860,6 @@ static void pysock__close_all(const pysock_state *st, int64_t deadline)
     }
 }
 
-/* The cleanups that the calling thread is in: a closer may clean up another state. */
-typedef struct pysock__cleaning {
-    const pysock_state *st; /* NULL: everything */
-    struct pysock__cleaning *outer;
-} pysock__cleaning;
-
-static PYSOCK__THREAD_LOCAL pysock__cleaning *pysock__in_cleanup;
-
 PYSOCKDEF void pysock_cleanup(void)
 {
     pysock__cleaning me = {NULL, NULL};
@@ -10635,19 +10919,13 @@ static void pysock__state_await(pysock_state *st, int64_t deadline)
 PYSOCKDEF void pysock_state_cleanup(pysock_state *st)
 {
     pysock_state *before;
-    pysock__cleaning me, *outer;
+    pysock__cleaning me;
     int64_t deadline;
 
     st = st ? st : &pysock__main_state;
-    for (outer = pysock__in_cleanup; outer; outer = outer->outer)
-        if (outer->st == st)
-            return; /* called by a closer of its own */
     pysock__fork_check();
-    me.st = st;
-    me.outer = pysock__in_cleanup;
-    pysock__in_cleanup = &me;
-    pysock__state_retain(st); /* a closer may free it */
-    pysock__lock(&st->cleanup_lock);
+    if (!pysock__cleaning_begin(&me, st))
+        return; /* called by a closer of its own */
     before = pysock_state_swap(st);
     pysock__run_closers(st);
     pysock__store(&st->ending, 1);
@@ -10657,9 +10935,7 @@ PYSOCKDEF void pysock_state_cleanup(pysock_state *st)
     pysock__state_await(st, deadline);
     pysock__store(&st->ending, 0);
     pysock_state_swap(before);
-    pysock__unlock(&st->cleanup_lock);
-    pysock__in_cleanup = me.outer;
-    pysock__state_release(st);
+    pysock__cleaning_end(&me, st);
 }
 
 PYSOCKDEF void pysock_state_free(pysock_state *st)
@@ -12187,7 +12463,7 @@ PYSOCKDEF int pysock_poller_register(pysock_poller *p, int fd, short events)
     do {
         r = pysock__reg_change(p, fd, events, 1) ? 0 : pysock__reg_new(p, fd, events);
     } while (r == -EEXIST);
-    pysock__reactor_ask();
+    pysock__run_errands();
     return r;
 }
 
@@ -12320,7 +12596,7 @@ static int pysock__poll_kernel(pysock__poll_call *c, int64_t deadline)
     size_t room = c->max - c->filled;
     int n, i, err = 0;
 
-    if (pysock__reactor_ask())
+    if (pysock__run_errands())
         deadline = 0; /* the next round sleeps */
     PYSOCK_TRACE("before_sleep", NULL);
     n = pysock__pset_wait(&p->pset, &p->sleeper.waker,
@@ -12382,7 +12658,7 @@ static void pysock__poll_end(pysock__poll_call *c)
     if (p->polling && p->ready_count)
         pysock__wake(&p->sleeper.waker);
     pysock__unlock(&p->lock);
-    pysock__reactor_ask();
+    pysock__run_errands();
 }
 
 PYSOCKDEF ptrdiff_t pysock_poller_poll(pysock_poller *p, pysock_pollevent *events, size_t max,
@@ -12629,6 +12905,7 @@ PYSOCKDEF pysock *pysock_create_connection_ex(const char *host, int port, double
                                               const pysock_connection_options *options)
 {
     static const pysock_connection_options none = {NULL, 0, 0, NULL, NULL};
+    pysock__fault before = pysock__last;
     pysock__addrs list = {NULL, 0, 0, 0};
     pysock__attempt a;
     pysock *s = NULL;
@@ -12650,11 +12927,14 @@ PYSOCKDEF pysock *pysock_create_connection_ex(const char *host, int port, double
     a.timeout = timeout;
     a.deadline = pysock__deadline_in(ns);
     a.options = options ? options : &none;
+    pysock__install(); /* a fork must find the resolver's lock free */
     if (pysock__resolve_all(a.host, port, &list, a.deadline) == 0)
         s = pysock__attempt_all(&a, &list);
     pysock__free(list.items);
     if (s && pysock_settimeout(s, timeout) < 0)
         return pysock__close_failed(s);
+    if (s)
+        pysock__last = before; /* what the addresses before said is no failure */
     return s;
 }
 
@@ -12798,14 +13078,15 @@ static ptrdiff_t pysock__sendfile_kernel_locked(pysock__call *c, int file, int64
         *fallback = r == -EOPNOTSUPP;
         if (r >= 0 || *fallback)
             return r;
-        if (pysock__retry_locked(c, r, POLLOUT, 0) < 0)
+        if (pysock__retry_locked(c, r, POLLOUT) < 0)
             return -1;
     }
 }
 
-/* The same by reading and sending: over TLS, or where the kernel cannot. */
+/* The same by reading and sending: over TLS, or where the kernel cannot. After a failure too *sent
+   says how much has gone. */
 static ptrdiff_t pysock__sendfile_copy_locked(pysock__call *c, int file, int64_t offset,
-                                              size_t count)
+                                              size_t count, int64_t *sent)
 {
     char chunk[16384];
     size_t done = 0;
@@ -12822,63 +13103,79 @@ static ptrdiff_t pysock__sendfile_copy_locked(pysock__call *c, int file, int64_t
         c->deadline = 0;
         r = pysock__send_locked(c, chunk + done, (size_t)n - done, 0);
         if (r < 0)
-            return done ? (ptrdiff_t)done : -1; /* the next turn tells the error, if it lasts */
+            return -1;
         done += (size_t)r;
+        *sent += r;
     }
     return n;
 }
 
 /* Whether s and file may be used. */
-static int pysock__sendfile_check_locked(pysock__call *c, int file)
+static int pysock__sendfile_check_locked(pysock__call *c, int file, int64_t count)
 {
-    int r = pysock__fd_is_file(file);
+    int64_t r = pysock__fd_size(file);
 
-    if (r < 0)
-        return pysock__fail_os(r, "sendfile", "the file's descriptor");
-    if (r == 0)
+    if (r == -EINVAL)
         return pysock__fail_value("sendfile", "the descriptor is not that of a regular file");
+    if (r < 0)
+        return pysock__fail_os((int)r, "sendfile", "the file's descriptor");
+    if (count == 0)
+        return pysock__fail_value("sendfile", "count is 0; a negative one means all");
     if (c->s->type != SOCK_STREAM)
         return pysock__fail_value("sendfile", "only stream sockets are supported");
     if (c->timeout == 0)
         return pysock__fail_value("sendfile", "non-blocking sockets are not supported");
+    if (c->timeout > 0)
+        pysock__fd_set_nonblocking(c->s->fd, 1); /* somebody who shares it may have changed that */
     return c->s->shut_when_flushed ? pysock__call_fail(c, -EPIPE) : 0;
+}
+
+/* Sends count bytes from offset on; what has gone is in *sent, after a failure too. 0 or -1. */
+static int pysock__sendfile_locked(pysock__call *c, int file, int64_t offset, int64_t count,
+                                   int64_t *sent)
+{
+    int fallback = pysock__is_tls_locked(c->s)
+                   || (c->timeout < 0 && pysock__load(&pysock__reactor.threadless));
+    ptrdiff_t n = 1;
+    size_t want;
+
+    while (n > 0 && (count < 0 || *sent < count)) {
+        want = PYSOCK__SENDFILE_ONCE;
+        if (count >= 0 && count - *sent < (int64_t)want)
+            want = (size_t)(count - *sent);
+        if (!fallback) {
+            n = pysock__sendfile_kernel_locked(c, file, offset + *sent, want, &fallback);
+            *sent += n > 0 ? n : 0;
+        }
+        if (fallback) {
+            n = pysock__sendfile_copy_locked(c, file, offset + *sent, want, sent);
+        } else if (n > 0 && (size_t)n < want && offset + *sent < pysock__fd_size(file)
+                   && pysock__stopped_locked(c) && pysock__call_interrupted_locked(c) < 0) {
+            return -1;
+        }
+    }
+    return n < 0 ? -1 : 0;
 }
 
 PYSOCKDEF int64_t pysock_sendfile(pysock *s, int fd, int64_t offset, int64_t count)
 {
     pysock__call c;
     int64_t sent = 0;
-    ptrdiff_t n = 1;
-    int fallback;
+    int r;
 
     if (pysock__call_begin(&c, s, "sendfile") < 0)
         return -1;
-    if (pysock__sendfile_check_locked(&c, fd) < 0) {
-        pysock__call_end(&c);
-        return -1;
-    }
-    if (offset < 0 && (offset = pysock__fd_seek(fd, -1)) < 0)
-        n = pysock__fail_os((int)offset, "sendfile", "the file's descriptor");
-    fallback = pysock__is_tls_locked(c.s)
-               || (c.timeout < 0 && pysock__load(&pysock__reactor.threadless));
-    while (n > 0 && (count < 0 || sent < count)) {
-        size_t want = PYSOCK__SENDFILE_ONCE;
-        if (count >= 0 && count - sent < (int64_t)want)
-            want = (size_t)(count - sent);
-        if (!fallback)
-            n = pysock__sendfile_kernel_locked(&c, fd, offset + sent, want, &fallback);
-        if (fallback)
-            n = pysock__sendfile_copy_locked(&c, fd, offset + sent, want);
-        if (n > 0)
-            sent += n;
-        if (n > 0 && (size_t)n < want && !fallback && c.timeout < 0
-            && pysock__call_interrupted_locked(&c) < 0)
-            n = -1; /* a signal makes the kernel's blocking sendfile stop half-way */
+    r = pysock__sendfile_check_locked(&c, fd, count);
+    if (r == 0 && offset < 0 && (offset = pysock__fd_seek(fd, -1)) < 0)
+        r = pysock__fail_os((int)offset, "sendfile", "the file's descriptor");
+    if (r == 0) {
+        r = pysock__sendfile_locked(&c, fd, offset, count, &sent);
+        pysock__fd_seek(fd, offset + sent);
+        if (r < 0)
+            pysock__raise(&pysock__last); /* errno is the send's */
     }
     pysock__call_end(&c);
-    if (offset >= 0)
-        pysock__fd_seek(fd, offset + sent);
-    return n < 0 ? -1 : sent;
+    return r < 0 ? -1 : sent;
 }
 
 /* Conveniences: files. A file's buffers belong to the thread that uses it; the socket counts its
@@ -12924,7 +13221,8 @@ static void pysock__file_detach(pysock *s)
         pysock_close(s);
 }
 
-/* 0 or a failure: mode has no other letters than r, w, b, each once, and one of the first two. */
+/* 0 or a failure: mode has no other letters than r, w, b, each once; without one of the first two
+   it means reading. */
 static int pysock__file_mode(const char *what, const char *mode, int *readable, int *writable)
 {
     const char *p;
@@ -12933,14 +13231,14 @@ static int pysock__file_mode(const char *what, const char *mode, int *readable, 
     *readable = *writable = 0;
     for (p = mode ? mode : "?"; *p; p++) {
         int *flag = *p == 'r' ? readable : *p == 'w' ? writable : *p == 'b' ? &binary : NULL;
-        if (!flag || *flag) {
-            *readable = *writable = 0;
+        if (!flag || *flag)
             break;
-        }
         *flag = 1;
     }
-    if (*readable || *writable)
+    if (!*p) {
+        *readable |= !*writable;
         return 0;
+    }
     return pysock__fail(PYSOCK_VALUE_ERROR, EINVAL, "EINVAL",
                         "%s: mode '%.20s' is not one of r, w, rw, with or without b", what,
                         mode ? mode : "(NULL)");

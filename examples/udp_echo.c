@@ -1,0 +1,349 @@
+/*
+udp_echo: an echo server and a client of one, by UDP: timeouts, retransmission, IPv4 and IPv6.
+
+cc -O2 -o udp_echo udp_echo.c -I.. -lbearssl -pthread
+
+./udp_echo server 7007
+./udp_echo client localhost 7007 hello 'how are you'
+./udp_echo
+
+A datagram may be lost, come twice, or come late. So the client numbers what it says, waits a
+quarter of a second for the answer, says it again and waits twice as long, and so on; an answer to
+something that it said earlier is of no use by then, and is dropped. Without arguments both run
+here, on loopback, where nothing is ever lost: the server drops every third datagram on purpose.
+Exit status: 0 all was echoed, 1 something failed, 2 wrong usage.
+*/
+#define PYSOCK_IMPLEMENTATION
+#include "pysock.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MAX_TEXT = 1000, MAX_DATAGRAM = 1200, ATTEMPTS = 5 };
+
+#define FIRST_TIMEOUT 0.25 /* seconds; it doubles with each attempt */
+
+static volatile sig_atomic_t stopping;
+
+static void on_signal(int number)
+{
+    (void)number;
+    stopping = 1;
+}
+
+/* Lets a signal end a call that waits, which would otherwise go on, as in Python. */
+static int is_stopping(void *arg)
+{
+    (void)arg;
+    return stopping;
+}
+
+static double now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* Says what went wrong; always false. */
+static bool fail(const char *why)
+{
+    fprintf(stderr, "udp_echo: %s\n", why);
+    return false;
+}
+
+static bool is_loopback(const pysock_addr *addr)
+{
+    if (addr->u.sa.sa_family == AF_INET)
+        return ntohl(addr->u.in.sin_addr.s_addr) >> 24 == 127;
+    return IN6_IS_ADDR_LOOPBACK(&addr->u.in6.sin6_addr);
+}
+
+/* ---- the server ---- */
+
+typedef struct server {
+    pysock *s;
+    int drop; /* 0, or: every so many datagrams one is not answered */
+    bool verbose;
+    bool ok;
+} server;
+
+/* A bound socket; host NULL: every address of this machine, IPv4 ones by the same IPv6 socket where
+   the system can. */
+static pysock *open_server(const char *host, const char *port)
+{
+    int both = !host && pysock_has_dualstack_ipv6();
+    pysock_addrinfo *list;
+    pysock *s = NULL;
+    ptrdiff_t count = pysock_getaddrinfo(host, port, host ? AF_UNSPEC : both ? AF_INET6 : AF_INET,
+                                         SOCK_DGRAM, 0, AI_PASSIVE, &list);
+
+    for (ptrdiff_t i = 0; i < count && !s; i++) {
+        s = pysock_socket(list[i].family, SOCK_DGRAM, 0);
+        if (s && ((list[i].family == AF_INET6 &&
+                   pysock_setsockopt_int(s, IPPROTO_IPV6, IPV6_V6ONLY, !both) < 0) ||
+                  pysock_bind_addr(s, &list[i].addr) < 0)) {
+            pysock_close(s); /* leaves the error as it is */
+            s = NULL;
+        }
+    }
+    if (count > 0)
+        pysock_freeaddrinfo(list);
+    return s;
+}
+
+/* Sends back what comes, until a signal comes or the socket is closed. A client that is gone, or an
+   answer that does not go out, is no reason to stop: by UDP such things are just losses. */
+static bool serve(server *sv)
+{
+    char data[MAX_DATAGRAM + 1], peer[PYSOCK_ADDR_STRLEN];
+    pysock_addr from;
+
+    for (long number = 1; !stopping; number++) {
+        ptrdiff_t n = pysock_recvfrom(sv->s, data, sizeof data, 0, &from);
+        if (n < 0 && (errno == EBADF || errno == EINTR))
+            return true;
+        if (n < 0 && (errno == ECONNREFUSED || errno == ETIMEDOUT))
+            continue;
+        if (n < 0)
+            return fail(pysock_error_message());
+        if (n > MAX_DATAGRAM || (sv->drop > 0 && number % sv->drop == 0))
+            continue;
+        pysock_addr_format(&from, peer, sizeof peer);
+        if (pysock_sendto_addr(sv->s, data, (size_t)n, 0, &from) < 0 && sv->verbose)
+            fprintf(stderr, "udp_echo: %s: %s\n", peer, pysock_error_message());
+        else if (sv->verbose)
+            printf("%s: %td bytes\n", peer, n);
+    }
+    return true;
+}
+
+static void *serve_in_thread(void *arg)
+{
+    server *sv = arg;
+
+    sv->ok = serve(sv);
+    return NULL;
+}
+
+/* ---- the client ---- */
+
+typedef struct client {
+    pysock *s;
+    unsigned long number; /* of what was said last */
+} client;
+
+/* Connected: the kernel drops what others send, and tells if nobody is there. */
+static bool open_client(client *c, const pysock_addr *addr)
+{
+    struct timespec t;
+
+    c->s = pysock_socket(addr->u.sa.sa_family, SOCK_DGRAM, 0);
+    if (!c->s || pysock_connect_addr(c->s, addr) < 0)
+        return false;
+    clock_gettime(CLOCK_REALTIME, &t); /* not where an earlier client may have been, on this port */
+    c->number = ((unsigned long)t.tv_sec * 1000 + (unsigned long)t.tv_nsec / 1000000) % 1000000000;
+    return true;
+}
+
+/* Waits until the deadline for exactly these bytes. 1: they came; 0: they did not; -1: an error. */
+static int await_echo(client *c, const char *said, size_t size, double deadline)
+{
+    char data[MAX_DATAGRAM + 1];
+
+    for (;;) {
+        double left = deadline - now();
+        if (left <= 0)
+            return 0;
+        pysock_settimeout(c->s, left);
+        ptrdiff_t n = pysock_recv(c->s, data, sizeof data, 0);
+        if (n < 0)
+            return errno == ETIMEDOUT ? 0 : -1;
+        if ((size_t)n == size && memcmp(data, said, size) == 0)
+            return 1;
+    }
+}
+
+/* Says text until it is echoed. 1: it was; 0: never; -1: an error, such as that nobody is there. */
+static int say(client *c, const char *text)
+{
+    char data[MAX_DATAGRAM];
+    double timeout = FIRST_TIMEOUT, begin = now();
+    int n = snprintf(data, sizeof data, "%lu %.*s", ++c->number, MAX_TEXT, text);
+
+    for (int attempt = 1; attempt <= ATTEMPTS; attempt++, timeout *= 2) {
+        if (pysock_send(c->s, data, (size_t)n, 0) < 0)
+            return -1;
+        int came = await_echo(c, data, (size_t)n, now() + timeout);
+        if (came < 0)
+            return -1;
+        if (came > 0) {
+            printf("'%s' echoed after %.3f ms, attempt %d\n", text, 1000 * (now() - begin),
+                   attempt);
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* Says everything to one address. -1 only if nobody was there from the start. */
+static int talk(const pysock_addr *addr, char *const *texts, int count)
+{
+    client c = {.s = NULL};
+    int came = open_client(&c, addr) ? 1 : -1, i;
+
+    for (i = 0; i < count && came > 0; i++)
+        came = say(&c, texts[i]);
+    if (came == 0)
+        fprintf(stderr, "udp_echo: no answer to '%s' after %d attempts\n", texts[i - 1], ATTEMPTS);
+    else if (came < 0 && i > 1)
+        came = fail(pysock_error_message());
+    pysock_close(c.s);
+    return came;
+}
+
+/* A name may stand for several addresses, and only a datagram tells where the server is. */
+static bool talk_to(const char *host, const char *port, char *const *texts, int count)
+{
+    pysock_addrinfo *list;
+    ptrdiff_t addresses = pysock_getaddrinfo(host, port, AF_UNSPEC, SOCK_DGRAM, 0, 0, &list);
+    int came = -1;
+
+    if (addresses < 0)
+        return fail(pysock_error_message());
+    for (ptrdiff_t i = 0; i < addresses && came < 0; i++)
+        came = talk(&list[i].addr, texts, count);
+    pysock_freeaddrinfo(list);
+    return came >= 0 ? came > 0 : fail(pysock_error_message());
+}
+
+/* ---- both here ---- */
+
+static bool demonstrate_on(const char *host)
+{
+    char *texts[] = {"one", "two", "three", "four", "five"}, name[PYSOCK_ADDR_STRLEN];
+    server sv = {.s = open_server(host, "0"), .drop = 3};
+    pysock_addr addr;
+    pthread_t thread;
+
+    if (!sv.s || pysock_getsockname(sv.s, &addr) < 0)
+        return fail(pysock_error_message());
+    pysock_addr_format(&addr, name, sizeof name);
+    printf("server on %s, which drops every third datagram\n", name);
+    if (pthread_create(&thread, NULL, serve_in_thread, &sv) != 0) {
+        pysock_close(sv.s);
+        return fail("cannot start a thread");
+    }
+    int came = talk(&addr, texts, 5);
+    pysock_close(sv.s); /* wakes the thread, whose call fails with EBADF */
+    pthread_join(thread, NULL);
+    if (came < 0)
+        return fail(pysock_error_message());
+    if (came == 0 || !sv.ok)
+        return false;
+
+    came = talk(&addr, texts, 1);
+    if (came >= 0)
+        return fail("a server that is closed has answered");
+    printf("and now: %s\n", pysock_error_message());
+    return true;
+}
+
+/* A system can have IPv6 without ::1. */
+static bool has_ipv6_loopback(void)
+{
+    pysock *s = pysock_has_ipv6() ? open_server("::1", "0") : NULL;
+    bool has = s != NULL;
+
+    pysock_close(s);
+    return has;
+}
+
+static bool demonstrate(void)
+{
+    if (!demonstrate_on("127.0.0.1"))
+        return false;
+    if (has_ipv6_loopback())
+        return demonstrate_on("::1");
+    printf("(there is no IPv6 here)\n");
+    return true;
+}
+
+/* ---- the command line ---- */
+
+static int usage(FILE *to)
+{
+    fputs("usage: udp_echo                               both, on loopback: a demonstration\n"
+          "       udp_echo server [-b ADDRESS] [-d N] PORT\n"
+          "       udp_echo client HOST PORT [TEXT...]\n"
+          "  -b ADDRESS  127.0.0.1 if not said; \"\": all of this machine's\n"
+          "  -d N        drop every Nth datagram\n"
+          "  PORT        of the server 0: a free one\n"
+          "  TEXT        what to say, each in a datagram (hello)\n", to);
+    return to == stdout ? 0 : 2;
+}
+
+static int run_server(int argc, char **argv)
+{
+    server sv = {.verbose = true};
+    const char *address = "127.0.0.1", *port = NULL;
+    struct sigaction action = {.sa_handler = on_signal};
+    char name[PYSOCK_ADDR_STRLEN], *end = "";
+    pysock_addr addr;
+
+    for (int i = 0; i < argc; i++) {
+        bool more = i + 1 < argc;
+        if (strcmp(argv[i], "-b") == 0 && more)
+            address = argv[++i];
+        else if (strcmp(argv[i], "-d") == 0 && more)
+            sv.drop = (int)strtol(argv[++i], &end, 10);
+        else if (argv[i][0] != '-' && !port)
+            port = argv[i];
+        else
+            return usage(stderr);
+    }
+    if (!port || *end || sv.drop < 0)
+        return usage(stderr);
+
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    pysock_set_interrupt_hook(is_stopping, NULL);
+    sv.s = open_server(address[0] ? address : NULL, port);
+    if (!sv.s || pysock_getsockname(sv.s, &addr) < 0 ||
+        pysock_settimeout(sv.s, 1.0) < 0) { /* for a signal that comes just before the call */
+        fail(pysock_error_message());
+        pysock_close(sv.s);
+        return 1;
+    }
+    pysock_addr_format(&addr, name, sizeof name);
+    fprintf(stderr, "udp_echo: listening on %s\n", name);
+    if (!is_loopback(&addr))
+        fprintf(stderr, "udp_echo: others can reach it; with a forged sender it answers anybody\n");
+    bool ok = serve(&sv);
+    pysock_close(sv.s);
+    return ok ? 0 : 1;
+}
+
+int main(int argc, char **argv)
+{
+    char hello[] = "hello", *texts[] = {hello};
+
+    if (argc == 1)
+        return demonstrate() ? 0 : 1;
+    if (strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "--help") == 0)
+        return usage(stdout);
+    if (strcmp(argv[1], "server") == 0)
+        return run_server(argc - 2, argv + 2);
+    if (strcmp(argv[1], "client") != 0 || argc < 4 || argv[2][0] == '-')
+        return usage(stderr);
+    return talk_to(argv[2], argv[3], argc > 4 ? argv + 4 : texts, argc > 4 ? argc - 4 : 1) ? 0 : 1;
+}
