@@ -549,8 +549,8 @@ PYSOCKDEF pysock *pysock_dup(pysock *s);
 
 /* Lets the descriptor go, and returns it: it is the caller's to close. The handle is dead, calls
    that wait fail with EBADF. What was queued is sent first (EAGAIN where that must not wait); of
-   TLS the keys, and what it had decrypted, are lost: unwrap first. EBUSY: another thread's call
-   sleeps in the kernel with it. */
+   TLS the keys, and what it had decrypted, are lost: unwrap first. EBUSY: another thread's recv or
+   send waits in the kernel with it. */
 PYSOCKDEF int pysock_detach(pysock *s);
 
 /* Connects, to the first address that host stands for in the socket's family; with TLS wrapped
@@ -560,8 +560,8 @@ PYSOCKDEF int pysock_detach(pysock *s);
 PYSOCKDEF int pysock_connect(pysock *s, const char *host, int port);
 PYSOCKDEF int pysock_connect_addr(pysock *s, const pysock_addr *addr);
 
-/* The same, but returns 0 or the errno value; EADDRNOTAVAIL for a name that is not found, of which
-   pysock_error_code() has the EAI_ code. */
+/* The same, but returns 0 or the errno value: ETIMEDOUT at the deadline (CPython says EAGAIN),
+   EADDRNOTAVAIL for a name that is not found, of which pysock_error_code() has the EAI_ code. */
 PYSOCKDEF int pysock_connect_ex(pysock *s, const char *host, int port);
 
 /* port 0: the system chooses; pysock_getsockname() tells which. A name is looked up in the calling
@@ -705,7 +705,7 @@ PYSOCKDEF int pysock_getpeername(pysock *s, pysock_addr *addr);
 PYSOCKDEF int pysock_setblocking(pysock *s, int flag);
 PYSOCKDEF int pysock_settimeout(pysock *s, double seconds);
 PYSOCKDEF double pysock_gettimeout(pysock *s); /* PYSOCK_NO_TIMEOUT also for a closed socket */
-PYSOCKDEF int pysock_getblocking(pysock *s);   /* 0 where the timeout is 0, else 1 */
+PYSOCKDEF int pysock_getblocking(pysock *s);   /* 0 where the timeout is 0, else 1; -1: closed */
 
 /* The timeout of sockets that are made from now on: PYSOCK_NO_TIMEOUT unless it was set. */
 PYSOCKDEF int pysock_setdefaulttimeout(double seconds);
@@ -943,8 +943,8 @@ PYSOCKDEF pysock_buf *pysock_file_readall(pysock_file *f);
    rest of a longer one comes with the next call. Returns the length, 0 at the end. size >= 2. */
 PYSOCKDEF ptrdiff_t pysock_file_readline(pysock_file *f, char *line, size_t size);
 
-/* Lines, until there have been hint bytes (<= 0: until the end), as buffers of their own in an
-   array for pysock_file_freelines(). Returns how many. */
+/* Lines, until there have been more than hint bytes (hint <= 0: until the end), as buffers of their
+   own in an array for pysock_file_freelines(). Returns how many. */
 PYSOCKDEF ptrdiff_t pysock_file_readlines(pysock_file *f, ptrdiff_t hint, pysock_buf ***lines);
 PYSOCKDEF void pysock_file_freelines(pysock_buf **lines, size_t count);
 
@@ -1753,6 +1753,23 @@ static int pysock__sys_bind(int fd, const pysock_addr *addr)
 static int pysock__sys_listen(int fd, int backlog)
 {
     return listen(fd, backlog) < 0 ? pysock__neg_errno() : 0;
+}
+
+/* 1 if nothing will be received any more. A datagram socket tells so by poll alone: its recv says
+   EAGAIN, unless it sleeps. */
+static int pysock__sys_read_ended(int fd)
+{
+#ifdef POLLRDHUP
+    struct pollfd p;
+
+    p.fd = fd;
+    p.events = POLLRDHUP;
+    p.revents = 0;
+    return poll(&p, 1, 0) > 0 && p.revents & POLLRDHUP;
+#else
+    (void)fd;
+    return 0;
+#endif
 }
 
 static int pysock__sys_shutdown(int fd, int how)
@@ -7203,6 +7220,7 @@ typedef struct pysock__sock {
     int io_refs;      /* files made of it that are open */
     int close_wanted; /* by the user: the last of the files does it */
     int detached;     /* the descriptor is the user's */
+    int read_shut;    /* by pysock_shutdown() */
     pysock_addr peer;
     pysock__lookup *lookup;
     pysock__lookup *names[PYSOCK__SENDTO_NAMES]; /* that sendto calls want */
@@ -7462,6 +7480,7 @@ typedef struct pysock__call {
     unsigned epoch;
     int all; /* sendall: what ends the wait ends the call, whatever was taken before */
     int limited; /* the deadline is the kernel's option */
+    int told;    /* what poll said of the last sleep */
 } pysock__call;
 
 /* Where there is no thread, a call that does not wait does some of its work. */
@@ -7481,7 +7500,7 @@ static int pysock__call_assist(pysock__call *c)
 static int pysock__call_begin(pysock__call *c, const pysock *handle, const char *name)
 {
     c->name = name;
-    c->all = c->limited = 0;
+    c->all = c->limited = c->told = 0;
     c->deadline = 0;
     if (!handle)
         return pysock__fail_value(name, "the socket is NULL");
@@ -7641,6 +7660,7 @@ static int pysock__wait_asleep_locked(pysock__call *c, short events)
         r = pysock__poll(fds + 1, 1, c->deadline);
         pysock__leave_kernel_locked(s);
         s->kernel_writes -= events == POLLOUT;
+        c->told = r > 0 ? fds[1].revents : 0;
         return r;
     }
     r = pysock__thread_waker(&me.waker);
@@ -7654,7 +7674,9 @@ static int pysock__wait_asleep_locked(pysock__call *c, short events)
     pysock__unlock(&s->lock);
     PYSOCK_TRACE("before_sleep", s);
     fds[0].revents = 0;
+    fds[1].revents = 0;
     r = pysock__sleep(me.waker, fds, events ? 2 : 1, c->deadline);
+    c->told = r > 0 ? fds[1].revents : 0;
     pysock__waker_drain(me.waker, r > 0 && fds[0].revents);
     pysock__lock(&s->lock);
     pysock__list_remove(&me.link);
@@ -8856,12 +8878,39 @@ static int pysock__settle_locked(pysock__call *c)
     return c->timeout == 0 ? pysock__fail_again() : pysock__connect_wait_locked(c);
 }
 
+#define PYSOCK__ERROR_NAP 10000000 /* ns */
+
+/* poll has said POLLERR and nothing else, but the call has met no error: something is in the error
+   queue, which is for MSG_ERRQUEUE, and poll would say so over and over. Looks again later. */
+static int pysock__wait_out_error_locked(pysock__call *c)
+{
+    pysock__call nap = *c;
+    int r;
+
+    c->told = 0;
+    if (!c->deadline)
+        c->deadline = pysock__deadline_in(c->timeout);
+    nap.deadline = pysock__deadline_in(PYSOCK__ERROR_NAP);
+    if (nap.deadline > c->deadline)
+        nap.deadline = c->deadline;
+    r = pysock__wait_asleep_locked(&nap, 0);
+    if (pysock__call_check_locked(c) < 0)
+        return -1;
+    if (r == -EINTR)
+        return pysock__call_interrupted_locked(c);
+    if (r < 0)
+        return pysock__call_fail(c, r);
+    return pysock__now() >= c->deadline ? pysock__call_fail_timeout(c) : 0;
+}
+
 /* Waits; a call without a timeout no longer than SO_RCVTIMEO or SO_SNDTIMEO allow, which is EAGAIN
    then, as the kernel has it. */
 static int pysock__wait_limited_locked(pysock__call *c, short events)
 {
     int64_t limit = 0;
 
+    if (c->told && !(c->told & events))
+        return pysock__wait_out_error_locked(c);
     if (c->timeout < 0 && (!c->deadline || c->limited))
         limit = pysock__sys_timeo(c->s->fd, events == POLLOUT);
     if (limit && !c->deadline)
@@ -8931,6 +8980,9 @@ static ptrdiff_t pysock__plain_recv_locked(pysock__call *c, const pysock__io *io
         if (r == 0 && io->msg && io->msg->controllen)
             return 0; /* an empty message, with descriptors perhaps */
         if (r == 0) /* or a close has ended it */
+            return pysock__call_check_locked(c) < 0 ? -1 : 0;
+        if (r == -EAGAIN && (s->read_shut || c->told & POLLIN) && s->type != SOCK_STREAM
+            && pysock__sys_read_ended(s->fd))
             return pysock__call_check_locked(c) < 0 ? -1 : 0;
         if (r == -EAGAIN && asleep && pysock__sys_timeo(s->fd, 0))
             return pysock__call_check_locked(c) < 0 ? -1 : pysock__fail_again();
@@ -9522,11 +9574,11 @@ PYSOCKDEF ptrdiff_t pysock_sendto(pysock *s, const void *data, size_t size, int 
    memory need not be aligned as a struct cmsghdr wants it. */
 
 #define PYSOCK__CMSG_HEAD ((size_t)CMSG_LEN(0))
-#define PYSOCK__CMSG_MAX ((size_t)INT_MAX - 64)
+#define PYSOCK__CMSG_MAX ((size_t)INT_MAX - (size_t)CMSG_SPACE(1)) /* bytes of data, as in Python */
 
 PYSOCKDEF size_t pysock_cmsg_len(size_t size)
 {
-    if (size > PYSOCK__CMSG_MAX) {
+    if (size > (size_t)INT_MAX - PYSOCK__CMSG_HEAD) {
         pysock__fail_value("cmsg_len", "the size is more than an item can have");
         return 0;
     }
@@ -10526,6 +10578,7 @@ PYSOCKDEF int pysock_shutdown(pysock *s, int how)
     } else if (r == 0) {
         r = pysock__sys_shutdown(c.s->fd, how);
     }
+    c.s->read_shut |= how != SHUT_WR;
     if (r < 0 && r != -1)
         r = pysock__call_fail(&c, r);
     pysock__call_end(&c);
@@ -13492,14 +13545,14 @@ PYSOCKDEF void pysock_file_freelines(pysock_buf **lines, size_t count)
     pysock__free(lines);
 }
 
-/* Reads whole lines into `in`: until there have been hint bytes, or the end. How many bytes. */
+/* Reads whole lines into `in`: until there have been more than hint bytes, or the end. How many. */
 static ptrdiff_t pysock__file_fill_lines(pysock_file *f, size_t hint)
 {
     size_t done = 0, seen = 0, held;
     const unsigned char *at;
     ptrdiff_t n = 1;
 
-    while (done < hint && n > 0) {
+    while (done <= hint && n > 0) {
         held = f->end - f->start;
         at = held > seen
                  ? (const unsigned char *)memchr(f->in + f->start + seen, '\n', held - seen)
@@ -13528,7 +13581,7 @@ PYSOCKDEF ptrdiff_t pysock_file_readlines(pysock_file *f, ptrdiff_t hint, pysock
     if (!lines)
         return pysock__fail_value("file_readlines", "lines is NULL");
     *lines = NULL;
-    bytes = pysock__file_fill_lines(f, hint > 0 ? (size_t)hint : SIZE_MAX);
+    bytes = pysock__file_fill_lines(f, hint > 0 ? (size_t)hint : SIZE_MAX - 1);
     if (bytes < 0)
         return -1;
     for (; at < (size_t)bytes; at += n) {
@@ -13550,10 +13603,14 @@ PYSOCKDEF ptrdiff_t pysock_file_readlines(pysock_file *f, ptrdiff_t hint, pysock
 /* Sends until all is out, each send with a timeout of its own. *sent says how much was. 0 or -1. */
 static int pysock__send_rest(pysock *s, const unsigned char *data, size_t size, size_t *sent)
 {
+    unsigned epoch = pysock__epoch(pysock__state());
     ptrdiff_t n;
 
     for (*sent = 0; *sent < size; *sent += (size_t)n) {
         n = pysock_send(s, data + *sent, size - *sent, 0);
+        if (n < 0 && epoch != pysock__epoch(pysock__state())) /* the kernel's send was cut short */
+            return pysock__fail(PYSOCK_OS_ERROR, ESHUTDOWN, "ESHUTDOWN",
+                                "write: ended by pysock_cleanup()");
         if (n < 0)
             return -1;
     }
@@ -13661,7 +13718,7 @@ PYSOCKDEF FILE *pysock_fdopen(pysock *s, const char *mode)
 
     if (pysock__file_mode("fdopen", mode, &readable, &writable) < 0)
         return NULL;
-    if (readable && writable) {
+    if ((readable && writable) || !strpbrk(mode, "rw")) {
         pysock__fail_value("fdopen", "a FILE goes one way: make one with r and one with w");
         return NULL;
     }
