@@ -7481,6 +7481,7 @@ typedef struct pysock__call {
     int all; /* sendall: what ends the wait ends the call, whatever was taken before */
     int limited; /* the deadline is the kernel's option */
     int told;    /* what poll said of the last sleep */
+    int futile;  /* how often it was of no use */
 } pysock__call;
 
 /* Where there is no thread, a call that does not wait does some of its work. */
@@ -7500,7 +7501,7 @@ static int pysock__call_assist(pysock__call *c)
 static int pysock__call_begin(pysock__call *c, const pysock *handle, const char *name)
 {
     c->name = name;
-    c->all = c->limited = c->told = 0;
+    c->all = c->limited = c->told = c->futile = 0;
     c->deadline = 0;
     if (!handle)
         return pysock__fail_value(name, "the socket is NULL");
@@ -8878,19 +8879,23 @@ static int pysock__settle_locked(pysock__call *c)
     return c->timeout == 0 ? pysock__fail_again() : pysock__connect_wait_locked(c);
 }
 
-#define PYSOCK__ERROR_NAP 10000000 /* ns */
+#define PYSOCK__FUTILE_NAP 1000000      /* ns: the first nap, doubled each time */
+#define PYSOCK__FUTILE_NAP_MAX 10000000 /* ns */
 
-/* poll has said POLLERR and nothing else, but the call has met no error: something is in the error
-   queue, which is for MSG_ERRQUEUE, and poll would say so over and over. Looks again later. */
-static int pysock__wait_out_error_locked(pysock__call *c)
+/* poll says over and over what the call cannot use: POLLERR of something in the error queue, which
+   is for MSG_ERRQUEUE; POLLOUT of an unconnected Unix datagram socket, whatever the receiver's
+   queue is like; what other threads take first. Looks again after a nap. */
+static int pysock__wait_out_locked(pysock__call *c)
 {
+    int64_t span = PYSOCK__FUTILE_NAP << (c->futile < 4 ? c->futile : 4);
     pysock__call nap = *c;
     int r;
 
     c->told = 0;
     if (!c->deadline)
         c->deadline = pysock__deadline_in(c->timeout);
-    nap.deadline = pysock__deadline_in(PYSOCK__ERROR_NAP);
+    nap.deadline =
+        pysock__deadline_in(span < PYSOCK__FUTILE_NAP_MAX ? span : PYSOCK__FUTILE_NAP_MAX);
     if (nap.deadline > c->deadline)
         nap.deadline = c->deadline;
     r = pysock__wait_asleep_locked(&nap, 0);
@@ -8909,8 +8914,8 @@ static int pysock__wait_limited_locked(pysock__call *c, short events)
 {
     int64_t limit = 0;
 
-    if (c->told && !(c->told & events))
-        return pysock__wait_out_error_locked(c);
+    if (c->told && ++c->futile && (c->futile > 2 || !(c->told & events)))
+        return pysock__wait_out_locked(c);
     if (c->timeout < 0 && (!c->deadline || c->limited))
         limit = pysock__sys_timeo(c->s->fd, events == POLLOUT);
     if (limit && !c->deadline)
