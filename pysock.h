@@ -8986,8 +8986,8 @@ static ptrdiff_t pysock__plain_recv_locked(pysock__call *c, const pysock__io *io
             return 0; /* an empty message, with descriptors perhaps */
         if (r == 0) /* or a close has ended it */
             return pysock__call_check_locked(c) < 0 ? -1 : 0;
-        if (r == -EAGAIN && (s->read_shut || c->told & POLLIN) && s->type != SOCK_STREAM
-            && pysock__sys_read_ended(s->fd))
+        if (r == -EAGAIN && c->timeout != 0 && (s->read_shut || c->told & POLLIN)
+            && s->type != SOCK_STREAM && pysock__sys_read_ended(s->fd))
             return pysock__call_check_locked(c) < 0 ? -1 : 0;
         if (r == -EAGAIN && asleep && pysock__sys_timeo(s->fd, 0))
             return pysock__call_check_locked(c) < 0 ? -1 : pysock__fail_again();

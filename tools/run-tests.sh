@@ -1,8 +1,9 @@
 #!/bin/sh
-# Runs cmocka programs one after the other and adds up their cases.
+# Runs cmocka programs, JOBS of them at a time, and adds up their cases.
 #
 #   tools/run-tests.sh build/VARIANT/NAME...
 #
+# They mostly wait, so there may be more of them than processors; JOBS is one more, unless given.
 # VARIANT (plain, asan or tsan) chooses the time that a program may take; TIMEOUT, in seconds,
 # overrides it. The output of a program goes to build/VARIANT/NAME.log, and is shown if it failed. A
 # case that begins and does not end, because the program crashed or hung, counts as failed, and so
@@ -14,9 +15,6 @@ export ASAN_OPTIONS="detect_leaks=1:detect_stack_use_after_return=1:strict_strin
 allocator_may_return_null=1:handle_segv=2:exitcode=66:${ASAN_OPTIONS-}"
 export UBSAN_OPTIONS="print_stacktrace=1:${UBSAN_OPTIONS-}"
 export TSAN_OPTIONS="second_deadlock_stack=1:die_after_fork=0:handle_segv=2:${TSAN_OPTIONS-}"
-
-passed=0 failed=0 skipped=0
-failures=
 
 seconds_for() {
     case $1 in
@@ -98,14 +96,16 @@ report() {
     else
         show_log "$2"
         printf 'FAILED  %-32s %4d s %4d passed, %d failed%s\n' "$label" "$4" "$ok" "$bad" "$why"
-        failures="$failures$(sed "1d; s|^|  $label: |" "$2.count")
-"
     fi
+    echo "$ok $bad $skip" >"$1.sum"
+    sed "1d; s|^|  $label: |" "$2.count" >>"$1.sum"
     rm -f "$2.count"
-    passed=$((passed + ok)) failed=$((failed + bad)) skipped=$((skipped + skip))
 }
 
+# run PROGRAM: what it has to say comes in one piece.
 run() {
+    find_timeout
+    find_setarch
     variant=${1#build/}
     limit=$(seconds_for "${variant%%/*}")
     log=$1.log
@@ -115,13 +115,33 @@ run() {
     # shellcheck disable=SC2086
     ${timeout:+$timeout -k 10 "$limit"} $launcher "$1" >"$log" 2>&1 </dev/null
     status=$?
-    report "$1" "$log" $status $(($(date +%s) - begin)) "$limit"
+    report "$1" "$log" $status $(($(date +%s) - begin)) "$limit" >"$1.report"
+    cat "$1.report"
+    rm -f "$1.report"
 }
 
-find_timeout
-find_setarch
+if [ "${1-}" = --run ]; then
+    run "$2"
+    exit 0
+fi
+
 for program; do
-    run "$program"
+    rm -f "$program.sum"
+done
+jobs=${JOBS:-$(($(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 1))}
+printf '%s\n' "$@" | xargs -n 1 -P "$jobs" "$0" --run
+passed=0 failed=0 skipped=0
+failures=
+for program; do
+    if ! read -r ok bad skip <"$program.sum"; then
+        ok=0 bad=1 skip=0
+        echo "  ${program#build/}: nothing is known of it" >"$program.sum"
+    fi
+    passed=$((passed + ok)) failed=$((failed + bad)) skipped=$((skipped + skip))
+    failures="$failures$(sed -n '/^  /p' "$program.sum")"
+    [ "$bad" -eq 0 ] || failures="$failures
+"
+    rm -f "$program.sum"
 done
 if [ -n "$failures" ]; then
     echo
