@@ -390,6 +390,25 @@ T_FUNC int t_count_fds(void) {
     return t_count_dir("/proc/self/fd") - 1; /* without the one that reads the directory */
 }
 
+/* ---- the machine ---- */
+
+/* 1 if there is an IPv6 loopback; says so, once, if there is none. */
+T_FUNC int t_has_ipv6(void) {
+    static int told;
+    struct sockaddr_in6 in6;
+    int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int ok;
+    memset(&in6, 0, sizeof in6);
+    in6.sin6_family = AF_INET6;
+    in6.sin6_addr = in6addr_loopback;
+    ok = fd >= 0 && bind(fd, (struct sockaddr *)&in6, sizeof in6) == 0;
+    if (fd >= 0)
+        close(fd);
+    if (!ok && !told++)
+        print_message("this machine has no IPv6 loopback: skipped\n");
+    return ok;
+}
+
 /* ---- child processes ---- */
 
 /* Runs fn in a forked child, which ends by exit(), atexit handlers included, or by _exit(). */
@@ -444,12 +463,21 @@ T_FUNC pysock_ssl_context *t_server_ctx(void) {
     return t_server_ctx_of("server-ec");
 }
 
+T_FUNC pysock_addr t_addr_of(pysock *s) {
+    pysock_addr addr;
+    T_OK(pysock_getsockname(s, &addr));
+    return addr;
+}
+
+T_FUNC int t_port_of(pysock *s) {
+    pysock_addr addr = t_addr_of(s);
+    return pysock_addr_port(&addr);
+}
+
 /* A server socket on 127.0.0.1; its port in *port. */
 T_FUNC pysock *t_listen(int *port) {
-    pysock_addr addr;
     pysock *s = T_OK(pysock_create_server("127.0.0.1", 0, 64));
-    T_OK(pysock_getsockname(s, &addr));
-    *port = pysock_addr_port(&addr);
+    *port = t_port_of(s);
     T_CHECK(*port > 0);
     return s;
 }

@@ -4,27 +4,6 @@
 
 /* ---- helpers ---- */
 
-static int has_ipv6(void) {
-    struct sockaddr_in6 in6;
-    int fd = socket(AF_INET6, SOCK_STREAM, 0);
-    int ok;
-    memset(&in6, 0, sizeof in6);
-    in6.sin6_family = AF_INET6;
-    in6.sin6_addr = in6addr_loopback;
-    ok = fd >= 0 && bind(fd, (struct sockaddr *)&in6, sizeof in6) == 0;
-    if (fd >= 0)
-        close(fd);
-    if (!ok)
-        print_message("this machine has no IPv6 loopback: skipped\n");
-    return ok;
-}
-
-static int port_of(pysock *s) {
-    pysock_addr addr;
-    T_OK(pysock_getsockname(s, &addr));
-    return pysock_addr_port(&addr);
-}
-
 /* This end's address, and the other's, without the port. */
 static void host_of(const pysock_addr *addr, char text[PYSOCK_ADDR_STRLEN]) {
     char *colon;
@@ -141,9 +120,9 @@ static void a_connection_comes_from_the_source_it_was_given(void **state) {
             T_CHECK(a != NULL);
             b = T_OK(pysock_accept(listener, &peer));
             expect_host(&peer, cases[i].want);
-            T_EQ(pysock_addr_port(&peer), port_of(a));
+            T_EQ(pysock_addr_port(&peer), t_port_of(a));
             if (cases[i].with_port)
-                T_EQ(port_of(a), options.source_port);
+                T_EQ(t_port_of(a), options.source_port);
             T_CHECK(pysock_gettimeout(a) == (timed ? 30 : PYSOCK_NO_TIMEOUT));
             echo_once(a, b);
             T_OK(pysock_close(a));
@@ -158,11 +137,11 @@ static void an_ipv6_connection_may_have_a_source_too(void **state) {
     pysock_addr peer;
     (void)state;
     t_deadline(30);
-    if (!has_ipv6())
+    if (!t_has_ipv6())
         skip();
     listener = T_OK(pysock_create_server("::1", 0, 5));
     options.source_host = "::1";
-    a = T_OK(pysock_create_connection_ex("::1", port_of(listener), 30, &options));
+    a = T_OK(pysock_create_connection_ex("::1", t_port_of(listener), 30, &options));
     b = T_OK(pysock_accept(listener, &peer));
     expect_host(&peer, "[::1]");
     T_EQ(pysock_family(a), AF_INET6);
@@ -308,10 +287,10 @@ static void an_address_that_fails_gives_way_to_the_next(void **state) {
         pysock_addr peer;
         failures f;
         T_STEP("localhost, served on %s", hosts[i]);
-        if (!(i ? of_name.ipv6 : of_name.ipv4) || (i && !has_ipv6()))
+        if (!(i ? of_name.ipv6 : of_name.ipv4) || (i && !t_has_ipv6()))
             continue;
         listener = T_OK(pysock_create_server(hosts[i], 0, 5));
-        failures_begin(&f, port_of(listener), ECONNREFUSED);
+        failures_begin(&f, t_port_of(listener), ECONNREFUSED);
         options.all_errors = 1;
         options.failed = note_failure;
         options.arg = &f;
@@ -624,7 +603,7 @@ static void a_server_is_of_the_family_it_was_asked_for(void **state) {
                  {AF_INET6, NULL, AF_INET6, "[::]", "::1"},
                  {AF_INET6, "", AF_INET6, "[::]", "::1"},
                  {AF_INET6, "::1", AF_INET6, "[::1]", "::1"}};
-    int ipv6 = has_ipv6();
+    int ipv6 = t_has_ipv6();
     (void)state;
     t_deadline(60);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -648,12 +627,12 @@ static void a_server_is_of_the_family_it_was_asked_for(void **state) {
         expect_option(s, SOL_SOCKET, SO_ACCEPTCONN, 1);
         if (cases[i].want == AF_INET6)
             expect_option(s, IPPROTO_IPV6, IPV6_V6ONLY, 1);
-        talk_to(s, cases[i].want, cases[i].reached, port_of(s));
+        talk_to(s, cases[i].want, cases[i].reached, t_port_of(s));
         T_OK(pysock_close(s));
     }
     {
         pysock *s = T_OK(pysock_create_server_ex("127.0.0.1", 0, NULL));
-        talk_to(s, AF_INET, "127.0.0.1", port_of(s));
+        talk_to(s, AF_INET, "127.0.0.1", t_port_of(s));
         T_OK(pysock_close(s));
     }
 }
@@ -745,12 +724,12 @@ static void two_servers_share_a_port_if_both_want_to(void **state) {
     options.reuse_port = 1;
     first = T_OK(pysock_create_server_ex("127.0.0.1", 0, &options));
     expect_option(first, SOL_SOCKET, SO_REUSEPORT, 1);
-    port = port_of(first);
+    port = t_port_of(first);
     T_STEP("one that does not want to");
     T_FAILS(pysock_create_server("127.0.0.1", port, 5), PYSOCK_OS_ERROR, EADDRINUSE);
     T_STEP("one that does");
     second = T_OK(pysock_create_server_ex("127.0.0.1", port, &options));
-    T_EQ(port_of(second), port);
+    T_EQ(t_port_of(second), port);
     for (int i = 0; i < 500 && !(got[0] && got[1]); i++) { /* the kernel draws lots */
         pysock *a = T_OK(pysock_create_connection("127.0.0.1", port, 30)), *b;
         int fds[2] = {pysock_fileno(first), pysock_fileno(second)};
@@ -768,7 +747,7 @@ static void two_servers_share_a_port_if_both_want_to(void **state) {
     T_STEP("the first one did not want to");
     alone = T_OK(pysock_create_server("127.0.0.1", 0, 5));
     expect_option(alone, SOL_SOCKET, SO_REUSEPORT, 0);
-    T_FAILS(pysock_create_server_ex("127.0.0.1", port_of(alone), &options), PYSOCK_OS_ERROR,
+    T_FAILS(pysock_create_server_ex("127.0.0.1", t_port_of(alone), &options), PYSOCK_OS_ERROR,
             EADDRINUSE);
     T_OK(pysock_close(alone));
     T_OK(pysock_close(first));
@@ -779,7 +758,7 @@ static void a_dual_stack_server_serves_both(void **state) {
     pysock_server_options options = no_server_options();
     (void)state;
     t_deadline(30);
-    if (!has_ipv6())
+    if (!t_has_ipv6())
         skip();
     T_EQ(pysock_has_dualstack_ipv6(), 1);
     options.dualstack_ipv6 = 1;
@@ -790,23 +769,23 @@ static void a_dual_stack_server_serves_both(void **state) {
         T_EQ(pysock_family(s), AF_INET6);
         expect_option(s, IPPROTO_IPV6, IPV6_V6ONLY, 0);
         T_STEP("an IPv4 client");
-        a = T_OK(pysock_create_connection("127.0.0.1", port_of(s), 30));
+        a = T_OK(pysock_create_connection("127.0.0.1", t_port_of(s), 30));
         b = T_OK(pysock_accept(s, &peer));
         T_EQ(peer.u.sa.sa_family, AF_INET6);
         T_CHECK(IN6_IS_ADDR_V4MAPPED(&peer.u.in6.sin6_addr));
-        T_EQ(pysock_addr_port(&peer), port_of(a));
+        T_EQ(pysock_addr_port(&peer), t_port_of(a));
         echo_once(a, b);
         T_OK(pysock_close(a));
         T_OK(pysock_close(b));
         T_STEP("an IPv6 client");
-        talk_to(s, AF_INET6, "::1", port_of(s));
+        talk_to(s, AF_INET6, "::1", t_port_of(s));
         T_OK(pysock_close(s));
     }
     T_STEP("one address is fine too, as in Python");
     {
         pysock *s = T_OK(pysock_create_server_ex("::1", 0, &options));
         T_EQ(pysock_family(s), AF_INET6);
-        talk_to(s, AF_INET6, "::1", port_of(s));
+        talk_to(s, AF_INET6, "::1", t_port_of(s));
         T_OK(pysock_close(s));
     }
 }
@@ -817,14 +796,14 @@ static void an_ipv6_server_does_not_take_the_ipv4_port(void **state) {
     pysock *six, *four = NULL, *both;
     (void)state;
     t_deadline(30);
-    if (!has_ipv6())
+    if (!t_has_ipv6())
         skip();
     for (int attempt = 0; !four && attempt < 20; attempt++) {
         six = T_OK(pysock_create_server("::", 0, 5));
-        four = pysock_create_server("127.0.0.1", port_of(six), 5);
+        four = pysock_create_server("127.0.0.1", t_port_of(six), 5);
         if (four) {
-            talk_to(six, AF_INET6, "::1", port_of(six));
-            talk_to(four, AF_INET, "127.0.0.1", port_of(six));
+            talk_to(six, AF_INET6, "::1", t_port_of(six));
+            talk_to(four, AF_INET, "127.0.0.1", t_port_of(six));
         }
         else {
             T_EQ(errno, EADDRINUSE); /* somebody else's, by accident */
@@ -835,10 +814,10 @@ static void an_ipv6_server_does_not_take_the_ipv4_port(void **state) {
     T_STEP("and one that takes it finds it taken");
     options.family = AF_INET6;
     options.dualstack_ipv6 = 1;
-    T_FAILS(pysock_create_server_ex("", port_of(four), &options), PYSOCK_OS_ERROR, EADDRINUSE);
+    T_FAILS(pysock_create_server_ex("", t_port_of(four), &options), PYSOCK_OS_ERROR, EADDRINUSE);
     T_OK(pysock_close(four));
     both = T_OK(pysock_create_server_ex("", 0, &options));
-    T_FAILS(pysock_create_server("127.0.0.1", port_of(both), 5), PYSOCK_OS_ERROR, EADDRINUSE);
+    T_FAILS(pysock_create_server("127.0.0.1", t_port_of(both), 5), PYSOCK_OS_ERROR, EADDRINUSE);
     T_OK(pysock_close(both));
 }
 
@@ -937,7 +916,7 @@ static int connect_again(pysock *s, const char *host, int port) {
 
 static void after_a_refusal_a_socket_can_connect(void **state) {
     static const char *const hosts[] = {"127.0.0.1", "localhost", "::1"};
-    int ipv6 = has_ipv6();
+    int ipv6 = t_has_ipv6();
     (void)state;
     t_deadline(60);
     for (int h = 0; h < (ipv6 ? 3 : 2); h++)
@@ -946,7 +925,7 @@ static void after_a_refusal_a_socket_can_connect(void **state) {
                 pysock *listener = T_OK(pysock_create_server(h == 2 ? "::1" : "127.0.0.1", 0, 5));
                 pysock *s = T_OK(pysock_socket(h == 2 ? AF_INET6 : AF_INET, SOCK_STREAM, 0)), *b;
                 pysock *gone = T_OK(pysock_create_server(h == 2 ? "::1" : "127.0.0.1", 0, 5));
-                int port = port_of(gone);
+                int port = t_port_of(gone);
                 pysock_addr addr;
                 T_STEP("%s, timeout %g, %d refusals", hosts[h], modes[mode], tries);
                 T_OK(pysock_close(gone));
@@ -956,7 +935,7 @@ static void after_a_refusal_a_socket_can_connect(void **state) {
                     expect_mode(s, modes[mode]);
                     T_FAILS(pysock_getpeername(s, &addr), PYSOCK_OS_ERROR, ENOTCONN);
                 }
-                T_EQ(connect_again(s, hosts[h], port_of(listener)), 0);
+                T_EQ(connect_again(s, hosts[h], t_port_of(listener)), 0);
                 expect_mode(s, modes[mode]);
                 b = T_OK(pysock_accept(listener, NULL));
                 echo_once(s, b);
@@ -996,13 +975,13 @@ static void a_socket_connects_once(void **state) {
             const char *host = kind == 0 ? "127.0.0.1" : kind == 1 ? "::1" : name;
             pysock *listener, *s, *b;
             int port;
-            if (kind == 1 && !has_ipv6())
+            if (kind == 1 && !t_has_ipv6())
                 continue;
             T_STEP("kind %d, timeout %g", kind, modes[mode]);
             snprintf(name, sizeof name, "@pysock-test-once-%ld-%d", (long)getpid(), mode);
             options.family = kind == 0 ? AF_INET : kind == 1 ? AF_INET6 : AF_UNIX;
             listener = T_OK(pysock_create_server_ex(host, 0, &options));
-            port = kind == 2 ? 0 : port_of(listener);
+            port = kind == 2 ? 0 : t_port_of(listener);
             s = T_OK(pysock_socket(options.family, SOCK_STREAM, 0));
             T_OK(pysock_settimeout(s, modes[mode]));
             T_EQ(connect_at_last(s, host, port), 0);
@@ -1184,9 +1163,9 @@ static void a_datagram_socket_connects_as_often_as_it_likes(void **state) {
         for (int i = 0; i < 3; i++) {
             peers[i] = T_OK(pysock_socket(AF_INET, SOCK_DGRAM, 0));
             T_OK(pysock_bind(peers[i], "127.0.0.1", 0));
-            T_EQ(connect_at_last(s, "127.0.0.1", port_of(peers[i])), 0);
+            T_EQ(connect_at_last(s, "127.0.0.1", t_port_of(peers[i])), 0);
             T_OK(pysock_getpeername(s, &addr));
-            T_EQ(pysock_addr_port(&addr), port_of(peers[i]));
+            T_EQ(pysock_addr_port(&addr), t_port_of(peers[i]));
             T_EQ(pysock_send(s, "hello", 5, 0), 5);
             T_EQ(pysock_recv(peers[i], buf, sizeof buf, 0), 5);
         }

@@ -68,18 +68,6 @@ static int family_of(int kind) {
     return kind == UDP4 ? AF_INET : kind == UDP6 ? AF_INET6 : AF_UNIX;
 }
 
-static int has_ipv6(void) {
-    struct sockaddr_in6 in6;
-    int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0), ok;
-    memset(&in6, 0, sizeof in6);
-    in6.sin6_family = AF_INET6;
-    in6.sin6_addr = in6addr_loopback;
-    ok = fd >= 0 && bind(fd, (struct sockaddr *)&in6, sizeof in6) == 0;
-    if (fd >= 0)
-        close(fd);
-    return ok;
-}
-
 static int has_localhost(void) {
     struct addrinfo hints, *list;
     memset(&hints, 0, sizeof hints);
@@ -96,7 +84,7 @@ static int has_localhost(void) {
 static int kind_after(int kind) {
     do
         kind++;
-    while (kind == UDP6 && !has_ipv6());
+    while (kind == UDP6 && !t_has_ipv6());
     if (kind < KINDS)
         T_STEP("%s", kind_names[kind]);
     return kind;
@@ -126,17 +114,6 @@ static pysock *bound(int kind) {
     return s;
 }
 
-static pysock_addr addr_of(pysock *s) {
-    pysock_addr addr;
-    T_OK(pysock_getsockname(s, &addr));
-    return addr;
-}
-
-static int port_of(pysock *s) {
-    pysock_addr addr = addr_of(s);
-    return pysock_addr_port(&addr);
-}
-
 static void expect_same(const pysock_addr *a, const pysock_addr *b) {
     char text[2][PYSOCK_ADDR_STRLEN];
     pysock_addr_format(a, text[0], sizeof text[0]);
@@ -164,7 +141,7 @@ static void expect_from(pysock *s, const char *text, const pysock_addr *who) {
 
 /* Nothing has come: what is sent now is the next to arrive. */
 static void expect_nothing(pysock *s) {
-    pysock_addr at = addr_of(s);
+    pysock_addr at = t_addr_of(s);
     pysock *other = T_OK(pysock_socket(at.u.sa.sa_family, SOCK_DGRAM, 0));
     send_to(other, "a marker", &at);
     expect_from(s, "a marker", NULL);
@@ -253,7 +230,7 @@ static void a_datagram_tells_where_it_comes_from(void **state) {
     FOR_EACH_KIND(kind) {
         for (int mode = 0; mode < MODES; mode++) {
             pysock *a = bound(kind), *b = bound(kind);
-            pysock_addr at_a = addr_of(a), at_b = addr_of(b), from;
+            pysock_addr at_a = t_addr_of(a), at_b = t_addr_of(b), from;
             char buf[32];
             T_OK(pysock_settimeout(a, modes[mode]));
             T_OK(pysock_settimeout(b, modes[mode]));
@@ -284,7 +261,7 @@ static void sendto_takes_what_bind_takes(void **state) {
             pysock *a = unbound(kind), *b = unbound(kind);
             T_OK(pysock_bind(b, fresh_name(kind, name), 0));
             T_OK(pysock_settimeout(a, modes[mode]));
-            T_EQ(pysock_sendto(a, "hello", 5, 0, name, kind <= UDP6 ? port_of(b) : 0), 5);
+            T_EQ(pysock_sendto(a, "hello", 5, 0, name, kind <= UDP6 ? t_port_of(b) : 0), 5);
             expect_from(b, "hello", NULL);
             T_OK(pysock_close(a));
             T_OK(pysock_close(b));
@@ -298,13 +275,13 @@ static void an_empty_host_is_this_machine(void **state) {
     t_deadline(30);
     for (int kind = UDP4; kind <= UDP6; kind++) {
         pysock *a, *b;
-        if (kind == UDP6 && !has_ipv6())
+        if (kind == UDP6 && !t_has_ipv6())
             continue;
         a = unbound(kind);
         b = bound(kind);
-        T_EQ(pysock_sendto(a, "empty", 5, 0, "", port_of(b)), 5);
+        T_EQ(pysock_sendto(a, "empty", 5, 0, "", t_port_of(b)), 5);
         expect_from(b, "empty", NULL);
-        T_EQ(pysock_sendto(a, "NULL", 4, 0, NULL, port_of(b)), 4);
+        T_EQ(pysock_sendto(a, "NULL", 4, 0, NULL, t_port_of(b)), 4);
         expect_from(b, "NULL", NULL);
         T_OK(pysock_close(a));
         T_OK(pysock_close(b));
@@ -316,7 +293,7 @@ static void every_receiving_call_takes_a_datagram_in_every_mode(void **state) {
     t_deadline(60);
     FOR_EACH_KIND(kind) {
         pysock *a = unbound(kind), *b = bound(kind);
-        pysock_addr at = addr_of(b);
+        pysock_addr at = t_addr_of(b);
         for (int mode = 0; mode < MODES; mode++) {
             T_OK(pysock_settimeout(b, modes[mode]));
             for (int call = 0; call < RECEIVERS; call++) {
@@ -345,7 +322,7 @@ static void recv_buf_takes_one_datagram(void **state) {
     FOR_EACH_KIND(kind) {
         static const char *const texts[] = {"whole", "", "cut off"};
         pysock *a = unbound(kind), *b = bound(kind);
-        pysock_addr at = addr_of(b);
+        pysock_addr at = t_addr_of(b);
         for (int i = 0; i < 3; i++)
             send_to(a, texts[i], &at);
         for (int i = 0; i < 3; i++) {
@@ -392,7 +369,7 @@ static void unnamed_senders_have_no_address(void **state) {
     t_close_pair(pair);
     T_STEP("a socket that was never bound");
     named = bound(UNIX_PATH);
-    at = addr_of(named);
+    at = t_addr_of(named);
     pair[0] = unbound(UNIX_PATH);
     send_to(pair[0], "y", &at);
     memset(&from, 0xee, sizeof from);
@@ -411,11 +388,11 @@ static void a_unix_sender_may_leave_its_name_to_the_kernel(void **state) {
     (void)state;
     t_deadline(30);
     b = bound(UNIX_ABSTRACT);
-    at = addr_of(b);
+    at = t_addr_of(b);
     for (int i = 0; i < 2; i++) {
         a[i] = unbound(UNIX_ABSTRACT);
         T_OK(pysock_bind(a[i], "", 0));
-        mine[i] = addr_of(a[i]);
+        mine[i] = t_addr_of(a[i]);
         T_EQ(mine[i].len, offsetof(struct sockaddr_un, sun_path) + 6);
         T_EQ(mine[i].u.un.sun_path[0], 0);
         send_to(a[i], "x", &at);
@@ -448,7 +425,7 @@ static void an_abstract_name_may_have_any_bytes(void **state) {
                                    (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 +
                                                (size_t)n + sizeof tail)));
     T_OK(pysock_bind_addr(b, &addr));
-    from = addr_of(b);
+    from = t_addr_of(b);
     expect_same(&from, &addr);
     send_to(a, "x", &addr);
     T_EQ(pysock_recv(b, &byte, 1, 0), 1);
@@ -470,7 +447,7 @@ static void a_connected_socket_hears_its_peer_alone(void **state) {
     FOR_EACH_KIND(kind) {
         for (int mode = 0; mode < MODES; mode++) {
             pysock *a = bound(kind), *b = bound(kind), *c = bound(kind);
-            pysock_addr at_a = addr_of(a), at_b = addr_of(b), peer;
+            pysock_addr at_a = t_addr_of(a), at_b = t_addr_of(b), peer;
             T_OK(pysock_settimeout(a, modes[mode]));
             T_OK(pysock_connect_addr(a, &at_b));
             T_OK(pysock_getpeername(a, &peer));
@@ -497,7 +474,7 @@ static void a_connected_socket_may_send_elsewhere(void **state) {
     t_deadline(30);
     FOR_EACH_KIND(kind) {
         pysock *a = bound(kind), *b = bound(kind), *c = bound(kind);
-        pysock_addr at_a = addr_of(a), at_b = addr_of(b), at_c = addr_of(c), peer;
+        pysock_addr at_a = t_addr_of(a), at_b = t_addr_of(b), at_c = t_addr_of(c), peer;
         T_OK(pysock_connect_addr(a, &at_b));
         send_to(a, "elsewhere", &at_c);
         expect_from(c, "elsewhere", &at_a);
@@ -517,7 +494,8 @@ static void connecting_again_changes_the_peer(void **state) {
     FOR_EACH_KIND(kind) {
         for (int mode = 0; mode < MODES; mode++) {
             pysock *a = bound(kind), *peers[2] = {bound(kind), bound(kind)};
-            pysock_addr at_a = addr_of(a), at[2] = {addr_of(peers[0]), addr_of(peers[1])}, peer;
+            pysock_addr at_a = t_addr_of(a), at[2] = {t_addr_of(peers[0]), t_addr_of(peers[1])},
+                        peer;
             T_OK(pysock_settimeout(a, modes[mode]));
             for (int i = 0; i < 6; i++) {
                 T_EQ(pysock_connect_addr(a, &at[i & 1]), 0);
@@ -529,8 +507,8 @@ static void connecting_again_changes_the_peer(void **state) {
                 expect_from(a, "to me", &at[i & 1]);
             }
             if (kind <= UDP6) {
-                T_EQ(pysock_connect(a, kind == UDP4 ? "127.0.0.1" : "::1", port_of(peers[1])), 0);
-                T_EQ(pysock_connect_ex(a, kind == UDP4 ? "127.0.0.1" : "::1", port_of(peers[0])),
+                T_EQ(pysock_connect(a, kind == UDP4 ? "127.0.0.1" : "::1", t_port_of(peers[1])), 0);
+                T_EQ(pysock_connect_ex(a, kind == UDP4 ? "127.0.0.1" : "::1", t_port_of(peers[0])),
                      0);
                 T_EQ(pysock_send(a, "by text", 7, 0), 7);
                 expect_from(peers[0], "by text", &at_a);
@@ -554,7 +532,7 @@ static void AF_UNSPEC_dissolves_a_connection(void **state) {
     FOR_EACH_KIND(kind) {
         for (int mode = 0; mode < MODES; mode++) {
             pysock *a = bound(kind), *b = bound(kind), *c = bound(kind);
-            pysock_addr at_b = addr_of(b), from, peer;
+            pysock_addr at_b = t_addr_of(b), from, peer;
             char buf[16];
             T_OK(pysock_settimeout(a, modes[mode]));
             for (int i = 0; i < 2; i++) {
@@ -601,11 +579,11 @@ static void shutdown_ends_a_connected_socket_one_way_at_a_time(void **state) {
         pysock_addr at;
         job j;
         t_thread t;
-        if (kind == UDP6 && !has_ipv6())
+        if (kind == UDP6 && !t_has_ipv6())
             continue;
         a = bound(kind);
         b = bound(kind);
-        at = addr_of(b);
+        at = t_addr_of(b);
         T_FAILS(pysock_shutdown(b, SHUT_RDWR), PYSOCK_OS_ERROR, ENOTCONN);
         T_OK(pysock_connect_addr(a, &at));
         memset(&j, 0, sizeof j);
@@ -632,7 +610,7 @@ static void what_does_not_fit_is_cut_off_and_gone(void **state) {
     t_deadline(60);
     FOR_EACH_KIND(kind) {
         pysock *a = bound(kind), *b = bound(kind);
-        pysock_addr at_a = addr_of(a), at = addr_of(b), from;
+        pysock_addr at_a = t_addr_of(a), at = t_addr_of(b), from;
         for (int mode = 0; mode < MODES; mode++) {
             char buf[16];
             T_OK(pysock_settimeout(b, modes[mode]));
@@ -662,7 +640,7 @@ static void MSG_TRUNC_tells_the_whole_length(void **state) {
     t_deadline(60);
     FOR_EACH_KIND(kind) {
         pysock *a = unbound(kind), *b = bound(kind);
-        pysock_addr at = addr_of(b);
+        pysock_addr at = t_addr_of(b);
         for (int mode = 0; mode < MODES; mode++) {
             char buf[16];
             T_OK(pysock_settimeout(b, modes[mode]));
@@ -689,7 +667,7 @@ static void MSG_PEEK_leaves_the_datagram(void **state) {
     t_deadline(60);
     FOR_EACH_KIND(kind) {
         pysock *a = bound(kind), *b = bound(kind);
-        pysock_addr at_a = addr_of(a), at = addr_of(b), from;
+        pysock_addr at_a = t_addr_of(a), at = t_addr_of(b), from;
         char buf[16];
         for (int mode = 0; mode < MODES; mode++) {
             T_OK(pysock_settimeout(b, modes[mode]));
@@ -717,7 +695,7 @@ static void an_empty_datagram_ends_nothing(void **state) {
     t_deadline(60);
     FOR_EACH_KIND(kind) {
         pysock *a = bound(kind), *b = bound(kind);
-        pysock_addr at_a = addr_of(a), at = addr_of(b), from;
+        pysock_addr at_a = t_addr_of(a), at = t_addr_of(b), from;
         pysock_poller *p = t_poller_with(pysock_fileno(b), POLLIN);
         for (int mode = 0; mode < MODES; mode++) {
             T_OK(pysock_settimeout(b, modes[mode]));
@@ -758,7 +736,7 @@ static void recv_of_no_bytes_takes_nothing_but_recvfrom_does(void **state) {
     t_deadline(60);
     FOR_EACH_KIND(kind) {
         pysock *a = bound(kind), *b = bound(kind);
-        pysock_addr at_a = addr_of(a), at = addr_of(b), from;
+        pysock_addr at_a = t_addr_of(a), at = t_addr_of(b), from;
         for (int mode = 0; mode < MODES; mode++) {
             T_OK(pysock_settimeout(b, modes[mode]));
             T_EQ(pysock_recv(b, NULL, 0, 0), 0);
@@ -783,7 +761,7 @@ static void datagrams_that_are_too_large_are_EMSGSIZE(void **state) {
     FOR_EACH_KIND(kind) {
         size_t most = kind == UDP4 ? 65507 : kind == UDP6 ? 65527 : 0;
         pysock *a = bound(kind), *b = bound(kind);
-        pysock_addr at = addr_of(b);
+        pysock_addr at = t_addr_of(b);
         for (int mode = 0; mode < MODES; mode++) {
             T_OK(pysock_settimeout(a, modes[mode]));
             if (kind >= UNIX_PATH)
@@ -818,7 +796,7 @@ static void datagrams_that_are_too_large_are_EMSGSIZE(void **state) {
 /* A port where nobody listens, and nobody can while the socket is open: it hears but itself. */
 static pysock *deaf(int kind) {
     pysock *s = bound(kind);
-    pysock_addr at = addr_of(s);
+    pysock_addr at = t_addr_of(s);
     T_OK(pysock_connect_addr(s, &at));
     return s;
 }
@@ -856,13 +834,13 @@ static void a_refused_datagram_is_told_once_and_then_it_works(void **state) {
         pysock_addr at_s, at_d;
         pysock_poller *p;
         pysock_pollevent event;
-        if (kind == UDP6 && !has_ipv6())
+        if (kind == UDP6 && !t_has_ipv6())
             continue;
         T_STEP("%s, way %d, mode %d", kind_names[kind], way, i / (2 * WAYS));
         s = bound(kind);
         d = deaf(kind);
-        at_s = addr_of(s);
-        at_d = addr_of(d);
+        at_s = t_addr_of(s);
+        at_d = t_addr_of(d);
         T_OK(pysock_settimeout(s, modes[i / (2 * WAYS)]));
         T_OK(pysock_connect_addr(s, &at_d));
         p = t_poller_with(pysock_fileno(s), POLLIN);
@@ -890,7 +868,7 @@ static void a_refused_datagram_is_told_once_and_then_it_works(void **state) {
 /* Who is not connected is not told, as so many peers may be meant. */
 static void an_unconnected_sender_hears_of_no_refusal(void **state) {
     pysock *s = bound(UDP4), *d = deaf(UDP4);
-    pysock_addr at = addr_of(d);
+    pysock_addr at = t_addr_of(d);
     int err;
     (void)state;
     t_deadline(30);
@@ -906,7 +884,7 @@ static void an_unconnected_sender_hears_of_no_refusal(void **state) {
 static void unix_senders_are_told_at_once(void **state) {
     char name[100], stream_name[100];
     pysock *a = unbound(UNIX_PATH), *b = bound(UNIX_PATH), *listener;
-    pysock_addr at = addr_of(b);
+    pysock_addr at = t_addr_of(b);
     (void)state;
     t_deadline(30);
     listener = T_OK(pysock_socket(AF_UNIX, SOCK_STREAM, 0));
@@ -940,7 +918,7 @@ static void broadcast_needs_its_option(void **state) {
     (void)state;
     t_deadline(30);
     T_OK(pysock_bind(b, "", 0));
-    port = port_of(b);
+    port = t_port_of(b);
     T_STEP("loopback's own broadcast address");
     T_OK(pysock_getsockopt_int(a, SOL_SOCKET, SO_BROADCAST, &on));
     T_EQ(on, 0);
@@ -1010,7 +988,7 @@ static void the_options_of_datagrams_are_set_and_read_back(void **state) {
     }
     T_FAILS(pysock_setsockopt_int(s, IPPROTO_IP, IP_MULTICAST_TTL, 256), PYSOCK_OS_ERROR, EINVAL);
     T_OK(pysock_close(s));
-    if (!has_ipv6())
+    if (!t_has_ipv6())
         return;
     s = unbound(UDP6);
     for (size_t i = 0; i < sizeof ipv6 / sizeof ipv6[0]; i++) {
@@ -1038,7 +1016,7 @@ static void multicast_reaches_who_has_joined(void **state) {
     lo.s_addr = htonl(INADDR_LOOPBACK);
     group_text(text);
     T_OK(pysock_bind(b, "", 0));
-    port = port_of(b);
+    port = t_port_of(b);
     T_OK(pysock_setsockopt_int(b, IPPROTO_IP, IP_MULTICAST_ALL, 0));
     T_OK(pysock_setsockopt(a, IPPROTO_IP, IP_MULTICAST_IF, &lo, sizeof lo));
     T_OK(pysock_getsockopt(a, IPPROTO_IP, IP_MULTICAST_IF, &have, &len));
@@ -1090,14 +1068,14 @@ static void ipv6_multicast_reaches_who_has_joined(void **state) {
     int port, have;
     (void)state;
     t_deadline(30);
-    if (!has_ipv6() || !lo) {
+    if (!t_has_ipv6() || !lo) {
         print_message("this machine has no IPv6 loopback: skipped\n");
         skip();
     }
     a = unbound(UDP6);
     b = unbound(UDP6);
     T_OK(pysock_bind(b, "", 0));
-    port = port_of(b);
+    port = t_port_of(b);
     snprintf(text, sizeof text, "ff01::%x:7b5", (unsigned int)getpid() & 0xffff);
     T_EQ(inet_pton(AF_INET6, text, &group.ipv6mr_multiaddr), 1);
     T_STEP("options, and a group on loopback");
@@ -1136,7 +1114,7 @@ static void an_ipv6_socket_may_speak_ipv4(void **state) {
     int off = 0;
     (void)state;
     t_deadline(30);
-    if (!has_ipv6()) {
+    if (!t_has_ipv6()) {
         print_message("this machine has no IPv6 loopback: skipped\n");
         skip();
     }
@@ -1144,18 +1122,18 @@ static void an_ipv6_socket_may_speak_ipv4(void **state) {
     v4 = bound(UDP4);
     T_OK(pysock_setsockopt(both, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off));
     T_OK(pysock_bind(both, "::", 0));
-    T_EQ(pysock_sendto(v4, "up", 2, 0, "127.0.0.1", port_of(both)), 2);
+    T_EQ(pysock_sendto(v4, "up", 2, 0, "127.0.0.1", t_port_of(both)), 2);
     T_EQ(pysock_recvfrom(both, buf, sizeof buf, 0, &from), 2);
     T_EQ(from.u.sa.sa_family, AF_INET6);
     T_CHECK(IN6_IS_ADDR_V4MAPPED(&from.u.in6.sin6_addr));
-    T_EQ(pysock_addr_port(&from), port_of(v4));
+    T_EQ(pysock_addr_port(&from), t_port_of(v4));
     pysock_addr_format(&from, text, sizeof text);
     T_CHECK(strncmp(text, "[::ffff:127.0.0.1]:", 19) == 0);
     send_to(both, "down", &from);
     T_EQ(pysock_recvfrom(v4, buf, sizeof buf, 0, &at), 4);
     T_EQ(at.u.sa.sa_family, AF_INET);
-    T_EQ(pysock_addr_port(&at), port_of(both));
-    T_EQ(pysock_sendto(both, "text", 4, 0, "::ffff:127.0.0.1", port_of(v4)), 4);
+    T_EQ(pysock_addr_port(&at), t_port_of(both));
+    T_EQ(pysock_sendto(both, "text", 4, 0, "::ffff:127.0.0.1", t_port_of(v4)), 4);
     expect_from(v4, "text", NULL);
     T_OK(pysock_close(both));
     T_OK(pysock_close(v4));
@@ -1167,13 +1145,13 @@ static void a_flow_is_kept_in_an_address(void **state) {
     char byte;
     (void)state;
     t_deadline(30);
-    if (!has_ipv6()) {
+    if (!t_has_ipv6()) {
         print_message("this machine has no IPv6 loopback: skipped\n");
         skip();
     }
     a = unbound(UDP6);
     b = bound(UDP6);
-    to = addr_of(b);
+    to = t_addr_of(b);
     to.u.in6.sin6_flowinfo = htonl(0x12345);
     T_OK(pysock_setsockopt_int(a, IPPROTO_IPV6, IPV6_FLOWINFO_SEND, 1));
     for (int mode = 0; mode < MODES; mode++) {
@@ -1223,21 +1201,21 @@ static void a_scope_goes_with_a_link_local_address(void **state) {
     char text[PYSOCK_ADDR_STRLEN], host[PYSOCK_ADDR_STRLEN], byte;
     (void)state;
     t_deadline(30);
-    if (!has_ipv6() || !link_local(&ll)) {
+    if (!t_has_ipv6() || !link_local(&ll)) {
         print_message("this machine has no link-local address: skipped\n");
         skip();
     }
     a = unbound(UDP6);
     b = unbound(UDP6);
     T_OK(pysock_bind_addr(b, &ll));
-    at = addr_of(b);
+    at = t_addr_of(b);
     T_EQ(at.u.in6.sin6_scope_id, ll.u.in6.sin6_scope_id);
     T_STEP("as text");
     pysock_addr_format(&at, text, sizeof text);
     T_CHECK(strchr(text, '%') != NULL);
     snprintf(host, sizeof host, "%.*s", (int)(strchr(text, ']') - text - 1), text + 1);
     T_OK(pysock_bind(a, host, 0));
-    T_EQ(pysock_sendto(a, "x", 1, 0, host, port_of(b)), 1);
+    T_EQ(pysock_sendto(a, "x", 1, 0, host, t_port_of(b)), 1);
     T_EQ(pysock_recvfrom(b, &byte, 1, 0, &from), 1);
     T_EQ(from.u.in6.sin6_scope_id, ll.u.in6.sin6_scope_id);
     T_STEP("by value");
@@ -1246,7 +1224,7 @@ static void a_scope_goes_with_a_link_local_address(void **state) {
         T_OK(pysock_connect_addr(a, &at));
         T_OK(pysock_getpeername(a, &peer));
         expect_same(&peer, &at);
-        peer = addr_of(a);
+        peer = t_addr_of(a);
         T_EQ(peer.u.in6.sin6_scope_id, ll.u.in6.sin6_scope_id);
         send_to(b, "answer", &peer);
         expect_from(a, "answer", &at);
@@ -1262,7 +1240,7 @@ static void select_and_pollers_tell_of_datagrams_in_every_mode(void **state) {
     t_deadline(60);
     FOR_EACH_KIND(kind) {
         pysock *a = unbound(kind), *b = bound(kind);
-        pysock_addr at = addr_of(b);
+        pysock_addr at = t_addr_of(b);
         int fd = pysock_fileno(b);
         pysock_poller *p = t_poller_with(fd, POLLIN | POLLOUT);
         pysock_pollevent event;
@@ -1301,7 +1279,7 @@ static void a_datagram_ends_every_wait_for_it(void **state) {
     FOR_EACH_KIND(kind) {
         for (int call = 0; call < CALLS; call++) {
             pysock *a = unbound(kind), *b = bound(kind);
-            pysock_addr at = addr_of(b);
+            pysock_addr at = t_addr_of(b);
             job j;
             t_thread t;
             if (call == SENDTO)
@@ -1384,7 +1362,7 @@ static void a_full_queue_makes_unix_senders_wait(void **state) {
     catch_signals();
     for (int connected = 0; connected < 2; connected++) {
         pysock *a = unbound(UNIX_PATH), *b = bound(UNIX_PATH);
-        pysock_addr at = addr_of(b);
+        pysock_addr at = t_addr_of(b);
         t_thread t;
         job j;
         int sent;
@@ -1434,8 +1412,8 @@ static void sendto_looks_names_up(void **state) {
         skip();
     a = bound(UDP4);
     b = bound(UDP4);
-    at = addr_of(a);
-    port = port_of(b);
+    at = t_addr_of(a);
+    port = t_port_of(b);
     T_STEP("blocking");
     for (int i = 0; i < 3; i++) {
         T_EQ(pysock_sendto(a, "blocking", 8, 0, "localhost", port), 8);
@@ -1483,8 +1461,8 @@ static void a_nonblocking_sendto_by_name_is_writable_when_it_can_go(void **state
         skip();
     a = bound(UDP4);
     b = bound(UDP4);
-    at = addr_of(a);
-    port = port_of(b);
+    at = t_addr_of(a);
+    port = t_port_of(b);
     T_OK(pysock_setblocking(a, 0));
     p = t_poller_with(pysock_fileno(a), POLLOUT);
     for (int i = 0; i < 50; i++) {
@@ -1529,24 +1507,24 @@ static void a_lookup_holds_up_nothing_else(void **state) {
         skip();
     a = bound(UDP4);
     b = bound(UDP4);
-    at_a = addr_of(a);
-    at_b = addr_of(b);
+    at_a = t_addr_of(a);
+    at_b = t_addr_of(b);
     T_OK(pysock_setblocking(a, 0));
     for (int i = 0; i < 20; i++) {
         send_to(b, "comes", &at_a);
         T_EQ(t_readable(a, PYSOCK_NO_TIMEOUT), 1);
-        sent = goes_at_once(a, "by name", "localhost", port_of(b));
+        sent = goes_at_once(a, "by name", "localhost", t_port_of(b));
         T_EQ(t_readable(a, 0), 1);
         T_EQ(pysock_recv(a, buf, sizeof buf, 0), 5);
         if (sent)
             expect_from(b, "by name", &at_a);
         T_EQ(pysock_sendto_addr(a, "goes", 4, 0, &at_b), 4);
-        T_EQ(pysock_sendto(a, "numeric", 7, 0, "127.0.0.1", port_of(b)), 7);
+        T_EQ(pysock_sendto(a, "numeric", 7, 0, "127.0.0.1", t_port_of(b)), 7);
         expect_from(b, "goes", &at_a);
         expect_from(b, "numeric", &at_a);
         if (!sent) {
             T_EQ(t_writable(a, PYSOCK_NO_TIMEOUT), 1);
-            T_EQ(pysock_sendto(a, "by name", 7, 0, "localhost", port_of(b)), 7);
+            T_EQ(pysock_sendto(a, "by name", 7, 0, "localhost", t_port_of(b)), 7);
             expect_from(b, "by name", &at_a);
         }
     }
@@ -1561,7 +1539,7 @@ static void a_socket_may_close_while_it_looks_a_name_up(void **state) {
         skip();
     for (int i = 0; i < 50; i++) {
         pysock *s = bound(UDP4);
-        int port = port_of(s);
+        int port = t_port_of(s);
         T_OK(pysock_setblocking(s, 0));
         (void)goes_at_once(s, "x", "localhost", port);
         T_OK(pysock_close(s));
@@ -1572,7 +1550,7 @@ static void a_socket_may_close_while_it_looks_a_name_up(void **state) {
 /* Names that no resolver asks anybody about: a label is empty. */
 static void a_name_that_is_none_is_told_in_every_mode(void **state) {
     pysock *a = bound(UDP4), *b = bound(UDP4);
-    pysock_addr at = addr_of(b);
+    pysock_addr at = t_addr_of(b);
     (void)state;
     t_deadline(60);
     for (int i = 0; i < 3; i++) {
@@ -1591,7 +1569,7 @@ static void a_name_that_is_none_is_told_in_every_mode(void **state) {
     }
     T_STEP("the answer for one name is none for another, nor for another port");
     if (has_localhost()) {
-        int port = port_of(b), other = port_of(a);
+        int port = t_port_of(b), other = t_port_of(a);
         if (goes_at_once(a, "by name", "localhost", port))
             expect_from(b, "by name", NULL);
         T_EQ(t_writable(a, PYSOCK_NO_TIMEOUT), 1);
@@ -1633,7 +1611,7 @@ static void two_threads_may_send_by_name_on_one_socket(void **state) {
             to[i] = bound(UDP4);
             T_OK(pysock_setsockopt_int(to[i], SOL_SOCKET, SO_RCVBUF, 1 << 20));
             jobs[i].s = s;
-            jobs[i].port = port_of(to[i]);
+            jobs[i].port = t_port_of(to[i]);
             jobs[i].rounds = 50;
             t_spawn(&threads[i], send_by_name_thread, &jobs[i]);
         }
@@ -1654,7 +1632,7 @@ static void two_threads_may_send_by_name_on_one_socket(void **state) {
 static void sendto_refuses_what_makes_no_sense(void **state) {
     static const int ports[] = {70000, 65536, -1, INT32_MAX, INT32_MIN};
     pysock *a = bound(UDP4), *b = bound(UDP4), *gone = bound(UDP4);
-    pysock_addr at = addr_of(b), addr;
+    pysock_addr at = t_addr_of(b), addr;
     char host[400];
     (void)state;
     t_deadline(60);
@@ -1669,10 +1647,11 @@ static void sendto_refuses_what_makes_no_sense(void **state) {
             T_FAILS(pysock_sendto(a, "x", 1, 0, "localhost", ports[i]), PYSOCK_VALUE_ERROR,
                     EINVAL);
         }
-        T_FAILS(pysock_sendto(a, NULL, 1, 0, "127.0.0.1", port_of(b)), PYSOCK_VALUE_ERROR, EINVAL);
-        T_FAILS(pysock_sendto(a, "x", (size_t)-1, 0, "127.0.0.1", port_of(b)), PYSOCK_VALUE_ERROR,
+        T_FAILS(pysock_sendto(a, NULL, 1, 0, "127.0.0.1", t_port_of(b)), PYSOCK_VALUE_ERROR,
                 EINVAL);
-        T_FAILS(pysock_sendto(a, "x", 1, 0, host, port_of(b)), T_ANY, T_ANY);
+        T_FAILS(pysock_sendto(a, "x", (size_t)-1, 0, "127.0.0.1", t_port_of(b)), PYSOCK_VALUE_ERROR,
+                EINVAL);
+        T_FAILS(pysock_sendto(a, "x", 1, 0, host, t_port_of(b)), T_ANY, T_ANY);
         T_CHECK(errno != EAGAIN);
         T_FAILS(pysock_sendto(a, "x", 1, 0, "127.0.0.1", 0), PYSOCK_OS_ERROR, EINVAL);
         T_FAILS(pysock_sendto(NULL, "x", 1, 0, "127.0.0.1", 9), PYSOCK_VALUE_ERROR, EINVAL);
@@ -1689,7 +1668,7 @@ static void sendto_refuses_what_makes_no_sense(void **state) {
         T_FAILS(pysock_sendto_addr(a, "x", 1, 0, &addr), PYSOCK_VALUE_ERROR, EINVAL);
         addr.len = 4;
         T_FAILS(pysock_sendto_addr(a, "x", 1, 0, &addr), PYSOCK_OS_ERROR, EINVAL);
-        T_FAILS(pysock_sendto(a, "x", 1, MSG_OOB, "127.0.0.1", port_of(b)), PYSOCK_OS_ERROR,
+        T_FAILS(pysock_sendto(a, "x", 1, MSG_OOB, "127.0.0.1", t_port_of(b)), PYSOCK_OS_ERROR,
                 EOPNOTSUPP);
     }
     expect_nothing(b);
@@ -1766,7 +1745,7 @@ static void streams_take_sendto_and_recvfrom_as_the_kernel_does(void **state) {
     (void)state;
     t_deadline(60);
     t_pair(pair);
-    at = addr_of(pair[1]);
+    at = t_addr_of(pair[1]);
     for (int mode = 0; mode < MODES; mode++) {
         T_OK(pysock_settimeout(pair[0], modes[mode]));
         T_OK(pysock_settimeout(pair[1], modes[mode]));
@@ -1821,13 +1800,13 @@ static void the_audit_hook_can_deny_a_sendto(void **state) {
     t_deadline(30);
     a = bound(UDP4);
     b = bound(UDP4);
-    at = addr_of(b);
+    at = t_addr_of(b);
     denied = denials_of_names = 0;
     pysock_set_audit_hook(deny_sendto, &at);
     for (int mode = 0; mode < MODES; mode++) {
         T_OK(pysock_settimeout(a, modes[mode]));
         T_FAILS(pysock_sendto_addr(a, "x", 1, 0, &at), PYSOCK_OS_ERROR, EACCES);
-        T_FAILS(pysock_sendto(a, "x", 1, 0, "127.0.0.1", port_of(b)), PYSOCK_OS_ERROR, EACCES);
+        T_FAILS(pysock_sendto(a, "x", 1, 0, "127.0.0.1", t_port_of(b)), PYSOCK_OS_ERROR, EACCES);
     }
     T_EQ(denied, 2 * MODES);
     T_EQ(denials_of_names, 0);
@@ -1871,7 +1850,7 @@ static void a_close_ends_every_wait_for_datagrams_with_EBADF(void **state) {
             T_STEP("%s, %s, %s", kind_names[kind], call_names[call], i & 1 ? "timed" : "blocking");
             a = unbound(kind);
             b = bound(kind);
-            at = addr_of(b);
+            at = t_addr_of(b);
             T_OK(pysock_settimeout(call == SENDTO ? a : b, i & 1 ? 60 : PYSOCK_NO_TIMEOUT));
             begin_wait(&j, &t, call, a, b, &at);
             T_OK(pysock_close(j.s));
@@ -1896,7 +1875,7 @@ static void a_connected_sockets_wait_ends_with_its_close_too(void **state) {
     t_deadline(60);
     FOR_EACH_KIND(kind) {
         pysock *a = bound(kind), *b = bound(kind);
-        pysock_addr at = addr_of(a);
+        pysock_addr at = t_addr_of(a);
         job j;
         t_thread t;
         T_OK(pysock_connect_addr(b, &at));
@@ -1925,7 +1904,7 @@ static void a_cleanup_ends_every_wait_for_datagrams_with_ESHUTDOWN(void **state)
             T_STEP("%s, %s", kind_names[kind], call_names[call]);
             a[n] = unbound(kind);
             b[n] = bound(kind);
-            at[n] = addr_of(b[n]);
+            at[n] = t_addr_of(b[n]);
             T_OK(pysock_settimeout(call == SENDTO ? a[n] : b[n], i & 1 ? 60 : PYSOCK_NO_TIMEOUT));
             begin_wait(&jobs[n], &threads[n], call, a[n], b[n], &at[n]);
             n++;
@@ -1942,7 +1921,7 @@ static void a_cleanup_ends_every_wait_for_datagrams_with_ESHUTDOWN(void **state)
         }
         a[0] = unbound(kind);
         b[0] = bound(kind);
-        at[0] = addr_of(b[0]);
+        at[0] = t_addr_of(b[0]);
         send_to(a[0], "after all", &at[0]);
         expect_from(b[0], "after all", NULL);
         T_OK(pysock_close(a[0]));
@@ -1967,7 +1946,7 @@ static void the_interrupt_hook_ends_a_wait_for_datagrams(void **state) {
         for (int i = 0; i < 2 * (SENDTO + 1); i++) {
             int call = i / 2;
             pysock *a = unbound(kind), *b = bound(kind);
-            pysock_addr at = addr_of(b);
+            pysock_addr at = t_addr_of(b);
             job j;
             t_thread t;
             if (call == SENDTO && kind < UNIX_PATH)
@@ -2014,7 +1993,7 @@ static void each_datagram_goes_to_one_of_many_readers(void **state) {
     for (int mode = 0; mode < 2; mode++) {
         unsigned char seen[SHARED] = {0};
         pysock *a = unbound(UNIX_PATH), *b = bound(UNIX_PATH);
-        pysock_addr at = addr_of(b);
+        pysock_addr at = t_addr_of(b);
         t_thread threads[SHARERS];
         share sh = {b, seen};
         int end = -1;
@@ -2057,7 +2036,7 @@ static void a_child_shares_the_socket_and_may_close_its_own(void **state) {
     FOR_EACH_KIND(kind) {
         for (int i = 0; i < 2 * MODES; i++) {
             pysock *a = bound(kind), *b = bound(kind);
-            pysock_addr at_a = addr_of(a), at_b = addr_of(b);
+            pysock_addr at_a = t_addr_of(a), at_b = t_addr_of(b);
             pid_t pid;
             T_OK(pysock_settimeout(b, modes[i / 2]));
             pid = t_run_in_child(child_answers, b, i & 1);
@@ -2094,8 +2073,8 @@ static void a_child_of_a_parent_that_looks_up_a_name_can_send(void **state) {
     }
     a = bound(UDP4);
     b = bound(UDP4);
-    at = addr_of(a);
-    child_port = port_of(b);
+    at = t_addr_of(a);
+    child_port = t_port_of(b);
     T_OK(pysock_setblocking(a, 0));
     for (int i = 0; i < 10; i++) {
         pid_t pid;
@@ -2174,7 +2153,7 @@ static void seqpacket_listens_and_connects(void **state) {
             listener = T_OK(pysock_socket(AF_UNIX, SOCK_SEQPACKET, 0));
             T_OK(pysock_bind(listener, fresh_name(kind, name), 0));
             T_OK(pysock_listen(listener, 1));
-            at = addr_of(listener);
+            at = t_addr_of(listener);
             a = T_OK(pysock_socket(AF_UNIX, SOCK_SEQPACKET, 0));
             T_FAILS(pysock_recv(a, buf, sizeof buf, 0), PYSOCK_OS_ERROR, ENOTCONN);
             T_FAILS(pysock_send(a, "x", 1, 0), PYSOCK_OS_ERROR, ENOTCONN);
@@ -2331,7 +2310,7 @@ static void a_raw_ipv6_socket_hears_its_echo(void **state) {
     uint16_t id = (uint16_t)getpid();
     (void)state;
     t_deadline(60);
-    if (!has_ipv6()) {
+    if (!t_has_ipv6()) {
         print_message("this machine has no IPv6 loopback: skipped\n");
         skip();
     }
@@ -2432,7 +2411,7 @@ static void netlink_lists_the_links(void **state) {
     T_OK(pysock_addr_from_sockaddr(&any, (struct sockaddr *)&nl, sizeof nl));
     kernel = any;
     T_OK(pysock_bind_addr(s, &any));
-    mine = addr_of(s);
+    mine = t_addr_of(s);
     T_EQ(mine.len, sizeof nl);
     memcpy(&nl, &mine.u, sizeof nl);
     T_EQ(nl.nl_family, AF_NETLINK);
@@ -2492,7 +2471,7 @@ static void packet_sockets_send_frames(void **state) {
     T_CHECK(ll.sll_ifindex > 0);
     T_OK(pysock_addr_from_sockaddr(&at, (struct sockaddr *)&ll, sizeof ll));
     T_OK(pysock_bind_addr(b, &at));
-    from = addr_of(b);
+    from = t_addr_of(b);
     memcpy(&ll, &from.u, sizeof ll);
     T_EQ(ll.sll_protocol, htons(PROTOCOL));
     T_EQ(ll.sll_ifindex, if_nametoindex("lo"));
@@ -2550,7 +2529,7 @@ static void vsock_streams_connect(void **state) {
         print_message("no vsock loopback: nothing is connected\n");
         set_vsock(&addr, VMADDR_CID_ANY, VMADDR_PORT_ANY);
         T_OK(pysock_bind_addr(listener, &addr));
-        addr = addr_of(listener);
+        addr = t_addr_of(listener);
         memcpy(&vm, &addr.u, sizeof vm);
         T_EQ(vm.svm_family, AF_VSOCK);
         T_EQ(vm.svm_cid, VMADDR_CID_ANY);
@@ -2559,7 +2538,7 @@ static void vsock_streams_connect(void **state) {
         skip();
     }
     T_OK(pysock_listen(listener, 1));
-    addr = addr_of(listener);
+    addr = t_addr_of(listener);
     for (int mode = 0; mode < MODES; mode++) {
         a = T_OK(pysock_socket(AF_VSOCK, SOCK_STREAM, 0));
         T_OK(pysock_settimeout(a, modes[mode]));
@@ -2603,7 +2582,7 @@ static void can_sockets_take_their_addresses_and_options(void **state) {
     can.can_family = AF_CAN; /* any interface */
     T_OK(pysock_addr_from_sockaddr(&addr, (struct sockaddr *)&can, sizeof can));
     T_OK(pysock_bind_addr(s, &addr));
-    addr = addr_of(s);
+    addr = t_addr_of(s);
     T_EQ(addr.u.sa.sa_family, AF_CAN);
     check_int_option(s, SOL_CAN_RAW, CAN_RAW_LOOPBACK, 0);
     check_int_option(s, SOL_CAN_RAW, CAN_RAW_LOOPBACK, 1);
@@ -2638,7 +2617,7 @@ static void udplite_covers_what_it_is_told(void **state) {
     b = T_OK(pysock_socket(AF_INET, SOCK_DGRAM, IPPROTO_UDPLITE));
     T_EQ(pysock_proto(b), IPPROTO_UDPLITE);
     T_OK(pysock_bind(b, "127.0.0.1", 0));
-    at = addr_of(b);
+    at = t_addr_of(b);
     check_int_option(a, SOL_LITE, SEND_CSCOV, 20);
     check_int_option(b, SOL_LITE, RECV_CSCOV, 20);
     send_to(a, "not all of this is covered by a checksum", &at);

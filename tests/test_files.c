@@ -17,19 +17,6 @@ static const int few_kinds[] = {TCP, LOCAL, TLS};
 static const ptrdiff_t bufferings[] = {-1, 0, 1, 2, 7, 8192, 1 << 20};
 #define BUFFERINGS (sizeof bufferings / sizeof bufferings[0])
 
-static int has_ipv6(void) {
-    struct sockaddr_in6 in6;
-    int fd = socket(AF_INET6, SOCK_STREAM, 0);
-    int ok;
-    memset(&in6, 0, sizeof in6);
-    in6.sin6_family = AF_INET6;
-    in6.sin6_addr = in6addr_loopback;
-    ok = fd >= 0 && bind(fd, (struct sockaddr *)&in6, sizeof in6) == 0;
-    if (fd >= 0)
-        close(fd);
-    return ok;
-}
-
 static void open_ipv6_pair(pysock *pair[2]) {
     pysock *listener = T_OK(pysock_create_server("::1", 0, 5));
     pysock_addr addr;
@@ -43,7 +30,7 @@ static void open_ipv6_pair(pysock *pair[2]) {
    that a moment's silence means something. */
 static int open_pair(int kind, pysock *pair[2]) {
     static int told;
-    if (kind % TLS == TCP6 && !has_ipv6()) {
+    if (kind % TLS == TCP6 && !t_has_ipv6()) {
         if (!told++)
             print_message("this machine has no IPv6 loopback: those pairs are skipped\n");
         return 0;

@@ -39,26 +39,8 @@ typedef struct channel {
     const pysock_addr *to;
 } channel;
 
-static int has_ipv6(void) {
-    struct sockaddr_in6 in6;
-    int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0), ok;
-    memset(&in6, 0, sizeof in6);
-    in6.sin6_family = AF_INET6;
-    in6.sin6_addr = in6addr_loopback;
-    ok = fd >= 0 && bind(fd, (struct sockaddr *)&in6, sizeof in6) == 0;
-    if (fd >= 0)
-        close(fd);
-    return ok;
-}
-
 static int is_stream(int kind) {
     return kind >= UNIX_STREAM;
-}
-
-static pysock_addr addr_of(pysock *s) {
-    pysock_addr addr;
-    T_OK(pysock_getsockname(s, &addr));
-    return addr;
 }
 
 static pysock *bound(int kind) {
@@ -83,8 +65,8 @@ static void channel_make(channel *l, int kind) {
     if (kind <= UNIX_DGRAM) {
         l->a = bound(kind);
         l->b = bound(kind);
-        l->at_a = addr_of(l->a);
-        l->at_b = addr_of(l->b);
+        l->at_a = t_addr_of(l->a);
+        l->at_b = t_addr_of(l->b);
         l->to = &l->at_b;
         return;
     }
@@ -110,7 +92,7 @@ static void channel_close(channel *l) {
 static int kind_after(int kind, int last) {
     do
         kind++;
-    while (kind == UDP6 && !has_ipv6());
+    while (kind == UDP6 && !t_has_ipv6());
     if (kind <= last)
         T_STEP("%s", kind_names[kind]);
     return kind;
@@ -1102,7 +1084,7 @@ static void a_message_may_choose_where_it_comes_from(void **state) {
 }
 
 static int skip_without_ipv6(void) {
-    if (has_ipv6())
+    if (t_has_ipv6())
         return 0;
     print_message("this machine has no IPv6 loopback: skipped\n");
     return 1;
@@ -1253,7 +1235,7 @@ static void control_data_is_cut_at_any_length_and_says_so(void **state) {
     T_EQ(count_items(&msg), 4);
     cut_at_every_length(&l, &msg);
     channel_close(&l);
-    if (!has_ipv6())
+    if (!t_has_ipv6())
         return;
     channel_make(&l, UDP6);
     T_OK(pysock_setsockopt_int(l.b, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1));
@@ -2315,7 +2297,7 @@ static void MSG_ERRQUEUE_never_waits(void **state) {
     for (int kind = UDP4; kind <= TCP; kind++) {
         channel l;
         char buf[64];
-        if ((kind == UDP6 && !has_ipv6()) || (kind != UDP4 && kind != UDP6 && kind != TCP))
+        if ((kind == UDP6 && !t_has_ipv6()) || (kind != UDP4 && kind != UDP6 && kind != TCP))
             continue; /* Unix sockets have no such queue, and do not look at the flag */
         channel_make(&l, kind);
         for (int mode = 0; mode < MODES; mode++) {
@@ -2337,7 +2319,7 @@ static void MSG_ERRQUEUE_never_waits(void **state) {
 static pysock *sender_with_an_error(pysock **deaf, pysock_addr *to) {
     pysock *s = bound(UDP4);
     *deaf = bound(UDP4);
-    *to = addr_of(*deaf);
+    *to = t_addr_of(*deaf);
     T_OK(pysock_connect_addr(*deaf, to)); /* it hears but itself */
     T_OK(pysock_setsockopt_int(s, IPPROTO_IP, IP_RECVERR, 1));
     T_EQ(pysock_sendto_addr(s, "lost", 4, 0, to), 4);
@@ -2413,7 +2395,7 @@ static void an_error_queue_that_nobody_reads_makes_no_call_spin(void **state) {
         idle w;
         t_thread t;
         T_STEP(timed ? "timed" : "blocking");
-        at = addr_of(s);
+        at = t_addr_of(s);
         T_FAILS(pysock_recv(s, &byte, 1, 0), PYSOCK_OS_ERROR, ECONNREFUSED);
         memset(&w, 0, sizeof w);
         w.s = s;

@@ -13,21 +13,6 @@ static int setup(void **state) {
     return 0;
 }
 
-static int has_ipv6(void) {
-    struct sockaddr_in6 in6;
-    int fd = socket(AF_INET6, SOCK_STREAM, 0);
-    int ok;
-    memset(&in6, 0, sizeof in6);
-    in6.sin6_family = AF_INET6;
-    in6.sin6_addr = in6addr_loopback;
-    ok = fd >= 0 && bind(fd, (struct sockaddr *)&in6, sizeof in6) == 0;
-    if (fd >= 0)
-        close(fd);
-    if (!ok)
-        print_message("this machine has no IPv6 loopback: skipped\n");
-    return ok;
-}
-
 static int knows_service(const char *name) {
     if (getservbyname(name, "tcp"))
         return 1;
@@ -114,7 +99,7 @@ static void getaddrinfo_reads_addresses_and_ports(void **state) {
 static void getaddrinfo_reads_ipv6_addresses(void **state) {
     (void)state;
     t_deadline(30);
-    if (!has_ipv6())
+    if (!t_has_ipv6())
         skip();
     expect_one("::1", "443", 0, 0, "[::1]:443");
     expect_one("::1", "443", AF_INET6, AI_NUMERICHOST, "[::1]:443");
@@ -132,7 +117,7 @@ static void getaddrinfo_keeps_a_scope(void **state) {
     char host[96];
     (void)state;
     t_deadline(30);
-    if (!has_ipv6())
+    if (!t_has_ipv6())
         skip();
     T_CHECK(T_OK(pysock_if_nameindex(&all)) > 0);
     snprintf(host, sizeof host, "ff02::1de:c0:face:8D%%%s", all[0].name);
@@ -322,7 +307,7 @@ static void getnameinfo_writes_numbers_and_names(void **state) {
     loopback.s_addr = htonl(INADDR_LOOPBACK);
     local = gethostbyaddr(&loopback, sizeof loopback, AF_INET);
     names_of("127.0.0.1:80", NI_NUMERICSERV, local ? local->h_name : "127.0.0.1", "80");
-    if (!has_ipv6())
+    if (!t_has_ipv6())
         skip();
     names_of("[::1]:443", NI_NUMERICHOST | NI_NUMERICSERV, "::1", "443");
     names_of("[2001:db8::ff00:42:8329]:1", NI_NUMERICHOST | NI_NUMERICSERV,
@@ -334,7 +319,7 @@ static void getnameinfo_writes_a_scope(void **state) {
     char text[128], want[96];
     (void)state;
     t_deadline(30);
-    if (!has_ipv6())
+    if (!t_has_ipv6())
         skip();
     T_CHECK(T_OK(pysock_if_nameindex(&all)) > 0);
     snprintf(want, sizeof want, "ff02::1de:c0:face:8d%%%s", all[0].name);
@@ -927,7 +912,7 @@ static void resolve_reads_what_calls_with_host_and_port_read(void **state) {
     T_EQ(addr.u.sa.sa_family, AF_INET);
     T_EQ(ntohl(addr.u.in.sin_addr.s_addr) >> 24, 127);
     T_EQ(pysock_addr_port(&addr), 1);
-    if (!has_ipv6())
+    if (!t_has_ipv6())
         skip();
     T_OK(pysock_addr_resolve(&addr, AF_INET6, "::1", 80));
     expect_addr(&addr, "[::1]:80");
@@ -1082,7 +1067,7 @@ static void a_scope_is_written_by_name_where_it_may_be_read_by_name(void **state
     char text[PYSOCK_ADDR_STRLEN];
     (void)state;
     t_deadline(30);
-    if (!has_ipv6() || !if_nametoindex("lo"))
+    if (!t_has_ipv6() || !if_nametoindex("lo"))
         skip();
     T_OK(pysock_addr_parse(&addr, "[ff02::1%lo]:80"));
     T_EQ(addr.u.in6.sin6_scope_id, if_nametoindex("lo"));

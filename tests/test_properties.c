@@ -5,21 +5,6 @@
 
 /* ---- helpers ---- */
 
-static int has_ipv6(void) {
-    struct sockaddr_in6 in6;
-    int fd = socket(AF_INET6, SOCK_STREAM, 0);
-    int ok;
-    memset(&in6, 0, sizeof in6);
-    in6.sin6_family = AF_INET6;
-    in6.sin6_addr = in6addr_loopback;
-    ok = fd >= 0 && bind(fd, (struct sockaddr *)&in6, sizeof in6) == 0;
-    if (fd >= 0)
-        close(fd);
-    if (!ok)
-        print_message("this machine has no IPv6 loopback: skipped\n");
-    return ok;
-}
-
 static void expect_properties(pysock *s, int family, int type, int proto) {
     T_EQ(pysock_family(s), family);
     T_EQ(pysock_type(s), type);
@@ -41,12 +26,6 @@ static void echo_once(pysock *a, pysock *b) {
     t_expect(b, "there");
     t_say(b, "and back");
     t_expect(a, "and back");
-}
-
-static int port_of(pysock *s) {
-    pysock_addr addr;
-    T_OK(pysock_getsockname(s, &addr));
-    return pysock_addr_port(&addr);
 }
 
 static int is_open(int fd) {
@@ -84,7 +63,7 @@ static void family_type_and_proto_are_what_a_socket_was_made_as(void **state) {
                  {AF_UNIX, SOCK_STREAM, 0, SOCK_STREAM, PYSOCK_NO_TIMEOUT},
                  {AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, SOCK_DGRAM, PYSOCK_NO_TIMEOUT},
                  {AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, SOCK_SEQPACKET, 0}};
-    int ipv6 = has_ipv6();
+    int ipv6 = t_has_ipv6();
     (void)state;
     t_deadline(30);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -110,7 +89,7 @@ static void an_accepted_socket_is_as_its_listener(void **state) {
         pysock *a, *b;
         T_OK(pysock_bind(listener, "127.0.0.1", 0));
         T_OK(pysock_listen(listener, 5));
-        a = T_OK(pysock_create_connection("127.0.0.1", port_of(listener), 30));
+        a = T_OK(pysock_create_connection("127.0.0.1", t_port_of(listener), 30));
         T_EQ(t_readable(listener, PYSOCK_NO_TIMEOUT), 1);
         b = T_OK(pysock_accept(listener, NULL));
         expect_properties(b, AF_INET, SOCK_STREAM, protos[i]);
@@ -469,7 +448,7 @@ static void what_a_descriptor_is_is_found_out(void **state) {
                  {AF_INET6, SOCK_STREAM, IPPROTO_TCP}, {AF_INET6, SOCK_DGRAM, IPPROTO_UDP},
                  {AF_UNIX, SOCK_STREAM, 0},            {AF_UNIX, SOCK_DGRAM, 0},
                  {AF_UNIX, SOCK_SEQPACKET, 0}};
-    int ipv6 = has_ipv6();
+    int ipv6 = t_has_ipv6();
     (void)state;
     t_deadline(30);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -606,7 +585,7 @@ static void an_adopted_listener_accepts(void **state) {
         a = T_OK(pysock_create_connection("127.0.0.1", port, PYSOCK_NO_TIMEOUT));
         T_EQ(t_readable(listener, PYSOCK_NO_TIMEOUT), 1);
         b = T_OK(pysock_accept(listener, &addr));
-        T_EQ(pysock_addr_port(&addr), port_of(a));
+        T_EQ(pysock_addr_port(&addr), t_port_of(a));
         expect_properties(b, AF_INET, SOCK_STREAM, IPPROTO_TCP);
         T_EQ(pysock_is_ssl(b), tls);
         if (tls) {
@@ -639,7 +618,7 @@ static void what_is_adopted_before_it_is_connected_can_do_so(void **state) {
     s = T_OK(pysock_adopt(raw_socket(AF_INET, SOCK_STREAM), -1, -1, -1));
     T_OK(pysock_bind(s, "127.0.0.1", 0));
     T_OK(pysock_listen(s, 5));
-    listener = T_OK(pysock_create_connection("127.0.0.1", port_of(s), 30));
+    listener = T_OK(pysock_create_connection("127.0.0.1", t_port_of(s), 30));
     b = T_OK(pysock_accept(s, NULL));
     echo_once(listener, b);
     T_OK(pysock_close(listener));
@@ -821,9 +800,9 @@ static void any_plain_socket_can_be_duplicated(void **state) {
     a = T_OK(pysock_socket(AF_INET, SOCK_DGRAM, 0));
     copy = T_OK(pysock_dup(a));
     T_OK(pysock_bind(a, "127.0.0.1", 0));
-    T_EQ(port_of(copy), port_of(a));
+    T_EQ(t_port_of(copy), t_port_of(a));
     b = T_OK(pysock_socket(AF_INET, SOCK_DGRAM, 0));
-    T_OK(pysock_connect(b, "127.0.0.1", port_of(copy)));
+    T_OK(pysock_connect(b, "127.0.0.1", t_port_of(copy)));
     T_EQ(pysock_send(b, "one", 3, 0), 3);
     T_EQ(pysock_recv(copy, buf, sizeof buf, 0), 3);
     T_EQ(pysock_send(b, "four", 4, 0), 4);
@@ -1311,11 +1290,11 @@ static int make_pair(int kind, pysock *pair[2]) {
         T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
         return 1;
     }
-    if (kind == 1 && !has_ipv6())
+    if (kind == 1 && !t_has_ipv6())
         return 0;
     {
         pysock *listener = T_OK(pysock_create_server(hosts[kind], 0, 5));
-        pair[0] = T_OK(pysock_create_connection(hosts[kind], port_of(listener), 30));
+        pair[0] = T_OK(pysock_create_connection(hosts[kind], t_port_of(listener), 30));
         T_OK(pysock_settimeout(pair[0], PYSOCK_NO_TIMEOUT));
         pair[1] = T_OK(pysock_accept(listener, NULL));
         T_OK(pysock_close(listener));

@@ -18,12 +18,6 @@
 static const char msg[] = "Michael was here\xe1\x88\xb4\r\n"; /* not ASCII, and a line's end */
 #define MSG (sizeof msg - 1)
 
-static int port_of(pysock *s) {
-    pysock_addr addr;
-    T_OK(pysock_getsockname(s, &addr));
-    return pysock_addr_port(&addr);
-}
-
 static void expect_name(const pysock_addr *addr, const char *want) {
     char have[PYSOCK_ADDR_STRLEN];
     pysock_addr_format(addr, have, sizeof have);
@@ -34,18 +28,6 @@ static void expect_name(const pysock_addr *addr, const char *want) {
 static void expect_exception(const char *want) {
     if (strcmp(pysock_error_name(), want) != 0)
         T_FAIL("the exception is %s, not %s", pysock_error_name(), want);
-}
-
-static int has_ipv6(void) {
-    struct sockaddr_in6 in6;
-    int fd = socket(AF_INET6, SOCK_STREAM, 0), ok;
-    memset(&in6, 0, sizeof in6);
-    in6.sin6_family = AF_INET6;
-    in6.sin6_addr = in6addr_loopback;
-    ok = fd >= 0 && bind(fd, (struct sockaddr *)&in6, sizeof in6) == 0;
-    if (fd >= 0)
-        close(fd);
-    return ok;
 }
 
 static pysock_addr addr_of(const void *sa, size_t size) {
@@ -86,7 +68,7 @@ static void a_new_socket_has_no_name_and_no_peer(void **state) {
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         pysock_addr addr;
         pysock *s;
-        if (kinds[i].family == AF_INET6 && !has_ipv6())
+        if (kinds[i].family == AF_INET6 && !t_has_ipv6())
             continue;
         T_STEP("%s, type %d", kinds[i].name, kinds[i].type);
         s = T_OK(pysock_socket(kinds[i].family, kinds[i].type, 0));
@@ -126,7 +108,7 @@ static void an_address_of_another_machine_cannot_be_bound(void **state) {
     T_FAILS(pysock_bind(s, "198.51.100.1", 0), PYSOCK_OS_ERROR, EADDRNOTAVAIL);
     T_STEP("and it can still be bound to one that is ours");
     T_OK(pysock_bind(s, "127.0.0.1", 0));
-    T_CHECK(port_of(s) > 0);
+    T_CHECK(t_port_of(s) > 0);
     T_OK(pysock_close(s));
 }
 
@@ -253,7 +235,7 @@ static void any_backlog_lets_a_connection_in(void **state) {
         T_OK(pysock_getsockopt_int(listener, SOL_SOCKET, SO_ACCEPTCONN, &listening));
         T_CHECK(listening);
         for (int again = 0; again < 2; again++) {
-            a = T_OK(pysock_create_connection("127.0.0.1", port_of(listener), 30));
+            a = T_OK(pysock_create_connection("127.0.0.1", t_port_of(listener), 30));
             b = T_OK(pysock_accept(listener, NULL));
             t_say(a, "in");
             t_expect(b, "in");
@@ -324,7 +306,7 @@ static void a_second_socket_can_take_a_descriptor_over(void **state) {
         pysock *one, *two;
         pysock_addr before, after;
         int fd;
-        if (kinds[i].family == AF_INET6 && !has_ipv6())
+        if (kinds[i].family == AF_INET6 && !t_has_ipv6())
             continue;
         T_STEP("family %d, type %d", kinds[i].family, kinds[i].type);
         one = T_OK(pysock_socket(kinds[i].family, kinds[i].type, 0));
@@ -1227,7 +1209,7 @@ static void ipv6_sockets_reach_ipv4_by_mapped_addresses(void **state) {
     int port;
     (void)state;
     t_deadline(30);
-    if (!has_ipv6()) {
+    if (!t_has_ipv6()) {
         print_message("this machine has no IPv6 loopback: skipped\n");
         skip();
     }
@@ -1538,7 +1520,7 @@ static void rds_sends_and_receives(void **state) {
     T_EQ(pysock_recvfrom(b, buf, sizeof buf, MSG_PEEK, &from), MSG);
     T_EQ(pysock_recvfrom(b, buf, sizeof buf, 0, &from), MSG);
     T_CHECK(memcmp(buf, msg, MSG) == 0);
-    T_EQ(pysock_addr_port(&from), port_of(a));
+    T_EQ(pysock_addr_port(&from), t_port_of(a));
     T_OK(pysock_close(a));
     T_OK(pysock_close(b));
 }

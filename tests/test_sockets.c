@@ -19,12 +19,6 @@ static int free_contexts(void **state) {
     return 0;
 }
 
-static int port_of(pysock *s) {
-    pysock_addr addr;
-    T_OK(pysock_getsockname(s, &addr));
-    return pysock_addr_port(&addr);
-}
-
 static void echo_once(pysock *a, pysock *b) {
     t_say(a, "there");
     t_expect(b, "there");
@@ -136,7 +130,7 @@ static void datagrams_keep_their_borders(void **state) {
     a = T_OK(pysock_socket(AF_INET, SOCK_DGRAM, 0));
     b = T_OK(pysock_socket(AF_INET, SOCK_DGRAM, 0));
     T_OK(pysock_bind(b, "127.0.0.1", 0));
-    T_OK(pysock_connect(a, "127.0.0.1", port_of(b)));
+    T_OK(pysock_connect(a, "127.0.0.1", t_port_of(b)));
     T_EQ(pysock_send(a, "one", 3, 0), 3);
     T_EQ(pysock_send(a, "", 0, 0), 0);
     T_EQ(pysock_send(a, "three", 5, 0), 5);
@@ -266,31 +260,16 @@ static void connect_and_bind_take_addresses_by_value(void **state) {
 
 /* ---- IPv6 and Unix ---- */
 
-static int has_ipv6(void) {
-    struct sockaddr_in6 in6;
-    int fd = socket(AF_INET6, SOCK_STREAM, 0);
-    int ok;
-    memset(&in6, 0, sizeof in6);
-    in6.sin6_family = AF_INET6;
-    in6.sin6_addr = in6addr_loopback;
-    ok = fd >= 0 && bind(fd, (struct sockaddr *)&in6, sizeof in6) == 0;
-    if (fd >= 0)
-        close(fd);
-    if (!ok)
-        print_message("this machine has no IPv6 loopback: skipped\n");
-    return ok;
-}
-
 static void ipv6_works_plain_and_with_tls(void **state) {
     pysock *listener, *pair[2];
     pysock_addr addr;
     char text[PYSOCK_ADDR_STRLEN];
     (void)state;
     t_deadline(30);
-    if (!has_ipv6())
+    if (!t_has_ipv6())
         skip();
     listener = T_OK(pysock_create_server("::1", 0, -1));
-    pair[0] = T_OK(pysock_create_connection("::1", port_of(listener), 30));
+    pair[0] = T_OK(pysock_create_connection("::1", t_port_of(listener), 30));
     pair[1] = T_OK(pysock_accept(listener, &addr));
     T_EQ(addr.u.sa.sa_family, AF_INET6);
     pysock_addr_format(&addr, text, sizeof text);
@@ -384,7 +363,7 @@ static void create_connection_tries_every_address(void **state) {
     static const char *const hosts[] = {"127.0.0.1", "::1"};
     (void)state;
     t_deadline(60);
-    for (int i = 0; i < (has_ipv6() ? 2 : 1); i++) {
+    for (int i = 0; i < (t_has_ipv6() ? 2 : 1); i++) {
         struct addrinfo hints, *list = NULL, *each;
         int wanted = i ? AF_INET6 : AF_INET, known = 0;
         pysock *listener, *a, *b;
@@ -398,7 +377,7 @@ static void create_connection_tries_every_address(void **state) {
         if (!known)
             continue;
         listener = T_OK(pysock_create_server(hosts[i], 0, 5));
-        a = T_OK(pysock_create_connection("localhost", port_of(listener), 30));
+        a = T_OK(pysock_create_connection("localhost", t_port_of(listener), 30));
         T_CHECK(pysock_gettimeout(a) == 30);
         b = T_OK(pysock_accept(listener, NULL));
         echo_once(a, b);
@@ -563,7 +542,7 @@ static void create_server_listens_where_it_is_told(void **state) {
         listener = T_OK(pysock_create_server(hosts[i], 0, -1));
         T_OK(pysock_getsockopt_int(listener, SOL_SOCKET, SO_REUSEADDR, &on));
         T_CHECK(on);
-        a = T_OK(pysock_create_connection("localhost", port_of(listener), 30));
+        a = T_OK(pysock_create_connection("localhost", t_port_of(listener), 30));
         b = T_OK(pysock_accept(listener, NULL));
         echo_once(a, b);
         T_OK(pysock_close(a));
