@@ -580,7 +580,8 @@ PYSOCKDEF pysock *pysock_accept(pysock *s, pysock_addr *peer);
 
 /* Reads at most size bytes into buf (Python's recv_into). Returns the number, 0 at the end of the
    stream (and for an empty datagram, which ends nothing). flags: any of the system's on plain
-   sockets, 0 or MSG_PEEK on TLS ones; with MSG_DONTWAIT no call waits. A TLS stream that ended
+   sockets, 0 or MSG_PEEK on TLS ones; with MSG_DONTWAIT no call waits, with MSG_WAITALL one with a
+   timeout waits for all too, where recvfrom and recvmsg take what there is. A TLS stream that ended
    without close_notify also returns 0 unless the socket was wrapped with raise_ragged_eofs;
    pysock_ssl_eof_is_clean() tells the two apart. */
 PYSOCKDEF ptrdiff_t pysock_recv(pysock *s, void *buf, size_t size, int flags);
@@ -607,7 +608,7 @@ PYSOCKDEF ptrdiff_t pysock_recvfrom_into(pysock *s, void *buf, size_t size, int 
                                          pysock_addr *from);
 
 /* Sends a datagram to host and port (AF_UNIX: a path). A name is looked up anew each time, never
-   in a non-blocking call's own time: that fails with EAGAIN, and writes as soon as select says
+   in a non-blocking call's own time: that may fail with EAGAIN, and writes as soon as select says
    writable again. Errors: gaierror, EMSGSIZE, what the kernel says. */
 PYSOCKDEF ptrdiff_t pysock_sendto(pysock *s, const void *data, size_t size, int flags,
                                   const char *host, int port);
@@ -8964,6 +8965,7 @@ static ptrdiff_t pysock__plain_recv_locked(pysock__call *c, const pysock__io *io
     pysock__sock *s = c->s;
     int asleep = pysock__may_sleep_in_kernel(c), polls_first;
     int kernel_flags = asleep ? flags : flags | MSG_DONTWAIT;
+    int urgent = flags & MSG_OOB && s->type == SOCK_STREAM; /* it means nothing to others */
     ptrdiff_t r;
 
     for (;;) {
@@ -8991,7 +8993,7 @@ static ptrdiff_t pysock__plain_recv_locked(pysock__call *c, const pysock__io *io
             return pysock__call_check_locked(c) < 0 ? -1 : 0;
         if (r == -EAGAIN && asleep && pysock__sys_timeo(s->fd, 0))
             return pysock__call_check_locked(c) < 0 ? -1 : pysock__fail_again();
-        if (pysock__retry_locked(c, r, flags & MSG_OOB ? POLLPRI : POLLIN) < 0)
+        if (pysock__retry_locked(c, r, urgent ? POLLPRI : POLLIN) < 0)
             return -1;
     }
 }
@@ -9809,6 +9811,8 @@ PYSOCKDEF ptrdiff_t pysock_send_fds(pysock *s, const void *data, size_t size, co
         return pysock__fail_value("send_fds", "fds is NULL");
     if (count > PYSOCK__FDS_MAX)
         return pysock__fail_value("send_fds", "there are too many descriptors");
+    if (count && !size && pysock_type(s) == SOCK_STREAM)
+        return pysock__fail_value("send_fds", "a stream carries descriptors only with some data");
     iov.iov_base = (void *)(uintptr_t)data;
     iov.iov_len = size;
     item.level = SOL_SOCKET;

@@ -1719,6 +1719,43 @@ static void recvfrom_refuses_what_makes_no_sense(void **state) {
     T_OK(pysock_close(s));
 }
 
+typedef struct oob_wait {
+    pysock *s;
+    ptrdiff_t result;
+} oob_wait;
+
+static void *oob_thread(void *arg) {
+    oob_wait *w = arg;
+    char byte;
+    w->result = pysock_recv(w->s, &byte, 1, MSG_OOB);
+    return NULL;
+}
+
+/* Only streams have urgent data. UDP does not look at the flag, and a datagram ends the wait. */
+static void MSG_OOB_means_nothing_to_who_receives_datagrams(void **state) {
+    (void)state;
+    t_deadline(60);
+    FOR_EACH_KIND(kind) {
+        pysock *a = unbound(kind), *b = bound(kind);
+        pysock_addr at = t_addr_of(b);
+        oob_wait w = {b, -1};
+        t_thread t;
+        char byte;
+        T_OK(pysock_settimeout(b, 10));
+        if (kind >= UNIX_PATH) {
+            T_FAILS(pysock_recv(b, &byte, 1, MSG_OOB), PYSOCK_OS_ERROR, EOPNOTSUPP);
+        } else {
+            t_spawn(&t, oob_thread, &w);
+            t_wait_asleep(&t);
+            send_to(a, "x", &at);
+            t_join(&t);
+            T_EQ(w.result, 1);
+        }
+        T_OK(pysock_close(a));
+        T_OK(pysock_close(b));
+    }
+}
+
 static void datagram_sockets_are_no_streams(void **state) {
     pysock_buf *b;
     (void)state;
@@ -2672,6 +2709,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(sendto_refuses_what_makes_no_sense),
     cmocka_unit_test(an_address_of_another_family_is_refused),
     cmocka_unit_test(recvfrom_refuses_what_makes_no_sense),
+    cmocka_unit_test(MSG_OOB_means_nothing_to_who_receives_datagrams),
     cmocka_unit_test(datagram_sockets_are_no_streams),
     cmocka_unit_test(streams_take_sendto_and_recvfrom_as_the_kernel_does),
     cmocka_unit_test(the_audit_hook_can_deny_a_sendto),
