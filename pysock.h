@@ -8960,12 +8960,31 @@ typedef struct pysock__io {
     pysock__msg *msg; /* NULL: just the bytes */
 } pysock__io;
 
+/* The kernel's recv has brought no bytes: 0 or its error r. 1: that is the answer, 0 bytes; 0: try
+   again; -1: the call is to end. asleep: it has waited itself. */
+static int pysock__recv_nothing_locked(pysock__call *c, const pysock__io *io, ptrdiff_t r,
+                                       int asleep, short events)
+{
+    pysock__sock *s = c->s;
+
+    if (r == 0 && io->msg && io->msg->controllen)
+        return 1; /* an empty message, with descriptors perhaps: they must not be lost */
+    if (r == -EAGAIN && c->timeout != 0 && (s->read_shut || c->told & POLLIN)
+        && s->type != SOCK_STREAM && pysock__sys_read_ended(s->fd))
+        r = 0;
+    if (r == 0) /* or a close has ended it */
+        return pysock__call_check_locked(c) < 0 ? -1 : 1;
+    if (r == -EAGAIN && asleep && pysock__sys_timeo(s->fd, 0))
+        return pysock__call_check_locked(c) < 0 ? -1 : pysock__fail_again();
+    return pysock__retry_locked(c, r, events);
+}
+
 static ptrdiff_t pysock__plain_recv_locked(pysock__call *c, const pysock__io *io, int flags)
 {
     pysock__sock *s = c->s;
     int asleep = pysock__may_sleep_in_kernel(c), polls_first;
     int kernel_flags = asleep ? flags : flags | MSG_DONTWAIT;
-    int urgent = flags & MSG_OOB && s->type == SOCK_STREAM; /* it means nothing to others */
+    short events = flags & MSG_OOB && s->type == SOCK_STREAM ? POLLPRI : POLLIN;
     ptrdiff_t r;
 
     for (;;) {
@@ -8984,17 +9003,9 @@ static ptrdiff_t pysock__plain_recv_locked(pysock__call *c, const pysock__io *io
         s->drained = r > 0 && ((size_t)r < io->size || io->size < 4096);
         if (r > 0)
             return r;
-        if (r == 0 && io->msg && io->msg->controllen)
-            return 0; /* an empty message, with descriptors perhaps */
-        if (r == 0) /* or a close has ended it */
-            return pysock__call_check_locked(c) < 0 ? -1 : 0;
-        if (r == -EAGAIN && c->timeout != 0 && (s->read_shut || c->told & POLLIN)
-            && s->type != SOCK_STREAM && pysock__sys_read_ended(s->fd))
-            return pysock__call_check_locked(c) < 0 ? -1 : 0;
-        if (r == -EAGAIN && asleep && pysock__sys_timeo(s->fd, 0))
-            return pysock__call_check_locked(c) < 0 ? -1 : pysock__fail_again();
-        if (pysock__retry_locked(c, r, urgent ? POLLPRI : POLLIN) < 0)
-            return -1;
+        r = pysock__recv_nothing_locked(c, io, r, asleep, events);
+        if (r)
+            return r < 0 ? -1 : 0;
     }
 }
 
@@ -10208,39 +10219,38 @@ static void pysock__resolved(void *arg, pysock__lookup *l)
     pysock__run_errands();
 }
 
-/* Looks a name up, and connects. A call without a timeout does it itself: no thread for it. */
-static int pysock__connect_name_locked(pysock__call *c, const char *host, int port)
+/* A call without a timeout looks the name up itself: no thread for it. */
+static int pysock__connect_name_here_locked(pysock__call *c, const char *host, int port)
 {
     pysock__sock *s = c->s;
     pysock__addrs list = {NULL, 0, 0, 0};
     pysock_addr addr;
-    pysock__lookup *l;
     int err, sys = 0;
 
-    if (pysock__load(&pysock__process.audited)) {
-        pysock__unlock(&s->lock);
-        err = pysock__audit_lookup(c->name, host, port, s->family, s->type);
-        pysock__lock(&s->lock);
-        if (err < 0 || pysock__call_check_locked(c) < 0)
-            return -1;
-        if (s->phase != PYSOCK__NEW)
-            return pysock__call_fail(c, -EALREADY);
-    }
-    if (c->timeout < 0) {
-        pysock__unlock(&s->lock);
-        err = pysock__resolve(host, port, s->family, s->type, &list, &sys);
-        pysock__lock(&s->lock);
-        if (err == 0)
-            addr = list.items[0];
-        pysock__free(list.items);
-        if (pysock__call_check_locked(c) < 0)
-            return -1;
-        if (err == 0 && s->phase != PYSOCK__NEW)
-            return pysock__call_fail(c, -EALREADY);
-        if (err == 0)
-            s->peer = addr;
-        return err ? pysock__fail_gai(err, sys, c->name, host) : pysock__connect_kernel_locked(c);
-    }
+    memset(&addr, 0, sizeof addr);
+    pysock__unlock(&s->lock);
+    err = pysock__resolve(host, port, s->family, s->type, &list, &sys);
+    pysock__lock(&s->lock);
+    if (err == 0)
+        addr = list.items[0];
+    pysock__free(list.items);
+    if (pysock__call_check_locked(c) < 0)
+        return -1;
+    if (err)
+        return pysock__fail_gai(err, sys, c->name, host);
+    if (s->phase != PYSOCK__NEW)
+        return pysock__call_fail(c, -EALREADY); /* another thread was faster */
+    s->peer = addr;
+    return pysock__connect_kernel_locked(c);
+}
+
+/* For others a worker does, and begins to connect; they wait for both as long as they may. */
+static int pysock__connect_name_locked(pysock__call *c, const char *host, int port)
+{
+    pysock__sock *s = c->s;
+    pysock__lookup *l;
+    int r;
+
     l = pysock__lookup_new(host, port, s->family, s->type, pysock__resolved, (void *)s->handle);
     if (!l)
         return pysock__fail_memory(c->name);
@@ -10256,13 +10266,32 @@ static int pysock__connect_name_locked(pysock__call *c, const char *host, int po
         return -1;
     if (c->timeout == 0)
         return pysock__call_fail(c, -EINPROGRESS);
-    err = pysock__connect_wait_locked(c);
-    if (err < 0 && s->phase == PYSOCK__RESOLVING) {
+    r = pysock__connect_wait_locked(c);
+    if (r < 0 && s->phase == PYSOCK__RESOLVING) {
         pysock__lookup_release(s->lookup); /* given up: its worker finds out */
         s->lookup = NULL;
         pysock__set_phase_locked(s, PYSOCK__NEW);
     }
-    return err;
+    return r;
+}
+
+/* Looks a name up, and connects. The audit hook is asked before. */
+static int pysock__connect_host_locked(pysock__call *c, const char *host, int port)
+{
+    pysock__sock *s = c->s;
+    int r;
+
+    if (pysock__load(&pysock__process.audited)) {
+        pysock__unlock(&s->lock);
+        r = pysock__audit_lookup(c->name, host, port, s->family, s->type);
+        pysock__lock(&s->lock);
+        if (r < 0 || pysock__call_check_locked(c) < 0)
+            return -1;
+        if (s->phase != PYSOCK__NEW)
+            return pysock__call_fail(c, -EALREADY);
+    }
+    return c->timeout < 0 ? pysock__connect_name_here_locked(c, host, port)
+                          : pysock__connect_name_locked(c, host, port);
 }
 
 /* Whether a connect may begin. 1: go on with the one that the kernel has begun. */
@@ -10350,7 +10379,7 @@ static int pysock__connect_call(pysock__call *c, const pysock_addr *addr, const 
         if (list.out_of_memory)
             return pysock__fail_memory(c->name);
         if (r) {
-            r = pysock__connect_name_locked(c, host && host[0] ? host : "localhost", port);
+            r = pysock__connect_host_locked(c, host && host[0] ? host : "localhost", port);
             return r < 0 ? r : pysock__connect_secure_locked(c);
         }
     }
