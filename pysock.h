@@ -7203,14 +7203,14 @@ typedef enum pysock__input_end {
 
 typedef struct pysock__sock {
     /* set once */
+    pysock__watch watch; /* the reactor's and the turn's */
     int fd; /* closed with the last reference */
     int family, type, proto;
     uintptr_t handle;
     pysock_state *state; /* counted */
-    pysock__watch watch; /* the reactor's and the turn's */
     pysock__mutex lock;
 
-    /* guarded by lock */
+    /* guarded by lock: what every call looks at, close together */
     pysock__phase phase;
     int64_t timeout; /* ns; 0 non-blocking, negative none */
     unsigned generation; /* of fork, when this process last drove it */
@@ -7218,15 +7218,6 @@ typedef struct pysock__sock {
     int watchers;     /* how many of them are selects and pollers */
     int kernel_waits; /* calls that sleep, or may sleep, in the kernel */
     int drained;      /* the last recv took all there was, or little: polling first saves a call */
-    int io_refs;      /* files made of it that are open */
-    int close_wanted; /* by the user: the last of the files does it */
-    int detached;     /* the descriptor is the user's */
-    int read_shut;    /* by pysock_shutdown() */
-    pysock_addr peer;
-    pysock__lookup *lookup;
-    pysock__lookup *names[PYSOCK__SENDTO_NAMES]; /* that sendto calls want */
-    int names_awaited; /* how many are still being looked up: not writable */
-    pysock__fault fault;
 
     /* guarded by lock: output */
     pysock__chain queue;
@@ -7251,6 +7242,17 @@ typedef struct pysock__sock {
     int hs_callers; /* blocking calls that drive the handshake */
     int hs_waiting; /* those that wait for the end of another one's step */
 #endif
+
+    /* guarded by lock: what is seldom needed */
+    int io_refs;      /* files made of it that are open */
+    int close_wanted; /* by the user: the last of the files does it */
+    int detached;     /* the descriptor is the user's */
+    int read_shut;    /* by pysock_shutdown() */
+    pysock_addr peer;
+    pysock__lookup *lookup;
+    pysock__lookup *names[PYSOCK__SENDTO_NAMES]; /* that sendto calls want */
+    int names_awaited; /* how many are still being looked up: not writable */
+    pysock__fault fault;
 } pysock__sock;
 
 /* Sockets: handles. A pysock * is a number: the slot's generation above, its index below. So every
@@ -7542,7 +7544,8 @@ static void pysock__call_end(pysock__call *c)
 {
     pysock__unlock_sock(c->s);
     pysock__release(c->s);
-    pysock__run_errands();
+    if (pysock__load(&pysock__process.errands))
+        pysock__run_errands();
 }
 
 /* Fails with a negated errno value, naming the call and the socket. */
@@ -8953,21 +8956,14 @@ static int pysock__may_sleep_in_kernel(const pysock__call *c)
            && !pysock__load(&pysock__reactor.threadless);
 }
 
-/* What a call sends or receives: bytes, or a message with all that belongs to it. */
-typedef struct pysock__io {
-    void *buf;
-    size_t size;
-    pysock__msg *msg; /* NULL: just the bytes */
-} pysock__io;
-
 /* The kernel's recv has brought no bytes: 0 or its error r. 1: that is the answer, 0 bytes; 0: try
    again; -1: the call is to end. asleep: it has waited itself. */
-static int pysock__recv_nothing_locked(pysock__call *c, const pysock__io *io, ptrdiff_t r,
+static int pysock__recv_nothing_locked(pysock__call *c, const pysock__msg *msg, ptrdiff_t r,
                                        int asleep, short events)
 {
     pysock__sock *s = c->s;
 
-    if (r == 0 && io->msg && io->msg->controllen)
+    if (r == 0 && msg && msg->controllen)
         return 1; /* an empty message, with descriptors perhaps: they must not be lost */
     if (r == -EAGAIN && c->timeout != 0 && (s->read_shut || c->told & POLLIN)
         && s->type != SOCK_STREAM && pysock__sys_read_ended(s->fd))
@@ -8979,7 +8975,10 @@ static int pysock__recv_nothing_locked(pysock__call *c, const pysock__io *io, pt
     return pysock__retry_locked(c, r, events);
 }
 
-static ptrdiff_t pysock__plain_recv_locked(pysock__call *c, const pysock__io *io, int flags)
+/* Receives into buf, or, where msg is not NULL, a message of size bytes with all that belongs to
+   it. */
+static ptrdiff_t pysock__plain_recv_locked(pysock__call *c, void *buf, size_t size,
+                                           pysock__msg *msg, int flags)
 {
     pysock__sock *s = c->s;
     int asleep = pysock__may_sleep_in_kernel(c), polls_first;
@@ -8997,13 +8996,13 @@ static ptrdiff_t pysock__plain_recv_locked(pysock__call *c, const pysock__io *io
         pysock__enter_kernel_locked(s);
         r = polls_first ? pysock__poll_in(s->fd, pysock__ms_of(c->timeout)) : 0;
         if (r >= 0)
-            r = io->msg ? pysock__sys_recvmsg(s->fd, io->msg, kernel_flags)
-                        : pysock__sys_recv(s->fd, io->buf, io->size, kernel_flags);
+            r = msg ? pysock__sys_recvmsg(s->fd, msg, kernel_flags)
+                    : pysock__sys_recv(s->fd, buf, size, kernel_flags);
         pysock__leave_kernel_locked(s);
-        s->drained = r > 0 && ((size_t)r < io->size || io->size < 4096);
+        s->drained = r > 0 && ((size_t)r < size || size < 4096);
         if (r > 0)
             return r;
-        r = pysock__recv_nothing_locked(c, io, r, asleep, events);
+        r = pysock__recv_nothing_locked(c, msg, r, asleep, events);
         if (r)
             return r < 0 ? -1 : 0;
     }
@@ -9014,14 +9013,11 @@ static ptrdiff_t pysock__plain_recv_locked(pysock__call *c, const pysock__io *io
 static ptrdiff_t pysock__plain_recv_all_locked(pysock__call *c, void *buf, size_t size, int flags)
 {
     size_t got = 0;
-    pysock__io io;
     ptrdiff_t r;
 
-    io.msg = NULL;
     do {
-        io.buf = (char *)buf + got;
-        io.size = size - got;
-        r = pysock__plain_recv_locked(c, &io, flags & ~MSG_WAITALL);
+        r = pysock__plain_recv_locked(c, (char *)buf + got, size - got, NULL,
+                                      flags & ~MSG_WAITALL);
         if (r > 0)
             got += (size_t)r;
     } while (r > 0 && got < size);
@@ -9031,27 +9027,23 @@ static ptrdiff_t pysock__plain_recv_all_locked(pysock__call *c, void *buf, size_
 static ptrdiff_t pysock__plain_recv_bytes_locked(pysock__call *c, void *buf, size_t size,
                                                  int flags)
 {
-    pysock__io io;
-
     if (!size)
         return 0; /* as Python: the kernel is not asked */
     if (flags & MSG_WAITALL && !(flags & (MSG_PEEK | MSG_OOB)) && c->timeout != 0
         && c->s->type == SOCK_STREAM && !pysock__may_sleep_in_kernel(c))
         return pysock__plain_recv_all_locked(c, buf, size, flags);
-    io.buf = buf;
-    io.size = size;
-    io.msg = NULL;
-    return pysock__plain_recv_locked(c, &io, flags);
+    return pysock__plain_recv_locked(c, buf, size, NULL, flags);
 }
 
-static ptrdiff_t pysock__sys_send_io(int fd, const pysock__io *io, int flags)
+static ptrdiff_t pysock__sys_send_any(int fd, const void *data, size_t size,
+                                      const pysock__msg *msg, int flags)
 {
-    return io->msg ? pysock__sys_sendmsg(fd, io->msg, flags)
-                   : pysock__sys_send(fd, io->buf, io->size, flags);
+    return msg ? pysock__sys_sendmsg(fd, msg, flags) : pysock__sys_send(fd, data, size, flags);
 }
 
 /* A send that keeps the order of the queue, under the lock. */
-static ptrdiff_t pysock__queued_send_locked(pysock__call *c, const pysock__io *io, int flags)
+static ptrdiff_t pysock__queued_send_locked(pysock__call *c, const void *data, size_t size,
+                                            const pysock__msg *msg, int flags)
 {
     pysock__sock *s = c->s;
     ptrdiff_t r;
@@ -9062,15 +9054,14 @@ static ptrdiff_t pysock__queued_send_locked(pysock__call *c, const pysock__io *i
             if (flags & MSG_OOB)
                 return pysock__fail_value(c->name, "MSG_OOB cannot overtake queued output");
             if (c->timeout == 0)
-                return io->msg ? pysock__fail_again()
-                               : pysock__enqueue_copy_locked(c, io->buf, io->size);
+                return msg ? pysock__fail_again() : pysock__enqueue_copy_locked(c, data, size);
             if (r != -EBUSY && pysock__wait_locked(c, r == POLLOUT ? POLLOUT : 0) < 0)
                 return -1;
             continue;
         }
         if (r < 0)
             return pysock__call_fail(c, (int)r);
-        r = pysock__sys_send_io(s->fd, io, flags | MSG_DONTWAIT);
+        r = pysock__sys_send_any(s->fd, data, size, msg, flags | MSG_DONTWAIT);
         if (r >= 0)
             return r;
         if (pysock__retry_locked(c, r, POLLOUT) < 0)
@@ -9078,7 +9069,9 @@ static ptrdiff_t pysock__queued_send_locked(pysock__call *c, const pysock__io *i
     }
 }
 
-static ptrdiff_t pysock__plain_send_locked(pysock__call *c, const pysock__io *io, int flags)
+/* Sends data, or, where msg is not NULL, a message. */
+static ptrdiff_t pysock__plain_send_locked(pysock__call *c, const void *data, size_t size,
+                                           const pysock__msg *msg, int flags)
 {
     pysock__sock *s = c->s;
     int asleep = pysock__may_sleep_in_kernel(c);
@@ -9088,11 +9081,11 @@ static ptrdiff_t pysock__plain_send_locked(pysock__call *c, const pysock__io *io
         if (pysock__settle_locked(c) < 0)
             return -1;
         if (s->queue_used)
-            return pysock__queued_send_locked(c, io, flags);
+            return pysock__queued_send_locked(c, data, size, msg, flags);
         s->kernel_sends++;
         s->kernel_writes++;
         pysock__enter_kernel_locked(s);
-        r = pysock__sys_send_io(s->fd, io, asleep ? flags : flags | MSG_DONTWAIT);
+        r = pysock__sys_send_any(s->fd, data, size, msg, asleep ? flags : flags | MSG_DONTWAIT);
         pysock__leave_kernel_locked(s);
         s->kernel_sends--;
         s->kernel_writes--;
@@ -9143,8 +9136,6 @@ PYSOCKDEF ptrdiff_t pysock_recv_into(pysock *s, void *buf, size_t size, int flag
 
 static ptrdiff_t pysock__send_locked(pysock__call *c, const void *data, size_t size, int flags)
 {
-    pysock__io io;
-
     if (c->s->shut_when_flushed)
         return pysock__call_fail(c, -EPIPE);
 #ifndef PYSOCK_NO_SSL
@@ -9154,10 +9145,7 @@ static ptrdiff_t pysock__send_locked(pysock__call *c, const void *data, size_t s
         return pysock__tls_send_locked(c, (const unsigned char *)data, size);
     }
 #endif
-    io.buf = (void *)(uintptr_t)data;
-    io.size = size;
-    io.msg = NULL;
-    return pysock__plain_send_locked(c, &io, flags);
+    return pysock__plain_send_locked(c, data, size, NULL, flags);
 }
 
 PYSOCKDEF ptrdiff_t pysock_send(pysock *s, const void *data, size_t size, int flags)
@@ -9345,19 +9333,15 @@ static int pysock__no_messages_locked(pysock__call *c)
 static ptrdiff_t pysock__recv_msg(pysock *s, const char *name, pysock__msg *m, size_t size,
                                   int flags)
 {
-    pysock__io io;
     pysock__call c;
     ptrdiff_t r;
 
     if (pysock__call_begin(&c, s, name) < 0)
         return -1;
     pysock__call_flags(&c, flags);
-    io.buf = NULL;
-    io.size = size;
-    io.msg = m;
     r = pysock__no_messages_locked(&c);
     if (r == 0)
-        r = pysock__plain_recv_locked(&c, &io, flags);
+        r = pysock__plain_recv_locked(&c, NULL, size, m, flags);
     pysock__call_end(&c);
     return r;
 }
@@ -9390,16 +9374,11 @@ PYSOCKDEF ptrdiff_t pysock_recvfrom_into(pysock *s, void *buf, size_t size, int 
 static ptrdiff_t pysock__send_msg_locked(pysock__call *c, const char *event, pysock__msg *m,
                                          int flags)
 {
-    pysock__io io;
-
     if (c->s->shut_when_flushed)
         return pysock__call_fail(c, -EPIPE);
     if (pysock__call_audit_locked(c, event, m->to) < 0)
         return -1;
-    io.buf = NULL;
-    io.size = 0;
-    io.msg = m;
-    return pysock__plain_send_locked(c, &io, flags);
+    return pysock__plain_send_locked(c, NULL, 0, m, flags);
 }
 
 static ptrdiff_t pysock__sendto_locked(pysock__call *c, const void *data, size_t size, int flags,

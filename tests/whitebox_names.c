@@ -1039,11 +1039,305 @@ static void a_host_with_many_names_is_told_whole(void **state) {
 #endif
 }
 
+/* ---- what a review found ---- */
+
+/* Until no worker of the resolver's has anything left to do. */
+static void wait_for_the_workers(void) {
+    int workers;
+    do {
+        t_nap(0.001);
+        pysock__lock(&pysock__resolver.lock);
+        workers = pysock__resolver.workers + pysock__resolver.hanging;
+        pysock__unlock(&pysock__resolver.lock);
+    } while (workers);
+}
+
+/* The connect's name is still wanted when the sendto's comes. */
+static void a_sendto_leaves_a_connect_under_way_alone(void **state) {
+    int port;
+    pysock *a, *b;
+    (void)state;
+    t_deadline(30);
+    b = bound_datagram(&port);
+    T_OK(pysock_settimeout(b, 20));
+    a = datagram(0);
+    shut_gate(0);
+    T_FAILS(pysock_connect(a, "held.test", port), PYSOCK_OS_ERROR, EINPROGRESS);
+    wait_until_held(1);
+    T_FAILS(pysock_sendto(a, "one", 3, 0, "here.test", port), PYSOCK_OS_ERROR, EAGAIN);
+    open_gate();
+    T_EQ(t_writable(a, 20), 1);
+    T_EQ(pysock_send(a, "two", 3, 0), 3);
+    expect_datagram(b, "two");
+    T_OK(pysock_close(a));
+    T_OK(pysock_close(b));
+}
+
+static int times_told; /* atomic: of a name */
+
+static int count_names(void *arg, const pysock_audit_event *event) {
+    (void)arg;
+    if (strcmp(event->name, "socket.getaddrinfo") == 0)
+        __atomic_add_fetch(&times_told, 1, __ATOMIC_ACQ_REL);
+    return 0;
+}
+
+/* A datagram for one name does not throw away what was found for another. */
+static void datagrams_for_two_names_take_two_lookups(void **state) {
+    static const char *const texts[] = {"one", "two"};
+    int port[2], left = 2, sent[2] = {0, 0};
+    pysock *a, *b[2];
+    (void)state;
+    t_deadline(30);
+    for (int i = 0; i < 2; i++) {
+        b[i] = bound_datagram(&port[i]);
+        T_OK(pysock_settimeout(b[i], 20));
+    }
+    a = datagram(0);
+    times_told = 0;
+    pysock_set_audit_hook(count_names, NULL);
+    shut_gate(0);
+    for (int i = 0; i < 2; i++)
+        T_FAILS(pysock_sendto(a, texts[i], 3, 0, "held.test", port[i]), PYSOCK_OS_ERROR, EAGAIN);
+    open_gate();
+    while (left) {
+        T_EQ(t_writable(a, 20), 1);
+        for (int i = 0; i < 2; i++) {
+            if (sent[i])
+                continue;
+            sent[i] = pysock_sendto(a, texts[i], 3, 0, "held.test", port[i]) == 3;
+            T_CHECK(sent[i] || errno == EAGAIN);
+            left -= sent[i];
+        }
+    }
+    T_EQ(times_told, 2);
+    for (int i = 0; i < 2; i++)
+        expect_datagram(b[i], texts[i]);
+    T_OK(pysock_close(a));
+    for (int i = 0; i < 2; i++)
+        T_OK(pysock_close(b[i]));
+}
+
+static int deny_two(void *arg, const pysock_audit_event *event) {
+    int *told = arg;
+    if (strcmp(event->name, "socket.getaddrinfo") != 0)
+        return 0;
+    ++*told;
+    return strcmp(event->host, "two.test") == 0;
+}
+
+/* What was looked up for a connect is no leave to look up. */
+static void the_audit_hook_is_asked_about_every_name_of_a_socket(void **state) {
+    int port, told = 0;
+    pysock *a, *b;
+    (void)state;
+    t_deadline(30);
+    b = bound_datagram(&port);
+    T_OK(pysock_settimeout(b, 20));
+    a = datagram(20);
+    pysock_set_audit_hook(deny_two, &told);
+    T_OK(pysock_connect(a, "here.test", port));
+    T_EQ(told, 1);
+    T_FAILS(pysock_sendto(a, "one", 3, 0, "two.test", port), PYSOCK_OS_ERROR, EACCES);
+    T_EQ(told, 2);
+    T_EQ(t_readable(b, 0), 0);
+    T_STEP("the same name once more");
+    T_EQ(pysock_sendto(a, "two", 3, 0, "here.test", port), 3);
+    T_EQ(told, 3);
+    expect_datagram(b, "two");
+    T_STEP("and the denied one once more");
+    T_FAILS(pysock_sendto(a, "one", 3, 0, "two.test", port), PYSOCK_OS_ERROR, EACCES);
+    T_EQ(told, 4);
+    pysock_set_audit_hook(NULL, NULL);
+    T_OK(pysock_close(a));
+    T_OK(pysock_close(b));
+}
+
+static void no_call_with_MSG_DONTWAIT_waits_for_a_name(void **state) {
+    pysock *s;
+    char byte;
+    (void)state;
+    t_deadline(30);
+    s = stream(0);
+    shut_gate(0);
+    T_FAILS(pysock_connect(s, "held.test", 9), PYSOCK_OS_ERROR, EINPROGRESS);
+    wait_until_held(1);
+    T_OK(pysock_settimeout(s, 5));
+    T_FAILS(pysock_recv(s, &byte, 1, MSG_DONTWAIT), PYSOCK_OS_ERROR, EAGAIN);
+    T_FAILS(pysock_send(s, "x", 1, MSG_DONTWAIT), PYSOCK_OS_ERROR, EAGAIN);
+    T_OK(pysock_close(s));
+    open_gate();
+}
+
+/* The cleanup first tells that it has come, and closes afterwards: who finds the socket as it was
+   in between is told of the cleanup all the same. */
+static void a_cleanup_during_a_blocking_lookup_is_ESHUTDOWN(void **state) {
+    caller c = {NULL, 9, 0, 0, 0, 0};
+    t_thread t;
+    (void)state;
+    t_deadline(30);
+    c.s = stream(PYSOCK_NO_TIMEOUT);
+    shut_gate(0);
+    t_spawn(&t, connect_thread, &c);
+    wait_until_held(1);
+    pysock__broadcast(NULL);
+    open_gate();
+    t_join(&t);
+    expect_result(&c, -1, ESHUTDOWN);
+    T_OK(pysock_close(c.s));
+}
+
+static sem_t hook_begun, hook_may_end;
+
+static void sem_take(sem_t *sem) {
+    while (sem_wait(sem) != 0)
+        T_EQ(errno, EINTR);
+}
+
+static int stop_in_the_hook(void *arg, const pysock_audit_event *event) {
+    (void)arg;
+    if (strcmp(event->name, "pysock.thread") == 0) {
+        sem_post(&hook_begun);
+        sem_take(&hook_may_end);
+    }
+    return 0;
+}
+
+/* A call that a cleanup ends before it has slept leaves nothing of its thread with the worker; a
+   sanitizer sees what wakes a thread that is gone. */
+static void a_lookup_wakes_nobody_who_has_gone(void **state) {
+    caller c = {NULL, 9, 20, 0, 0, 0};
+    t_thread t;
+    (void)state;
+    t_deadline(30);
+    T_EQ(sem_init(&hook_begun, 0, 0), 0);
+    T_EQ(sem_init(&hook_may_end, 0, 0), 0);
+    wait_for_the_workers();
+    pysock_set_audit_hook(stop_in_the_hook, NULL);
+    shut_gate(0);
+    t_spawn(&t, create_thread, &c);
+    sem_take(&hook_begun);
+    pysock_set_audit_hook(NULL, NULL);
+    pysock_cleanup();
+    sem_post(&hook_may_end);
+    t_join(&t);
+    expect_result(&c, -1, ESHUTDOWN);
+    open_gate();
+    wait_for_the_workers();
+    sem_destroy(&hook_begun);
+    sem_destroy(&hook_may_end);
+}
+
+typedef struct late_hook {
+    pysock_state *mine;
+    caller c;
+    int ended, late; /* atomic */
+} late_hook;
+
+/* Holds a bind up, and notes a connect that is asked about too late. */
+static int note_if_late(void *arg, const pysock_audit_event *event) {
+    late_hook *h = arg;
+    if (strcmp(event->name, "socket.bind") == 0) {
+        sem_post(&hook_begun);
+        sem_take(&hook_may_end);
+    }
+    if (strcmp(event->name, "socket.connect") == 0 &&
+        __atomic_load_n(&h->ended, __ATOMIC_ACQUIRE))
+        __atomic_store_n(&h->late, 1, __ATOMIC_RELEASE);
+    return 0;
+}
+
+static void *bind_thread(void *arg) {
+    late_hook *h = arg;
+    (void)pysock_state_swap(h->mine);
+    note_result(&h->c, pysock_bind(h->c.s, "127.0.0.1", 0));
+    return NULL;
+}
+
+/* A call that is still in the socket keeps it, but the worker asks about nothing that was closed:
+   what stands behind a hook goes with its state. */
+static void nobody_asks_a_hook_about_a_socket_that_was_closed(void **state) {
+    pysock_state *mine = T_OK(pysock_state_new());
+    late_hook h;
+    t_thread t;
+    (void)state;
+    t_deadline(30);
+    T_EQ(sem_init(&hook_begun, 0, 0), 0);
+    T_EQ(sem_init(&hook_may_end, 0, 0), 0);
+    memset(&h, 0, sizeof h);
+    h.mine = mine;
+    T_CHECK(pysock_state_swap(mine) == NULL);
+    pysock_set_audit_hook(note_if_late, &h);
+    h.c.s = stream(0);
+    T_CHECK(pysock_state_swap(NULL) == mine);
+    t_spawn(&t, bind_thread, &h);
+    sem_take(&hook_begun);
+    shut_gate(0);
+    T_FAILS(pysock_connect(h.c.s, "held.test", 9), PYSOCK_OS_ERROR, EINPROGRESS);
+    wait_until_held(1);
+    T_OK(pysock_close(h.c.s));
+    pysock_state_cleanup(mine);
+    __atomic_store_n(&h.ended, 1, __ATOMIC_RELEASE);
+    open_gate();
+    wait_for_the_workers();
+    T_EQ(h.late, 0);
+    sem_post(&hook_may_end);
+    t_join(&t);
+    expect_result(&h.c, -1, ESHUTDOWN);
+    pysock_state_free(mine);
+    sem_destroy(&hook_begun);
+    sem_destroy(&hook_may_end);
+}
+
+/* The lookup is the connect's until the resolver has it, whoever closes the socket meanwhile. The
+   connect is made to wait for the resolver's lock, and the close comes first. A sanitizer sees what
+   is used after it was freed. */
+static void a_close_takes_no_lookup_that_is_being_handed_over(void **state) {
+    (void)state;
+    t_deadline(60);
+    for (int round = 0; round < 60; round++) {
+        caller c = {stream(0), 9, 0, 0, 0, 0};
+        t_thread t;
+        T_STEP("round %d", round);
+        pysock__lock(&pysock__resolver.lock);
+        t_spawn(&t, connect_thread, &c);
+        t_nap(0.002); /* so that it is likely to wait; nothing depends on it */
+        pysock__unlock(&pysock__resolver.lock);
+        T_OK(pysock_close(c.s));
+        t_join(&t);
+        T_EQ(c.result, -1);
+        T_CHECK(c.code == EBADF || c.code == EINPROGRESS);
+    }
+}
+
+static void a_host_without_a_name_leaves_no_error(void **state) {
+    char text[PYSOCK_HOST_STRLEN];
+    (void)state;
+    t_deadline(30);
+    for (size_t i = 0; i < FAILING; i++) {
+        if (failing[i].code == EAI_MEMORY)
+            continue; /* that is one */
+        T_STEP("%s", failing[i].name);
+        pysock_error_clear();
+        T_OK(pysock_getfqdn(failing[i].name, text, sizeof text));
+        T_CHECK(strcmp(text, failing[i].name) == 0);
+        T_EQ(pysock_error(), PYSOCK_NO_ERROR);
+        T_FAILS(pysock_getfqdn(failing[i].name, text, 3), T_ANY, T_ANY);
+    }
+    T_FAILS(pysock_socket(-1, -1, -1), T_ANY, T_ANY);
+    {
+        pysock_error_kind before = pysock_error();
+        T_OK(pysock_getfqdn("noname.test", text, sizeof text));
+        T_EQ(pysock_error(), before);
+    }
+}
+
 /* What a failed test has left waiting is not for the next one. */
 static int leave_gate_open(void **state) {
     (void)state;
     (void)pysock_state_swap(NULL);
     pysock_set_interrupt_hook(NULL, NULL);
+    pysock_set_audit_hook(NULL, NULL);
     open_gate();
     return 0;
 }
@@ -1075,6 +1369,15 @@ static const struct CMUnitTest tests[] = {
     GATE_TEST(every_code_of_the_resolver_is_told_by_every_call),
     GATE_TEST(every_code_of_gethostbyaddr_is_told),
     GATE_TEST(a_host_with_many_names_is_told_whole),
+    GATE_TEST(a_sendto_leaves_a_connect_under_way_alone),
+    GATE_TEST(datagrams_for_two_names_take_two_lookups),
+    GATE_TEST(the_audit_hook_is_asked_about_every_name_of_a_socket),
+    GATE_TEST(no_call_with_MSG_DONTWAIT_waits_for_a_name),
+    GATE_TEST(a_cleanup_during_a_blocking_lookup_is_ESHUTDOWN),
+    GATE_TEST(a_lookup_wakes_nobody_who_has_gone),
+    GATE_TEST(nobody_asks_a_hook_about_a_socket_that_was_closed),
+    GATE_TEST(a_close_takes_no_lookup_that_is_being_handed_over),
+    GATE_TEST(a_host_without_a_name_leaves_no_error),
 };
 
 int main(int argc, char **argv) {
