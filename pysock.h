@@ -327,8 +327,8 @@ typedef struct pysock_audit_event {
    It runs without any lock held, on the thread that makes the call, and may use the library; for
    the connect of a socket with a timeout, 0 included, to a name, on the thread that has looked the
    name up. The hook is that of the calling thread's state, there that of the socket's; threads are
-   the process's, so for them it is the main state's. Pointers are valid during the call. It must not
-   fork, but to exec. NULL takes the hook away. Thread-safe. */
+   the process's, so for them it is the main state's. Pointers are valid during the call. It must
+   not fork, but to exec. NULL takes the hook away. Thread-safe. */
 PYSOCKDEF void pysock_set_audit_hook(int (*fn)(void *arg, const pysock_audit_event *event),
                                      void *arg);
 
