@@ -49,6 +49,7 @@ help:
 	@echo '                  TESTS="NAME ..." runs tests/test_NAME.c and tests/whitebox_NAME.c only'
 	@echo 'make check        compile matrix, symbols, outline of the header, compile lines of examples'
 	@echo 'make bench        measure on loopback; the table is also written to build/bench.txt'
+	@echo 'make limbo        judge the certificate chains in CASES (x509-limbo, a JSON object a line)'
 	@echo 'make fuzz         each harness of tests/fuzz for FUZZ_SECONDS (10); needs clang'
 	@echo 'make clean        remove build/'
 	@echo
@@ -138,6 +139,22 @@ build/bench/pysock_impl.o: tests/pysock_impl.c build/bench/flags
 build/bench/bench: $(BENCH_OBJECTS)
 	$(QUIET) $(CC) $(CFLAGS) $^ -o $@ $(ALL_LDFLAGS) $(LDLIBS) -lm
 
+# ---- certificate chains of x509-limbo: at most so many false accepts and false rejects ----
+
+LIMBO_LIMITS = 15 9
+
+limbo: build/limbo/judge
+	@[ -n '$(CASES)' ] || { echo 'make limbo CASES=FILE'; exit 2; }
+	@python3 tests/limbo/cases.py '$(CASES)' >build/limbo/cases.txt
+	@build/limbo/judge $(LIMBO_LIMITS) <build/limbo/cases.txt
+
+build/limbo/flags: always
+	$(call write_flags,$(CC) $(ALL_CPPFLAGS) $(CFLAGS) $(ALL_LDFLAGS) $(LDLIBS))
+
+build/limbo/judge: tests/limbo/judge.c build/limbo/flags
+	$(QUIET) $(CC) -std=gnu99 $(WARNINGS) $(ALL_CPPFLAGS) $(CFLAGS) $(DEPEND) $< -o $@ \
+	    $(ALL_LDFLAGS) $(LDLIBS)
+
 # ---- fuzzing, by clang's libFuzzer; see tests/fuzz/README.md ----
 
 FUZZ_CC ?= clang
@@ -165,7 +182,7 @@ build/fuzz/fuzz_%: tests/fuzz/fuzz_%.c build/fuzz/pysock_impl.o build/fuzz/flags
 
 -include $(wildcard build/*/*.d build/*/examples/*.d)
 
-.PHONY: all help examples demo test test-plain test-asan test-tsan check bench fuzz clean always \
+.PHONY: all help examples demo test test-plain test-asan test-tsan check bench fuzz limbo clean always \
     $(VARIANTS:%=build-tests-%)
 .DELETE_ON_ERROR:
 .SECONDARY:

@@ -152,10 +152,14 @@
    ---
    TLS 1.2 with forward secrecy and AEAD (or CBC with SHA-2 as a last resort), as BearSSL has it;
    AES-GCM first where the processor has it, else ChaCha20. No TLS 1.3, no session tickets, no
-   renegotiation. Clients verify the chain and the host name. Sessions are resumed by id, for the
-   same context, host name and port. A chain with name constraints is refused, because BearSSL does
-   not check them; so are SHA-1 signatures and RSA keys below 2,048 bits. Encrypted private keys are
-   not read yet. A connection takes 42 KiB, of which 36 are touched by full records.
+   renegotiation. Sessions are resumed by id, for the same context, host name and port. Encrypted
+   private keys are not read yet. A connection takes 42 KiB; full records touch 36 of them.
+
+   Clients verify the chain and the host name. The verifier is the library's own: it builds a path
+   from whatever the peer sent, in any order, to a trust anchor, and judges it by RFC 5280:
+   signatures (RSA from 2,048 bits on and ECDSA, with SHA-2), dates, basic constraints, key usage,
+   extended key usage, path lengths, name constraints, unknown critical extensions, those of the
+   anchor too. What it cannot check it refuses. There are no CRLs and no OCSP yet.
 
 
    Interpreters and hooks
@@ -815,6 +819,17 @@ PYSOCKDEF int pysock_ssl_set_verify_mode(pysock_ssl_context *ctx, int mode);
 PYSOCKDEF int pysock_ssl_get_verify_mode(pysock_ssl_context *ctx);
 PYSOCKDEF int pysock_ssl_set_check_hostname(pysock_ssl_context *ctx, int on);
 PYSOCKDEF int pysock_ssl_get_check_hostname(pysock_ssl_context *ctx);
+
+/* Python's verify_flags, which have OpenSSL's numbers. */ enum { PYSOCK_VERIFY_DEFAULT = 0,
+   PYSOCK_VERIFY_X509_STRICT = 0x20,         /* all that RFC 5280 asks; many private CAs fall short
+   */ PYSOCK_VERIFY_X509_TRUSTED_FIRST = 0x8000, /* the default, and always so */
+   PYSOCK_VERIFY_X509_PARTIAL_CHAIN = 0x80000 /* any loaded certificate ends a path, not roots alone
+   */
+};
+
+/* flags: any of the above; others are not supported (ENOTSUP). */
+PYSOCKDEF int pysock_ssl_set_verify_flags(pysock_ssl_context *ctx, unsigned flags);
+PYSOCKDEF unsigned pysock_ssl_get_verify_flags(pysock_ssl_context *ctx);
 
 /* ALPN protocol names, the preferred first; they are copied. A server picks the first of its own
    that the client offers; none in common is tolerated. count 0 takes ALPN away. */
@@ -4557,7 +4572,7 @@ PYSOCKDEF int pysock_idna_encode(const char *name, char *text, size_t size)
 
 #define PYSOCK__PEM_MAX ((size_t)64 << 20)   /* bytes of a PEM file */
 #define PYSOCK__CHAIN_BYTES ((size_t)160 << 10) /* bytes of a peer's chain */
-#define PYSOCK__CHAIN_CERTS 24
+#define PYSOCK__CHAIN_CERTS 64
 
 typedef struct pysock__bytes {
     unsigned char *data;
@@ -4677,12 +4692,17 @@ static int pysock__pem_is_certificate(const char *name)
     return strcmp(name, "CERTIFICATE") == 0 || strcmp(name, "X509 CERTIFICATE") == 0;
 }
 
-/* Certificates: a reader of DER that knows just what BearSSL does not tell: names, dates,
-   subjectAltName, extendedKeyUsage. */
+/* Certificates: a reader of DER (X.690) and of certificates (RFC 5280). What it reads points into
+   the bytes that it was given. */
 
 typedef struct pysock__der {
     const unsigned char *p, *end;
 } pysock__der;
+
+static size_t pysock__der_len(const pysock__der *d)
+{
+    return (size_t)(d->end - d->p);
+}
 
 /* The next element: its tag (low tag numbers only), its contents in *in; -1 if malformed. */
 static int pysock__der_next(pysock__der *d, pysock__der *in)
@@ -4699,10 +4719,12 @@ static int pysock__der_next(pysock__der *d, pysock__der *in)
         return -1;
     if (len >= 0x80) {
         n = len & 0x7f;
-        if (n == 0 || n > 3 || (size_t)(d->end - d->p) < n)
+        if (n == 0 || n > 3 || (size_t)(d->end - d->p) < n || !d->p[0])
             return -1;
         for (len = 0; n; n--)
             len = len << 8 | *d->p++;
+        if (len < 0x80)
+            return -1;
     }
     if ((size_t)(d->end - d->p) < len)
         return -1;
@@ -4716,12 +4738,50 @@ static int pysock__der_expect(pysock__der *d, int tag, pysock__der *in)
     return pysock__der_next(d, in) == tag ? 0 : -1;
 }
 
-typedef struct pysock__cert {
-    pysock__der issuer, subject; /* contents of the names */
-    pysock__der san, eku;        /* contents of the extensions' sequences */
-    int has_san, has_eku, has_constraints;
-    int64_t not_before, not_after; /* Unix time */
-} pysock__cert;
+static int pysock__der_is(const pysock__der *in, const void *bytes, size_t n)
+{
+    return pysock__der_len(in) == n && memcmp(in->p, bytes, n) == 0;
+}
+
+static int pysock__der_equal(const pysock__der *a, const pysock__der *b)
+{
+    return pysock__der_is(a, b->p, pysock__der_len(b));
+}
+
+/* BOOLEAN's contents; -1 if malformed. */
+static int pysock__der_bool(const pysock__der *in)
+{
+    if (pysock__der_len(in) != 1 || (in->p[0] != 0 && in->p[0] != 0xff))
+        return -1;
+    return in->p[0] != 0;
+}
+
+/* A small INTEGER's contents, not negative; -1 if malformed, INT_MAX if it is larger. */
+static int pysock__der_int(const pysock__der *in)
+{
+    size_t n = pysock__der_len(in), i;
+    int value = 0;
+
+    if (!n || in->p[0] & 0x80 || (n > 1 && !in->p[0] && !(in->p[1] & 0x80)))
+        return -1;
+    if (n > 4)
+        return INT_MAX;
+    for (i = 0; i < n; i++)
+        value = (int)((unsigned)value << 8 | in->p[i]);
+    return value < 0 ? INT_MAX : value;
+}
+
+/* A positive INTEGER's contents, as bytes without a leading zero. -1 if it is none. */
+static int pysock__der_unsigned(pysock__der *in)
+{
+    if (!pysock__der_len(in) || in->p[0] & 0x80)
+        return -1;
+    if (!in->p[0] && pysock__der_len(in) > 1 && !(in->p[1] & 0x80))
+        return -1;
+    while (in->p < in->end && !in->p[0])
+        in->p++;
+    return in->p < in->end ? 0 : -1;
+}
 
 static int64_t pysock__days_from_civil(int64_t y, int64_t m, int64_t d)
 {
@@ -4738,9 +4798,10 @@ static int64_t pysock__days_from_civil(int64_t y, int64_t m, int64_t d)
 /* UTCTime or GeneralizedTime, as RFC 5280 (4.1.2.5) allows them: in Zulu, with seconds. */
 static int pysock__der_time(pysock__der *d, int64_t *out)
 {
+    static const int low[6] = {0, 1, 1, 0, 0, 0}, high[6] = {9999, 12, 31, 23, 59, 59};
     pysock__der in;
     int tag = pysock__der_next(d, &in);
-    int field[7], i, digits = tag == 0x18 ? 4 : 2;
+    int field[6], i, digits = tag == 0x18 ? 4 : 2;
     const unsigned char *p;
 
     if ((tag != 0x17 && tag != 0x18) || in.end - in.p != digits + 11 || in.end[-1] != 'Z')
@@ -4756,118 +4817,842 @@ static int pysock__der_time(pysock__der *d, int64_t *out)
         field[0] += field[0] >= 50 ? 1900 : 2000;
     for (p += digits, i = 1; i < 6; i++, p += 2)
         field[i] = (p[0] - '0') * 10 + p[1] - '0';
+    for (i = 0; i < 6; i++)
+        if (field[i] < low[i] || field[i] > high[i])
+            return -1;
     *out = pysock__days_from_civil(field[0], field[1], field[2]) * 86400 + field[3] * 3600
            + field[4] * 60 + field[5];
     return 0;
 }
 
-static int pysock__der_is_oid(const pysock__der *in, const char *oid, size_t n)
-{
-    return (size_t)(in->end - in->p) == n && memcmp(in->p, oid, n) == 0;
-}
+/* Signature algorithms that are verified, and those that are known but too weak (no hash). */
+typedef struct pysock__sig_alg {
+    const char *oid;
+    size_t oid_len;
+    int key_type;
+    const br_hash_class *hash;
+    const char *digest_oid; /* for PKCS#1: its length, then itself */
+} pysock__sig_alg;
 
-static int pysock__cert_extension(pysock__cert *cert, pysock__der ext)
-{
-    pysock__der oid, value;
-    int tag;
+#define PYSOCK__OID_RSA "\x2a\x86\x48\x86\xf7\x0d\x01\x01"
+#define PYSOCK__OID_ECDSA "\x2a\x86\x48\xce\x3d\x04"
+#define PYSOCK__OID_SHA2 "\x09\x60\x86\x48\x01\x65\x03\x04\x02"
 
-    if (pysock__der_expect(&ext, 0x06, &oid) < 0)
+static const pysock__sig_alg pysock__sig_algs[] = {
+    {PYSOCK__OID_RSA "\x0b", 9, BR_KEYTYPE_RSA, &br_sha256_vtable, PYSOCK__OID_SHA2 "\x01"},
+    {PYSOCK__OID_RSA "\x0c", 9, BR_KEYTYPE_RSA, &br_sha384_vtable, PYSOCK__OID_SHA2 "\x02"},
+    {PYSOCK__OID_RSA "\x0d", 9, BR_KEYTYPE_RSA, &br_sha512_vtable, PYSOCK__OID_SHA2 "\x03"},
+    {PYSOCK__OID_ECDSA "\x03\x02", 8, BR_KEYTYPE_EC, &br_sha256_vtable, NULL},
+    {PYSOCK__OID_ECDSA "\x03\x03", 8, BR_KEYTYPE_EC, &br_sha384_vtable, NULL},
+    {PYSOCK__OID_ECDSA "\x03\x04", 8, BR_KEYTYPE_EC, &br_sha512_vtable, NULL},
+    {PYSOCK__OID_RSA "\x04", 9, BR_KEYTYPE_RSA, NULL, NULL}, /* MD5 */
+    {PYSOCK__OID_RSA "\x05", 9, BR_KEYTYPE_RSA, NULL, NULL}, /* SHA-1 */
+    {PYSOCK__OID_ECDSA "\x01", 7, BR_KEYTYPE_EC, NULL, NULL},
+};
+
+/* Extensions that mean something here, as bits of what a certificate has. */
+enum {
+    PYSOCK__EXT_SKI = 1,
+    PYSOCK__EXT_AKI = 2,
+    PYSOCK__EXT_KEY_USAGE = 4,
+    PYSOCK__EXT_SAN = 8,
+    PYSOCK__EXT_BASIC = 16,
+    PYSOCK__EXT_NAMES = 32,
+    PYSOCK__EXT_EKU = 64,
+    PYSOCK__EXT_POLICY_CONSTRAINTS = 128,
+    PYSOCK__EXT_POLICIES = 256 /* and what belongs to them: nobody asks for any */
+};
+
+#define PYSOCK__KU_SIGN 0x80u      /* KeyUsage's bits: digitalSignature, the first */
+#define PYSOCK__KU_ENCIPHER 0x28u  /* keyEncipherment, keyAgreement */
+#define PYSOCK__KU_AGREEMENT 0x08u /* keyAgreement alone */
+#define PYSOCK__KU_CERT_SIGN 0x04u
+#define PYSOCK__EXT_MAX 64           /* extensions that a certificate may have */
+
+typedef struct pysock__cert {
+    pysock__der all;             /* the certificate, with its header */
+    pysock__der tbs;             /* what is signed, with its header */
+    pysock__der issuer, subject; /* the contents of the names */
+    pysock__der subject_tlv;     /* the subject with its header */
+    pysock__der serial, signature;
+    pysock__der san, eku, permitted, excluded; /* the contents of the sequences */
+    pysock__der ski, aki;                      /* key identifiers */
+    const pysock__sig_alg *sig_alg;            /* NULL: unknown */
+    br_x509_pkey key;                          /* key_type 0: of a kind that is not supported */
+    int64_t not_before, not_after;             /* Unix time */
+    unsigned seen, critical;                   /* extensions */
+    unsigned key_usage;
+    int version, is_ca, pathlen; /* pathlen -1: any */
+    int unknown_critical;        /* has a critical extension that nobody here understands */
+    int algorithms_differ;       /* inside and outside of what is signed */
+} pysock__cert;
+
+#define PYSOCK__RSA_EXPONENT_MAX 8 /* bytes: longer ones only waste the time of who verifies */
+
+static int pysock__cert_key_rsa(pysock__cert *cert, pysock__der bits)
+{
+    pysock__der seq, n, e;
+
+    if (pysock__der_expect(&bits, 0x30, &seq) < 0 || pysock__der_expect(&seq, 0x02, &n) < 0
+        || pysock__der_expect(&seq, 0x02, &e) < 0 || pysock__der_unsigned(&n) < 0
+        || pysock__der_unsigned(&e) < 0 || seq.p != seq.end || bits.p != bits.end)
         return -1;
-    tag = pysock__der_next(&ext, &value);
-    if (tag == 0x01) /* critical; BearSSL's engine judges unknown critical ones */
-        tag = pysock__der_next(&ext, &value);
-    if (tag != 0x04)
-        return -1;
-    if (pysock__der_is_oid(&oid, "\x55\x1d\x11", 3)) {
-        cert->has_san = 1;
-        return pysock__der_expect(&value, 0x30, &cert->san);
-    }
-    if (pysock__der_is_oid(&oid, "\x55\x1d\x25", 3)) {
-        cert->has_eku = 1;
-        return pysock__der_expect(&value, 0x30, &cert->eku);
-    }
-    cert->has_constraints |= pysock__der_is_oid(&oid, "\x55\x1d\x1e", 3);
+    if (pysock__der_len(&e) > PYSOCK__RSA_EXPONENT_MAX)
+        return 0;
+    cert->key.key_type = BR_KEYTYPE_RSA;
+    cert->key.key.rsa.n = (unsigned char *)(uintptr_t)n.p;
+    cert->key.key.rsa.nlen = pysock__der_len(&n);
+    cert->key.key.rsa.e = (unsigned char *)(uintptr_t)e.p;
+    cert->key.key.rsa.elen = pysock__der_len(&e);
     return 0;
 }
 
-/* Reads what is needed of a certificate; the result points into der. -1 if malformed. */
-static int pysock__cert_parse(pysock__cert *cert, const unsigned char *der, size_t len)
+static void pysock__cert_key_ec(pysock__cert *cert, pysock__der params, pysock__der bits)
 {
-    pysock__der all, outer, tbs, in, exts;
+    pysock__der oid;
+    int curve = 0;
+
+    if (pysock__der_expect(&params, 0x06, &oid) < 0)
+        return; /* explicit parameters */
+    if (pysock__der_is(&oid, "\x2a\x86\x48\xce\x3d\x03\x01\x07", 8))
+        curve = BR_EC_secp256r1;
+    else if (pysock__der_is(&oid, "\x2b\x81\x04\x00\x22", 5))
+        curve = BR_EC_secp384r1;
+    else if (pysock__der_is(&oid, "\x2b\x81\x04\x00\x23", 5))
+        curve = BR_EC_secp521r1;
+    if (!curve)
+        return;
+    cert->key.key_type = BR_KEYTYPE_EC;
+    cert->key.key.ec.curve = curve;
+    cert->key.key.ec.q = (unsigned char *)(uintptr_t)bits.p;
+    cert->key.key.ec.qlen = pysock__der_len(&bits);
+}
+
+/* subjectPublicKeyInfo's contents. */
+static int pysock__cert_key(pysock__cert *cert, pysock__der spki)
+{
+    pysock__der alg, oid, bits;
+
+    if (pysock__der_expect(&spki, 0x30, &alg) < 0 || pysock__der_expect(&alg, 0x06, &oid) < 0
+        || pysock__der_expect(&spki, 0x03, &bits) < 0 || spki.p != spki.end
+        || !pysock__der_len(&bits) || *bits.p++ != 0)
+        return -1;
+    if (pysock__der_is(&oid, PYSOCK__OID_RSA "\x01", 9))
+        return pysock__cert_key_rsa(cert, bits);
+    if (pysock__der_is(&oid, "\x2a\x86\x48\xce\x3d\x02\x01", 7))
+        pysock__cert_key_ec(cert, alg, bits);
+    return 0;
+}
+
+static int pysock__ext_basic(pysock__cert *cert, pysock__der value)
+{
+    pysock__der seq, in;
     int tag;
 
-    memset(cert, 0, sizeof *cert);
-    all.p = der;
-    all.end = der + len;
-    if (pysock__der_expect(&all, 0x30, &outer) < 0 || pysock__der_expect(&outer, 0x30, &tbs) < 0)
+    if (pysock__der_expect(&value, 0x30, &seq) < 0)
         return -1;
-    tag = pysock__der_next(&tbs, &in);
-    if (tag == 0xa0) /* the version; without it this is version 1 */
-        tag = pysock__der_next(&tbs, &in);
-    if (tag != 0x02 || pysock__der_expect(&tbs, 0x30, &in) < 0
-        || pysock__der_expect(&tbs, 0x30, &cert->issuer) < 0
-        || pysock__der_expect(&tbs, 0x30, &in) < 0 || pysock__der_time(&in, &cert->not_before) < 0
-        || pysock__der_time(&in, &cert->not_after) < 0
-        || pysock__der_expect(&tbs, 0x30, &cert->subject) < 0
-        || pysock__der_expect(&tbs, 0x30, &in) < 0)
+    if (seq.p == seq.end)
+        return 0;
+    tag = pysock__der_next(&seq, &in);
+    if (tag == 0x01) {
+        cert->is_ca = pysock__der_bool(&in);
+        if (cert->is_ca < 0)
+            return -1;
+        if (seq.p == seq.end)
+            return 0;
+        tag = pysock__der_next(&seq, &in);
+    }
+    if (tag != 0x02 || seq.p != seq.end)
         return -1;
-    while (tbs.p < tbs.end) {
-        tag = pysock__der_next(&tbs, &in);
+    cert->pathlen = pysock__der_int(&in);
+    return cert->pathlen < 0 ? -1 : 0;
+}
+
+static int pysock__ext_key_usage(pysock__cert *cert, pysock__der value)
+{
+    pysock__der bits;
+    size_t n;
+
+    if (pysock__der_expect(&value, 0x03, &bits) < 0)
+        return -1;
+    n = pysock__der_len(&bits);
+    if (n < 1 || n > 3 || bits.p[0] > 7)
+        return -1;
+    cert->key_usage = n > 1 ? bits.p[1] : 0;
+    return 0;
+}
+
+static int pysock__ext_aki(pysock__cert *cert, pysock__der value)
+{
+    pysock__der seq, in;
+    int tag;
+
+    if (pysock__der_expect(&value, 0x30, &seq) < 0)
+        return -1;
+    while (seq.p < seq.end) {
+        tag = pysock__der_next(&seq, &in);
         if (tag < 0)
             return -1;
-        if (tag != 0xa3)
-            continue;
-        if (pysock__der_expect(&in, 0x30, &exts) < 0)
-            return -1;
-        while (exts.p < exts.end)
-            if (pysock__der_expect(&exts, 0x30, &in) < 0 || pysock__cert_extension(cert, in) < 0)
-                return -1;
+        if (tag == 0x80)
+            cert->aki = in;
     }
     return 0;
 }
 
-static int pysock__der_equal(const pysock__der *a, const pysock__der *b)
+/* NameConstraints must say something (RFC 5280, 4.2.1.10). */
+static int pysock__ext_names(pysock__cert *cert, pysock__der value)
 {
-    return a->end - a->p == b->end - b->p && memcmp(a->p, b->p, (size_t)(a->end - a->p)) == 0;
-}
+    pysock__der seq, in;
+    int tag;
 
-static int pysock__cert_self_issued(const pysock__cert *cert)
-{
-    return pysock__der_equal(&cert->issuer, &cert->subject);
-}
-
-/* 1 if the leaf may serve this purpose: no extendedKeyUsage, or one that names it. */
-static int pysock__cert_allows(const pysock__cert *cert, pysock_ssl_purpose purpose)
-{
-    const char *want = purpose == PYSOCK_SERVER_AUTH ? "\x2b\x06\x01\x05\x05\x07\x03\x01"
-                                                     : "\x2b\x06\x01\x05\x05\x07\x03\x02";
-    pysock__der list = cert->eku, oid;
-
-    if (!cert->has_eku)
-        return 1;
-    while (list.p < list.end && pysock__der_expect(&list, 0x06, &oid) == 0)
-        if (pysock__der_is_oid(&oid, want, 8) || pysock__der_is_oid(&oid, "\x55\x1d\x25\x00", 4))
-            return 1;
+    if (pysock__der_expect(&value, 0x30, &seq) < 0 || seq.p == seq.end)
+        return -1;
+    while (seq.p < seq.end) {
+        tag = pysock__der_next(&seq, &in);
+        if ((tag != 0xa0 && tag != 0xa1) || in.p == in.end)
+            return -1;
+        *(tag == 0xa0 ? &cert->permitted : &cert->excluded) = in;
+    }
     return 0;
 }
 
-/* Certificates: host names (RFC 6125 as Python applies it). A wildcard is a whole leftmost label,
-   stands for exactly one, and has two labels behind it at least. */
+static int pysock__ext_list(pysock__der *out, pysock__der value)
+{
+    return pysock__der_expect(&value, 0x30, out) < 0 || out->p == out->end ? -1 : 0;
+}
+
+/* Reads the value of the extension that has this bit. */
+static int pysock__cert_extension_value(pysock__cert *cert, unsigned bit, pysock__der value)
+{
+    switch (bit) {
+    case PYSOCK__EXT_SKI:
+        return pysock__der_expect(&value, 0x04, &cert->ski);
+    case PYSOCK__EXT_AKI:
+        return pysock__ext_aki(cert, value);
+    case PYSOCK__EXT_KEY_USAGE:
+        return pysock__ext_key_usage(cert, value);
+    case PYSOCK__EXT_SAN:
+        return pysock__ext_list(&cert->san, value);
+    case PYSOCK__EXT_BASIC:
+        return pysock__ext_basic(cert, value);
+    case PYSOCK__EXT_NAMES:
+        return pysock__ext_names(cert, value);
+    case PYSOCK__EXT_EKU:
+        return pysock__ext_list(&cert->eku, value);
+    default:
+        return 0;
+    }
+}
+
+static unsigned pysock__extension_bit(const pysock__der *oid)
+{
+    if (pysock__der_len(oid) != 3 || oid->p[0] != 0x55 || oid->p[1] != 0x1d)
+        return 0;
+    switch (oid->p[2]) {
+    case 14: return PYSOCK__EXT_SKI;
+    case 15: return PYSOCK__EXT_KEY_USAGE;
+    case 17: return PYSOCK__EXT_SAN;
+    case 19: return PYSOCK__EXT_BASIC;
+    case 30: return PYSOCK__EXT_NAMES;
+    case 32: return PYSOCK__EXT_POLICIES; /* certificatePolicies */
+    case 33: return PYSOCK__EXT_POLICIES; /* policyMappings */
+    case 35: return PYSOCK__EXT_AKI;
+    case 36: return PYSOCK__EXT_POLICY_CONSTRAINTS;
+    case 37: return PYSOCK__EXT_EKU;
+    case 54: return PYSOCK__EXT_POLICIES; /* inhibitAnyPolicy */
+    default: return 0;
+    }
+}
+
+static int pysock__cert_extensions(pysock__cert *cert, pysock__der exts)
+{
+    pysock__der ext, oid[PYSOCK__EXT_MAX], value;
+    size_t count = 0, i;
+    unsigned bit;
+    int tag, critical;
+
+    while (exts.p < exts.end) {
+        if (count == PYSOCK__EXT_MAX || pysock__der_expect(&exts, 0x30, &ext) < 0
+            || pysock__der_expect(&ext, 0x06, &oid[count]) < 0)
+            return -1;
+        for (i = 0; i < count; i++)
+            if (pysock__der_equal(&oid[i], &oid[count]))
+                return -1; /* RFC 5280, 4.2: each at most once */
+        critical = 0;
+        tag = pysock__der_next(&ext, &value);
+        if (tag == 0x01) {
+            critical = pysock__der_bool(&value);
+            tag = pysock__der_next(&ext, &value);
+        }
+        if (critical < 0 || tag != 0x04 || ext.p != ext.end)
+            return -1;
+        bit = pysock__extension_bit(&oid[count++]);
+        cert->seen |= bit;
+        cert->critical |= critical ? bit : 0;
+        cert->unknown_critical |= critical && !bit;
+        if (pysock__cert_extension_value(cert, bit, value) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* What comes after the key: unique identifiers, and the extensions. */
+static int pysock__cert_tail(pysock__cert *cert, pysock__der tbs)
+{
+    pysock__der in, exts;
+    int tag, last = 0;
+
+    while (tbs.p < tbs.end) {
+        tag = pysock__der_next(&tbs, &in);
+        if ((tag != 0x81 && tag != 0x82 && tag != 0xa3) || tag <= last)
+            return -1;
+        last = tag;
+        if (tag == 0xa3
+            && (cert->version != 3 || pysock__der_expect(&in, 0x30, &exts) < 0 || in.p != in.end
+                || exts.p == exts.end || pysock__cert_extensions(cert, exts) < 0))
+            return -1;
+    }
+    return 0;
+}
+
+static void pysock__cert_sig_alg(pysock__cert *cert, pysock__der alg)
+{
+    pysock__der oid;
+    size_t i;
+
+    if (pysock__der_expect(&alg, 0x06, &oid) < 0)
+        return;
+    for (i = 0; i < PYSOCK__COUNT(pysock__sig_algs); i++)
+        if (pysock__der_is(&oid, pysock__sig_algs[i].oid, pysock__sig_algs[i].oid_len))
+            cert->sig_alg = &pysock__sig_algs[i];
+}
+
+/* tbsCertificate's contents, up to the extensions. */
+static int pysock__cert_body(pysock__cert *cert, pysock__der tbs, pysock__der *inner_alg)
+{
+    pysock__der in, number;
+    const unsigned char *subject;
+    int version, tag = pysock__der_next(&tbs, &in);
+
+    cert->version = 1;
+    if (tag == 0xa0) {
+        if (pysock__der_expect(&in, 0x02, &number) < 0 || (version = pysock__der_int(&number)) < 0
+            || version > 2)
+            return -1;
+        cert->version = version + 1;
+        tag = pysock__der_next(&tbs, &in);
+    }
+    cert->serial = in;
+    if (tag != 0x02 || pysock__der_expect(&tbs, 0x30, inner_alg) < 0
+        || pysock__der_expect(&tbs, 0x30, &cert->issuer) < 0
+        || pysock__der_expect(&tbs, 0x30, &in) < 0 || pysock__der_time(&in, &cert->not_before) < 0
+        || pysock__der_time(&in, &cert->not_after) < 0 || in.p != in.end)
+        return -1;
+    subject = tbs.p;
+    if (pysock__der_expect(&tbs, 0x30, &cert->subject) < 0)
+        return -1;
+    cert->subject_tlv.p = subject;
+    cert->subject_tlv.end = tbs.p;
+    if (pysock__der_expect(&tbs, 0x30, &in) < 0 || pysock__cert_key(cert, in) < 0)
+        return -1;
+    return pysock__cert_tail(cert, tbs);
+}
+
+/* Reads a certificate; the result points into der. -1 if malformed. */
+static int pysock__cert_parse(pysock__cert *cert, const unsigned char *der, size_t len)
+{
+    pysock__der all, outer, tbs, inner_alg, outer_alg, bits;
+
+    memset(cert, 0, sizeof *cert);
+    cert->pathlen = -1;
+    all.p = cert->all.p = der;
+    all.end = cert->all.end = der + len;
+    if (pysock__der_expect(&all, 0x30, &outer) < 0 || all.p != all.end)
+        return -1;
+    cert->tbs.p = outer.p;
+    if (pysock__der_expect(&outer, 0x30, &tbs) < 0)
+        return -1;
+    cert->tbs.end = outer.p;
+    if (pysock__der_expect(&outer, 0x30, &outer_alg) < 0
+        || pysock__der_expect(&outer, 0x03, &bits) < 0 || outer.p != outer.end
+        || !pysock__der_len(&bits) || *bits.p++ != 0
+        || pysock__cert_body(cert, tbs, &inner_alg) < 0)
+        return -1;
+    cert->signature = bits;
+    cert->algorithms_differ = !pysock__der_equal(&inner_alg, &outer_alg);
+    pysock__cert_sig_alg(cert, inner_alg);
+    return 0;
+}
+
+/* Certificates: distinguished names. Two are the same if their bytes are, or if they differ only as
+   RFC 5280 (7.1) allows: the case of letters, and blanks, in strings of any of the usual kinds. */
 
 static int pysock__lower(int c)
 {
     return c >= 'A' && c <= 'Z' ? c + 32 : c;
 }
 
-static int pysock__text_equal(const unsigned char *a, const char *b, size_t n)
+static int pysock__is_text(int tag)
 {
-    size_t i;
+    return tag == 0x0c || tag == 0x13 || tag == 0x14 || tag == 0x16 || tag == 0x1a;
+}
 
-    for (i = 0; i < n; i++)
-        if (pysock__lower(a[i]) != pysock__lower((unsigned char)b[i]))
+/* The next character of a string without leading blanks, runs of them folded; -1 at its end. */
+static int pysock__fold_next(pysock__der *s, int *started)
+{
+    int blank = 0;
+
+    while (s->p < s->end && *s->p == ' ') {
+        blank = 1;
+        s->p++;
+    }
+    if (s->p == s->end)
+        return -1;
+    if (blank && *started)
+        return ' ';
+    *started = 1;
+    return pysock__lower(*s->p++);
+}
+
+static int pysock__text_same(pysock__der a, pysock__der b)
+{
+    int a_started = 0, b_started = 0, c;
+
+    do {
+        c = pysock__fold_next(&a, &a_started);
+        if (c != pysock__fold_next(&b, &b_started))
+            return 0;
+    } while (c >= 0);
+    return 1;
+}
+
+/* AttributeTypeAndValue by AttributeTypeAndValue. */
+static int pysock__rdn_same(pysock__der a, pysock__der b)
+{
+    pysock__der x, y, x_oid, y_oid, x_value, y_value;
+    int x_tag, y_tag;
+
+    while (a.p < a.end && b.p < b.end) {
+        if (pysock__der_expect(&a, 0x30, &x) < 0 || pysock__der_expect(&b, 0x30, &y) < 0
+            || pysock__der_expect(&x, 0x06, &x_oid) < 0 || pysock__der_expect(&y, 0x06, &y_oid) < 0
+            || !pysock__der_equal(&x_oid, &y_oid))
+            return 0;
+        x_tag = pysock__der_next(&x, &x_value);
+        y_tag = pysock__der_next(&y, &y_value);
+        if (pysock__is_text(x_tag) && pysock__is_text(y_tag)) {
+            if (!pysock__text_same(x_value, y_value))
+                return 0;
+        } else if (x_tag < 0 || x_tag != y_tag || !pysock__der_equal(&x_value, &y_value)) {
+            return 0;
+        }
+    }
+    return a.p == a.end && b.p == b.end;
+}
+
+/* 1 if the RDNs of prefix are the first ones of name. */
+static int pysock__name_within(pysock__der name, pysock__der prefix)
+{
+    pysock__der a, b;
+
+    while (prefix.p < prefix.end)
+        if (pysock__der_expect(&prefix, 0x31, &a) < 0 || pysock__der_expect(&name, 0x31, &b) < 0
+            || !pysock__rdn_same(a, b))
             return 0;
     return 1;
 }
+
+static int pysock__name_same(const pysock__der *a, const pysock__der *b)
+{
+    return pysock__der_equal(a, b)
+           || (pysock__name_within(*a, *b) && pysock__name_within(*b, *a));
+}
+
+static int pysock__cert_self_issued(const pysock__cert *cert)
+{
+    return pysock__name_same(&cert->issuer, &cert->subject);
+}
+
+/* Certificates: name constraints (RFC 5280, 4.2.1.10). Where one cannot be checked, the path is
+   refused. */
+
+/* Why a path is refused, as OpenSSL numbers it (X509_V_ERR_); 0: it is not. */
+enum {
+    PYSOCK__V_OK = 0,
+    PYSOCK__V_MALFORMED = 1,
+    PYSOCK__V_NO_ISSUER = 2,
+    PYSOCK__V_BAD_SIGNATURE = 7,
+    PYSOCK__V_NOT_YET_VALID = 9,
+    PYSOCK__V_EXPIRED = 10,
+    PYSOCK__V_OUT_OF_MEMORY = 17,
+    PYSOCK__V_SELF_SIGNED_LEAF = 18,
+    PYSOCK__V_SELF_SIGNED_IN_CHAIN = 19,
+    PYSOCK__V_NO_LOCAL_ISSUER = 20,
+    PYSOCK__V_CHAIN_TOO_LONG = 22,
+    PYSOCK__V_PATH_LENGTH = 25,
+    PYSOCK__V_PURPOSE = 26,
+    PYSOCK__V_NO_CERT_SIGN = 32,
+    PYSOCK__V_CRITICAL_EXTENSION = 34,
+    PYSOCK__V_INVALID_EXTENSION = 41,
+    PYSOCK__V_NO_POLICY = 43,
+    PYSOCK__V_NOT_PERMITTED = 47,
+    PYSOCK__V_EXCLUDED = 48,
+    PYSOCK__V_SUBTREE_MINMAX = 49,
+    PYSOCK__V_CONSTRAINT_TYPE = 51,
+    PYSOCK__V_CONSTRAINT_SYNTAX = 52,
+    PYSOCK__V_NAME_SYNTAX = 53,
+    PYSOCK__V_HOSTNAME = 62,
+    PYSOCK__V_IP_ADDRESS = 64,
+    PYSOCK__V_LEAF_KEY = 66,
+    PYSOCK__V_CA_KEY = 67,
+    PYSOCK__V_WEAK_HASH = 68,
+    PYSOCK__V_ALGORITHMS_DIFFER = 76,
+    PYSOCK__V_INVALID_CA = 79,
+    PYSOCK__V_PATHLEN_OF_NO_CA = 80,
+    PYSOCK__V_PATHLEN_NO_CERT_SIGN = 81,
+    PYSOCK__V_CERT_SIGN_OF_NO_CA = 82,
+    PYSOCK__V_EMPTY_ISSUER = 83,
+    PYSOCK__V_EMPTY_SUBJECT = 84,
+    PYSOCK__V_NO_AKI = 85,
+    PYSOCK__V_NO_SKI = 86,
+    PYSOCK__V_SAN_NOT_CRITICAL = 88,
+    PYSOCK__V_BASIC_NOT_CRITICAL = 89,
+    PYSOCK__V_AKI_CRITICAL = 90,
+    PYSOCK__V_SKI_CRITICAL = 91,
+    PYSOCK__V_CA_NO_KEY_USAGE = 92,
+    PYSOCK__V_VERSION = 93
+};
+
+/* GeneralName's tags (RFC 5280, 4.2.1.6). */
+enum {
+    PYSOCK__GN_OTHER = 0xa0,
+    PYSOCK__GN_EMAIL = 0x81,
+    PYSOCK__GN_DNS = 0x82,
+    PYSOCK__GN_X400 = 0xa3,
+    PYSOCK__GN_DIRECTORY = 0xa4,
+    PYSOCK__GN_EDI = 0xa5,
+    PYSOCK__GN_URI = 0x86,
+    PYSOCK__GN_IP = 0x87,
+    PYSOCK__GN_ID = 0x88
+};
+
+static int pysock__text_equal(const unsigned char *a, const void *b, size_t n)
+{
+    const unsigned char *q = (const unsigned char *)b;
+    size_t i;
+
+    for (i = 0; i < n; i++)
+        if (pysock__lower(a[i]) != pysock__lower(q[i]))
+            return 0;
+    return 1;
+}
+
+/* 1 if host is domain, or below it; a domain that begins with a dot means below it only. */
+static int pysock__domain_holds(const pysock__der *domain, const pysock__der *host)
+{
+    size_t d = pysock__der_len(domain), h = pysock__der_len(host);
+
+    if (!d)
+        return 1;
+    if (h < d || !pysock__text_equal(host->end - d, domain->p, d))
+        return 0;
+    if (h == d)
+        return domain->p[0] != '.';
+    return domain->p[0] == '.' || host->end[-(ptrdiff_t)d - 1] == '.';
+}
+
+/* A DNS name that can be compared: labels of letters, digits, '-', '_', perhaps "*." before. */
+static int pysock__dns_valid(const pysock__der *name)
+{
+    const unsigned char *p = name->p;
+    size_t label = 0;
+
+    if (pysock__der_len(name) > 255 || name->p == name->end)
+        return 0;
+    if (pysock__der_len(name) > 2 && p[0] == '*' && p[1] == '.')
+        p += 2;
+    for (; p < name->end; p++) {
+        int c = pysock__lower(*p);
+        if (c == '.' && label) {
+            label = 0;
+            continue;
+        }
+        if (++label > 63
+            || !((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_'))
+            return 0;
+    }
+    return label > 0;
+}
+
+/* A domain in a constraint: a DNS name, or one behind a dot; neither a wildcard nor with a dot at
+   its end, which would not meet the names that it means. */
+static int pysock__domain_valid(const pysock__der *domain)
+{
+    pysock__der name = *domain;
+
+    if (name.p < name.end && name.p[0] == '.')
+        name.p++;
+    return name.p < name.end && name.p[0] != '*' && pysock__dns_valid(&name);
+}
+
+/* name is not below domain, but as a wildcard it stands for a host that is (CVE-2025-61727). */
+static int pysock__wildcard_meets(const pysock__der *domain, const pysock__der *name)
+{
+    pysock__der parent = *domain, rest = *name;
+
+    if (pysock__der_len(name) < 3 || name->p[0] != '*')
+        return 0;
+    rest.p += 2;
+    while (parent.p < parent.end && *parent.p != '.')
+        parent.p++;
+    if (parent.p == parent.end)
+        return 0;
+    parent.p++;
+    return pysock__der_len(&parent) == pysock__der_len(&rest)
+           && pysock__text_equal(parent.p, rest.p, pysock__der_len(&rest));
+}
+
+/* The host part of a URI with an authority; 0 if there is none that is a name. */
+static int pysock__uri_host(const pysock__der *uri, pysock__der *host)
+{
+    const unsigned char *p = uri->p, *end;
+
+    while (p < uri->end && *p != ':')
+        p++;
+    if (uri->end - p < 4 || p[1] != '/' || p[2] != '/')
+        return 0;
+    host->p = p += 3;
+    for (end = p; end < uri->end && *end != '/' && *end != '?' && *end != '#'; end++)
+        if (*end == '@')
+            host->p = end + 1;
+    for (host->end = host->p; host->end < end && *host->end != ':'; host->end++)
+        ;
+    return host->p < host->end && host->p[0] != '[';
+}
+
+/* A constraint is a mailbox, a host, or ".domain". */
+static int pysock__email_within(const pysock__der *base, const pysock__der *mail)
+{
+    pysock__der host = *mail, domain = *base;
+    const unsigned char *at = NULL, *p;
+    size_t n = pysock__der_len(base), local;
+
+    for (p = mail->p; p < mail->end; p++)
+        if (*p == '@')
+            at = p;
+    for (p = base->p; p < base->end; p++)
+        if (*p == '@')
+            domain.p = p + 1;
+    if (!at || at == mail->p)
+        return -PYSOCK__V_NAME_SYNTAX;
+    if (n && (!pysock__domain_valid(&domain) || (domain.p > base->p
+                                                 && (domain.p == base->p + 1
+                                                     || domain.p[0] == '.'))))
+        return -PYSOCK__V_CONSTRAINT_SYNTAX;
+    host.p = at + 1;
+    if (domain.p > base->p) {
+        local = (size_t)(at - mail->p) + 1;
+        return n == pysock__der_len(mail) && memcmp(base->p, mail->p, local) == 0
+               && pysock__text_equal(base->p + local, mail->p + local, n - local);
+    }
+    if (!n || base->p[0] == '.')
+        return pysock__domain_holds(base, &host);
+    return n == pysock__der_len(&host) && pysock__text_equal(base->p, host.p, n);
+}
+
+/* An address with a mask of ones followed by zeros. */
+static int pysock__ip_within(const pysock__der *base, const pysock__der *ip)
+{
+    size_t n = pysock__der_len(base) / 2, i;
+    const unsigned char *mask = base->p + n;
+    int ended = 0;
+
+    if (pysock__der_len(base) != 8 && pysock__der_len(base) != 32)
+        return -PYSOCK__V_CONSTRAINT_SYNTAX;
+    for (i = 0; i < n; i++) {
+        unsigned inverse = ~(unsigned)mask[i] & 0xff;
+        if ((ended && mask[i]) || inverse & (inverse + 1))
+            return -PYSOCK__V_CONSTRAINT_SYNTAX;
+        ended |= mask[i] != 0xff;
+    }
+    if (pysock__der_len(ip) != 4 && pysock__der_len(ip) != 16)
+        return -PYSOCK__V_NAME_SYNTAX;
+    if (pysock__der_len(ip) != n)
+        return 0;
+    for (i = 0; i < n; i++)
+        if ((base->p[i] ^ ip->p[i]) & mask[i])
+            return 0;
+    return 1;
+}
+
+/* Whether a name of this kind lies in the subtree: 1, 0, or a negated V_ code: cannot be told. */
+static int pysock__name_in_subtree(int tag, const pysock__der *base, const pysock__der *name,
+                                   int excluding)
+{
+    pysock__der outer, inner, host;
+
+    switch (tag) {
+    case PYSOCK__GN_DNS:
+        if (base->p < base->end && !pysock__domain_valid(base))
+            return -PYSOCK__V_CONSTRAINT_SYNTAX;
+        if (!pysock__dns_valid(name))
+            return -PYSOCK__V_NAME_SYNTAX;
+        return pysock__domain_holds(base, name)
+               || (excluding && pysock__wildcard_meets(base, name));
+    case PYSOCK__GN_IP:
+        return pysock__ip_within(base, name);
+    case PYSOCK__GN_EMAIL:
+        return pysock__email_within(base, name);
+    case PYSOCK__GN_URI:
+        if (base->p < base->end && !pysock__domain_valid(base))
+            return -PYSOCK__V_CONSTRAINT_SYNTAX;
+        if (!pysock__uri_host(name, &host))
+            return -PYSOCK__V_NAME_SYNTAX;
+        if (base->p < base->end && base->p[0] == '.')
+            return pysock__domain_holds(base, &host);
+        return pysock__der_len(base) == pysock__der_len(&host)
+               && pysock__text_equal(base->p, host.p, pysock__der_len(base));
+    case PYSOCK__GN_DIRECTORY:
+        outer = *base;
+        if (pysock__der_expect(&outer, 0x30, &inner) < 0)
+            return -PYSOCK__V_CONSTRAINT_SYNTAX;
+        return pysock__name_within(*name, inner);
+    default:
+        return -PYSOCK__V_CONSTRAINT_TYPE;
+    }
+}
+
+/* The next subtree's base: its tag, or a negated V_ code. */
+static int pysock__subtree_next(pysock__der *list, pysock__der *base)
+{
+    pysock__der subtree, in;
+    int tag;
+
+    if (pysock__der_expect(list, 0x30, &subtree) < 0)
+        return -PYSOCK__V_CONSTRAINT_SYNTAX;
+    tag = pysock__der_next(&subtree, base);
+    if (tag < 0)
+        return -PYSOCK__V_CONSTRAINT_SYNTAX;
+    if (subtree.p == subtree.end)
+        return tag;
+    if (pysock__der_next(&subtree, &in) == 0x80 && pysock__der_is(&in, "", 1)
+        && subtree.p == subtree.end)
+        return tag; /* a minimum of 0, which should have been left out */
+    return -PYSOCK__V_SUBTREE_MINMAX;
+}
+
+#define PYSOCK__LEAF_OF_SERVER 2 /* 1: a client's */
+#define PYSOCK__NAME_CHECKS 250000 /* comparisons of names with constraints, in one verification */
+
+/* Judges one name of a certificate by one list of subtrees. 0 or a V_ code. */
+static int pysock__name_judge(pysock__der list, int excluding, int tag, const pysock__der *name,
+                              int *budget)
+{
+    pysock__der base;
+    int kind, within, asked = 0;
+
+    while (list.p < list.end) {
+        kind = pysock__subtree_next(&list, &base);
+        if (kind < 0)
+            return -kind;
+        if (--*budget <= 0)
+            return PYSOCK__V_CONSTRAINT_TYPE;
+        if (kind != tag)
+            continue;
+        within = pysock__name_in_subtree(tag, &base, name, excluding);
+        if (within < 0)
+            return -within;
+        if (within)
+            return excluding ? PYSOCK__V_EXCLUDED : PYSOCK__V_OK;
+        asked = 1;
+    }
+    return asked && !excluding ? PYSOCK__V_NOT_PERMITTED : PYSOCK__V_OK;
+}
+
+/* 1 if this text is a common name that a client might take for a host's: a DNS name of several
+   labels, or, in a server's certificate, of one. A dot at its end goes, as with the client. */
+static int pysock__cn_is_host(pysock__der *cn, int server)
+{
+    if (cn->p < cn->end && cn->end[-1] == '.')
+        cn->end--;
+    return pysock__dns_valid(cn) && (server || memchr(cn->p, '.', pysock__der_len(cn)));
+}
+
+/* Calls each(arg, tag, name) for every name that constraints apply to, until it answers non-zero,
+   which is the result: subjectAltName's, the subject, e-mail addresses in it, and, in a leaf
+   without DNS names, the common name that a client might take for one. */
+static int pysock__cert_each_name(const pysock__cert *cert, int leaf,
+                                  int (*each)(void *arg, int tag, const pysock__der *name),
+                                  void *arg)
+{
+    pysock__der list = cert->san, name, set, atv, oid;
+    int tag, result, has_dns = 0, has_email = 0;
+
+    while (list.p < list.end) {
+        tag = pysock__der_next(&list, &name);
+        if (tag < 0)
+            return PYSOCK__V_NAME_SYNTAX;
+        if (tag == PYSOCK__GN_DIRECTORY) {
+            set = name;
+            if (pysock__der_expect(&set, 0x30, &name) < 0)
+                return PYSOCK__V_NAME_SYNTAX;
+        }
+        has_dns |= tag == PYSOCK__GN_DNS;
+        has_email |= tag == PYSOCK__GN_EMAIL;
+        if ((result = each(arg, tag, &name)) != 0)
+            return result;
+    }
+    list = cert->subject;
+    if (list.p < list.end && (result = each(arg, PYSOCK__GN_DIRECTORY, &list)) != 0)
+        return result;
+    while (list.p < list.end) {
+        if (pysock__der_expect(&list, 0x31, &set) < 0)
+            return PYSOCK__V_NAME_SYNTAX;
+        while (set.p < set.end) {
+            if (pysock__der_expect(&set, 0x30, &atv) < 0
+                || pysock__der_expect(&atv, 0x06, &oid) < 0)
+                return PYSOCK__V_NAME_SYNTAX;
+            tag = pysock__der_next(&atv, &name);
+            result = 0;
+            if (!has_email && pysock__der_is(&oid, "\x2a\x86\x48\x86\xf7\x0d\x01\x09\x01", 9))
+                result = each(arg, PYSOCK__GN_EMAIL, &name);
+            else if (leaf && !has_dns && pysock__der_is(&oid, "\x55\x04\x03", 3)
+                     && pysock__is_text(tag)
+                     && pysock__cn_is_host(&name, leaf == PYSOCK__LEAF_OF_SERVER))
+                result = each(arg, PYSOCK__GN_DNS, &name);
+            if (result)
+                return result;
+        }
+    }
+    return 0;
+}
+
+typedef struct pysock__constraint_check {
+    const pysock__cert *ca;
+    int *budget;
+} pysock__constraint_check;
+
+static int pysock__constraint_check_name(void *arg, int tag, const pysock__der *name)
+{
+    pysock__constraint_check *c = (pysock__constraint_check *)arg;
+    int code = pysock__name_judge(c->ca->excluded, 1, tag, name, c->budget);
+
+    return code ? code : pysock__name_judge(c->ca->permitted, 0, tag, name, c->budget);
+}
+
+/* Judges all names of a certificate by the constraints of a CA above it. leaf: 0, or whose. 0 or a
+   V_ code. */
+static int pysock__constraints_judge(const pysock__cert *ca, const pysock__cert *cert, int leaf,
+                                     int *budget)
+{
+    pysock__constraint_check c;
+
+    c.ca = ca;
+    c.budget = budget;
+    return pysock__cert_each_name(cert, leaf, pysock__constraint_check_name, &c);
+}
+
+/* Certificates: host names (RFC 6125 as Python applies it). A wildcard is a whole leftmost label,
+   stands for exactly one, and has two labels behind it at least. */
 
 static int pysock__dns_match(const unsigned char *pattern, size_t plen, const char *host,
                              size_t hlen)
@@ -4904,8 +5689,7 @@ static int pysock__cn_match(pysock__der subject, const char *host, size_t hlen)
                 || pysock__der_expect(&atv, 0x06, &oid) < 0)
                 return 0;
             tag = pysock__der_next(&atv, &value);
-            if (pysock__der_is_oid(&oid, "\x55\x04\x03", 3)
-                && (tag == 0x0c || tag == 0x13 || tag == 0x14 || tag == 0x16))
+            if (pysock__der_is(&oid, "\x55\x04\x03", 3) && pysock__is_text(tag))
                 cn = value;
         }
     }
@@ -4927,23 +5711,28 @@ static int pysock__cert_matches(const pysock__cert *cert, const char *host)
         tag = pysock__der_next(&list, &name);
         if (tag < 0)
             return 0;
-        if (tag == 0x87 && iplen && pysock__der_is_oid(&name, (const char *)ip, iplen))
+        if (tag == 0x87 && iplen && pysock__der_is(&name, ip, iplen))
             return 1;
         has_dns |= tag == 0x82;
         if (tag == 0x82 && !iplen
             && pysock__dns_match(name.p, (size_t)(name.end - name.p), host, hlen))
-            return 1;
-    }
-    return !cert->has_san && !has_dns && !iplen && pysock__cn_match(cert->subject, host, hlen);
-}
+            return 1; } return !(cert->seen & PYSOCK__EXT_SAN) && !has_dns && !iplen &&
+            pysock__cn_match(cert->subject, host, hlen); }
 
-/* Certificates: trust stores. */
+/* Certificates: trust stores. An anchor is a whole certificate, whose own dates and constraints
+   count. */
+
+typedef struct pysock__anchor {
+    unsigned char *der;
+    pysock__cert cert; /* points into der */
+} pysock__anchor;
 
 typedef struct pysock__store {
     int refs; /* atomic */
     /* changed only by the context that has the one reference, under its lock */
-    br_x509_trust_anchor *items;
-    size_t count, cap;
+    pysock__anchor *items;
+    br_x500_name *names; /* the subjects, for a server's request */
+    size_t count, cap, names_cap;
 } pysock__store;
 
 static void pysock__store_release(pysock__store *st)
@@ -4953,61 +5742,36 @@ static void pysock__store_release(pysock__store *st)
     if (!st || pysock__add(&st->refs, -1))
         return;
     for (i = 0; i < st->count; i++)
-        pysock__free(st->items[i].dn.data);
+        pysock__free(st->items[i].der);
     pysock__free(st->items);
+    pysock__free(st->names);
     pysock__free(st);
 }
 
-static unsigned char *pysock__put(unsigned char **at, const unsigned char *data, size_t n)
+/* Adds a copy of a DER certificate. 0 (also if it is there), -ENOMEM, or -EBADMSG: it cannot be
+   read, or has a key of a kind that is not supported. */
+static int pysock__store_add_der(pysock__store *st, const unsigned char *der, size_t len)
 {
-    unsigned char *here = *at;
+    pysock__anchor *a;
+    pysock__cert cert;
+    unsigned char *copy;
+    size_t i;
 
-    if (n)
-        memcpy(here, data, n);
-    *at += n;
-    return here;
-}
-
-static int pysock__anchor_same(const br_x509_trust_anchor *a, const br_x509_trust_anchor *b)
-{
-    if (a->dn.len != b->dn.len || memcmp(a->dn.data, b->dn.data, a->dn.len) != 0
-        || a->pkey.key_type != b->pkey.key_type || a->flags != b->flags)
-        return 0;
-    if (a->pkey.key_type == BR_KEYTYPE_EC)
-        return a->pkey.key.ec.curve == b->pkey.key.ec.curve
-               && a->pkey.key.ec.qlen == b->pkey.key.ec.qlen
-               && memcmp(a->pkey.key.ec.q, b->pkey.key.ec.q, a->pkey.key.ec.qlen) == 0;
-    return a->pkey.key.rsa.nlen == b->pkey.key.rsa.nlen
-           && memcmp(a->pkey.key.rsa.n, b->pkey.key.rsa.n, a->pkey.key.rsa.nlen) == 0;
-}
-
-/* Adds a copy of the anchor, all in one block at dn.data. 0 (also if it is there) or -ENOMEM. */
-static int pysock__store_add(pysock__store *st, const br_x509_trust_anchor *anchor)
-{
-    const br_x509_pkey *key = &anchor->pkey;
-    int rsa = key->key_type == BR_KEYTYPE_RSA;
-    size_t i, need;
-    unsigned char *block, *at;
-    br_x509_trust_anchor *copy;
-
+    if (pysock__cert_parse(&cert, der, len) < 0 || !cert.key.key_type)
+        return -EBADMSG;
     for (i = 0; i < st->count; i++)
-        if (pysock__anchor_same(&st->items[i], anchor))
+        if (pysock__der_equal(&st->items[i].cert.all, &cert.all))
             return 0;
-    if (pysock__reserve(&st->items, &st->cap, st->count + 1, sizeof *st->items) < 0)
+    if (pysock__reserve(&st->items, &st->cap, st->count + 1, sizeof *st->items) < 0
+        || pysock__reserve(&st->names, &st->names_cap, st->count + 1, sizeof *st->names) < 0
+        || (copy = (unsigned char *)pysock__alloc(len)) == NULL)
         return -ENOMEM;
-    need = anchor->dn.len + (rsa ? key->key.rsa.nlen + key->key.rsa.elen : key->key.ec.qlen);
-    at = block = (unsigned char *)pysock__alloc(need);
-    if (!block)
-        return -ENOMEM;
-    copy = &st->items[st->count++];
-    *copy = *anchor;
-    copy->dn.data = pysock__put(&at, anchor->dn.data, anchor->dn.len);
-    if (rsa) {
-        copy->pkey.key.rsa.n = pysock__put(&at, key->key.rsa.n, key->key.rsa.nlen);
-        copy->pkey.key.rsa.e = pysock__put(&at, key->key.rsa.e, key->key.rsa.elen);
-    } else {
-        copy->pkey.key.ec.q = pysock__put(&at, key->key.ec.q, key->key.ec.qlen);
-    }
+    memcpy(copy, der, len);
+    a = &st->items[st->count];
+    a->der = copy;
+    pysock__cert_parse(&a->cert, copy, len);
+    st->names[st->count].data = (unsigned char *)(uintptr_t)a->cert.subject_tlv.p;
+    st->names[st->count++].len = pysock__der_len(&a->cert.subject_tlv);
     return 0;
 }
 
@@ -5021,38 +5785,13 @@ static pysock__store *pysock__store_clone(const pysock__store *old)
         return NULL;
     st->refs = 1;
     for (i = 0; old && i < old->count; i++) {
-        if (pysock__store_add(st, &old->items[i]) < 0) {
+        const pysock__der *all = &old->items[i].cert.all;
+        if (pysock__store_add_der(st, all->p, pysock__der_len(all)) < 0) {
             pysock__store_release(st);
             return NULL;
         }
     }
     return st;
-}
-
-/* Makes an anchor of a DER certificate. 0, -ENOMEM, or -EBADMSG if it is none. */
-static int pysock__store_add_der(pysock__store *st, const unsigned char *der, size_t len)
-{
-    br_x509_decoder_context *dec = (br_x509_decoder_context *)pysock__alloc(sizeof *dec);
-    pysock__bytes dn = {NULL, 0, 0, 0};
-    br_x509_trust_anchor anchor;
-    br_x509_pkey *key;
-    int err = -EBADMSG;
-
-    if (!dec)
-        return -ENOMEM;
-    br_x509_decoder_init(dec, pysock__bytes_append, &dn);
-    br_x509_decoder_push(dec, der, len);
-    key = br_x509_decoder_get_pkey(dec);
-    if (key) {
-        anchor.dn.data = dn.data;
-        anchor.dn.len = dn.len;
-        anchor.flags = br_x509_decoder_isCA(dec) ? BR_X509_TA_CA : 0;
-        anchor.pkey = *key;
-        err = dn.out_of_memory ? -ENOMEM : pysock__store_add(st, &anchor);
-    }
-    pysock__bytes_free(&dn);
-    pysock__free(dec);
-    return err;
 }
 
 typedef struct pysock__store_load {
@@ -5337,15 +6076,340 @@ failed:
     return NULL;
 }
 
+/* Certificates: paths. One is built from the leaf upwards, depth first, out of what the
+   peer sent, in whatever order, and the anchors; each link is judged before the next one is looked
+   for, a whole path when it has reached an anchor. Work is bounded: in depth, in signatures, in
+   names. What cannot be checked is refused. */
+
+#define PYSOCK__PATH_MAX 12        /* certificates in a path */
+#define PYSOCK__SIGNATURES_MAX 48 /* that are checked in one verification */
+
+typedef struct pysock__path {
+    /* what it is about */
+    const pysock__store *store;
+    const pysock__cert *chain; /* as sent; the first is the leaf */
+    size_t chain_count;
+    pysock_ssl_purpose purpose;
+    int64_t now;
+    unsigned flags; /* PYSOCK_VERIFY_ */
+    /* the path so far, the leaf first */
+    const pysock__cert *certs[PYSOCK__PATH_MAX];
+    size_t depth;
+    /* the work that is left */
+    int signatures, names;
+    int partial; /* an anchor was met that is no root */
+    /* the best reason why there is no path */
+    int code;
+    size_t code_depth;
+} pysock__path;
+
+/* Remembers why a path ended; the one that came farthest counts. Returns 0: not found. */
+static int pysock__path_failed(pysock__path *b, int code)
+{
+    if (!b->code || b->depth > b->code_depth) {
+        b->code = code;
+        b->code_depth = b->depth;
+    }
+    return 0;
+}
+
+static int pysock__key_weak(const br_x509_pkey *key)
+{
+    return key->key_type == BR_KEYTYPE_RSA
+           && (key->key.rsa.nlen < 256 || (key->key.rsa.nlen == 256 && key->key.rsa.n[0] < 0x80));
+}
+
+static int pysock__key_same(const br_x509_pkey *a, const br_x509_pkey *b)
+{
+    if (a->key_type != b->key_type)
+        return 0;
+    if (a->key_type == BR_KEYTYPE_EC)
+        return a->key.ec.curve == b->key.ec.curve && a->key.ec.qlen == b->key.ec.qlen
+               && memcmp(a->key.ec.q, b->key.ec.q, a->key.ec.qlen) == 0;
+    return a->key.rsa.nlen == b->key.rsa.nlen && a->key.rsa.elen == b->key.rsa.elen
+           && memcmp(a->key.rsa.n, b->key.rsa.n, a->key.rsa.nlen) == 0
+           && memcmp(a->key.rsa.e, b->key.rsa.e, a->key.rsa.elen) == 0;
+}
+
+/* 0, or the V_ code: signed is not signed by this key. */
+static int pysock__signature_judge(const pysock__cert *signed_cert, const br_x509_pkey *key)
+{
+    const pysock__sig_alg *alg = signed_cert->sig_alg;
+    br_hash_compat_context hc;
+    unsigned char hash[64], claimed[64];
+    size_t len = pysock__der_len(&signed_cert->signature);
+    size_t hash_len;
+
+    if (!alg || alg->key_type != key->key_type)
+        return PYSOCK__V_BAD_SIGNATURE;
+    if (!alg->hash)
+        return PYSOCK__V_WEAK_HASH;
+    hash_len = (alg->hash->desc >> BR_HASHDESC_OUT_OFF) & BR_HASHDESC_OUT_MASK;
+    alg->hash->init(&hc.vtable);
+    alg->hash->update(&hc.vtable, signed_cert->tbs.p, pysock__der_len(&signed_cert->tbs));
+    alg->hash->out(&hc.vtable, hash);
+    if (alg->key_type == BR_KEYTYPE_RSA) {
+        if (br_rsa_pkcs1_vrfy_get_default()(signed_cert->signature.p, len,
+                                            (const unsigned char *)alg->digest_oid, hash_len,
+                                            &key->key.rsa, claimed)
+            && memcmp(claimed, hash, hash_len) == 0)
+            return 0;
+    } else if (br_ecdsa_vrfy_asn1_get_default()(br_ec_get_default(), hash, hash_len, &key->key.ec,
+                                                signed_cert->signature.p, len)) {
+        return 0;
+    }
+    return PYSOCK__V_BAD_SIGNATURE;
+}
+
+/* 1 if extendedKeyUsage is absent, or names the purpose. */
+static int pysock__cert_allows(const pysock__cert *cert, pysock_ssl_purpose purpose)
+{
+    const char *want = purpose == PYSOCK_SERVER_AUTH ? "\x2b\x06\x01\x05\x05\x07\x03\x01"
+                                                     : "\x2b\x06\x01\x05\x05\x07\x03\x02";
+    pysock__der list = cert->eku, oid;
+
+    if (!(cert->seen & PYSOCK__EXT_EKU))
+        return 1;
+    while (list.p < list.end && pysock__der_expect(&list, 0x06, &oid) == 0)
+        if (pysock__der_is(&oid, want, 8))
+            return 1;
+    return 0;
+}
+
+/* 1 if keyUsage is absent, or lets the leaf do what TLS asks of it. */
+static int pysock__leaf_usage_fits(const pysock__cert *leaf, pysock_ssl_purpose purpose)
+{
+    unsigned wanted = purpose == PYSOCK_SERVER_AUTH ? PYSOCK__KU_SIGN | PYSOCK__KU_ENCIPHER
+                                                    : PYSOCK__KU_SIGN | PYSOCK__KU_AGREEMENT;
+
+    return !(leaf->seen & PYSOCK__EXT_KEY_USAGE) || leaf->key_usage & wanted;
+}
+
+/* What RFC 5280 asks of every certificate, and OpenSSL only with X509_V_FLAG_X509_STRICT. */
+static int pysock__cert_judge_strict(const pysock__cert *cert, int top)
+{
+    if (cert->issuer.p == cert->issuer.end)
+        return PYSOCK__V_EMPTY_ISSUER;
+    if (cert->is_ca && cert->subject.p == cert->subject.end)
+        return PYSOCK__V_EMPTY_SUBJECT;
+    if (cert->subject.p == cert->subject.end && !(cert->critical & PYSOCK__EXT_SAN))
+        return PYSOCK__V_SAN_NOT_CRITICAL;
+    if (cert->is_ca && !(cert->critical & PYSOCK__EXT_BASIC))
+        return PYSOCK__V_BASIC_NOT_CRITICAL;
+    if (cert->is_ca && !(cert->seen & PYSOCK__EXT_KEY_USAGE))
+        return PYSOCK__V_CA_NO_KEY_USAGE;
+    if (!cert->is_ca && cert->pathlen >= 0)
+        return PYSOCK__V_PATHLEN_OF_NO_CA;
+    if (cert->pathlen >= 0 && !(cert->key_usage & PYSOCK__KU_CERT_SIGN))
+        return PYSOCK__V_PATHLEN_NO_CERT_SIGN;
+    if (!cert->is_ca && cert->key_usage & PYSOCK__KU_CERT_SIGN)
+        return PYSOCK__V_CERT_SIGN_OF_NO_CA;
+    if (cert->is_ca && cert->seen & PYSOCK__EXT_KEY_USAGE
+        && !(cert->key_usage & PYSOCK__KU_CERT_SIGN))
+        return PYSOCK__V_NO_CERT_SIGN;
+    if (cert->critical & PYSOCK__EXT_AKI)
+        return PYSOCK__V_AKI_CRITICAL;
+    if (cert->critical & PYSOCK__EXT_SKI)
+        return PYSOCK__V_SKI_CRITICAL;
+    if (cert->version < 3)
+        return PYSOCK__V_VERSION;
+    if (!cert->aki.p && !top)
+        return PYSOCK__V_NO_AKI;
+    if (cert->is_ca && !cert->ski.p)
+        return PYSOCK__V_NO_SKI;
+    return PYSOCK__V_OK;
+}
+
+/* What holds for every certificate of a path, wherever it stands. 0 or a V_ code. */
+static int pysock__cert_judge(const pysock__path *b, const pysock__cert *cert, int leaf, int top)
+{
+    if (cert->unknown_critical)
+        return PYSOCK__V_CRITICAL_EXTENSION;
+    if (cert->seen & PYSOCK__EXT_POLICY_CONSTRAINTS)
+        return cert->critical & PYSOCK__EXT_POLICY_CONSTRAINTS ? PYSOCK__V_NO_POLICY
+                                                               : PYSOCK__V_INVALID_EXTENSION;
+    if (!cert->key.key_type || pysock__key_weak(&cert->key))
+        return leaf ? PYSOCK__V_LEAF_KEY : PYSOCK__V_CA_KEY;
+    if (!top && cert->algorithms_differ)
+        return PYSOCK__V_ALGORITHMS_DIFFER;
+    if (!top && (!pysock__der_len(&cert->serial) || pysock__der_len(&cert->serial) > 20
+                 || pysock__der_is(&cert->serial, "", 1)))
+        return PYSOCK__V_MALFORMED; /* RFC 5280, 4.1.2.2 */
+    if (leaf && cert->critical & PYSOCK__EXT_NAMES && !cert->is_ca)
+        return PYSOCK__V_INVALID_EXTENSION;
+    if (b->now < cert->not_before)
+        return PYSOCK__V_NOT_YET_VALID;
+    if (b->now > cert->not_after)
+        return PYSOCK__V_EXPIRED;
+    if (!pysock__cert_allows(cert, b->purpose)
+        || (leaf && !pysock__leaf_usage_fits(cert, b->purpose)))
+        return PYSOCK__V_PURPOSE;
+    return b->flags & PYSOCK_VERIFY_X509_STRICT ? pysock__cert_judge_strict(cert, top) : 0;
+}
+
+/* Whether issuer, found by name, may stand above the path so far. 0 or a V_ code. */
+static int pysock__issuer_judge(pysock__path *b, const pysock__cert *issuer, int anchor)
+{
+    const pysock__cert *child = b->certs[b->depth - 1];
+    size_t i;
+    int below = 0, code;
+
+    if (child->aki.p && issuer->ski.p && !pysock__der_equal(&child->aki, &issuer->ski))
+        return PYSOCK__V_NO_LOCAL_ISSUER; /* another key of the same name */
+    if (!issuer->is_ca && !(anchor && issuer->version == 1))
+        return PYSOCK__V_INVALID_CA; /* version 1 knew no such thing; the user has to know */
+    if (issuer->seen & PYSOCK__EXT_KEY_USAGE && !(issuer->key_usage & PYSOCK__KU_CERT_SIGN))
+        return PYSOCK__V_NO_CERT_SIGN;
+    code = pysock__cert_judge(b, issuer, 0, anchor);
+    if (code)
+        return code;
+    for (i = 1; i < b->depth; i++)
+        below += !pysock__cert_self_issued(b->certs[i]);
+    if (issuer->pathlen >= 0 && below > issuer->pathlen)
+        return PYSOCK__V_PATH_LENGTH;
+    if (b->signatures <= 0)
+        return PYSOCK__V_CHAIN_TOO_LONG;
+    b->signatures--;
+    return pysock__signature_judge(child, &issuer->key);
+}
+
+/* The path has reached an anchor: the constraints of each of its CAs on what is below. 1: it is
+   good. */
+static int pysock__path_complete(pysock__path *b)
+{
+    int code, leaf = b->purpose == PYSOCK_SERVER_AUTH ? PYSOCK__LEAF_OF_SERVER : 1;
+    size_t above, i;
+
+    for (above = b->depth - 1; above > 0; above--) {
+        const pysock__cert *ca = b->certs[above];
+        if (!(ca->seen & PYSOCK__EXT_NAMES))
+            continue;
+        for (i = 0; i < above; i++) {
+            if (i > 0 && pysock__cert_self_issued(b->certs[i]))
+                continue; /* RFC 5280, 6.1.3 (b) */
+            code = pysock__constraints_judge(ca, b->certs[i], i == 0 ? leaf : 0, &b->names);
+            if (code)
+                return pysock__path_failed(b, code);
+        }
+    }
+    return 1;
+}
+
+/* 1 if an anchor ends a path: any that is self-issued, or with partial chains every one. */
+static int pysock__anchor_ends(const pysock__path *b, const pysock__cert *anchor)
+{
+    return b->flags & PYSOCK_VERIFY_X509_PARTIAL_CHAIN || pysock__cert_self_issued(anchor);
+}
+
+static int pysock__path_has(const pysock__path *b, const pysock__cert *cert)
+{
+    size_t i;
+
+    for (i = 0; i < b->depth; i++)
+        if (pysock__der_equal(&b->certs[i]->all, &cert->all)
+            || (pysock__name_same(&b->certs[i]->subject, &cert->subject)
+                && pysock__key_same(&b->certs[i]->key, &cert->key)))
+            return 1; /* RFC 4158, 2.4.2: the same name and key again lead in circles */
+    return 0;
+}
+
+/* 1 if the i-th candidate, anchors first, is a copy of an earlier one that was sent. */
+static int pysock__sent_before(const pysock__path *b, size_t i)
+{
+    size_t k;
+
+    for (k = b->store->count; k < i; k++)
+        if (pysock__der_equal(&b->chain[k - b->store->count].all,
+                              &b->chain[i - b->store->count].all))
+            return 1;
+    return 0;
+}
+
+/* Looks for a way from the last certificate of the path to an anchor. 1: the path is complete.
+   (It calls itself for each step up, at most PYSOCK__PATH_MAX deep.) */
+static int pysock__path_extend(pysock__path *b)
+{
+    const pysock__cert *child = b->certs[b->depth - 1], *issuer;
+    size_t i, total = b->store->count + b->chain_count;
+    int code, is_anchor, from_store;
+
+    for (i = 0; i < total; i++) {
+        is_anchor = i < b->store->count;
+        issuer = is_anchor ? &b->store->items[i].cert : &b->chain[i - b->store->count];
+        if (!issuer->all.p || !pysock__name_same(&child->issuer, &issuer->subject)
+            || pysock__path_has(b, issuer) || pysock__sent_before(b, i))
+            continue;
+        if (b->depth == PYSOCK__PATH_MAX)
+            return pysock__path_failed(b, PYSOCK__V_CHAIN_TOO_LONG);
+        from_store = is_anchor;
+        is_anchor = is_anchor && pysock__anchor_ends(b, issuer);
+        code = pysock__issuer_judge(b, issuer, is_anchor);
+        if (code) {
+            if (code != PYSOCK__V_NO_LOCAL_ISSUER)
+                pysock__path_failed(b, code);
+            continue;
+        }
+        b->partial |= from_store && !is_anchor;
+        b->certs[b->depth++] = issuer;
+        if (is_anchor ? pysock__path_complete(b) : pysock__path_extend(b))
+            return 1;
+        b->depth--;
+    }
+    return 0;
+}
+
+/* 1 if the leaf itself is an anchor: a self-signed certificate that was loaded. */
+static int pysock__leaf_is_anchor(const pysock__path *b)
+{
+    size_t i;
+
+    for (i = 0; i < b->store->count; i++)
+        if (pysock__der_equal(&b->store->items[i].cert.all, &b->chain[0].all)
+            && pysock__anchor_ends(b, &b->chain[0]))
+            return 1;
+    return 0;
+}
+
+/* Why there is no path, where no better reason was met. */
+static int pysock__path_missing(const pysock__path *b)
+{
+    size_t i;
+
+    if (b->partial)
+        return PYSOCK__V_NO_ISSUER;
+    if (pysock__cert_self_issued(&b->chain[0]))
+        return PYSOCK__V_SELF_SIGNED_LEAF;
+    for (i = 1; i < b->chain_count; i++)
+        if (b->chain[i].all.p && pysock__cert_self_issued(&b->chain[i]))
+            return PYSOCK__V_SELF_SIGNED_IN_CHAIN;
+    return PYSOCK__V_NO_LOCAL_ISSUER;
+}
+
+/* Verifies the chain, of which the path in *b is made. 0 or a V_ code. */
+static int pysock__path_verify(pysock__path *b)
+{
+    const pysock__cert *leaf = &b->chain[0];
+
+    b->certs[0] = leaf;
+    b->depth = 1;
+    b->signatures = PYSOCK__SIGNATURES_MAX;
+    b->names = PYSOCK__NAME_CHECKS;
+    b->code = 0;
+    b->code_depth = 0;
+    if (!pysock__leaf_is_anchor(b) && !pysock__path_extend(b))
+        return b->code ? b->code : pysock__path_missing(b);
+    return pysock__cert_judge(b, leaf, 1, b->depth == 1);
+}
+
 /* Certificates: the verifier. BearSSL streams the peer's chain into it; it keeps the chain for
-   getpeercert(), and judges when all is there: signatures, dates and constraints by BearSSL's
-   minimal engine, then purpose and name by the rules above. */
+   getpeercert(), and judges when all is there. */
 
 typedef struct pysock__verifier {
     const br_x509_class *vtable; /* first: BearSSL knows the object by it */
     /* set once */
     pysock__store *store; /* counted; NULL: do not verify */
     pysock_ssl_purpose purpose;
+    unsigned flags;   /* PYSOCK_VERIFY_ */
     const char *host; /* borrowed; NULL: any */
     /* the owner of the engine */
     pysock__bytes chain;
@@ -5401,120 +6465,154 @@ static unsigned pysock__verifier_refuse(pysock__verifier *v, unsigned err, int c
     return err;
 }
 
-/* Why BearSSL refused, in OpenSSL's terms. */
-static unsigned pysock__verifier_explain(pysock__verifier *v, unsigned err)
+static const char *pysock__verify_sentence(int code)
 {
-    pysock__cert cert;
-    int64_t now = pysock__wall_seconds();
-    size_t i, start = 0;
-    int self_issued = 0;
-
-    for (i = 0; i < v->count; start = v->ends[i++]) {
-        if (pysock__cert_parse(&cert, v->chain.data + start, v->ends[i] - start) < 0)
-            return pysock__verifier_refuse(v, err, 1, "a certificate in the chain is malformed");
-        if (err == BR_ERR_X509_EXPIRED && now > cert.not_after)
-            return pysock__verifier_refuse(v, err, 10, "certificate has expired");
-        if (err == BR_ERR_X509_EXPIRED && now < cert.not_before)
-            return pysock__verifier_refuse(v, err, 9, "certificate is not yet valid");
-        self_issued = pysock__cert_self_issued(&cert);
-    }
-    switch (err) {
-    case BR_ERR_X509_NOT_TRUSTED:
-    case BR_ERR_X509_DN_MISMATCH:
-        if (self_issued && v->count == 1)
-            return pysock__verifier_refuse(v, err, 18, "self-signed certificate");
-        if (self_issued)
-            return pysock__verifier_refuse(v, err, 19,
-                                           "self-signed certificate in certificate chain");
-        return pysock__verifier_refuse(v, err, 20, "unable to get local issuer certificate");
-    case BR_ERR_X509_BAD_SIGNATURE:
-        return pysock__verifier_refuse(v, err, 7, "certificate signature failure");
-    case BR_ERR_X509_NOT_CA:
-        return pysock__verifier_refuse(v, err, 79, "invalid CA certificate");
-    case BR_ERR_X509_FORBIDDEN_KEY_USAGE:
-        return pysock__verifier_refuse(v, err, 32,
-                                       "key usage does not include certificate signing");
-    case BR_ERR_X509_CRITICAL_EXTENSION:
-        return pysock__verifier_refuse(v, err, 34, "unhandled critical extension");
-    case BR_ERR_X509_WEAK_PUBLIC_KEY:
-        return pysock__verifier_refuse(v, err, 66, "certificate key too weak");
-    case BR_ERR_X509_UNSUPPORTED:
-        return pysock__verifier_refuse(v, err, 1, "signature algorithm or key type not supported");
-    default:
-        return pysock__verifier_refuse(v, err, 1, "a certificate in the chain cannot be read");
-    }
-}
-
-/* Runs the chain through BearSSL's minimal engine. 0 or its error. */
-static unsigned pysock__verifier_run_minimal(pysock__verifier *v, br_x509_minimal_context *m)
-{
-    const br_x509_class **x = &m->vtable;
-    int64_t now = pysock__wall_seconds();
-    size_t i, start = 0;
-    unsigned err;
-
-    br_x509_minimal_init(m, &br_sha256_vtable, v->store->items, v->store->count);
-    br_x509_minimal_set_rsa(m, br_rsa_pkcs1_vrfy_get_default());
-    br_x509_minimal_set_ecdsa(m, br_ec_get_default(), br_ecdsa_vrfy_asn1_get_default());
-    br_x509_minimal_set_hash(m, br_sha256_ID, &br_sha256_vtable);
-    br_x509_minimal_set_hash(m, br_sha384_ID, &br_sha384_vtable);
-    br_x509_minimal_set_hash(m, br_sha512_ID, &br_sha512_vtable);
-    br_x509_minimal_set_minrsa(m, 2048 / 8);
-    br_x509_minimal_set_time(m, (uint32_t)(now / 86400 + 719528), (uint32_t)(now % 86400));
-    m->vtable->start_chain(x, NULL);
-    for (i = 0; i < v->count; start = v->ends[i++]) {
-        m->vtable->start_cert(x, (uint32_t)(v->ends[i] - start));
-        m->vtable->append(x, v->chain.data + start, v->ends[i] - start);
-        m->vtable->end_cert(x);
-    }
-    err = m->vtable->end_chain(x);
-    if (!err)
-        m->vtable->get_pkey(x, &v->usages);
-    return err;
-}
-
-/* 1 if a certificate above the leaf limits the names below it (RFC 5280, 4.2.1.10). BearSSL passes
-   over such limits unless they are critical; what cannot be checked is refused. */
-static int pysock__verifier_has_constraints(const pysock__verifier *v)
-{
-    pysock__cert cert;
+    static const struct {
+        int code;
+        const char *sentence;
+    } table[] = {
+        {PYSOCK__V_MALFORMED, "a certificate in the chain is malformed"},
+        {PYSOCK__V_NO_ISSUER, "unable to get issuer certificate"},
+        {PYSOCK__V_BAD_SIGNATURE, "certificate signature failure"},
+        {PYSOCK__V_NOT_YET_VALID, "certificate is not yet valid"},
+        {PYSOCK__V_EXPIRED, "certificate has expired"},
+        {PYSOCK__V_OUT_OF_MEMORY, "out of memory"},
+        {PYSOCK__V_SELF_SIGNED_LEAF, "self-signed certificate"},
+        {PYSOCK__V_SELF_SIGNED_IN_CHAIN, "self-signed certificate in certificate chain"},
+        {PYSOCK__V_NO_LOCAL_ISSUER, "unable to get local issuer certificate"},
+        {PYSOCK__V_CHAIN_TOO_LONG, "certificate chain too long"},
+        {PYSOCK__V_PATH_LENGTH, "path length constraint exceeded"},
+        {PYSOCK__V_PURPOSE, "unsuitable certificate purpose"},
+        {PYSOCK__V_NO_CERT_SIGN, "key usage does not include certificate signing"},
+        {PYSOCK__V_CRITICAL_EXTENSION, "unhandled critical extension"},
+        {PYSOCK__V_INVALID_EXTENSION, "invalid or inconsistent certificate extension"},
+        {PYSOCK__V_NO_POLICY, "no explicit policy"},
+        {PYSOCK__V_NOT_PERMITTED, "permitted subtree violation"},
+        {PYSOCK__V_EXCLUDED, "excluded subtree violation"},
+        {PYSOCK__V_SUBTREE_MINMAX, "name constraints minimum and maximum not supported"},
+        {PYSOCK__V_CONSTRAINT_TYPE, "unsupported name constraint type"},
+        {PYSOCK__V_CONSTRAINT_SYNTAX, "unsupported or invalid name constraint syntax"},
+        {PYSOCK__V_NAME_SYNTAX, "unsupported or invalid name syntax"},
+        {PYSOCK__V_HOSTNAME, "Hostname mismatch"},
+        {PYSOCK__V_IP_ADDRESS, "IP address mismatch"},
+        {PYSOCK__V_LEAF_KEY, "EE certificate key too weak"},
+        {PYSOCK__V_CA_KEY, "CA certificate key too weak"},
+        {PYSOCK__V_WEAK_HASH, "CA signature digest algorithm too weak"},
+        {PYSOCK__V_ALGORITHMS_DIFFER,
+         "subject signature algorithm and issuer public key algorithm mismatch"},
+        {PYSOCK__V_INVALID_CA, "invalid CA certificate"},
+        {PYSOCK__V_PATHLEN_OF_NO_CA, "Path length invalid for non-CA cert"},
+        {PYSOCK__V_PATHLEN_NO_CERT_SIGN, "Path length given without key usage keyCertSign"},
+        {PYSOCK__V_CERT_SIGN_OF_NO_CA, "Key usage keyCertSign invalid for non-CA cert"},
+        {PYSOCK__V_EMPTY_ISSUER, "Issuer name empty"},
+        {PYSOCK__V_EMPTY_SUBJECT, "Subject empty"},
+        {PYSOCK__V_NO_AKI, "Missing Authority Key Identifier"},
+        {PYSOCK__V_NO_SKI, "Missing Subject Key Identifier"},
+        {PYSOCK__V_SAN_NOT_CRITICAL, "Empty subject and Subject Alt Name extension not critical"},
+        {PYSOCK__V_BASIC_NOT_CRITICAL, "Basic Constraints of CA cert not marked critical"},
+        {PYSOCK__V_AKI_CRITICAL, "Authority Key Identifier marked critical"},
+        {PYSOCK__V_SKI_CRITICAL, "Subject Key Identifier marked critical"},
+        {PYSOCK__V_CA_NO_KEY_USAGE, "CA cert does not include key usage extension"},
+        {PYSOCK__V_VERSION, "Using cert extension requires at least X509v3"},
+    };
     size_t i;
 
-    for (i = 1; i < v->count; i++)
-        if (pysock__cert_parse(&cert, v->chain.data + v->ends[i - 1], v->ends[i] - v->ends[i - 1])
-                < 0
-            || cert.has_constraints)
-            return 1;
-    return 0;
+    for (i = 0; i < PYSOCK__COUNT(table); i++)
+        if (table[i].code == code)
+            return table[i].sentence;
+    return "certificate verify failed";
+}
+
+/* BearSSL's word for the same, for its engine. */
+static unsigned pysock__verify_error(int code)
+{
+    switch (code) {
+    case PYSOCK__V_OK:
+        return 0;
+    case PYSOCK__V_MALFORMED:
+        return BR_ERR_X509_INVALID_VALUE;
+    case PYSOCK__V_NOT_YET_VALID:
+    case PYSOCK__V_EXPIRED:
+        return BR_ERR_X509_EXPIRED;
+    case PYSOCK__V_OUT_OF_MEMORY:
+    case PYSOCK__V_CHAIN_TOO_LONG:
+        return BR_ERR_X509_LIMIT_EXCEEDED;
+    case PYSOCK__V_HOSTNAME:
+    case PYSOCK__V_IP_ADDRESS:
+        return BR_ERR_X509_BAD_SERVER_NAME;
+    case PYSOCK__V_BAD_SIGNATURE:
+        return BR_ERR_X509_BAD_SIGNATURE;
+    case PYSOCK__V_LEAF_KEY:
+    case PYSOCK__V_CA_KEY:
+    case PYSOCK__V_WEAK_HASH:
+        return BR_ERR_X509_WEAK_PUBLIC_KEY;
+    case PYSOCK__V_CRITICAL_EXTENSION:
+        return BR_ERR_X509_CRITICAL_EXTENSION;
+    case PYSOCK__V_PURPOSE:
+    case PYSOCK__V_NO_CERT_SIGN:
+        return BR_ERR_X509_FORBIDDEN_KEY_USAGE;
+    default:
+        return BR_ERR_X509_NOT_TRUSTED;
+    }
+}
+
+/* Judges a parsed chain, its first certificate the leaf, at the time now: 0 or a V_ code. host may
+   be NULL: any. */
+static int pysock__chain_judge(const pysock__store *store, const pysock__cert *chain, size_t count,
+                               pysock_ssl_purpose purpose, const char *host, int64_t now,
+                               unsigned flags)
+{
+    pysock__path b;
+    unsigned char ip[16];
+    int code;
+
+    memset(&b, 0, sizeof b);
+    b.store = store;
+    b.chain = chain;
+    b.chain_count = count;
+    b.purpose = purpose;
+    b.now = now;
+    b.flags = flags;
+    code = pysock__path_verify(&b);
+    if (code || !host || pysock__cert_matches(&chain[0], host))
+        return code;
+    return pysock__sys_pton(host, ip) ? PYSOCK__V_IP_ADDRESS : PYSOCK__V_HOSTNAME;
+}
+
+/* Parses what the peer sent. What cannot be read, behind the leaf, is passed over: a path may do
+   without. -1: the leaf cannot be read. */
+static int pysock__verifier_parse(const pysock__verifier *v, pysock__cert *chain)
+{
+    size_t i, start = 0;
+
+    for (i = 0; i < v->count; start = v->ends[i++])
+        if (pysock__cert_parse(&chain[i], v->chain.data + start, v->ends[i] - start) < 0)
+            memset(&chain[i], 0, sizeof chain[i]);
+    return chain[0].all.p ? 0 : -1;
 }
 
 static unsigned pysock__verifier_judge(pysock__verifier *v)
 {
-    br_x509_minimal_context *m = (br_x509_minimal_context *)pysock__alloc(sizeof *m);
-    pysock__cert leaf;
-    unsigned char ip[16];
-    unsigned err;
+    pysock__cert *chain = (pysock__cert *)pysock__alloc(v->count * sizeof *chain);
+    int code;
 
-    if (!m)
-        return pysock__verifier_refuse(v, BR_ERR_X509_LIMIT_EXCEEDED, 17, "out of memory");
-    err = pysock__verifier_run_minimal(v, m);
-    pysock__free(m);
-    if (err)
-        return pysock__verifier_explain(v, err);
-    if (pysock__cert_parse(&leaf, v->chain.data, v->ends[0]) < 0)
-        return pysock__verifier_refuse(v, BR_ERR_X509_INVALID_VALUE, 1,
-                                       "the certificate is malformed");
-    if (pysock__verifier_has_constraints(v))
-        return pysock__verifier_refuse(v, BR_ERR_X509_CRITICAL_EXTENSION, 51,
-                                       "name constraints are not supported");
-    if (!pysock__cert_allows(&leaf, v->purpose))
-        return pysock__verifier_refuse(v, BR_ERR_X509_FORBIDDEN_KEY_USAGE, 26,
-                                       "unsuitable certificate purpose");
-    if (!v->host || pysock__cert_matches(&leaf, v->host))
+    if (!chain)
+        code = PYSOCK__V_OUT_OF_MEMORY;
+    else if (pysock__verifier_parse(v, chain) < 0)
+        code = PYSOCK__V_MALFORMED;
+    else
+        code = pysock__chain_judge(v->store, chain, v->count, v->purpose, v->host,
+                                   pysock__wall_seconds(), v->flags);
+    if (!code)
+        v->usages = chain[0].seen & PYSOCK__EXT_KEY_USAGE
+                        ? (chain[0].key_usage & PYSOCK__KU_SIGN ? BR_KEYTYPE_SIGN : 0)
+                              | (chain[0].key_usage & PYSOCK__KU_ENCIPHER ? BR_KEYTYPE_KEYX : 0)
+                        : BR_KEYTYPE_SIGN | BR_KEYTYPE_KEYX;
+    pysock__free(chain);
+    if (!code)
         return 0;
-    if (pysock__sys_pton(v->host, ip))
-        return pysock__verifier_refuse(v, BR_ERR_X509_BAD_SERVER_NAME, 64, "IP address mismatch");
-    return pysock__verifier_refuse(v, BR_ERR_X509_BAD_SERVER_NAME, 62, "Hostname mismatch");
+    return pysock__verifier_refuse(v, pysock__verify_error(code), code,
+                                   pysock__verify_sentence(code));
 }
 
 static unsigned pysock__verifier_end_chain(const br_x509_class **ctx)
@@ -5523,19 +6621,20 @@ static unsigned pysock__verifier_end_chain(const br_x509_class **ctx)
     const br_x509_pkey *key;
 
     if (v->chain.out_of_memory)
-        return pysock__verifier_refuse(v, BR_ERR_X509_LIMIT_EXCEEDED, 17, "out of memory");
+        return pysock__verifier_refuse(v, BR_ERR_X509_LIMIT_EXCEEDED, PYSOCK__V_OUT_OF_MEMORY,
+                                       "out of memory");
     if (v->too_long)
-        return pysock__verifier_refuse(v, BR_ERR_X509_LIMIT_EXCEEDED, 22,
+        return pysock__verifier_refuse(v, BR_ERR_X509_LIMIT_EXCEEDED, PYSOCK__V_CHAIN_TOO_LONG,
                                        "certificate chain too long");
     if (!v->count)
-        return pysock__verifier_refuse(v, BR_ERR_X509_EMPTY_CHAIN, 1,
+        return pysock__verifier_refuse(v, BR_ERR_X509_EMPTY_CHAIN, PYSOCK__V_MALFORMED,
                                        "the peer sent no certificate");
     br_x509_decoder_init(&v->leaf, NULL, NULL);
     br_x509_decoder_push(&v->leaf, v->chain.data, v->ends[0]);
     key = br_x509_decoder_get_pkey(&v->leaf);
     if (!key)
-        return pysock__verifier_refuse(v, (unsigned)br_x509_decoder_last_error(&v->leaf), 1,
-                                       "the certificate cannot be read");
+        return pysock__verifier_refuse(v, (unsigned)br_x509_decoder_last_error(&v->leaf),
+                                       PYSOCK__V_MALFORMED, "the certificate cannot be read");
     v->pkey = *key;
     v->usages = BR_KEYTYPE_KEYX | BR_KEYTYPE_SIGN;
     return v->store ? pysock__verifier_judge(v) : 0;
@@ -5698,7 +6797,7 @@ static int pysock__alert_for(int err, int verify_code)
     case 9: case 62: case 64: return BR_ALERT_BAD_CERTIFICATE;
     case 10: return BR_ALERT_CERTIFICATE_EXPIRED;
     case 17: return BR_ALERT_INTERNAL_ERROR;
-    case 18: case 19: case 20: case 79: return BR_ALERT_UNKNOWN_CA;
+    case 2: case 18: case 19: case 20: case 79: return BR_ALERT_UNKNOWN_CA;
     case 26: return BR_ALERT_UNSUPPORTED_CERTIFICATE;
     default: return BR_ALERT_CERTIFICATE_UNKNOWN;
     }
@@ -5774,6 +6873,7 @@ struct pysock_ssl_context {
     pysock__identity *identity;
     pysock__alpn *alpn;
     int verify_mode, check_hostname;
+    unsigned verify_flags;
     size_t session_limit;
     unsigned session_epoch; /* raised when sessions are forgotten: what is still being verified by
                                the old rules must not be remembered */
@@ -5859,6 +6959,7 @@ static pysock_ssl_context *pysock__context_new(pysock_ssl_purpose purpose)
     ctx->purpose = purpose;
     ctx->check_hostname = purpose == PYSOCK_SERVER_AUTH;
     ctx->verify_mode = purpose == PYSOCK_SERVER_AUTH ? PYSOCK_CERT_REQUIRED : PYSOCK_CERT_NONE;
+    ctx->verify_flags = PYSOCK_VERIFY_X509_TRUSTED_FIRST;
     ctx->session_limit = purpose == PYSOCK_SERVER_AUTH ? 128 : 1024;
     pysock__engine_choose(&ctx->engine);
     pysock__mutex_init(&ctx->lock);
@@ -6145,7 +7246,7 @@ static void pysock__tls_set_server(pysock__tls *t, int verify_mode)
                                     BR_KEYTYPE_SIGN, (unsigned)id->signer_type, br_ec_get_default(),
                                     br_ecdsa_sign_asn1_get_default());
     if (store)
-        br_ssl_server_set_trust_anchor_names_alt(sc, store->items, store->count);
+        br_ssl_server_set_trust_anchor_names(sc, store->names, store->count);
     if (store && verify_mode == PYSOCK_CERT_OPTIONAL)
         br_ssl_engine_add_flags(t->eng, BR_OPT_TOLERATE_NO_CLIENT_AUTH);
 }
@@ -6177,6 +7278,7 @@ static int pysock__tls_take_settings(pysock__tls *t, const char *what)
         pysock__add(&t->alpn->refs, 1);
     if (t->verifier) {
         t->verifier->purpose = ctx->purpose;
+        t->verifier->flags = ctx->verify_flags;
         t->verifier->host = client && ctx->check_hostname ? t->hostname : NULL;
         t->verifier->store = verify_mode == PYSOCK_CERT_NONE ? NULL : ctx->store;
         if (t->verifier->store)
@@ -6304,7 +7406,7 @@ static void pysock__tls_describe(pysock__tls *t, int err)
     }
     if (v && v->verify_code) {
         int name = v->verify_code == 62 || v->verify_code == 64;
-        int trust = v->verify_code >= 18 && v->verify_code <= 20;
+        int trust = v->verify_code == 2 || (v->verify_code >= 18 && v->verify_code <= 20);
         pysock__fault_set(
             &t->fault, PYSOCK_SSL_CERT_VERIFICATION_ERROR, err, "CERTIFICATE_VERIFY_FAILED",
             "certificate verify failed: %s%s%.120s%s%s", v->verify_message,
@@ -11303,6 +12405,38 @@ PYSOCKDEF int pysock_ssl_get_check_hostname(pysock_ssl_context *ctx)
     return on;
 }
 
+PYSOCKDEF int pysock_ssl_set_verify_flags(pysock_ssl_context *ctx, unsigned flags)
+{
+    const unsigned known = PYSOCK_VERIFY_X509_STRICT | PYSOCK_VERIFY_X509_TRUSTED_FIRST
+                           | PYSOCK_VERIFY_X509_PARTIAL_CHAIN;
+
+    if (!ctx)
+        return pysock__fail_value("ssl_set_verify_flags", "ctx is NULL");
+    if (flags & ~known)
+        return pysock__fail(PYSOCK_OS_ERROR, ENOTSUP, "ENOTSUP",
+                            "ssl_set_verify_flags: the flags 0x%x are not supported",
+                            flags & ~known);
+    pysock__lock(&ctx->lock);
+    ctx->verify_flags = flags;
+    pysock__context_forget_locked(ctx);
+    pysock__unlock(&ctx->lock);
+    return 0;
+}
+
+PYSOCKDEF unsigned pysock_ssl_get_verify_flags(pysock_ssl_context *ctx)
+{
+    unsigned flags;
+
+    if (!ctx) {
+        pysock__fail_value("ssl_get_verify_flags", "ctx is NULL");
+        return 0;
+    }
+    pysock__lock(&ctx->lock);
+    flags = ctx->verify_flags;
+    pysock__unlock(&ctx->lock);
+    return flags;
+}
+
 /* The names in one counted block. */
 static pysock__alpn *pysock__alpn_new(const char *const *names, size_t count)
 {
@@ -11834,6 +12968,19 @@ PYSOCKDEF int pysock_ssl_get_check_hostname(pysock_ssl_context *ctx)
 {
     (void)ctx;
     return pysock__no_ssl("ssl_get_check_hostname");
+}
+
+PYSOCKDEF int pysock_ssl_set_verify_flags(pysock_ssl_context *ctx, unsigned flags)
+{
+    (void)ctx, (void)flags;
+    return pysock__no_ssl("ssl_set_verify_flags");
+}
+
+PYSOCKDEF unsigned pysock_ssl_get_verify_flags(pysock_ssl_context *ctx)
+{
+    (void)ctx;
+    pysock__no_ssl("ssl_get_verify_flags");
+    return 0;
 }
 
 PYSOCKDEF int pysock_ssl_set_alpn_protocols(pysock_ssl_context *ctx, const char *const *names,

@@ -16,19 +16,68 @@ static void check_inside(const pysock__der *part, const uint8_t *data, size_t si
     FUZZ_CHECK(!part->p || (part->p >= data && part->p <= part->end && part->end <= data + size));
 }
 
+static void check_key(const pysock__cert *cert, const uint8_t *data, size_t size)
+{
+    pysock__der part;
+
+    if (cert->key.key_type == BR_KEYTYPE_EC) {
+        part.p = cert->key.key.ec.q;
+        part.end = part.p + cert->key.key.ec.qlen;
+        check_inside(&part, data, size);
+    } else if (cert->key.key_type == BR_KEYTYPE_RSA) {
+        part.p = cert->key.key.rsa.n;
+        part.end = part.p + cert->key.key.rsa.nlen;
+        check_inside(&part, data, size);
+        FUZZ_CHECK(part.p < part.end && part.p[0]);
+        part.p = cert->key.key.rsa.e;
+        part.end = part.p + cert->key.key.rsa.elen;
+        check_inside(&part, data, size);
+        FUZZ_CHECK(part.p < part.end && part.p[0]);
+    } else {
+        FUZZ_CHECK(!cert->key.key_type);
+    }
+    FUZZ_CHECK(!cert->key.key_type || pysock__key_same(&cert->key, &cert->key));
+}
+
+/* The name's constraints on itself, and the key's signature of itself. */
+static void try_as_its_own_issuer(const pysock__cert *cert)
+{
+    int budget = 1000, code;
+
+    code = pysock__constraints_judge(cert, cert, 1, &budget);
+    FUZZ_CHECK(code >= 0 && *pysock__verify_sentence(code));
+    FUZZ_CHECK(cert->permitted.p || cert->excluded.p || !code || code == PYSOCK__V_NAME_SYNTAX);
+    if (cert->key.key_type && !pysock__key_weak(&cert->key))
+        FUZZ_CHECK(pysock__signature_judge(cert, &cert->key) >= 0);
+}
+
 static void try_certificate(const uint8_t *data, size_t size)
 {
     pysock__cert cert;
+    const pysock__der *const parts[] = {
+        &cert.all,    &cert.tbs, &cert.issuer, &cert.subject,   &cert.subject_tlv, &cert.serial,
+        &cert.signature, &cert.san, &cert.eku, &cert.permitted, &cert.excluded,    &cert.ski,
+        &cert.aki,
+    };
     size_t i;
 
     if (pysock__cert_parse(&cert, data, size) < 0)
         return;
-    check_inside(&cert.issuer, data, size);
-    check_inside(&cert.subject, data, size);
-    check_inside(&cert.san, data, size);
-    check_inside(&cert.eku, data, size);
-    FUZZ_CHECK(cert.issuer.p && cert.subject.p);
-    pysock__cert_self_issued(&cert);
+    for (i = 0; i < sizeof parts / sizeof parts[0]; i++)
+        check_inside(parts[i], data, size);
+    check_key(&cert, data, size);
+    FUZZ_CHECK(cert.all.p == data && cert.all.end == data + size);
+    FUZZ_CHECK(cert.issuer.p && cert.subject.p && cert.tbs.p && cert.serial.p && cert.signature.p);
+    FUZZ_CHECK(!(cert.critical & ~cert.seen));
+    FUZZ_CHECK(cert.version >= 1 && cert.version <= 3 && cert.pathlen >= -1);
+    FUZZ_CHECK(cert.version == 3 || !cert.seen);
+    FUZZ_CHECK(!cert.san.p == !(cert.seen & PYSOCK__EXT_SAN));
+    FUZZ_CHECK(!cert.eku.p == !(cert.seen & PYSOCK__EXT_EKU));
+    FUZZ_CHECK((!cert.permitted.p && !cert.excluded.p) == !(cert.seen & PYSOCK__EXT_NAMES));
+    FUZZ_CHECK(!cert.is_ca || cert.seen & PYSOCK__EXT_BASIC);
+    FUZZ_CHECK(pysock__cert_self_issued(&cert)
+               == pysock__name_same(&cert.subject, &cert.issuer));
+    try_as_its_own_issuer(&cert);
     pysock__cert_allows(&cert, PYSOCK_SERVER_AUTH);
     pysock__cert_allows(&cert, PYSOCK_CLIENT_AUTH);
     for (i = 0; i < sizeof hosts / sizeof hosts[0]; i++)
