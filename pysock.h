@@ -5261,6 +5261,22 @@ static int pysock__name_within(pysock__der name, pysock__der prefix)
     return 1;
 }
 
+/* 1 if a name can be read to its end. */
+static int pysock__name_valid(pysock__der name)
+{
+    pysock__der set, atv, oid, value;
+
+    while (name.p < name.end) {
+        if (pysock__der_expect(&name, 0x31, &set) < 0 || set.p == set.end)
+            return 0;
+        while (set.p < set.end)
+            if (pysock__der_expect(&set, 0x30, &atv) < 0 || pysock__der_expect(&atv, 0x06, &oid) < 0
+                || pysock__der_next(&atv, &value) < 0 || atv.p != atv.end)
+                return 0;
+    }
+    return 1;
+}
+
 static int pysock__name_same(const pysock__der *a, const pysock__der *b)
 {
     return pysock__der_equal(a, b)
@@ -5513,7 +5529,7 @@ static int pysock__name_in_subtree(int tag, const pysock__der *base, const pysoc
                && pysock__text_equal(base->p, host.p, pysock__der_len(base));
     case PYSOCK__GN_DIRECTORY:
         outer = *base;
-        if (pysock__der_expect(&outer, 0x30, &inner) < 0)
+        if (pysock__der_expect(&outer, 0x30, &inner) < 0 || !pysock__name_valid(inner))
             return -PYSOCK__V_CONSTRAINT_SYNTAX;
         return pysock__name_within(*name, inner);
     default:
@@ -5541,7 +5557,7 @@ static int pysock__subtree_next(pysock__der *list, pysock__der *base)
 }
 
 #define PYSOCK__LEAF_OF_SERVER 2 /* 1: a client's */
-#define PYSOCK__NAME_CHECKS 250000 /* comparisons of names with constraints, in one verification */
+#define PYSOCK__NAME_CHECKS 250000 /* of names by constraints; long ones count more */
 
 /* Judges one name of a certificate by one list of subtrees. 0 or a V_ code. */
 static int pysock__name_judge(pysock__der list, int excluding, int tag, const pysock__der *name,
@@ -5554,7 +5570,8 @@ static int pysock__name_judge(pysock__der list, int excluding, int tag, const py
         kind = pysock__subtree_next(&list, &base);
         if (kind < 0)
             return -kind;
-        if (--*budget <= 0)
+        *budget -= 1 + (int)(pysock__der_len(name) / 64);
+        if (*budget <= 0)
             return PYSOCK__V_CONSTRAINT_TYPE;
         if (kind != tag)
             continue;
@@ -5585,7 +5602,7 @@ static int pysock__cert_each_name(const pysock__cert *cert, int leaf,
                                   void *arg)
 {
     pysock__der list = cert->san, name, set, atv, oid;
-    int tag, result, has_dns = 0, has_email = 0;
+    int tag, result, has_dns = 0;
 
     while (list.p < list.end) {
         tag = pysock__der_next(&list, &name);
@@ -5597,7 +5614,6 @@ static int pysock__cert_each_name(const pysock__cert *cert, int leaf,
                 return PYSOCK__V_NAME_SYNTAX;
         }
         has_dns |= tag == PYSOCK__GN_DNS;
-        has_email |= tag == PYSOCK__GN_EMAIL;
         if ((result = each(arg, tag, &name)) != 0)
             return result;
     }
@@ -5613,7 +5629,7 @@ static int pysock__cert_each_name(const pysock__cert *cert, int leaf,
                 return PYSOCK__V_NAME_SYNTAX;
             tag = pysock__der_next(&atv, &name);
             result = 0;
-            if (!has_email && pysock__der_is(&oid, "\x2a\x86\x48\x86\xf7\x0d\x01\x09\x01", 9))
+            if (pysock__der_is(&oid, "\x2a\x86\x48\x86\xf7\x0d\x01\x09\x01", 9))
                 result = each(arg, PYSOCK__GN_EMAIL, &name);
             else if (leaf && !has_dns && pysock__der_is(&oid, "\x55\x04\x03", 3)
                      && pysock__is_text(tag)
