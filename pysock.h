@@ -3913,9 +3913,11 @@ static int pysock__lookup_run(pysock__lookup *l)
     l->err = EAI_FAIL;
     if (wanted)
         l->err = pysock__resolve(l->host, l->port, l->family, l->type, &l->addrs, &l->sys);
+    pysock__lock(&pysock__resolver.lock);
+    l->running = 0; /* it did not hang: whoever lets go of it from here on abandons nothing */
+    pysock__unlock(&pysock__resolver.lock);
     l->done(l->arg, l);
     pysock__lock(&pysock__resolver.lock);
-    l->running = 0;
     refs = --l->refs;
     abandoned = l->abandoned;
     pysock__unlock(&pysock__resolver.lock);
@@ -10020,6 +10022,7 @@ static int pysock__wait_out_locked(pysock__call *c)
         pysock__deadline_in(span < PYSOCK__FUTILE_NAP_MAX ? span : PYSOCK__FUTILE_NAP_MAX);
     if (nap.deadline > c->deadline)
         nap.deadline = c->deadline;
+    PYSOCK_TRACE("nap", c->s);
     r = pysock__wait_asleep_locked(&nap, 0);
     if (pysock__call_check_locked(c) < 0)
         return -1;
@@ -10027,7 +10030,15 @@ static int pysock__wait_out_locked(pysock__call *c)
         return pysock__call_interrupted_locked(c);
     if (r < 0)
         return pysock__call_fail(c, r);
-    return pysock__now() >= c->deadline ? pysock__call_fail_timeout(c) : 0;
+    if (c->deadline == PYSOCK__NEVER || pysock__now() < c->deadline)
+        return 0;
+    return c->limited ? pysock__fail_again() : pysock__call_fail_timeout(c);
+}
+
+/* A part of what the call wants is done: what poll said was of use. */
+static void pysock__call_progress(pysock__call *c)
+{
+    c->told = c->futile = 0;
 }
 
 /* Waits; a call without a timeout no longer than SO_RCVTIMEO or SO_SNDTIMEO allow, which is EAGAIN
@@ -10138,6 +10149,7 @@ static ptrdiff_t pysock__plain_recv_all_locked(pysock__call *c, void *buf, size_
                                       flags & ~MSG_WAITALL);
         if (r > 0)
             got += (size_t)r;
+        pysock__call_progress(c);
     } while (r > 0 && got < size);
     return got ? (ptrdiff_t)got : r;
 }
@@ -10300,6 +10312,7 @@ PYSOCKDEF int pysock_sendall(pysock *s, const void *data, size_t size, int flags
         if (r > 0) {
             p += r;
             size -= (size_t)r;
+            pysock__call_progress(&c);
         }
         if (r > 0 && size && pysock__stopped_locked(&c) && pysock__call_interrupted_locked(&c) < 0)
             r = -1;
@@ -14292,6 +14305,7 @@ static ptrdiff_t pysock__sendfile_kernel_locked(pysock__call *c, int file, int64
     ptrdiff_t r;
 
     c->deadline = 0;
+    pysock__call_progress(c);
     for (;;) {
         if (pysock__settle_locked(c) < 0)
             return -1;
@@ -14334,6 +14348,7 @@ static ptrdiff_t pysock__sendfile_copy_locked(pysock__call *c, int file, int64_t
         return pysock__fail_os((int)n, "sendfile: reading the file", "");
     while (done < (size_t)n) {
         c->deadline = 0;
+        pysock__call_progress(c);
         r = pysock__send_locked(c, chunk + done, (size_t)n - done, 0);
         if (r < 0)
             return -1;

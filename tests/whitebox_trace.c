@@ -84,9 +84,13 @@ static void sem_take(sem_t *sem) {
         T_EQ(errno, EINTR);
 }
 
+static int naps; /* atomic */
+
 static void trace(const char *event, const void *s) {
     int whom = __atomic_load_n(&stop_whom, __ATOMIC_ACQUIRE);
     (void)s;
+    if (strcmp(event, "nap") == 0)
+        __atomic_add_fetch(&naps, 1, __ATOMIC_RELAXED);
     if (whom == NOBODY || strcmp(event, "handshake_step") != 0)
         return;
     if (whom == FOREIGN_THREADS ? is_ours : !is_marked)
@@ -406,7 +410,81 @@ static void cleanup_gives_back_what_sockets_held(void **state) {
     }
 }
 
+/* ---- naps ---- */
+
+enum { BULK = 8 << 20 };
+
+static void *drain(void *arg) {
+    char buf[65536];
+    size_t have = 0;
+    ptrdiff_t n;
+    while (have < BULK && (n = recv(*(int *)arg, buf, sizeof buf, 0)) > 0)
+        have += (size_t)n;
+    T_EQ(have, BULK);
+    return NULL;
+}
+
+/* Many waits in one call, each of which brings it on: poll tells them all apart from futile ones. */
+static void bulk_with_a_timeout_takes_no_naps(void **state) {
+    char path[] = "/tmp/pysock-test-XXXXXX";
+    char *data = calloc(1, BULK);
+    int file = mkstemp(path);
+    (void)state;
+    t_deadline(60);
+    T_CHECK(data && file >= 0 && write(file, data, BULK) == BULK);
+    unlink(path);
+    for (int by_file = 0; by_file < 2; by_file++) {
+        pysock *pair[2];
+        t_thread reader;
+        int fd;
+        T_STEP(by_file ? "sendfile" : "sendall");
+        T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+        T_OK(pysock_settimeout(pair[0], 30));
+        fd = pysock_fileno(pair[1]);
+        __atomic_store_n(&naps, 0, __ATOMIC_RELAXED);
+        t_spawn(&reader, drain, &fd);
+        if (by_file)
+            T_EQ(pysock_sendfile(pair[0], file, 0, -1), BULK);
+        else
+            T_OK(pysock_sendall(pair[0], data, BULK, 0));
+        t_join(&reader);
+        T_EQ(__atomic_load_n(&naps, __ATOMIC_RELAXED), 0);
+        T_OK(pysock_close(pair[0]));
+        T_OK(pysock_close(pair[1]));
+    }
+    close(file);
+    free(data);
+}
+
+/* poll calls an unconnected Unix datagram socket writable, whatever the receiver's queue is like. */
+static void SO_SNDTIMEO_ends_a_call_that_takes_naps(void **state) {
+    struct timeval limit = {0, 200000};
+    pysock *from = T_OK(pysock_socket(AF_UNIX, SOCK_DGRAM, 0));
+    pysock *to = T_OK(pysock_socket(AF_UNIX, SOCK_DGRAM, 0));
+    pysock_addr at;
+    double start;
+    (void)state;
+    t_deadline(60);
+    T_OK(pysock_bind(to, "", 0));
+    at = t_addr_of(to);
+    T_OK(pysock_setblocking(from, 0));
+    while (pysock_sendto_addr(from, "fills", 5, 0, &at) == 5)
+        ;
+    T_EQ(errno, EAGAIN);
+    T_OK(pysock_setblocking(from, 1));
+    T_OK(pysock_setsockopt(from, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit));
+    __atomic_store_n(&naps, 0, __ATOMIC_RELAXED);
+    start = t_now();
+    T_FAILS(pysock_sendto_addr(from, "x", 1, 0, &at), PYSOCK_OS_ERROR, EAGAIN);
+    T_CHECK(t_now() - start >= 0.19);
+    T_CHECK(__atomic_load_n(&naps, __ATOMIC_RELAXED) > 0);
+    T_OK(pysock_close(from));
+    T_OK(pysock_close(to));
+}
+
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(bulk_with_a_timeout_takes_no_naps),
+    cmocka_unit_test(SO_SNDTIMEO_ends_a_call_that_takes_naps),
     cmocka_unit_test(no_nonblocking_call_waits_while_the_reactor_computes),
     cmocka_unit_test(no_nonblocking_call_waits_while_another_caller_computes),
     cmocka_unit_test(close_does_not_wait_while_the_reactor_computes),
