@@ -424,7 +424,7 @@ static void *drain(void *arg) {
     return NULL;
 }
 
-/* Many waits in one call, each of which brings it on: poll tells them all apart from futile ones. */
+/* Many waits in one call, and each brings it on: none of them was futile. */
 static void bulk_with_a_timeout_takes_no_naps(void **state) {
     char path[] = "/tmp/pysock-test-XXXXXX";
     char *data = calloc(1, BULK);
@@ -456,7 +456,7 @@ static void bulk_with_a_timeout_takes_no_naps(void **state) {
     free(data);
 }
 
-/* poll calls an unconnected Unix datagram socket writable, whatever the receiver's queue is like. */
+/* poll calls an unconnected Unix datagram socket writable, however full the receiver's queue. */
 static void SO_SNDTIMEO_ends_a_call_that_takes_naps(void **state) {
     struct timeval limit = {0, 200000};
     pysock *from = T_OK(pysock_socket(AF_UNIX, SOCK_DGRAM, 0));
