@@ -267,6 +267,10 @@ PYSOCKDEF const char *pysock_error_name(void);
    "CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER". */
 PYSOCKDEF const char *pysock_error_reason(void);
 
+/* After SSLError and its kin: OpenSSL's name of the part that failed, as Python's SSLError.library
+   has it: "SSL", "PEM", "X509"; "" otherwise. */
+PYSOCKDEF const char *pysock_error_library(void);
+
 /* A sentence: what failed, on what, why, and where possible what to do. Never NULL. */
 PYSOCKDEF const char *pysock_error_message(void);
 
@@ -777,7 +781,8 @@ PYSOCKDEF int pysock_poller_unregister(pysock_poller *p, int fd); /* KeyError if
 PYSOCKDEF ptrdiff_t pysock_poller_poll(pysock_poller *p, pysock_pollevent *events, size_t max,
                                        double timeout);
 
-/* ==== public: ssl ==== */
+/* ==== public: ssl ====
+   Contexts may be shared by threads; each of their calls takes effect for later connections. */
 
 typedef enum pysock_ssl_purpose { /* Python's ssl.Purpose: whom the context authenticates */
     PYSOCK_SERVER_AUTH,           /* for a client */
@@ -786,26 +791,76 @@ typedef enum pysock_ssl_purpose { /* Python's ssl.Purpose: whom the context auth
 
 enum { PYSOCK_CERT_NONE, PYSOCK_CERT_OPTIONAL, PYSOCK_CERT_REQUIRED };
 
+/* Python's ssl.PROTOCOL_ constants. */
+enum {
+    PYSOCK_PROTOCOL_TLS = 2, /* either side, chosen at wrap; verifies nothing until told to */
+    PYSOCK_PROTOCOL_TLSv1 = 3,
+    PYSOCK_PROTOCOL_TLSv1_1 = 4,
+    PYSOCK_PROTOCOL_TLSv1_2 = 5,
+    PYSOCK_PROTOCOL_TLS_CLIENT = 16,
+    PYSOCK_PROTOCOL_TLS_SERVER = 17
+};
+
+/* Python's ssl.TLSVersion. */
+enum {
+    PYSOCK_MINIMUM_SUPPORTED = -2,
+    PYSOCK_MAXIMUM_SUPPORTED = -1,
+    PYSOCK_SSLv3 = 0x300, /* not supported, as TLSv1_3 */
+    PYSOCK_TLSv1 = 0x301,
+    PYSOCK_TLSv1_1 = 0x302,
+    PYSOCK_TLSv1_2 = 0x303,
+    PYSOCK_TLSv1_3 = 0x304
+};
+
 /* SERVER_AUTH: a client's context that verifies the chain and the host name against the system's
    trust store (SSL_CERT_FILE and SSL_CERT_DIR override it, as in Python). CLIENT_AUTH: a server's
-   context; give it a certificate with pysock_ssl_load_cert_chain(). NULL on error. A context may
-   be shared by threads and may be freed while sockets use it. */
+   context; give it a certificate with pysock_ssl_load_cert_chain(). Both write a key log where
+   SSLKEYLOGFILE says, as in Python. NULL on error. A context may be freed while sockets use it. */
 PYSOCKDEF pysock_ssl_context *pysock_ssl_create_default_context(pysock_ssl_purpose purpose);
 
-/* The same without any trust anchor (Python's SSLContext(PROTOCOL_TLS_CLIENT or _SERVER)). */
+/* The same without any trust anchor or key log: Python's SSLContext(PROTOCOL_TLS_CLIENT or
+   _SERVER). */
 PYSOCKDEF pysock_ssl_context *pysock_ssl_context_new(pysock_ssl_purpose purpose);
+
+/* Python's SSLContext(protocol), of a PYSOCK_PROTOCOL_ number. */
+PYSOCKDEF pysock_ssl_context *pysock_ssl_context_new_protocol(int protocol);
+PYSOCKDEF int pysock_ssl_get_protocol(pysock_ssl_context *ctx);
 
 PYSOCKDEF void pysock_ssl_context_free(pysock_ssl_context *ctx);
 
+/* One reference more, to be freed as well; returns ctx. */
+PYSOCKDEF pysock_ssl_context *pysock_ssl_context_retain(pysock_ssl_context *ctx);
+
 /* The certificate chain (leaf first) and its private key, from PEM files; keyfile NULL: both are in
-   certfile. Later connections use it; errors name the file and leave the context as it was. */
+   certfile. Later connections use it. A context has one chain for each kind of key, RSA and EC, and
+   a second one of a kind replaces the first. Errors name the file and leave the context as it was.
+   Keys: PKCS#1, SEC1, PKCS#8; an encrypted one needs pysock_ssl_load_cert_chain_ex(). */
 PYSOCKDEF int pysock_ssl_load_cert_chain(pysock_ssl_context *ctx, const char *certfile,
                                          const char *keyfile);
 PYSOCKDEF int pysock_ssl_load_cert_chain_data(pysock_ssl_context *ctx, const void *cert,
                                               size_t certlen, const void *key, size_t keylen);
 
-/* Adds trust anchors: a PEM file, every certificate file in a directory, or either NULL; or PEM or
-   DER in memory. A file without a certificate is an error. */
+typedef struct pysock_ssl_chain_options {
+    const char *certfile, *keyfile; /* as above */
+    const void *cert, *key;         /* PEM in memory; with cert no file is read */
+    size_t cert_size, key_size;     /* bytes */
+    const char *password;           /* of an encrypted key, at most 1,024 bytes; or NULL */
+    /* Or where it comes from: writes the password, at most size bytes, and returns its length; -1
+       makes the call fail. It is asked only if the key is encrypted, without a lock held. */
+    ptrdiff_t (*password_callback)(char *buf, size_t size, void *arg);
+    void *arg;
+} pysock_ssl_chain_options;
+
+/* The same for encrypted keys: PKCS#8 with PBES2 (PBKDF2 with HMAC and AES or 3DES), and the
+   traditional form (Proc-Type, DEK-Info with AES or 3DES). Errors: SSLError with the reason
+   BAD_PASSWORD_READ (there is none) or BAD_DECRYPT (a wrong one). */
+PYSOCKDEF int pysock_ssl_load_cert_chain_ex(pysock_ssl_context *ctx,
+                                            const pysock_ssl_chain_options *options);
+
+/* Adds trust anchors, and revocation lists: a PEM file, a directory, or either NULL; or PEM or DER
+   in memory. A file without any is an error. A directory with names as "openssl rehash" makes them
+   (9d66eef0.0, 9d66eef0.r0) is looked up when a certificate's issuer is wanted, as OpenSSL does;
+   of any other one every file is read at once. */
 PYSOCKDEF int pysock_ssl_load_verify_locations(pysock_ssl_context *ctx, const char *cafile,
                                                const char *capath);
 PYSOCKDEF int pysock_ssl_load_verify_data(pysock_ssl_context *ctx, const void *data, size_t size);
@@ -814,38 +869,192 @@ PYSOCKDEF int pysock_ssl_load_default_certs(pysock_ssl_context *ctx);
 /* How many trust anchors the context has. */
 PYSOCKDEF size_t pysock_ssl_ca_count(pysock_ssl_context *ctx);
 
-/* CERT_NONE needs check_hostname off first, as in Python. */
+/* The anchors that are CAs, as DER: fills out with up to max buffers, which the caller releases,
+   and returns how many there are, -1 on error. Those of a directory are there once used. */
+PYSOCKDEF ptrdiff_t pysock_ssl_get_ca_certs(pysock_ssl_context *ctx, pysock_buf **out, size_t max);
+
+typedef struct pysock_ssl_store_stats { /* Python's cert_store_stats() */
+    size_t x509, x509_ca, crl;
+} pysock_ssl_store_stats;
+
+PYSOCKDEF int pysock_ssl_cert_store_stats(pysock_ssl_context *ctx, pysock_ssl_store_stats *stats);
+
+/* CERT_NONE needs check_hostname off first, as in Python. On a server OPTIONAL and REQUIRED ask for
+   the client's certificate. */
 PYSOCKDEF int pysock_ssl_set_verify_mode(pysock_ssl_context *ctx, int mode);
 PYSOCKDEF int pysock_ssl_get_verify_mode(pysock_ssl_context *ctx);
 PYSOCKDEF int pysock_ssl_set_check_hostname(pysock_ssl_context *ctx, int on);
 PYSOCKDEF int pysock_ssl_get_check_hostname(pysock_ssl_context *ctx);
 
-/* Python's verify_flags, which have OpenSSL's numbers. */ enum { PYSOCK_VERIFY_DEFAULT = 0,
-   PYSOCK_VERIFY_X509_STRICT = 0x20,         /* all that RFC 5280 asks; many private CAs fall short
-   */ PYSOCK_VERIFY_X509_TRUSTED_FIRST = 0x8000, /* the default, and always so */
-   PYSOCK_VERIFY_X509_PARTIAL_CHAIN = 0x80000 /* any loaded certificate ends a path, not roots alone
-   */
+/* Whether a certificate without subjectAltName may name the host in its subject: 1 by default. */
+PYSOCKDEF int pysock_ssl_set_hostname_checks_common_name(pysock_ssl_context *ctx, int on);
+PYSOCKDEF int pysock_ssl_get_hostname_checks_common_name(pysock_ssl_context *ctx);
+
+/* Python's verify_flags, which have OpenSSL's numbers. */
+enum {
+    PYSOCK_VERIFY_DEFAULT = 0,
+    PYSOCK_VERIFY_CRL_CHECK_LEAF = 0x4,        /* the leaf's issuer must have a CRL in the store */
+    PYSOCK_VERIFY_CRL_CHECK_CHAIN = 0xc,       /* so must each CA's in the path */
+    PYSOCK_VERIFY_X509_STRICT = 0x20,          /* all that RFC 5280 asks; private CAs fall short */
+    PYSOCK_VERIFY_ALLOW_PROXY_CERTS = 0x40,    /* not supported */
+    PYSOCK_VERIFY_X509_TRUSTED_FIRST = 0x8000, /* the default, and always so */
+    PYSOCK_VERIFY_X509_PARTIAL_CHAIN = 0x80000 /* any loaded certificate ends a path, not roots
+                                                  alone */
 };
 
 /* flags: any of the above; others are not supported (ENOTSUP). */
 PYSOCKDEF int pysock_ssl_set_verify_flags(pysock_ssl_context *ctx, unsigned flags);
 PYSOCKDEF unsigned pysock_ssl_get_verify_flags(pysock_ssl_context *ctx);
 
+/* The lowest and the highest version that is spoken, by default TLS 1.2 for both. */
+PYSOCKDEF int pysock_ssl_set_minimum_version(pysock_ssl_context *ctx, int version);
+PYSOCKDEF int pysock_ssl_get_minimum_version(pysock_ssl_context *ctx);
+PYSOCKDEF int pysock_ssl_set_maximum_version(pysock_ssl_context *ctx, int version);
+PYSOCKDEF int pysock_ssl_get_maximum_version(pysock_ssl_context *ctx);
+
+/* Python's options, which have OpenSSL's numbers. Those marked "always" are taken, and are so
+   whether they are set or not. */
+#define PYSOCK_OP_ALL ((uint64_t)0x80000050)                    /* workarounds: none is needed */
+#define PYSOCK_OP_IGNORE_UNEXPECTED_EOF ((uint64_t)0x80)        /* a ragged end is a clean one */
+#define PYSOCK_OP_ALLOW_CLIENT_RENEGOTIATION ((uint64_t)0x100)  /* on a server */
+#define PYSOCK_OP_NO_TICKET ((uint64_t)0x4000)                  /* always */
+#define PYSOCK_OP_NO_COMPRESSION ((uint64_t)0x20000)            /* always */
+#define PYSOCK_OP_ENABLE_MIDDLEBOX_COMPAT ((uint64_t)0x100000)  /* TLS 1.3's: of no effect */
+#define PYSOCK_OP_CIPHER_SERVER_PREFERENCE ((uint64_t)0x400000) /* on a server; default */
+#define PYSOCK_OP_NO_SSLv2 ((uint64_t)0)                        /* always */
+#define PYSOCK_OP_NO_SSLv3 ((uint64_t)0x2000000)                /* always */
+#define PYSOCK_OP_NO_TLSv1 ((uint64_t)0x4000000)
+#define PYSOCK_OP_NO_TLSv1_2 ((uint64_t)0x8000000)
+#define PYSOCK_OP_NO_TLSv1_1 ((uint64_t)0x10000000)
+#define PYSOCK_OP_NO_TLSv1_3 ((uint64_t)0x20000000)             /* always */
+#define PYSOCK_OP_NO_RENEGOTIATION ((uint64_t)0x40000000)       /* a client, too, refuses it */
+#define PYSOCK_OP_SINGLE_DH_USE ((uint64_t)0)                   /* always */
+#define PYSOCK_OP_SINGLE_ECDH_USE ((uint64_t)0)                 /* always */
+/* Not Python's: one read from the kernel for many records, instead of two for each. What has been
+   read ahead is seen by select and pollers, but not by others who share the descriptor, and what
+   comes behind a close_notify in the same read is lost to the plain socket after unwrap. */
+#define PYSOCK_OP_READ_AHEAD ((uint64_t)1 << 40)
+
+/* Options that are not named above are refused (ENOTSUP); versions that are cut out of the middle
+   of the range, too. */
+PYSOCKDEF int pysock_ssl_set_options(pysock_ssl_context *ctx, uint64_t options);
+PYSOCKDEF uint64_t pysock_ssl_get_options(pysock_ssl_context *ctx);
+
+/* Which suites are spoken, and in which order of preference, in OpenSSL's language (ciphers(1)) for
+   the suites that BearSSL has: "ECDHE+AESGCM:!aNULL", "HIGH:!RSA", "@STRENGTH", "@SECLEVEL=1". The
+   default has forward secrecy and no SHA-1, AEAD first. Errors: SSLError, NO_CIPHER_MATCH. */
+PYSOCKDEF int pysock_ssl_set_ciphers(pysock_ssl_context *ctx, const char *ciphers);
+
+typedef struct pysock_ssl_cipher_info { /* a row of Python's get_ciphers() */
+    const char *name;          /* OpenSSL's: "ECDHE-RSA-AES128-GCM-SHA256" */
+    const char *standard_name; /* IANA's: "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256" */
+    const char *protocol;      /* the version that brought it: "TLSv1.2", "TLSv1.0", "SSLv3" */
+    const char *symmetric;     /* "aes-128-gcm" */
+    const char *digest;        /* of the MAC: "sha1"; NULL with AEAD */
+    const char *kea, *auth;    /* "kx-ecdhe", "auth-rsa" */
+    int id;                    /* IANA's number */
+    int secret_bits, alg_bits; /* of strength; of the key as it is stored */
+    int aead;
+} pysock_ssl_cipher_info;
+
+/* Fills out with up to max rows, and returns how many there are. */
+PYSOCKDEF ptrdiff_t pysock_ssl_get_ciphers(pysock_ssl_context *ctx, pysock_ssl_cipher_info *out,
+                                           size_t max);
+
+/* OpenSSL's security level, 0 to 3, also "@SECLEVEL=n" in set_ciphers: what the verifier takes. 2,
+   the default: RSA keys from 2,048 bits on, no SHA-1; 1: from 1,024 bits on; 0: from 512, and
+   SHA-1; 3: from 3,072 bits on, suites with forward secrecy. */
+PYSOCKDEF int pysock_ssl_set_security_level(pysock_ssl_context *ctx, int level);
+PYSOCKDEF int pysock_ssl_get_security_level(pysock_ssl_context *ctx);
+
+/* The curves of ECDHE, by name, separated by colons: X25519, prime256v1 (P-256), secp384r1 (P-384),
+   secp521r1 (P-521). Errors: ValueError. */
+PYSOCKDEF int pysock_ssl_set_ecdh_curve(pysock_ssl_context *ctx, const char *names);
+
 /* ALPN protocol names, the preferred first; they are copied. A server picks the first of its own
    that the client offers; none in common is tolerated. count 0 takes ALPN away. */
 PYSOCKDEF int pysock_ssl_set_alpn_protocols(pysock_ssl_context *ctx, const char *const *names,
                                             size_t count);
 
+/* What a client has said first, for a server's sni_callback. */
+typedef struct pysock_ssl_client_hello {
+    pysock *socket;              /* whose handshake it is */
+    const char *server_name;     /* what it asks for by SNI; NULL: nothing */
+    pysock_ssl_context *context; /* the one in force; put another in its place to go on with all of
+                                    that one's settings (it is retained) */
+} pysock_ssl_client_hello;
+
+/* Calls fn when a ClientHello has come, on the thread that drives the handshake, which may be one
+   of the library's own; without a lock held. Its answer is 0, or the alert that refuses the client:
+   PYSOCK_ALERT_UNRECOGNIZED_NAME, say. Of the socket it may ask whatever is known before the
+   handshake. NULL takes it away. */
+PYSOCKDEF int pysock_ssl_set_sni_callback(pysock_ssl_context *ctx,
+                                          int (*fn)(pysock_ssl_client_hello *hello, void *arg),
+                                          void *arg);
+
+/* Python's ssl.AlertDescription (RFC 5246, 7.2; RFC 6066). */
+enum {
+    PYSOCK_ALERT_CLOSE_NOTIFY = 0,
+    PYSOCK_ALERT_UNEXPECTED_MESSAGE = 10,
+    PYSOCK_ALERT_BAD_RECORD_MAC = 20,
+    PYSOCK_ALERT_RECORD_OVERFLOW = 22,
+    PYSOCK_ALERT_DECOMPRESSION_FAILURE = 30,
+    PYSOCK_ALERT_HANDSHAKE_FAILURE = 40,
+    PYSOCK_ALERT_BAD_CERTIFICATE = 42,
+    PYSOCK_ALERT_UNSUPPORTED_CERTIFICATE = 43,
+    PYSOCK_ALERT_CERTIFICATE_REVOKED = 44,
+    PYSOCK_ALERT_CERTIFICATE_EXPIRED = 45,
+    PYSOCK_ALERT_CERTIFICATE_UNKNOWN = 46,
+    PYSOCK_ALERT_ILLEGAL_PARAMETER = 47,
+    PYSOCK_ALERT_UNKNOWN_CA = 48,
+    PYSOCK_ALERT_ACCESS_DENIED = 49,
+    PYSOCK_ALERT_DECODE_ERROR = 50,
+    PYSOCK_ALERT_DECRYPT_ERROR = 51,
+    PYSOCK_ALERT_PROTOCOL_VERSION = 70,
+    PYSOCK_ALERT_INSUFFICIENT_SECURITY = 71,
+    PYSOCK_ALERT_INTERNAL_ERROR = 80,
+    PYSOCK_ALERT_USER_CANCELLED = 90,
+    PYSOCK_ALERT_NO_RENEGOTIATION = 100,
+    PYSOCK_ALERT_UNSUPPORTED_EXTENSION = 110,
+    PYSOCK_ALERT_CERTIFICATE_UNOBTAINABLE = 111,
+    PYSOCK_ALERT_UNRECOGNIZED_NAME = 112,
+    PYSOCK_ALERT_BAD_CERTIFICATE_STATUS_RESPONSE = 113,
+    PYSOCK_ALERT_BAD_CERTIFICATE_HASH_VALUE = 114,
+    PYSOCK_ALERT_UNKNOWN_PSK_IDENTITY = 115
+};
+
+/* Appends the keys of later connections to a file that Wireshark and others read (NSS's key log
+   format), which makes all that they say readable to whoever has it. NULL ends it. Python's
+   keylog_filename. */
+PYSOCKDEF int pysock_ssl_set_keylog_filename(pysock_ssl_context *ctx, const char *filename);
+
+/* NULL if there is none; the string stays until the next pysock_ssl_set_keylog_filename(). */
+PYSOCKDEF const char *pysock_ssl_get_keylog_filename(pysock_ssl_context *ctx);
+
 /* How many sessions the context remembers for resumption; 0 switches resumption off and forgets
-   them. The default is 128 for a client, 1,024 for a server, whose cache cannot be resized after
-   its first connection. */
+   them. The default is 128 for a client, 1,024 for a server. They last two hours. */
 PYSOCKDEF int pysock_ssl_set_session_cache(pysock_ssl_context *ctx, size_t sessions);
+
+typedef struct pysock_ssl_session_stats { /* Python's session_stats() */
+    uint64_t number;                      /* of sessions that a server remembers now */
+    uint64_t connect, connect_good, connect_renegotiate; /* handshakes begun, finished, repeated */
+    uint64_t accept, accept_good, accept_renegotiate;    /* a server's */
+    uint64_t hits, misses, timeouts, cache_full; /* sessions resumed, not found, too old, dropped */
+} pysock_ssl_session_stats;
+
+PYSOCKDEF int pysock_ssl_get_session_stats(pysock_ssl_context *ctx,
+                                           pysock_ssl_session_stats *stats);
+
+/* Python's ssl.SSLSession: what a client needs to resume one. Counted and immutable. */
+typedef struct pysock_ssl_session pysock_ssl_session;
 
 typedef struct pysock_ssl_wrap_options { /* all zero is pysock_ssl_wrap_socket() */
     const char *server_hostname;         /* what the certificate must be for, and SNI; copied; an
                                             international name as pysock_idna_encode() has it */
     int no_handshake_on_connect;         /* Python's do_handshake_on_connect=False */
     int raise_ragged_eofs;               /* Python's suppress_ragged_eofs=False */
+    int server_side;                     /* which side, where the context leaves it open */
+    pysock_ssl_session *session;         /* to be resumed, if the server agrees; retained */
 } pysock_ssl_wrap_options;
 
 /* Puts TLS around s, in place; the context says which side it is. A connected blocking socket does
@@ -859,6 +1068,30 @@ PYSOCKDEF int pysock_ssl_wrap_socket(pysock *s, pysock_ssl_context *ctx,
 PYSOCKDEF int pysock_ssl_wrap_socket_ex(pysock *s, pysock_ssl_context *ctx,
                                         const pysock_ssl_wrap_options *options);
 
+/* Python's ssl.MemoryBIO: bytes in memory between TLS and whatever carries them. Thread-safe. */
+typedef struct pysock_bio pysock_bio;
+
+PYSOCKDEF pysock_bio *pysock_bio_new(void); /* NULL: MemoryError */
+PYSOCKDEF void pysock_bio_free(pysock_bio *bio); /* TLS around it keeps it */
+
+/* Takes up to size bytes out; 0 if it is empty. */
+PYSOCKDEF ptrdiff_t pysock_bio_read(pysock_bio *bio, void *buf, size_t size);
+
+/* Appends all, and returns size; -1 on error, or after pysock_bio_write_eof(). */
+PYSOCKDEF ptrdiff_t pysock_bio_write(pysock_bio *bio, const void *data, size_t size);
+PYSOCKDEF int pysock_bio_write_eof(pysock_bio *bio); /* no more will come */
+PYSOCKDEF size_t pysock_bio_pending(pysock_bio *bio); /* bytes in it */
+PYSOCKDEF int pysock_bio_eof(pysock_bio *bio); /* 1: empty, and no more will come */
+
+/* Python's wrap_bio(): TLS without a socket. Records come from incoming and go to outgoing, which
+   the caller carries to and fro. The result is used as a TLS socket is (pysock_recv(), _send(),
+   pysock_ssl_do_handshake(), _unwrap(), _getpeercert() ..., pysock_close()), but it has no
+   descriptor, so it cannot be selected on; nothing happens but in its calls; and where one would
+   wait it fails with SSLWantReadError: carry the outgoing bytes, bring more, and call again.
+   options may be NULL. Carried by a TLS socket this is TLS inside TLS. */
+PYSOCKDEF pysock *pysock_ssl_wrap_bio(pysock_ssl_context *ctx, pysock_bio *incoming,
+                                      pysock_bio *outgoing, const pysock_ssl_wrap_options *options);
+
 /* 0: the handshake is finished. PYSOCK_IN_PROGRESS on a non-blocking socket: it goes on by itself;
    select says writable when it is finished, readable and writable when it failed. -1: it failed. */
 PYSOCKDEF int pysock_ssl_do_handshake(pysock *s);
@@ -868,19 +1101,80 @@ PYSOCKDEF int pysock_ssl_do_handshake(pysock *s);
 PYSOCKDEF int pysock_ssl_unwrap(pysock *s);
 
 PYSOCKDEF int pysock_is_ssl(pysock *s);              /* 1 if TLS is around s */
+PYSOCKDEF int pysock_ssl_server_side(pysock *s);     /* 1 or 0; -1 without TLS */
 PYSOCKDEF const char *pysock_ssl_version(pysock *s); /* "TLSv1.2"; NULL before the handshake */
 
-typedef struct pysock_ssl_cipher_info {
-    const char *name;     /* OpenSSL's: "ECDHE-RSA-AES128-GCM-SHA256" */
-    const char *protocol; /* "TLSv1.2" */
-    int secret_bits;
-} pysock_ssl_cipher_info;
+/* The context in force, which an sni_callback may have changed; borrowed from the socket. */
+PYSOCKDEF pysock_ssl_context *pysock_ssl_get_context(pysock *s);
 
 PYSOCKDEF int pysock_ssl_cipher(pysock *s, pysock_ssl_cipher_info *info);
 
-/* The peer's certificate in DER (Python's getpeercert(binary_form=True)) in a buffer that the
-   caller owns; an empty one if the peer sent none. NULL with an error before the handshake. */
-PYSOCKDEF pysock_buf *pysock_ssl_getpeercert(pysock *s);
+/* On a server, which suites both sides have, in the client's order: as pysock_ssl_get_ciphers(). 0
+   on a client. */
+PYSOCKDEF ptrdiff_t pysock_ssl_shared_ciphers(pysock *s, pysock_ssl_cipher_info *out, size_t max);
+
+PYSOCKDEF const char *pysock_ssl_compression(pysock *s); /* NULL: there is none */
+
+/* A distinguished name is a row of attributes; those that belong to one RDN have its number. */
+typedef struct pysock_ssl_attribute {
+    const char *name;  /* OpenSSL's long one, "commonName"; or the OID in digits */
+    const char *value; /* UTF-8 */
+    size_t value_size; /* bytes: a value may hold NUL, which is a trick; not counting the last */
+    int rdn;           /* from 0 on */
+} pysock_ssl_attribute;
+
+typedef struct pysock_ssl_alt_name {
+    const char *type;  /* Python's: "DNS", "IP Address", "email", "URI", "DirName", "Registered ID",
+                          "othername" */
+    const char *value; /* UTF-8; for DirName "" */
+    size_t value_size; /* as above */
+    const pysock_ssl_attribute *dirname; /* of DirName */
+    size_t dirname_count;
+} pysock_ssl_alt_name;
+
+/* A certificate, read: the fields of Python's getpeercert(), and what else one likes to see. All
+   that it points to lives as long as it does. What is not there is NULL and 0. */
+typedef struct pysock_ssl_cert {
+    int version;                    /* 1 to 3 */
+    const char *serial_number;      /* "D0C7BF2E" */
+    const pysock_ssl_attribute *subject, *issuer;
+    size_t subject_count, issuer_count;
+    const char *not_before, *not_after;           /* "Oct 27 23:01:56 2026 GMT" */
+    int64_t not_before_seconds, not_after_seconds; /* since 1970 */
+    const pysock_ssl_alt_name *subject_alt_names;
+    size_t subject_alt_name_count;
+    const char *const *ocsp, *const *ca_issuers, *const *crl_distribution_points; /* URIs */
+    size_t ocsp_count, ca_issuers_count, crl_distribution_point_count;
+    const char *key_type;            /* "RSA", "EC"; NULL: of another kind */
+    int key_bits;                    /* 2048, 256 ... */
+    const char *signature_algorithm; /* "sha256WithRSAEncryption", or the OID in digits */
+    int is_ca;                       /* basicConstraints says so */
+    unsigned char sha256[32];        /* the fingerprint */
+} pysock_ssl_cert;
+
+/* Reads a certificate in DER. NULL: SSLError, or MemoryError. */
+PYSOCKDEF pysock_ssl_cert *pysock_ssl_cert_parse(const void *der, size_t size);
+PYSOCKDEF void pysock_ssl_cert_free(pysock_ssl_cert *cert);
+
+/* The peer's certificate, which the caller frees; whether it was verified is the context's
+   verify_mode. NULL with an error: before the handshake; or SSLError with the reason
+   NO_PEER_CERTIFICATE if the peer sent none. */
+PYSOCKDEF pysock_ssl_cert *pysock_ssl_getpeercert(pysock *s);
+
+/* The same in DER (Python's getpeercert(binary_form=True)) in a buffer that the caller owns; an
+   empty one if the peer sent none. */
+PYSOCKDEF pysock_buf *pysock_ssl_getpeercert_der(pysock *s);
+
+/* The certificates that the peer sent, and the path that was verified, from the leaf to the anchor
+   (none with CERT_NONE), in DER: fill out with up to max buffers, which the caller releases, and
+   return how many there are. */
+PYSOCKDEF ptrdiff_t pysock_ssl_get_unverified_chain(pysock *s, pysock_buf **out, size_t max);
+PYSOCKDEF ptrdiff_t pysock_ssl_get_verified_chain(pysock *s, pysock_buf **out, size_t max);
+
+/* Channel bindings of RFC 5929: "tls-unique" or "tls-server-end-point". Writes up to size bytes and
+   returns how many there are (at most 64). */
+PYSOCKDEF ptrdiff_t pysock_ssl_get_channel_binding(pysock *s, const char *type, void *out,
+                                                   size_t size);
 
 /* NULL if none. The string stays until the socket is closed or unwrapped. */
 PYSOCKDEF const char *pysock_ssl_selected_alpn_protocol(pysock *s);
@@ -888,9 +1182,56 @@ PYSOCKDEF const char *pysock_ssl_selected_alpn_protocol(pysock *s);
 /* What the client asked for by SNI, or was wrapped with; NULL if nothing. Stays as above. */
 PYSOCKDEF const char *pysock_ssl_server_hostname(pysock *s);
 
+/* The session, to be given to another wrap of the same context (the caller releases it). NULL with
+   an error before the handshake. A server that keeps no sessions gives one without an id. */
+PYSOCKDEF pysock_ssl_session *pysock_ssl_get_session(pysock *s);
+PYSOCKDEF pysock_ssl_session *pysock_ssl_session_retain(pysock_ssl_session *session);
+PYSOCKDEF void pysock_ssl_session_release(pysock_ssl_session *session);
+PYSOCKDEF size_t pysock_ssl_session_id(const pysock_ssl_session *session, unsigned char id[32]);
+PYSOCKDEF int64_t pysock_ssl_session_time(const pysock_ssl_session *session); /* since 1970 */
+PYSOCKDEF int pysock_ssl_session_timeout(const pysock_ssl_session *session);  /* seconds */
+
 PYSOCKDEF int pysock_ssl_session_reused(pysock *s);  /* 1 if this handshake resumed a session */
 PYSOCKDEF size_t pysock_ssl_pending(pysock *s);      /* decrypted bytes that wait in the engine */
 PYSOCKDEF int pysock_ssl_eof_is_clean(pysock *s);    /* 1 if the peer's close_notify has come */
+
+/* Python's module functions. Those that return a buffer give it to the caller, with a NUL behind
+   the text. */
+
+PYSOCKDEF pysock_buf *pysock_ssl_der_cert_to_pem_cert(const void *der, size_t size);
+PYSOCKDEF pysock_buf *pysock_ssl_pem_cert_to_der_cert(const char *pem);
+
+/* "Jan  5 09:34:43 2018 GMT" as seconds since 1970. Errors: ValueError. */
+PYSOCKDEF int pysock_ssl_cert_time_to_seconds(const char *cert_time, int64_t *seconds);
+
+/* The certificate of a server, in PEM, verified by the CAs in ca_certs (a file), or not at all if
+   that is NULL. timeout: in seconds, for all of it. */
+PYSOCKDEF pysock_buf *pysock_ssl_get_server_certificate(const char *host, int port,
+                                                        const char *ca_certs, double timeout);
+
+/* Random bytes of the best kind that the system has. */
+PYSOCKDEF int pysock_ssl_rand_bytes(void *buf, size_t size);
+
+typedef struct pysock_ssl_verify_paths {
+    const char *cafile, *capath; /* what load_default_certs() would read now; NULL: nothing */
+    const char *openssl_cafile_env, *openssl_cafile, *openssl_capath_env, *openssl_capath;
+} pysock_ssl_verify_paths;
+
+PYSOCKDEF int pysock_ssl_get_default_verify_paths(pysock_ssl_verify_paths *paths);
+
+/* 0 if the certificate (in DER) is for this host: a DNS name, an international one, or an IP
+   address as text; else -1 with SSLCertVerificationError. Python's match_hostname(). */
+PYSOCKDEF int pysock_ssl_match_hostname(const void *der, size_t size, const char *hostname);
+
+typedef struct pysock_ssl_oid { /* Python's ssl._ASN1Object, and ssl.Purpose's values */
+    int nid;                    /* OpenSSL's number; 0: it is not in the table */
+    const char *shortname, *longname, *oid; /* "serverAuth", "TLS Web Server Authentication",
+                                               "1.3.6.1.5.5.7.3.1"; static */
+} pysock_ssl_oid;
+
+/* By OID, or by name too if names is not 0. Errors: ValueError if it is unknown. */
+PYSOCKDEF int pysock_ssl_txt2obj(const char *text, int names, pysock_ssl_oid *out);
+PYSOCKDEF int pysock_ssl_nid2obj(int nid, pysock_ssl_oid *out);
 
 /* ==== public: conveniences ==== */
 
@@ -5734,8 +6075,11 @@ static int pysock__cert_matches(const pysock__cert *cert, const char *host)
         has_dns |= tag == 0x82;
         if (tag == 0x82 && !iplen
             && pysock__dns_match(name.p, (size_t)(name.end - name.p), host, hlen))
-            return 1; } return !(cert->seen & PYSOCK__EXT_SAN) && !has_dns && !iplen &&
-            pysock__cn_match(cert->subject, host, hlen); }
+            return 1;
+    }
+    return !(cert->seen & PYSOCK__EXT_SAN) && !has_dns && !iplen
+           && pysock__cn_match(cert->subject, host, hlen);
+}
 
 /* Certificates: trust stores. An anchor is a whole certificate, whose own dates and constraints
    count. */
@@ -12823,10 +13167,10 @@ PYSOCKDEF int pysock_ssl_cipher(pysock *s, pysock_ssl_cipher_info *info)
     return r;
 }
 
-PYSOCKDEF pysock_buf *pysock_ssl_getpeercert(pysock *s)
+PYSOCKDEF pysock_buf *pysock_ssl_getpeercert_der(pysock *s)
 {
     pysock__call c;
-    pysock__tls *t = pysock__begin_established(&c, s, "ssl_getpeercert");
+    pysock__tls *t = pysock__begin_established(&c, s, "ssl_getpeercert_der");
     pysock_buf *b;
 
     if (!t)
@@ -13069,10 +13413,10 @@ PYSOCKDEF int pysock_ssl_cipher(pysock *s, pysock_ssl_cipher_info *info)
     return pysock__no_ssl("ssl_cipher");
 }
 
-PYSOCKDEF pysock_buf *pysock_ssl_getpeercert(pysock *s)
+PYSOCKDEF pysock_buf *pysock_ssl_getpeercert_der(pysock *s)
 {
     (void)s;
-    pysock__no_ssl("ssl_getpeercert");
+    pysock__no_ssl("ssl_getpeercert_der");
     return NULL;
 }
 

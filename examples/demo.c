@@ -436,7 +436,7 @@ static void blocking_client(demo *d, const web *w)
         pysock_ssl_context_free(tls);
         return;
     }
-    pysock_buf *certificate = pysock_ssl_getpeercert(s);
+    pysock_buf *certificate = pysock_ssl_getpeercert_der(s);
     check(d, pysock_buf_size(certificate) > 0, NO_TIME,
           "certificate of %zu bytes, verified against the CA and \"localhost\"",
           pysock_buf_size(certificate));

@@ -143,7 +143,7 @@ static int shake_hands(pysock *s, pysock_ssl_context *tls, const char *host, cou
 static void report(pysock *s, const counts *c)
 {
     pysock_ssl_cipher_info info = {.name = "?", .protocol = "?"};
-    pysock_buf *certificate = pysock_ssl_getpeercert(s);
+    pysock_buf *certificate = pysock_ssl_getpeercert_der(s);
 
     pysock_ssl_cipher(s, &info);
     printf("connection      %s, %s, %d bits\n", info.protocol, info.name, info.secret_bits);

@@ -73,7 +73,7 @@ CALL(wrap_server, pysock_ssl_wrap_socket(s, server_ctx, NULL))
 CALL(wrap_ex, pysock_ssl_wrap_socket_ex(s, server_ctx, &no_options))
 CALL(do_handshake, pysock_ssl_do_handshake(s))
 CALL(unwrap, pysock_ssl_unwrap(s))
-CALL(getpeercert, pysock_ssl_getpeercert(s) ? 0 : -1)
+CALL(getpeercert, pysock_ssl_getpeercert_der(s) ? 0 : -1)
 
 static intptr_t call_setsockopt(pysock *s) {
     int on = 1;
@@ -196,7 +196,7 @@ static void a_socket_that_is_not_connected_says_so(void **state) {
     T_FAILS(pysock_ssl_do_handshake(s), T_ANY, T_ANY);
     T_FAILS(pysock_ssl_unwrap(s), T_ANY, T_ANY);
     T_FAILS(call_cipher(s), T_ANY, T_ANY);
-    T_FAILS(pysock_ssl_getpeercert(s), T_ANY, T_ANY);
+    T_FAILS(pysock_ssl_getpeercert_der(s), T_ANY, T_ANY);
     T_CHECK(pysock_ssl_version(s) == NULL);
     T_OK(pysock_close(s));
 }
@@ -251,7 +251,7 @@ static void tls_calls_refuse_a_plain_socket(void **state) {
     T_FAILS(pysock_ssl_do_handshake(pair[0]), T_ANY, T_ANY);
     T_FAILS(pysock_ssl_unwrap(pair[0]), T_ANY, T_ANY);
     T_FAILS(call_cipher(pair[0]), T_ANY, T_ANY);
-    T_FAILS(pysock_ssl_getpeercert(pair[0]), T_ANY, T_ANY);
+    T_FAILS(pysock_ssl_getpeercert_der(pair[0]), T_ANY, T_ANY);
     ask_what_cannot_fail(pair[0]);
     t_say(pair[0], "still plain");
     t_expect(pair[1], "still plain");

@@ -490,7 +490,7 @@ static void without_verification_every_certificate_will_do(void **state) {
         T_OK(pysock_ssl_set_verify_mode(client, PYSOCK_CERT_NONE));
         h_connect(&p, client, server, i % 2 ? NULL : "localhost");
         h_greet(&p);
-        der = T_OK(pysock_ssl_getpeercert(p.client));
+        der = T_OK(pysock_ssl_getpeercert_der(p.client));
         T_CHECK(pysock_buf_size(der) > 200);
         pysock_buf_release(der);
         h_close(&p);
@@ -575,7 +575,7 @@ static void a_refusal_on_a_non_blocking_socket_says_the_same(void **state) {
 /* ==== loading an identity ==== */
 
 static void peer_is(pysock *s, const char *der, size_t size) {
-    pysock_buf *have = T_OK(pysock_ssl_getpeercert(s));
+    pysock_buf *have = T_OK(pysock_ssl_getpeercert_der(s));
     T_EQ(pysock_buf_size(have), size);
     T_EQ(memcmp(pysock_buf_data(have), der, size), 0);
     pysock_buf_release(have);
@@ -588,10 +588,10 @@ static void is_still_server_ec(pysock_ssl_context *server) {
     pysock_ssl_context *client = t_client_ctx(), *other = t_server_ctx();
     T_OK(pysock_ssl_set_session_cache(client, 0));
     h_connect(&p, client, other, "localhost");
-    want = T_OK(pysock_ssl_getpeercert(p.client));
+    want = T_OK(pysock_ssl_getpeercert_der(p.client));
     h_close(&p);
     h_connect(&p, client, server, "localhost");
-    have = T_OK(pysock_ssl_getpeercert(p.client));
+    have = T_OK(pysock_ssl_getpeercert_der(p.client));
     h_greet(&p);
     h_close(&p);
     T_EQ(pysock_buf_size(have), pysock_buf_size(want));
@@ -913,11 +913,11 @@ static void a_new_identity_replaces_the_old_one(void **state) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     T_OK(pysock_ssl_set_session_cache(client, 0));
     h_connect(&p, client, server, "localhost");
-    ec = T_OK(pysock_ssl_getpeercert(p.client));
+    ec = T_OK(pysock_ssl_getpeercert_der(p.client));
     h_close(&p);
     T_OK(pysock_ssl_load_cert_chain(server, RSA_PEM, RSA_KEY));
     h_connect(&p, client, server, "localhost");
-    rsa = T_OK(pysock_ssl_getpeercert(p.client));
+    rsa = T_OK(pysock_ssl_getpeercert_der(p.client));
     h_close(&p);
     T_CHECK(pysock_buf_size(ec) != pysock_buf_size(rsa));
     T_OK(pysock_ssl_load_cert_chain(server, EC_PEM, EC_KEY));

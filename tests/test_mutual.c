@@ -25,7 +25,7 @@ static void free_both(pysock_ssl_context *client, pysock_ssl_context *server) {
 }
 
 static size_t peer_cert_size(pysock *s) {
-    pysock_buf *der = T_OK(pysock_ssl_getpeercert(s));
+    pysock_buf *der = T_OK(pysock_ssl_getpeercert_der(s));
     size_t n = pysock_buf_size(der);
     pysock_buf_release(der);
     return n;

@@ -15,7 +15,7 @@ static void close_all(h_pair *p, pysock_ssl_context *client, pysock_ssl_context 
 }
 
 static size_t size_of_peer_certificate(pysock *s) {
-    pysock_buf *der = T_OK(pysock_ssl_getpeercert(s));
+    pysock_buf *der = T_OK(pysock_ssl_getpeercert_der(s));
     size_t size = pysock_buf_size(der);
     pysock_buf_release(der);
     return size;
@@ -76,7 +76,7 @@ static void nothing_is_known_before_the_handshake(void **state) {
     T_EQ(pysock_is_ssl(pair[0]), 1);
     T_CHECK(pysock_ssl_version(pair[0]) == NULL);
     T_FAILS(pysock_ssl_cipher(pair[0], &info), T_ANY, T_ANY);
-    T_FAILS(pysock_ssl_getpeercert(pair[0]), T_ANY, T_ANY);
+    T_FAILS(pysock_ssl_getpeercert_der(pair[0]), T_ANY, T_ANY);
     T_CHECK(pysock_ssl_selected_alpn_protocol(pair[0]) == NULL);
     T_CHECK(pysock_ssl_session_reused(pair[0]) != 1);
     T_EQ(pysock_ssl_pending(pair[0]), 0);
@@ -96,7 +96,7 @@ static void a_plain_socket_answers_questions_about_tls(void **state) {
     T_CHECK(pysock_ssl_server_hostname(pair[0]) == NULL);
     T_EQ(pysock_ssl_pending(pair[0]), 0);
     T_FAILS(pysock_ssl_cipher(pair[0], &info), T_ANY, T_ANY);
-    T_FAILS(pysock_ssl_getpeercert(pair[0]), T_ANY, T_ANY);
+    T_FAILS(pysock_ssl_getpeercert_der(pair[0]), T_ANY, T_ANY);
     T_FAILS(pysock_ssl_do_handshake(pair[0]), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_ssl_unwrap(pair[0]), PYSOCK_VALUE_ERROR, EINVAL);
     t_close_pair(pair);
@@ -465,8 +465,8 @@ static void sessions_are_resumed_by_default(void **state) {
     T_EQ(pysock_ssl_session_reused(second.server), 1);
     H_SAME(cipher_of(second.client).name, cipher_of(first.client).name);
     T_STEP("the certificate of the first handshake is known in the second");
-    one = T_OK(pysock_ssl_getpeercert(first.client));
-    two = T_OK(pysock_ssl_getpeercert(second.client));
+    one = T_OK(pysock_ssl_getpeercert_der(first.client));
+    two = T_OK(pysock_ssl_getpeercert_der(second.client));
     T_CHECK(pysock_buf_size(one) > 200);
     T_EQ(pysock_buf_size(two), pysock_buf_size(one));
     T_EQ(memcmp(pysock_buf_data(two), pysock_buf_data(one), pysock_buf_size(one)), 0);

@@ -284,7 +284,7 @@ static int talk(pysock *s) {
 }
 
 static int check_certificate(pysock *s) {
-    pysock_buf *der = pysock_ssl_getpeercert(s);
+    pysock_buf *der = pysock_ssl_getpeercert_der(s);
     int result = TRY_NEW(der);
     if (result == 0 && pysock_buf_size(der) < 200)
         T_FAIL("a certificate of %zu bytes", pysock_buf_size(der));

@@ -459,7 +459,7 @@ static void socket_ask(pysock *s)
     pysock_ssl_session_reused(s);
     pysock_ssl_pending(s);
     pysock_ssl_eof_is_clean(s);
-    cert = pysock_ssl_getpeercert(s);
+    cert = pysock_ssl_getpeercert_der(s);
     pysock_buf_release(cert);
 }
 
