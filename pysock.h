@@ -935,8 +935,8 @@ PYSOCKDEF int pysock_ssl_get_maximum_version(pysock_ssl_context *ctx);
    comes behind a close_notify in the same read is lost to the plain socket after unwrap. */
 #define PYSOCK_OP_READ_AHEAD ((uint64_t)1 << 40)
 
-/* Options that are not named above are refused (ENOTSUP); versions that are cut out of the middle
-   of the range, too. */
+/* Options that are not named above are refused (ENOTSUP). Where they leave a gap between versions,
+   what is below it is not spoken, as in OpenSSL. */
 PYSOCKDEF int pysock_ssl_set_options(pysock_ssl_context *ctx, uint64_t options);
 PYSOCKDEF uint64_t pysock_ssl_get_options(pysock_ssl_context *ctx);
 
@@ -1109,8 +1109,8 @@ PYSOCKDEF pysock_ssl_context *pysock_ssl_get_context(pysock *s);
 
 PYSOCKDEF int pysock_ssl_cipher(pysock *s, pysock_ssl_cipher_info *info);
 
-/* On a server, which suites both sides have, in the client's order: as pysock_ssl_get_ciphers(). 0
-   on a client. */
+/* On a server, which suites both sides have, the preferred first: as pysock_ssl_get_ciphers(). 0 on
+   a client. */
 PYSOCKDEF ptrdiff_t pysock_ssl_shared_ciphers(pysock *s, pysock_ssl_cipher_info *out, size_t max);
 
 PYSOCKDEF const char *pysock_ssl_compression(pysock *s); /* NULL: there is none */
@@ -2832,6 +2832,20 @@ static FILE *pysock__file_open(const char *path, int *err)
         close(fd);
     }
     return f;
+}
+
+/* Opens a file for appending, which only its owner may read if it is new; likewise. */
+static FILE *pysock__file_append(const char *path, int *err)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    FILE *f = fd < 0 ? NULL : fdopen(fd, "ab");
+
+    if (f)
+        return f;
+    *err = pysock__neg_errno();
+    if (fd >= 0)
+        close(fd);
+    return NULL;
 }
 
 #endif
@@ -6783,6 +6797,7 @@ typedef struct pysock__verifier {
     br_x509_decoder_context leaf;
     int verify_code;
     const char *verify_message;
+    pysock_buf *same_leaf; /* counted: in a renegotiation, who the peer was before; or NULL */
 } pysock__verifier;
 
 static void pysock__verifier_start_chain(const br_x509_class **ctx, const char *server_name)
@@ -6997,6 +7012,11 @@ static unsigned pysock__verifier_end_chain(const br_x509_class **ctx)
     if (!key)
         return pysock__verifier_refuse(v, (unsigned)br_x509_decoder_last_error(&v->leaf),
                                        PYSOCK__V_MALFORMED, "the certificate cannot be read");
+    if (v->same_leaf
+        && (pysock_buf_size(v->same_leaf) != v->ends[0]
+            || memcmp(pysock_buf_data(v->same_leaf), v->chain.data, v->ends[0]) != 0))
+        return pysock__verifier_refuse(v, BR_ERR_X509_NOT_TRUSTED, PYSOCK__V_MALFORMED,
+                                       "the peer came back with another certificate");
     v->pkey = *key;
     v->usages = BR_KEYTYPE_KEYX | BR_KEYTYPE_SIGN;
     return v->store ? pysock__verifier_judge(v) : 0;
@@ -7024,6 +7044,7 @@ static void pysock__verifier_free(pysock__verifier *v)
         return;
     pysock__store_release(v->store);
     pysock__bytes_free(&v->chain);
+    pysock_buf_release(v->same_leaf);
     pysock__free(v);
 }
 
@@ -7037,38 +7058,462 @@ static void pysock__verifier_free(pysock__verifier *v)
 
 #ifndef PYSOCK_NO_SSL
 
+/* What a suite is made of, a bit for each: the key exchange with the authentication, the cipher,
+   and the MAC. A word of the cipher language says which bits it takes in each of these fields, none
+   for all of them. */
+#define PYSOCK__KX_RSA 0x1u
+#define PYSOCK__KX_ECDHE_RSA 0x2u
+#define PYSOCK__KX_ECDHE_ECDSA 0x4u
+#define PYSOCK__KX_ECDH_RSA 0x8u /* a static key, in a certificate that RSA has signed */
+#define PYSOCK__KX_ECDH_ECDSA 0x10u
+#define PYSOCK__KX_ECDHE (PYSOCK__KX_ECDHE_RSA | PYSOCK__KX_ECDHE_ECDSA)
+#define PYSOCK__KX_ECDH (PYSOCK__KX_ECDH_RSA | PYSOCK__KX_ECDH_ECDSA)
+#define PYSOCK__KX 0xFFu
+
+#define PYSOCK__ENC_AES128 0x100u
+#define PYSOCK__ENC_AES256 0x200u
+#define PYSOCK__ENC_AES128GCM 0x400u
+#define PYSOCK__ENC_AES256GCM 0x800u
+#define PYSOCK__ENC_AES128CCM 0x1000u
+#define PYSOCK__ENC_AES256CCM 0x2000u
+#define PYSOCK__ENC_AES128CCM8 0x4000u
+#define PYSOCK__ENC_AES256CCM8 0x8000u
+#define PYSOCK__ENC_CHACHA20 0x10000u
+#define PYSOCK__ENC_3DES 0x20000u
+#define PYSOCK__ENC_CCM8 (PYSOCK__ENC_AES128CCM8 | PYSOCK__ENC_AES256CCM8)
+#define PYSOCK__ENC_CCM (PYSOCK__ENC_AES128CCM | PYSOCK__ENC_AES256CCM | PYSOCK__ENC_CCM8)
+#define PYSOCK__ENC_GCM (PYSOCK__ENC_AES128GCM | PYSOCK__ENC_AES256GCM)
+#define PYSOCK__ENC_ALL_AES128                                                                     \
+    (PYSOCK__ENC_AES128 | PYSOCK__ENC_AES128GCM | PYSOCK__ENC_AES128CCM | PYSOCK__ENC_AES128CCM8)
+#define PYSOCK__ENC_ALL_AES256                                                                     \
+    (PYSOCK__ENC_AES256 | PYSOCK__ENC_AES256GCM | PYSOCK__ENC_AES256CCM | PYSOCK__ENC_AES256CCM8)
+#define PYSOCK__ENC_AES (PYSOCK__ENC_ALL_AES128 | PYSOCK__ENC_ALL_AES256)
+#define PYSOCK__ENC 0xFFF00u
+
+#define PYSOCK__MAC_SHA1 0x100000u
+#define PYSOCK__MAC_SHA256 0x200000u
+#define PYSOCK__MAC_SHA384 0x400000u
+#define PYSOCK__MAC_AEAD 0x800000u
+#define PYSOCK__MAC 0xF00000u
+
+/* In a word only: it takes suites of the last resort, too. */
+#define PYSOCK__LAST_RESORT 0x1000000u
+
 typedef struct pysock__suite {
-    uint16_t id;
-    const char *name; /* OpenSSL's */
-    int bits;
+    uint16_t id; /* IANA's number */
+    uint32_t traits;
+    int bits;                  /* of strength */
+    const char *name;          /* OpenSSL's */
+    const char *standard_name; /* IANA's */
 } pysock__suite;
 
-/* Forward-secret suites only, as Python's default has them. */
+#define PYSOCK__IS_AES_256_GCM_SHA384 PYSOCK__ENC_AES256GCM | PYSOCK__MAC_AEAD, 256
+#define PYSOCK__IS_AES_128_GCM_SHA256 PYSOCK__ENC_AES128GCM | PYSOCK__MAC_AEAD, 128
+#define PYSOCK__IS_CHACHA20_POLY1305_SHA256 PYSOCK__ENC_CHACHA20 | PYSOCK__MAC_AEAD, 256
+#define PYSOCK__IS_AES_256_CCM_8 PYSOCK__ENC_AES256CCM8 | PYSOCK__MAC_AEAD, 256
+#define PYSOCK__IS_AES_256_CCM PYSOCK__ENC_AES256CCM | PYSOCK__MAC_AEAD, 256
+#define PYSOCK__IS_AES_128_CCM_8 PYSOCK__ENC_AES128CCM8 | PYSOCK__MAC_AEAD, 128
+#define PYSOCK__IS_AES_128_CCM PYSOCK__ENC_AES128CCM | PYSOCK__MAC_AEAD, 128
+#define PYSOCK__IS_AES_256_CBC_SHA384 PYSOCK__ENC_AES256 | PYSOCK__MAC_SHA384, 256
+#define PYSOCK__IS_AES_256_CBC_SHA256 PYSOCK__ENC_AES256 | PYSOCK__MAC_SHA256, 256
+#define PYSOCK__IS_AES_128_CBC_SHA256 PYSOCK__ENC_AES128 | PYSOCK__MAC_SHA256, 128
+#define PYSOCK__IS_AES_256_CBC_SHA PYSOCK__ENC_AES256 | PYSOCK__MAC_SHA1, 256
+#define PYSOCK__IS_AES_128_CBC_SHA PYSOCK__ENC_AES128 | PYSOCK__MAC_SHA1, 128
+#define PYSOCK__IS_3DES_EDE_CBC_SHA PYSOCK__ENC_3DES | PYSOCK__MAC_SHA1, 112
+#define PYSOCK__SUITE(kx, rest, name)                                                              \
+    {BR_TLS_##kx##_WITH_##rest, PYSOCK__KX_##kx | PYSOCK__IS_##rest, name,                         \
+     "TLS_" #kx "_WITH_" #rest}
+
+/* All the suites that BearSSL has, in the order in which the cipher language finds them, which is
+   OpenSSL's: forward secrecy with AEAD, forward secrecy, AEAD, and the rest; within these the newer
+   hash first, then strength, then ECDSA. 3DES is last of all. */
 static const pysock__suite pysock__suites[] = {
-    {BR_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, "ECDHE-ECDSA-AES128-GCM-SHA256", 128},
-    {BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, "ECDHE-RSA-AES128-GCM-SHA256", 128},
-    {BR_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, "ECDHE-ECDSA-AES256-GCM-SHA384", 256},
-    {BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, "ECDHE-RSA-AES256-GCM-SHA384", 256},
-    {BR_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, "ECDHE-ECDSA-CHACHA20-POLY1305", 256},
-    {BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, "ECDHE-RSA-CHACHA20-POLY1305", 256},
-    {BR_TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256, "ECDHE-ECDSA-AES128-SHA256", 128},
-    {BR_TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256, "ECDHE-RSA-AES128-SHA256", 128},
-    {BR_TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA384, "ECDHE-ECDSA-AES256-SHA384", 256},
-    {BR_TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA384, "ECDHE-RSA-AES256-SHA384", 256},
+    PYSOCK__SUITE(ECDHE_ECDSA, AES_256_GCM_SHA384, "ECDHE-ECDSA-AES256-GCM-SHA384"),
+    PYSOCK__SUITE(ECDHE_RSA, AES_256_GCM_SHA384, "ECDHE-RSA-AES256-GCM-SHA384"),
+    PYSOCK__SUITE(ECDHE_ECDSA, CHACHA20_POLY1305_SHA256, "ECDHE-ECDSA-CHACHA20-POLY1305"),
+    PYSOCK__SUITE(ECDHE_RSA, CHACHA20_POLY1305_SHA256, "ECDHE-RSA-CHACHA20-POLY1305"),
+    PYSOCK__SUITE(ECDHE_ECDSA, AES_256_CCM_8, "ECDHE-ECDSA-AES256-CCM8"),
+    PYSOCK__SUITE(ECDHE_ECDSA, AES_256_CCM, "ECDHE-ECDSA-AES256-CCM"),
+    PYSOCK__SUITE(ECDHE_ECDSA, AES_128_GCM_SHA256, "ECDHE-ECDSA-AES128-GCM-SHA256"),
+    PYSOCK__SUITE(ECDHE_RSA, AES_128_GCM_SHA256, "ECDHE-RSA-AES128-GCM-SHA256"),
+    PYSOCK__SUITE(ECDHE_ECDSA, AES_128_CCM_8, "ECDHE-ECDSA-AES128-CCM8"),
+    PYSOCK__SUITE(ECDHE_ECDSA, AES_128_CCM, "ECDHE-ECDSA-AES128-CCM"),
+    PYSOCK__SUITE(ECDHE_ECDSA, AES_256_CBC_SHA384, "ECDHE-ECDSA-AES256-SHA384"),
+    PYSOCK__SUITE(ECDHE_RSA, AES_256_CBC_SHA384, "ECDHE-RSA-AES256-SHA384"),
+    PYSOCK__SUITE(ECDHE_ECDSA, AES_128_CBC_SHA256, "ECDHE-ECDSA-AES128-SHA256"),
+    PYSOCK__SUITE(ECDHE_RSA, AES_128_CBC_SHA256, "ECDHE-RSA-AES128-SHA256"),
+    PYSOCK__SUITE(ECDHE_ECDSA, AES_256_CBC_SHA, "ECDHE-ECDSA-AES256-SHA"),
+    PYSOCK__SUITE(ECDHE_RSA, AES_256_CBC_SHA, "ECDHE-RSA-AES256-SHA"),
+    PYSOCK__SUITE(ECDHE_ECDSA, AES_128_CBC_SHA, "ECDHE-ECDSA-AES128-SHA"),
+    PYSOCK__SUITE(ECDHE_RSA, AES_128_CBC_SHA, "ECDHE-RSA-AES128-SHA"),
+    PYSOCK__SUITE(ECDH_ECDSA, AES_256_GCM_SHA384, "ECDH-ECDSA-AES256-GCM-SHA384"),
+    PYSOCK__SUITE(ECDH_RSA, AES_256_GCM_SHA384, "ECDH-RSA-AES256-GCM-SHA384"),
+    PYSOCK__SUITE(RSA, AES_256_GCM_SHA384, "AES256-GCM-SHA384"),
+    PYSOCK__SUITE(RSA, AES_256_CCM_8, "AES256-CCM8"),
+    PYSOCK__SUITE(RSA, AES_256_CCM, "AES256-CCM"),
+    PYSOCK__SUITE(ECDH_ECDSA, AES_128_GCM_SHA256, "ECDH-ECDSA-AES128-GCM-SHA256"),
+    PYSOCK__SUITE(ECDH_RSA, AES_128_GCM_SHA256, "ECDH-RSA-AES128-GCM-SHA256"),
+    PYSOCK__SUITE(RSA, AES_128_GCM_SHA256, "AES128-GCM-SHA256"),
+    PYSOCK__SUITE(RSA, AES_128_CCM_8, "AES128-CCM8"),
+    PYSOCK__SUITE(RSA, AES_128_CCM, "AES128-CCM"),
+    PYSOCK__SUITE(ECDH_ECDSA, AES_256_CBC_SHA384, "ECDH-ECDSA-AES256-SHA384"),
+    PYSOCK__SUITE(ECDH_RSA, AES_256_CBC_SHA384, "ECDH-RSA-AES256-SHA384"),
+    PYSOCK__SUITE(RSA, AES_256_CBC_SHA256, "AES256-SHA256"),
+    PYSOCK__SUITE(ECDH_ECDSA, AES_128_CBC_SHA256, "ECDH-ECDSA-AES128-SHA256"),
+    PYSOCK__SUITE(ECDH_RSA, AES_128_CBC_SHA256, "ECDH-RSA-AES128-SHA256"),
+    PYSOCK__SUITE(RSA, AES_128_CBC_SHA256, "AES128-SHA256"),
+    PYSOCK__SUITE(ECDH_ECDSA, AES_256_CBC_SHA, "ECDH-ECDSA-AES256-SHA"),
+    PYSOCK__SUITE(ECDH_RSA, AES_256_CBC_SHA, "ECDH-RSA-AES256-SHA"),
+    PYSOCK__SUITE(RSA, AES_256_CBC_SHA, "AES256-SHA"),
+    PYSOCK__SUITE(ECDH_ECDSA, AES_128_CBC_SHA, "ECDH-ECDSA-AES128-SHA"),
+    PYSOCK__SUITE(ECDH_RSA, AES_128_CBC_SHA, "ECDH-RSA-AES128-SHA"),
+    PYSOCK__SUITE(RSA, AES_128_CBC_SHA, "AES128-SHA"),
+    PYSOCK__SUITE(ECDHE_ECDSA, 3DES_EDE_CBC_SHA, "ECDHE-ECDSA-DES-CBC3-SHA"),
+    PYSOCK__SUITE(ECDHE_RSA, 3DES_EDE_CBC_SHA, "ECDHE-RSA-DES-CBC3-SHA"),
+    PYSOCK__SUITE(ECDH_ECDSA, 3DES_EDE_CBC_SHA, "ECDH-ECDSA-DES-CBC3-SHA"),
+    PYSOCK__SUITE(ECDH_RSA, 3DES_EDE_CBC_SHA, "ECDH-RSA-DES-CBC3-SHA"),
+    PYSOCK__SUITE(RSA, 3DES_EDE_CBC_SHA, "DES-CBC3-SHA"),
 };
 
-/* Writes the suites in order of preference: AES-GCM first where the processor has it, ChaCha20
-   first elsewhere (nine times slower, and twice as fast, respectively). */
-static size_t pysock__suite_list(uint16_t *out)
+static const pysock__suite *pysock__suite_find(uint16_t id)
 {
-    int fast_aes = br_aes_x86ni_ctr_get_vtable() || br_aes_pwr8_ctr_get_vtable();
-    size_t i, pass, n = 0;
+    size_t i;
 
+    for (i = 0; i < PYSOCK__COUNT(pysock__suites); i++)
+        if (pysock__suites[i].id == id)
+            return &pysock__suites[i];
+    return NULL;
+}
+
+/* The first of the names that has one of the suite's traits; NULL if none has. */
+typedef struct pysock__trait_name {
+    uint32_t traits;
+    const char *name;
+} pysock__trait_name;
+
+static const char *pysock__suite_trait(const pysock__suite *suite, const pysock__trait_name *names,
+                                       size_t count)
+{
+    size_t i;
+
+    for (i = 0; i < count; i++)
+        if (suite->traits & names[i].traits)
+            return names[i].name;
+    return NULL;
+}
+
+/* A row of get_ciphers(). The words are the short names of OpenSSL's objects, as Python has them;
+   for a static ECDH key there is none in OpenSSL, and these go by the same pattern. */
+static void pysock__suite_info(const pysock__suite *suite, pysock_ssl_cipher_info *info)
+{
+    static const pysock__trait_name symmetric[] = {
+        {PYSOCK__ENC_AES128, "aes-128-cbc"},
+        {PYSOCK__ENC_AES256, "aes-256-cbc"},
+        {PYSOCK__ENC_AES128GCM, "aes-128-gcm"},
+        {PYSOCK__ENC_AES256GCM, "aes-256-gcm"},
+        {PYSOCK__ENC_AES128CCM | PYSOCK__ENC_AES128CCM8, "aes-128-ccm"},
+        {PYSOCK__ENC_AES256CCM | PYSOCK__ENC_AES256CCM8, "aes-256-ccm"},
+        {PYSOCK__ENC_CHACHA20, "chacha20-poly1305"},
+        {PYSOCK__ENC_3DES, "des-ede3-cbc"},
+    };
+    static const pysock__trait_name digest[] = {
+        {PYSOCK__MAC_SHA1, "sha1"}, {PYSOCK__MAC_SHA256, "sha256"}, {PYSOCK__MAC_SHA384, "sha384"}};
+    static const pysock__trait_name kea[] = {
+        {PYSOCK__KX_RSA, "kx-rsa"}, {PYSOCK__KX_ECDHE, "kx-ecdhe"}, {PYSOCK__KX_ECDH, "kx-ecdh"}};
+    static const pysock__trait_name auth[] = {{PYSOCK__KX_RSA | PYSOCK__KX_ECDHE_RSA, "auth-rsa"},
+                                              {PYSOCK__KX_ECDHE_ECDSA, "auth-ecdsa"},
+                                              {PYSOCK__KX_ECDH, "auth-ecdh"}};
+
+    memset(info, 0, sizeof *info);
+    info->name = suite->name;
+    info->standard_name = suite->standard_name;
+    info->protocol = !(suite->traits & PYSOCK__MAC_SHA1) ? "TLSv1.2"
+                     : suite->traits & PYSOCK__KX_RSA    ? "SSLv3"
+                                                         : "TLSv1.0";
+    info->symmetric = pysock__suite_trait(suite, symmetric, PYSOCK__COUNT(symmetric));
+    info->digest = pysock__suite_trait(suite, digest, PYSOCK__COUNT(digest));
+    info->kea = pysock__suite_trait(suite, kea, PYSOCK__COUNT(kea));
+    info->auth = pysock__suite_trait(suite, auth, PYSOCK__COUNT(auth));
+    info->id = suite->id;
+    info->secret_bits = suite->bits;
+    info->alg_bits = suite->traits & PYSOCK__ENC_3DES ? 168 : suite->bits;
+    info->aead = (suite->traits & PYSOCK__MAC_AEAD) != 0;
+}
+
+static int pysock__has_fast_aes(void)
+{
+    return br_aes_x86ni_ctr_get_vtable() || br_aes_pwr8_ctr_get_vtable();
+}
+
+/* OpenSSL's cipher language (ciphers(1)): rules that move suites about in a list. Here are its
+   words for what BearSSL has; one that is not here takes nothing. */
+static const pysock__trait_name pysock__cipher_words[] = {
+    {PYSOCK__ENC | PYSOCK__LAST_RESORT, "ALL"},
+    {PYSOCK__ENC_AES | PYSOCK__ENC_CHACHA20, "HIGH"},
+    {PYSOCK__ENC_3DES | PYSOCK__LAST_RESORT, "MEDIUM"},
+    {PYSOCK__ENC_AES, "FIPS"},
+    {PYSOCK__KX_RSA, "kRSA"},
+    {PYSOCK__KX_RSA, "RSA"},
+    {PYSOCK__KX_RSA | PYSOCK__KX_ECDHE_RSA, "aRSA"},
+    {PYSOCK__KX_ECDHE, "kECDHE"},
+    {PYSOCK__KX_ECDHE, "kEECDH"},
+    {PYSOCK__KX_ECDHE, "ECDHE"},
+    {PYSOCK__KX_ECDHE, "EECDH"},
+    {PYSOCK__KX_ECDHE, "ECDH"},
+    {PYSOCK__KX_ECDHE_ECDSA, "aECDSA"},
+    {PYSOCK__KX_ECDHE_ECDSA, "ECDSA"},
+    {PYSOCK__KX_ECDH | PYSOCK__LAST_RESORT, "kECDH"},
+    {PYSOCK__KX_ECDH | PYSOCK__LAST_RESORT, "aECDH"},
+    {PYSOCK__KX_ECDH_RSA | PYSOCK__LAST_RESORT, "kECDHr"},
+    {PYSOCK__KX_ECDH_ECDSA | PYSOCK__LAST_RESORT, "kECDHe"},
+    {PYSOCK__ENC_AES, "AES"},
+    {PYSOCK__ENC_ALL_AES128, "AES128"},
+    {PYSOCK__ENC_ALL_AES256, "AES256"},
+    {PYSOCK__ENC_GCM, "AESGCM"},
+    {PYSOCK__ENC_CCM, "AESCCM"},
+    {PYSOCK__ENC_CCM8, "AESCCM8"},
+    {PYSOCK__ENC_CHACHA20, "CHACHA20"},
+    {PYSOCK__ENC_3DES | PYSOCK__LAST_RESORT, "3DES"},
+    {PYSOCK__ENC_AES128 | PYSOCK__ENC_AES256 | PYSOCK__ENC_3DES, "CBC"},
+    {PYSOCK__MAC_SHA1, "SHA1"},
+    {PYSOCK__MAC_SHA1, "SHA"},
+    {PYSOCK__MAC_SHA256, "SHA256"},
+    {PYSOCK__MAC_SHA384, "SHA384"},
+    {PYSOCK__MAC_SHA1 | PYSOCK__KX_RSA, "SSLv3"},
+    {PYSOCK__MAC_SHA1 | PYSOCK__KX_ECDHE | PYSOCK__KX_ECDH, "TLSv1"},
+    {PYSOCK__MAC_SHA1 | PYSOCK__KX_ECDHE | PYSOCK__KX_ECDH, "TLSv1.0"},
+    {PYSOCK__MAC & ~PYSOCK__MAC_SHA1, "TLSv1.2"},
+};
+
+/* Suites by their places in pysock__suites, a bit each. */
+typedef uint64_t pysock__suite_set;
+
+typedef struct pysock__ciphers {
+    uint8_t order[PYSOCK__COUNT(pysock__suites)]; /* places in pysock__suites */
+    size_t count;
+    pysock__suite_set chosen;
+    int level; /* -1 if none was named */
+} pysock__ciphers;
+
+static int pysock__suite_has(const pysock__suite *suite, uint32_t traits)
+{
+    return (!(traits & PYSOCK__KX) || suite->traits & traits & PYSOCK__KX)
+           && (!(traits & PYSOCK__ENC) || suite->traits & traits & PYSOCK__ENC)
+           && (!(traits & PYSOCK__MAC) || suite->traits & traits & PYSOCK__MAC);
+}
+
+static pysock__suite_set pysock__suites_with(uint32_t traits)
+{
+    pysock__suite_set set = 0;
+    size_t i;
+
+    for (i = 0; i < PYSOCK__COUNT(pysock__suites); i++)
+        if (pysock__suite_has(&pysock__suites[i], traits))
+            set |= (pysock__suite_set)1 << i;
+    return set;
+}
+
+/* OpenSSL 3 is built without them: who says no more than "HIGH" or "AESGCM" does not get static
+   ECDH keys or 3DES here, either. They must be meant. */
+static pysock__suite_set pysock__suites_of_last_resort(void)
+{
+    return pysock__suites_with(PYSOCK__KX_ECDH) | pysock__suites_with(PYSOCK__ENC_3DES);
+}
+
+static int pysock__cipher_is_word(const char *text, size_t n, const char *word)
+{
+    return strlen(word) == n && memcmp(text, word, n) == 0;
+}
+
+/* The suites that a word or a suite's name stands for; *last_resort is set if it means those of
+   the last resort, too. */
+static pysock__suite_set pysock__cipher_word(const char *text, size_t n, int *last_resort)
+{
+    size_t i;
+
+    for (i = 0; i < PYSOCK__COUNT(pysock__suites); i++) {
+        if (!pysock__cipher_is_word(text, n, pysock__suites[i].name)
+            && !pysock__cipher_is_word(text, n, pysock__suites[i].standard_name))
+            continue;
+        *last_resort = 1;
+        return (pysock__suite_set)1 << i;
+    }
+    if (pysock__cipher_is_word(text, n, "COMPLEMENTOFDEFAULT")) {
+        *last_resort = 1;
+        return pysock__suites_of_last_resort() | pysock__suites_with(PYSOCK__ENC_CCM);
+    }
+    for (i = 0; i < PYSOCK__COUNT(pysock__cipher_words); i++) {
+        if (!pysock__cipher_is_word(text, n, pysock__cipher_words[i].name))
+            continue;
+        if (pysock__cipher_words[i].traits & PYSOCK__LAST_RESORT)
+            *last_resort = 1;
+        return pysock__suites_with(pysock__cipher_words[i].traits);
+    }
+    return 0;
+}
+
+/* One rule: 0 chooses what is not chosen yet and puts it at the end; '+' moves what is chosen to
+   the end, '-' puts it back, before what is not chosen yet, and '!' takes it out for good. */
+static void pysock__ciphers_apply(pysock__ciphers *c, int rule, pysock__suite_set set)
+{
+    uint8_t hit[PYSOCK__COUNT(pysock__suites)], rest[PYSOCK__COUNT(pysock__suites)];
+    size_t i, hits = 0, rests = 0;
+
+    if (!rule)
+        set &= ~c->chosen;
+    else if (rule != '!')
+        set &= c->chosen;
+    for (i = 0; i < c->count; i++) {
+        if (set >> c->order[i] & 1)
+            hit[hits++] = c->order[i];
+        else
+            rest[rests++] = c->order[i];
+    }
+    if (rule == '!')
+        hits = 0;
+    c->count = hits + rests;
+    memcpy(c->order + (rule == '-' ? 0 : rests), hit, hits);
+    memcpy(c->order + (rule == '-' ? hits : 0), rest, rests);
+    if (!rule)
+        c->chosen |= set;
+    else if (rule != '+')
+        c->chosen &= ~set;
+}
+
+/* The strongest first, otherwise in the order that there is. */
+static void pysock__ciphers_sort(pysock__ciphers *c)
+{
+    static const int strengths[] = {256, 128, 112};
+    pysock__suite_set set;
+    size_t i, k;
+
+    for (k = 0; k < PYSOCK__COUNT(strengths); k++) {
+        set = 0;
+        for (i = 0; i < PYSOCK__COUNT(pysock__suites); i++)
+            if (pysock__suites[i].bits == strengths[k])
+                set |= (pysock__suite_set)1 << i;
+        pysock__ciphers_apply(c, '+', set);
+    }
+}
+
+static size_t pysock__cipher_word_length(const char *text)
+{
+    size_t n = 0;
+
+    while ((text[n] >= 'A' && text[n] <= 'Z') || (text[n] >= 'a' && text[n] <= 'z')
+           || (text[n] >= '0' && text[n] <= '9') || (text[n] && strchr("-._=", text[n])))
+        n++;
+    return n;
+}
+
+/* What follows an '@'. -1 if nobody knows it, or if the level is more than BearSSL can keep. */
+static int pysock__ciphers_command(pysock__ciphers *c, const char *text, size_t n)
+{
+    if (pysock__cipher_is_word(text, n, "STRENGTH")) {
+        pysock__ciphers_sort(c);
+        return 0;
+    }
+    if (n != 10 || memcmp(text, "SECLEVEL=", 9) != 0 || text[9] < '0' || text[9] > '3')
+        return -1;
+    c->level = text[9] - '0';
+    return 0;
+}
+
+/* Applies one rule, from its sign on, and returns its end; NULL if it is malformed. A rule with an
+   unknown word, or with words that exclude each other, is passed over up to the next separator. */
+static const char *pysock__ciphers_rule(pysock__ciphers *c, const char *text)
+{
+    pysock__suite_set set = ~(pysock__suite_set)0;
+    int rule = strchr("-+!@", *text) ? *text++ : 0, last_resort = 0;
+    size_t n = pysock__cipher_word_length(text);
+
+    if (rule == '@')
+        return n && pysock__ciphers_command(c, text, n) == 0 ? text + strcspn(text, ":,; ") : NULL;
+    for (;;) {
+        n = pysock__cipher_word_length(text);
+        if (!n)
+            return NULL;
+        set &= pysock__cipher_word(text, n, &last_resort);
+        text += n;
+        if (!set)
+            return text + strcspn(text, ":,; ");
+        if (*text != '+')
+            break;
+        text++;
+    }
+    if (!rule && !last_resort)
+        set &= ~pysock__suites_of_last_resort();
+    pysock__ciphers_apply(c, rule, set);
+    return text;
+}
+
+static int pysock__ciphers_rules(pysock__ciphers *c, const char *text)
+{
+    while (text && *(text += strspn(text, ":,; ")))
+        text = pysock__ciphers_rule(c, text);
+    return text ? 0 : -1;
+}
+
+/* All suites, none chosen yet. ChaCha20 is at the side of AES-256-GCM, behind it where the
+   processor has AES (and AES-GCM is nine times as fast), before it elsewhere (twice as fast). */
+static void pysock__ciphers_init(pysock__ciphers *c, int fast_aes)
+{
+    size_t i, pass;
+
+    memset(c, 0, sizeof *c);
+    c->level = -1;
     for (pass = 0; pass < 2; pass++)
         for (i = 0; i < PYSOCK__COUNT(pysock__suites); i++)
-            if ((pass == 0) == (!fast_aes && strstr(pysock__suites[i].name, "CHACHA20") != NULL))
-                out[n++] = pysock__suites[i].id;
+            if ((pass == 0) == (!fast_aes && pysock__suites[i].traits & PYSOCK__ENC_CHACHA20))
+                c->order[c->count++] = (uint8_t)i;
+}
+
+/* Reads text in the cipher language and writes the ids of the suites that it chooses, at most
+   BR_MAX_CIPHER_SUITES, in order of preference. Returns how many: 0 if it chooses none, -1 if it is
+   malformed. *security_level is set when some are chosen and @SECLEVEL is there. "DEFAULT" and the
+   words for Suite B count at the beginning only. */
+static ptrdiff_t pysock__ciphers_parse(const char *text, uint16_t *out, int *security_level)
+{
+    static const char *const suite_b[][2] = {
+        {"SUITEB128ONLY", "ECDHE-ECDSA-AES128-GCM-SHA256"},
+        {"SUITEB128C2", "ECDHE-ECDSA-AES256-GCM-SHA384"},
+        {"SUITEB128", "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384"},
+        {"SUITEB192", "ECDHE-ECDSA-AES256-GCM-SHA384"},
+    };
+    pysock__ciphers c;
+    ptrdiff_t n = 0;
+    size_t i;
+
+    pysock__ciphers_init(&c, pysock__has_fast_aes());
+    for (i = 0; i < PYSOCK__COUNT(suite_b); i++)
+        if (strncmp(text, suite_b[i][0], strlen(suite_b[i][0])) == 0)
+            text = suite_b[i][1];
+    if (strncmp(text, "DEFAULT", 7) == 0) {
+        pysock__ciphers_rules(&c, "ALL:!COMPLEMENTOFDEFAULT");
+        text += 7;
+    }
+    if (pysock__ciphers_rules(&c, text) < 0)
+        return -1;
+    for (i = 0; i < c.count; i++)
+        if (c.chosen >> c.order[i] & 1)
+            out[n++] = pysock__suites[c.order[i]].id;
+    if (n && c.level >= 0)
+        *security_level = c.level;
     return n;
+}
+
+/* What a context has until it is told otherwise: forward secrecy without SHA-1, AEAD first, and
+   AES-128, which is strong enough and faster, before AES-256. */
+static size_t pysock__suite_list(uint16_t *out)
+{
+#define PYSOCK__CHACHA20_FIRST "ECDHE+CHACHA20:"
+    static const char text[] = PYSOCK__CHACHA20_FIRST "ECDHE+AES128+AESGCM:ECDHE+AES256+AESGCM:"
+        "ECDHE+CHACHA20:ECDHE+AES128+SHA256:ECDHE+AES256+SHA384";
+    size_t skip = pysock__has_fast_aes() ? sizeof PYSOCK__CHACHA20_FIRST - 1 : 0;
+    int level;
+
+    return (size_t)pysock__ciphers_parse(text + skip, out, &level);
+#undef PYSOCK__CHACHA20_FIRST
 }
 
 typedef struct pysock__code {
@@ -7080,7 +7525,8 @@ typedef struct pysock__code {
 static const pysock__code pysock__engine_errors[] = {
     {BR_ERR_BAD_PARAM, "INTERNAL_ERROR", "BearSSL was called with a bad parameter"},
     {BR_ERR_BAD_STATE, "INTERNAL_ERROR", "BearSSL was called in the wrong state"},
-    {BR_ERR_UNSUPPORTED_VERSION, "UNSUPPORTED_PROTOCOL", "the peer does not speak TLS 1.2"},
+    {BR_ERR_UNSUPPORTED_VERSION, "UNSUPPORTED_PROTOCOL",
+     "the peer speaks no version of TLS that is enabled here"},
     {BR_ERR_BAD_VERSION, "WRONG_VERSION_NUMBER", "a record has another version than agreed"},
     {BR_ERR_BAD_LENGTH, "BAD_LENGTH", "a record has an invalid length"},
     {BR_ERR_TOO_LARGE, "DATA_LENGTH_TOO_LONG", "a record or message is too large"},
@@ -7109,16 +7555,51 @@ static const pysock__code pysock__engine_errors[] = {
      "the certificate's key is for another use"},
     {BR_ERR_NO_CLIENT_AUTH, "PEER_DID_NOT_RETURN_A_CERTIFICATE", "the client sent no certificate"},
     {BR_ERR_IO, "SYSCALL", "input or output failed"},
+    /* bearssl_x509.h: from the decoder that reads a leaf's key */
+    {BR_ERR_X509_OK, "INTERNAL_ERROR", "the certificate was judged twice"},
+    {BR_ERR_X509_INVALID_VALUE, "BAD_CERTIFICATE", "a certificate holds an invalid value"},
+    {BR_ERR_X509_TRUNCATED, "BAD_CERTIFICATE", "a certificate is cut off"},
+    {BR_ERR_X509_EMPTY_CHAIN, "NO_CERTIFICATES_RETURNED", "the peer sent no certificate"},
+    {BR_ERR_X509_INNER_TRUNC, "BAD_CERTIFICATE", "a part of a certificate is cut off"},
+    {BR_ERR_X509_BAD_TAG_CLASS, "BAD_CERTIFICATE", "a certificate has an invalid ASN.1 tag"},
+    {BR_ERR_X509_BAD_TAG_VALUE, "BAD_CERTIFICATE", "a certificate has an invalid ASN.1 tag"},
+    {BR_ERR_X509_INDEFINITE_LENGTH, "BAD_CERTIFICATE", "a certificate is not in DER"},
+    {BR_ERR_X509_EXTRA_ELEMENT, "BAD_CERTIFICATE", "a certificate has an element too many"},
+    {BR_ERR_X509_UNEXPECTED, "BAD_CERTIFICATE", "a certificate has an unexpected element"},
+    {BR_ERR_X509_NOT_CONSTRUCTED, "BAD_CERTIFICATE", "a certificate is not in DER"},
+    {BR_ERR_X509_NOT_PRIMITIVE, "BAD_CERTIFICATE", "a certificate is not in DER"},
+    {BR_ERR_X509_PARTIAL_BYTE, "BAD_CERTIFICATE", "a certificate has a bit string with odd bits"},
+    {BR_ERR_X509_BAD_BOOLEAN, "BAD_CERTIFICATE", "a certificate has an invalid boolean"},
+    {BR_ERR_X509_OVERFLOW, "BAD_CERTIFICATE", "a certificate has too large a number"},
+    {BR_ERR_X509_BAD_DN, "BAD_CERTIFICATE", "a certificate has an invalid name"},
+    {BR_ERR_X509_BAD_TIME, "BAD_CERTIFICATE", "a certificate has an invalid date"},
+    {BR_ERR_X509_UNSUPPORTED, "UNSUPPORTED_CERTIFICATE", "a certificate's kind is not supported"},
+    {BR_ERR_X509_LIMIT_EXCEEDED, "EXCESSIVE_MESSAGE_SIZE", "a certificate or key is too large"},
+    {BR_ERR_X509_WRONG_KEY_TYPE, "WRONG_CERTIFICATE_TYPE",
+     "the certificate's key does not fit the cipher suite"},
+    {BR_ERR_X509_BAD_SIGNATURE, "BAD_SIGNATURE", "a certificate's signature is wrong"},
+    {BR_ERR_X509_TIME_UNKNOWN, "INTERNAL_ERROR", "the time is not known"},
+    {BR_ERR_X509_EXPIRED, "CERTIFICATE_EXPIRED", "a certificate is not valid at this time"},
+    {BR_ERR_X509_DN_MISMATCH, "CERTIFICATE_VERIFY_FAILED", "the chain is not in order"},
+    {BR_ERR_X509_BAD_SERVER_NAME, "CERTIFICATE_VERIFY_FAILED", "the server's name is not in it"},
+    {BR_ERR_X509_CRITICAL_EXTENSION, "CERTIFICATE_VERIFY_FAILED",
+     "a critical extension is not understood"},
+    {BR_ERR_X509_NOT_CA, "CERTIFICATE_VERIFY_FAILED", "a certificate that signs is not a CA's"},
+    {BR_ERR_X509_FORBIDDEN_KEY_USAGE, "CERTIFICATE_VERIFY_FAILED", "a key is for another use"},
+    {BR_ERR_X509_WEAK_PUBLIC_KEY, "CERTIFICATE_VERIFY_FAILED", "a key is too weak"},
+    {BR_ERR_X509_NOT_TRUSTED, "CERTIFICATE_VERIFY_FAILED", "the chain is not trusted"},
 };
 
-/* Alerts (RFC 5246, 7.2), with the names under which OpenSSL and Python tell them. */
+/* Alerts (RFC 5246, 7.2, and later), with the names under which OpenSSL and Python tell them. */
 static const pysock__code pysock__alerts[] = {
     {0, "SSLV3_ALERT_CLOSE_NOTIFY", "close_notify"},
     {10, "SSLV3_ALERT_UNEXPECTED_MESSAGE", "unexpected_message"},
     {20, "SSLV3_ALERT_BAD_RECORD_MAC", "bad_record_mac"},
+    {21, "TLSV1_ALERT_DECRYPTION_FAILED", "decryption_failed"},
     {22, "TLSV1_ALERT_RECORD_OVERFLOW", "record_overflow"},
     {30, "SSLV3_ALERT_DECOMPRESSION_FAILURE", "decompression_failure"},
     {40, "SSLV3_ALERT_HANDSHAKE_FAILURE", "handshake_failure"},
+    {41, "SSLV3_ALERT_NO_CERTIFICATE", "no_certificate"},
     {42, "SSLV3_ALERT_BAD_CERTIFICATE", "bad_certificate"},
     {43, "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE", "unsupported_certificate"},
     {44, "SSLV3_ALERT_CERTIFICATE_REVOKED", "certificate_revoked"},
@@ -7129,13 +7610,21 @@ static const pysock__code pysock__alerts[] = {
     {49, "TLSV1_ALERT_ACCESS_DENIED", "access_denied"},
     {50, "TLSV1_ALERT_DECODE_ERROR", "decode_error"},
     {51, "TLSV1_ALERT_DECRYPT_ERROR", "decrypt_error"},
+    {60, "TLSV1_ALERT_EXPORT_RESTRICTION", "export_restriction"},
     {70, "TLSV1_ALERT_PROTOCOL_VERSION", "protocol_version"},
     {71, "TLSV1_ALERT_INSUFFICIENT_SECURITY", "insufficient_security"},
     {80, "TLSV1_ALERT_INTERNAL_ERROR", "internal_error"},
+    {86, "TLSV1_ALERT_INAPPROPRIATE_FALLBACK", "inappropriate_fallback"},
     {90, "TLSV1_ALERT_USER_CANCELLED", "user_canceled"},
     {100, "TLSV1_ALERT_NO_RENEGOTIATION", "no_renegotiation"},
     {110, "TLSV1_UNSUPPORTED_EXTENSION", "unsupported_extension"},
+    {109, "TLSV13_ALERT_MISSING_EXTENSION", "missing_extension"},
+    {111, "TLSV1_CERTIFICATE_UNOBTAINABLE", "certificate_unobtainable"},
     {112, "TLSV1_UNRECOGNIZED_NAME", "unrecognized_name"},
+    {113, "TLSV1_BAD_CERTIFICATE_STATUS_RESPONSE", "bad_certificate_status_response"},
+    {114, "TLSV1_BAD_CERTIFICATE_HASH_VALUE", "bad_certificate_hash_value"},
+    {115, "TLSV1_ALERT_UNKNOWN_PSK_IDENTITY", "unknown_psk_identity"},
+    {116, "TLSV13_ALERT_CERTIFICATE_REQUIRED", "certificate_required"},
     {120, "TLSV1_ALERT_NO_APPLICATION_PROTOCOL", "no_application_protocol"},
 };
 
@@ -7190,7 +7679,7 @@ static int pysock__alert_for(int err, int verify_code)
     }
 }
 
-/* TLS: contexts. */
+/* TLS: what contexts and connections share. */
 
 typedef struct pysock__alpn {
     int refs; /* atomic */
@@ -7204,95 +7693,431 @@ static void pysock__alpn_release(pysock__alpn *a)
         pysock__free(a);
 }
 
-/* A session that a client may resume. */
-typedef struct pysock__session {
-    char *host;
-    int port;
-    uint64_t used; /* the context's count when it was last used */
-    pysock_buf *peer_cert;
-    br_ssl_session_parameters params;
-} pysock__session;
-
-/* A server's sessions: BearSSL's LRU cache, with the lock that it lacks. */
-typedef struct pysock__session_cache {
-    const br_ssl_session_cache_class *vtable; /* first: BearSSL knows the object by it */
+/* A file that secrets are written to, in NSS's key log format. */
+typedef struct pysock__keylog {
+    int refs; /* atomic */
+    char *name;
     pysock__mutex lock;
-    br_ssl_session_cache_lru lru; /* guarded by lock */
-    unsigned char *memory;
-    size_t bytes;
+    FILE *file; /* guarded by lock */
+} pysock__keylog;
+
+static void pysock__keylog_release(pysock__keylog *k)
+{
+    if (!k || pysock__add(&k->refs, -1))
+        return;
+    fclose(k->file);
+    pysock__mutex_free(&k->lock);
+    pysock__free(k->name);
+    pysock__free(k);
+}
+
+static void pysock__hex(char *out, const unsigned char *data, size_t n)
+{
+    static const char digits[] = "0123456789abcdef";
+
+    while (n--) {
+        *out++ = digits[*data >> 4];
+        *out++ = digits[*data++ & 15];
+    }
+    *out = 0;
+}
+
+/* Writes a connection's line. That the disk is full must not end the connection. */
+static void pysock__keylog_write(pysock__keylog *k, const br_ssl_engine_context *eng)
+{
+    char random[65], secret[97];
+    volatile char *wipe = secret;
+    size_t i;
+
+    pysock__hex(random, eng->client_random, sizeof eng->client_random);
+    pysock__hex(secret, eng->session.master_secret, sizeof eng->session.master_secret);
+    pysock__lock(&k->lock);
+    fprintf(k->file, "CLIENT_RANDOM %s %s\n", random, secret);
+    fflush(k->file);
+    pysock__unlock(&k->lock);
+    for (i = 0; i < sizeof secret; i++)
+        wipe[i] = 0;
+}
+
+/* Who the peer is: its chain as it was sent, and the path that was verified. */
+typedef struct pysock__peer {
+    int refs; /* atomic */
+    size_t sent_count, verified_count;
+    pysock_buf *certs[1]; /* first those that were sent */
+} pysock__peer;
+
+static void pysock__peer_release(pysock__peer *p)
+{
+    size_t i;
+
+    if (!p || pysock__add(&p->refs, -1))
+        return;
+    for (i = 0; i < p->sent_count + p->verified_count; i++)
+        pysock_buf_release(p->certs[i]);
+    pysock__free(p);
+}
+
+static pysock__peer *pysock__peer_retain(pysock__peer *p)
+{
+    if (p)
+        pysock__add(&p->refs, 1);
+    return p;
+}
+
+/* What a verifier has learned. NULL: out of memory. */
+static pysock__peer *pysock__peer_new(const pysock__verifier *v)
+{
+    pysock__peer *p = (pysock__peer *)pysock__alloc(
+        sizeof *p + (v->count + PYSOCK__PATH_MAX) * sizeof *p->certs);
+    pysock_buf *all = pysock_buf_copy(v->chain.data, v->chain.len);
+    size_t i, start = 0;
+
+    if (!p || !all)
+        goto failed;
+    p->refs = 1;
+    for (i = 0; i < v->count; start = v->ends[i++]) {
+        p->certs[i] = pysock_buf_slice(all, start, v->ends[i] - start);
+        if (!p->certs[i])
+            goto failed;
+        p->sent_count++;
+    }
+    pysock_buf_release(all);
+    return p;
+failed:
+    pysock_buf_release(all);
+    if (p)
+        p->refs = 1;
+    pysock__peer_release(p);
+    return NULL;
+}
+
+/* TLS: sessions. */
+
+#define PYSOCK__SESSION_SECONDS 7200 /* that one lasts */
+
+struct pysock_ssl_session {
+    int refs; /* atomic */
+    /* set once */
+    uint64_t context; /* the serial number of its context */
+    unsigned epoch;   /* the context's, by whose rules the peer was verified */
+    int server;
+    char *host; /* a client's, as its port: who the server is; a server's: what SNI asked for */
+    int port;
+    pysock__peer *peer; /* counted; may be NULL */
+    int64_t time;       /* Unix time */
+    br_ssl_session_parameters params;
+    /* guarded by the lock of the context that remembers it */
+    pysock__list link; /* the most recently used last */
+    pysock_ssl_session *next; /* in its bucket */
+};
+
+static void pysock__session_release(pysock_ssl_session *se)
+{
+    volatile unsigned char *secret;
+    size_t i;
+
+    if (!se || pysock__add(&se->refs, -1))
+        return;
+    pysock__peer_release(se->peer);
+    pysock__free(se->host);
+    secret = se->params.master_secret;
+    for (i = 0; i < sizeof se->params.master_secret; i++)
+        secret[i] = 0;
+    pysock__free(se);
+}
+
+static int pysock__session_expired(const pysock_ssl_session *se)
+{
+    int64_t age = pysock__wall_seconds() - se->time;
+
+    return age < 0 || age > PYSOCK__SESSION_SECONDS;
+}
+
+/* The sessions that a context remembers: a client's by host and port, a server's by id. */
+typedef struct pysock__session_cache {
+    pysock__list used; /* the most recently used last; holds a reference to each */
+    pysock_ssl_session **buckets;
+    size_t bucket_count, count;
 } pysock__session_cache;
+
+static size_t pysock__hash_bytes(size_t hash, const void *data, size_t n)
+{
+    const unsigned char *p = (const unsigned char *)data;
+
+    while (n--)
+        hash = (hash ^ *p++) * (size_t)16777619u;
+    return hash;
+}
+
+static size_t pysock__hash_host(const char *host, int port)
+{
+    return pysock__hash_bytes(pysock__hash_bytes(2166136261u, host, strlen(host)), &port,
+                              sizeof port);
+}
+
+static size_t pysock__hash_id(const unsigned char *id, size_t n)
+{
+    return pysock__hash_bytes(2166136261u, id, n);
+}
+
+/* Takes a session out of its context's cache, and drops the cache's reference. */
+static void pysock__cache_remove_locked(pysock__session_cache *c, pysock_ssl_session *se)
+{
+    size_t hash = se->server ? pysock__hash_id(se->params.session_id, se->params.session_id_len)
+                             : pysock__hash_host(se->host, se->port);
+    pysock_ssl_session **at = &c->buckets[hash & (c->bucket_count - 1)];
+
+    while (*at != se)
+        at = &(*at)->next;
+    *at = se->next;
+    pysock__list_remove(&se->link);
+    c->count--;
+    pysock__session_release(se);
+}
+
+static void pysock__cache_clear_locked(pysock__session_cache *c)
+{
+    while (c->count)
+        pysock__cache_remove_locked(c, PYSOCK__ENTRY(c->used.next, pysock_ssl_session, link));
+}
+
+/* A client's session with this host and port. */
+static pysock_ssl_session *pysock__cache_find_host_locked(pysock__session_cache *c,
+                                                          const char *host, int port)
+{
+    pysock_ssl_session *se = NULL;
+
+    if (host && c->count)
+        se = c->buckets[pysock__hash_host(host, port) & (c->bucket_count - 1)];
+    while (se && (se->server || se->port != port || strcmp(se->host, host) != 0))
+        se = se->next;
+    return se;
+}
+
+/* A server's session of this id. */
+static pysock_ssl_session *pysock__cache_find_id_locked(pysock__session_cache *c,
+                                                        const unsigned char *id, size_t n)
+{
+    pysock_ssl_session *se = NULL;
+
+    if (n && c->count)
+        se = c->buckets[pysock__hash_id(id, n) & (c->bucket_count - 1)];
+    while (se && (!se->server || se->params.session_id_len != n
+                  || memcmp(se->params.session_id, id, n) != 0))
+        se = se->next;
+    return se;
+}
+
+/* Room for limit sessions, made when the first one comes. 0 or -ENOMEM. */
+static int pysock__cache_grow_locked(pysock__session_cache *c, size_t limit)
+{
+    size_t n = 16;
+
+    while (n < limit)
+        n *= 2;
+    if (c->bucket_count)
+        return 0;
+    c->buckets = (pysock_ssl_session **)pysock__alloc(n * sizeof *c->buckets);
+    if (!c->buckets)
+        return -ENOMEM;
+    c->bucket_count = n;
+    return 0;
+}
+
+/* Remembers a session, which gets one reference more; out of memory only costs time. Returns how
+   many older ones had to go. */
+static unsigned pysock__cache_add_locked(pysock__session_cache *c, pysock_ssl_session *se,
+                                         size_t limit)
+{
+    pysock_ssl_session *old;
+    pysock_ssl_session **at;
+    unsigned dropped = 0;
+    size_t hash;
+
+    if (!limit || pysock__cache_grow_locked(c, limit) < 0)
+        return 0;
+    old = se->server ? pysock__cache_find_id_locked(c, se->params.session_id,
+                                                    se->params.session_id_len)
+                     : pysock__cache_find_host_locked(c, se->host, se->port);
+    if (old)
+        pysock__cache_remove_locked(c, old);
+    while (c->count >= limit) {
+        pysock__cache_remove_locked(c, PYSOCK__ENTRY(c->used.next, pysock_ssl_session, link));
+        dropped++;
+    }
+    hash = se->server ? pysock__hash_id(se->params.session_id, se->params.session_id_len)
+                      : pysock__hash_host(se->host, se->port);
+    at = &c->buckets[hash & (c->bucket_count - 1)];
+    se->next = *at;
+    *at = se;
+    pysock__list_append(&c->used, &se->link);
+    pysock__add(&se->refs, 1);
+    c->count++;
+    return dropped;
+}
+
+/* It was used: it goes to the end. */
+static void pysock__cache_touch_locked(pysock__session_cache *c, pysock_ssl_session *se)
+{
+    pysock__list_remove(&se->link);
+    pysock__list_append(&c->used, &se->link);
+}
+
+/* TLS: contexts. */
+
+enum { PYSOCK__RSA, PYSOCK__EC, PYSOCK__KEY_KINDS };
 
 struct pysock_ssl_context {
     int refs; /* atomic: the user's, and one for each connection */
     /* set once */
-    pysock_ssl_purpose purpose;
-    br_ssl_engine_context engine; /* algorithms and suites, to be copied: choosing them asks the
-                                     processor what it has, and in a virtual machine that traps */
+    int protocol;
+    uint64_t serial;
     pysock__list link; /* guarded by pysock__contexts.lock */
     pysock__mutex lock;
     /* guarded by lock */
+    br_ssl_engine_context engine; /* versions, suites and algorithms, to be copied: choosing them
+                                     asks the processor what it has, and in a virtual machine that
+                                     traps */
     pysock__store *store;
-    pysock__identity *identity;
+    pysock__identity *identities[PYSOCK__KEY_KINDS];
     pysock__alpn *alpn;
-    int verify_mode, check_hostname;
+    pysock__keylog *keylog;
+    int (*sni_callback)(pysock_ssl_client_hello *hello, void *arg);
+    void *sni_arg;
+    int verify_mode, check_hostname, no_common_name, security_level;
     unsigned verify_flags;
+    uint64_t options;
+    int minimum, maximum; /* versions, as they were set */
+    uint16_t suites[BR_MAX_CIPHER_SUITES];
+    size_t suite_count; /* 0: the library's own choice */
+    uint32_t curves;    /* a bit for each; 0: all */
     size_t session_limit;
     unsigned session_epoch; /* raised when sessions are forgotten: what is still being verified by
                                the old rules must not be remembered */
-    pysock__session *sessions; /* a client's */
-    size_t session_count, session_cap;
-    uint64_t session_clock;
-    pysock__session_cache *cache; /* a server's, made by its first connection */
+    pysock__session_cache sessions;
+    pysock_ssl_session_stats stats;
 };
 
 /* All contexts, so that a forked child can renew their locks. */
 static struct {
     pysock__mutex lock;
     pysock__list all;
-} pysock__contexts = {PYSOCK__MUTEX_INIT, PYSOCK__LIST_INIT(pysock__contexts.all)};
-
-static void pysock__session_free(pysock__session *se)
-{
-    pysock__free(se->host);
-    pysock_buf_release(se->peer_cert);
-    memset(se, 0, sizeof *se);
-}
-
-static void pysock__sessions_forget_locked(pysock_ssl_context *ctx)
-{
-    while (ctx->session_count)
-        pysock__session_free(&ctx->sessions[--ctx->session_count]);
-}
+    uint64_t serial;
+} pysock__contexts = {PYSOCK__MUTEX_INIT, PYSOCK__LIST_INIT(pysock__contexts.all), 0};
 
 static void pysock__context_release(pysock_ssl_context *ctx)
 {
+    size_t i;
+
     if (!ctx || pysock__add(&ctx->refs, -1))
         return;
     pysock__lock(&pysock__contexts.lock);
     pysock__list_remove(&ctx->link);
     pysock__unlock(&pysock__contexts.lock);
     pysock__store_release(ctx->store);
-    pysock__identity_release(ctx->identity);
+    for (i = 0; i < PYSOCK__KEY_KINDS; i++)
+        pysock__identity_release(ctx->identities[i]);
     pysock__alpn_release(ctx->alpn);
-    pysock__sessions_forget_locked(ctx);
-    pysock__free(ctx->sessions);
-    if (ctx->cache) {
-        pysock__mutex_free(&ctx->cache->lock);
-        pysock__free(ctx->cache->memory);
-        pysock__free(ctx->cache);
-    }
+    pysock__keylog_release(ctx->keylog);
+    pysock__cache_clear_locked(&ctx->sessions);
+    pysock__free(ctx->sessions.buckets);
     pysock__mutex_free(&ctx->lock);
     pysock__free(ctx);
 }
 
-/* The best code that BearSSL has for this processor, and suites in the order that it favours. */
+/* Forgets all sessions, a client's and a server's. */
+static void pysock__context_forget_locked(pysock_ssl_context *ctx)
+{
+    ctx->session_epoch++;
+    pysock__cache_clear_locked(&ctx->sessions);
+}
+
+/* The versions that are spoken: the highest that is allowed, and what is allowed below it without a
+   gap, as in OpenSSL. -1: none. */
+static int pysock__context_versions_locked(const pysock_ssl_context *ctx, unsigned *low,
+                                           unsigned *high)
+{
+    static const struct {
+        int version;
+        uint64_t off;
+    } all[] = {{PYSOCK_TLSv1_2, PYSOCK_OP_NO_TLSv1_2},
+               {PYSOCK_TLSv1_1, PYSOCK_OP_NO_TLSv1_1},
+               {PYSOCK_TLSv1, PYSOCK_OP_NO_TLSv1}};
+    int maximum = ctx->maximum == PYSOCK_MAXIMUM_SUPPORTED ? PYSOCK_TLSv1_2
+                  : ctx->maximum == PYSOCK_MINIMUM_SUPPORTED ? PYSOCK_TLSv1
+                                                             : ctx->maximum;
+    int minimum = ctx->minimum == PYSOCK_MAXIMUM_SUPPORTED ? PYSOCK_TLSv1_2 : ctx->minimum;
+    size_t i;
+
+    *low = *high = 0;
+    for (i = 0; i < PYSOCK__COUNT(all); i++) {
+        if (all[i].version > maximum)
+            continue;
+        if (all[i].version < minimum || ctx->options & all[i].off) {
+            if (*high)
+                break;
+            continue;
+        }
+        *low = (unsigned)all[i].version;
+        if (!*high)
+            *high = *low;
+    }
+    return *high ? 0 : -1;
+}
+
+/* The suites of a context, in order of preference. Where versions before TLS 1.2 are spoken, the
+   default has forward-secret ones for them too, which SHA-1 authenticates. */
+static size_t pysock__context_suites_locked(const pysock_ssl_context *ctx, int old_versions,
+                                            uint16_t *out)
+{
+    static const uint16_t old[] = {BR_TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA,
+                                   BR_TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA,
+                                   BR_TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA,
+                                   BR_TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA};
+    size_t n, i;
+
+    if (ctx->suite_count) {
+        memcpy(out, ctx->suites, ctx->suite_count * sizeof *out);
+        return ctx->suite_count;
+    }
+    n = pysock__suite_list(out);
+    for (i = 0; old_versions && i < PYSOCK__COUNT(old); i++)
+        out[n++] = old[i];
+    return n;
+}
+
+/* Puts versions, suites and the hash functions that they need into the engine that connections
+   copy. Hash functions are also what signatures may use, so none is there without need. */
+static void pysock__context_configure_locked(pysock_ssl_context *ctx)
+{
+    br_ssl_engine_context *eng = &ctx->engine;
+    uint16_t suites[BR_MAX_CIPHER_SUITES];
+    pysock_ssl_cipher_info info;
+    unsigned low, high;
+    size_t n, i;
+    int old, sha1;
+
+    if (pysock__context_versions_locked(ctx, &low, &high) < 0)
+        return; /* told when a connection is wanted */
+    old = sha1 = low < BR_TLS12;
+    n = pysock__context_suites_locked(ctx, old, suites);
+    for (i = 0; i < n; i++) {
+        pysock__suite_info(pysock__suite_find(suites[i]), &info);
+        sha1 |= info.digest && strcmp(info.digest, "sha1") == 0;
+    }
+    br_ssl_engine_set_versions(eng, low, high);
+    br_ssl_engine_set_suites(eng, suites, n);
+    br_ssl_engine_set_hash(eng, br_md5_ID, old ? &br_md5_vtable : NULL);
+    br_ssl_engine_set_hash(eng, br_sha1_ID, sha1 ? &br_sha1_vtable : NULL);
+    br_ssl_engine_set_prf10(eng, &br_tls10_prf);
+    br_ssl_engine_remove_flags(eng, BR_OPT_NO_RENEGOTIATION | BR_OPT_ENFORCE_SERVER_PREFERENCES);
+    if (ctx->options & PYSOCK_OP_CIPHER_SERVER_PREFERENCE)
+        br_ssl_engine_add_flags(eng, BR_OPT_ENFORCE_SERVER_PREFERENCES);
+}
+
+/* The best code that BearSSL has for this processor. */
 static void pysock__engine_choose(br_ssl_engine_context *eng)
 {
-    uint16_t suites[PYSOCK__COUNT(pysock__suites)];
-    size_t n = pysock__suite_list(suites);
-
-    br_ssl_engine_set_versions(eng, BR_TLS12, BR_TLS12);
-    br_ssl_engine_set_suites(eng, suites, n);
     br_ssl_engine_set_default_rsavrfy(eng);
     br_ssl_engine_set_default_ecdsa(eng);
     br_ssl_engine_set_hash(eng, br_sha256_ID, &br_sha256_vtable);
@@ -7301,14 +8126,16 @@ static void pysock__engine_choose(br_ssl_engine_context *eng)
     br_ssl_engine_set_prf_sha256(eng, &br_tls12_sha256_prf);
     br_ssl_engine_set_prf_sha384(eng, &br_tls12_sha384_prf);
     br_ssl_engine_set_default_aes_gcm(eng);
+    br_ssl_engine_set_default_aes_ccm(eng);
     br_ssl_engine_set_default_aes_cbc(eng);
+    br_ssl_engine_set_default_des_cbc(eng);
     br_ssl_engine_set_default_chapol(eng);
-    br_ssl_engine_add_flags(eng, BR_OPT_NO_RENEGOTIATION);
 }
 
-static pysock_ssl_context *pysock__context_new(pysock_ssl_purpose purpose)
+static pysock_ssl_context *pysock__context_new(int protocol)
 {
     pysock_ssl_context *ctx = (pysock_ssl_context *)pysock__alloc(sizeof *ctx);
+    int client = protocol == PYSOCK_PROTOCOL_TLS_CLIENT;
 
     if (!ctx)
         return NULL;
@@ -7318,16 +8145,33 @@ static pysock_ssl_context *pysock__context_new(pysock_ssl_purpose purpose)
         return NULL;
     }
     ctx->refs = 1;
-    ctx->purpose = purpose;
-    ctx->check_hostname = purpose == PYSOCK_SERVER_AUTH;
-    ctx->verify_mode = purpose == PYSOCK_SERVER_AUTH ? PYSOCK_CERT_REQUIRED : PYSOCK_CERT_NONE;
+    ctx->protocol = protocol;
+    ctx->check_hostname = client;
+    ctx->verify_mode = client ? PYSOCK_CERT_REQUIRED : PYSOCK_CERT_NONE;
     ctx->verify_flags = PYSOCK_VERIFY_X509_TRUSTED_FIRST;
-    ctx->session_limit = purpose == PYSOCK_SERVER_AUTH ? 128 : 1024;
+    ctx->security_level = 2;
+    ctx->options = PYSOCK_OP_ALL | PYSOCK_OP_NO_SSLv3 | PYSOCK_OP_NO_COMPRESSION
+                   | PYSOCK_OP_CIPHER_SERVER_PREFERENCE;
+    ctx->minimum = PYSOCK_TLSv1_2;
+    ctx->maximum = PYSOCK_MAXIMUM_SUPPORTED;
+    if (protocol >= PYSOCK_PROTOCOL_TLSv1 && protocol <= PYSOCK_PROTOCOL_TLSv1_2)
+        ctx->minimum = ctx->maximum = PYSOCK_TLSv1 + protocol - PYSOCK_PROTOCOL_TLSv1;
+    ctx->session_limit = client ? 128 : 1024;
+    pysock__list_init(&ctx->sessions.used);
     pysock__engine_choose(&ctx->engine);
+    pysock__context_configure_locked(ctx);
     pysock__mutex_init(&ctx->lock);
     pysock__lock(&pysock__contexts.lock);
+    ctx->serial = ++pysock__contexts.serial;
     pysock__list_append(&pysock__contexts.all, &ctx->link);
     pysock__unlock(&pysock__contexts.lock);
+    return ctx;
+}
+
+static pysock_ssl_context *pysock__context_retain(pysock_ssl_context *ctx)
+{
+    if (ctx)
+        pysock__add(&ctx->refs, 1);
     return ctx;
 }
 
@@ -7338,12 +8182,241 @@ static void pysock__contexts_after_fork(void)
     for (l = pysock__contexts.all.next; l != &pysock__contexts.all; l = l->next) {
         pysock_ssl_context *ctx = PYSOCK__ENTRY(l, pysock_ssl_context, link);
         pysock__mutex_init(&ctx->lock);
-        if (ctx->cache)
-            pysock__mutex_init(&ctx->cache->lock);
+        if (ctx->keylog)
+            pysock__mutex_init(&ctx->keylog->lock);
     }
 }
 
+/* TLS: keys at work. BearSSL asks these objects which chain to show and has them sign. */
+
+typedef struct pysock__policy {
+    union {
+        const br_ssl_server_policy_class *server;
+        const br_ssl_client_certificate_class *client;
+    } vtable; /* first: BearSSL knows the object by it */
+    pysock__identity *identities[PYSOCK__KEY_KINDS]; /* counted; NULL where there is none */
+    const pysock__identity *chosen;
+    uint32_t curves; /* of ECDHE, a bit for each; 0: all */
+} pysock__policy;
+
+static const br_hash_class *pysock__hash_class(int id)
+{
+    static const br_hash_class *const all[] = {&br_sha1_vtable, &br_sha224_vtable,
+                                               &br_sha256_vtable, &br_sha384_vtable,
+                                               &br_sha512_vtable};
+
+    return id >= br_sha1_ID && id <= br_sha512_ID ? all[id - br_sha1_ID] : NULL;
+}
+
+/* Signs the hash in data, in place, by the key of an identity. hash_id 0 is TLS 1.0's MD5 and
+   SHA-1. Returns the signature's length, 0 if it cannot be. */
+static size_t pysock__identity_sign(const pysock__identity *id, int hash_id, unsigned char *data,
+                                    size_t hash_len, size_t room)
+{
+    static const unsigned char *const oids[] = {BR_HASH_OID_SHA1, BR_HASH_OID_SHA224,
+                                                BR_HASH_OID_SHA256, BR_HASH_OID_SHA384,
+                                                BR_HASH_OID_SHA512};
+    const br_hash_class *hash = pysock__hash_class(hash_id);
+    const br_rsa_private_key *rsa;
+    unsigned char value[64];
+    size_t len;
+
+    if (hash_len > sizeof value || (!hash && (hash_id || id->key_type != BR_KEYTYPE_RSA)))
+        return 0;
+    memcpy(value, data, hash_len);
+    if (id->key_type == BR_KEYTYPE_EC) {
+        if (room < 139) /* the longest, with P-521 */
+            return 0;
+        return br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), hash, value,
+                                                br_skey_decoder_get_ec(&id->key), data);
+    }
+    rsa = br_skey_decoder_get_rsa(&id->key);
+    len = (rsa->n_bitlen + 7) / 8;
+    if (room < len)
+        return 0;
+    return br_rsa_pkcs1_sign_get_default()(hash ? oids[hash_id - br_sha1_ID] : NULL, value,
+                                           hash_len, rsa, data)
+               ? len
+               : 0;
+}
+
+/* The hash function for a signature by this identity, out of those that the peer takes (a bit for
+   each); -1: none. version is TLS's: the old ones leave no choice. */
+static int pysock__identity_hash(const pysock__identity *id, unsigned version, unsigned hashes)
+{
+    static const int order[] = {br_sha256_ID, br_sha384_ID, br_sha512_ID, br_sha224_ID, br_sha1_ID};
+    int curve = 0;
+    size_t i;
+
+    if (version < BR_TLS12)
+        return id->key_type == BR_KEYTYPE_RSA ? 0 : br_sha1_ID;
+    if (id->key_type == BR_KEYTYPE_EC)
+        curve = br_skey_decoder_get_ec(&id->key)->curve;
+    if (curve == BR_EC_secp384r1 && hashes >> br_sha384_ID & 1)
+        return br_sha384_ID;
+    if (curve == BR_EC_secp521r1 && hashes >> br_sha512_ID & 1)
+        return br_sha512_ID;
+    for (i = 0; i < PYSOCK__COUNT(order); i++)
+        if (hashes >> order[i] & 1)
+            return order[i];
+    return -1;
+}
+
+/* Whether one of our chains serves for this kind of key exchange: it, or NULL. *algorithm is what
+   ECDHE's parameters are signed with, as BearSSL numbers it. */
+static const pysock__identity *pysock__policy_serves(const pysock__policy *p,
+                                                     const br_ssl_server_context *cc, int exchange,
+                                                     unsigned *algorithm)
+{
+    int rsa = exchange == BR_SSLKEYX_RSA || exchange == BR_SSLKEYX_ECDHE_RSA, hash;
+    const pysock__identity *id = p->identities[rsa ? PYSOCK__RSA : PYSOCK__EC];
+    uint32_t hashes = br_ssl_server_get_client_hashes(cc);
+
+    if (!id)
+        return NULL;
+    switch (exchange) {
+    case BR_SSLKEYX_RSA:
+        return id;
+    case BR_SSLKEYX_ECDHE_RSA:
+    case BR_SSLKEYX_ECDHE_ECDSA:
+        hash = pysock__identity_hash(id, cc->eng.session.version,
+                                     (rsa ? hashes : hashes >> 8) & 0xff);
+        *algorithm = 0xff00u + (unsigned)hash;
+        return hash >= 0 && br_ssl_server_get_client_curves(cc) ? id : NULL;
+    case BR_SSLKEYX_ECDH_RSA:
+        return id->signer_type == BR_KEYTYPE_RSA ? id : NULL;
+    case BR_SSLKEYX_ECDH_ECDSA:
+        return id->signer_type == BR_KEYTYPE_EC ? id : NULL;
+    default:
+        return NULL;
+    }
+}
+
+/* The first suite, in the order that the engine has made, that one of our chains serves. */
+static int pysock__policy_choose(const br_ssl_server_policy_class **pctx,
+                                 const br_ssl_server_context *cc, br_ssl_server_choices *choices)
+{
+    pysock__policy *p = (pysock__policy *)(void *)pctx;
+    const br_suite_translated *suites;
+    size_t i, n;
+
+    if (p->curves) /* the engine, which is ours, picks ECDHE's curve out of these */
+        ((br_ssl_server_context *)(uintptr_t)cc)->curves &= p->curves;
+    suites = br_ssl_server_get_client_suites(cc, &n);
+    for (i = 0; i < n; i++) {
+        p->chosen = pysock__policy_serves(p, cc, suites[i][1] >> 12, &choices->algo_id);
+        if (!p->chosen)
+            continue;
+        choices->cipher_suite = suites[i][0];
+        choices->chain = p->chosen->chain;
+        choices->chain_len = p->chosen->count;
+        return 1;
+    }
+    return 0;
+}
+
+/* RSA's decryption, or the fixed key's part of ECDH. */
+static uint32_t pysock__policy_exchange(const br_ssl_server_policy_class **pctx,
+                                        unsigned char *data, size_t *len)
+{
+    const pysock__policy *p = (const pysock__policy *)(void *)pctx;
+    const br_ec_impl *ec = br_ec_get_default();
+    const br_ec_private_key *key;
+    size_t offset, size;
+    uint32_t ok;
+
+    if (p->chosen->key_type == BR_KEYTYPE_RSA)
+        return br_rsa_ssl_decrypt(br_rsa_private_get_default(),
+                                  br_skey_decoder_get_rsa(&p->chosen->key), data, *len);
+    key = br_skey_decoder_get_ec(&p->chosen->key);
+    ok = ec->mul(data, *len, key->x, key->xlen, key->curve);
+    offset = ec->xoff(key->curve, &size);
+    memmove(data, data + offset, size);
+    *len = size;
+    return ok;
+}
+
+static size_t pysock__policy_sign(const br_ssl_server_policy_class **pctx, unsigned algorithm,
+                                  unsigned char *data, size_t hash_len, size_t room)
+{
+    const pysock__policy *p = (const pysock__policy *)(void *)pctx;
+
+    return algorithm < 0xff00u ? 0
+                               : pysock__identity_sign(p->chosen, (int)(algorithm & 0xff), data,
+                                                       hash_len, room);
+}
+
+static const br_ssl_server_policy_class pysock__policy_class = {
+    sizeof(pysock__policy), pysock__policy_choose, pysock__policy_exchange, pysock__policy_sign};
+
+/* A client's side. The names of CAs that a server lists are not looked at, as in OpenSSL. */
+static void pysock__ccert_start_list(const br_ssl_client_certificate_class **pctx)
+{
+    (void)pctx;
+}
+
+static void pysock__ccert_start_name(const br_ssl_client_certificate_class **pctx, size_t len)
+{
+    (void)pctx, (void)len;
+}
+
+static void pysock__ccert_append(const br_ssl_client_certificate_class **pctx,
+                                 const unsigned char *data, size_t len)
+{
+    (void)pctx, (void)data, (void)len;
+}
+
+static void pysock__ccert_choose(const br_ssl_client_certificate_class **pctx,
+                                 const br_ssl_client_context *cc, uint32_t types,
+                                 br_ssl_client_certificate *choices)
+{
+    pysock__policy *p = (pysock__policy *)(void *)pctx;
+    unsigned version = cc->eng.session.version;
+    size_t i;
+    int hash;
+
+    memset(choices, 0, sizeof *choices);
+    for (i = 0; i < PYSOCK__KEY_KINDS; i++) {
+        unsigned hashes = (i == PYSOCK__RSA ? types : types >> 8) & 0xff;
+        if (!p->identities[i] || !hashes)
+            continue;
+        hash = pysock__identity_hash(p->identities[i], version, hashes);
+        if (hash < 0)
+            continue;
+        p->chosen = p->identities[i];
+        choices->auth_type = i == PYSOCK__RSA ? BR_AUTH_RSA : BR_AUTH_ECDSA;
+        choices->hash_id = hash;
+        choices->chain = p->chosen->chain;
+        choices->chain_len = p->chosen->count;
+        return;
+    }
+}
+
+static uint32_t pysock__ccert_exchange(const br_ssl_client_certificate_class **pctx,
+                                       unsigned char *data, size_t *len)
+{
+    (void)pctx, (void)data, (void)len; /* fixed ECDH is never chosen */
+    return 0;
+}
+
+static size_t pysock__ccert_sign(const br_ssl_client_certificate_class **pctx, int hash_id,
+                                 size_t hash_len, unsigned char *data, size_t room)
+{
+    const pysock__policy *p = (const pysock__policy *)(void *)pctx;
+
+    return pysock__identity_sign(p->chosen, hash_id, data, hash_len, room);
+}
+
+static const br_ssl_client_certificate_class pysock__ccert_class = {
+    sizeof(pysock__policy),   pysock__ccert_start_list, pysock__ccert_start_name,
+    pysock__ccert_append,     pysock__ccert_start_list, pysock__ccert_start_list,
+    pysock__ccert_choose,     pysock__ccert_exchange,   pysock__ccert_sign,
+};
+
 /* TLS: the connection. */
+
+#define PYSOCK__HELLO_MAX ((size_t)64 * 1024) /* bytes of the records that hold a ClientHello */
+#define PYSOCK__AHEAD ((size_t)64 * 1024)     /* bytes that are read ahead */
 
 typedef struct pysock__tls {
     union {
@@ -7352,20 +8425,30 @@ typedef struct pysock__tls {
     } br; /* first: a server's cache finds the connection by it */
     br_ssl_engine_context *eng;
     /* set once */
-    pysock_ssl_context *ctx;     /* counted, as what follows */
-    pysock__identity *identity;
-    pysock__alpn *alpn;
+    int server;
+    pysock *owner; /* for the sni_callback */
     unsigned char *buffers;
     char *hostname;
     int port;
     int raise_ragged;
+    /* set once, or by an sni_callback before the engine has seen anything */
+    pysock_ssl_context *ctx; /* counted, as what follows */
+    pysock__policy policy;
+    pysock__alpn *alpn;
+    pysock__keylog *keylog;
+    uint64_t options;
+    br_ec_impl curves;      /* a client's, where they are restricted */
     unsigned session_epoch; /* the context's, when the settings were taken */
+    const br_ssl_session_cache_class *cache; /* a server's; BearSSL finds the connection by it */
     /* the engine's owner */
     pysock__verifier *verifier; /* until the handshake is finished */
-    pysock_buf *peer_cert;
-    int established;
-    uint16_t suite;
+    pysock__peer *peer;
+    pysock_ssl_session *session; /* offered, found, and then the one in force */
+    int established; /* plaintext may flow */
+    int handshakes;  /* that have been finished */
+    uint16_t suite, version;
     int reused;
+    int session_new; /* a server's engine has made it */
     int close_sent; /* our close_notify has been made */
     int ended;      /* the engine is closed: by close_notify, or with the fault */
     int mid_record; /* part of a record has left */
@@ -7374,12 +8457,14 @@ typedef struct pysock__tls {
     size_t flight_pos;
     unsigned char first[8]; /* what the peer sent first, to tell HTTP and noise */
     size_t first_len;
-    pysock__bytes hello; /* a server's first record, until it is whole */
-    int hello_seen;
+    pysock__bytes hello; /* a server's first records, until the ClientHello is whole */
+    size_t hello_record; /* where the last of them begins */
+    int hello_done;
+    char *sni; /* the name that the client asked for */
+    unsigned char *ahead; /* what was read ahead, from ahead_pos to ahead_len */
+    size_t ahead_pos, ahead_len;
     unsigned char alert[160]; /* an alert record that we made ourselves */
     size_t alert_pos, alert_end;
-    unsigned char session_id[32]; /* what a client offered */
-    unsigned char session_id_len;
     pysock__fault fault;
 } pysock__tls;
 
@@ -7391,181 +8476,197 @@ enum {
     PYSOCK__ENDED = 16   /* nothing more will come in */
 };
 
+/* Gives back what was taken from the context. */
+static void pysock__tls_drop_settings(pysock__tls *t)
+{
+    size_t i;
+
+    for (i = 0; i < PYSOCK__KEY_KINDS; i++) {
+        pysock__identity_release(t->policy.identities[i]);
+        t->policy.identities[i] = NULL;
+    }
+    pysock__verifier_free(t->verifier);
+    pysock__alpn_release(t->alpn);
+    pysock__keylog_release(t->keylog);
+    t->verifier = NULL;
+    t->alpn = NULL;
+    t->keylog = NULL;
+}
+
 static void pysock__tls_free(pysock__tls *t)
 {
     if (!t)
         return;
-    pysock__verifier_free(t->verifier);
+    pysock__tls_drop_settings(t);
     pysock__bytes_free(&t->flight);
     pysock__bytes_free(&t->hello);
-    pysock__identity_release(t->identity);
-    pysock__alpn_release(t->alpn);
-    pysock_buf_release(t->peer_cert);
+    pysock__peer_release(t->peer);
+    pysock__session_release(t->session);
     pysock__context_release(t->ctx);
     pysock__free(t->hostname);
+    pysock__free(t->sni);
+    pysock__free(t->ahead);
     pysock__free(t->buffers);
     memset(t, 0, sizeof *t);
     pysock__free(t);
 }
 
+/* TLS: resumption. */
+
+/* BearSSL's server has made a session; pysock__tls_finish() remembers it. */
 static void pysock__cache_save(const br_ssl_session_cache_class **ctx,
                                br_ssl_server_context *server,
                                const br_ssl_session_parameters *params)
 {
-    pysock__session_cache *c = (pysock__session_cache *)(void *)ctx;
     pysock__tls *t = (pysock__tls *)(void *)server;
 
+    (void)ctx, (void)params;
     t->reused = 0;
-    pysock__lock(&t->ctx->lock);
-    pysock__lock(&c->lock);
-    if (t->session_epoch == t->ctx->session_epoch)
-        c->lru.vtable->save(&c->lru.vtable, server, params);
-    pysock__unlock(&c->lock);
-    pysock__unlock(&t->ctx->lock);
+    t->session_new = 1;
 }
 
+/* A session serves only for the name that it was made with (RFC 6066, 3). */
+static int pysock__session_named(const pysock_ssl_session *se, const char *name)
+{
+    return se->host && name ? strcmp(se->host, name) == 0 : !se->host && !name;
+}
+
+/* BearSSL's server asks for the session whose id is in params. */
 static int pysock__cache_load(const br_ssl_session_cache_class **ctx, br_ssl_server_context *server,
                               br_ssl_session_parameters *params)
 {
-    pysock__session_cache *c = (pysock__session_cache *)(void *)ctx;
     pysock__tls *t = (pysock__tls *)(void *)server;
+    pysock_ssl_context *c = t->ctx;
+    pysock_ssl_session *se;
 
-    pysock__lock(&t->ctx->lock);
+    (void)ctx;
+    t->reused = 0;
     pysock__lock(&c->lock);
-    t->reused = t->session_epoch == t->ctx->session_epoch
-                && c->lru.vtable->load(&c->lru.vtable, server, params);
+    se = pysock__cache_find_id_locked(&c->sessions, params->session_id, params->session_id_len);
+    if (se && pysock__session_expired(se)) {
+        c->stats.timeouts++;
+        pysock__cache_remove_locked(&c->sessions, se);
+        se = NULL;
+    }
+    if (se && se->epoch == t->session_epoch && t->session_epoch == c->session_epoch
+        && pysock__session_named(se, t->sni)) {
+        pysock__cache_touch_locked(&c->sessions, se);
+        pysock__session_release(t->session);
+        pysock__add(&se->refs, 1);
+        t->session = se;
+        t->reused = 1;
+        *params = se->params;
+    } else {
+        c->stats.misses++;
+    }
     pysock__unlock(&c->lock);
-    pysock__unlock(&t->ctx->lock);
     return t->reused;
 }
 
 static const br_ssl_session_cache_class pysock__cache_class = {
-    sizeof(pysock__session_cache), pysock__cache_save, pysock__cache_load};
+    sizeof(const br_ssl_session_cache_class *), pysock__cache_save, pysock__cache_load};
 
-#define PYSOCK__SESSION_BYTES 100 /* of BearSSL's LRU cache, for one session */
-
-/* The server's cache, made when first needed; NULL if resumption is off or memory is out, which
-   then only costs time. */
-static pysock__session_cache *pysock__cache_get_locked(pysock_ssl_context *ctx)
+/* 1 if a client may offer this session: it was verified by the rules that hold now, and if it is
+   for another host, the certificate is for ours as well. */
+static int pysock__session_fits(const pysock__tls *t, const pysock_ssl_session *se)
 {
-    pysock__session_cache *c = ctx->cache;
+    pysock__cert cert;
 
-    if (c || !ctx->session_limit)
-        return ctx->session_limit ? c : NULL;
-    c = (pysock__session_cache *)pysock__alloc(sizeof *c);
-    if (!c)
-        return NULL;
-    c->bytes = ctx->session_limit * PYSOCK__SESSION_BYTES;
-    c->memory = (unsigned char *)pysock__alloc(c->bytes);
-    if (!c->memory) {
-        pysock__free(c);
-        return NULL;
-    }
-    c->vtable = &pysock__cache_class;
-    pysock__mutex_init(&c->lock);
-    br_ssl_session_cache_lru_init(&c->lru, c->memory, c->bytes);
-    return ctx->cache = c;
+    if (se->epoch != t->session_epoch || !se->params.session_id_len || se->server
+        || pysock__session_expired(se))
+        return 0;
+    if (!t->verifier || !t->verifier->host || pysock__session_named(se, t->hostname))
+        return 1;
+    return se->peer && se->peer->sent_count
+           && pysock__cert_parse(&cert, (unsigned char *)pysock_buf_data(se->peer->certs[0]),
+                                 pysock_buf_size(se->peer->certs[0])) == 0
+           && pysock__cert_matches(&cert, t->verifier->host);
 }
 
-static pysock__session *pysock__session_find_locked(pysock_ssl_context *ctx, const char *host,
-                                                    int port)
+/* Puts the session to be resumed into a client's engine: the user's, or one that the context has
+   for the host. */
+static void pysock__session_offer(pysock__tls *t)
 {
-    size_t i;
+    pysock_ssl_context *ctx = t->ctx;
+    pysock_ssl_session *se = t->session;
 
-    for (i = 0; host && i < ctx->session_count; i++)
-        if (ctx->sessions[i].port == port && strcmp(ctx->sessions[i].host, host) == 0)
-            return &ctx->sessions[i];
+    if (!se) {
+        pysock__lock(&ctx->lock);
+        if (t->session_epoch == ctx->session_epoch)
+            se = pysock__cache_find_host_locked(&ctx->sessions, t->hostname, t->port);
+        if (se && pysock__session_expired(se)) {
+            ctx->stats.timeouts++;
+            pysock__cache_remove_locked(&ctx->sessions, se);
+            se = NULL;
+        }
+        if (se) {
+            pysock__cache_touch_locked(&ctx->sessions, se);
+            pysock__add(&se->refs, 1);
+        }
+        pysock__unlock(&ctx->lock);
+    }
+    t->session = NULL;
+    if (se && pysock__session_fits(t, se)) {
+        br_ssl_engine_set_session_parameters(t->eng, &se->params);
+        t->session = se;
+    } else {
+        pysock__session_release(se);
+    }
+}
+
+/* The session of a handshake that has just finished; NULL: out of memory. */
+static pysock_ssl_session *pysock__session_new(const pysock__tls *t,
+                                               const br_ssl_session_parameters *params)
+{
+    pysock_ssl_session *se = (pysock_ssl_session *)pysock__alloc(sizeof *se);
+    const char *host = t->server ? t->sni : t->hostname;
+
+    if (!se)
+        return NULL;
+    se->refs = 1;
+    se->context = t->ctx->serial;
+    se->epoch = t->session_epoch;
+    se->server = t->server;
+    se->port = t->port;
+    se->peer = pysock__peer_retain(t->peer);
+    se->time = pysock__wall_seconds();
+    se->params = *params;
+    if (t->server && !t->session_new)
+        se->params.session_id_len = 0; /* nobody keeps it */
+    if (!host || (se->host = pysock__strdup(host)) != NULL)
+        return se;
+    pysock__session_release(se);
     return NULL;
 }
 
-/* Puts the session to be resumed into the engine, if there is one. */
-static void pysock__session_offer_locked(pysock_ssl_context *ctx, pysock__tls *t)
-{
-    pysock__session *se = pysock__session_find_locked(ctx, t->hostname, t->port);
-
-    if (!se || t->session_epoch != ctx->session_epoch)
-        return;
-    se->used = ++ctx->session_clock;
-    br_ssl_engine_set_session_parameters(t->eng, &se->params);
-    memcpy(t->session_id, se->params.session_id, sizeof t->session_id);
-    t->session_id_len = se->params.session_id_len;
-    t->peer_cert = pysock_buf_retain(se->peer_cert);
-}
-
-/* Where a new session goes: a new entry, or the one that was not used for longest. */
-static pysock__session *pysock__session_slot_locked(pysock_ssl_context *ctx)
-{
-    pysock__session *oldest;
-    size_t i;
-
-    if (ctx->session_count < ctx->session_limit) {
-        if (pysock__reserve(&ctx->sessions, &ctx->session_cap, ctx->session_count + 1,
-                            sizeof *ctx->sessions) < 0)
-            return NULL;
-        return &ctx->sessions[ctx->session_count++];
-    }
-    oldest = ctx->sessions;
-    for (i = 1; i < ctx->session_count; i++)
-        if (ctx->sessions[i].used < oldest->used)
-            oldest = &ctx->sessions[i];
-    pysock__session_free(oldest);
-    return oldest;
-}
-
-/* Forgets all sessions, a client's and a server's. */
-static void pysock__context_forget_locked(pysock_ssl_context *ctx)
-{
-    pysock__session_cache *c = ctx->cache;
-
-    ctx->session_epoch++;
-    pysock__sessions_forget_locked(ctx);
-    if (!c)
-        return;
-    pysock__lock(&c->lock);
-    br_ssl_session_cache_lru_init(&c->lru, c->memory, c->bytes);
-    pysock__unlock(&c->lock);
-}
-
-/* Remembers the session of a handshake that has just finished. Out of memory only costs time. */
-static void pysock__session_store(pysock__tls *t, const br_ssl_session_parameters *params)
+/* Remembers what there is to be remembered. Out of memory only costs time. */
+static void pysock__session_store(pysock__tls *t)
 {
     pysock_ssl_context *ctx = t->ctx;
-    pysock__session *se;
-    char *host;
+    pysock_ssl_session *se = t->session;
 
-    if (ctx->purpose != PYSOCK_SERVER_AUTH || !t->hostname || !params->session_id_len)
-        return;
-    host = pysock__strdup(t->hostname);
-    if (!host)
-        return;
     pysock__lock(&ctx->lock);
-    se = NULL;
-    if (ctx->session_limit && t->session_epoch == ctx->session_epoch) {
-        se = pysock__session_find_locked(ctx, host, t->port);
-        if (se)
-            pysock__session_free(se);
-        else
-            se = pysock__session_slot_locked(ctx);
-    }
-    if (se) {
-        se->host = host;
-        se->port = t->port;
-        se->used = ++ctx->session_clock;
-        se->peer_cert = pysock_buf_retain(t->peer_cert);
-        se->params = *params;
-        host = NULL;
-    }
+    if (t->reused)
+        ctx->stats.hits++;
+    if (t->server)
+        ctx->stats.accept_good++;
+    else
+        ctx->stats.connect_good++;
+    if (se && se->params.session_id_len && (se->server || se->host)
+        && !(t->server && t->reused) && t->session_epoch == ctx->session_epoch)
+        ctx->stats.cache_full +=
+            pysock__cache_add_locked(&ctx->sessions, se, ctx->session_limit);
     pysock__unlock(&ctx->lock);
-    pysock__free(host);
 }
 
-/* What both sides have in common. */
+/* TLS: from a context to a connection. */
+
+/* What both sides have in common, on top of the context's engine, which has been copied. */
 static void pysock__tls_set_engine(pysock__tls *t)
 {
     br_ssl_engine_context *eng = t->eng;
 
-    *eng = t->ctx->engine;
-    if (t->alpn && t->ctx->purpose == PYSOCK_SERVER_AUTH)
+    if (t->alpn && !t->server)
         br_ssl_engine_set_protocol_names(eng, t->alpn->names, t->alpn->count);
     br_ssl_engine_set_buffers_bidi(eng, t->buffers, BR_SSL_BUFSIZE_INPUT,
                                    t->buffers + BR_SSL_BUFSIZE_INPUT, BR_SSL_BUFSIZE_OUTPUT);
@@ -7576,41 +8677,37 @@ static void pysock__tls_set_engine(pysock__tls *t)
 static void pysock__tls_set_client(pysock__tls *t)
 {
     br_ssl_client_context *cc = &t->br.client;
-    pysock__identity *id = t->identity;
 
-    br_ssl_client_zero(cc);
     pysock__tls_set_engine(t);
     br_ssl_client_set_default_rsapub(cc);
-    if (id && id->key_type == BR_KEYTYPE_RSA)
-        br_ssl_client_set_single_rsa(cc, id->chain, id->count, br_skey_decoder_get_rsa(&id->key),
-                                     br_rsa_pkcs1_sign_get_default());
-    if (id && id->key_type == BR_KEYTYPE_EC)
-        br_ssl_client_set_single_ec(cc, id->chain, id->count, br_skey_decoder_get_ec(&id->key),
-                                    BR_KEYTYPE_SIGN, (unsigned)id->signer_type, br_ec_get_default(),
-                                    br_ecdsa_sign_asn1_get_default());
+    if (t->policy.curves) {
+        t->curves = *t->eng->iec;
+        t->curves.supported_curves &= t->policy.curves;
+        br_ssl_engine_set_ec(t->eng, &t->curves);
+    }
+    if (t->options & PYSOCK_OP_NO_RENEGOTIATION)
+        br_ssl_engine_add_flags(t->eng, BR_OPT_NO_RENEGOTIATION);
+    t->policy.vtable.client = &pysock__ccert_class;
+    br_ssl_client_set_client_certificate(cc, &t->policy.vtable.client);
 }
 
 static void pysock__tls_set_server(pysock__tls *t, int verify_mode)
 {
     br_ssl_server_context *sc = &t->br.server;
-    pysock__identity *id = t->identity;
     pysock__store *store = t->verifier ? t->verifier->store : NULL;
 
-    br_ssl_server_zero(sc);
     pysock__tls_set_engine(t);
-    br_ssl_engine_add_flags(t->eng, BR_OPT_ENFORCE_SERVER_PREFERENCES);
-    if (id->key_type == BR_KEYTYPE_RSA)
-        br_ssl_server_set_single_rsa(sc, id->chain, id->count, br_skey_decoder_get_rsa(&id->key),
-                                     BR_KEYTYPE_SIGN, br_rsa_private_get_default(),
-                                     br_rsa_pkcs1_sign_get_default());
-    else
-        br_ssl_server_set_single_ec(sc, id->chain, id->count, br_skey_decoder_get_ec(&id->key),
-                                    BR_KEYTYPE_SIGN, (unsigned)id->signer_type, br_ec_get_default(),
-                                    br_ecdsa_sign_asn1_get_default());
+    if (!(t->options & PYSOCK_OP_ALLOW_CLIENT_RENEGOTIATION)
+        || t->options & PYSOCK_OP_NO_RENEGOTIATION)
+        br_ssl_engine_add_flags(t->eng, BR_OPT_NO_RENEGOTIATION);
+    t->policy.vtable.server = &pysock__policy_class;
+    br_ssl_server_set_policy(sc, &t->policy.vtable.server);
     if (store)
         br_ssl_server_set_trust_anchor_names(sc, store->names, store->count);
     if (store && verify_mode == PYSOCK_CERT_OPTIONAL)
         br_ssl_engine_add_flags(t->eng, BR_OPT_TOLERATE_NO_CLIENT_AUTH);
+    if (t->cache)
+        br_ssl_server_set_cache(sc, &t->cache);
 }
 
 /* 1 if a host can go into SNI: a DNS name (RFC 6066: no address). */
@@ -7621,51 +8718,94 @@ static int pysock__sni_fits(const char *host)
     return host && host[0] && !pysock__sys_pton(host, ip);
 }
 
-/* Takes what the connection needs from the context. 0 or a failure. */
-static int pysock__tls_take_settings(pysock__tls *t, const char *what)
+/* A verifier by the context's rules; NULL: out of memory. */
+static pysock__verifier *pysock__verifier_new_locked(const pysock__tls *t)
 {
     pysock_ssl_context *ctx = t->ctx;
-    int client = ctx->purpose == PYSOCK_SERVER_AUTH;
-    pysock__session_cache *cache = NULL;
-    int verify_mode;
+    pysock__verifier *v = (pysock__verifier *)pysock__alloc(sizeof *v);
 
-    pysock__lock(&ctx->lock);
-    verify_mode = ctx->verify_mode;
-    t->session_epoch = ctx->session_epoch;
-    t->identity = ctx->identity;
-    t->alpn = ctx->alpn;
-    if (t->identity)
-        pysock__add(&t->identity->refs, 1);
-    if (t->alpn)
-        pysock__add(&t->alpn->refs, 1);
-    if (t->verifier) {
-        t->verifier->purpose = ctx->purpose;
-        t->verifier->flags = ctx->verify_flags;
-        t->verifier->host = client && ctx->check_hostname ? t->hostname : NULL;
-        t->verifier->store = verify_mode == PYSOCK_CERT_NONE ? NULL : ctx->store;
-        if (t->verifier->store)
-            pysock__add(&t->verifier->store->refs, 1);
-    }
-    if (!client && verify_mode == PYSOCK_CERT_NONE) /* a session does not keep the client's name */
-        cache = pysock__cache_get_locked(ctx);
-    pysock__unlock(&ctx->lock);
-    if (client && ctx->check_hostname && !t->hostname)
+    if (!v)
+        return NULL;
+    v->vtable = &pysock__verifier_class;
+    v->purpose = t->server ? PYSOCK_CLIENT_AUTH : PYSOCK_SERVER_AUTH;
+    v->flags = ctx->verify_flags;
+    v->host = !t->server && ctx->check_hostname ? t->hostname : NULL;
+    v->store = ctx->verify_mode == PYSOCK_CERT_NONE ? NULL : ctx->store;
+    if (v->store)
+        pysock__add(&v->store->refs, 1);
+    return v;
+}
+
+/* Why a context is of no use for a connection. 0 if it is. */
+static int pysock__tls_check_settings(const pysock__tls *t, int check_hostname, int versions,
+                                      const char *what)
+{
+    if (versions < 0)
+        return pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_PROTOCOLS_AVAILABLE",
+                            "%s: the context's minimum, maximum and options leave no version of "
+                            "TLS",
+                            what);
+    if (check_hostname && !t->server && !t->hostname)
         return pysock__fail_value(what, "server_hostname is needed because the context's "
                                         "check_hostname is on");
-    if (!client && !t->identity)
+    if (t->server && !t->policy.identities[PYSOCK__RSA] && !t->policy.identities[PYSOCK__EC])
         return pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_CERTIFICATE_SET",
                             "%s: the server's context has no certificate; give it one with "
                             "pysock_ssl_load_cert_chain()",
                             what);
-    if (!client && t->verifier && t->verifier->store && !t->verifier->store->count)
+    if (t->server && t->verifier && !t->verifier->store->count)
         return pysock__fail_value(what, "the server's context asks for client certificates, but "
                                         "has no trust anchors to verify them");
-    if (client)
-        pysock__tls_set_client(t);
+    return 0;
+}
+
+/* Takes what the connection needs from the context. 0 or a failure. */
+static int pysock__tls_take_settings(pysock__tls *t, const char *what)
+{
+    pysock_ssl_context *ctx = t->ctx;
+    unsigned low, high;
+    int verify_mode, check_hostname, versions, failed = 0;
+    size_t i;
+
+    if (t->server)
+        br_ssl_server_zero(&t->br.server);
     else
+        br_ssl_client_zero(&t->br.client);
+    pysock__lock(&ctx->lock);
+    verify_mode = ctx->verify_mode;
+    check_hostname = ctx->check_hostname;
+    versions = pysock__context_versions_locked(ctx, &low, &high);
+    *t->eng = ctx->engine;
+    t->options = ctx->options;
+    t->session_epoch = ctx->session_epoch;
+    t->alpn = ctx->alpn;
+    t->keylog = ctx->keylog;
+    t->policy.curves = ctx->curves;
+    for (i = 0; i < PYSOCK__KEY_KINDS; i++) {
+        t->policy.identities[i] = ctx->identities[i];
+        if (t->policy.identities[i])
+            pysock__add(&t->policy.identities[i]->refs, 1);
+    }
+    if (t->alpn)
+        pysock__add(&t->alpn->refs, 1);
+    if (t->keylog)
+        pysock__add(&t->keylog->refs, 1);
+    if (!t->server || verify_mode != PYSOCK_CERT_NONE)
+        failed = (t->verifier = pysock__verifier_new_locked(t)) == NULL;
+    t->cache = t->server && ctx->session_limit ? &pysock__cache_class : NULL;
+    if (t->server)
+        ctx->stats.accept++;
+    else
+        ctx->stats.connect++;
+    pysock__unlock(&ctx->lock);
+    if (failed)
+        return pysock__fail_memory(what);
+    if (pysock__tls_check_settings(t, check_hostname, versions, what) < 0)
+        return -1;
+    if (t->server)
         pysock__tls_set_server(t, verify_mode);
-    if (cache)
-        br_ssl_server_set_cache(&t->br.server, &cache->vtable);
+    else
+        pysock__tls_set_client(t);
     return 0;
 }
 
@@ -7676,7 +8816,7 @@ static int pysock__tls_reset(pysock__tls *t, const char *what)
     size_t n;
     int ok;
 
-    if (t->ctx->purpose == PYSOCK_CLIENT_AUTH) {
+    if (t->server) {
         ok = br_ssl_server_reset(&t->br.server);
     } else {
         sni[0] = 0;
@@ -7686,10 +8826,8 @@ static int pysock__tls_reset(pysock__tls *t, const char *what)
             if (n && sni[n - 1] == '.')
                 sni[n - 1] = 0;
         }
-        pysock__lock(&t->ctx->lock);
-        pysock__session_offer_locked(t->ctx, t);
-        pysock__unlock(&t->ctx->lock);
-        ok = br_ssl_client_reset(&t->br.client, sni[0] ? sni : NULL, t->session_id_len > 0);
+        pysock__session_offer(t);
+        ok = br_ssl_client_reset(&t->br.client, sni[0] ? sni : NULL, t->session != NULL);
     }
     if (ok)
         return 0;
@@ -7699,39 +8837,42 @@ static int pysock__tls_reset(pysock__tls *t, const char *what)
         br_ssl_engine_last_error(t->eng));
 }
 
-/* A connection of ctx (which gets one reference more), ready for its handshake. It takes hostname,
-   which may be NULL, unless it fails. port only tells sessions apart. what is for messages. NULL on
-   error. */
-static pysock__tls *pysock__tls_new(pysock_ssl_context *ctx, char *hostname, int port,
-                                    int raise_ragged, const char *what)
+/* What a connection is made of, and by whom. */
+typedef struct pysock__tls_options {
+    pysock_ssl_context *ctx;
+    int server, raise_ragged;
+    int port;                    /* only tells sessions apart */
+    pysock_ssl_session *session; /* a client's, or NULL */
+    pysock *owner;
+    const char *what;            /* the call, for messages */
+} pysock__tls_options;
+
+/* A connection, ready for its handshake. It takes hostname, which may be NULL, unless it fails.
+   NULL on error. */
+static pysock__tls *pysock__tls_new(const pysock__tls_options *o, char *hostname)
 {
     pysock__tls *t = (pysock__tls *)pysock__alloc(sizeof *t);
-    int client = ctx->purpose == PYSOCK_SERVER_AUTH;
-    int failed = 0, verifies;
 
     if (!t) {
-        pysock__fail_memory(what);
+        pysock__fail_memory(o->what);
         return NULL;
     }
-    pysock__lock(&ctx->lock);
-    verifies = client || ctx->verify_mode != PYSOCK_CERT_NONE;
-    pysock__unlock(&ctx->lock);
-    pysock__add(&ctx->refs, 1);
-    t->ctx = ctx;
-    t->port = port;
-    t->raise_ragged = raise_ragged;
-    t->eng = client ? &t->br.client.eng : &t->br.server.eng;
+    t->ctx = pysock__context_retain(o->ctx);
+    t->server = o->server;
+    t->owner = o->owner;
+    t->port = o->port;
+    t->raise_ragged = o->raise_ragged;
+    t->eng = o->server ? &t->br.server.eng : &t->br.client.eng;
     t->hostname = hostname;
-    t->buffers = (unsigned char *)PYSOCK_MALLOC(BR_SSL_BUFSIZE_BIDI); /* untouched: not resident */
-    if (verifies) {
-        t->verifier = (pysock__verifier *)pysock__alloc(sizeof *t->verifier);
-        failed = !t->verifier;
+    t->hello_done = !o->server;
+    if (o->session) {
+        pysock__add(&o->session->refs, 1);
+        t->session = o->session;
     }
-    if (t->verifier)
-        t->verifier->vtable = &pysock__verifier_class;
-    if (failed || !t->buffers)
-        pysock__fail_memory(what);
-    else if (pysock__tls_take_settings(t, what) == 0 && pysock__tls_reset(t, what) == 0)
+    t->buffers = (unsigned char *)PYSOCK_MALLOC(BR_SSL_BUFSIZE_BIDI); /* untouched: not resident */
+    if (!t->buffers)
+        pysock__fail_memory(o->what);
+    else if (pysock__tls_take_settings(t, o->what) == 0 && pysock__tls_reset(t, o->what) == 0)
         return t;
     t->hostname = NULL; /* stays the caller's */
     pysock__tls_free(t);
@@ -7758,7 +8899,7 @@ static void pysock__tls_describe(pysock__tls *t, int err)
 {
     pysock__verifier *v = t->verifier;
     const pysock__code *c;
-    int client = t->ctx->purpose == PYSOCK_SERVER_AUTH;
+    int client = !t->server;
     int noise = t->first_len
                 && (t->first[0] < 20 || t->first[0] > 23 || (t->first_len > 1 && t->first[1] != 3));
 
@@ -7792,7 +8933,7 @@ static void pysock__tls_describe(pysock__tls *t, int err)
             "the peer's offer cannot be accepted, and was answered with the alert %s%s",
             c->sentence,
             c->code == 40   ? " (no cipher suite, curve or signature algorithm in common)"
-            : c->code == 70 ? " (the peer does not offer TLS 1.2)"
+            : c->code == 70 ? " (the peer offers no version of TLS that is enabled here)"
                             : "");
         return;
     }
@@ -7923,11 +9064,8 @@ static void pysock__tls_out_done(pysock__tls *t, size_t n)
     }
 }
 
-/* Room for records: exactly what the engine asks for next. */
-static unsigned char *pysock__tls_in(pysock__tls *t, size_t *len)
-{
-    return br_ssl_engine_recvrec_buf(t->eng, len);
-}
+/* TLS: what a client says first. A server holds its records back until the whole ClientHello is
+   there, asks the sni_callback, and then gives them to the engine. */
 
 /* A vector of RFC 5246 (4.3): its length in size bytes, then its contents. -1 if it is cut off. */
 static int pysock__hello_vector(pysock__der *in, int size, pysock__der *out)
@@ -7945,69 +9083,259 @@ static int pysock__hello_vector(pysock__der *in, int size, pysock__der *out)
     return 0;
 }
 
-/* Finds the protocols that a ClientHello offers (RFC 7301). -1: none, or it is malformed. */
-static int pysock__hello_protocols(pysock__der hello, pysock__der *names)
-{
-    pysock__der body, skip, extensions;
-    int type, found = 0;
+typedef struct pysock__hello {
+    pysock__der name;      /* SNI's; empty if there is none */
+    pysock__der protocols; /* ALPN's */
+    int names, offers;     /* how often each extension is there */
+} pysock__hello;
 
+/* The host name in a server_name extension (RFC 6066, 3). */
+static int pysock__hello_name(pysock__der value, pysock__der *name)
+{
+    pysock__der list, entry;
+    int type;
+
+    if (pysock__hello_vector(&value, 2, &list) < 0)
+        return -1;
+    while (list.p < list.end) {
+        type = *list.p++;
+        if (pysock__hello_vector(&list, 2, &entry) < 0)
+            return -1;
+        if (type == 0)
+            *name = entry;
+    }
+    return 0;
+}
+
+/* Reads a ClientHello as far as it concerns us. -1: malformed, as the engine will say too. */
+static int pysock__hello_parse(pysock__der hello, pysock__hello *out)
+{
+    pysock__der body, skip, extensions, value;
+    int type;
+
+    memset(out, 0, sizeof *out);
     if (hello.end - hello.p < 1 || *hello.p++ != 1 || pysock__hello_vector(&hello, 3, &body) < 0
         || body.end - body.p < 34)
         return -1;
     body.p += 34; /* version and random */
     if (pysock__hello_vector(&body, 1, &skip) < 0 || pysock__hello_vector(&body, 2, &skip) < 0
-        || pysock__hello_vector(&body, 1, &skip) < 0
-        || pysock__hello_vector(&body, 2, &extensions) < 0)
+        || pysock__hello_vector(&body, 1, &skip) < 0)
+        return -1;
+    if (body.p == body.end)
+        return 0;
+    if (pysock__hello_vector(&body, 2, &extensions) < 0)
         return -1;
     while (extensions.end - extensions.p >= 2) {
         type = extensions.p[0] << 8 | extensions.p[1];
         extensions.p += 2;
-        if (pysock__hello_vector(&extensions, 2, &skip) < 0)
-            return -1;
-        if (type == 16 && (found++ || pysock__hello_vector(&skip, 2, names) < 0))
-            return -1; /* RFC 5246 (7.4.1.4) allows one; BearSSL would take the last of several */
+        if (pysock__hello_vector(&extensions, 2, &value) < 0
+            || (type == 0 && (out->names++ || pysock__hello_name(value, &out->name) < 0))
+            || (type == 16 && (out->offers++
+                               || pysock__hello_vector(&value, 2, &out->protocols) < 0)))
+            return -1; /* RFC 5246 (7.4.1.4) allows one of each; BearSSL would take the last */
     }
-    return found ? 0 : -1;
+    return 0;
 }
 
 /* 1 if the client offers one of our protocols. */
-static int pysock__hello_shares_protocol(const pysock__alpn *ours, pysock__der hello)
+static int pysock__hello_shares_protocol(const pysock__alpn *ours, pysock__der names)
 {
-    pysock__der names, name;
+    pysock__der name;
     size_t i;
 
-    if (pysock__hello_protocols(hello, &names) < 0)
-        return 0;
     while (pysock__hello_vector(&names, 1, &name) == 0)
         for (i = 0; i < ours->count; i++)
-            if (strlen(ours->names[i]) == (size_t)(name.end - name.p)
-                && memcmp(ours->names[i], name.p, strlen(ours->names[i])) == 0)
+            if (pysock__der_is(&name, ours->names[i], strlen(ours->names[i])))
                 return 1;
     return 0;
 }
 
-/* A server's engine hears of ALPN only if there is a protocol in common: BearSSL 0.6 reads outside
-   of its array of names when it tolerates a mismatch. Looks at the first record before the engine
-   does; a ClientHello in several records goes without ALPN. */
-static void pysock__tls_examine_hello(pysock__tls *t, const unsigned char *p, size_t n)
+/* Ends the handshake with an alert of ours. */
+static void pysock__tls_refuse(pysock__tls *t, int alert)
 {
-    pysock__bytes *h = &t->hello;
-    pysock__der hello;
-    size_t whole;
+    const pysock__code *c =
+        pysock__code_find(pysock__alerts, PYSOCK__COUNT(pysock__alerts), alert);
 
-    pysock__bytes_append(h, p, n);
-    t->hello_seen = h->out_of_memory;
-    if (h->out_of_memory || h->len < 5)
+    pysock__tls_make_alert(t, 2, alert);
+    t->ended = 1;
+    pysock__fault_set(&t->fault, PYSOCK_SSL_ERROR, BR_ERR_SEND_FATAL_ALERT + alert,
+                      "CALLBACK_FAILED",
+                      "the sni_callback refused the client with the alert %s (%d)", c->sentence,
+                      alert);
+}
+
+/* Ends it with an error that the thread has just been told of. */
+static void pysock__tls_give_up(pysock__tls *t)
+{
+    pysock__tls_make_alert(t, 2, BR_ALERT_INTERNAL_ERROR);
+    t->ended = 1;
+    t->fault = pysock__last;
+}
+
+/* Goes on with another context, which is retained: all that was taken from the old one is taken
+   anew. 0 or a failure. */
+static int pysock__tls_switch(pysock__tls *t, pysock_ssl_context *ctx)
+{
+    pysock_ssl_context *old = t->ctx;
+
+    pysock__tls_drop_settings(t);
+    t->ctx = pysock__context_retain(ctx);
+    pysock__context_release(old);
+    if (pysock__tls_take_settings(t, "sni_callback") < 0)
+        return -1;
+    return pysock__tls_reset(t, "sni_callback");
+}
+
+/* Asks the sni_callback. Nobody holds a lock here; what it says holds before the engine has seen
+   anything. */
+static void pysock__tls_ask(pysock__tls *t)
+{
+    int (*fn)(pysock_ssl_client_hello *hello, void *arg);
+    pysock_ssl_client_hello hello;
+    void *arg;
+    int alert;
+
+    pysock__lock(&t->ctx->lock);
+    fn = t->ctx->sni_callback;
+    arg = t->ctx->sni_arg;
+    pysock__unlock(&t->ctx->lock);
+    if (!fn)
         return;
-    whole = 5 + ((size_t)h->data[3] << 8 | h->data[4]);
-    if (h->len < whole)
-        return;
-    hello.p = h->data + 5;
-    hello.end = h->data + whole;
-    if (h->data[0] == 22 && pysock__hello_shares_protocol(t->alpn, hello))
+    hello.socket = t->owner;
+    hello.server_name = t->sni;
+    hello.context = t->ctx;
+    alert = fn(&hello, arg);
+    if (alert)
+        pysock__tls_refuse(t, alert > 0 && alert < 256 ? alert : PYSOCK_ALERT_INTERNAL_ERROR);
+    else if (hello.context && hello.context != t->ctx && pysock__tls_switch(t, hello.context) < 0)
+        pysock__tls_give_up(t);
+}
+
+/* The whole ClientHello is there. */
+static void pysock__tls_consider(pysock__tls *t, pysock__der message)
+{
+    pysock__hello hello;
+    size_t n;
+
+    if (pysock__hello_parse(message, &hello) < 0)
+        return; /* the engine finds the fault */
+    n = pysock__der_len(&hello.name);
+    if (n && n < 256 && !memchr(hello.name.p, 0, n)) {
+        t->sni = (char *)pysock__alloc(n + 1);
+        if (!t->sni) {
+            pysock__fail_memory("TLS handshake");
+            pysock__tls_give_up(t);
+            return;
+        }
+        memcpy(t->sni, hello.name.p, n);
+    }
+    pysock__tls_ask(t);
+    /* BearSSL 0.6 reads outside of its array of names when it tolerates a mismatch: its engine
+       hears of ALPN only if there is a protocol in common. */
+    if (!t->ended && t->alpn && pysock__hello_shares_protocol(t->alpn, hello.protocols))
         br_ssl_engine_set_protocol_names(t->eng, t->alpn->names, t->alpn->count);
-    pysock__bytes_free(h);
-    t->hello_seen = 1;
+}
+
+/* The bytes of the record that is being read, with its header. */
+static size_t pysock__hello_record_len(const pysock__tls *t)
+{
+    const unsigned char *p = t->hello.data + t->hello_record;
+
+    return t->hello.len - t->hello_record < 5 ? 5 : 5 + ((size_t)p[3] << 8 | p[4]);
+}
+
+/* Puts the parts of the ClientHello together, out of the records that hold them. 1: it is whole; 0:
+   not yet; -1: this is none, or out of memory. */
+static int pysock__hello_assemble(const pysock__tls *t, pysock__bytes *out)
+{
+    const unsigned char *p = t->hello.data, *end = p + t->hello.len;
+    size_t n;
+
+    while (end - p >= 5) {
+        n = (size_t)p[3] << 8 | p[4];
+        if (p[0] != 22 || (size_t)(end - p) < 5 + n)
+            return -1;
+        pysock__bytes_append(out, p + 5, n);
+        p += 5 + n;
+    }
+    if (out->out_of_memory || !out->len || out->data[0] != 1)
+        return -1;
+    if (out->len < 4)
+        return 0;
+    n = (size_t)out->data[1] << 16 | (size_t)out->data[2] << 8 | out->data[3];
+    return n + 4 > PYSOCK__HELLO_MAX ? -1 : out->len >= n + 4;
+}
+
+/* Gives the engine what was held back. */
+static void pysock__hello_feed(pysock__tls *t)
+{
+    size_t pos = 0, n;
+    unsigned char *p;
+
+    t->hello_done = 1;
+    while (!t->ended && pos < t->hello.len
+           && (p = br_ssl_engine_recvrec_buf(t->eng, &n)) != NULL) {
+        n = n < t->hello.len - pos ? n : t->hello.len - pos;
+        memcpy(p, t->hello.data + pos, n);
+        br_ssl_engine_recvrec_ack(t->eng, n);
+        pos += n;
+    }
+    pysock__bytes_free(&t->hello);
+}
+
+/* 0 if what has come of a record cannot be a handshake's. */
+static int pysock__hello_looks_good(const unsigned char *p, size_t n)
+{
+    return (n < 1 || p[0] == 22) && (n < 2 || p[1] == 3)
+           && (n < 5 || (p[3] << 8 | p[4]) <= 16384);
+}
+
+/* n bytes of a server's first records have come. */
+static void pysock__hello_advance(pysock__tls *t, size_t n)
+{
+    pysock__bytes message = {NULL, 0, 0, 0};
+    pysock__der whole;
+    int r = 0;
+
+    t->hello.len += n;
+    if (!pysock__hello_looks_good(t->hello.data + t->hello_record, t->hello.len - t->hello_record))
+        r = -1; /* the engine's business at once */
+    else if (t->hello.len - t->hello_record >= 5
+             && t->hello.len - t->hello_record == pysock__hello_record_len(t)) {
+        r = pysock__hello_assemble(t, &message);
+        t->hello_record = t->hello.len;
+    }
+    if (r > 0) {
+        whole.p = message.data;
+        whole.end = message.data + message.len;
+        pysock__tls_consider(t, whole);
+    }
+    pysock__bytes_free(&message);
+    if (r || t->hello.len > PYSOCK__HELLO_MAX)
+        pysock__hello_feed(t);
+}
+
+/* Room for the rest of the record that is held back; NULL: out of memory, and the engine goes on
+   without us. */
+static unsigned char *pysock__hello_room(pysock__tls *t, size_t *len)
+{
+    size_t end = t->hello_record + pysock__hello_record_len(t);
+
+    if (pysock__reserve(&t->hello.data, &t->hello.cap, end, 1) < 0) {
+        pysock__fail_memory("TLS handshake");
+        pysock__tls_give_up(t);
+        return NULL;
+    }
+    *len = end - t->hello.len;
+    return t->hello.data + t->hello.len;
+}
+
+/* Room for records: exactly what the engine asks for next. NULL: none now. */
+static unsigned char *pysock__tls_in(pysock__tls *t, size_t *len)
+{
+    if (!t->hello_done)
+        return pysock__hello_room(t, len);
+    return br_ssl_engine_recvrec_buf(t->eng, len);
 }
 
 /* n bytes have been put where pysock__tls_in() said. This is where a handshake's crypto runs. */
@@ -8016,14 +9344,15 @@ static void pysock__tls_in_done(pysock__tls *t, size_t n)
     size_t len, i;
     const unsigned char *p;
 
-    if (!t->established) {
-        p = br_ssl_engine_recvrec_buf(t->eng, &len);
+    if (!t->handshakes) {
+        p = pysock__tls_in(t, &len);
         for (i = 0; i < n && t->first_len < sizeof t->first; i++)
             t->first[t->first_len++] = p[i];
-        if (t->alpn && t->ctx->purpose == PYSOCK_CLIENT_AUTH && !t->hello_seen)
-            pysock__tls_examine_hello(t, p, n);
     }
-    br_ssl_engine_recvrec_ack(t->eng, n);
+    if (t->hello_done)
+        br_ssl_engine_recvrec_ack(t->eng, n);
+    else
+        pysock__hello_advance(t, n);
 }
 
 /* 1 if the peer's close_notify has come. The engine notes it in shutdown_recv before it has
@@ -8042,30 +9371,134 @@ static void pysock__tls_close_notify(pysock__tls *t)
     t->close_sent = 1;
 }
 
-/* Called when plaintext can flow for the first time. 0 or -ENOMEM. */
+/* The handshake is finished: keeps who the peer is, and the session. 0 or -ENOMEM. */
 static int pysock__tls_finish(pysock__tls *t)
 {
     br_ssl_session_parameters params;
     pysock__verifier *v = t->verifier;
+    pysock__peer *peer = NULL;
+    int err = 0;
 
     br_ssl_engine_get_session_parameters(t->eng, &params);
     t->suite = params.cipher_suite;
-    if (t->ctx->purpose == PYSOCK_SERVER_AUTH)
-        t->reused = t->session_id_len && t->session_id_len == params.session_id_len
-                    && memcmp(t->session_id, params.session_id, t->session_id_len) == 0;
-    if (!t->reused && v && v->count) {
-        pysock_buf_release(t->peer_cert);
-        t->peer_cert = pysock_buf_copy(v->chain.data, v->ends[0]);
-        if (!t->peer_cert)
-            return -ENOMEM;
+    t->version = params.version;
+    if (!t->server)
+        t->reused = t->session && t->session->params.session_id_len == params.session_id_len
+                    && memcmp(t->session->params.session_id, params.session_id,
+                              params.session_id_len) == 0;
+    if (t->reused)
+        peer = pysock__peer_retain(t->session->peer);
+    else if (v && v->count && (peer = pysock__peer_new(v)) == NULL)
+        err = -ENOMEM;
+    if (err == 0) {
+        pysock__peer_release(t->peer);
+        t->peer = peer;
+        if (!t->reused) {
+            pysock__session_release(t->session);
+            t->session = pysock__session_new(t, &params);
+        }
+        pysock__session_store(t);
+        if (t->keylog)
+            pysock__keylog_write(t->keylog, t->eng);
+        t->established = 1;
+        t->handshakes++;
     }
-    pysock__session_store(t, &params);
     memset(&params, 0, sizeof params);
     pysock__verifier_free(v);
     t->verifier = NULL;
     pysock__bytes_free(&t->flight);
-    t->established = 1;
-    return 0;
+    t->flight_pos = 0;
+    return err;
+}
+
+/* 1 if the peer has asked for another handshake, and the engine goes along with it. */
+static int pysock__tls_renegotiates(const pysock__tls *t)
+{
+    return t->established && !t->ended && !t->close_sent && !t->eng->shutdown_recv
+           && !t->eng->application_data && t->eng->record_type_out == 22 /* handshake */;
+}
+
+/* Gets ready for that handshake. Until it is finished no plaintext flows. */
+static void pysock__tls_begin_again(pysock__tls *t)
+{
+    pysock_ssl_context *ctx = t->ctx;
+
+    t->established = 0;
+    t->reused = t->session_new = 0;
+    pysock__lock(&ctx->lock);
+    if (t->server)
+        ctx->stats.accept_renegotiate++;
+    else
+        ctx->stats.connect_renegotiate++;
+    if (!t->server || ctx->verify_mode != PYSOCK_CERT_NONE)
+        t->verifier = pysock__verifier_new_locked(t);
+    pysock__unlock(&ctx->lock);
+    if (t->verifier) {
+        if (t->peer && t->peer->sent_count)
+            t->verifier->same_leaf = pysock_buf_retain(t->peer->certs[0]);
+        br_ssl_engine_set_x509(t->eng, &t->verifier->vtable);
+    } else if (!t->server) {
+        pysock__fail_memory("TLS renegotiation");
+        pysock__tls_give_up(t);
+    }
+}
+
+/* TLS: memory BIOs. */
+
+struct pysock_bio {
+    int refs; /* atomic */
+    pysock__mutex lock;
+    /* guarded by lock */
+    unsigned char *data; /* from pos to len */
+    size_t pos, len, cap;
+    int eof;
+};
+
+static void pysock__bio_release(pysock_bio *bio)
+{
+    if (!bio || pysock__add(&bio->refs, -1))
+        return;
+    pysock__mutex_free(&bio->lock);
+    pysock__free(bio->data);
+    pysock__free(bio);
+}
+
+/* Takes bytes out: how many; 0 at the end; -EAGAIN if there are none yet. */
+static ptrdiff_t pysock__bio_take(pysock_bio *bio, void *buf, size_t size)
+{
+    ptrdiff_t r;
+
+    pysock__lock(&bio->lock);
+    size = size < bio->len - bio->pos ? size : bio->len - bio->pos;
+    r = size || bio->eof ? (ptrdiff_t)size : -EAGAIN;
+    if (size)
+        memcpy(buf, bio->data + bio->pos, size);
+    bio->pos += size;
+    if (bio->pos == bio->len)
+        bio->pos = bio->len = 0;
+    pysock__unlock(&bio->lock);
+    return r;
+}
+
+/* Appends all: size, or -ENOMEM. */
+static ptrdiff_t pysock__bio_put(pysock_bio *bio, const void *data, size_t size)
+{
+    ptrdiff_t r = -ENOMEM;
+
+    pysock__lock(&bio->lock);
+    if (bio->pos > bio->len / 2) {
+        memmove(bio->data, bio->data + bio->pos, bio->len - bio->pos);
+        bio->len -= bio->pos;
+        bio->pos = 0;
+    }
+    if (size < SIZE_MAX / 4 && pysock__reserve(&bio->data, &bio->cap, bio->len + size, 1) == 0) {
+        if (size)
+            memcpy(bio->data + bio->len, data, size);
+        bio->len += size;
+        r = (ptrdiff_t)size;
+    }
+    pysock__unlock(&bio->lock);
+    return r;
 }
 
 #endif /* PYSOCK_NO_SSL */
@@ -8640,8 +10073,9 @@ static const unsigned pysock__phase_next[] = {
     /* LISTENING */ 0,
     /* OPEN */ PYSOCK__BIT(PYSOCK__HANDSHAKING) | PYSOCK__BIT(PYSOCK__BROKEN),
     /* HANDSHAKING */ PYSOCK__BIT(PYSOCK__SECURE) | PYSOCK__BIT(PYSOCK__BROKEN),
-    /* SECURE */ PYSOCK__BIT(PYSOCK__UNWRAPPING),
-    /* UNWRAPPING */ PYSOCK__BIT(PYSOCK__OPEN) | PYSOCK__BIT(PYSOCK__BROKEN),
+    /* SECURE */ PYSOCK__BIT(PYSOCK__UNWRAPPING) | PYSOCK__BIT(PYSOCK__HANDSHAKING), /* again */
+    /* UNWRAPPING */ PYSOCK__BIT(PYSOCK__OPEN) | PYSOCK__BIT(PYSOCK__SECURE) /* a BIO's */
+        | PYSOCK__BIT(PYSOCK__BROKEN),
     /* BROKEN */ 0,
     /* CLOSING */ PYSOCK__BIT(PYSOCK__CLOSED),
     /* CLOSED */ 0,
@@ -8697,9 +10131,11 @@ typedef struct pysock__sock {
 #ifndef PYSOCK_NO_SSL
     /* guarded by lock: TLS */
     pysock_ssl_context *wrap_ctx; /* for connect() or accept() to come; counted */
+    pysock_ssl_session *wrap_session; /* likewise */
     char *wrap_host;
-    int wrap_later, wrap_raise_ragged;
+    int wrap_later, wrap_raise_ragged, wrap_server;
     pysock__tls *tls;
+    pysock_bio *bio_in, *bio_out; /* set once; counted: there is no descriptor, fd is -1 */
     pysock__input_end input_end;
     int in_busy;    /* a call reads from the kernel without the lock */
     int hs_busy;    /* the engine belongs to a handshake step */
@@ -8778,7 +10214,10 @@ static void pysock__sock_free(pysock__sock *s)
 #ifndef PYSOCK_NO_SSL
     pysock__tls_free(s->tls);
     pysock__context_release(s->wrap_ctx);
+    pysock__session_release(s->wrap_session);
     pysock__free(s->wrap_host);
+    pysock__bio_release(s->bio_in);
+    pysock__bio_release(s->bio_out);
 #endif
     for (i = 0; i < PYSOCK__SENDTO_NAMES; i++)
         pysock__lookup_release(s->names[i]);
@@ -8798,6 +10237,8 @@ static void pysock__close_fd(pysock__sock *s)
 {
     int at_once = !s->detached && pysock__sys_linger(s->fd) <= 0;
 
+    if (s->fd < 0)
+        return;
     pysock__lock(&pysock__table.lock);
     if ((size_t)s->fd < pysock__table.fd_cap && pysock__table.by_fd[s->fd] == s->handle)
         pysock__table.by_fd[s->fd] = 0;
@@ -8863,7 +10304,7 @@ static int pysock__table_enter(pysock__sock *s)
     pysock__lock(&pysock__table.lock);
     if (err == 0 && !pysock__table.free_head && pysock__table.used == PYSOCK_MAX_SOCKETS)
         err = -EMFILE;
-    if (err == 0)
+    if (err == 0 && s->fd >= 0)
         err = pysock__reserve(&pysock__table.by_fd, &pysock__table.fd_cap, (size_t)s->fd + 1,
                               sizeof *pysock__table.by_fd);
     if (err == 0) {
@@ -8877,7 +10318,8 @@ static int pysock__table_enter(pysock__sock *s)
         generation = generation ? generation : 1;
         s->handle = generation << PYSOCK__HALF | ((uintptr_t)(slot - pysock__table.slots) + 1);
         slot->s = s;
-        pysock__table.by_fd[s->fd] = s->handle;
+        if (s->fd >= 0)
+            pysock__table.by_fd[s->fd] = s->handle;
         pysock__store(&slot->word, generation << PYSOCK__HALF | 2);
     }
     pysock__table.open -= err < 0;
@@ -8926,6 +10368,8 @@ static const char *pysock__describe(pysock__sock *s, char text[512])
 #endif
     if (s->peer.len)
         pysock_addr_format(&s->peer, addr, sizeof addr);
+    else if (s->fd < 0)
+        snprintf(addr, sizeof addr, "memory BIOs");
     else if (pysock__sys_getsockname(s->fd, &local) == 0)
         pysock_addr_format(&local, addr, sizeof addr);
     else
@@ -9209,6 +10653,10 @@ static ptrdiff_t pysock__write_now(pysock__sock *s, const void *data, size_t n)
 {
     ptrdiff_t r;
 
+#ifndef PYSOCK_NO_SSL
+    if (s->bio_out)
+        return pysock__bio_put(s->bio_out, data, n);
+#endif
     do
         r = pysock__sys_send(s->fd, data, n, MSG_DONTWAIT);
     while (r == -EINTR);
@@ -9216,6 +10664,53 @@ static ptrdiff_t pysock__write_now(pysock__sock *s, const void *data, size_t n)
 }
 
 #ifndef PYSOCK_NO_SSL
+
+/* Reads what carries TLS, without waiting: the number, 0 at the end, or an error. */
+static ptrdiff_t pysock__read_now(pysock__sock *s, void *buf, size_t n)
+{
+    ptrdiff_t r;
+
+    if (s->bio_in)
+        return pysock__bio_take(s->bio_in, buf, n);
+    do
+        r = pysock__sys_recv(s->fd, buf, n, MSG_DONTWAIT);
+    while (r == -EINTR);
+    return r;
+}
+
+/* Room for what is read ahead, empty: NULL if it is not wanted, or out of memory, which only costs
+   time. */
+static unsigned char *pysock__ahead_room_locked(pysock__sock *s)
+{
+    pysock__tls *t = s->tls;
+
+    if (!(t->options & PYSOCK_OP_READ_AHEAD) || s->bio_in)
+        return NULL;
+    if (!t->ahead)
+        t->ahead = (unsigned char *)PYSOCK_MALLOC(PYSOCK__AHEAD);
+    return t->ahead;
+}
+
+/* Reads records for the engine, from what was read ahead first. */
+static ptrdiff_t pysock__read_records_locked(pysock__sock *s, void *buf, size_t n)
+{
+    pysock__tls *t = s->tls;
+    ptrdiff_t r;
+
+    if (t->ahead_pos == t->ahead_len) {
+        if (!pysock__ahead_room_locked(s))
+            return pysock__read_now(s, buf, n);
+        t->ahead_pos = t->ahead_len = 0;
+        r = pysock__read_now(s, t->ahead, PYSOCK__AHEAD);
+        if (r <= 0)
+            return r;
+        t->ahead_len = (size_t)r;
+    }
+    n = n < t->ahead_len - t->ahead_pos ? n : t->ahead_len - t->ahead_pos;
+    memcpy(buf, t->ahead + t->ahead_pos, n);
+    t->ahead_pos += n;
+    return (ptrdiff_t)n;
+}
 
 /* Sends the engine's records. 0: all out; POLLOUT: the kernel takes no more; or an error. */
 static int pysock__flush_records_locked(pysock__sock *s)
@@ -9354,7 +10849,7 @@ static int pysock__handshake_wanted_locked(const pysock__sock *s)
 
 static void pysock__want_reactor_locked(pysock__sock *s)
 {
-    if (s->phase != PYSOCK__CLOSING && pysock__handshake_wanted_locked(s))
+    if (!s->bio_in && s->phase != PYSOCK__CLOSING && pysock__handshake_wanted_locked(s))
         pysock__kick(&s->watch);
 }
 
@@ -9382,9 +10877,9 @@ static int pysock__handshake_step(pysock__sock *s)
         if (flags & (PYSOCK__ENDED | PYSOCK__APP_OUT | PYSOCK__APP_IN))
             return 0;
         p = pysock__tls_in(t, &n);
-        do
-            r = pysock__sys_recv(s->fd, p, n, MSG_DONTWAIT);
-        while (r == -EINTR);
+        if (!p)
+            continue; /* it has just failed */
+        r = pysock__read_now(s, p, n);
         if (r == -EAGAIN)
             return POLLIN;
         if (r < 0)
@@ -9465,17 +10960,37 @@ static int pysock__handshake_drive_locked(pysock__sock *s)
 /* The connection stands: begins the handshake that was wrapped around it. */
 static int pysock__handshake_begin_locked(pysock__sock *s, const char *what)
 {
-    s->tls = pysock__tls_new(s->wrap_ctx, s->wrap_host, pysock_addr_port(&s->peer),
-                             s->wrap_raise_ragged, what);
+    pysock__tls_options o;
+
+    memset(&o, 0, sizeof o);
+    o.ctx = s->wrap_ctx;
+    o.session = s->wrap_session;
+    o.server = s->wrap_server;
+    o.raise_ragged = s->wrap_raise_ragged;
+    o.port = pysock_addr_port(&s->peer);
+    o.owner = (pysock *)s->handle;
+    o.what = what;
+    s->tls = pysock__tls_new(&o, s->wrap_host);
     if (!s->tls)
         return -1;
     pysock__context_release(s->wrap_ctx);
+    pysock__session_release(s->wrap_session);
     s->wrap_ctx = NULL;
+    s->wrap_session = NULL;
     s->wrap_host = NULL;
     s->input_end = PYSOCK__GOING_ON;
     s->write_error = 0;
     pysock__set_phase_locked(s, PYSOCK__HANDSHAKING);
     return 0;
+}
+
+/* The peer has asked for another handshake: until it is finished, this is a socket that has not
+   finished its first. */
+static void pysock__handshake_again_locked(pysock__sock *s)
+{
+    pysock__tls_begin_again(s->tls);
+    pysock__set_phase_locked(s, PYSOCK__HANDSHAKING);
+    pysock__want_reactor_locked(s);
 }
 
 /* A blocking call drives the handshake to its end. 0 or a failure. */
@@ -9764,8 +11279,9 @@ static void pysock__install(void)
     pysock__install_exit();
 }
 
-/* A socket around a descriptor, which it takes unless it fails (NULL with an error). From here on a
-   cleanup may close it; the caller has a reference of its own, for pysock__publish(). */
+/* A socket around a descriptor (-1: TLS over memory BIOs has none), which it takes unless it fails
+   (NULL with an error). From here on a cleanup may close it; the caller has a reference of its own,
+   for pysock__publish(). */
 static pysock__sock *pysock__sock_new(int fd, int family, int type, int proto, const char *what)
 {
     pysock_state *st = pysock__state();
@@ -9801,8 +11317,8 @@ static pysock__sock *pysock__sock_new(int fd, int family, int type, int proto, c
     pysock__list_init(&s->waiters);
     pysock__chain_init(&s->queue);
     pysock__watch_init(&s->watch, fd, pysock__sock_turn, pysock__sock_hold, pysock__sock_drop);
-    blocks = pysock__fd_blocks(fd);
-    err = timeout >= 0 ? pysock__fd_set_nonblocking(fd, 1) : 0;
+    blocks = fd >= 0 && pysock__fd_blocks(fd);
+    err = fd >= 0 && timeout >= 0 ? pysock__fd_set_nonblocking(fd, 1) : 0;
     if (err == 0)
         err = pysock__table_enter(s);
     if (err == 0)
@@ -9877,7 +11393,7 @@ static int pysock__close_pending_locked(pysock__sock *s)
 {
     int r;
 
-    if (s->detached || s->generation != pysock__fork_generation || s->write_error)
+    if (s->detached || s->fd < 0 || s->generation != pysock__fork_generation || s->write_error)
         return 0; /* the parent's, or nobody to send to */
     if (s->kernel_writes)
         return 0; /* a send that is broken off now has no order with what is queued */
@@ -10015,6 +11531,17 @@ static ptrdiff_t pysock__enqueue_copy_locked(pysock__call *c, const void *data, 
 
 #ifndef PYSOCK_NO_SSL
 
+/* A TLS call that would have to wait and may not. */
+static int pysock__tls_fail_again(const pysock__call *c)
+{
+    if (!c->s->bio_in)
+        return pysock__fail_again();
+    return pysock__fail(PYSOCK_SSL_WANT_READ_ERROR, EAGAIN, "WANT_READ",
+                        "%s: more bytes are wanted; carry what is in the outgoing BIO to the peer, "
+                        "and its answer into the incoming one",
+                        c->name);
+}
+
 /* The connection stands: begins the handshake, and finishes it if the call may wait. 0, or
    PYSOCK_IN_PROGRESS where the reactor goes on with it. */
 static int pysock__secure_locked(pysock__call *c)
@@ -10023,6 +11550,8 @@ static int pysock__secure_locked(pysock__call *c)
 
     if (s->phase == PYSOCK__OPEN && s->wrap_ctx && pysock__handshake_begin_locked(s, c->name) < 0)
         return -1;
+    if (s->phase == PYSOCK__HANDSHAKING && s->bio_in && !s->hs_busy)
+        pysock__handshake_drive_locked(s);
     if (s->phase == PYSOCK__HANDSHAKING && c->timeout == 0) {
         pysock__want_reactor_locked(s);
         return PYSOCK_IN_PROGRESS;
@@ -10048,7 +11577,7 @@ static int pysock__ready_locked(pysock__call *c)
     case PYSOCK__FAILED:
         return pysock__tell_failed_locked(s);
     case PYSOCK__UNWRAPPING:
-        return c->timeout == 0 ? pysock__fail_again()
+        return c->timeout == 0 ? pysock__tls_fail_again(c)
                                : pysock__fail(PYSOCK_OS_ERROR, EALREADY, "EALREADY",
                                               "%s: pysock_ssl_unwrap() is under way", c->name);
     case PYSOCK__RESOLVING:
@@ -10070,7 +11599,7 @@ static int pysock__ready_locked(pysock__call *c)
         return pysock__fail(PYSOCK_OS_ERROR, ENOTCONN, "ENOTCONN",
                             "%s: TLS was taken away meanwhile, by pysock_ssl_unwrap()", c->name);
     case PYSOCK_IN_PROGRESS:
-        return pysock__fail_again();
+        return pysock__tls_fail_again(c);
     default:
         return -1;
     }
@@ -10105,8 +11634,8 @@ static void pysock__input_ended_locked(pysock__sock *s, int err)
 
 /* Reads records without waiting, until plaintext, the end or an error is there (1), or the kernel
    has no more (0). -EBUSY: only a notification helps, because another call is reading, or because
-   the engine must send first. -EALREADY: there may be more at once, but it has been enough. Others
-   who watch are told. */
+   the engine must send first or has begun another handshake (the phase says so). -EALREADY: there
+   may be more at once, but it has been enough. Others who watch are told. */
 static int pysock__fill_locked(pysock__sock *s, const pysock__waiter *except)
 {
     pysock__tls *t = s->tls;
@@ -10131,15 +11660,17 @@ static int pysock__fill_locked(pysock__sock *s, const pysock__waiter *except)
         p = pysock__tls_in(t, &n);
         if (!p && !s->write_error)
             return -EBUSY;
-        if (!budget--)
+        if (t->ahead_pos == t->ahead_len && !budget--)
             return -EALREADY;
-        r = p ? pysock__sys_recv(s->fd, p, n, MSG_DONTWAIT) : s->write_error;
-        if (r == -EINTR)
-            continue;
+        r = p ? pysock__read_records_locked(s, p, n) : s->write_error;
         if (r == -EAGAIN)
             return 0;
         if (r > 0) {
             pysock__tls_in_done(t, (size_t)r);
+            if (pysock__tls_renegotiates(t) && s->phase == PYSOCK__SECURE) {
+                pysock__handshake_again_locked(s);
+                return -EBUSY;
+            }
             if (!(pysock__tls_flags(t) & PYSOCK__APP_IN))
                 continue;
         } else {
@@ -10170,7 +11701,7 @@ static int pysock__fill_asleep_locked(pysock__call *c)
 {
     pysock__sock *s = c->s;
     unsigned char header[8];
-    unsigned char *p;
+    unsigned char *p, *ahead = pysock__ahead_room_locked(s);
     ptrdiff_t r;
     size_t n;
 
@@ -10178,9 +11709,13 @@ static int pysock__fill_asleep_locked(pysock__call *c)
     s->generation = pysock__fork_generation;
     s->in_busy = 1;
     pysock__enter_kernel_locked(s);
-    r = pysock__sys_recv(s->fd, header, n, 0);
+    r = pysock__sys_recv(s->fd, ahead ? ahead : header, ahead ? PYSOCK__AHEAD : n, 0);
     pysock__leave_kernel_locked(s);
     s->in_busy = 0;
+    if (ahead && r > 0) {
+        s->tls->ahead_pos = 0;
+        s->tls->ahead_len = (size_t)r;
+    }
     if (!pysock__list_empty(&s->waiters))
         pysock__notify_locked(s, NULL); /* whoever found the input busy */
     if (pysock__call_check_locked(c) < 0)
@@ -10189,6 +11724,8 @@ static int pysock__fill_asleep_locked(pysock__call *c)
         return pysock__call_interrupted_locked(c);
     if (r == -EAGAIN)
         return pysock__sys_timeo(s->fd, 0) ? pysock__fail_again() : pysock__wait_locked(c, POLLIN);
+    if (r > 0 && ahead)
+        return 0;
     if (r > 0) {
         p = pysock__tls_in(s->tls, &n);
         if (p && n >= (size_t)r) {
@@ -10208,7 +11745,8 @@ static int pysock__may_fill_asleep_locked(const pysock__call *c)
     pysock__sock *s = c->s;
     size_t n;
 
-    return c->timeout < 0 && !s->in_busy && !s->input_end
+    return c->timeout < 0 && !s->in_busy && !s->input_end && !s->bio_in
+           && s->tls->ahead_pos == s->tls->ahead_len
            && !pysock__load(&pysock__reactor.threadless)
            && (pysock__tls_flags(s->tls)
                & (PYSOCK__OUT | PYSOCK__IN | PYSOCK__APP_IN | PYSOCK__ENDED))
@@ -10220,7 +11758,8 @@ static int pysock__may_fill_asleep_locked(const pysock__call *c)
 static ptrdiff_t pysock__tls_end_locked(pysock__sock *s)
 {
     if (s->input_end == PYSOCK__END_FAULT
-        || (s->input_end == PYSOCK__END_RAGGED && s->tls->raise_ragged))
+        || (s->input_end == PYSOCK__END_RAGGED && s->tls->raise_ragged
+            && !(s->tls->options & PYSOCK_OP_IGNORE_UNEXPECTED_EOF)))
         return pysock__raise(&s->fault);
     return 0;
 }
@@ -10259,8 +11798,10 @@ static ptrdiff_t pysock__tls_recv_locked(pysock__call *c, void *buf, size_t size
         r = pysock__fill_locked(s, NULL);
         if (r > 0)
             continue;
+        if (s->phase != PYSOCK__SECURE)
+            continue; /* the peer wants another handshake */
         if (c->timeout == 0)
-            return pysock__fail_again();
+            return pysock__tls_fail_again(c);
         if (pysock__wait_input_locked(c, r) < 0)
             return -1;
     }
@@ -11969,8 +13510,8 @@ static int pysock__accept_tls_locked(pysock__call *c, pysock__sock *child)
         return 0;
     pysock__lock(&child->lock); /* nobody waits for a listener with a child's lock held */
     if (child->phase == PYSOCK__NEW) {
-        pysock__add(&s->wrap_ctx->refs, 1);
-        child->wrap_ctx = s->wrap_ctx;
+        child->wrap_ctx = pysock__context_retain(s->wrap_ctx);
+        child->wrap_server = 1;
         child->wrap_raise_ragged = s->wrap_raise_ragged;
         pysock__set_phase_locked(child, PYSOCK__OPEN);
         r = pysock__handshake_begin_locked(child, c->name);
@@ -12120,7 +13661,9 @@ PYSOCKDEF int pysock_detach(pysock *handle)
 
     if (pysock__call_begin(&c, handle, "detach") < 0)
         return -1;
-    if (pysock__detach_wait_locked(&c) == 0) {
+    if (c.s->fd < 0) {
+        pysock__call_fail(&c, -ENOTSUP); /* memory BIOs */
+    } else if (pysock__detach_wait_locked(&c) == 0) {
         fd = c.s->fd;
         c.s->detached = 1;
         pysock__close_locked(c.s, 0);
@@ -12142,6 +13685,8 @@ PYSOCKDEF int pysock_fileno(pysock *s)
     if (pysock__call_begin(&c, s, "fileno") < 0)
         return -1;
     fd = c.s->fd;
+    if (fd < 0)
+        fd = pysock__call_fail(&c, -ENOTSUP); /* memory BIOs */
     pysock__call_end(&c);
     return fd;
 }
@@ -12253,7 +13798,10 @@ PYSOCKDEF int pysock_settimeout(pysock *s, double seconds)
         return -1;
     if (pysock__call_begin(&c, s, "settimeout") < 0)
         return -1;
-    r = (ns >= 0) == (c.s->timeout >= 0) ? 0 : pysock__fd_set_nonblocking(c.s->fd, ns >= 0);
+    if (c.s->fd < 0)
+        r = -ENOTSUP; /* memory BIOs */
+    else
+        r = (ns >= 0) == (c.s->timeout >= 0) ? 0 : pysock__fd_set_nonblocking(c.s->fd, ns >= 0);
     if (r < 0) {
         r = pysock__call_fail(&c, r);
     } else {
@@ -12505,25 +14053,40 @@ PYSOCKDEF void pysock_state_free(pysock_state *st)
 
 /* SSL API: contexts. */
 
-PYSOCKDEF pysock_ssl_context *pysock_ssl_context_new(pysock_ssl_purpose purpose)
+PYSOCKDEF pysock_ssl_context *pysock_ssl_context_new_protocol(int protocol)
 {
     pysock_ssl_context *ctx;
 
-    if (purpose != PYSOCK_SERVER_AUTH && purpose != PYSOCK_CLIENT_AUTH) {
-        pysock__fail_value("ssl_context_new", "purpose is not PYSOCK_SERVER_AUTH or _CLIENT_AUTH");
+    if ((protocol < PYSOCK_PROTOCOL_TLS || protocol > PYSOCK_PROTOCOL_TLSv1_2)
+        && protocol != PYSOCK_PROTOCOL_TLS_CLIENT && protocol != PYSOCK_PROTOCOL_TLS_SERVER) {
+        pysock__fail_value("ssl_context_new_protocol", "this is not a PYSOCK_PROTOCOL_ number");
         return NULL;
     }
-    ctx = pysock__context_new(purpose);
+    ctx = pysock__context_new(protocol);
     if (!ctx)
         pysock__fail_memory("ssl_context_new");
     return ctx;
 }
 
+PYSOCKDEF pysock_ssl_context *pysock_ssl_context_new(pysock_ssl_purpose purpose)
+{
+    if (purpose != PYSOCK_SERVER_AUTH && purpose != PYSOCK_CLIENT_AUTH) {
+        pysock__fail_value("ssl_context_new", "purpose is not PYSOCK_SERVER_AUTH or _CLIENT_AUTH");
+        return NULL;
+    }
+    return pysock_ssl_context_new_protocol(purpose == PYSOCK_SERVER_AUTH
+                                               ? PYSOCK_PROTOCOL_TLS_CLIENT
+                                               : PYSOCK_PROTOCOL_TLS_SERVER);
+}
+
 PYSOCKDEF pysock_ssl_context *pysock_ssl_create_default_context(pysock_ssl_purpose purpose)
 {
     pysock_ssl_context *ctx = pysock_ssl_context_new(purpose);
+    const char *keylog = getenv("SSLKEYLOGFILE");
 
-    if (ctx && purpose == PYSOCK_SERVER_AUTH && pysock_ssl_load_default_certs(ctx) < 0) {
+    if (ctx
+        && ((purpose == PYSOCK_SERVER_AUTH && pysock_ssl_load_default_certs(ctx) < 0)
+            || (keylog && keylog[0] && pysock_ssl_set_keylog_filename(ctx, keylog) < 0))) {
         pysock_ssl_context_free(ctx);
         return NULL;
     }
@@ -12535,19 +14098,30 @@ PYSOCKDEF void pysock_ssl_context_free(pysock_ssl_context *ctx)
     pysock__context_release(ctx);
 }
 
+PYSOCKDEF pysock_ssl_context *pysock_ssl_context_retain(pysock_ssl_context *ctx)
+{
+    return pysock__context_retain(ctx);
+}
+
+PYSOCKDEF int pysock_ssl_get_protocol(pysock_ssl_context *ctx)
+{
+    return ctx ? ctx->protocol : pysock__fail_value("ssl_get_protocol", "ctx is NULL");
+}
+
 /* Puts a new chain and key into the context. */
 static int pysock__context_identify(pysock_ssl_context *ctx, const pysock__bytes *cert,
                                     const char *certname, const pysock__bytes *key,
                                     const char *keyname)
 {
     pysock__identity *id = pysock__identity_new(cert, certname, key, keyname);
-    pysock__identity *old;
+    pysock__identity *old, **place;
 
     if (!id)
         return -1;
+    place = &ctx->identities[id->key_type == BR_KEYTYPE_RSA ? PYSOCK__RSA : PYSOCK__EC];
     pysock__lock(&ctx->lock);
-    old = ctx->identity;
-    ctx->identity = id;
+    old = *place;
+    *place = id;
     pysock__unlock(&ctx->lock);
     pysock__identity_release(old);
     return 0;
@@ -12741,16 +14315,23 @@ PYSOCKDEF int pysock_ssl_set_verify_mode(pysock_ssl_context *ctx, int mode)
                    : 0;
 }
 
-PYSOCKDEF int pysock_ssl_get_verify_mode(pysock_ssl_context *ctx)
+/* An int of the context's, read under its lock. */
+static int pysock__context_get(pysock_ssl_context *ctx, size_t offset, const char *what)
 {
-    int mode;
+    int value;
 
     if (!ctx)
-        return pysock__fail_value("ssl_get_verify_mode", "ctx is NULL");
+        return pysock__fail_value(what, "ctx is NULL");
     pysock__lock(&ctx->lock);
-    mode = ctx->verify_mode;
+    value = *(const int *)(const void *)((const char *)ctx + offset);
     pysock__unlock(&ctx->lock);
-    return mode;
+    return value;
+}
+
+PYSOCKDEF int pysock_ssl_get_verify_mode(pysock_ssl_context *ctx)
+{
+    return pysock__context_get(ctx, offsetof(pysock_ssl_context, verify_mode),
+                               "ssl_get_verify_mode");
 }
 
 PYSOCKDEF int pysock_ssl_set_check_hostname(pysock_ssl_context *ctx, int on)
@@ -12768,14 +14349,27 @@ PYSOCKDEF int pysock_ssl_set_check_hostname(pysock_ssl_context *ctx, int on)
 
 PYSOCKDEF int pysock_ssl_get_check_hostname(pysock_ssl_context *ctx)
 {
-    int on;
+    return pysock__context_get(ctx, offsetof(pysock_ssl_context, check_hostname),
+                               "ssl_get_check_hostname");
+}
 
+PYSOCKDEF int pysock_ssl_set_hostname_checks_common_name(pysock_ssl_context *ctx, int on)
+{
     if (!ctx)
-        return pysock__fail_value("ssl_get_check_hostname", "ctx is NULL");
+        return pysock__fail_value("ssl_set_hostname_checks_common_name", "ctx is NULL");
     pysock__lock(&ctx->lock);
-    on = ctx->check_hostname;
+    ctx->no_common_name = !on;
+    pysock__context_forget_locked(ctx);
     pysock__unlock(&ctx->lock);
-    return on;
+    return 0;
+}
+
+PYSOCKDEF int pysock_ssl_get_hostname_checks_common_name(pysock_ssl_context *ctx)
+{
+    int never = pysock__context_get(ctx, offsetof(pysock_ssl_context, no_common_name),
+                                    "ssl_get_hostname_checks_common_name");
+
+    return never < 0 ? -1 : !never;
 }
 
 PYSOCKDEF int pysock_ssl_set_verify_flags(pysock_ssl_context *ctx, unsigned flags)
@@ -12808,6 +14402,274 @@ PYSOCKDEF unsigned pysock_ssl_get_verify_flags(pysock_ssl_context *ctx)
     flags = ctx->verify_flags;
     pysock__unlock(&ctx->lock);
     return flags;
+}
+
+/* Changes what connections begin with; sessions that began with something else are forgotten. */
+static void pysock__context_changed_locked(pysock_ssl_context *ctx)
+{
+    pysock__context_configure_locked(ctx);
+    pysock__context_forget_locked(ctx);
+}
+
+static int pysock__context_set_version(pysock_ssl_context *ctx, int version, int maximum,
+                                       const char *what)
+{
+    if (!ctx)
+        return pysock__fail_value(what, "ctx is NULL");
+    if (ctx->protocol >= PYSOCK_PROTOCOL_TLSv1 && ctx->protocol <= PYSOCK_PROTOCOL_TLSv1_2)
+        return pysock__fail_value(what, "the context's protocol is of one version only");
+    if (version != PYSOCK_MINIMUM_SUPPORTED && version != PYSOCK_MAXIMUM_SUPPORTED
+        && (version < PYSOCK_SSLv3 || version > PYSOCK_TLSv1_3))
+        return pysock__fail_value(what, "this is not a version of TLS");
+    if (version == (maximum ? PYSOCK_SSLv3 : PYSOCK_TLSv1_3))
+        return pysock__fail(PYSOCK_OS_ERROR, ENOTSUP, "ENOTSUP",
+                            "%s: TLS 1.0, 1.1 and 1.2 are supported", what);
+    pysock__lock(&ctx->lock);
+    if (maximum)
+        ctx->maximum = version;
+    else
+        ctx->minimum = version;
+    pysock__context_changed_locked(ctx);
+    pysock__unlock(&ctx->lock);
+    return 0;
+}
+
+PYSOCKDEF int pysock_ssl_set_minimum_version(pysock_ssl_context *ctx, int version)
+{
+    return pysock__context_set_version(ctx, version, 0, "ssl_set_minimum_version");
+}
+
+PYSOCKDEF int pysock_ssl_get_minimum_version(pysock_ssl_context *ctx)
+{
+    return pysock__context_get(ctx, offsetof(pysock_ssl_context, minimum),
+                               "ssl_get_minimum_version");
+}
+
+PYSOCKDEF int pysock_ssl_set_maximum_version(pysock_ssl_context *ctx, int version)
+{
+    return pysock__context_set_version(ctx, version, 1, "ssl_set_maximum_version");
+}
+
+PYSOCKDEF int pysock_ssl_get_maximum_version(pysock_ssl_context *ctx)
+{
+    return pysock__context_get(ctx, offsetof(pysock_ssl_context, maximum),
+                               "ssl_get_maximum_version");
+}
+
+PYSOCKDEF int pysock_ssl_set_options(pysock_ssl_context *ctx, uint64_t options)
+{
+    const uint64_t known =
+        PYSOCK_OP_ALL | PYSOCK_OP_IGNORE_UNEXPECTED_EOF | PYSOCK_OP_ALLOW_CLIENT_RENEGOTIATION
+        | PYSOCK_OP_NO_TICKET | PYSOCK_OP_NO_COMPRESSION | PYSOCK_OP_ENABLE_MIDDLEBOX_COMPAT
+        | PYSOCK_OP_CIPHER_SERVER_PREFERENCE | PYSOCK_OP_NO_SSLv3 | PYSOCK_OP_NO_TLSv1
+        | PYSOCK_OP_NO_TLSv1_1 | PYSOCK_OP_NO_TLSv1_2 | PYSOCK_OP_NO_TLSv1_3
+        | PYSOCK_OP_NO_RENEGOTIATION | PYSOCK_OP_READ_AHEAD;
+
+    if (!ctx)
+        return pysock__fail_value("ssl_set_options", "ctx is NULL");
+    if (options & ~known)
+        return pysock__fail(PYSOCK_OS_ERROR, ENOTSUP, "ENOTSUP",
+                            "ssl_set_options: the options 0x%llx are not supported",
+                            (unsigned long long)(options & ~known));
+    pysock__lock(&ctx->lock);
+    if (ctx->options != options) {
+        ctx->options = options;
+        pysock__context_changed_locked(ctx);
+    }
+    pysock__unlock(&ctx->lock);
+    return 0;
+}
+
+PYSOCKDEF uint64_t pysock_ssl_get_options(pysock_ssl_context *ctx)
+{
+    uint64_t options;
+
+    if (!ctx) {
+        pysock__fail_value("ssl_get_options", "ctx is NULL");
+        return 0;
+    }
+    pysock__lock(&ctx->lock);
+    options = ctx->options;
+    pysock__unlock(&ctx->lock);
+    return options;
+}
+
+PYSOCKDEF int pysock_ssl_set_ciphers(pysock_ssl_context *ctx, const char *ciphers)
+{
+    uint16_t suites[BR_MAX_CIPHER_SUITES];
+    int level = -1;
+    ptrdiff_t n;
+
+    if (!ctx || !ciphers)
+        return pysock__fail_value("ssl_set_ciphers", ctx ? "ciphers is NULL" : "ctx is NULL");
+    n = pysock__ciphers_parse(ciphers, suites, &level);
+    if (n <= 0)
+        return pysock__fail(PYSOCK_SSL_ERROR, 0, n ? "INVALID_COMMAND" : "NO_CIPHER_MATCH",
+                            n ? "ssl_set_ciphers: '%.200s' is not in OpenSSL's cipher language, or "
+                                "asks for a security level above 3"
+                              : "ssl_set_ciphers: No cipher can be selected by '%.200s'",
+                            ciphers);
+    pysock__lock(&ctx->lock);
+    memcpy(ctx->suites, suites, sizeof suites);
+    ctx->suite_count = (size_t)n;
+    if (level >= 0)
+        ctx->security_level = level;
+    pysock__context_changed_locked(ctx);
+    pysock__unlock(&ctx->lock);
+    return 0;
+}
+
+/* Rows for the suites of this number, as far as there is room. */
+static ptrdiff_t pysock__suites_tell(const uint16_t *suites, size_t n, pysock_ssl_cipher_info *out,
+                                     size_t max)
+{
+    size_t i;
+
+    for (i = 0; i < n && i < max; i++)
+        pysock__suite_info(pysock__suite_find(suites[i]), &out[i]);
+    return (ptrdiff_t)n;
+}
+
+PYSOCKDEF ptrdiff_t pysock_ssl_get_ciphers(pysock_ssl_context *ctx, pysock_ssl_cipher_info *out,
+                                           size_t max)
+{
+    uint16_t suites[BR_MAX_CIPHER_SUITES];
+    unsigned low, high;
+    size_t n;
+
+    if (!ctx || (!out && max))
+        return pysock__fail_value("ssl_get_ciphers", ctx ? "out is NULL" : "ctx is NULL");
+    pysock__lock(&ctx->lock);
+    pysock__context_versions_locked(ctx, &low, &high);
+    n = pysock__context_suites_locked(ctx, high && low < BR_TLS12, suites);
+    pysock__unlock(&ctx->lock);
+    return pysock__suites_tell(suites, n, out, max);
+}
+
+PYSOCKDEF int pysock_ssl_set_security_level(pysock_ssl_context *ctx, int level)
+{
+    if (!ctx || level < 0 || level > 3)
+        return pysock__fail_value("ssl_set_security_level",
+                                  ctx ? "the level is not 0 to 3" : "ctx is NULL");
+    pysock__lock(&ctx->lock);
+    ctx->security_level = level;
+    pysock__context_changed_locked(ctx);
+    pysock__unlock(&ctx->lock);
+    return 0;
+}
+
+PYSOCKDEF int pysock_ssl_get_security_level(pysock_ssl_context *ctx)
+{
+    return pysock__context_get(ctx, offsetof(pysock_ssl_context, security_level),
+                               "ssl_get_security_level");
+}
+
+/* The number of a curve by one of its names; -1 if it is not known. */
+static int pysock__curve_find(const char *name, size_t n)
+{
+    static const struct {
+        const char *name;
+        int curve;
+    } table[] = {{"X25519", BR_EC_curve25519},    {"prime256v1", BR_EC_secp256r1},
+                 {"P-256", BR_EC_secp256r1},      {"secp256r1", BR_EC_secp256r1},
+                 {"secp384r1", BR_EC_secp384r1},  {"P-384", BR_EC_secp384r1},
+                 {"secp521r1", BR_EC_secp521r1},  {"P-521", BR_EC_secp521r1}};
+    size_t i;
+
+    for (i = 0; i < PYSOCK__COUNT(table); i++)
+        if (strlen(table[i].name) == n && memcmp(table[i].name, name, n) == 0)
+            return table[i].curve;
+    return -1;
+}
+
+PYSOCKDEF int pysock_ssl_set_ecdh_curve(pysock_ssl_context *ctx, const char *names)
+{
+    uint32_t curves = 0;
+    int curve;
+    size_t n;
+
+    if (!ctx || !names)
+        return pysock__fail_value("ssl_set_ecdh_curve", ctx ? "names is NULL" : "ctx is NULL");
+    for (;;) {
+        n = strcspn(names, ":");
+        curve = pysock__curve_find(names, n);
+        if (curve < 0)
+            return pysock__fail(PYSOCK_VALUE_ERROR, EINVAL, "EINVAL",
+                                "ssl_set_ecdh_curve: unknown elliptic curve name '%.*s'; X25519, "
+                                "prime256v1, secp384r1 and secp521r1 are supported",
+                                n < 100 ? (int)n : 100, names);
+        curves |= (uint32_t)1 << curve;
+        if (!names[n])
+            break;
+        names += n + 1;
+    }
+    pysock__lock(&ctx->lock);
+    ctx->curves = curves;
+    pysock__unlock(&ctx->lock);
+    return 0;
+}
+
+PYSOCKDEF int pysock_ssl_set_sni_callback(pysock_ssl_context *ctx,
+                                          int (*fn)(pysock_ssl_client_hello *hello, void *arg),
+                                          void *arg)
+{
+    if (!ctx)
+        return pysock__fail_value("ssl_set_sni_callback", "ctx is NULL");
+    pysock__lock(&ctx->lock);
+    ctx->sni_callback = fn;
+    ctx->sni_arg = arg;
+    pysock__unlock(&ctx->lock);
+    return 0;
+}
+
+/* A key log that appends to a file; NULL with an error. */
+static pysock__keylog *pysock__keylog_new(const char *filename)
+{
+    pysock__keylog *k = (pysock__keylog *)pysock__alloc(sizeof *k);
+    int err = -ENOMEM;
+
+    if (k && (k->name = pysock__strdup(filename)) != NULL)
+        k->file = pysock__file_append(filename, &err);
+    if (k && k->file) {
+        k->refs = 1;
+        pysock__mutex_init(&k->lock);
+        return k;
+    }
+    if (k)
+        pysock__free(k->name);
+    pysock__free(k);
+    pysock__fail_os(err, "opening the key log", filename);
+    return NULL;
+}
+
+PYSOCKDEF int pysock_ssl_set_keylog_filename(pysock_ssl_context *ctx, const char *filename)
+{
+    pysock__keylog *k = NULL, *old;
+
+    if (!ctx)
+        return pysock__fail_value("ssl_set_keylog_filename", "ctx is NULL");
+    if (filename && !(k = pysock__keylog_new(filename)))
+        return -1;
+    pysock__lock(&ctx->lock);
+    old = ctx->keylog;
+    ctx->keylog = k;
+    pysock__unlock(&ctx->lock);
+    pysock__keylog_release(old);
+    return 0;
+}
+
+PYSOCKDEF const char *pysock_ssl_get_keylog_filename(pysock_ssl_context *ctx)
+{
+    const char *name;
+
+    if (!ctx) {
+        pysock__fail_value("ssl_get_keylog_filename", "ctx is NULL");
+        return NULL;
+    }
+    pysock__lock(&ctx->lock);
+    name = ctx->keylog ? ctx->keylog->name : NULL;
+    pysock__unlock(&ctx->lock);
+    return name;
 }
 
 /* The names in one counted block. */
@@ -12868,30 +14730,187 @@ PYSOCKDEF int pysock_ssl_set_session_cache(pysock_ssl_context *ctx, size_t sessi
         return pysock__fail_value("ssl_set_session_cache", ctx ? "more than 1,000,000 sessions"
                                                                : "ctx is NULL");
     pysock__lock(&ctx->lock);
-    if (ctx->cache && sessions) {
-        pysock__unlock(&ctx->lock);
-        return pysock__fail_value(
-            "ssl_set_session_cache",
-            "a server's cache is in use and cannot change its size; set it before "
-            "the first connection");
-    }
     ctx->session_limit = sessions;
     pysock__context_forget_locked(ctx);
+    pysock__free(ctx->sessions.buckets); /* the next session makes as many as are wanted then */
+    ctx->sessions.buckets = NULL;
+    ctx->sessions.bucket_count = 0;
     pysock__unlock(&ctx->lock);
     return 0;
 }
 
+PYSOCKDEF int pysock_ssl_get_session_stats(pysock_ssl_context *ctx, pysock_ssl_session_stats *stats)
+{
+    const pysock__list *l;
+
+    if (!ctx || !stats)
+        return pysock__fail_value("ssl_get_session_stats", ctx ? "stats is NULL" : "ctx is NULL");
+    pysock__lock(&ctx->lock);
+    *stats = ctx->stats;
+    stats->number = 0;
+    for (l = ctx->sessions.used.next; l != &ctx->sessions.used; l = l->next)
+        stats->number += PYSOCK__ENTRY(l, pysock_ssl_session, link)->server != 0;
+    pysock__unlock(&ctx->lock);
+    return 0;
+}
+
+/* SSL API: sessions. */
+
+PYSOCKDEF pysock_ssl_session *pysock_ssl_session_retain(pysock_ssl_session *session)
+{
+    if (session)
+        pysock__add(&session->refs, 1);
+    return session;
+}
+
+PYSOCKDEF void pysock_ssl_session_release(pysock_ssl_session *session)
+{
+    pysock__session_release(session);
+}
+
+PYSOCKDEF size_t pysock_ssl_session_id(const pysock_ssl_session *session, unsigned char id[32])
+{
+    if (!session || !id) {
+        pysock__fail_value("ssl_session_id", session ? "id is NULL" : "session is NULL");
+        return 0;
+    }
+    memcpy(id, session->params.session_id, session->params.session_id_len);
+    return session->params.session_id_len;
+}
+
+PYSOCKDEF int64_t pysock_ssl_session_time(const pysock_ssl_session *session)
+{
+    return session ? session->time : pysock__fail_value("ssl_session_time", "session is NULL");
+}
+
+PYSOCKDEF int pysock_ssl_session_timeout(const pysock_ssl_session *session)
+{
+    return session ? PYSOCK__SESSION_SECONDS
+                   : pysock__fail_value("ssl_session_timeout", "session is NULL");
+}
+
+/* SSL API: memory BIOs. */
+
+PYSOCKDEF pysock_bio *pysock_bio_new(void)
+{
+    pysock_bio *bio = (pysock_bio *)pysock__alloc(sizeof *bio);
+
+    if (!bio) {
+        pysock__fail_memory("bio_new");
+        return NULL;
+    }
+    bio->refs = 1;
+    pysock__mutex_init(&bio->lock);
+    return bio;
+}
+
+PYSOCKDEF void pysock_bio_free(pysock_bio *bio)
+{
+    pysock__bio_release(bio);
+}
+
+static pysock_bio *pysock__bio_retain(pysock_bio *bio)
+{
+    pysock__add(&bio->refs, 1);
+    return bio;
+}
+
+PYSOCKDEF ptrdiff_t pysock_bio_read(pysock_bio *bio, void *buf, size_t size)
+{
+    ptrdiff_t r;
+
+    if (!bio)
+        return pysock__fail_value("bio_read", "bio is NULL");
+    if (pysock__check_memory("bio_read", buf, size) < 0)
+        return -1;
+    r = pysock__bio_take(bio, buf, size);
+    return r < 0 ? 0 : r;
+}
+
+PYSOCKDEF ptrdiff_t pysock_bio_write(pysock_bio *bio, const void *data, size_t size)
+{
+    ptrdiff_t r;
+    int eof;
+
+    if (!bio)
+        return pysock__fail_value("bio_write", "bio is NULL");
+    if (pysock__check_memory("bio_write", data, size) < 0)
+        return -1;
+    pysock__lock(&bio->lock);
+    eof = bio->eof;
+    pysock__unlock(&bio->lock);
+    if (eof)
+        return pysock__fail(PYSOCK_SSL_ERROR, 0, "WRITE_AFTER_EOF",
+                            "bio_write: cannot write() after write_eof()");
+    r = pysock__bio_put(bio, data, size);
+    return r < 0 ? pysock__fail_memory("bio_write") : r;
+}
+
+PYSOCKDEF int pysock_bio_write_eof(pysock_bio *bio)
+{
+    if (!bio)
+        return pysock__fail_value("bio_write_eof", "bio is NULL");
+    pysock__lock(&bio->lock);
+    bio->eof = 1;
+    pysock__unlock(&bio->lock);
+    return 0;
+}
+
+PYSOCKDEF size_t pysock_bio_pending(pysock_bio *bio)
+{
+    size_t n;
+
+    if (!bio) {
+        pysock__fail_value("bio_pending", "bio is NULL");
+        return 0;
+    }
+    pysock__lock(&bio->lock);
+    n = bio->len - bio->pos;
+    pysock__unlock(&bio->lock);
+    return n;
+}
+
+PYSOCKDEF int pysock_bio_eof(pysock_bio *bio)
+{
+    int eof;
+
+    if (!bio)
+        return pysock__fail_value("bio_eof", "bio is NULL");
+    pysock__lock(&bio->lock);
+    eof = bio->eof && bio->pos == bio->len;
+    pysock__unlock(&bio->lock);
+    return eof;
+}
+
 /* SSL API: wrapping. */
 
-/* What would make every handshake fail is told at once. */
-static int pysock__wrap_check(pysock_ssl_context *ctx, const char *host)
+/* Which side a socket is to be: 1 for a server. */
+static int pysock__wrap_server(const pysock_ssl_context *ctx,
+                               const pysock_ssl_wrap_options *options)
 {
-    int client = ctx->purpose == PYSOCK_SERVER_AUTH, needs_host, has_identity;
+    if (ctx->protocol == PYSOCK_PROTOCOL_TLS_CLIENT || ctx->protocol == PYSOCK_PROTOCOL_TLS_SERVER)
+        return ctx->protocol == PYSOCK_PROTOCOL_TLS_SERVER;
+    return options->server_side != 0;
+}
+
+/* What would make every handshake fail is told at once. */
+static int pysock__wrap_check(pysock_ssl_context *ctx, const pysock_ssl_wrap_options *options)
+{
+    const char *host = options->server_hostname;
+    int client = !pysock__wrap_server(ctx, options), needs_host, has_identity;
 
     pysock__lock(&ctx->lock);
     needs_host = client && ctx->check_hostname;
-    has_identity = ctx->identity != NULL;
+    has_identity = ctx->identities[PYSOCK__RSA] || ctx->identities[PYSOCK__EC];
     pysock__unlock(&ctx->lock);
+    if (client && options->server_side && ctx->protocol == PYSOCK_PROTOCOL_TLS_CLIENT)
+        return pysock__fail_value("ssl_wrap_socket",
+                                  "server_side is set, but the context is a client's");
+    if (options->session && !client)
+        return pysock__fail_value("ssl_wrap_socket", "session is for clients only; a server finds "
+                                                     "its sessions by itself");
+    if (options->session && options->session->context != ctx->serial)
+        return pysock__fail_value("ssl_wrap_socket", "the session is of a different context");
     if (host && !client)
         return pysock__fail_value("ssl_wrap_socket", "server_hostname is for clients only; this "
                                                      "context is a server's");
@@ -12912,7 +14931,7 @@ static int pysock__wrap_check(pysock_ssl_context *ctx, const char *host)
 }
 
 /* Whether the socket is in a state to be wrapped. */
-static int pysock__wrap_allowed_locked(pysock__call *c, pysock_ssl_context *ctx)
+static int pysock__wrap_allowed_locked(pysock__call *c, int server)
 {
     pysock__sock *s = c->s;
 
@@ -12921,7 +14940,7 @@ static int pysock__wrap_allowed_locked(pysock__call *c, pysock_ssl_context *ctx)
     if (pysock__is_tls_locked(s))
         return pysock__fail_value(c->name, "there is TLS around this socket already");
     pysock__refresh_phase_locked(s);
-    if (s->phase == PYSOCK__LISTENING && ctx->purpose == PYSOCK_SERVER_AUTH)
+    if (s->phase == PYSOCK__LISTENING && !server)
         return pysock__fail_value(c->name, "a listening socket needs a server's context "
                                            "(PYSOCK_CLIENT_AUTH)");
     if (s->phase == PYSOCK__CONNECTING)
@@ -12948,22 +14967,32 @@ static char *pysock__wrap_host(const char *name)
     return host;
 }
 
+/* Keeps what a handshake will need. 0 or a failure. */
+static int pysock__wrap_take_locked(pysock__sock *s, pysock_ssl_context *ctx,
+                                    const pysock_ssl_wrap_options *options)
+{
+    char *host = NULL;
+
+    if (options->server_hostname && !(host = pysock__wrap_host(options->server_hostname)))
+        return -1;
+    s->wrap_ctx = pysock__context_retain(ctx);
+    s->wrap_session = pysock_ssl_session_retain(options->session);
+    s->wrap_host = host;
+    s->wrap_server = pysock__wrap_server(ctx, options);
+    s->wrap_later = options->no_handshake_on_connect;
+    s->wrap_raise_ragged = options->raise_ragged_eofs;
+    return 0;
+}
+
 static int pysock__wrap_locked(pysock__call *c, pysock_ssl_context *ctx,
                                const pysock_ssl_wrap_options *options)
 {
     pysock__sock *s = c->s;
-    char *host = NULL;
     int r;
 
-    if (pysock__wrap_allowed_locked(c, ctx) < 0)
+    if (pysock__wrap_allowed_locked(c, pysock__wrap_server(ctx, options)) < 0
+        || pysock__wrap_take_locked(s, ctx, options) < 0)
         return -1;
-    if (options->server_hostname && !(host = pysock__wrap_host(options->server_hostname)))
-        return -1;
-    pysock__add(&ctx->refs, 1);
-    s->wrap_ctx = ctx;
-    s->wrap_host = host;
-    s->wrap_later = options->no_handshake_on_connect;
-    s->wrap_raise_ragged = options->raise_ragged_eofs;
     if (s->phase == PYSOCK__NEW || s->phase == PYSOCK__LISTENING)
         return 0;
     if (s->phase != PYSOCK__OPEN && c->timeout == 0) {
@@ -12988,7 +15017,7 @@ PYSOCKDEF int pysock_ssl_wrap_socket_ex(pysock *s, pysock_ssl_context *ctx,
         return pysock__fail_value("ssl_wrap_socket", ctx ? "options is NULL" : "ctx is NULL");
     if (pysock__call_begin(&c, s, "ssl_wrap_socket") < 0)
         return -1;
-    r = pysock__wrap_check(ctx, options->server_hostname);
+    r = pysock__wrap_check(ctx, options);
     if (r == 0)
         r = pysock__wrap_locked(&c, ctx, options);
     pysock__call_end(&c);
@@ -13003,6 +15032,44 @@ PYSOCKDEF int pysock_ssl_wrap_socket(pysock *s, pysock_ssl_context *ctx,
     memset(&options, 0, sizeof options);
     options.server_hostname = server_hostname;
     return pysock_ssl_wrap_socket_ex(s, ctx, &options);
+}
+
+PYSOCKDEF pysock *pysock_ssl_wrap_bio(pysock_ssl_context *ctx, pysock_bio *incoming,
+                                      pysock_bio *outgoing, const pysock_ssl_wrap_options *options)
+{
+    pysock_ssl_wrap_options none;
+    pysock__fault fault;
+    pysock__sock *s;
+    pysock *handle;
+    int r;
+
+    memset(&none, 0, sizeof none);
+    options = options ? options : &none;
+    if (!ctx || !incoming || !outgoing) {
+        pysock__fail_value("ssl_wrap_bio", ctx ? "incoming or outgoing is NULL" : "ctx is NULL");
+        return NULL;
+    }
+    if (pysock__wrap_check(ctx, options) < 0)
+        return NULL;
+    s = pysock__sock_new(-1, AF_UNSPEC, SOCK_STREAM, 0, "ssl_wrap_bio");
+    if (!s)
+        return NULL;
+    pysock__lock(&s->lock);
+    s->timeout = 0;
+    s->bio_in = pysock__bio_retain(incoming);
+    s->bio_out = pysock__bio_retain(outgoing);
+    pysock__set_phase_locked(s, PYSOCK__OPEN);
+    r = pysock__wrap_take_locked(s, ctx, options);
+    if (r == 0)
+        r = pysock__handshake_begin_locked(s, "ssl_wrap_bio");
+    pysock__unlock(&s->lock);
+    handle = pysock__publish(s, PYSOCK__OPEN);
+    if (r == 0)
+        return handle;
+    fault = pysock__last;
+    pysock__close_handle(handle);
+    pysock__raise(&fault);
+    return NULL;
 }
 
 static int pysock__fail_not_tls(const char *what)
@@ -13020,7 +15087,7 @@ PYSOCKDEF int pysock_ssl_do_handshake(pysock *s)
         return -1;
     if (!pysock__is_tls_locked(c.s)) {
         r = pysock__fail_not_tls(c.name);
-    } else if (c.timeout == 0
+    } else if (c.timeout == 0 && !c.s->bio_in
                && (c.s->phase == PYSOCK__HANDSHAKING || c.s->phase == PYSOCK__RESOLVING
                    || c.s->phase == PYSOCK__CONNECTING)) {
         pysock__want_reactor_locked(c.s);
@@ -13032,9 +15099,13 @@ PYSOCKDEF int pysock_ssl_do_handshake(pysock *s)
     return r;
 }
 
-/* Takes TLS away; the socket is plain again. */
+/* Takes TLS away; the socket is plain again. What memory BIOs carry stays as it is: at its end. */
 static void pysock__unwrapped_locked(pysock__sock *s)
 {
+    if (s->bio_in) {
+        pysock__set_phase_locked(s, PYSOCK__SECURE);
+        return;
+    }
     pysock__tls_free(s->tls);
     s->tls = NULL;
     s->input_end = PYSOCK__GOING_ON;
@@ -13067,7 +15138,7 @@ static int pysock__unwrap_locked(pysock__call *c)
         if (r > 0)
             continue;
         if (c->timeout == 0)
-            return PYSOCK_IN_PROGRESS;
+            return s->bio_in ? pysock__tls_fail_again(c) : PYSOCK_IN_PROGRESS;
         if (pysock__wait_input_locked(c, r) < 0)
             return -1;
         if (s->phase != PYSOCK__UNWRAPPING)
@@ -13114,13 +15185,13 @@ PYSOCKDEF int pysock_is_ssl(pysock *s)
     return r;
 }
 
-/* The connection of s once its handshake is finished, with the call begun; NULL with an error, and
+/* The connection of s once a handshake is finished, with the call begun; NULL with an error, and
    the call ended. */
 static pysock__tls *pysock__begin_established(pysock__call *c, pysock *s, const char *name)
 {
     if (pysock__call_begin(c, s, name) < 0)
         return NULL;
-    if (c->s->tls && c->s->tls->established)
+    if (c->s->tls && c->s->tls->handshakes)
         return c->s->tls;
     if (!pysock__is_tls_locked(c->s))
         pysock__fail_not_tls(name);
@@ -13132,22 +15203,52 @@ static pysock__tls *pysock__begin_established(pysock__call *c, pysock *s, const 
     return NULL;
 }
 
+PYSOCKDEF int pysock_ssl_server_side(pysock *s)
+{
+    pysock__call c;
+    int r;
+
+    if (pysock__call_begin(&c, s, "ssl_server_side") < 0)
+        return -1;
+    if (c.s->tls)
+        r = c.s->tls->server;
+    else
+        r = c.s->wrap_ctx ? c.s->wrap_server : pysock__fail_not_tls(c.name);
+    pysock__call_end(&c);
+    return r;
+}
+
+PYSOCKDEF pysock_ssl_context *pysock_ssl_get_context(pysock *s)
+{
+    pysock_ssl_context *ctx;
+    pysock__call c;
+
+    if (pysock__call_begin(&c, s, "ssl_get_context") < 0)
+        return NULL;
+    ctx = c.s->tls ? c.s->tls->ctx : c.s->wrap_ctx;
+    if (!ctx)
+        pysock__fail_not_tls(c.name);
+    pysock__call_end(&c);
+    return ctx;
+}
+
 PYSOCKDEF const char *pysock_ssl_version(pysock *s)
 {
     pysock__call c;
+    pysock__tls *t = pysock__begin_established(&c, s, "ssl_version");
+    int version;
 
-    if (!pysock__begin_established(&c, s, "ssl_version"))
+    if (!t)
         return NULL;
+    version = t->version;
     pysock__call_end(&c);
-    return "TLSv1.2";
+    return version == PYSOCK_TLSv1 ? "TLSv1" : version == PYSOCK_TLSv1_1 ? "TLSv1.1" : "TLSv1.2";
 }
 
 PYSOCKDEF int pysock_ssl_cipher(pysock *s, pysock_ssl_cipher_info *info)
 {
     pysock__call c;
     pysock__tls *t;
-    size_t i;
-    int r = -1;
 
     if (!info)
         return pysock__fail_value("ssl_cipher", "info is NULL");
@@ -13155,16 +15256,40 @@ PYSOCKDEF int pysock_ssl_cipher(pysock *s, pysock_ssl_cipher_info *info)
     t = pysock__begin_established(&c, s, "ssl_cipher");
     if (!t)
         return -1;
-    for (i = 0; i < PYSOCK__COUNT(pysock__suites); i++) {
-        if (pysock__suites[i].id != t->suite)
-            continue;
-        info->name = pysock__suites[i].name;
-        info->protocol = "TLSv1.2";
-        info->secret_bits = pysock__suites[i].bits;
-        r = 0;
+    pysock__suite_info(pysock__suite_find(t->suite), info);
+    pysock__call_end(&c);
+    return 0;
+}
+
+PYSOCKDEF ptrdiff_t pysock_ssl_shared_ciphers(pysock *s, pysock_ssl_cipher_info *out, size_t max)
+{
+    uint16_t suites[BR_MAX_CIPHER_SUITES];
+    const br_suite_translated *shared;
+    pysock__call c;
+    pysock__tls *t;
+    size_t i, n = 0;
+
+    if (!out && max)
+        return pysock__fail_value("ssl_shared_ciphers", "out is NULL");
+    t = pysock__begin_established(&c, s, "ssl_shared_ciphers");
+    if (!t)
+        return -1;
+    if (t->server) {
+        shared = br_ssl_server_get_client_suites(&t->br.server, &n);
+        for (i = 0; i < n; i++)
+            suites[i] = shared[i][0];
     }
     pysock__call_end(&c);
-    return r;
+    return pysock__suites_tell(suites, n, out, max);
+}
+
+PYSOCKDEF const char *pysock_ssl_compression(pysock *s)
+{
+    pysock__call c;
+
+    if (pysock__begin_established(&c, s, "ssl_compression"))
+        pysock__call_end(&c);
+    return NULL;
 }
 
 PYSOCKDEF pysock_buf *pysock_ssl_getpeercert_der(pysock *s)
@@ -13175,9 +15300,123 @@ PYSOCKDEF pysock_buf *pysock_ssl_getpeercert_der(pysock *s)
 
     if (!t)
         return NULL;
-    b = t->peer_cert ? pysock_buf_retain(t->peer_cert) : pysock_buf_new(0);
+    b = t->peer && t->peer->sent_count ? pysock_buf_retain(t->peer->certs[0]) : pysock_buf_new(0);
     pysock__call_end(&c);
     return b;
+}
+
+/* References to some of the peer's certificates. */
+static ptrdiff_t pysock__peer_chain(pysock *s, int verified, pysock_buf **out, size_t max,
+                                    const char *what)
+{
+    pysock__call c;
+    pysock__tls *t;
+    size_t i, n = 0, start = 0;
+
+    if (!out && max)
+        return pysock__fail_value(what, "out is NULL");
+    t = pysock__begin_established(&c, s, what);
+    if (!t)
+        return -1;
+    if (t->peer) {
+        start = verified ? t->peer->sent_count : 0;
+        n = verified ? t->peer->verified_count : t->peer->sent_count;
+    }
+    for (i = 0; i < n && i < max; i++)
+        out[i] = pysock_buf_retain(t->peer->certs[start + i]);
+    pysock__call_end(&c);
+    return (ptrdiff_t)n;
+}
+
+PYSOCKDEF ptrdiff_t pysock_ssl_get_unverified_chain(pysock *s, pysock_buf **out, size_t max)
+{
+    return pysock__peer_chain(s, 0, out, max, "ssl_get_unverified_chain");
+}
+
+PYSOCKDEF ptrdiff_t pysock_ssl_get_verified_chain(pysock *s, pysock_buf **out, size_t max)
+{
+    return pysock__peer_chain(s, 1, out, max, "ssl_get_verified_chain");
+}
+
+/* RFC 5929, 3: the first Finished message of the last handshake: the client's, or the server's in a
+   resumed one. */
+static size_t pysock__bind_unique(const pysock__tls *t, unsigned char *out)
+{
+    memcpy(out, t->eng->saved_finished + (t->reused ? 12 : 0), 12);
+    return 12;
+}
+
+/* RFC 5929, 4: the server's certificate, hashed by the function that it is signed with, or SHA-256
+   for MD5 and SHA-1. 0: it is signed in another way. */
+static size_t pysock__bind_end_point(const pysock__tls *t, unsigned char *out)
+{
+    const unsigned char *der = NULL;
+    br_hash_compat_context hc;
+    const br_hash_class *hash;
+    pysock__cert cert;
+    size_t len = 0;
+
+    if (t->server) {
+        pysock_ssl_cipher_info suite;
+        const pysock__identity *id;
+        pysock__suite_info(pysock__suite_find(t->suite), &suite);
+        id = t->policy.identities[strcmp(suite.auth, "auth-rsa") == 0 ? PYSOCK__RSA : PYSOCK__EC];
+        der = id ? id->chain[0].data : NULL;
+        len = id ? id->chain[0].data_len : 0;
+    } else if (t->peer && t->peer->sent_count) {
+        der = (const unsigned char *)pysock_buf_data(t->peer->certs[0]);
+        len = pysock_buf_size(t->peer->certs[0]);
+    }
+    if (!der || pysock__cert_parse(&cert, der, len) < 0 || !cert.sig_alg)
+        return 0;
+    hash = cert.sig_alg->hash;
+    if (hash != &br_sha384_vtable && hash != &br_sha512_vtable)
+        hash = &br_sha256_vtable;
+    hash->init(&hc.vtable);
+    hash->update(&hc.vtable, der, len);
+    hash->out(&hc.vtable, out);
+    return (hash->desc >> BR_HASHDESC_OUT_OFF) & BR_HASHDESC_OUT_MASK;
+}
+
+PYSOCKDEF ptrdiff_t pysock_ssl_get_channel_binding(pysock *s, const char *type, void *out,
+                                                   size_t size)
+{
+    unsigned char binding[64];
+    pysock__call c;
+    pysock__tls *t;
+    size_t n;
+
+    if (!type || (strcmp(type, "tls-unique") != 0 && strcmp(type, "tls-server-end-point") != 0))
+        return pysock__fail_value("ssl_get_channel_binding",
+                                  "the type is not tls-unique or tls-server-end-point");
+    if (pysock__check_memory("ssl_get_channel_binding", out, size) < 0)
+        return -1;
+    t = pysock__begin_established(&c, s, "ssl_get_channel_binding");
+    if (!t)
+        return -1;
+    n = type[4] == 'u' ? pysock__bind_unique(t, binding) : pysock__bind_end_point(t, binding);
+    pysock__call_end(&c);
+    if (!n)
+        return pysock__fail(PYSOCK_SSL_ERROR, 0, "UNSUPPORTED_SIGNATURE_TYPE",
+                            "ssl_get_channel_binding: RFC 5929 knows no binding for the way in "
+                            "which the server's certificate is signed");
+    memcpy(out, binding, n < size ? n : size);
+    return (ptrdiff_t)n;
+}
+
+PYSOCKDEF pysock_ssl_session *pysock_ssl_get_session(pysock *s)
+{
+    pysock__call c;
+    pysock__tls *t = pysock__begin_established(&c, s, "ssl_get_session");
+    pysock_ssl_session *se;
+
+    if (!t)
+        return NULL;
+    se = pysock_ssl_session_retain(t->session);
+    if (!se)
+        pysock__fail_memory(c.name);
+    pysock__call_end(&c);
+    return se;
 }
 
 PYSOCKDEF const char *pysock_ssl_selected_alpn_protocol(pysock *s)
@@ -13200,11 +15439,9 @@ PYSOCKDEF const char *pysock_ssl_server_hostname(pysock *s)
 
     if (pysock__call_begin(&c, s, "ssl_server_hostname") < 0)
         return NULL;
-    if (c.s->tls && c.s->tls->hostname)
-        name = c.s->tls->hostname;
-    else if (c.s->tls && c.s->tls->established && c.s->tls->eng->server_name[0])
-        name = br_ssl_engine_get_server_name(c.s->tls->eng);
-    else if (!c.s->tls)
+    if (c.s->tls)
+        name = c.s->tls->server ? c.s->tls->sni : c.s->tls->hostname;
+    else
         name = c.s->wrap_host;
     pysock__call_end(&c);
     return name;
@@ -13453,6 +15690,266 @@ PYSOCKDEF int pysock_ssl_eof_is_clean(pysock *s)
     return pysock__no_ssl("ssl_eof_is_clean");
 }
 
+PYSOCKDEF pysock_ssl_context *pysock_ssl_context_new_protocol(int protocol)
+{
+    (void)protocol;
+    pysock__no_ssl("ssl_context_new_protocol");
+    return NULL;
+}
+
+PYSOCKDEF int pysock_ssl_get_protocol(pysock_ssl_context *ctx)
+{
+    (void)ctx;
+    return pysock__no_ssl("ssl_get_protocol");
+}
+
+PYSOCKDEF pysock_ssl_context *pysock_ssl_context_retain(pysock_ssl_context *ctx)
+{
+    (void)ctx;
+    pysock__no_ssl("ssl_context_retain");
+    return NULL;
+}
+
+PYSOCKDEF int pysock_ssl_set_hostname_checks_common_name(pysock_ssl_context *ctx, int on)
+{
+    (void)ctx, (void)on;
+    return pysock__no_ssl("ssl_set_hostname_checks_common_name");
+}
+
+PYSOCKDEF int pysock_ssl_get_hostname_checks_common_name(pysock_ssl_context *ctx)
+{
+    (void)ctx;
+    return pysock__no_ssl("ssl_get_hostname_checks_common_name");
+}
+
+PYSOCKDEF int pysock_ssl_set_minimum_version(pysock_ssl_context *ctx, int version)
+{
+    (void)ctx, (void)version;
+    return pysock__no_ssl("ssl_set_minimum_version");
+}
+
+PYSOCKDEF int pysock_ssl_get_minimum_version(pysock_ssl_context *ctx)
+{
+    (void)ctx;
+    return pysock__no_ssl("ssl_get_minimum_version");
+}
+
+PYSOCKDEF int pysock_ssl_set_maximum_version(pysock_ssl_context *ctx, int version)
+{
+    (void)ctx, (void)version;
+    return pysock__no_ssl("ssl_set_maximum_version");
+}
+
+PYSOCKDEF int pysock_ssl_get_maximum_version(pysock_ssl_context *ctx)
+{
+    (void)ctx;
+    return pysock__no_ssl("ssl_get_maximum_version");
+}
+
+PYSOCKDEF int pysock_ssl_set_options(pysock_ssl_context *ctx, uint64_t options)
+{
+    (void)ctx, (void)options;
+    return pysock__no_ssl("ssl_set_options");
+}
+
+PYSOCKDEF uint64_t pysock_ssl_get_options(pysock_ssl_context *ctx)
+{
+    (void)ctx;
+    pysock__no_ssl("ssl_get_options");
+    return 0;
+}
+
+PYSOCKDEF int pysock_ssl_set_ciphers(pysock_ssl_context *ctx, const char *ciphers)
+{
+    (void)ctx, (void)ciphers;
+    return pysock__no_ssl("ssl_set_ciphers");
+}
+
+PYSOCKDEF ptrdiff_t pysock_ssl_get_ciphers(pysock_ssl_context *ctx, pysock_ssl_cipher_info *out,
+                                           size_t max)
+{
+    (void)ctx, (void)out, (void)max;
+    return pysock__no_ssl("ssl_get_ciphers");
+}
+
+PYSOCKDEF int pysock_ssl_set_security_level(pysock_ssl_context *ctx, int level)
+{
+    (void)ctx, (void)level;
+    return pysock__no_ssl("ssl_set_security_level");
+}
+
+PYSOCKDEF int pysock_ssl_get_security_level(pysock_ssl_context *ctx)
+{
+    (void)ctx;
+    return pysock__no_ssl("ssl_get_security_level");
+}
+
+PYSOCKDEF int pysock_ssl_set_ecdh_curve(pysock_ssl_context *ctx, const char *names)
+{
+    (void)ctx, (void)names;
+    return pysock__no_ssl("ssl_set_ecdh_curve");
+}
+
+PYSOCKDEF int pysock_ssl_set_sni_callback(pysock_ssl_context *ctx,
+                                          int (*fn)(pysock_ssl_client_hello *hello, void *arg),
+                                          void *arg)
+{
+    (void)ctx, (void)fn, (void)arg;
+    return pysock__no_ssl("ssl_set_sni_callback");
+}
+
+PYSOCKDEF int pysock_ssl_set_keylog_filename(pysock_ssl_context *ctx, const char *filename)
+{
+    (void)ctx, (void)filename;
+    return pysock__no_ssl("ssl_set_keylog_filename");
+}
+
+PYSOCKDEF const char *pysock_ssl_get_keylog_filename(pysock_ssl_context *ctx)
+{
+    (void)ctx;
+    pysock__no_ssl("ssl_get_keylog_filename");
+    return NULL;
+}
+
+PYSOCKDEF int pysock_ssl_get_session_stats(pysock_ssl_context *ctx, pysock_ssl_session_stats *stats)
+{
+    (void)ctx, (void)stats;
+    return pysock__no_ssl("ssl_get_session_stats");
+}
+
+PYSOCKDEF pysock_bio *pysock_bio_new(void)
+{
+    pysock__no_ssl("bio_new");
+    return NULL;
+}
+
+PYSOCKDEF void pysock_bio_free(pysock_bio *bio)
+{
+    (void)bio;
+}
+
+PYSOCKDEF ptrdiff_t pysock_bio_read(pysock_bio *bio, void *buf, size_t size)
+{
+    (void)bio, (void)buf, (void)size;
+    return pysock__no_ssl("bio_read");
+}
+
+PYSOCKDEF ptrdiff_t pysock_bio_write(pysock_bio *bio, const void *data, size_t size)
+{
+    (void)bio, (void)data, (void)size;
+    return pysock__no_ssl("bio_write");
+}
+
+PYSOCKDEF int pysock_bio_write_eof(pysock_bio *bio)
+{
+    (void)bio;
+    return pysock__no_ssl("bio_write_eof");
+}
+
+PYSOCKDEF size_t pysock_bio_pending(pysock_bio *bio)
+{
+    (void)bio;
+    pysock__no_ssl("bio_pending");
+    return 0;
+}
+
+PYSOCKDEF int pysock_bio_eof(pysock_bio *bio)
+{
+    (void)bio;
+    return pysock__no_ssl("bio_eof");
+}
+
+PYSOCKDEF pysock *pysock_ssl_wrap_bio(pysock_ssl_context *ctx, pysock_bio *incoming,
+                                      pysock_bio *outgoing, const pysock_ssl_wrap_options *options)
+{
+    (void)ctx, (void)incoming, (void)outgoing, (void)options;
+    pysock__no_ssl("ssl_wrap_bio");
+    return NULL;
+}
+
+PYSOCKDEF int pysock_ssl_server_side(pysock *s)
+{
+    (void)s;
+    return pysock__no_ssl("ssl_server_side");
+}
+
+PYSOCKDEF pysock_ssl_context *pysock_ssl_get_context(pysock *s)
+{
+    (void)s;
+    pysock__no_ssl("ssl_get_context");
+    return NULL;
+}
+
+PYSOCKDEF ptrdiff_t pysock_ssl_shared_ciphers(pysock *s, pysock_ssl_cipher_info *out, size_t max)
+{
+    (void)s, (void)out, (void)max;
+    return pysock__no_ssl("ssl_shared_ciphers");
+}
+
+PYSOCKDEF const char *pysock_ssl_compression(pysock *s)
+{
+    (void)s;
+    pysock__no_ssl("ssl_compression");
+    return NULL;
+}
+
+PYSOCKDEF ptrdiff_t pysock_ssl_get_unverified_chain(pysock *s, pysock_buf **out, size_t max)
+{
+    (void)s, (void)out, (void)max;
+    return pysock__no_ssl("ssl_get_unverified_chain");
+}
+
+PYSOCKDEF ptrdiff_t pysock_ssl_get_verified_chain(pysock *s, pysock_buf **out, size_t max)
+{
+    (void)s, (void)out, (void)max;
+    return pysock__no_ssl("ssl_get_verified_chain");
+}
+
+PYSOCKDEF ptrdiff_t pysock_ssl_get_channel_binding(pysock *s, const char *type, void *out,
+                                                   size_t size)
+{
+    (void)s, (void)type, (void)out, (void)size;
+    return pysock__no_ssl("ssl_get_channel_binding");
+}
+
+PYSOCKDEF pysock_ssl_session *pysock_ssl_get_session(pysock *s)
+{
+    (void)s;
+    pysock__no_ssl("ssl_get_session");
+    return NULL;
+}
+
+PYSOCKDEF pysock_ssl_session *pysock_ssl_session_retain(pysock_ssl_session *session)
+{
+    (void)session;
+    pysock__no_ssl("ssl_session_retain");
+    return NULL;
+}
+
+PYSOCKDEF void pysock_ssl_session_release(pysock_ssl_session *session)
+{
+    (void)session;
+}
+
+PYSOCKDEF size_t pysock_ssl_session_id(const pysock_ssl_session *session, unsigned char id[32])
+{
+    (void)session, (void)id;
+    pysock__no_ssl("ssl_session_id");
+    return 0;
+}
+
+PYSOCKDEF int64_t pysock_ssl_session_time(const pysock_ssl_session *session)
+{
+    (void)session;
+    return pysock__no_ssl("ssl_session_time");
+}
+
+PYSOCKDEF int pysock_ssl_session_timeout(const pysock_ssl_session *session)
+{
+    (void)session;
+    return pysock__no_ssl("ssl_session_timeout");
+}
+
 #endif /* PYSOCK_NO_SSL */
 
 /* ---- >>select ----
@@ -13490,8 +15987,11 @@ static short pysock__levels_locked(pysock__sock *s, short want, short revents, i
         return 0; /* the reactor, or a blocking call, will tell */
     if (s->phase == PYSOCK__SECURE) {
         *ask = want & POLLIN;
-        if (revents & (POLLIN | POLLERR | POLLHUP) && pysock__fill_locked(s, except) == -EBUSY)
+        if ((revents & (POLLIN | POLLERR | POLLHUP) || s->tls->ahead_pos < s->tls->ahead_len)
+            && pysock__fill_locked(s, except) == -EBUSY)
             *ask = -1; /* somebody will tell; the kernel would say it over and over */
+        if (s->phase != PYSOCK__SECURE)
+            return 0; /* another handshake */
         if (pysock__tls_flags(s->tls) & PYSOCK__APP_IN || s->input_end)
             have |= (short)(want & POLLIN);
         want &= (short)~POLLIN;

@@ -291,7 +291,7 @@ static void a_connection_keeps_what_it_was_made_with(void **state) {
     T_OK(pysock_ssl_set_session_cache(client, 0));
     h_connect(&old, client, server, "localhost");
     old_size = size_of_peer_certificate(old.client);
-    T_OK(pysock_ssl_load_cert_chain(server, T_CERTS "server-rsa.pem", T_CERTS "server-rsa.key"));
+    T_OK(pysock_ssl_load_cert_chain(server, T_CERTS "chain-ec.pem", T_CERTS "chain-ec.key"));
     T_OK(pysock_ssl_set_alpn_protocols(server, names, 1));
     T_OK(pysock_ssl_set_alpn_protocols(client, names, 1));
     h_greet(&old);

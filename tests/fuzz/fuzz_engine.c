@@ -102,7 +102,6 @@ static pysock_ssl_context *make_context(int client, unsigned with)
     static const char *const names[] = {"h2", "http/1.1", "x"};
     pysock_ssl_context *ctx =
         pysock_ssl_context_new(client ? PYSOCK_SERVER_AUTH : PYSOCK_CLIENT_AUTH);
-    int resumes;
 
     FUZZ_CHECK(ctx);
     if (client && !(with & WITH_VERIFY)) {
@@ -119,10 +118,7 @@ static pysock_ssl_context *make_context(int client, unsigned with)
         FUZZ_CHECK(pysock_ssl_set_verify_mode(ctx, PYSOCK_CERT_OPTIONAL) == 0);
     if (with & WITH_ALPN)
         FUZZ_CHECK(pysock_ssl_set_alpn_protocols(ctx, names, client ? 3 : 2) == 0);
-    /* A server that asks for certificates resumes nothing; then the client must not offer anything
-       either, because the fixed random numbers give each new session the same id. */
-    resumes = with & WITH_RESUMPTION && !(with & WITH_CLIENT_AUTH);
-    FUZZ_CHECK(pysock_ssl_set_session_cache(ctx, resumes ? 16 : 0) == 0);
+    FUZZ_CHECK(pysock_ssl_set_session_cache(ctx, with & WITH_RESUMPTION ? 16 : 0) == 0);
     return ctx;
 }
 
@@ -210,6 +206,8 @@ static size_t engine_deliver(engine_end *e, size_t max)
         memcpy(p, e->inbox.data, n);
         bytes_cut(&e->inbox, 0, n);
         pysock__tls_in_done(e->t, n);
+        if (pysock__tls_renegotiates(e->t))
+            pysock__tls_begin_again(e->t);
         done += n;
     }
     engine_settle(e);
@@ -399,9 +397,16 @@ static void script_step(engine_end *both, input *in)
 
 static void engine_open(engine_end *e, engine_end *peer, pysock_ssl_context *ctx, int client)
 {
+    pysock__tls_options o;
+
     memset(e, 0, sizeof *e);
+    memset(&o, 0, sizeof o);
     e->peer = peer;
-    e->t = pysock__tls_new(ctx, client ? pysock__strdup(HOST) : NULL, 443, 0, "fuzz");
+    o.ctx = ctx;
+    o.server = !client;
+    o.port = 443;
+    o.what = "fuzz";
+    e->t = pysock__tls_new(&o, client ? pysock__strdup(HOST) : NULL);
     FUZZ_CHECK(e->t);
 }
 
