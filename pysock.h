@@ -9239,9 +9239,12 @@ static void pysock__tls_consider(pysock__tls *t, pysock__der message)
 /* The bytes of the record that is being read, with its header. */
 static size_t pysock__hello_record_len(const pysock__tls *t)
 {
-    const unsigned char *p = t->hello.data + t->hello_record;
+    const unsigned char *p;
 
-    return t->hello.len - t->hello_record < 5 ? 5 : 5 + ((size_t)p[3] << 8 | p[4]);
+    if (t->hello.len - t->hello_record < 5)
+        return 5;
+    p = t->hello.data + t->hello_record;
+    return 5 + ((size_t)p[3] << 8 | p[4]);
 }
 
 /* Puts the parts of the ClientHello together, out of the records that hold them. 1: it is whole; 0:

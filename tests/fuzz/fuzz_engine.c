@@ -496,7 +496,7 @@ static ptrdiff_t socket_drain(pysock *s, unsigned char *into, size_t size, size_
 
 static void run_first(pysock_ssl_context *ctx, int client, unsigned with, input *in)
 {
-    pysock_ssl_wrap_options options = {client ? HOST : NULL, 1, 1};
+    pysock_ssl_wrap_options options = {client ? HOST : NULL, 1, 1, 0, NULL};
     unsigned char data[4096];
     pysock *wire, *s = socket_open(&wire);
     size_t part = left(in) / 2, got = 0;
@@ -753,7 +753,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             contexts[i][with & WITH_ALL] = make_context(!i, with);
         ctx[i] = contexts[i][with & WITH_ALL];
     }
-    if (with & WITH_RESUMPTION && !ctx[0]->session_count)
+    if (with & WITH_RESUMPTION && !ctx[0]->sessions.count)
         run_script(ctx, &nothing); /* something to resume */
     switch (choice >> 1 & 3) {
     case MODE_FIRST:
