@@ -7251,7 +7251,7 @@ static const pysock__trait_name pysock__cipher_words[] = {
     {PYSOCK__ENC | PYSOCK__LAST_RESORT, "ALL"},
     {PYSOCK__ENC_AES | PYSOCK__ENC_CHACHA20, "HIGH"},
     {PYSOCK__ENC_3DES | PYSOCK__LAST_RESORT, "MEDIUM"},
-    {PYSOCK__ENC_AES, "FIPS"},
+    {PYSOCK__ENC_AES & ~PYSOCK__ENC_CCM, "FIPS"},
     {PYSOCK__KX_RSA, "kRSA"},
     {PYSOCK__KX_RSA, "RSA"},
     {PYSOCK__KX_RSA | PYSOCK__KX_ECDHE_RSA, "aRSA"},
