@@ -2,14 +2,15 @@
 """Certificates for tests/test_certinfo.c, and what Python's own ssl module and openssl say of them.
 
 certinfo.py make DIR          writes certificates with every odd form of a field, as PEM
+certinfo.py beyond DIR        the same, of what the library reads and OpenSSL does not
 certinfo.py split BUNDLE DIR  one file for each certificate of a bundle
 certinfo.py show DIR          for each DIR/*.pem: "== path", then a line for each field; "error"
                               where Python refuses the certificate
+certinfo.py pems              DER_cert_to_PEM_cert() of 0 to 199 bytes
 certinfo.py times             what cert_time_to_seconds() makes of each line of the input
 certinfo.py objects           what txt2obj() makes of each line of the input, with and without names
 certinfo.py nids LOW HIGH     what nid2obj() makes of each number
 """
-import base64
 import glob
 import hashlib
 import os
@@ -17,6 +18,7 @@ import re
 import ssl
 import subprocess
 import sys
+import tempfile
 
 import _ssl
 
@@ -250,16 +252,42 @@ def extensions_of_all_kinds():
     yield "unknown", certificate(extensions=[extension("1.2.3.4", b"anything")])
 
 
-def pem(der):
-    return ssl.DER_cert_to_PEM_cert(der)
+def what_openssl_does_not_read():
+    values = {"surrogates": tlv(BMP, "B\u00fccher \U0001f512".encode("utf-16-be")),
+              "lone-surrogate": tlv(BMP, b"\xd8\0\0A"), "cut-surrogate": tlv(BMP, b"\xd8\0"),
+              "low-surrogate": tlv(BMP, b"\xdc\0\0A"),
+              "sequence": seq(tlv(UTF8, b"Street"), tlv(UTF8, b"Town")),
+              "octets": tlv(4, b"\x01\xab"), "visible": tlv(VISIBLE, b"text")}
+    for title, value in values.items():
+        yield title, certificate(subject=name(seq(oid(CN), value)))
+    yield "aia-nul", certificate(extensions=[extension("1.3.6.1.5.5.7.1.1", seq(
+        access("1", uri("http://a\0b/")), access("1", tlv(0x86, b"\xff")),
+        access("1", uri("http://good.example/"))))])
+    san = {"cut": [b"\x82\x05a"], "wrong-tag": [tlv(0x89, b"a")], "wrong-form": [tlv(0xA2, b"a")],
+           "bad-directory": [tlv(0xA4, integer(1))], "bad-rid": [tlv(0x88, b"\x80\x01")],
+           "cut-rid": [tlv(0x88, b"\x2a\x83")], "empty-rid": [tlv(0x88)],
+           "large-rid": [tlv(0x88, b"\x2a" + b"\xff" * 600 + b"\x01")],
+           "bad-other": [tlv(0xA0, integer(1))]}
+    for title, names in san.items():
+        yield "san-" + title, certificate(extensions=alt_names(*names))
+    yield "bad-attribute", certificate(subject=name(seq(oid(CN))))
+    yield "long-attribute", certificate(subject=name(seq(oid(CN), tlv(UTF8, b"a"), integer(1))))
+
+
+def write(folder, kinds):
+    for title, der in kinds:
+        with open(os.path.join(folder, title + ".pem"), "w") as f:
+            f.write(ssl.DER_cert_to_PEM_cert(der))
 
 
 def make(folder):
-    for kind in (names_of_all_kinds, alt_names_of_all_kinds, numbers_of_all_kinds,
-                 keys_of_all_kinds, extensions_of_all_kinds):
-        for title, der in kind():
-            with open(os.path.join(folder, title + ".pem"), "w") as f:
-                f.write(pem(der))
+    for kinds in (names_of_all_kinds, alt_names_of_all_kinds, numbers_of_all_kinds,
+                  keys_of_all_kinds, extensions_of_all_kinds):
+        write(folder, kinds())
+
+
+def beyond(folder):
+    write(folder, what_openssl_does_not_read())
 
 
 def split(bundle, folder):
@@ -296,17 +324,12 @@ def show_key(path):
     bits = re.search(r"Public-Key: \((\d+) bit\)", text)
     kind = {"rsaEncryption": "RSA", "id-ecPublicKey": "EC"}.get(kind)
     print("key", kind, bits.group(1) if kind and bits else 0)
-    print("signature", re.search("Signature Algorithm: (.*)", text).group(1))
+    print("signature", re.search(r"Signature Algorithm: (\S+)", text).group(1))
     print("ca", int("CA:TRUE" in text))
 
 
-def show_one(path):
-    print("==", path)
-    try:
-        cert = _ssl._test_decode_cert(path)
-    except Exception:
-        print("error")
-        return
+def show_cert(path, text):
+    cert = _ssl._test_decode_cert(path)
     print("version", cert["version"])
     print("serial", cert["serialNumber"])
     show_name("subject", cert["subject"])
@@ -323,14 +346,34 @@ def show_one(path):
         for value in cert.get(key, ()):
             print(title, plain(value))
     show_key(path)
+    print("sha256", hashlib.sha256(ssl.PEM_cert_to_DER_cert(text)).hexdigest())
+
+
+def show_one(path):
+    """The first certificate of the file, whatever stands before it."""
+    print("==", path)
     with open(path) as f:
-        text = re.search("-----BEGIN CERTIFICATE-----(.*?)-----END", f.read(), re.S).group(1)
-    print("sha256", hashlib.sha256(base64.b64decode(text)).hexdigest())
+        found = re.search("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n", f.read(),
+                          re.S)
+    with tempfile.NamedTemporaryFile("w") as alone:
+        alone.write(found.group(0) if found else "")
+        alone.flush()
+        try:
+            _ssl._test_decode_cert(alone.name)
+        except (ssl.SSLError, UnicodeDecodeError):
+            print("error")
+        else:
+            show_cert(alone.name, found.group(0))
 
 
 def show(folder):
     for path in sorted(glob.glob(os.path.join(folder, "*.pem"))):
         show_one(path)
+
+
+def pems():
+    for size in range(200):
+        print(ssl.DER_cert_to_PEM_cert(bytes(range(size))), end="")
 
 
 def times():
