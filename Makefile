@@ -161,7 +161,8 @@ FUZZ_CC ?= clang
 FUZZ_SECONDS ?= 10
 FUZZERS ?= $(notdir $(basename $(wildcard tests/fuzz/fuzz_*.c)))
 FLAGS_fuzz = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
-FUZZ_INSIDE = fuzz_cert fuzz_chain fuzz_ciphers fuzz_engine # these hold the implementation
+# These hold the implementation, the others are linked with it.
+FUZZ_INSIDE = $(notdir $(basename $(shell grep -l PYSOCK_IMPLEMENTATION tests/fuzz/fuzz_*.c)))
 
 fuzz:
 	@$(SETUP)

@@ -6095,6 +6095,900 @@ static int pysock__cert_matches(const pysock__cert *cert, const char *host)
            && pysock__cn_match(cert->subject, host, hlen);
 }
 
+/* Certificates: as people read them. */
+
+/* OpenSSL's objects, as far as certificates have them. */
+static const pysock_ssl_oid pysock__oids[] = {
+    /* attributes of names */
+    {13, "CN", "commonName", "2.5.4.3"},
+    {100, "SN", "surname", "2.5.4.4"},
+    {105, "serialNumber", "serialNumber", "2.5.4.5"},
+    {14, "C", "countryName", "2.5.4.6"},
+    {15, "L", "localityName", "2.5.4.7"},
+    {16, "ST", "stateOrProvinceName", "2.5.4.8"},
+    {660, "street", "streetAddress", "2.5.4.9"},
+    {17, "O", "organizationName", "2.5.4.10"},
+    {18, "OU", "organizationalUnitName", "2.5.4.11"},
+    {106, "title", "title", "2.5.4.12"},
+    {107, "description", "description", "2.5.4.13"},
+    {859, "searchGuide", "searchGuide", "2.5.4.14"},
+    {860, "businessCategory", "businessCategory", "2.5.4.15"},
+    {861, "postalAddress", "postalAddress", "2.5.4.16"},
+    {661, "postalCode", "postalCode", "2.5.4.17"},
+    {862, "postOfficeBox", "postOfficeBox", "2.5.4.18"},
+    {863, "physicalDeliveryOfficeName", "physicalDeliveryOfficeName", "2.5.4.19"},
+    {864, "telephoneNumber", "telephoneNumber", "2.5.4.20"},
+    {865, "telexNumber", "telexNumber", "2.5.4.21"},
+    {866, "teletexTerminalIdentifier", "teletexTerminalIdentifier", "2.5.4.22"},
+    {867, "facsimileTelephoneNumber", "facsimileTelephoneNumber", "2.5.4.23"},
+    {868, "x121Address", "x121Address", "2.5.4.24"},
+    {869, "internationaliSDNNumber", "internationaliSDNNumber", "2.5.4.25"},
+    {870, "registeredAddress", "registeredAddress", "2.5.4.26"},
+    {871, "destinationIndicator", "destinationIndicator", "2.5.4.27"},
+    {872, "preferredDeliveryMethod", "preferredDeliveryMethod", "2.5.4.28"},
+    {873, "presentationAddress", "presentationAddress", "2.5.4.29"},
+    {874, "supportedApplicationContext", "supportedApplicationContext", "2.5.4.30"},
+    {875, "member", "member", "2.5.4.31"},
+    {876, "owner", "owner", "2.5.4.32"},
+    {877, "roleOccupant", "roleOccupant", "2.5.4.33"},
+    {878, "seeAlso", "seeAlso", "2.5.4.34"},
+    {879, "userPassword", "userPassword", "2.5.4.35"},
+    {880, "userCertificate", "userCertificate", "2.5.4.36"},
+    {881, "cACertificate", "cACertificate", "2.5.4.37"},
+    {882, "authorityRevocationList", "authorityRevocationList", "2.5.4.38"},
+    {883, "certificateRevocationList", "certificateRevocationList", "2.5.4.39"},
+    {884, "crossCertificatePair", "crossCertificatePair", "2.5.4.40"},
+    {173, "name", "name", "2.5.4.41"},
+    {99, "GN", "givenName", "2.5.4.42"},
+    {101, "initials", "initials", "2.5.4.43"},
+    {509, "generationQualifier", "generationQualifier", "2.5.4.44"},
+    {503, "x500UniqueIdentifier", "x500UniqueIdentifier", "2.5.4.45"},
+    {174, "dnQualifier", "dnQualifier", "2.5.4.46"},
+    {885, "enhancedSearchGuide", "enhancedSearchGuide", "2.5.4.47"},
+    {886, "protocolInformation", "protocolInformation", "2.5.4.48"},
+    {887, "distinguishedName", "distinguishedName", "2.5.4.49"},
+    {888, "uniqueMember", "uniqueMember", "2.5.4.50"},
+    {889, "houseIdentifier", "houseIdentifier", "2.5.4.51"},
+    {890, "supportedAlgorithms", "supportedAlgorithms", "2.5.4.52"},
+    {891, "deltaRevocationList", "deltaRevocationList", "2.5.4.53"},
+    {892, "dmdName", "dmdName", "2.5.4.54"},
+    {510, "pseudonym", "pseudonym", "2.5.4.65"},
+    {400, "role", "role", "2.5.4.72"},
+    {1089, "organizationIdentifier", "organizationIdentifier", "2.5.4.97"},
+    {1090, "c3", "countryCode3c", "2.5.4.98"},
+    {1091, "n3", "countryCode3n", "2.5.4.99"},
+    {1092, "dnsName", "dnsName", "2.5.4.100"},
+    {458, "UID", "userId", "0.9.2342.19200300.100.1.1"},
+    {460, "mail", "rfc822Mailbox", "0.9.2342.19200300.100.1.3"},
+    {391, "DC", "domainComponent", "0.9.2342.19200300.100.1.25"},
+    {484, "associatedDomain", "associatedDomain", "0.9.2342.19200300.100.1.37"},
+    {488, "mobileTelephoneNumber", "mobileTelephoneNumber", "0.9.2342.19200300.100.1.41"},
+    {490, "friendlyCountryName", "friendlyCountryName", "0.9.2342.19200300.100.1.43"},
+    {102, "uid", "uniqueIdentifier", "0.9.2342.19200300.100.1.44"},
+    {48, "emailAddress", "emailAddress", "1.2.840.113549.1.9.1"},
+    {49, "unstructuredName", "unstructuredName", "1.2.840.113549.1.9.2"},
+    {54, "challengePassword", "challengePassword", "1.2.840.113549.1.9.7"},
+    {55, "unstructuredAddress", "unstructuredAddress", "1.2.840.113549.1.9.8"},
+    {156, "friendlyName", "friendlyName", "1.2.840.113549.1.9.20"},
+    {955, "jurisdictionL", "jurisdictionLocalityName", "1.3.6.1.4.1.311.60.2.1.1"},
+    {956, "jurisdictionST", "jurisdictionStateOrProvinceName", "1.3.6.1.4.1.311.60.2.1.2"},
+    {957, "jurisdictionC", "jurisdictionCountryName", "1.3.6.1.4.1.311.60.2.1.3"},
+    {1004, "INN", "INN", "1.2.643.3.131.1.1"},
+    {1005, "OGRN", "OGRN", "1.2.643.100.1"},
+    {1006, "SNILS", "SNILS", "1.2.643.100.3"},
+    {1226, "OGRNIP", "OGRNIP", "1.2.643.100.5"},
+    /* extended key usages */
+    {910, "anyExtendedKeyUsage", "Any Extended Key Usage", "2.5.29.37.0"},
+    {129, "serverAuth", "TLS Web Server Authentication", "1.3.6.1.5.5.7.3.1"},
+    {130, "clientAuth", "TLS Web Client Authentication", "1.3.6.1.5.5.7.3.2"},
+    {131, "codeSigning", "Code Signing", "1.3.6.1.5.5.7.3.3"},
+    {132, "emailProtection", "E-mail Protection", "1.3.6.1.5.5.7.3.4"},
+    {294, "ipsecEndSystem", "IPSec End System", "1.3.6.1.5.5.7.3.5"},
+    {295, "ipsecTunnel", "IPSec Tunnel", "1.3.6.1.5.5.7.3.6"},
+    {296, "ipsecUser", "IPSec User", "1.3.6.1.5.5.7.3.7"},
+    {133, "timeStamping", "Time Stamping", "1.3.6.1.5.5.7.3.8"},
+    {180, "OCSPSigning", "OCSP Signing", "1.3.6.1.5.5.7.3.9"},
+    {1022, "ipsecIKE", "ipsec Internet Key Exchange", "1.3.6.1.5.5.7.3.17"},
+    {1025, "secureShellClient", "SSH Client", "1.3.6.1.5.5.7.3.21"},
+    {1026, "secureShellServer", "SSH Server", "1.3.6.1.5.5.7.3.22"},
+    {134, "msCodeInd", "Microsoft Individual Code Signing", "1.3.6.1.4.1.311.2.1.21"},
+    {135, "msCodeCom", "Microsoft Commercial Code Signing", "1.3.6.1.4.1.311.2.1.22"},
+    {137, "msSGC", "Microsoft Server Gated Crypto", "1.3.6.1.4.1.311.10.3.3"},
+    {138, "msEFS", "Microsoft Encrypted File System", "1.3.6.1.4.1.311.10.3.4"},
+    {648, "msSmartcardLogin", "Microsoft Smartcard Login", "1.3.6.1.4.1.311.20.2.2"},
+    {139, "nsSGC", "Netscape Server Gated Crypto", "2.16.840.1.113730.4.1"},
+    {1032, "pkInitClientAuth", "PKINIT Client Auth", "1.3.6.1.5.2.3.4"},
+    {1033, "pkInitKDC", "Signing KDC Response", "1.3.6.1.5.2.3.5"},
+    /* extensions, and what stands in them */
+    {769, "subjectDirectoryAttributes", "X509v3 Subject Directory Attributes", "2.5.29.9"},
+    {82, "subjectKeyIdentifier", "X509v3 Subject Key Identifier", "2.5.29.14"},
+    {83, "keyUsage", "X509v3 Key Usage", "2.5.29.15"},
+    {84, "privateKeyUsagePeriod", "X509v3 Private Key Usage Period", "2.5.29.16"},
+    {85, "subjectAltName", "X509v3 Subject Alternative Name", "2.5.29.17"},
+    {86, "issuerAltName", "X509v3 Issuer Alternative Name", "2.5.29.18"},
+    {87, "basicConstraints", "X509v3 Basic Constraints", "2.5.29.19"},
+    {88, "crlNumber", "X509v3 CRL Number", "2.5.29.20"},
+    {141, "CRLReason", "X509v3 CRL Reason Code", "2.5.29.21"},
+    {430, "holdInstructionCode", "Hold Instruction Code", "2.5.29.23"},
+    {142, "invalidityDate", "Invalidity Date", "2.5.29.24"},
+    {140, "deltaCRL", "X509v3 Delta CRL Indicator", "2.5.29.27"},
+    {770, "issuingDistributionPoint", "X509v3 Issuing Distribution Point", "2.5.29.28"},
+    {771, "certificateIssuer", "X509v3 Certificate Issuer", "2.5.29.29"},
+    {666, "nameConstraints", "X509v3 Name Constraints", "2.5.29.30"},
+    {103, "crlDistributionPoints", "X509v3 CRL Distribution Points", "2.5.29.31"},
+    {89, "certificatePolicies", "X509v3 Certificate Policies", "2.5.29.32"},
+    {747, "policyMappings", "X509v3 Policy Mappings", "2.5.29.33"},
+    {90, "authorityKeyIdentifier", "X509v3 Authority Key Identifier", "2.5.29.35"},
+    {401, "policyConstraints", "X509v3 Policy Constraints", "2.5.29.36"},
+    {126, "extendedKeyUsage", "X509v3 Extended Key Usage", "2.5.29.37"},
+    {857, "freshestCRL", "X509v3 Freshest CRL", "2.5.29.46"},
+    {748, "inhibitAnyPolicy", "X509v3 Inhibit Any Policy", "2.5.29.54"},
+    {402, "targetInformation", "X509v3 AC Targeting", "2.5.29.55"},
+    {403, "noRevAvail", "X509v3 No Revocation Available", "2.5.29.56"},
+    {177, "authorityInfoAccess", "Authority Information Access", "1.3.6.1.5.5.7.1.1"},
+    {286, "qcStatements", "qcStatements", "1.3.6.1.5.5.7.1.3"},
+    {398, "subjectInfoAccess", "Subject Information Access", "1.3.6.1.5.5.7.1.11"},
+    {663, "proxyCertInfo", "Proxy Certificate Information", "1.3.6.1.5.5.7.1.14"},
+    {1020, "tlsfeature", "TLS Feature", "1.3.6.1.5.5.7.1.24"},
+    {951, "ct_precert_scts", "CT Precertificate SCTs", "1.3.6.1.4.1.11129.2.4.2"},
+    {952, "ct_precert_poison", "CT Precertificate Poison", "1.3.6.1.4.1.11129.2.4.3"},
+    {71, "nsCertType", "Netscape Cert Type", "2.16.840.1.113730.1.1"},
+    {78, "nsComment", "Netscape Comment", "2.16.840.1.113730.1.13"},
+    {746, "anyPolicy", "X509v3 Any Policy", "2.5.29.32.0"},
+    {164, "id-qt-cps", "Policy Qualifier CPS", "1.3.6.1.5.5.7.2.1"},
+    {165, "id-qt-unotice", "Policy Qualifier User Notice", "1.3.6.1.5.5.7.2.2"},
+    {178, "OCSP", "OCSP", "1.3.6.1.5.5.7.48.1"},
+    {369, "noCheck", "OCSP No Check", "1.3.6.1.5.5.7.48.1.5"},
+    {179, "caIssuers", "CA Issuers", "1.3.6.1.5.5.7.48.2"},
+    {363, "ad_timestamping", "AD Time Stamping", "1.3.6.1.5.5.7.48.3"},
+    {785, "caRepository", "CA Repository", "1.3.6.1.5.5.7.48.5"},
+    {649, "msUPN", "Microsoft User Principal Name", "1.3.6.1.4.1.311.20.2.3"},
+    {1209, "id-on-xmppAddr", "XmppAddr", "1.3.6.1.5.5.7.8.5"},
+    {1210, "id-on-dnsSRV", "SRVName", "1.3.6.1.5.5.7.8.7"},
+    {1211, "id-on-NAIRealm", "NAIRealm", "1.3.6.1.5.5.7.8.8"},
+    {1208, "id-on-SmtpUTF8Mailbox", "Smtp UTF8 Mailbox", "1.3.6.1.5.5.7.8.9"},
+    /* keys, and signatures by them */
+    {6, "rsaEncryption", "rsaEncryption", "1.2.840.113549.1.1.1"},
+    {7, "RSA-MD2", "md2WithRSAEncryption", "1.2.840.113549.1.1.2"},
+    {396, "RSA-MD4", "md4WithRSAEncryption", "1.2.840.113549.1.1.3"},
+    {8, "RSA-MD5", "md5WithRSAEncryption", "1.2.840.113549.1.1.4"},
+    {65, "RSA-SHA1", "sha1WithRSAEncryption", "1.2.840.113549.1.1.5"},
+    {644, "rsaOAEPEncryptionSET", "rsaOAEPEncryptionSET", "1.2.840.113549.1.1.6"},
+    {919, "RSAES-OAEP", "rsaesOaep", "1.2.840.113549.1.1.7"},
+    {911, "MGF1", "mgf1", "1.2.840.113549.1.1.8"},
+    {935, "PSPECIFIED", "pSpecified", "1.2.840.113549.1.1.9"},
+    {912, "RSASSA-PSS", "rsassaPss", "1.2.840.113549.1.1.10"},
+    {668, "RSA-SHA256", "sha256WithRSAEncryption", "1.2.840.113549.1.1.11"},
+    {669, "RSA-SHA384", "sha384WithRSAEncryption", "1.2.840.113549.1.1.12"},
+    {670, "RSA-SHA512", "sha512WithRSAEncryption", "1.2.840.113549.1.1.13"},
+    {671, "RSA-SHA224", "sha224WithRSAEncryption", "1.2.840.113549.1.1.14"},
+    {1145, "RSA-SHA512/224", "sha512-224WithRSAEncryption", "1.2.840.113549.1.1.15"},
+    {1146, "RSA-SHA512/256", "sha512-256WithRSAEncryption", "1.2.840.113549.1.1.16"},
+    {408, "id-ecPublicKey", "id-ecPublicKey", "1.2.840.10045.2.1"},
+    {416, "ecdsa-with-SHA1", "ecdsa-with-SHA1", "1.2.840.10045.4.1"},
+    {793, "ecdsa-with-SHA224", "ecdsa-with-SHA224", "1.2.840.10045.4.3.1"},
+    {794, "ecdsa-with-SHA256", "ecdsa-with-SHA256", "1.2.840.10045.4.3.2"},
+    {795, "ecdsa-with-SHA384", "ecdsa-with-SHA384", "1.2.840.10045.4.3.3"},
+    {796, "ecdsa-with-SHA512", "ecdsa-with-SHA512", "1.2.840.10045.4.3.4"},
+    {116, "DSA", "dsaEncryption", "1.2.840.10040.4.1"},
+    {113, "DSA-SHA1", "dsaWithSHA1", "1.2.840.10040.4.3"},
+    {802, "dsa_with_SHA224", "dsa_with_SHA224", "2.16.840.1.101.3.4.3.1"},
+    {803, "dsa_with_SHA256", "dsa_with_SHA256", "2.16.840.1.101.3.4.3.2"},
+    {1034, "X25519", "X25519", "1.3.101.110"},
+    {1035, "X448", "X448", "1.3.101.111"},
+    {1087, "ED25519", "ED25519", "1.3.101.112"},
+    {1088, "ED448", "ED448", "1.3.101.113"},
+    /* curves */
+    {409, "prime192v1", "prime192v1", "1.2.840.10045.3.1.1"},
+    {415, "prime256v1", "prime256v1", "1.2.840.10045.3.1.7"},
+    {714, "secp256k1", "secp256k1", "1.3.132.0.10"},
+    {713, "secp224r1", "secp224r1", "1.3.132.0.33"},
+    {715, "secp384r1", "secp384r1", "1.3.132.0.34"},
+    {716, "secp521r1", "secp521r1", "1.3.132.0.35"},
+    {927, "brainpoolP256r1", "brainpoolP256r1", "1.3.36.3.3.2.8.1.1.7"},
+    {931, "brainpoolP384r1", "brainpoolP384r1", "1.3.36.3.3.2.8.1.1.11"},
+    {933, "brainpoolP512r1", "brainpoolP512r1", "1.3.36.3.3.2.8.1.1.13"},
+    /* hashes */
+    {4, "MD5", "md5", "1.2.840.113549.2.5"},
+    {64, "SHA1", "sha1", "1.3.14.3.2.26"},
+    {672, "SHA256", "sha256", "2.16.840.1.101.3.4.2.1"},
+    {673, "SHA384", "sha384", "2.16.840.1.101.3.4.2.2"},
+    {674, "SHA512", "sha512", "2.16.840.1.101.3.4.2.3"},
+    {675, "SHA224", "sha224", "2.16.840.1.101.3.4.2.4"},
+};
+
+/* One pass of a writer that puts all it writes into one block: with size 0 it only measures. */
+typedef struct pysock__scribe {
+    char *base;
+    size_t used, size;
+} pysock__scribe;
+
+static void pysock__scribe_put(pysock__scribe *w, const void *data, size_t n)
+{
+    if (n && w->used < w->size && n <= w->size - w->used)
+        memcpy(w->base + w->used, data, n);
+    w->used += n;
+}
+
+static void pysock__scribe_char(pysock__scribe *w, unsigned c)
+{
+    char byte = (char)c;
+
+    pysock__scribe_put(w, &byte, 1);
+}
+
+/* Where the next text will begin; NULL while measuring. */
+static const char *pysock__scribe_here(const pysock__scribe *w)
+{
+    return w->size ? w->base + w->used : NULL;
+}
+
+/* Room for count elements; NULL while measuring, and for none. */
+static void *pysock__scribe_array(pysock__scribe *w, size_t count, size_t esize)
+{
+    void *array;
+
+    if (!count)
+        return NULL;
+    w->used = (w->used + sizeof(void *) - 1) / sizeof(void *) * sizeof(void *);
+    array = w->size ? w->base + w->used : NULL;
+    w->used += count * esize;
+    return array;
+}
+
+/* A number of any size in decimal digits, the lowest first: OIDs made of UUIDs have 128 bits. */
+typedef struct pysock__arc {
+    unsigned char digit[64];
+    size_t count;
+} pysock__arc;
+
+/* Appends seven bits. -1: more than OIDs have. */
+static int pysock__arc_push(pysock__arc *arc, unsigned bits)
+{
+    size_t i;
+
+    for (i = 0; i < arc->count || bits; i++) {
+        if (i == sizeof arc->digit)
+            return -1;
+        if (i == arc->count)
+            arc->digit[arc->count++] = 0;
+        bits += arc->digit[i] * 128u;
+        arc->digit[i] = (unsigned char)(bits % 10);
+        bits /= 10;
+    }
+    return 0;
+}
+
+/* Takes away what is not more than the number. */
+static void pysock__arc_less(pysock__arc *arc, unsigned less)
+{
+    size_t i;
+
+    for (i = 0; less; i++) {
+        unsigned digit = less % 10;
+        less = less / 10 + (arc->digit[i] < digit);
+        arc->digit[i] = (unsigned char)((arc->digit[i] + 10u - digit) % 10);
+    }
+    while (arc->count && !arc->digit[arc->count - 1])
+        arc->count--;
+}
+
+/* An OBJECT IDENTIFIER's contents in digits. -1 if malformed. */
+static int pysock__scribe_digits(pysock__scribe *w, pysock__der oid)
+{
+    pysock__arc arc;
+    unsigned root;
+    size_t i;
+    int first = 1;
+
+    if (oid.p == oid.end || oid.end[-1] & 0x80)
+        return -1;
+    for (; oid.p < oid.end; first = 0) {
+        arc.count = 0;
+        if (*oid.p == 0x80)
+            return -1;
+        do {
+            if (pysock__arc_push(&arc, *oid.p & 0x7fu) < 0)
+                return -1;
+        } while (*oid.p++ & 0x80);
+        if (first) { /* X.690, 8.19.4: the first two in one */
+            root = arc.count > 2 ? 2u : arc.count < 2 ? 0u : arc.digit[1] / 4u;
+            pysock__arc_less(&arc, root * 40);
+            pysock__scribe_char(w, '0' + root);
+        }
+        pysock__scribe_char(w, '.');
+        if (!arc.count)
+            pysock__scribe_char(w, '0');
+        for (i = arc.count; i; i--)
+            pysock__scribe_char(w, '0' + (unsigned)arc.digit[i - 1]);
+    }
+    return 0;
+}
+
+/* The row of an OBJECT IDENTIFIER's contents; NULL if the table has none. */
+static const pysock_ssl_oid *pysock__oid_find(pysock__der oid)
+{
+    char digits[64];
+    pysock__scribe w = {digits, 0, sizeof digits};
+    size_t i;
+
+    if (pysock__scribe_digits(&w, oid) < 0 || w.used >= sizeof digits)
+        return NULL;
+    digits[w.used] = 0;
+    for (i = 0; i < PYSOCK__COUNT(pysock__oids); i++)
+        if (strcmp(digits, pysock__oids[i].oid) == 0)
+            return &pysock__oids[i];
+    return NULL;
+}
+
+/* OpenSSL's long name of it, or its digits. */
+static int pysock__scribe_oid(pysock__scribe *w, pysock__der oid, const char **text)
+{
+    const pysock_ssl_oid *known = pysock__oid_find(oid);
+
+    *text = known ? known->longname : pysock__scribe_here(w);
+    if (known)
+        return 0;
+    if (pysock__scribe_digits(w, oid) < 0)
+        return -1;
+    pysock__scribe_char(w, 0);
+    return 0;
+}
+
+/* The next character of UTF-8 (RFC 3629); -1 if it is none. */
+static long pysock__utf8_next(pysock__der *s)
+{
+    static const long least[4] = {0, 0x80, 0x800, 0x10000};
+    int more = *s->p < 0x80 ? 0 : *s->p < 0xc0 ? -1 : *s->p < 0xe0 ? 1 : *s->p < 0xf0 ? 2 : 3, i;
+    long c;
+
+    if (more < 0 || *s->p > 0xf4 || s->end - s->p <= more)
+        return -1;
+    c = more ? *s->p & (0x3f >> more) : *s->p;
+    for (s->p++, i = 0; i < more; i++, s->p++) {
+        if ((*s->p & 0xc0) != 0x80)
+            return -1;
+        c = c << 6 | (*s->p & 0x3f);
+    }
+    return c < least[more] || c > 0x10ffff || (c >= 0xd800 && c < 0xe000) ? -1 : c;
+}
+
+static int pysock__utf8_valid(pysock__der s)
+{
+    while (s.p < s.end)
+        if (pysock__utf8_next(&s) < 0)
+            return 0;
+    return 1;
+}
+
+/* The next character of a string of characters of width bytes; -1 if it is none. */
+static long pysock__wide_next(pysock__der *s, int width)
+{
+    long c = 0;
+    int i;
+
+    if (s->end - s->p < width)
+        return -1;
+    for (i = 0; i < width; i++, s->p++) {
+        if (c > 0x10ffff)
+            return -1;
+        c = c << 8 | *s->p;
+    }
+    return c > 0x10ffff ? -1 : c;
+}
+
+/* BMPString, with surrogates as UTF-16 has them. */
+static long pysock__bmp_next(pysock__der *s)
+{
+    long high = pysock__wide_next(s, 2), low;
+
+    if (high < 0xd800 || high > 0xdbff)
+        return high;
+    low = pysock__wide_next(s, 2);
+    return low < 0xdc00 || low > 0xdfff ? -1 : 0x10000 + ((high - 0xd800) << 10) + low - 0xdc00;
+}
+
+static int pysock__scribe_utf8(pysock__scribe *w, long c)
+{
+    unsigned u = (unsigned)c;
+
+    if (c < 0 || (c >= 0xd800 && c < 0xe000))
+        return -1;
+    if (c >= 0x10000)
+        pysock__scribe_char(w, 0xf0 | u >> 18);
+    else if (c >= 0x800)
+        pysock__scribe_char(w, 0xe0 | u >> 12);
+    else if (c >= 0x80)
+        pysock__scribe_char(w, 0xc0 | u >> 6);
+    else
+        pysock__scribe_char(w, u);
+    if (c >= 0x10000)
+        pysock__scribe_char(w, 0x80 | (u >> 12 & 0x3f));
+    if (c >= 0x800)
+        pysock__scribe_char(w, 0x80 | (u >> 6 & 0x3f));
+    if (c >= 0x80)
+        pysock__scribe_char(w, 0x80 | (u & 0x3f));
+    return 0;
+}
+
+static void pysock__scribe_hex(pysock__scribe *w, pysock__der bytes)
+{
+    static const char hex[] = "0123456789ABCDEF";
+
+    for (; bytes.p < bytes.end; bytes.p++) {
+        pysock__scribe_char(w, (unsigned char)hex[*bytes.p >> 4]);
+        pysock__scribe_char(w, (unsigned char)hex[*bytes.p & 15]);
+    }
+}
+
+/* The next element as text. One that is no text is "#" and all of it in hexadecimal digits, as RFC
+   4514 (2.4) has it, but for a BIT STRING, which is its bytes as in Python. -1 if malformed. */
+static int pysock__scribe_string(pysock__scribe *w, pysock__der *d)
+{
+    pysock__der all = *d, in;
+    int tag = pysock__der_next(d, &in), r = 0;
+
+    all.end = d->p;
+    switch (tag) {
+    case -1:
+        return -1;
+    case 0x03:
+        if (in.p < in.end)
+            in.p++;
+        pysock__scribe_put(w, in.p, pysock__der_len(&in));
+        return 0;
+    case 0x0c:
+        while (in.p < in.end && r == 0)
+            r = pysock__scribe_utf8(w, pysock__utf8_next(&in));
+        return r;
+    case 0x12: case 0x13: case 0x14: case 0x16: case 0x17: case 0x18: case 0x1a: /* Latin-1 */
+        while (in.p < in.end && r == 0)
+            r = pysock__scribe_utf8(w, pysock__wide_next(&in, 1));
+        return r;
+    case 0x1c:
+        while (in.p < in.end && r == 0)
+            r = pysock__scribe_utf8(w, pysock__wide_next(&in, 4));
+        return r;
+    case 0x1e:
+        while (in.p < in.end && r == 0)
+            r = pysock__scribe_utf8(w, pysock__bmp_next(&in));
+        return r;
+    default:
+        pysock__scribe_char(w, '#');
+        pysock__scribe_hex(w, all);
+        return 0;
+    }
+}
+
+/* The next AttributeTypeAndValue of a set. */
+static int pysock__scribe_attribute(pysock__scribe *w, pysock__der *set, pysock_ssl_attribute *out)
+{
+    pysock__der atv, oid;
+    size_t start;
+
+    if (pysock__der_expect(set, 0x30, &atv) < 0 || pysock__der_expect(&atv, 0x06, &oid) < 0
+        || pysock__scribe_oid(w, oid, &out->name) < 0)
+        return -1;
+    start = w->used;
+    out->value = pysock__scribe_here(w);
+    if (pysock__scribe_string(w, &atv) < 0 || atv.p != atv.end)
+        return -1;
+    out->value_size = w->used - start;
+    pysock__scribe_char(w, 0);
+    return 0;
+}
+
+/* A Name's contents. -1 if malformed. */
+static int pysock__scribe_name(pysock__scribe *w, pysock__der name,
+                               const pysock_ssl_attribute **out, size_t *out_count)
+{
+    pysock_ssl_attribute *rows, row;
+    pysock__der sets = name, set, atv;
+    size_t count = 0, i = 0;
+
+    while (sets.p < sets.end) {
+        if (pysock__der_expect(&sets, 0x31, &set) < 0)
+            return -1;
+        for (; set.p < set.end; count++)
+            if (pysock__der_next(&set, &atv) < 0)
+                return -1;
+    }
+    rows = (pysock_ssl_attribute *)pysock__scribe_array(w, count, sizeof *rows);
+    *out = rows;
+    *out_count = count;
+    for (row.rdn = 0; name.p < name.end; row.rdn++) {
+        pysock__der_next(&name, &set);
+        while (set.p < set.end) {
+            if (pysock__scribe_attribute(w, &set, &row) < 0)
+                return -1;
+            if (rows)
+                rows[i++] = row;
+        }
+    }
+    return 0;
+}
+
+/* An IP address as Python's dictionary has it: IPv6 with all its groups. */
+static void pysock__scribe_ip(pysock__scribe *w, const pysock__der *ip)
+{
+    const unsigned char *p = ip->p;
+    char text[64];
+    int n = 0, i;
+
+    if (pysock__der_len(ip) == 4)
+        n = snprintf(text, sizeof text, "%d.%d.%d.%d", p[0], p[1], p[2], p[3]);
+    else if (pysock__der_len(ip) == 16)
+        for (i = 0; i < 16; i += 2)
+            n += snprintf(text + n, sizeof text - (size_t)n, "%s%X", i ? ":" : "",
+                          (unsigned)p[i] << 8 | p[i + 1]);
+    else
+        n = snprintf(text, sizeof text, "<invalid>");
+    pysock__scribe_put(w, text, (size_t)n);
+}
+
+/* An otherName's contents: what OpenSSL knows is told behind its kind. -1 if malformed. */
+static int pysock__scribe_other_name(pysock__scribe *w, pysock__der in)
+{
+    static const struct {
+        int nid, tag;
+        const char *kind;
+    } known[] = {
+        {649, 0x0c, "UPN:"},
+        {1208, 0x0c, "SmtpUTF8Mailbox:"},
+        {1209, 0x0c, "XmppAddr:"},
+        {1210, 0x16, "SRVName:"},
+        {1211, 0x0c, "NAIRealm:"},
+    };
+    const pysock_ssl_oid *row;
+    pysock__der oid, any, value;
+    size_t i;
+    int tag;
+
+    if (pysock__der_expect(&in, 0x06, &oid) < 0 || pysock__der_expect(&in, 0xa0, &any) < 0
+        || in.p != in.end || (tag = pysock__der_next(&any, &value)) < 0 || any.p != any.end)
+        return -1;
+    row = pysock__oid_find(oid);
+    for (i = 0; row && i < PYSOCK__COUNT(known); i++) {
+        if (known[i].nid != row->nid || known[i].tag != tag || !pysock__utf8_valid(value))
+            continue;
+        pysock__scribe_put(w, known[i].kind, strlen(known[i].kind));
+        pysock__scribe_put(w, value.p, pysock__der_len(&value));
+        return 0;
+    }
+    pysock__scribe_put(w, "<unsupported>", 13);
+    return 0;
+}
+
+/* A GeneralName in text; out has its type. -1 if malformed. */
+static int pysock__scribe_general_name(pysock__scribe *w, int tag, pysock__der in,
+                                       pysock_ssl_alt_name *out)
+{
+    pysock__der name;
+    const char *longname;
+
+    switch (tag) {
+    case PYSOCK__GN_EMAIL:
+    case PYSOCK__GN_DNS:
+    case PYSOCK__GN_URI:
+        out->type = tag == PYSOCK__GN_DNS ? "DNS" : tag == PYSOCK__GN_URI ? "URI" : "email";
+        pysock__scribe_put(w, in.p, pysock__der_len(&in));
+        return pysock__utf8_valid(in) ? 0 : -1;
+    case PYSOCK__GN_IP:
+        out->type = "IP Address";
+        pysock__scribe_ip(w, &in);
+        return 0;
+    case PYSOCK__GN_DIRECTORY:
+        out->type = "DirName";
+        if (pysock__der_expect(&in, 0x30, &name) < 0 || in.p != in.end)
+            return -1;
+        return pysock__scribe_name(w, name, &out->dirname, &out->dirname_count);
+    case PYSOCK__GN_ID:
+        out->type = "Registered ID";
+        longname = pysock__oid_find(in) ? pysock__oid_find(in)->longname : NULL;
+        if (!longname)
+            return pysock__scribe_digits(w, in);
+        pysock__scribe_put(w, longname, strlen(longname));
+        return 0;
+    case PYSOCK__GN_OTHER:
+        out->type = "othername";
+        return pysock__scribe_other_name(w, in);
+    case PYSOCK__GN_X400:
+    case PYSOCK__GN_EDI:
+        out->type = tag == PYSOCK__GN_X400 ? "X400Name" : "EdiPartyName";
+        pysock__scribe_put(w, "<unsupported>", 13);
+        return 0;
+    default:
+        return -1;
+    }
+}
+
+static int pysock__scribe_alt_name(pysock__scribe *w, pysock__der *list, pysock_ssl_alt_name *out)
+{
+    pysock__der in;
+    size_t start = w->used;
+    int tag = pysock__der_next(list, &in);
+
+    memset(out, 0, sizeof *out);
+    out->value = pysock__scribe_here(w);
+    if (pysock__scribe_general_name(w, tag, in, out) < 0)
+        return -1;
+    if (tag == PYSOCK__GN_DIRECTORY)
+        out->value = "";
+    else
+        out->value_size = w->used - start;
+    pysock__scribe_char(w, 0);
+    return 0;
+}
+
+static int pysock__scribe_alt_names(pysock__scribe *w, pysock__der list, pysock_ssl_cert *out)
+{
+    pysock_ssl_alt_name *rows, row;
+    pysock__der all = list, in;
+    size_t count, i;
+
+    for (count = 0; all.p < all.end; count++)
+        if (pysock__der_next(&all, &in) < 0)
+            return -1;
+    rows = (pysock_ssl_alt_name *)pysock__scribe_array(w, count, sizeof *rows);
+    out->subject_alt_names = rows;
+    out->subject_alt_name_count = count;
+    for (i = 0; i < count; i++) {
+        if (pysock__scribe_alt_name(w, &list, &row) < 0)
+            return -1;
+        if (rows)
+            rows[i] = row;
+    }
+    return 0;
+}
+
+/* The value of the extension with this OID, or nothing. The certificate has been parsed. */
+static pysock__der pysock__cert_extension(const pysock__cert *cert, const char *oid, size_t oid_len)
+{
+    pysock__der tbs = {cert->subject_tlv.end, cert->tbs.end}, in, exts, ext, id;
+    pysock__der value = {NULL, NULL};
+
+    while (tbs.p < tbs.end) {
+        if (pysock__der_next(&tbs, &in) != 0xa3 || pysock__der_expect(&in, 0x30, &exts) < 0)
+            continue;
+        while (exts.p < exts.end) {
+            if (pysock__der_expect(&exts, 0x30, &ext) < 0
+                || pysock__der_expect(&ext, 0x06, &id) < 0)
+                return value;
+            if (pysock__der_is(&id, oid, oid_len))
+                while (ext.p < ext.end) /* what comes last: "critical" may stand before it */
+                    if (pysock__der_next(&ext, &value) < 0)
+                        return value;
+        }
+    }
+    return value;
+}
+
+/* The URIs of an extension: of authorityInfoAccess those of one method, of crlDistributionPoints
+   (method 0) those of full names. */
+typedef struct pysock__uris {
+    pysock__der list, names;
+    int method;
+} pysock__uris;
+
+/* The names of the next entry; none if it is not asked for. -1 if malformed. */
+static int pysock__uris_entry(pysock__uris *u)
+{
+    pysock__der entry, oid, in, names;
+    int tag;
+
+    memset(&u->names, 0, sizeof u->names);
+    if (pysock__der_expect(&u->list, 0x30, &entry) < 0)
+        return -1;
+    if (u->method) {
+        if (pysock__der_expect(&entry, 0x06, &oid) < 0)
+            return -1;
+        if (pysock__der_len(&oid) == 8 && memcmp(oid.p, "\x2b\x06\x01\x05\x05\x07\x30", 7) == 0
+            && oid.p[7] == u->method)
+            u->names = entry;
+        return pysock__der_next(&entry, &in) < 0 || entry.p != entry.end ? -1 : 0;
+    }
+    if (entry.p == entry.end || *entry.p != 0xa0)
+        return 0;
+    if (pysock__der_next(&entry, &in) < 0 || (tag = pysock__der_next(&in, &names)) < 0)
+        return -1;
+    if (tag == 0xa0)
+        u->names = names;
+    return 0;
+}
+
+/* 1: there is one more; 0: there is none; -1: malformed. What is no text is passed over. */
+static int pysock__uris_next(pysock__uris *u, pysock__der *uri)
+{
+    int tag;
+
+    for (;;) {
+        while (u->names.p < u->names.end) {
+            tag = pysock__der_next(&u->names, uri);
+            if (tag < 0)
+                return -1;
+            if (tag == PYSOCK__GN_URI && pysock__utf8_valid(*uri)
+                && !memchr(uri->p, 0, pysock__der_len(uri)))
+                return 1;
+        }
+        if (u->list.p == u->list.end)
+            return 0;
+        if (pysock__uris_entry(u) < 0)
+            return -1;
+    }
+}
+
+/* As in Python, an extension that cannot be read to its end says nothing. */
+static void pysock__scribe_uris(pysock__scribe *w, pysock__der value, int method,
+                                const char *const **out, size_t *out_count)
+{
+    pysock__uris all, u;
+    pysock__der uri;
+    const char **rows;
+    size_t count = 0, i;
+    int r;
+
+    memset(&all, 0, sizeof all);
+    all.method = method;
+    if (value.p == value.end || pysock__der_expect(&value, 0x30, &all.list) < 0)
+        return;
+    for (u = all; (r = pysock__uris_next(&u, &uri)) > 0; count++)
+        continue;
+    if (r < 0 || !count)
+        return;
+    rows = (const char **)pysock__scribe_array(w, count, sizeof *rows);
+    *out = (const char *const *)rows;
+    *out_count = count;
+    for (u = all, i = 0; i < count && pysock__uris_next(&u, &uri) > 0; i++) {
+        if (rows)
+            rows[i] = pysock__scribe_here(w);
+        pysock__scribe_put(w, uri.p, pysock__der_len(&uri));
+        pysock__scribe_char(w, 0);
+    }
+}
+
+/* An INTEGER in hexadecimal digits, an even number of them, perhaps behind a sign. -1 if
+   malformed. */
+static int pysock__scribe_serial(pysock__scribe *w, pysock__der in)
+{
+    size_t n = pysock__der_len(&in), last = n, i;
+    int negative = n && in.p[0] & 0x80, begun = 0;
+    unsigned char byte;
+    pysock__der one;
+
+    if (!n || (n > 1 && in.p[0] == (negative ? 0xff : 0) && !(in.p[1] & 0x80) == !negative))
+        return -1;
+    while (last && !in.p[last - 1])
+        last--;
+    if (negative)
+        pysock__scribe_char(w, '-');
+    one.p = &byte;
+    one.end = one.p + 1;
+    for (i = 0; i < n; i++) { /* the two's complement, from its highest byte on */
+        byte = in.p[i];
+        if (negative && i < last)
+            byte = (unsigned char)(i + 1 < last ? ~byte : -byte);
+        begun |= byte || i + 1 == n;
+        if (begun)
+            pysock__scribe_hex(w, one);
+    }
+    pysock__scribe_char(w, 0);
+    return 0;
+}
+
+static const char pysock__months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+
+/* A date as OpenSSL prints it. */
+static const char *pysock__scribe_time(pysock__scribe *w, int64_t seconds)
+{
+    const char *text = pysock__scribe_here(w);
+    int64_t days = seconds / 86400 - (seconds % 86400 < 0), year = 1969 + days / 366, month = 1;
+    int second = (int)(seconds - days * 86400);
+    char out[64];
+
+    if (days < 0)
+        year = 1969 + days / 365 - 1;
+    while (pysock__days_from_civil(year + 1, 1, 1) <= days)
+        year++;
+    while (month < 12 && pysock__days_from_civil(year, month + 1, 1) <= days)
+        month++;
+    snprintf(out, sizeof out, "%.3s %2d %02d:%02d:%02d %d GMT", pysock__months + (month - 1) * 3,
+             (int)(days - pysock__days_from_civil(year, month, 1)) + 1, second / 3600,
+             second / 60 % 60, second % 60, (int)year);
+    pysock__scribe_put(w, out, strlen(out) + 1);
+    return text;
+}
+
+static int pysock__curve_bits(pysock__der oid)
+{
+    static const short bits[][2] = {{409, 192}, {415, 256}, {713, 224}, {714, 256}, {715, 384},
+                                    {716, 521}, {927, 256}, {931, 384}, {933, 512}};
+    const pysock_ssl_oid *curve = pysock__oid_find(oid);
+    size_t i;
+
+    for (i = 0; curve && i < PYSOCK__COUNT(bits); i++)
+        if (bits[i][0] == curve->nid)
+            return bits[i][1];
+    return 0;
+}
+
+/* What kind of key it is, of those too that the verifier does not use. */
+static void pysock__cert_describe_key(const pysock__cert *cert, pysock_ssl_cert *out)
+{
+    pysock__der tbs = {cert->subject_tlv.end, cert->tbs.end}, spki, alg, oid, bits, seq, n;
+    unsigned char top;
+
+    if (pysock__der_expect(&tbs, 0x30, &spki) < 0 || pysock__der_expect(&spki, 0x30, &alg) < 0
+        || pysock__der_expect(&alg, 0x06, &oid) < 0 || pysock__der_expect(&spki, 0x03, &bits) < 0)
+        return;
+    bits.p++; /* the number of unused bits; the parser has seen that it is there */
+    if (pysock__der_is(&oid, "\x2a\x86\x48\xce\x3d\x02\x01", 7)) {
+        out->key_type = "EC";
+        if (pysock__der_expect(&alg, 0x06, &oid) == 0)
+            out->key_bits = pysock__curve_bits(oid);
+    } else if (pysock__der_is(&oid, PYSOCK__OID_RSA "\x01", 9)
+               && pysock__der_expect(&bits, 0x30, &seq) == 0
+               && pysock__der_expect(&seq, 0x02, &n) == 0 && pysock__der_unsigned(&n) == 0
+               && pysock__der_len(&n) < INT_MAX / 8) {
+        out->key_type = "RSA";
+        out->key_bits = (int)pysock__der_len(&n) * 8;
+        for (top = *n.p; !(top & 0x80); top = (unsigned char)(top << 1))
+            out->key_bits--;
+    }
+}
+
+/* All of a parsed certificate. -1 if something in it is malformed. */
+static int pysock__scribe_cert(pysock__scribe *w, const pysock__cert *cert, pysock_ssl_cert *out)
+{
+    pysock__der tbs = {cert->serial.end, cert->tbs.end}, alg, oid;
+    pysock__der access = pysock__cert_extension(cert, "\x2b\x06\x01\x05\x05\x07\x01\x01", 8);
+    pysock__der points = pysock__cert_extension(cert, "\x55\x1d\x1f", 3);
+
+    out->version = cert->version;
+    out->is_ca = cert->is_ca;
+    out->not_before_seconds = cert->not_before;
+    out->not_after_seconds = cert->not_after;
+    pysock__cert_describe_key(cert, out);
+    if (pysock__scribe_name(w, cert->subject, &out->subject, &out->subject_count) < 0
+        || pysock__scribe_name(w, cert->issuer, &out->issuer, &out->issuer_count) < 0
+        || pysock__scribe_alt_names(w, cert->san, out) < 0)
+        return -1;
+    pysock__scribe_uris(w, access, 1, &out->ocsp, &out->ocsp_count);
+    pysock__scribe_uris(w, access, 2, &out->ca_issuers, &out->ca_issuers_count);
+    pysock__scribe_uris(w, points, 0, &out->crl_distribution_points,
+                        &out->crl_distribution_point_count);
+    out->not_before = pysock__scribe_time(w, cert->not_before);
+    out->not_after = pysock__scribe_time(w, cert->not_after);
+    out->serial_number = pysock__scribe_here(w);
+    if (pysock__scribe_serial(w, cert->serial) < 0 || pysock__der_expect(&tbs, 0x30, &alg) < 0
+        || pysock__der_expect(&alg, 0x06, &oid) < 0)
+        return -1;
+    return pysock__scribe_oid(w, oid, &out->signature_algorithm);
+}
+
+/* 0, -EBADMSG or -ENOMEM. */
+static int pysock__cert_read(const unsigned char *der, size_t size, pysock_ssl_cert **out)
+{
+    pysock__scribe w = {NULL, sizeof(pysock_ssl_cert), 0};
+    pysock_ssl_cert measured;
+    pysock__cert cert;
+    br_sha256_context hash;
+
+    memset(&measured, 0, sizeof measured);
+    if (pysock__cert_parse(&cert, der, size) < 0 || pysock__scribe_cert(&w, &cert, &measured) < 0)
+        return -EBADMSG;
+    w.base = (char *)pysock__alloc(w.used);
+    if (!w.base)
+        return -ENOMEM;
+    *out = (pysock_ssl_cert *)(void *)w.base;
+    w.size = w.used;
+    w.used = sizeof **out;
+    pysock__scribe_cert(&w, &cert, *out);
+    br_sha256_init(&hash);
+    br_sha256_update(&hash, der, size);
+    br_sha256_out(&hash, (*out)->sha256);
+    return 0;
+}
+
 /* Certificates: trust stores. An anchor is a whole certificate, whose own dates and constraints
    count. */
 
@@ -15490,6 +16384,272 @@ PYSOCKDEF int pysock_ssl_eof_is_clean(pysock *s)
     return clean;
 }
 
+/* SSL API: certificates and the module's functions. */
+
+PYSOCKDEF pysock_ssl_cert *pysock_ssl_cert_parse(const void *der, size_t size)
+{
+    pysock_ssl_cert *cert = NULL;
+    int err;
+
+    if (pysock__check_memory("ssl_cert_parse", der, size) < 0)
+        return NULL;
+    err = pysock__cert_read((const unsigned char *)der, size, &cert);
+    if (err == -ENOMEM)
+        pysock__fail_memory("ssl_cert_parse");
+    else if (err < 0)
+        pysock__fail(PYSOCK_SSL_ERROR, 0, "BAD_CERTIFICATE",
+                     "ssl_cert_parse: these %lu bytes are no X.509 certificate in DER, or a "
+                     "damaged one", (unsigned long)size);
+    return cert;
+}
+
+PYSOCKDEF void pysock_ssl_cert_free(pysock_ssl_cert *cert)
+{
+    pysock__free(cert);
+}
+
+PYSOCKDEF pysock_ssl_cert *pysock_ssl_getpeercert(pysock *s)
+{
+    pysock_buf *der = pysock_ssl_getpeercert_der(s);
+    pysock_ssl_cert *cert = NULL;
+
+    if (!der)
+        return NULL;
+    if (der->size)
+        cert = pysock_ssl_cert_parse(der->data, der->size);
+    else
+        pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_PEER_CERTIFICATE",
+                     "ssl_getpeercert: the peer sent no certificate");
+    pysock_buf_release(der);
+    return cert;
+}
+
+#define PYSOCK__PEM_HEADER "-----BEGIN CERTIFICATE-----"
+#define PYSOCK__PEM_FOOTER "-----END CERTIFICATE-----"
+
+PYSOCKDEF pysock_buf *pysock_ssl_der_cert_to_pem_cert(const void *der, size_t size)
+{
+    pysock_buf *b;
+    size_t n;
+
+    if (pysock__check_memory("ssl_der_cert_to_pem_cert", der, size) < 0)
+        return NULL;
+    if (size > PTRDIFF_MAX / 2) {
+        pysock__fail_value("ssl_der_cert_to_pem_cert", "the certificate is too large");
+        return NULL;
+    }
+    n = br_pem_encode(NULL, der, size, "CERTIFICATE", BR_PEM_LINE64);
+    b = pysock_buf_new(n + 1);
+    if (!b)
+        return NULL;
+    br_pem_encode(b->data, der, size, "CERTIFICATE", BR_PEM_LINE64);
+    b->size = n;
+    return b;
+}
+
+/* Takes the first object, with a NUL behind it; a second one is too much. */
+static int pysock__pem_take_one(void *arg, const char *name, const pysock__bytes *der)
+{
+    pysock_buf **b = (pysock_buf **)arg;
+
+    if (*b || !pysock__pem_is_certificate(name))
+        return -EBADMSG;
+    *b = pysock_buf_new(der->len + 1);
+    if (!*b)
+        return -ENOMEM;
+    (*b)->size = der->len;
+    if (der->len)
+        memcpy((*b)->data, der->data, der->len);
+    return 0;
+}
+
+static int pysock__is_blank(int c)
+{
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+PYSOCKDEF pysock_buf *pysock_ssl_pem_cert_to_der_cert(const char *pem)
+{
+    static const char header[] = PYSOCK__PEM_HEADER, footer[] = PYSOCK__PEM_FOOTER;
+    size_t n = pem ? strlen(pem) : 0, foot = sizeof footer - 1;
+    pysock__bytes text = {NULL, 0, 0, 0};
+    pysock_buf *b = NULL;
+    int err;
+
+    while (n && pysock__is_blank(pem[n - 1]))
+        n--;
+    if (n < sizeof header + foot || strncmp(pem, header, sizeof header - 1) != 0
+        || memcmp(pem + n - foot, footer, foot) != 0) {
+        pysock__fail_value("ssl_pem_cert_to_der_cert",
+                           "the text must start with " PYSOCK__PEM_HEADER
+                           " and end with " PYSOCK__PEM_FOOTER);
+        return NULL;
+    }
+    err = pysock__copy_text(pem, n, &text);
+    if (err == 0)
+        err = pysock__pem_each(&text, pysock__pem_take_one, &b);
+    pysock__bytes_free(&text);
+    if (err == 0 && b)
+        return b;
+    pysock_buf_release(b);
+    if (err == -ENOMEM)
+        pysock__fail_memory("ssl_pem_cert_to_der_cert");
+    else
+        pysock__fail_value("ssl_pem_cert_to_der_cert",
+                           "the text is damaged, or more than one certificate");
+    return NULL;
+}
+
+/* At least one blank. */
+static int pysock__time_blank(const char **p)
+{
+    const char *start = *p;
+
+    while (pysock__is_blank((unsigned char)**p))
+        ++*p;
+    return *p > start ? 0 : -1;
+}
+
+/* A number of at most so many digits, no less than low and no more than high; -1 if it is none. */
+static int pysock__time_field(const char **p, int digits, int low, int high)
+{
+    int value = 0, i;
+
+    for (i = 0; i < digits && **p >= '0' && **p <= '9'; i++)
+        value = value * 10 + *(*p)++ - '0';
+    return i && value >= low && value <= high ? value : -1;
+}
+
+/* 1 to 12; 0 if it is none. */
+static int pysock__time_month(const char **p)
+{
+    int i;
+
+    for (i = 0; i < 12; i++)
+        if (strlen(*p) >= 3
+            && pysock__text_equal((const unsigned char *)*p, pysock__months + i * 3, 3)) {
+            *p += 3;
+            return i + 1;
+        }
+    return 0;
+}
+
+static int pysock__fail_time(const char *text)
+{
+    return pysock__fail(PYSOCK_VALUE_ERROR, EINVAL, "EINVAL",
+                        "ssl_cert_time_to_seconds: time data '%.100s' does not match format "
+                        "\"%%b %%d %%H:%%M:%%S %%Y GMT\"", text);
+}
+
+PYSOCKDEF int pysock_ssl_cert_time_to_seconds(const char *cert_time, int64_t *seconds)
+{
+    static const char *const what = "ssl_cert_time_to_seconds";
+    const char *p = cert_time, *year_text;
+    int month, day, hour, minute, second, year;
+
+    if (!cert_time || !seconds)
+        return pysock__fail_value(what, cert_time ? "seconds is NULL" : "cert_time is NULL");
+    month = pysock__time_month(&p);
+    if (!month || pysock__time_blank(&p) < 0 || (day = pysock__time_field(&p, 2, 1, 31)) < 0
+        || pysock__time_blank(&p) < 0 || (hour = pysock__time_field(&p, 2, 0, 23)) < 0
+        || *p++ != ':' || (minute = pysock__time_field(&p, 2, 0, 59)) < 0 || *p++ != ':'
+        || (second = pysock__time_field(&p, 2, 0, 61)) < 0 || pysock__time_blank(&p) < 0)
+        return pysock__fail_time(cert_time);
+    year_text = p;
+    year = pysock__time_field(&p, 4, 1, 9999);
+    if (year < 0 || p - year_text != 4 || pysock__time_blank(&p) < 0 || strlen(p) != 3
+        || !pysock__text_equal((const unsigned char *)p, "GMT", 3))
+        return pysock__fail_time(cert_time);
+    *seconds = (pysock__days_from_civil(year, month, 1) + day - 1) * 86400 + hour * 3600
+               + minute * 60 + second;
+    return 0;
+}
+
+/* Through BearSSL's seeder, which the keys of connections come from as well. Every call seeds a
+   generator of its own: there is nothing to lock, and nothing that a forked child shares. */
+PYSOCKDEF int pysock_ssl_rand_bytes(void *buf, size_t size)
+{
+    br_prng_seeder seeder = br_prng_seeder_system(NULL);
+    unsigned char *p = (unsigned char *)buf;
+    br_hmac_drbg_context rng;
+    size_t n;
+
+    if (pysock__check_memory("ssl_rand_bytes", buf, size) < 0)
+        return -1;
+    br_hmac_drbg_init(&rng, &br_sha256_vtable, NULL, 0);
+    if (!seeder || !seeder(&rng.vtable))
+        return pysock__fail(PYSOCK_SSL_ERROR, 0, "PRNG_NOT_SEEDED",
+                            "ssl_rand_bytes: the system gives no random bytes");
+    for (; size; size -= n, p += n) {
+        n = size < 65536 ? size : 65536; /* what one request may have (NIST SP 800-90A, 10.1) */
+        br_hmac_drbg_generate(&rng, p, n);
+    }
+    return 0;
+}
+
+/* What load_default_certs() reads: what the environment names, or else the system's store. */
+PYSOCKDEF int pysock_ssl_get_default_verify_paths(pysock_ssl_verify_paths *paths)
+{
+    const char *file = getenv("SSL_CERT_FILE"), *dir = getenv("SSL_CERT_DIR");
+    const char *store = NULL;
+    size_t i;
+
+    if (!paths)
+        return pysock__fail_value("ssl_get_default_verify_paths", "paths is NULL");
+    for (i = 0; i < PYSOCK__COUNT(pysock__system_stores) && !store; i++)
+        if (pysock__path_kind(pysock__system_stores[i]) == 'f')
+            store = pysock__system_stores[i];
+    memset(paths, 0, sizeof *paths);
+    paths->openssl_cafile_env = "SSL_CERT_FILE";
+    paths->openssl_cafile = store ? store : pysock__system_stores[0];
+    paths->openssl_capath_env = "SSL_CERT_DIR";
+    paths->openssl_capath = "";
+    if ((!file || !file[0]) && (!dir || !dir[0]))
+        paths->cafile = store;
+    else if (file && pysock__path_kind(file) == 'f')
+        paths->cafile = file;
+    if (dir && pysock__path_kind(dir) == 'd')
+        paths->capath = dir;
+    return 0;
+}
+
+PYSOCKDEF int pysock_ssl_txt2obj(const char *text, int names, pysock_ssl_oid *out)
+{
+    size_t i, turn;
+
+    if (!text || !out)
+        return pysock__fail_value("ssl_txt2obj", text ? "out is NULL" : "text is NULL");
+    memset(out, 0, sizeof *out);
+    for (turn = 0; turn < (names ? 3 : 1); turn++)
+        for (i = 0; i < PYSOCK__COUNT(pysock__oids); i++) {
+            const pysock_ssl_oid *row = &pysock__oids[i];
+            const char *const have[3] = {row->oid, row->shortname, row->longname};
+            if (strcmp(text, have[turn]) == 0) {
+                *out = *row;
+                return 0;
+            }
+        }
+    return pysock__fail(PYSOCK_VALUE_ERROR, EINVAL, "EINVAL",
+                        "ssl_txt2obj: unknown object '%.100s'", text);
+}
+
+PYSOCKDEF int pysock_ssl_nid2obj(int nid, pysock_ssl_oid *out)
+{
+    size_t i;
+
+    if (!out)
+        return pysock__fail_value("ssl_nid2obj", "out is NULL");
+    memset(out, 0, sizeof *out);
+    if (nid < 0)
+        return pysock__fail_value("ssl_nid2obj", "NID must be positive.");
+    for (i = 0; i < PYSOCK__COUNT(pysock__oids); i++)
+        if (pysock__oids[i].nid == nid) {
+            *out = pysock__oids[i];
+            return 0;
+        }
+    return pysock__fail(PYSOCK_VALUE_ERROR, EINVAL, "EINVAL", "ssl_nid2obj: unknown NID %d", nid);
+}
+
 #else /* PYSOCK_NO_SSL */
 
 static int pysock__no_ssl(const char *what)
@@ -15951,6 +17111,71 @@ PYSOCKDEF int pysock_ssl_session_timeout(const pysock_ssl_session *session)
 {
     (void)session;
     return pysock__no_ssl("ssl_session_timeout");
+}
+
+/* Certificates and the module's functions. */
+
+PYSOCKDEF pysock_ssl_cert *pysock_ssl_cert_parse(const void *der, size_t size)
+{
+    (void)der, (void)size;
+    pysock__no_ssl("ssl_cert_parse");
+    return NULL;
+}
+
+PYSOCKDEF void pysock_ssl_cert_free(pysock_ssl_cert *cert)
+{
+    (void)cert;
+}
+
+PYSOCKDEF pysock_ssl_cert *pysock_ssl_getpeercert(pysock *s)
+{
+    (void)s;
+    pysock__no_ssl("ssl_getpeercert");
+    return NULL;
+}
+
+PYSOCKDEF pysock_buf *pysock_ssl_der_cert_to_pem_cert(const void *der, size_t size)
+{
+    (void)der, (void)size;
+    pysock__no_ssl("ssl_der_cert_to_pem_cert");
+    return NULL;
+}
+
+PYSOCKDEF pysock_buf *pysock_ssl_pem_cert_to_der_cert(const char *pem)
+{
+    (void)pem;
+    pysock__no_ssl("ssl_pem_cert_to_der_cert");
+    return NULL;
+}
+
+PYSOCKDEF int pysock_ssl_cert_time_to_seconds(const char *cert_time, int64_t *seconds)
+{
+    (void)cert_time, (void)seconds;
+    return pysock__no_ssl("ssl_cert_time_to_seconds");
+}
+
+PYSOCKDEF int pysock_ssl_rand_bytes(void *buf, size_t size)
+{
+    (void)buf, (void)size;
+    return pysock__no_ssl("ssl_rand_bytes");
+}
+
+PYSOCKDEF int pysock_ssl_get_default_verify_paths(pysock_ssl_verify_paths *paths)
+{
+    (void)paths;
+    return pysock__no_ssl("ssl_get_default_verify_paths");
+}
+
+PYSOCKDEF int pysock_ssl_txt2obj(const char *text, int names, pysock_ssl_oid *out)
+{
+    (void)text, (void)names, (void)out;
+    return pysock__no_ssl("ssl_txt2obj");
+}
+
+PYSOCKDEF int pysock_ssl_nid2obj(int nid, pysock_ssl_oid *out)
+{
+    (void)nid, (void)out;
+    return pysock__no_ssl("ssl_nid2obj");
 }
 
 #endif /* PYSOCK_NO_SSL */
@@ -17774,6 +18999,84 @@ PYSOCKDEF FILE *pysock_fdopen(pysock *s, const char *mode)
     pysock__fail_os(err, "fdopen", "");
     return NULL;
 }
+
+/* Conveniences: a server's certificate. */
+
+#ifndef PYSOCK_NO_SSL
+
+/* A context that verifies by the CAs in that file, or not at all; in no case the host's name. */
+static pysock_ssl_context *pysock__inspection_context(const char *ca_certs)
+{
+    pysock_ssl_context *ctx = pysock_ssl_context_new(PYSOCK_SERVER_AUTH);
+
+    if (!ctx)
+        return NULL;
+    if (pysock_ssl_set_check_hostname(ctx, 0) == 0
+        && (ca_certs ? pysock_ssl_load_verify_locations(ctx, ca_certs, NULL)
+                     : pysock_ssl_set_verify_mode(ctx, PYSOCK_CERT_NONE)) == 0)
+        return ctx;
+    pysock_ssl_context_free(ctx);
+    return NULL;
+}
+
+/* The certificate of whom s is connected to, until deadline. */
+static pysock_buf *pysock__inspect(pysock *s, pysock_ssl_context *ctx, const char *host,
+                                   int64_t deadline)
+{
+    int64_t left = deadline == PYSOCK__NEVER ? 0 : deadline - pysock__now();
+    pysock_buf *der, *pem;
+
+    if (left < 0) {
+        pysock__fail(PYSOCK_TIMEOUT_ERROR, ETIMEDOUT, "ETIMEDOUT",
+                     "ssl_get_server_certificate: timed out before the handshake");
+        return NULL;
+    }
+    if ((left && pysock_settimeout(s, (double)left / 1e9) < 0)
+        || pysock_ssl_wrap_socket(s, ctx, host) < 0
+        || (der = pysock_ssl_getpeercert_der(s)) == NULL)
+        return NULL;
+    pem = pysock_ssl_der_cert_to_pem_cert(der->data, der->size);
+    pysock_buf_release(der);
+    return pem;
+}
+
+PYSOCKDEF pysock_buf *pysock_ssl_get_server_certificate(const char *host, int port,
+                                                        const char *ca_certs, double timeout)
+{
+    pysock_ssl_context *ctx;
+    pysock_buf *pem = NULL;
+    int64_t ns, deadline;
+    pysock *s;
+
+    if (timeout == PYSOCK_DEFAULT_TIMEOUT)
+        timeout = pysock_getdefaulttimeout();
+    ns = pysock__timeout_ns(timeout, "ssl_get_server_certificate");
+    deadline = pysock__deadline_in(ns);
+    ctx = ns == -2 ? NULL : pysock__inspection_context(ca_certs);
+    if (!ctx)
+        return NULL;
+    s = pysock_create_connection(host, port, timeout);
+    if (s)
+        pem = pysock__inspect(s, ctx, host && host[0] ? host : NULL, deadline);
+    if (pem)
+        pysock_close(s);
+    else if (s)
+        pysock__close_failed(s);
+    pysock_ssl_context_free(ctx);
+    return pem;
+}
+
+#else /* PYSOCK_NO_SSL */
+
+PYSOCKDEF pysock_buf *pysock_ssl_get_server_certificate(const char *host, int port,
+                                                        const char *ca_certs, double timeout)
+{
+    (void)host, (void)port, (void)ca_certs, (void)timeout;
+    pysock__no_ssl("ssl_get_server_certificate");
+    return NULL;
+}
+
+#endif /* PYSOCK_NO_SSL */
 
 #endif /* PYSOCK__IMPLEMENTED */
 #endif /* PYSOCK_IMPLEMENTATION */

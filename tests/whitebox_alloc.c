@@ -204,6 +204,44 @@ static int contexts_cycle(void) {
     return result;
 }
 
+/* ---- certificates, and what the ssl module makes of them ---- */
+
+static int reparse(const pysock_buf *der) {
+    pysock_buf *pem = pysock_ssl_der_cert_to_pem_cert(pysock_buf_data(der), pysock_buf_size(der));
+    pysock_buf *again = NULL;
+    pysock_ssl_cert *cert = NULL;
+    int result = TRY_NEW(pem);
+    if (result == 0)
+        result = TRY_NEW(again = pysock_ssl_pem_cert_to_der_cert(pysock_buf_data(pem)));
+    if (result == 0)
+        result = TRY_NEW(cert = pysock_ssl_cert_parse(pysock_buf_data(again),
+                                                      pysock_buf_size(again)));
+    if (result == 0 && cert->subject_alt_name_count == 0)
+        T_FAIL("half a certificate");
+    pysock_ssl_cert_free(cert);
+    pysock_buf_release(again);
+    pysock_buf_release(pem);
+    return result;
+}
+
+static int certificates_cycle(void) {
+    char text[4096];
+    pysock_buf *der;
+    int result;
+    FILE *f = fopen(T_CERTS "server-ec.pem", "r");
+    T_CHECK(f);
+    text[fread(text, 1, sizeof text - 1, f)] = 0;
+    fclose(f);
+    T_CHECK(strstr(text, "-----END CERTIFICATE-----"));
+    strstr(text, "-----END CERTIFICATE-----")[25] = 0;
+    der = pysock_ssl_pem_cert_to_der_cert(strstr(text, "-----BEGIN CERTIFICATE-----"));
+    result = TRY_NEW(der);
+    if (result == 0)
+        result = reparse(der);
+    pysock_buf_release(der);
+    return result;
+}
+
 /* ---- blocking: a server in a thread, a client in this one ---- */
 
 typedef struct service {
@@ -285,10 +323,14 @@ static int talk(pysock *s) {
 
 static int check_certificate(pysock *s) {
     pysock_buf *der = pysock_ssl_getpeercert_der(s);
+    pysock_ssl_cert *cert = NULL;
     int result = TRY_NEW(der);
     if (result == 0 && pysock_buf_size(der) < 200)
         T_FAIL("a certificate of %zu bytes", pysock_buf_size(der));
     pysock_buf_release(der);
+    if (result == 0)
+        result = TRY_NEW(cert = pysock_ssl_getpeercert(s));
+    pysock_ssl_cert_free(cert);
     return result;
 }
 
@@ -343,6 +385,39 @@ static int tls_cycle_with(int (*job)(pysock *s), int reads_only) {
 
 static int blocking_tls_cycle(void) {
     return tls_cycle_with(talk, 0);
+}
+
+static void *serve_inspector(void *arg) {
+    service *v = arg;
+    pysock *s = pysock_accept(v->listener, NULL);
+    if (!s)
+        failed("accept");
+    else if (TRY(pysock_settimeout(s, PATIENCE)) == 0)
+        TRY(pysock_ssl_wrap_socket(s, v->ctx, NULL));
+    pysock_close(s);
+    return NULL;
+}
+
+static int server_certificate_cycle(void) {
+    service v;
+    t_thread thread;
+    pysock_buf *pem = NULL;
+    int result;
+    memset(&v, 0, sizeof v);
+    v.ctx = new_server_ctx();
+    result = v.ctx ? start_service(&v) : -1;
+    if (result == 0) {
+        t_spawn(&thread, serve_inspector, &v);
+        pem = pysock_ssl_get_server_certificate("127.0.0.1", v.port, NULL, PATIENCE);
+        result = TRY_NEW(pem);
+        pysock_close(v.listener);
+        v.listener = NULL;
+        t_join(&thread);
+    }
+    pysock_close(v.listener);
+    pysock_buf_release(pem);
+    pysock_ssl_context_free(v.ctx);
+    return result;
 }
 
 /* ---- queued buffers ---- */
@@ -799,6 +874,18 @@ static void small_things_survive_every_allocation_failure(void **state) {
     survive(small_things_cycle);
 }
 
+static void certificates_survive_every_allocation_failure(void **state) {
+    (void)state;
+    t_deadline(T_SCALE(120, 300));
+    survive(certificates_cycle);
+}
+
+static void get_server_certificate_survives_every_allocation_failure(void **state) {
+    (void)state;
+    t_deadline(T_SCALE(300, 900));
+    survive(server_certificate_cycle);
+}
+
 static void names_survive_every_allocation_failure(void **state) {
     (void)state;
     t_deadline(T_SCALE(120, 300));
@@ -832,6 +919,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(queued_buffers_on_tls_survive_every_allocation_failure),
     cmocka_unit_test(select_and_reactor_survive_every_allocation_failure),
     cmocka_unit_test(poller_and_reactor_survive_every_allocation_failure),
+    cmocka_unit_test(certificates_survive_every_allocation_failure),
+    cmocka_unit_test(get_server_certificate_survives_every_allocation_failure),
     cmocka_unit_test(names_survive_every_allocation_failure),
     cmocka_unit_test(messages_survive_every_allocation_failure),
     cmocka_unit_test(files_survive_every_allocation_failure),

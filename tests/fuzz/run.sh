@@ -20,7 +20,7 @@ pem)
         cat "${key%.key}.pem" "$key" >"$seeds/$(basename "$key" .key).both"
     done
     ;;
-cert)
+cert | certinfo)
     for pem in tests/certs/*.pem; do
         sed -e '/-END/,$d' -e '/^-/d' "$pem" | base64 -d >"$seeds/$(basename "$pem" .pem).der"
     done
