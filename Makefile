@@ -161,7 +161,7 @@ FUZZ_CC ?= clang
 FUZZ_SECONDS ?= 10
 FUZZERS ?= $(notdir $(basename $(wildcard tests/fuzz/fuzz_*.c)))
 FLAGS_fuzz = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
-FUZZ_INSIDE = fuzz_cert fuzz_chain fuzz_engine # these hold the implementation
+FUZZ_INSIDE = fuzz_cert fuzz_chain fuzz_engine fuzz_key # these hold the implementation
 
 fuzz:
 	@$(SETUP)

@@ -6578,6 +6578,7 @@ static const pysock__key_cipher pysock__key_ciphers[] = {
 /* How a key is encrypted, and what. */
 typedef struct pysock__key_box {
     const char *unsupported; /* what was used instead; NULL: none */
+    char text[48];           /* room for it */
     const pysock__key_cipher *cipher;
     unsigned char iv[16];
     const br_hash_class *prf; /* PBKDF2's; NULL: EVP_BytesToKey with MD5 */
@@ -6746,7 +6747,9 @@ static int pysock__box_cipher(pysock__key_box *box, pysock__der *d)
         if (pysock__der_is(&oid, pysock__key_ciphers[i].oid, pysock__key_ciphers[i].oid_len))
             box->cipher = &pysock__key_ciphers[i];
     if (!box->cipher) {
-        box->unsupported = "another cipher than AES-CBC and DES-EDE3-CBC";
+        box->unsupported = pysock__der_is(&oid, "\x2a\x86\x48\x86\xf7\x0d\x03\x02", 8)
+                               ? "RC2"
+                               : "another cipher than AES-CBC and DES-EDE3-CBC";
         return 0;
     }
     if (pysock__der_expect(&params, 0x04, &iv) < 0 || params.p != params.end
@@ -6861,22 +6864,28 @@ static int pysock__box_parse_headers(pysock__key_box *box, const pysock__pem_obj
 {
     pysock__der info;
     const unsigned char *comma;
-    size_t i;
+    size_t i, n;
     int high, low;
 
     memset(box, 0, sizeof *box);
     if (pysock__pem_header(object, "DEK-Info", &info) < 0)
         return -1;
     comma = (const unsigned char *)memchr(info.p, ',', pysock__der_len(&info));
-    box->cipher = pysock__box_find(info.p, comma ? (size_t)(comma - info.p)
-                                                 : pysock__der_len(&info));
+    if (!comma)
+        return -1;
+    n = (size_t)(comma - info.p);
+    for (i = 0; i < n; i++)
+        if (info.p[i] < ' ' || info.p[i] > '~')
+            return -1;
+    box->cipher = pysock__box_find(info.p, n);
     box->data = object->der.data;
     box->len = object->der.len;
     if (!box->cipher) {
-        box->unsupported = "another cipher than AES-CBC, DES-EDE3-CBC and DES-CBC";
+        snprintf(box->text, sizeof box->text, "%.*s", (int)(n < 40 ? n : 40), (const char *)info.p);
+        box->unsupported = box->text;
         return 0;
     }
-    if (!comma || (size_t)(info.end - comma - 1) != 2 * box->cipher->vtable->block_size)
+    if ((size_t)(info.end - comma - 1) != 2 * box->cipher->vtable->block_size)
         return -1;
     for (i = 0; i < box->cipher->vtable->block_size; i++) {
         high = pysock__hex_digit(comma[1 + 2 * i]);
@@ -6932,30 +6941,37 @@ static int pysock__identity_add_cert(void *arg, const char *name, const pysock__
     return 0;
 }
 
+/* 1 if the key's signature is one by the certificate's. BearSSL cannot compute a modulus of 4,096
+   bits; and a key whose parts do not belong together would give itself away by what it signs. */
+static int pysock__identity_signs(pysock__identity *id, const br_x509_pkey *pub)
+{
+    const br_rsa_private_key *sk = br_skey_decoder_get_rsa(&id->key);
+    unsigned char signature[PYSOCK__RSA_MAX], hash[br_sha256_SIZE] = {0}, got[br_sha256_SIZE];
+    size_t len = ((size_t)sk->n_bitlen + 7) / 8;
+
+    return len <= sizeof signature
+           && br_rsa_pkcs1_sign_get_default()(BR_HASH_OID_SHA256, hash, sizeof hash, sk, signature)
+           && br_rsa_pkcs1_vrfy_get_default()(signature, len, BR_HASH_OID_SHA256, sizeof got,
+                                              &pub->key.rsa, got)
+           && memcmp(got, hash, sizeof got) == 0;
+}
+
 /* 1 if the private key belongs to the leaf. */
 static int pysock__identity_fits(pysock__identity *id, const br_x509_pkey *pub)
 {
-    unsigned char own[BR_X509_BUFSIZE_SIG > BR_EC_KBUF_PUB_MAX_SIZE ? BR_X509_BUFSIZE_SIG
-                                                                    : BR_EC_KBUF_PUB_MAX_SIZE];
-    const unsigned char *n = pub->key.rsa.n;
-    size_t len, nlen = pub->key.rsa.nlen;
+    unsigned char own[BR_EC_KBUF_PUB_MAX_SIZE];
+    const br_ec_private_key *sk;
+    br_ec_public_key pk;
+    size_t len;
 
     if (pub->key_type != id->key_type)
         return 0;
-    if (id->key_type == BR_KEYTYPE_EC) {
-        const br_ec_private_key *sk = br_skey_decoder_get_ec(&id->key);
-        br_ec_public_key pk;
-        len = br_ec_compute_pub(br_ec_get_default(), &pk, own, sk);
-        return len && sk->curve == pub->key.ec.curve && len == pub->key.ec.qlen
-               && memcmp(own, pub->key.ec.q, len) == 0;
-    }
-    len = br_rsa_compute_modulus_get_default()(NULL, br_skey_decoder_get_rsa(&id->key));
-    if (!len || len > sizeof own)
-        return 0;
-    len = br_rsa_compute_modulus_get_default()(own, br_skey_decoder_get_rsa(&id->key));
-    for (; nlen && !*n; nlen--)
-        n++;
-    return len == nlen && memcmp(own, n, len) == 0;
+    if (id->key_type == BR_KEYTYPE_RSA)
+        return pysock__identity_signs(id, pub);
+    sk = br_skey_decoder_get_ec(&id->key);
+    len = br_ec_compute_pub(br_ec_get_default(), &pk, own, sk);
+    return len && sk->curve == pub->key.ec.curve && len == pub->key.ec.qlen
+           && memcmp(own, pub->key.ec.q, len) == 0;
 }
 
 static int pysock__identity_check(pysock__identity *id, const char *certname, const char *keyname)
