@@ -7028,10 +7028,12 @@ static int pysock__fail_key_kind(const pysock__key_load *load, const char *kind)
 static int pysock__key_take(pysock__key_load *load, const pysock__bytes *der)
 {
     pysock__key_form form;
-    pysock__der params;
+    pysock__der params = {NULL, NULL};
 
-    params.p = load->params.data;
-    params.end = load->params.data + load->params.len;
+    if (load->params.len) {
+        params.p = load->params.data;
+        params.end = load->params.data + load->params.len;
+    }
     if (pysock__key_parse(der, params, &form) < 0)
         return -EACCES;
     if (form.unsupported)

@@ -1,5 +1,6 @@
 /* Arbitrary bytes as the PEM text of a private key with a password, for certificates of which the
-   seeds hold the keys; and, behind a zero byte, as a key's text after that of its chain. */
+   seeds hold the keys; and, behind a zero byte, as a key's text after that of its chain. Where the
+   first byte is the number of a name below, what follows is DER, which is turned into PEM here. */
 #define PYSOCK_IMPLEMENTATION
 #define PYSOCK_STATIC
 #define PYSOCK__PBKDF2_MAX 100 /* iterations: what the fuzzer invents must not take long */
@@ -76,6 +77,49 @@ static void try_key(pysock_ssl_context *ctx, const void *cert, size_t cert_size,
     FUZZ_CHECK(!asked || !strcmp(pysock_error_reason(), "BAD_PASSWORD_READ"));
 }
 
+static const char *const names[] = {"PRIVATE KEY", "ENCRYPTED PRIVATE KEY", "RSA PRIVATE KEY",
+                                    "EC PRIVATE KEY", "EC PARAMETERS"};
+
+/* Appends the DER as PEM. */
+static void write_pem(pysock__bytes *text, const char *name, const uint8_t *der, size_t size)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    char line[64];
+    size_t i, n;
+    unsigned bits;
+
+    pysock__bytes_append(text, line, (size_t)snprintf(line, 64, "-----BEGIN %s-----\n", name));
+    for (i = 0; i < size; i += 3) {
+        n = size - i < 3 ? size - i : 3;
+        bits = (unsigned)der[i] << 16 | (unsigned)(n > 1 ? der[i + 1] : 0) << 8
+               | (unsigned)(n > 2 ? der[i + 2] : 0);
+        line[0] = digits[bits >> 18];
+        line[1] = digits[bits >> 12 & 63];
+        line[2] = n > 1 ? digits[bits >> 6 & 63] : '=';
+        line[3] = n > 2 ? digits[bits & 63] : '=';
+        line[4] = '\n';
+        pysock__bytes_append(text, line, i % 48 == 45 || size - i <= 3 ? 5 : 4);
+    }
+    pysock__bytes_append(text, line, (size_t)snprintf(line, 64, "-----END %s-----\n", name));
+    FUZZ_CHECK(!text->out_of_memory);
+}
+
+/* The DER alone, and behind the parameters of the first certificate's curve. */
+static void try_der(pysock_ssl_context *ctx, const char *name, const uint8_t *der, size_t size)
+{
+    static const uint8_t p256[] = {6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7};
+    pysock__bytes text = {NULL, 0, 0, 0};
+    size_t i, skip;
+
+    write_pem(&text, names[4], p256, sizeof p256);
+    skip = text.len;
+    write_pem(&text, name, der, size);
+    for (i = 0; i < sizeof good / sizeof good[0]; i++)
+        try_key(ctx, good[i].data, good[i].size, text.data + skip, text.len - skip);
+    try_key(ctx, good[0].data, good[0].size, text.data, text.len);
+    pysock__bytes_free(&text);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     pysock_ssl_context *ctx = pysock_ssl_context_new(PYSOCK_CLIENT_AUTH);
@@ -83,6 +127,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size_t i, n = zero ? (size_t)(zero - copy) : size;
 
     FUZZ_CHECK(ctx);
+    if (size && data[0] && data[0] <= sizeof names / sizeof names[0])
+        try_der(ctx, names[data[0] - 1], copy + 1, size - 1);
     for (i = 0; i < sizeof good / sizeof good[0]; i++)
         try_key(ctx, good[i].data, good[i].size, copy, size);
     if (zero) {

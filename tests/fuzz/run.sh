@@ -83,6 +83,18 @@ key)
     sed 's/$/\r/' "$seeds/ec-aes128" >"$seeds/ec-crlf"
     out scrypt pkcs8 -topk8 -in "$ec" -scrypt -scrypt_N 2
     out pbes1 pkcs8 -topk8 -in "$ec" -v1 PBE-SHA1-3DES
+    for pem in "$seeds"/*; do
+        number=$(sed -n -e '1s/.*BEGIN PRIV.*/1/p' -e '1s/.*BEGIN ENC.*/2/p' \
+            -e '1s/.*BEGIN RSA.*/3/p' -e '1s/.*BEGIN EC PRIV.*/4/p' "$pem")
+        case $pem:$number in
+        *.der:* | *:) ;; # DER already, or a certificate
+        *)
+            # shellcheck disable=SC2059 # the octal escape is the format
+            { printf "\\00$number" && sed -e '/-END/,$d' -e '/[-:]/d' "$pem" | base64 -d -i; } \
+                >"$pem.der"
+            ;;
+        esac
+    done
     ;;
 esac
 if [ -d "tests/fuzz/seeds/$name" ]; then
