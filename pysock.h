@@ -152,8 +152,8 @@
    ---
    TLS 1.2 with forward secrecy and AEAD (or CBC with SHA-2 as a last resort), as BearSSL has it;
    AES-GCM first where the processor has it, else ChaCha20. No TLS 1.3, no session tickets, no
-   renegotiation. Sessions are resumed by id, for the same context, host name and port. Encrypted
-   private keys are not read yet. A connection takes 42 KiB; full records touch 36 of them.
+   renegotiation. Sessions are resumed by id, for the same context, host name and port. A connection
+   takes 42 KiB; full records touch 36 of them.
 
    Clients verify the chain and the host name. The verifier is the library's own: it builds a path
    from whatever the peer sent, in any order, to a trust anchor, and judges it by RFC 5280:
@@ -842,18 +842,22 @@ PYSOCKDEF int pysock_ssl_load_cert_chain_data(pysock_ssl_context *ctx, const voi
 
 typedef struct pysock_ssl_chain_options {
     const char *certfile, *keyfile; /* as above */
-    const void *cert, *key;         /* PEM in memory; with cert no file is read */
+    const void *cert, *key;         /* each, instead of the file: PEM in memory */
     size_t cert_size, key_size;     /* bytes */
     const char *password;           /* of an encrypted key, at most 1,024 bytes; or NULL */
-    /* Or where it comes from: writes the password, at most size bytes, and returns its length; -1
-       makes the call fail. It is asked only if the key is encrypted, without a lock held. */
+    /* Or where it comes from: writes the password, at most size bytes, and returns its length, or
+       -1, which makes the call fail. It is asked only if the key is encrypted, without a lock held,
+       and may use the library. */
     ptrdiff_t (*password_callback)(char *buf, size_t size, void *arg);
     void *arg;
 } pysock_ssl_chain_options;
 
 /* The same for encrypted keys: PKCS#8 with PBES2 (PBKDF2 with HMAC and AES or 3DES), and the
-   traditional form (Proc-Type, DEK-Info with AES or 3DES). Errors: SSLError with the reason
-   BAD_PASSWORD_READ (there is none) or BAD_DECRYPT (a wrong one). */
+   traditional form (Proc-Type, DEK-Info with AES or 3DES). Options that are 0 are not given. The
+   password is needed during the call only, and is wiped where it was copied to. Errors: SSLError
+   with the reason BAD_PASSWORD_READ (there is none), BAD_DECRYPT (a wrong one) or
+   UNSUPPORTED_ENCRYPTION (the message names it); ValueError if the password is too long. A wrong
+   one takes as long as the key's author wanted: up to 10,000,000 iterations, some seconds. */
 PYSOCKDEF int pysock_ssl_load_cert_chain_ex(pysock_ssl_context *ctx,
                                             const pysock_ssl_chain_options *options);
 
@@ -3188,6 +3192,27 @@ PYSOCKDEF const char *pysock_error_reason(void)
     return pysock__last.reason ? pysock__last.reason : "";
 }
 
+PYSOCKDEF const char *pysock_error_library(void)
+{
+    static const char *const pem[] = {
+        "NO_START_LINE", "BAD_BASE64_DECODE", "BAD_PASSWORD_READ", "BAD_DECRYPT",
+        "UNSUPPORTED_ENCRYPTION",
+    };
+    static const char *const x509[] = {"KEY_VALUES_MISMATCH", "NO_CERTIFICATE_OR_CRL_FOUND"};
+    const char *reason = pysock_error_reason();
+    size_t i;
+
+    if (pysock__last.kind < PYSOCK_SSL_ERROR)
+        return "";
+    for (i = 0; i < PYSOCK__COUNT(pem); i++)
+        if (strcmp(reason, pem[i]) == 0)
+            return "PEM";
+    for (i = 0; i < PYSOCK__COUNT(x509); i++)
+        if (strcmp(reason, x509[i]) == 0)
+            return "X509";
+    return "SSL";
+}
+
 PYSOCKDEF const char *pysock_error_message(void)
 {
     return pysock__last.kind ? pysock__last.message : "no error";
@@ -4963,6 +4988,17 @@ static void pysock__bytes_free(pysock__bytes *b)
     memset(b, 0, sizeof *b);
 }
 
+/* For what held a secret: compilers leave out a memset of memory that dies. */
+static void pysock__wipe(void *memory, size_t size)
+{
+    volatile unsigned char *p = (volatile unsigned char *)memory;
+
+    while (size--)
+        *p++ = 0;
+}
+
+#define PYSOCK__TEXT_ROOM ((size_t)16 << 10) /* most keys fit: growing leaves a copy behind */
+
 /* Reads a whole file, for PEM: carriage returns dropped, a final newline added. */
 static int pysock__read_text(const char *path, pysock__bytes *out)
 {
@@ -4973,6 +5009,9 @@ static int pysock__read_text(const char *path, pysock__bytes *out)
 
     if (!f)
         return err;
+    setvbuf(f, NULL, _IONBF, 0); /* a buffer would keep a copy of a key */
+    if (pysock__reserve(&out->data, &out->cap, PYSOCK__TEXT_ROOM, 1) < 0)
+        out->out_of_memory = 1;
     while ((n = fread(chunk, 1, sizeof chunk, f)) > 0 && out->len < PYSOCK__PEM_MAX) {
         for (i = kept = 0; i < n; i++)
             if (chunk[i] != '\r')
@@ -4982,7 +5021,7 @@ static int pysock__read_text(const char *path, pysock__bytes *out)
     if (ferror(f))
         err = -EIO;
     fclose(f);
-    memset(chunk, 0, sizeof chunk);
+    pysock__wipe(chunk, sizeof chunk);
     pysock__bytes_append(out, "\n", 1);
     return out->out_of_memory ? -ENOMEM : err;
 }
@@ -4993,6 +5032,8 @@ static int pysock__copy_text(const void *data, size_t size, pysock__bytes *out)
     const char *p = (const char *)data;
     size_t i, start = 0;
 
+    if (pysock__reserve(&out->data, &out->cap, size + 1, 1) < 0)
+        out->out_of_memory = 1;
     for (i = 0; i <= size; i++) {
         if (i < size && p[i] != '\r')
             continue;
@@ -5003,31 +5044,79 @@ static int pysock__copy_text(const void *data, size_t size, pysock__bytes *out)
     return out->out_of_memory ? -ENOMEM : 0;
 }
 
-/* Calls each(arg, name, der) for every complete object in the PEM text, until it answers non-zero,
+typedef struct pysock__pem_object {
+    const char *name;    /* "RSA PRIVATE KEY" */
+    const char *headers; /* RFC 1421's, as lines of the text; mostly there are none */
+    size_t headers_len;
+    pysock__bytes der;
+} pysock__pem_object;
+
+/* The length of the headers at pos and the empty line that ends them; 0 if there are none. No line
+   of base64 has a colon. */
+static size_t pysock__pem_headers(const pysock__bytes *text, size_t pos)
+{
+    const unsigned char *p = text->data + pos, *end = text->data + text->len, *line;
+    const unsigned char *newline = (const unsigned char *)memchr(p, '\n', (size_t)(end - p));
+    int blank = 0;
+
+    if (!newline || *p == '-' || !memchr(p, ':', (size_t)(newline - p)))
+        return 0;
+    for (line = p; line < end && *line != '-' && !blank; line = newline + 1) {
+        newline = (const unsigned char *)memchr(line, '\n', (size_t)(end - line));
+        if (!newline)
+            break;
+        while (line < newline && (*line == ' ' || *line == '\t'))
+            line++;
+        blank = line == newline;
+    }
+    return (size_t)(line - p);
+}
+
+/* After a BEGIN line, which ends at *pos: takes the headers, which BearSSL does not know, and makes
+   room for all that the object may be. */
+static int pysock__pem_begin(br_pem_decoder_context *pem, pysock__pem_object *object,
+                             const pysock__bytes *text, size_t *pos)
+{
+    const unsigned char *start, *dash;
+    size_t n = pysock__pem_headers(text, *pos);
+
+    object->name = br_pem_decoder_name(pem);
+    object->headers = (const char *)text->data + *pos;
+    object->headers_len = n;
+    *pos += n;
+    pysock__bytes_free(&object->der);
+    start = text->data + *pos;
+    dash = (const unsigned char *)memchr(start, '-', text->len - *pos);
+    n = dash ? (size_t)(dash - start) : text->len - *pos;
+    br_pem_decoder_setdest(pem, pysock__bytes_append, &object->der);
+    return pysock__reserve(&object->der.data, &object->der.cap, n / 4 * 3 + 3, 1);
+}
+
+/* Calls each(arg, object) for every complete object in the PEM text, until it answers non-zero,
    which is then the result. -EBADMSG: damaged or cut off. */
-static int pysock__pem_each(const pysock__bytes *text,
-                            int (*each)(void *arg, const char *name, const pysock__bytes *der),
-                            void *arg)
+static int pysock__pem_each_object(const pysock__bytes *text,
+                                   int (*each)(void *arg, const pysock__pem_object *object),
+                                   void *arg)
 {
     br_pem_decoder_context *pem = (br_pem_decoder_context *)pysock__alloc(sizeof *pem);
-    pysock__bytes der = {NULL, 0, 0, 0};
+    pysock__pem_object object;
     size_t pos = 0;
     int inside = 0, result = 0;
 
     if (!pem)
         return -ENOMEM;
+    memset(&object, 0, sizeof object);
     br_pem_decoder_init(pem);
     while (pos < text->len && result == 0) {
         pos += br_pem_decoder_push(pem, text->data + pos, text->len - pos);
         switch (br_pem_decoder_event(pem)) {
         case BR_PEM_BEGIN_OBJ:
-            der.len = 0;
             inside = 1;
-            br_pem_decoder_setdest(pem, pysock__bytes_append, &der);
+            result = pysock__pem_begin(pem, &object, text, &pos);
             break;
         case BR_PEM_END_OBJ:
             inside = 0;
-            result = der.out_of_memory ? -ENOMEM : each(arg, br_pem_decoder_name(pem), &der);
+            result = object.der.out_of_memory ? -ENOMEM : each(arg, &object);
             break;
         case BR_PEM_ERROR:
             result = -EBADMSG;
@@ -5038,10 +5127,34 @@ static int pysock__pem_each(const pysock__bytes *text,
     }
     if (inside && result == 0)
         result = -EBADMSG;
-    pysock__bytes_free(&der);
-    memset(pem, 0, sizeof *pem);
+    pysock__bytes_free(&object.der);
+    pysock__wipe(pem, sizeof *pem);
     pysock__free(pem);
     return result;
+}
+
+typedef struct pysock__pem_call {
+    int (*each)(void *arg, const char *name, const pysock__bytes *der);
+    void *arg;
+} pysock__pem_call;
+
+static int pysock__pem_each_plain(void *arg, const pysock__pem_object *object)
+{
+    const pysock__pem_call *call = (const pysock__pem_call *)arg;
+
+    return call->each(call->arg, object->name, &object->der);
+}
+
+/* The same for who does not look at headers. */
+static int pysock__pem_each(const pysock__bytes *text,
+                            int (*each)(void *arg, const char *name, const pysock__bytes *der),
+                            void *arg)
+{
+    pysock__pem_call call;
+
+    call.each = each;
+    call.arg = arg;
+    return pysock__pem_each_object(text, pysock__pem_each_plain, &call);
 }
 
 static int pysock__pem_is_certificate(const char *name)
@@ -7155,6 +7268,543 @@ static int pysock__store_load_dir(pysock__store *st, const char *path)
     return 0;
 }
 
+/* Certificates: private keys, in the forms PKCS#1 (RFC 8017), SEC1 (RFC 5915) and PKCS#8 (RFC
+   5958). BearSSL reads them; what it would take for damage is told apart before. */
+
+typedef struct pysock__key_form {
+    const char *unsupported; /* what kind of key it is instead; NULL: none */
+    pysock__der curve;       /* an EC key's parameters */
+    int is_sec1;             /* in this form */
+} pysock__key_form;
+
+#define PYSOCK__RSA_MAX 512       /* bytes of a modulus, as BearSSL has it */
+#define PYSOCK__RSA_PRIME_MAX 260 /* and of a prime */
+
+/* RSAPrivateKey's contents. */
+static int pysock__key_rsa(pysock__der key, pysock__key_form *form)
+{
+    pysock__der in[9];
+    int version, i;
+
+    if (pysock__der_expect(&key, 0x02, &in[0]) < 0 || (version = pysock__der_int(&in[0])) < 0)
+        return -1;
+    for (i = 1; i < 9; i++)
+        if (pysock__der_expect(&key, 0x02, &in[i]) < 0 || pysock__der_unsigned(&in[i]) < 0)
+            return -1;
+    if (version == 1)
+        form->unsupported = "an RSA key of more than two primes";
+    else if (version || key.p != key.end)
+        return -1;
+    else if (pysock__der_len(&in[1]) > PYSOCK__RSA_MAX)
+        form->unsupported = "an RSA key of more than 4,096 bits";
+    else if (pysock__der_len(&in[4]) > PYSOCK__RSA_PRIME_MAX
+             || pysock__der_len(&in[5]) > PYSOCK__RSA_PRIME_MAX)
+        form->unsupported = "an RSA key of two primes that differ much in size";
+    return 0;
+}
+
+/* The bytes of a scalar on the curve that the parameters name; 0 if they do not name one that is
+   supported; -1 if malformed. */
+static int pysock__key_curve(pysock__der params, pysock__key_form *form)
+{
+    static const struct {
+        const char *oid;
+        size_t len;
+        int size;
+    } curves[] = {
+        {"\x2a\x86\x48\xce\x3d\x03\x01\x07", 8, 32}, {"\x2b\x81\x04\x00\x22", 5, 48},
+        {"\x2b\x81\x04\x00\x23", 5, 66},
+    };
+    pysock__der in;
+    size_t i;
+    int tag = pysock__der_next(&params, &in);
+
+    if ((tag != 0x06 && tag != 0x30) || params.p != params.end)
+        return -1;
+    for (i = 0; i < PYSOCK__COUNT(curves); i++)
+        if (tag == 0x06 && pysock__der_is(&in, curves[i].oid, curves[i].len))
+            return curves[i].size;
+    form->unsupported = tag == 0x06 ? "an EC key on another curve"
+                                    : "an EC key with explicit curve parameters";
+    return 0;
+}
+
+/* ECPrivateKey's contents. outer: the parameters that came with it, or nothing. */
+static int pysock__key_ec(pysock__der key, pysock__der outer, pysock__key_form *form)
+{
+    pysock__der version, x, in, params = outer;
+    int tag, last = 0, size;
+
+    if (pysock__der_expect(&key, 0x02, &version) < 0 || pysock__der_int(&version) != 1
+        || pysock__der_expect(&key, 0x04, &x) < 0)
+        return -1;
+    while (key.p < key.end) {
+        tag = pysock__der_next(&key, &in);
+        if ((tag != 0xa0 && tag != 0xa1) || tag <= last)
+            return -1;
+        last = tag;
+        if (tag == 0xa0)
+            params = in;
+    }
+    if (!params.p) {
+        form->unsupported = "an EC key that does not say its curve";
+        return 0;
+    }
+    form->curve = params;
+    size = pysock__key_curve(params, form);
+    if (size > 0 && (x.p == x.end || pysock__der_len(&x) > (size_t)size))
+        return -1;
+    return size < 0 ? -1 : 0;
+}
+
+static const char *pysock__key_algorithm(const pysock__der *oid)
+{
+    static const struct {
+        const char *oid;
+        size_t len;
+        const char *name;
+    } known[] = {
+        {PYSOCK__OID_RSA "\x0a", 9, "an RSA-PSS key"},
+        {"\x2b\x65\x6e", 3, "an X25519 key"},
+        {"\x2b\x65\x6f", 3, "an X448 key"},
+        {"\x2b\x65\x70", 3, "an Ed25519 key"},
+        {"\x2b\x65\x71", 3, "an Ed448 key"},
+        {"\x2a\x86\x48\xce\x38\x04\x01", 7, "a DSA key"},
+        {"\x2a\x86\x48\x86\xf7\x0d\x01\x03\x01", 9, "a Diffie-Hellman key"},
+    };
+    size_t i;
+
+    for (i = 0; i < PYSOCK__COUNT(known); i++)
+        if (pysock__der_is(oid, known[i].oid, known[i].len))
+            return known[i].name;
+    return "a key for an unknown algorithm";
+}
+
+/* PrivateKeyInfo's contents, behind the version. */
+static int pysock__key_pkcs8(pysock__der info, pysock__key_form *form)
+{
+    pysock__der alg, oid, octets, key;
+
+    if (pysock__der_expect(&info, 0x30, &alg) < 0 || pysock__der_expect(&alg, 0x06, &oid) < 0
+        || pysock__der_expect(&info, 0x04, &octets) < 0)
+        return -1;
+    if (!pysock__der_is(&oid, PYSOCK__OID_RSA "\x01", 9)
+        && !pysock__der_is(&oid, "\x2a\x86\x48\xce\x3d\x02\x01", 7)) {
+        form->unsupported = pysock__key_algorithm(&oid);
+        return 0;
+    }
+    if (pysock__der_expect(&octets, 0x30, &key) < 0 || octets.p != octets.end)
+        return -1;
+    if (pysock__der_is(&oid, PYSOCK__OID_RSA "\x01", 9))
+        return pysock__key_rsa(key, form);
+    if (alg.p == alg.end)
+        alg.p = alg.end = NULL;
+    return pysock__key_ec(key, alg, form);
+}
+
+/* Reads what kind of key it is. -1: none, or malformed. */
+static int pysock__key_parse(const pysock__bytes *der, pysock__der outer, pysock__key_form *form)
+{
+    pysock__der all, key, rest, in;
+    int tag;
+
+    memset(form, 0, sizeof *form);
+    all.p = der->data;
+    all.end = der->data + der->len;
+    if (pysock__der_expect(&all, 0x30, &key) < 0 || all.p != all.end)
+        return -1;
+    rest = key;
+    if (pysock__der_expect(&rest, 0x02, &in) < 0)
+        return -1;
+    all = rest;
+    tag = pysock__der_next(&all, &in);
+    if (tag == 0x02)
+        return pysock__key_rsa(key, form);
+    if (tag == 0x30)
+        return pysock__key_pkcs8(rest, form);
+    if (tag != 0x04 || pysock__key_ec(key, outer, form) < 0)
+        return -1;
+    form->is_sec1 = 1;
+    return 0;
+}
+
+/* Hands a key that has been parsed to BearSSL. It wants to find the curve inside, so SEC1's form is
+   given the beginning of PKCS#8's, with two bytes for each length. */
+static int pysock__key_decode(br_skey_decoder_context *dec, const pysock__bytes *der,
+                              const pysock__key_form *form)
+{
+    unsigned char head[64] = {0x30, 0x82, 0, 0, 0x02, 1, 0, 0x30, 0,
+                              0x06, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 1};
+    size_t n = pysock__der_len(&form->curve), total;
+
+    br_skey_decoder_init(dec);
+    if (form->is_sec1) {
+        total = 18 + n + der->len;
+        if (n > 16 || total > 0xffff)
+            return 0;
+        head[2] = (unsigned char)(total >> 8);
+        head[3] = (unsigned char)total;
+        head[8] = (unsigned char)(9 + n);
+        memcpy(head + 18, form->curve.p, n);
+        head[18 + n] = 0x04;
+        head[19 + n] = 0x82;
+        head[20 + n] = (unsigned char)(der->len >> 8);
+        head[21 + n] = (unsigned char)der->len;
+        br_skey_decoder_push(dec, head, 22 + n);
+    }
+    br_skey_decoder_push(dec, der->data, der->len);
+    return br_skey_decoder_key_type(dec);
+}
+
+/* Certificates: encrypted keys. PKCS#8 with PBES2 (RFC 8018), and the traditional form (RFC 1421,
+   with OpenSSL's EVP_BytesToKey). The compositions are here, the primitives BearSSL's. */
+
+#ifndef PYSOCK__PBKDF2_MAX
+#define PYSOCK__PBKDF2_MAX 10000000 /* iterations: as many as take some seconds */
+#endif
+#define PYSOCK__PASSWORD_MAX 1024
+
+typedef struct pysock__key_cipher {
+    const char *name; /* in DEK-Info */
+    const char *oid;
+    size_t oid_len, key_len;
+    const br_block_cbcdec_class *vtable;
+} pysock__key_cipher;
+
+#define PYSOCK__OID_AES "\x60\x86\x48\x01\x65\x03\x04\x01"
+#define PYSOCK__OID_PKCS5 "\x2a\x86\x48\x86\xf7\x0d\x01\x05"
+#define PYSOCK__OID_HMAC "\x2a\x86\x48\x86\xf7\x0d\x02"
+
+static const pysock__key_cipher pysock__key_ciphers[] = {
+    {"AES-128-CBC", PYSOCK__OID_AES "\x02", 9, 16, &br_aes_ct_cbcdec_vtable},
+    {"AES-192-CBC", PYSOCK__OID_AES "\x16", 9, 24, &br_aes_ct_cbcdec_vtable},
+    {"AES-256-CBC", PYSOCK__OID_AES "\x2a", 9, 32, &br_aes_ct_cbcdec_vtable},
+    {"DES-EDE3-CBC", "\x2a\x86\x48\x86\xf7\x0d\x03\x07", 8, 24, &br_des_ct_cbcdec_vtable},
+    {"DES-CBC", "\x2b\x0e\x03\x02\x07", 5, 8, &br_des_ct_cbcdec_vtable},
+};
+
+/* How a key is encrypted, and what. */
+typedef struct pysock__key_box {
+    const char *unsupported; /* what was used instead; NULL: none */
+    char text[48];           /* room for it */
+    const pysock__key_cipher *cipher;
+    unsigned char iv[16];
+    const br_hash_class *prf; /* PBKDF2's; NULL: EVP_BytesToKey with MD5 */
+    pysock__der salt;
+    int iterations;
+    const unsigned char *data;
+    size_t len;
+} pysock__key_box;
+
+static void pysock__pbkdf2(const pysock__key_box *box, const void *password, size_t len,
+                           unsigned char *out, size_t out_len)
+{
+    br_hmac_key_context key;
+    br_hmac_context mac;
+    unsigned char block[64], sum[64], index[4] = {0, 0, 0, 0};
+    size_t n, i;
+    int round;
+
+    br_hmac_key_init(&key, box->prf, password, len);
+    while (out_len) {
+        index[3]++;
+        br_hmac_init(&mac, &key, 0);
+        br_hmac_update(&mac, box->salt.p, pysock__der_len(&box->salt));
+        br_hmac_update(&mac, index, sizeof index);
+        n = br_hmac_out(&mac, block);
+        memcpy(sum, block, n);
+        for (round = 1; round < box->iterations; round++) {
+            br_hmac_init(&mac, &key, 0);
+            br_hmac_update(&mac, block, n);
+            br_hmac_out(&mac, block);
+            for (i = 0; i < n; i++)
+                sum[i] ^= block[i];
+        }
+        n = n < out_len ? n : out_len;
+        memcpy(out, sum, n);
+        out += n;
+        out_len -= n;
+    }
+    pysock__wipe(&key, sizeof key);
+    pysock__wipe(&mac, sizeof mac);
+    pysock__wipe(block, sizeof block);
+    pysock__wipe(sum, sizeof sum);
+}
+
+/* EVP_BytesToKey with MD5, one iteration, and half of AES's initialisation vector for a salt. */
+static void pysock__bytes_to_key(const pysock__key_box *box, const void *password, size_t len,
+                                 unsigned char *out, size_t out_len)
+{
+    br_md5_context md5;
+    unsigned char block[br_md5_SIZE] = {0};
+    size_t n = 0;
+
+    while (out_len) {
+        br_md5_init(&md5);
+        br_md5_update(&md5, block, n);
+        br_md5_update(&md5, password, len);
+        br_md5_update(&md5, box->iv, 8);
+        br_md5_out(&md5, block);
+        n = sizeof block;
+        memcpy(out, block, out_len < n ? out_len : n);
+        out += out_len < n ? out_len : n;
+        out_len -= out_len < n ? out_len : n;
+    }
+    pysock__wipe(&md5, sizeof md5);
+    pysock__wipe(block, sizeof block);
+}
+
+/* The plaintext, which the caller frees. -EACCES: its padding is wrong. */
+static int pysock__key_open(pysock__key_box *box, const void *password, size_t len,
+                            pysock__bytes *out)
+{
+    union {
+        const br_block_cbcdec_class *vtable;
+        br_aes_ct_cbcdec_keys aes;
+        br_des_ct_cbcdec_keys des;
+    } ctx;
+    unsigned char key[32];
+    size_t block = box->cipher->vtable->block_size, pad, i;
+
+    if (pysock__reserve(&out->data, &out->cap, box->len, 1) < 0)
+        return -ENOMEM;
+    pysock__bytes_append(out, box->data, box->len);
+    if (box->prf)
+        pysock__pbkdf2(box, password, len, key, box->cipher->key_len);
+    else
+        pysock__bytes_to_key(box, password, len, key, box->cipher->key_len);
+    box->cipher->vtable->init(&ctx.vtable, key, box->cipher->key_len);
+    box->cipher->vtable->run(&ctx.vtable, box->iv, out->data, out->len);
+    pysock__wipe(&ctx, sizeof ctx);
+    pysock__wipe(key, sizeof key);
+    pad = out->data[out->len - 1];
+    if (pad < 1 || pad > block)
+        return -EACCES;
+    for (i = 1; i <= pad; i++)
+        if (out->data[out->len - i] != pad)
+            return -EACCES;
+    out->len -= pad; /* what is behind it is no secret */
+    return 0;
+}
+
+/* An AlgorithmIdentifier: its OID, and its parameters if there are any. */
+static int pysock__der_algorithm(pysock__der *d, pysock__der *oid, pysock__der *params)
+{
+    return pysock__der_expect(d, 0x30, params) < 0 ? -1 : pysock__der_expect(params, 0x06, oid);
+}
+
+/* PBKDF2's PRF. */
+static int pysock__box_prf(pysock__key_box *box, pysock__der prf)
+{
+    static const br_hash_class *const hashes[] = {
+        &br_sha1_vtable, &br_sha224_vtable, &br_sha256_vtable, &br_sha384_vtable,
+        &br_sha512_vtable,
+    };
+    pysock__der oid, params;
+    size_t n = sizeof PYSOCK__OID_HMAC - 1;
+
+    box->prf = &br_sha1_vtable;
+    if (prf.p == prf.end)
+        return 0;
+    if (pysock__der_algorithm(&prf, &oid, &params) < 0 || prf.p != prf.end)
+        return -1;
+    if (pysock__der_len(&oid) != n + 1 || memcmp(oid.p, PYSOCK__OID_HMAC, n) != 0
+        || oid.p[n] < 7 || oid.p[n] > 11)
+        box->unsupported = "PBKDF2 with another PRF than HMAC with SHA-1 or SHA-2";
+    else
+        box->prf = hashes[oid.p[n] - 7];
+    return 0;
+}
+
+/* PBKDF2-params' contents. */
+static int pysock__box_pbkdf2(pysock__key_box *box, pysock__der d)
+{
+    pysock__der in, rest;
+    int length = 0;
+
+    if (pysock__der_expect(&d, 0x04, &box->salt) < 0 || pysock__der_expect(&d, 0x02, &in) < 0)
+        return -1;
+    box->iterations = pysock__der_int(&in);
+    if (box->iterations < 1)
+        return -1;
+    rest = d;
+    if (pysock__der_next(&rest, &in) == 0x02) {
+        length = pysock__der_int(&in);
+        if (length < 1)
+            return -1;
+        d = rest;
+    }
+    if (pysock__box_prf(box, d) < 0)
+        return -1;
+    if (box->iterations > PYSOCK__PBKDF2_MAX)
+        box->unsupported = "PBKDF2 with more than 10,000,000 iterations";
+    if (length && (size_t)length != box->cipher->key_len)
+        box->unsupported = "a key length that is not the cipher's";
+    return 0;
+}
+
+/* PBES2's encryptionScheme. */
+static int pysock__box_cipher(pysock__key_box *box, pysock__der *d)
+{
+    pysock__der oid, params, iv;
+    size_t i;
+
+    if (pysock__der_algorithm(d, &oid, &params) < 0)
+        return -1;
+    for (i = 0; i < PYSOCK__COUNT(pysock__key_ciphers); i++)
+        if (pysock__der_is(&oid, pysock__key_ciphers[i].oid, pysock__key_ciphers[i].oid_len))
+            box->cipher = &pysock__key_ciphers[i];
+    if (!box->cipher) {
+        box->unsupported = pysock__der_is(&oid, "\x2a\x86\x48\x86\xf7\x0d\x03\x02", 8)
+                               ? "RC2"
+                               : "another cipher than AES-CBC and DES-EDE3-CBC";
+        return 0;
+    }
+    if (pysock__der_expect(&params, 0x04, &iv) < 0 || params.p != params.end
+        || pysock__der_len(&iv) != box->cipher->vtable->block_size)
+        return -1;
+    memcpy(box->iv, iv.p, pysock__der_len(&iv));
+    return 0;
+}
+
+/* PBES2-params. */
+static int pysock__box_pbes2(pysock__key_box *box, pysock__der params)
+{
+    pysock__der seq, kdf, oid;
+
+    if (pysock__der_expect(&params, 0x30, &seq) < 0 || params.p != params.end
+        || pysock__der_algorithm(&seq, &oid, &kdf) < 0 || pysock__box_cipher(box, &seq) < 0
+        || seq.p != seq.end)
+        return -1;
+    if (pysock__der_is(&oid, "\x2b\x06\x01\x04\x01\xda\x47\x04\x0b", 9))
+        box->unsupported = "scrypt";
+    else if (!pysock__der_is(&oid, PYSOCK__OID_PKCS5 "\x0c", 9))
+        box->unsupported = "another key derivation than PBKDF2";
+    if (box->unsupported)
+        return 0;
+    if (pysock__der_expect(&kdf, 0x30, &seq) < 0 || kdf.p != kdf.end)
+        return -1;
+    return pysock__box_pbkdf2(box, seq);
+}
+
+/* Whether there is anything to decrypt. */
+static int pysock__box_check(const pysock__key_box *box)
+{
+    return box->unsupported || (box->len && box->len % box->cipher->vtable->block_size == 0) ? 0
+                                                                                             : -1;
+}
+
+/* EncryptedPrivateKeyInfo. -1: malformed. */
+static int pysock__box_parse_pkcs8(pysock__key_box *box, const pysock__bytes *der)
+{
+    pysock__der d, info, oid, params, octets;
+
+    memset(box, 0, sizeof *box);
+    d.p = der->data;
+    d.end = der->data + der->len;
+    if (pysock__der_expect(&d, 0x30, &info) < 0 || d.p != d.end
+        || pysock__der_algorithm(&info, &oid, &params) < 0
+        || pysock__der_expect(&info, 0x04, &octets) < 0 || info.p != info.end)
+        return -1;
+    box->data = octets.p;
+    box->len = pysock__der_len(&octets);
+    if (pysock__der_is(&oid, PYSOCK__OID_PKCS5 "\x0d", 9))
+        return pysock__box_pbes2(box, params) < 0 ? -1 : pysock__box_check(box);
+    if (pysock__der_len(&oid) == 9 && memcmp(oid.p, PYSOCK__OID_PKCS5, 8) == 0)
+        box->unsupported = "PBES1";
+    else if (pysock__der_len(&oid) == 10
+             && memcmp(oid.p, "\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x01", 9) == 0)
+        box->unsupported = "PKCS#12's password scheme";
+    else
+        box->unsupported = "an unknown scheme";
+    return 0;
+}
+
+/* The value of a header, without blanks around it; -1 if there is none. */
+static int pysock__pem_header(const pysock__pem_object *object, const char *name, pysock__der *out)
+{
+    const char *p = object->headers, *end = p + object->headers_len, *line;
+    size_t n = strlen(name);
+
+    for (; p < end; p = line + 1) {
+        line = (const char *)memchr(p, '\n', (size_t)(end - p));
+        if (!line)
+            line = end;
+        if ((size_t)(line - p) <= n || memcmp(p, name, n) != 0 || p[n] != ':')
+            continue;
+        out->p = (const unsigned char *)p + n + 1;
+        out->end = (const unsigned char *)line;
+        while (out->p < out->end && *out->p <= ' ')
+            out->p++;
+        while (out->p < out->end && out->end[-1] <= ' ')
+            out->end--;
+        return 0;
+    }
+    return -1;
+}
+
+static int pysock__hex_digit(int c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c = pysock__lower(c);
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* DEK-Info's cipher, whatever case its name is in; NULL if it is not supported. */
+static const pysock__key_cipher *pysock__box_find(const unsigned char *name, size_t len)
+{
+    const char *known;
+    size_t i, k;
+
+    for (i = 0; i < PYSOCK__COUNT(pysock__key_ciphers); i++) {
+        known = pysock__key_ciphers[i].name;
+        for (k = 0; k < len && pysock__lower(name[k]) == pysock__lower(known[k]); k++)
+            continue;
+        if (k == len && !known[k])
+            return &pysock__key_ciphers[i];
+    }
+    return NULL;
+}
+
+/* The traditional form, by its DEK-Info. -1: malformed. */
+static int pysock__box_parse_headers(pysock__key_box *box, const pysock__pem_object *object)
+{
+    pysock__der info;
+    const unsigned char *comma;
+    size_t i, n;
+    int high, low;
+
+    memset(box, 0, sizeof *box);
+    if (pysock__pem_header(object, "DEK-Info", &info) < 0)
+        return -1;
+    comma = (const unsigned char *)memchr(info.p, ',', pysock__der_len(&info));
+    if (!comma)
+        return -1;
+    n = (size_t)(comma - info.p);
+    for (i = 0; i < n; i++)
+        if (info.p[i] < ' ' || info.p[i] > '~')
+            return -1;
+    box->cipher = pysock__box_find(info.p, n);
+    box->data = object->der.data;
+    box->len = object->der.len;
+    if (!box->cipher) {
+        snprintf(box->text, sizeof box->text, "%.*s", (int)(n < 40 ? n : 40), (const char *)info.p);
+        box->unsupported = box->text;
+        return 0;
+    }
+    if ((size_t)(info.end - comma - 1) != 2 * box->cipher->vtable->block_size)
+        return -1;
+    for (i = 0; i < box->cipher->vtable->block_size; i++) {
+        high = pysock__hex_digit(comma[1 + 2 * i]);
+        low = pysock__hex_digit(comma[2 + 2 * i]);
+        if (high < 0 || low < 0)
+            return -1;
+        box->iv[i] = (unsigned char)(high << 4 | low);
+    }
+    return pysock__box_check(box);
+}
+
 /* Certificates: a chain and its private key. */
 
 typedef struct pysock__identity {
@@ -7170,15 +7820,12 @@ typedef struct pysock__identity {
 static void pysock__identity_release(pysock__identity *id)
 {
     size_t i;
-    volatile unsigned char *wipe;
 
     if (!id || pysock__add(&id->refs, -1))
         return;
     for (i = 0; i < id->count; i++)
         pysock__free(id->chain[i].data);
-    wipe = (volatile unsigned char *)&id->key;
-    for (i = 0; i < sizeof id->key; i++)
-        wipe[i] = 0;
+    pysock__wipe(&id->key, sizeof id->key);
     pysock__free(id);
 }
 
@@ -7202,46 +7849,37 @@ static int pysock__identity_add_cert(void *arg, const char *name, const pysock__
     return 0;
 }
 
-/* 1 when a key was found, so that the search ends. */
-static int pysock__identity_add_key(void *arg, const char *name, const pysock__bytes *der)
+/* 1 if the key's signature is one by the certificate's. BearSSL cannot compute a modulus of 4,096
+   bits; and a key whose parts do not belong together would give itself away by what it signs. */
+static int pysock__identity_signs(pysock__identity *id, const br_x509_pkey *pub)
 {
-    pysock__identity *id = (pysock__identity *)arg;
-    size_t n = strlen(name);
+    const br_rsa_private_key *sk = br_skey_decoder_get_rsa(&id->key);
+    unsigned char signature[PYSOCK__RSA_MAX], hash[br_sha256_SIZE] = {0}, got[br_sha256_SIZE];
+    size_t len = ((size_t)sk->n_bitlen + 7) / 8;
 
-    if (strcmp(name, "EC PARAMETERS") == 0 || n < 11 || strcmp(name + n - 11, "PRIVATE KEY") != 0)
-        return 0;
-    if (strstr(name, "ENCRYPTED"))
-        return -EACCES;
-    br_skey_decoder_init(&id->key);
-    br_skey_decoder_push(&id->key, der->data, der->len);
-    id->key_type = br_skey_decoder_key_type(&id->key);
-    return id->key_type ? 1 : -EBADMSG;
+    return len <= sizeof signature
+           && br_rsa_pkcs1_sign_get_default()(BR_HASH_OID_SHA256, hash, sizeof hash, sk, signature)
+           && br_rsa_pkcs1_vrfy_get_default()(signature, len, BR_HASH_OID_SHA256, sizeof got,
+                                              &pub->key.rsa, got)
+           && memcmp(got, hash, sizeof got) == 0;
 }
 
 /* 1 if the private key belongs to the leaf. */
 static int pysock__identity_fits(pysock__identity *id, const br_x509_pkey *pub)
 {
-    unsigned char own[BR_X509_BUFSIZE_SIG > BR_EC_KBUF_PUB_MAX_SIZE ? BR_X509_BUFSIZE_SIG
-                                                                    : BR_EC_KBUF_PUB_MAX_SIZE];
-    const unsigned char *n = pub->key.rsa.n;
-    size_t len, nlen = pub->key.rsa.nlen;
+    unsigned char own[BR_EC_KBUF_PUB_MAX_SIZE];
+    const br_ec_private_key *sk;
+    br_ec_public_key pk;
+    size_t len;
 
     if (pub->key_type != id->key_type)
         return 0;
-    if (id->key_type == BR_KEYTYPE_EC) {
-        const br_ec_private_key *sk = br_skey_decoder_get_ec(&id->key);
-        br_ec_public_key pk;
-        len = br_ec_compute_pub(br_ec_get_default(), &pk, own, sk);
-        return len && sk->curve == pub->key.ec.curve && len == pub->key.ec.qlen
-               && memcmp(own, pub->key.ec.q, len) == 0;
-    }
-    len = br_rsa_compute_modulus_get_default()(NULL, br_skey_decoder_get_rsa(&id->key));
-    if (!len || len > sizeof own)
-        return 0;
-    len = br_rsa_compute_modulus_get_default()(own, br_skey_decoder_get_rsa(&id->key));
-    for (; nlen && !*n; nlen--)
-        n++;
-    return len == nlen && memcmp(own, n, len) == 0;
+    if (id->key_type == BR_KEYTYPE_RSA)
+        return pysock__identity_signs(id, pub);
+    sk = br_skey_decoder_get_ec(&id->key);
+    len = br_ec_compute_pub(br_ec_get_default(), &pk, own, sk);
+    return len && sk->curve == pub->key.ec.curve && len == pub->key.ec.qlen
+           && memcmp(own, pub->key.ec.q, len) == 0;
 }
 
 static int pysock__identity_check(pysock__identity *id, const char *certname, const char *keyname)
@@ -7251,7 +7889,7 @@ static int pysock__identity_check(pysock__identity *id, const char *certname, co
     int err = 0;
 
     if (!dec)
-        return pysock__fail_memory("pysock_ssl_load_cert_chain");
+        return pysock__fail_memory("ssl_load_cert_chain");
     br_x509_decoder_init(dec, NULL, NULL);
     br_x509_decoder_push(dec, id->chain[0].data, id->chain[0].data_len);
     pub = br_x509_decoder_get_pkey(dec);
@@ -7270,16 +7908,150 @@ static int pysock__identity_check(pysock__identity *id, const char *certname, co
     return err;
 }
 
+typedef struct pysock__key_load {
+    pysock__identity *id;
+    const char *name; /* of the file, for messages */
+    const pysock_ssl_chain_options *options;
+    int result; /* once a key was met */
+    pysock__bytes params; /* of EC PARAMETERS, if there were any */
+    char password[PYSOCK__PASSWORD_MAX];
+    size_t password_len;
+} pysock__key_load;
+
+static int pysock__fail_key_damaged(const pysock__key_load *load)
+{
+    return pysock__fail(PYSOCK_SSL_ERROR, 0, "PEM_LIB",
+                        "%.200s: the private key in it is damaged or cut off", load->name);
+}
+
+static int pysock__fail_key_kind(const pysock__key_load *load, const char *kind)
+{
+    return pysock__fail(PYSOCK_SSL_ERROR, 0, "UNSUPPORTED_PRIVATE_KEY_ALGORITHM",
+                        "%.160s: the private key is %s, which is not supported; take an RSA key "
+                        "of up to 4,096 bits, or an EC key on P-256, P-384 or P-521",
+                        load->name, kind);
+}
+
+/* Parses and takes the key. -EACCES: it is none. */
+static int pysock__key_take(pysock__key_load *load, const pysock__bytes *der)
+{
+    pysock__key_form form;
+    pysock__der params = {NULL, NULL};
+
+    if (load->params.len) {
+        params.p = load->params.data;
+        params.end = load->params.data + load->params.len;
+    }
+    if (pysock__key_parse(der, params, &form) < 0)
+        return -EACCES;
+    if (form.unsupported)
+        return pysock__fail_key_kind(load, form.unsupported);
+    load->id->key_type = pysock__key_decode(&load->id->key, der, &form);
+    return load->id->key_type ? 0 : -EACCES;
+}
+
+/* Asks for the password; only now, when one is needed. */
+static int pysock__key_ask(pysock__key_load *load)
+{
+    const pysock_ssl_chain_options *o = load->options;
+    size_t size = sizeof load->password, n;
+    ptrdiff_t got;
+
+    if (o->password) {
+        n = strlen(o->password);
+        memcpy(load->password, o->password, n < size ? n : size);
+    } else if (o->password_callback) {
+        got = o->password_callback(load->password, size, o->arg);
+        if (got < 0)
+            return pysock__fail(PYSOCK_SSL_ERROR, 0, "BAD_PASSWORD_READ",
+                                "%.200s: the private key is encrypted, and the callback gave no "
+                                "password", load->name);
+        n = (size_t)got;
+    } else {
+        return pysock__fail(PYSOCK_SSL_ERROR, 0, "BAD_PASSWORD_READ",
+                            "%.160s: the private key is encrypted, and there is no password; give "
+                            "one to pysock_ssl_load_cert_chain_ex(), or decrypt the key with: "
+                            "openssl pkey -in KEY -out PLAIN",
+                            load->name);
+    }
+    if (n > size)
+        return pysock__fail_value("ssl_load_cert_chain",
+                                  "password cannot be longer than 1024 bytes");
+    load->password_len = n;
+    return 0;
+}
+
+static int pysock__key_take_box(pysock__key_load *load, pysock__key_box *box)
+{
+    pysock__bytes plain = {NULL, 0, 0, 0};
+    int err;
+
+    if (box->unsupported)
+        return pysock__fail(PYSOCK_SSL_ERROR, 0, "UNSUPPORTED_ENCRYPTION",
+                            "%.160s: the private key is encrypted with %s, which is not supported; "
+                            "encrypt it anew: openssl pkcs8 -topk8 -v2 aes-256-cbc -in KEY -out "
+                            "NEW",
+                            load->name, box->unsupported);
+    if (pysock__key_ask(load) < 0)
+        return -1;
+    err = pysock__key_open(box, load->password, load->password_len, &plain);
+    if (err == 0)
+        err = pysock__key_take(load, &plain);
+    pysock__bytes_free(&plain);
+    if (err == -ENOMEM)
+        return pysock__fail_memory("ssl_load_cert_chain");
+    if (err == -EACCES)
+        return pysock__fail(PYSOCK_SSL_ERROR, 0, "BAD_DECRYPT",
+                            "%.200s: the private key cannot be decrypted: the password is wrong, "
+                            "or the file is damaged",
+                            load->name);
+    return err;
+}
+
+static int pysock__key_load_object(pysock__key_load *load, const pysock__pem_object *object)
+{
+    static const char openssh[] = "in OpenSSH's form (ssh-keygen -p -m PKCS8 -f KEY changes it)";
+    pysock__key_box box;
+    pysock__der type;
+    int err;
+
+    if (strcmp(object->name, "DSA PRIVATE KEY") == 0)
+        return pysock__fail_key_kind(load, "a DSA key");
+    if (strcmp(object->name, "OPENSSH PRIVATE KEY") == 0)
+        return pysock__fail_key_kind(load, openssh);
+    if (strcmp(object->name, "ENCRYPTED PRIVATE KEY") == 0) {
+        err = pysock__box_parse_pkcs8(&box, &object->der);
+    } else if (pysock__pem_header(object, "Proc-Type", &type) == 0
+               && pysock__der_is(&type, "4,ENCRYPTED", 11)) {
+        err = pysock__box_parse_headers(&box, object);
+    } else {
+        err = pysock__key_take(load, &object->der);
+        return err == -EACCES ? pysock__fail_key_damaged(load) : err;
+    }
+    return err < 0 ? pysock__fail_key_damaged(load) : pysock__key_take_box(load, &box);
+}
+
+/* 1 when a key was met, so that the search ends. */
+static int pysock__key_load_each(void *arg, const pysock__pem_object *object)
+{
+    pysock__key_load *load = (pysock__key_load *)arg;
+    size_t n = strlen(object->name);
+
+    if (strcmp(object->name, "EC PARAMETERS") == 0) {
+        load->params.len = 0;
+        pysock__bytes_append(&load->params, object->der.data, object->der.len);
+        return load->params.out_of_memory ? -ENOMEM : 0;
+    }
+    if (n < 11 || strcmp(object->name + n - 11, "PRIVATE KEY") != 0)
+        return 0;
+    load->result = pysock__key_load_object(load, object);
+    return 1;
+}
+
 static int pysock__fail_pem(int err, const char *name, const char *what)
 {
     if (err == -ENOMEM)
-        return pysock__fail_memory("pysock_ssl_load_cert_chain");
-    if (err == -EACCES)
-        return pysock__fail(
-            PYSOCK_SSL_ERROR, 0, "BAD_PASSWORD_READ",
-            "%.200s: the private key is encrypted, which is not supported yet; decrypt "
-            "it with: openssl pkey -in KEY -out PLAIN",
-            name);
+        return pysock__fail_memory("ssl_load_cert_chain");
     if (err == -E2BIG)
         return pysock__fail(PYSOCK_SSL_ERROR, 0, "CERTIFICATE_CHAIN_TOO_LONG",
                             "%.200s: more than %d certificates", name, PYSOCK__CHAIN_CERTS);
@@ -7287,34 +8059,47 @@ static int pysock__fail_pem(int err, const char *name, const char *what)
                         "%.200s: the %s in it is damaged or cut off", name, what);
 }
 
-/* 1 if the text holds a key in the traditional encrypted form (RFC 1421's headers). */
-static int pysock__pem_encrypted(const pysock__bytes *text)
+/* Finds the private key and takes it. */
+static int pysock__identity_load_key(pysock__identity *id, const pysock__bytes *key,
+                                     const char *keyname, const pysock_ssl_chain_options *options)
 {
-    static const char mark[] = "Proc-Type: 4,ENCRYPTED";
-    size_t i, n = sizeof mark - 1;
+    pysock__key_load *load = (pysock__key_load *)pysock__alloc(sizeof *load);
+    int err;
 
-    for (i = 0; i + n <= text->len; i++)
-        if (text->data[i] == 'P' && memcmp(text->data + i, mark, n) == 0)
-            return 1;
-    return 0;
+    if (!load)
+        return pysock__fail_memory("ssl_load_cert_chain");
+    load->id = id;
+    load->name = keyname;
+    load->options = options;
+    err = pysock__pem_each_object(key, pysock__key_load_each, load);
+    if (err < 0)
+        err = pysock__fail_pem(err, keyname, "private key");
+    else if (err > 0)
+        err = load->result;
+    else
+        err = pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_START_LINE",
+                           "%.200s: there is no private key in it; PEM begins with "
+                           "-----BEGIN PRIVATE KEY-----",
+                           keyname);
+    pysock__bytes_free(&load->params);
+    pysock__wipe(load, sizeof *load);
+    pysock__free(load);
+    return err;
 }
 
 /* Builds an identity from two PEM texts; the names are for messages. NULL on error. */
 static pysock__identity *pysock__identity_new(const pysock__bytes *cert, const char *certname,
-                                              const pysock__bytes *key, const char *keyname)
+                                              const pysock__bytes *key, const char *keyname,
+                                              const pysock_ssl_chain_options *options)
 {
     pysock__identity *id = (pysock__identity *)pysock__alloc(sizeof *id);
     int err;
 
     if (!id) {
-        pysock__fail_memory("pysock_ssl_load_cert_chain");
+        pysock__fail_memory("ssl_load_cert_chain");
         return NULL;
     }
     id->refs = 1;
-    if (pysock__pem_encrypted(key)) {
-        pysock__fail_pem(-EACCES, keyname, "private key");
-        goto failed;
-    }
     err = pysock__pem_each(cert, pysock__identity_add_cert, id);
     if (err < 0) {
         pysock__fail_pem(err, certname, "certificate");
@@ -7327,19 +8112,8 @@ static pysock__identity *pysock__identity_new(const pysock__bytes *cert, const c
                      certname);
         goto failed;
     }
-    err = pysock__pem_each(key, pysock__identity_add_key, id);
-    if (err < 0) {
-        pysock__fail_pem(err, keyname, "private key");
-        goto failed;
-    }
-    if (!err) {
-        pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_START_LINE",
-                     "%.200s: there is no private key in it; PEM begins with "
-                     "-----BEGIN PRIVATE KEY-----",
-                     keyname);
-        goto failed;
-    }
-    if (pysock__identity_check(id, certname, keyname) == 0)
+    if (pysock__identity_load_key(id, key, keyname, options) == 0
+        && pysock__identity_check(id, certname, keyname) == 0)
         return id;
 failed:
     pysock__identity_release(id);
@@ -15008,9 +15782,9 @@ PYSOCKDEF int pysock_ssl_get_protocol(pysock_ssl_context *ctx)
 /* Puts a new chain and key into the context. */
 static int pysock__context_identify(pysock_ssl_context *ctx, const pysock__bytes *cert,
                                     const char *certname, const pysock__bytes *key,
-                                    const char *keyname)
+                                    const char *keyname, const pysock_ssl_chain_options *options)
 {
-    pysock__identity *id = pysock__identity_new(cert, certname, key, keyname);
+    pysock__identity *id = pysock__identity_new(cert, certname, key, keyname, options);
     pysock__identity *old, **place;
 
     if (!id)
@@ -15024,48 +15798,89 @@ static int pysock__context_identify(pysock_ssl_context *ctx, const pysock__bytes
     return 0;
 }
 
-PYSOCKDEF int pysock_ssl_load_cert_chain(pysock_ssl_context *ctx, const char *certfile,
-                                         const char *keyfile)
+/* One of the two texts: from memory, or from the file. */
+static int pysock__chain_text(pysock__bytes *text, const char *what, const void *data, size_t size,
+                              const char *path, const char *reading)
+{
+    int err;
+
+    if (path) {
+        err = pysock__read_text(path, text);
+        return err < 0 ? pysock__fail_os(err, reading, path) : 0;
+    }
+    return pysock__copy_text(data, size, text) < 0 ? pysock__fail_memory(what) : 0;
+}
+
+static int pysock__load_chain(pysock_ssl_context *ctx, const char *what,
+                              const pysock_ssl_chain_options *o)
 {
     pysock__bytes cert = {NULL, 0, 0, 0}, key = {NULL, 0, 0, 0};
+    int own_key = o->key || o->keyfile;
+    const char *certname = o->certfile ? o->certfile
+                           : own_key   ? "the certificate chain in memory"
+                                       : "the certificates in memory";
+    const char *keyname = !own_key     ? certname
+                          : o->keyfile ? o->keyfile
+                                       : "the private key in memory";
     int r;
 
-    if (!ctx || !certfile)
-        return pysock__fail_value("ssl_load_cert_chain", ctx ? "certfile is NULL" : "ctx is NULL");
-    r = pysock__read_text(certfile, &cert);
-    if (r < 0) {
-        r = pysock__fail_os(r, "reading the certificate chain", certfile);
-    } else if (keyfile && (r = pysock__read_text(keyfile, &key)) < 0) {
-        r = pysock__fail_os(r, "reading the private key", keyfile);
-    } else {
-        r = pysock__context_identify(ctx, &cert, certfile, keyfile ? &key : &cert,
-                                     keyfile ? keyfile : certfile);
-    }
+    if (!o->cert == !o->certfile)
+        return pysock__fail_value(what, o->cert ? "cert and certfile cannot both be given"
+                                                : "certfile is NULL");
+    if (o->key && o->keyfile)
+        return pysock__fail_value(what, "key and keyfile cannot both be given");
+    if (pysock__check_memory(what, o->cert, o->cert_size) < 0
+        || pysock__check_memory(what, o->key, o->key_size) < 0)
+        return -1;
+    r = pysock__chain_text(&cert, what, o->cert, o->cert_size, o->certfile,
+                           "reading the certificate chain");
+    if (r == 0 && own_key)
+        r = pysock__chain_text(&key, what, o->key, o->key_size, o->keyfile,
+                               "reading the private key");
+    if (r == 0)
+        r = pysock__context_identify(ctx, &cert, certname, own_key ? &key : &cert, keyname, o);
     pysock__bytes_free(&cert);
     pysock__bytes_free(&key);
     return r;
 }
 
+PYSOCKDEF int pysock_ssl_load_cert_chain_ex(pysock_ssl_context *ctx,
+                                            const pysock_ssl_chain_options *options)
+{
+    if (!ctx || !options)
+        return pysock__fail_value("ssl_load_cert_chain_ex",
+                                  ctx ? "options is NULL" : "ctx is NULL");
+    return pysock__load_chain(ctx, "ssl_load_cert_chain_ex", options);
+}
+
+PYSOCKDEF int pysock_ssl_load_cert_chain(pysock_ssl_context *ctx, const char *certfile,
+                                         const char *keyfile)
+{
+    pysock_ssl_chain_options options;
+
+    if (!ctx)
+        return pysock__fail_value("ssl_load_cert_chain", "ctx is NULL");
+    memset(&options, 0, sizeof options);
+    options.certfile = certfile;
+    options.keyfile = keyfile;
+    return pysock__load_chain(ctx, "ssl_load_cert_chain", &options);
+}
+
 PYSOCKDEF int pysock_ssl_load_cert_chain_data(pysock_ssl_context *ctx, const void *cert,
                                               size_t certlen, const void *key, size_t keylen)
 {
-    pysock__bytes c = {NULL, 0, 0, 0}, k = {NULL, 0, 0, 0};
-    int r;
+    pysock_ssl_chain_options options;
 
     if (!ctx)
         return pysock__fail_value("ssl_load_cert_chain_data", "ctx is NULL");
-    if (pysock__check_memory("ssl_load_cert_chain_data", cert, certlen) < 0
-        || pysock__check_memory("ssl_load_cert_chain_data", key, keylen) < 0)
-        return -1;
-    if (pysock__copy_text(cert, certlen, &c) < 0 || (key && pysock__copy_text(key, keylen, &k) < 0))
-        r = pysock__fail_memory("ssl_load_cert_chain_data");
-    else
-        r = pysock__context_identify(ctx, &c, "the certificate chain in memory", key ? &k : &c,
-                                     key ? "the private key in memory"
-                                         : "the certificates in memory");
-    pysock__bytes_free(&c);
-    pysock__bytes_free(&k);
-    return r;
+    if (!cert)
+        return pysock__fail_value("ssl_load_cert_chain_data", "cert is NULL");
+    memset(&options, 0, sizeof options);
+    options.cert = cert;
+    options.cert_size = certlen;
+    options.key = key;
+    options.key_size = keylen;
+    return pysock__load_chain(ctx, "ssl_load_cert_chain_data", &options);
 }
 
 /* A copy of the context's store, to be added to and put back; NULL with an error. */
@@ -16691,6 +17506,13 @@ PYSOCKDEF int pysock_ssl_load_cert_chain_data(pysock_ssl_context *ctx, const voi
 {
     (void)ctx, (void)cert, (void)certlen, (void)key, (void)keylen;
     return pysock__no_ssl("ssl_load_cert_chain_data");
+}
+
+PYSOCKDEF int pysock_ssl_load_cert_chain_ex(pysock_ssl_context *ctx,
+    const pysock_ssl_chain_options *options)
+{
+    (void)ctx, (void)options;
+    return pysock__no_ssl("ssl_load_cert_chain_ex");
 }
 
 PYSOCKDEF int pysock_ssl_load_verify_locations(pysock_ssl_context *ctx, const char *cafile,

@@ -18,6 +18,9 @@ __attribute__((unused)) static void scarce_free(void *p);
 
 #include "support.h"
 
+#include "peers/files.h"
+#include "peers/process.h"
+
 #include <limits.h>
 
 /* A call that takes longer was forgotten by somebody. */
@@ -192,6 +195,23 @@ static int load_rsa_and_default_certs(pysock_ssl_context *ctx) {
     if (TRY(pysock_ssl_load_verify_locations(ctx, NULL, "tests/certs")))
         return -1;
     return TRY(pysock_ssl_set_session_cache(ctx, 10));
+}
+
+/* PKCS#8 with PBES2, and the traditional form behind its parameters. */
+static int keys_cycle(void) {
+    static const char *const names[] = {"encrypted.key", "traditional.key"};
+    pysock_ssl_context *ctx = pysock_ssl_context_new(PYSOCK_CLIENT_AUTH);
+    pysock_ssl_chain_options options;
+    int result = TRY_NEW(ctx);
+    memset(&options, 0, sizeof options);
+    options.certfile = T_CERTS "server-ec.pem";
+    options.password = "secret";
+    for (int i = 0; i < 2 && result == 0; i++) {
+        options.keyfile = f_path(names[i]);
+        result = TRY(pysock_ssl_load_cert_chain_ex(ctx, &options));
+    }
+    pysock_ssl_context_free(ctx);
+    return result;
 }
 
 static int contexts_cycle(void) {
@@ -832,6 +852,24 @@ static void contexts_survive_every_allocation_failure(void **state) {
     survive(contexts_cycle);
 }
 
+static void encrypted_keys_survive_every_allocation_failure(void **state) {
+    static p_process p;
+    p_args args = {{NULL}, 0};
+    (void)state;
+    t_deadline(T_SCALE(120, 300));
+    P_NEED("openssl");
+    p_add(&args, "sh", "-ec",
+          "openssl pkcs8 -topk8 -in " T_CERTS "server-ec.key -passout pass:secret -iter 10 "
+          "-out $1/encrypted.key; openssl ecparam -name prime256v1 -out $1/traditional.key; "
+          "openssl ec -in " T_CERTS "server-ec.key -aes128 -passout pass:secret "
+          ">>$1/traditional.key", "sh", f_dir(), NULL);
+    if (p_run(&p, &args) != 0)
+        P_FAIL(&p, "openssl failed");
+    p_end(&p);
+    survive(keys_cycle);
+    f_remove_all(NULL);
+}
+
 static void plain_sockets_survive_every_allocation_failure(void **state) {
     (void)state;
     t_deadline(T_SCALE(120, 300));
@@ -913,6 +951,7 @@ static void states_survive_every_allocation_failure(void **state) {
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(small_things_survive_every_allocation_failure),
     cmocka_unit_test(contexts_survive_every_allocation_failure),
+    cmocka_unit_test(encrypted_keys_survive_every_allocation_failure),
     cmocka_unit_test(plain_sockets_survive_every_allocation_failure),
     cmocka_unit_test(blocking_tls_survives_every_allocation_failure),
     cmocka_unit_test(queued_buffers_survive_every_allocation_failure),

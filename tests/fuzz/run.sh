@@ -53,6 +53,49 @@ chain)
         } >"$seeds/$(basename "$pem" .pem)"
     done
     ;;
+key)
+    # The forms of the keys in tests/certs, and others of which the first bytes matter.
+    ec=tests/certs/server-ec.key
+    rsa=tests/certs/server-rsa.key
+    out() {
+        form=$1
+        shift
+        openssl "$@" -passout pass:secret -out "$seeds/$form" 2>/dev/null
+    }
+    for key in "$ec" "$rsa"; do
+        to=$(basename "$key" .key)
+        openssl pkcs8 -topk8 -nocrypt -in "$key" -out "$seeds/$to-pkcs8"
+        out "$to-pbes2" pkcs8 -topk8 -in "$key" -iter 2
+    done
+    openssl rsa -in "$rsa" -traditional -out "$seeds/rsa-pkcs1" 2>/dev/null
+    openssl ec -in "$ec" -out "$seeds/ec-sec1" 2>/dev/null
+    openssl ec -in "$ec" -param_enc explicit -out "$seeds/ec-explicit" 2>/dev/null
+    openssl genpkey -algorithm ED25519 -out "$seeds/ed25519"
+    { openssl ecparam -name prime256v1 && cat "$seeds/ec-sec1"; } >"$seeds/ec-parameters"
+    { cat tests/certs/server-ec.pem && printf '\0' && cat "$ec"; } >"$seeds/both"
+    for cipher in aes-128-cbc:SHA1 aes-192-cbc:SHA224 aes-256-cbc:SHA512 des3:SHA384; do
+        out "ec-$cipher" pkcs8 -topk8 -in "$ec" -iter 2 -v2 "${cipher%:*}" \
+            -v2prf "hmacWith${cipher#*:}"
+    done
+    for cipher in aes128 aes192 aes256 des3; do
+        out "ec-$cipher" ec -in "$ec" "-$cipher"
+    done
+    sed 's/$/\r/' "$seeds/ec-aes128" >"$seeds/ec-crlf"
+    out scrypt pkcs8 -topk8 -in "$ec" -scrypt -scrypt_N 2
+    out pbes1 pkcs8 -topk8 -in "$ec" -v1 PBE-SHA1-3DES
+    for pem in "$seeds"/*; do
+        number=$(sed -n -e '1s/.*BEGIN PRIV.*/1/p' -e '1s/.*BEGIN ENC.*/2/p' \
+            -e '1s/.*BEGIN RSA.*/3/p' -e '1s/.*BEGIN EC PRIV.*/4/p' "$pem")
+        case $pem:$number in
+        *.der:* | *:) ;; # DER already, or a certificate
+        *)
+            # shellcheck disable=SC2059 # the octal escape is the format
+            { printf "\\00$number" && sed -e '/-END/,$d' -e '/[-:]/d' "$pem" | base64 -d -i; } \
+                >"$pem.der"
+            ;;
+        esac
+    done
+    ;;
 esac
 if [ -d "tests/fuzz/seeds/$name" ]; then
     cp "tests/fuzz/seeds/$name/"* "$seeds"
