@@ -5189,7 +5189,7 @@ static int pysock__der_next(pysock__der *d, pysock__der *in)
         return -1;
     if (len >= 0x80) {
         n = len & 0x7f;
-        if (n == 0 || n > 3 || (size_t)(d->end - d->p) < n || !d->p[0])
+        if (n == 0 || n > 4 || (size_t)(d->end - d->p) < n || !d->p[0])
             return -1;
         for (len = 0; n; n--)
             len = len << 8 | *d->p++;
@@ -5295,7 +5295,8 @@ static int pysock__der_time(pysock__der *d, int64_t *out)
     return 0;
 }
 
-/* Signature algorithms that are verified, and those that are known but too weak (no hash). */
+/* Signature algorithms that are verified, SHA-1 only where the security level is 0, and MD5, which
+   is known but too weak (no hash). */
 typedef struct pysock__sig_alg {
     const char *oid;
     size_t oid_len;
@@ -5316,8 +5317,8 @@ static const pysock__sig_alg pysock__sig_algs[] = {
     {PYSOCK__OID_ECDSA "\x03\x03", 8, BR_KEYTYPE_EC, &br_sha384_vtable, NULL},
     {PYSOCK__OID_ECDSA "\x03\x04", 8, BR_KEYTYPE_EC, &br_sha512_vtable, NULL},
     {PYSOCK__OID_RSA "\x04", 9, BR_KEYTYPE_RSA, NULL, NULL}, /* MD5 */
-    {PYSOCK__OID_RSA "\x05", 9, BR_KEYTYPE_RSA, NULL, NULL}, /* SHA-1 */
-    {PYSOCK__OID_ECDSA "\x01", 7, BR_KEYTYPE_EC, NULL, NULL},
+    {PYSOCK__OID_RSA "\x05", 9, BR_KEYTYPE_RSA, &br_sha1_vtable, "\x05\x2b\x0e\x03\x02\x1a"},
+    {PYSOCK__OID_ECDSA "\x01", 7, BR_KEYTYPE_EC, &br_sha1_vtable, NULL},
 };
 
 /* Extensions that mean something here, as bits of what a certificate has. */
@@ -5337,6 +5338,7 @@ enum {
 #define PYSOCK__KU_ENCIPHER 0x28u  /* keyEncipherment, keyAgreement */
 #define PYSOCK__KU_AGREEMENT 0x08u /* keyAgreement alone */
 #define PYSOCK__KU_CERT_SIGN 0x04u
+#define PYSOCK__KU_CRL_SIGN 0x02u
 #define PYSOCK__EXT_MAX 64           /* extensions that a certificate may have */
 
 typedef struct pysock__cert {
@@ -5452,7 +5454,8 @@ static int pysock__ext_key_usage(pysock__cert *cert, pysock__der value)
     return 0;
 }
 
-static int pysock__ext_aki(pysock__cert *cert, pysock__der value)
+/* authorityKeyIdentifier's key identifier; *keyid stays as it is if there is none. */
+static int pysock__ext_aki(pysock__der *keyid, pysock__der value)
 {
     pysock__der seq, in;
     int tag;
@@ -5464,7 +5467,7 @@ static int pysock__ext_aki(pysock__cert *cert, pysock__der value)
         if (tag < 0)
             return -1;
         if (tag == 0x80)
-            cert->aki = in;
+            *keyid = in;
     }
     return 0;
 }
@@ -5498,7 +5501,7 @@ static int pysock__cert_extension_value(pysock__cert *cert, unsigned bit, pysock
     case PYSOCK__EXT_SKI:
         return pysock__der_expect(&value, 0x04, &cert->ski);
     case PYSOCK__EXT_AKI:
-        return pysock__ext_aki(cert, value);
+        return pysock__ext_aki(&cert->aki, value);
     case PYSOCK__EXT_KEY_USAGE:
         return pysock__ext_key_usage(cert, value);
     case PYSOCK__EXT_SAN:
@@ -5534,28 +5537,46 @@ static unsigned pysock__extension_bit(const pysock__der *oid)
     }
 }
 
+/* The next extension: its OID, its value, and whether it is critical; -1 if malformed. */
+static int pysock__extension_next(pysock__der *exts, pysock__der *oid, pysock__der *value)
+{
+    pysock__der ext;
+    int tag, critical = 0;
+
+    if (pysock__der_expect(exts, 0x30, &ext) < 0 || pysock__der_expect(&ext, 0x06, oid) < 0)
+        return -1;
+    tag = pysock__der_next(&ext, value);
+    if (tag == 0x01) {
+        critical = pysock__der_bool(value);
+        tag = pysock__der_next(&ext, value);
+    }
+    return tag == 0x04 && ext.p == ext.end ? critical : -1;
+}
+
+/* 1 if the last of these OIDs is among those before it. */
+static int pysock__oid_again(const pysock__der *oids, size_t count)
+{
+    size_t i;
+
+    for (i = 0; i + 1 < count; i++)
+        if (pysock__der_equal(&oids[i], &oids[count - 1]))
+            return 1;
+    return 0;
+}
+
 static int pysock__cert_extensions(pysock__cert *cert, pysock__der exts)
 {
-    pysock__der ext, oid[PYSOCK__EXT_MAX], value;
-    size_t count = 0, i;
+    pysock__der oid[PYSOCK__EXT_MAX], value;
+    size_t count = 0;
     unsigned bit;
-    int tag, critical;
+    int critical;
 
     while (exts.p < exts.end) {
-        if (count == PYSOCK__EXT_MAX || pysock__der_expect(&exts, 0x30, &ext) < 0
-            || pysock__der_expect(&ext, 0x06, &oid[count]) < 0)
+        if (count == PYSOCK__EXT_MAX)
             return -1;
-        for (i = 0; i < count; i++)
-            if (pysock__der_equal(&oid[i], &oid[count]))
-                return -1; /* RFC 5280, 4.2: each at most once */
-        critical = 0;
-        tag = pysock__der_next(&ext, &value);
-        if (tag == 0x01) {
-            critical = pysock__der_bool(&value);
-            tag = pysock__der_next(&ext, &value);
-        }
-        if (critical < 0 || tag != 0x04 || ext.p != ext.end)
-            return -1;
+        critical = pysock__extension_next(&exts, &oid[count], &value);
+        if (critical < 0 || pysock__oid_again(oid, count + 1))
+            return -1; /* RFC 5280, 4.2: each at most once */
         bit = pysock__extension_bit(&oid[count++]);
         cert->seen |= bit;
         cert->critical |= critical ? bit : 0;
@@ -5585,16 +5606,18 @@ static int pysock__cert_tail(pysock__cert *cert, pysock__der tbs)
     return 0;
 }
 
-static void pysock__cert_sig_alg(pysock__cert *cert, pysock__der alg)
+/* The algorithm of this AlgorithmIdentifier, or NULL. */
+static const pysock__sig_alg *pysock__sig_alg_find(pysock__der alg)
 {
     pysock__der oid;
     size_t i;
 
     if (pysock__der_expect(&alg, 0x06, &oid) < 0)
-        return;
+        return NULL;
     for (i = 0; i < PYSOCK__COUNT(pysock__sig_algs); i++)
         if (pysock__der_is(&oid, pysock__sig_algs[i].oid, pysock__sig_algs[i].oid_len))
-            cert->sig_alg = &pysock__sig_algs[i];
+            return &pysock__sig_algs[i];
+    return NULL;
 }
 
 /* tbsCertificate's contents, up to the extensions. */
@@ -5650,7 +5673,7 @@ static int pysock__cert_parse(pysock__cert *cert, const unsigned char *der, size
         return -1;
     cert->signature = bits;
     cert->algorithms_differ = !pysock__der_equal(&inner_alg, &outer_alg);
-    pysock__cert_sig_alg(cert, inner_alg);
+    cert->sig_alg = pysock__sig_alg_find(inner_alg);
     return 0;
 }
 
@@ -5758,6 +5781,181 @@ static int pysock__cert_self_issued(const pysock__cert *cert)
     return pysock__name_same(&cert->issuer, &cert->subject);
 }
 
+/* OpenSSL's idea of a CA (X509_check_ca): by its extensions, or a root from before there were
+   any. */
+static int pysock__cert_is_ca(const pysock__cert *cert)
+{
+    if (cert->seen & PYSOCK__EXT_KEY_USAGE && !(cert->key_usage & PYSOCK__KU_CERT_SIGN))
+        return 0;
+    if (cert->seen & PYSOCK__EXT_BASIC)
+        return cert->is_ca;
+    return cert->seen & PYSOCK__EXT_KEY_USAGE
+           || (cert->version == 1 && pysock__cert_self_issued(cert));
+}
+
+/* Certificates: hashes of names. A directory of certificates has them in the names of its files:
+   four octets of SHA-1 over the name in a canonical form, as OpenSSL's X509_NAME_hash() has it. In
+   that form strings are UTF-8, in lower case as far as ASCII goes, without blanks around them, runs
+   of blanks folded; and there is no header around the RDNs. */
+
+#define PYSOCK__RDN_MAX 16 /* attributes of one RDN; a name with more is not looked up */
+
+static void pysock__put_header(pysock__bytes *out, int tag, size_t len)
+{
+    unsigned char header[6];
+    size_t n = 0, octets = 0, rest;
+
+    header[n++] = (unsigned char)tag;
+    for (rest = len; len >= 0x80 && rest; rest >>= 8)
+        octets++;
+    header[n++] = (unsigned char)(octets ? 0x80 | octets : len);
+    while (octets--)
+        header[n++] = (unsigned char)(len >> 8 * octets);
+    pysock__bytes_append(out, header, n);
+}
+
+static void pysock__put_utf8(pysock__bytes *out, uint32_t c)
+{
+    unsigned char u[4];
+    size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4, i;
+
+    for (i = n - 1; i > 0; i--, c >>= 6)
+        u[i] = (unsigned char)(0x80 | (c & 0x3f));
+    u[0] = (unsigned char)(n == 1 ? c : (0xf00u >> n & 0xff) | c);
+    pysock__bytes_append(out, u, n);
+}
+
+/* Bytes of a character in a string of this kind; 0 if it is no string, or of a kind that is
+   compared octet by octet. */
+static size_t pysock__text_width(int tag)
+{
+    return tag == 0x1e ? 2 : tag == 0x1c ? 4 : pysock__is_text(tag) ? 1 : 0;
+}
+
+/* 0, or -1: there is no such text. */
+static int pysock__put_canonical_text(pysock__bytes *out, int tag, pysock__der s)
+{
+    size_t width = pysock__text_width(tag), i;
+    int blank = 0, started = 0;
+    uint32_t c;
+
+    if (pysock__der_len(&s) % width)
+        return -1;
+    while (s.p < s.end) {
+        for (c = 0, i = 0; i < width; i++)
+            c = c << 8 | *s.p++;
+        if (c > 0x10ffff || (c >= 0xd800 && c < 0xe000))
+            return -1;
+        if (c == ' ' || (c >= '\t' && c <= '\r')) {
+            blank = 1;
+            continue;
+        }
+        if (blank && started)
+            pysock__bytes_append(out, " ", 1);
+        blank = 0;
+        started = 1;
+        if (tag == 0x0c && c >= 0x80) {
+            pysock__bytes_append(out, s.p - 1, 1); /* UTF-8 already */
+            continue;
+        }
+        pysock__put_utf8(out, (uint32_t)pysock__lower((int)c));
+    }
+    return 0;
+}
+
+/* An AttributeTypeAndValue. 0 or -1. */
+static int pysock__put_canonical_attribute(pysock__bytes *out, pysock__der atv)
+{
+    pysock__bytes inner = {NULL, 0, 0, 0}, text = {NULL, 0, 0, 0};
+    pysock__der oid, value, rest;
+    int tag, err = 0;
+
+    if (pysock__der_expect(&atv, 0x06, &oid) < 0)
+        return -1;
+    rest = atv;
+    tag = pysock__der_next(&atv, &value);
+    if (tag < 0 || atv.p != atv.end)
+        return -1;
+    pysock__put_header(&inner, 0x06, pysock__der_len(&oid));
+    pysock__bytes_append(&inner, oid.p, pysock__der_len(&oid));
+    if (pysock__text_width(tag)) {
+        err = pysock__put_canonical_text(&text, tag, value);
+        pysock__put_header(&inner, 0x0c, text.len);
+        pysock__bytes_append(&inner, text.data, text.len);
+    } else {
+        pysock__bytes_append(&inner, rest.p, pysock__der_len(&rest));
+    }
+    pysock__put_header(out, 0x30, inner.len);
+    pysock__bytes_append(out, inner.data, inner.len);
+    out->out_of_memory |= inner.out_of_memory | text.out_of_memory;
+    pysock__bytes_free(&inner);
+    pysock__bytes_free(&text);
+    return err;
+}
+
+/* The order of DER's SET OF (X.690, 11.6). */
+static int pysock__bytes_after(const pysock__bytes *a, const pysock__bytes *b)
+{
+    size_t n = a->len < b->len ? a->len : b->len;
+    int order = n ? memcmp(a->data, b->data, n) : 0;
+
+    return order ? order > 0 : a->len > b->len;
+}
+
+/* An RDN: its attributes, sorted. 0 or -1. */
+static int pysock__put_canonical_rdn(pysock__bytes *out, pysock__der set)
+{
+    pysock__bytes list[PYSOCK__RDN_MAX], moved;
+    pysock__der atv;
+    size_t count = 0, total = 0, i;
+    int err = 0;
+
+    memset(list, 0, sizeof list);
+    while (set.p < set.end && err == 0) {
+        if (count == PYSOCK__RDN_MAX || pysock__der_expect(&set, 0x30, &atv) < 0) {
+            err = -1;
+            break;
+        }
+        err = pysock__put_canonical_attribute(&list[count], atv);
+        out->out_of_memory |= list[count].out_of_memory;
+        total += list[count++].len;
+        for (i = count - 1; i > 0 && pysock__bytes_after(&list[i - 1], &list[i]); i--) {
+            moved = list[i];
+            list[i] = list[i - 1];
+            list[i - 1] = moved;
+        }
+    }
+    pysock__put_header(out, 0x31, total);
+    for (i = 0; i < count; i++) {
+        pysock__bytes_append(out, list[i].data, list[i].len);
+        pysock__bytes_free(&list[i]);
+    }
+    return err;
+}
+
+/* The hash of a name, given its contents. 0, -ENOMEM, or -EBADMSG: it has none. */
+static int pysock__name_hash(pysock__der name, uint32_t *hash)
+{
+    pysock__bytes text = {NULL, 0, 0, 0};
+    unsigned char digest[br_sha1_SIZE];
+    br_sha1_context sha1;
+    pysock__der set;
+    int err = 0;
+
+    while (name.p < name.end && err == 0)
+        if (pysock__der_expect(&name, 0x31, &set) < 0 || pysock__put_canonical_rdn(&text, set) < 0)
+            err = -EBADMSG;
+    if (text.out_of_memory)
+        err = -ENOMEM;
+    br_sha1_init(&sha1);
+    br_sha1_update(&sha1, text.data, text.len);
+    br_sha1_out(&sha1, digest);
+    *hash = digest[0] | (uint32_t)digest[1] << 8 | (uint32_t)digest[2] << 16
+            | (uint32_t)digest[3] << 24;
+    pysock__bytes_free(&text);
+    return err;
+}
+
 /* Certificates: name constraints (RFC 5280, 4.2.1.10). Where one cannot be checked, the path is
    refused. */
 
@@ -5766,20 +5964,29 @@ enum {
     PYSOCK__V_OK = 0,
     PYSOCK__V_MALFORMED = 1,
     PYSOCK__V_NO_ISSUER = 2,
+    PYSOCK__V_NO_CRL = 3,
     PYSOCK__V_BAD_SIGNATURE = 7,
+    PYSOCK__V_CRL_SIGNATURE = 8,
     PYSOCK__V_NOT_YET_VALID = 9,
     PYSOCK__V_EXPIRED = 10,
+    PYSOCK__V_CRL_NOT_YET_VALID = 11,
+    PYSOCK__V_CRL_EXPIRED = 12,
     PYSOCK__V_OUT_OF_MEMORY = 17,
     PYSOCK__V_SELF_SIGNED_LEAF = 18,
     PYSOCK__V_SELF_SIGNED_IN_CHAIN = 19,
     PYSOCK__V_NO_LOCAL_ISSUER = 20,
     PYSOCK__V_CHAIN_TOO_LONG = 22,
+    PYSOCK__V_REVOKED = 23,
     PYSOCK__V_PATH_LENGTH = 25,
     PYSOCK__V_PURPOSE = 26,
     PYSOCK__V_NO_CERT_SIGN = 32,
+    PYSOCK__V_NO_CRL_ISSUER = 33,
     PYSOCK__V_CRITICAL_EXTENSION = 34,
+    PYSOCK__V_NO_CRL_SIGN = 35,
+    PYSOCK__V_CRITICAL_CRL_EXTENSION = 36,
     PYSOCK__V_INVALID_EXTENSION = 41,
     PYSOCK__V_NO_POLICY = 43,
+    PYSOCK__V_CRL_SCOPE = 44,
     PYSOCK__V_NOT_PERMITTED = 47,
     PYSOCK__V_EXCLUDED = 48,
     PYSOCK__V_SUBTREE_MINMAX = 49,
@@ -6182,8 +6389,9 @@ static int pysock__cn_match(pysock__der subject, const char *host, size_t hlen)
     return cn.p && pysock__dns_match(cn.p, (size_t)(cn.end - cn.p), host, hlen);
 }
 
-/* 1 if the certificate is for host: a DNS name, or an IP address as text. */
-static int pysock__cert_matches(const pysock__cert *cert, const char *host)
+/* 1 if the certificate is for host: a DNS name, or an IP address as text; without subjectAltName by
+   its common name, unless that is not to be asked. */
+static int pysock__cert_matches(const pysock__cert *cert, const char *host, int no_common_name)
 {
     unsigned char ip[16];
     size_t iplen = pysock__sys_pton(host, ip);
@@ -6204,8 +6412,215 @@ static int pysock__cert_matches(const pysock__cert *cert, const char *host)
             && pysock__dns_match(name.p, (size_t)(name.end - name.p), host, hlen))
             return 1;
     }
-    return !(cert->seen & PYSOCK__EXT_SAN) && !has_dns && !iplen
+    return !no_common_name && !(cert->seen & PYSOCK__EXT_SAN) && !has_dns && !iplen
            && pysock__cn_match(cert->subject, host, hlen);
+}
+
+/* Certificates: revocation lists (RFC 5280, section 5). One that is malformed is none. */
+
+typedef struct pysock__crl {
+    pysock__der all, tbs; /* with their headers */
+    pysock__der issuer;   /* the contents of the name */
+    pysock__der revoked;  /* the entries */
+    pysock__der signature, aki;
+    const pysock__sig_alg *sig_alg; /* NULL: unknown */
+    int64_t this_update, next_update; /* Unix time */
+    int algorithms_differ;
+    int unknown_critical; /* the list, or an entry, has such an extension */
+    int is_delta, is_indirect;
+    int is_partial; /* who is not in it may be in another: by distribution point or reason */
+    int only_users, only_cas, only_attributes;
+} pysock__crl;
+
+/* issuingDistributionPoint (5.2.5). */
+static int pysock__crl_scope_read(pysock__crl *crl, pysock__der value)
+{
+    pysock__der seq, in;
+    int *flag, tag, last = 0;
+
+    if (pysock__der_expect(&value, 0x30, &seq) < 0 || seq.p == seq.end)
+        return -1;
+    while (seq.p < seq.end) {
+        tag = pysock__der_next(&seq, &in);
+        if (tag < 0 || (tag & 0x1f) < last)
+            return -1;
+        last = (tag & 0x1f) + 1;
+        switch (tag) {
+        case 0xa0: case 0x83: crl->is_partial = 1; continue;
+        case 0x81: flag = &crl->only_users; break;
+        case 0x82: flag = &crl->only_cas; break;
+        case 0x84: flag = &crl->is_indirect; break;
+        case 0x85: flag = &crl->only_attributes; break;
+        default: return -1;
+        }
+        if ((*flag = pysock__der_bool(&in)) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int pysock__crl_extension(pysock__crl *crl, const pysock__der *oid, pysock__der value,
+                                 int critical)
+{
+    int known = pysock__der_len(oid) == 3 && oid->p[0] == 0x55 && oid->p[1] == 0x1d;
+
+    switch (known ? oid->p[2] : 0) {
+    case 20: /* cRLNumber */
+        return 0;
+    case 27: /* deltaCRLIndicator */
+        crl->is_delta = 1;
+        return 0;
+    case 28:
+        return pysock__crl_scope_read(crl, value);
+    case 35:
+        return pysock__ext_aki(&crl->aki, value);
+    default:
+        crl->unknown_critical |= critical;
+        return 0;
+    }
+}
+
+static int pysock__crl_extensions(pysock__crl *crl, pysock__der exts)
+{
+    pysock__der oid[PYSOCK__EXT_MAX], value;
+    size_t count = 0;
+    int critical;
+
+    while (exts.p < exts.end) {
+        if (count == PYSOCK__EXT_MAX)
+            return -1;
+        critical = pysock__extension_next(&exts, &oid[count], &value);
+        if (critical < 0 || pysock__oid_again(oid, count + 1)
+            || pysock__crl_extension(crl, &oid[count], value, critical) < 0)
+            return -1;
+        count++;
+    }
+    return count ? 0 : -1;
+}
+
+/* An entry's extensions (5.3): a reason and a date change nothing, another issuer does. */
+static int pysock__crl_entry_extensions(pysock__crl *crl, pysock__der exts)
+{
+    pysock__der oid, value;
+    int critical;
+
+    while (exts.p < exts.end) {
+        critical = pysock__extension_next(&exts, &oid, &value);
+        if (critical < 0)
+            return -1;
+        if (pysock__der_is(&oid, "\x55\x1d\x1d", 3)) /* certificateIssuer */
+            crl->is_indirect = 1;
+        else if (!pysock__der_is(&oid, "\x55\x1d\x15", 3)     /* reasonCode */
+                 && !pysock__der_is(&oid, "\x55\x1d\x18", 3)) /* invalidityDate */
+            crl->unknown_critical |= critical;
+    }
+    return 0;
+}
+
+/* Reads every entry, so that the search may rely on them. */
+static int pysock__crl_entries(pysock__crl *crl, int version)
+{
+    pysock__der list = crl->revoked, entry, in;
+    int64_t date;
+
+    while (list.p < list.end) {
+        if (pysock__der_expect(&list, 0x30, &entry) < 0
+            || pysock__der_expect(&entry, 0x02, &in) < 0 || in.p == in.end
+            || pysock__der_time(&entry, &date) < 0)
+            return -1;
+        if (entry.p == entry.end)
+            continue;
+        if (version != 2 || pysock__der_expect(&entry, 0x30, &in) < 0 || entry.p != entry.end
+            || in.p == in.end || pysock__crl_entry_extensions(crl, in) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* tbsCertList's contents. There must be a nextUpdate: without it nobody could tell an old list. */
+static int pysock__crl_body(pysock__crl *crl, pysock__der tbs, pysock__der *inner_alg)
+{
+    pysock__der in, exts;
+    int version = 1, tag = pysock__der_next(&tbs, &in);
+
+    if (tag == 0x02) {
+        if (!pysock__der_is(&in, "\1", 1))
+            return -1;
+        version = 2;
+        tag = pysock__der_next(&tbs, &in);
+    }
+    *inner_alg = in;
+    if (tag != 0x30 || pysock__der_expect(&tbs, 0x30, &crl->issuer) < 0
+        || !pysock__name_valid(crl->issuer) || pysock__der_time(&tbs, &crl->this_update) < 0
+        || pysock__der_time(&tbs, &crl->next_update) < 0)
+        return -1;
+    if (tbs.p == tbs.end)
+        return 0;
+    tag = pysock__der_next(&tbs, &in);
+    if (tag == 0x30) {
+        crl->revoked = in;
+        if (pysock__crl_entries(crl, version) < 0)
+            return -1;
+        if (tbs.p == tbs.end)
+            return 0;
+        tag = pysock__der_next(&tbs, &in);
+    }
+    if (tag != 0xa0 || version != 2 || tbs.p != tbs.end || pysock__der_expect(&in, 0x30, &exts) < 0
+        || in.p != in.end)
+        return -1;
+    return pysock__crl_extensions(crl, exts);
+}
+
+/* Reads a CRL; the result points into der. -1 if malformed. */
+static int pysock__crl_parse(pysock__crl *crl, const unsigned char *der, size_t len)
+{
+    pysock__der all, outer, tbs, inner_alg, outer_alg, bits;
+
+    memset(crl, 0, sizeof *crl);
+    all.p = crl->all.p = der;
+    all.end = crl->all.end = der + len;
+    if (pysock__der_expect(&all, 0x30, &outer) < 0 || all.p != all.end)
+        return -1;
+    crl->tbs.p = outer.p;
+    if (pysock__der_expect(&outer, 0x30, &tbs) < 0)
+        return -1;
+    crl->tbs.end = outer.p;
+    if (pysock__der_expect(&outer, 0x30, &outer_alg) < 0
+        || pysock__der_expect(&outer, 0x03, &bits) < 0 || outer.p != outer.end
+        || !pysock__der_len(&bits) || *bits.p++ != 0
+        || pysock__crl_body(crl, tbs, &inner_alg) < 0)
+        return -1;
+    crl->signature = bits;
+    crl->algorithms_differ = !pysock__der_equal(&inner_alg, &outer_alg);
+    crl->sig_alg = pysock__sig_alg_find(inner_alg);
+    return 0;
+}
+
+/* The same number, however many octets it was written with. */
+static int pysock__serial_same(pysock__der a, pysock__der b)
+{
+    pysock__der *each[2];
+    size_t i;
+
+    each[0] = &a;
+    each[1] = &b;
+    for (i = 0; i < 2; i++)
+        while (pysock__der_len(each[i]) > 1
+               && each[i]->p[0] == (each[i]->p[1] & 0x80 ? 0xff : 0x00))
+            each[i]->p++;
+    return pysock__der_equal(&a, &b);
+}
+
+/* 1 if the CRL has an entry for this serial number. */
+static int pysock__crl_lists(const pysock__crl *crl, const pysock__der *serial)
+{
+    pysock__der list = crl->revoked, entry, in;
+
+    while (list.p < list.end)
+        if (pysock__der_expect(&list, 0x30, &entry) < 0
+            || pysock__der_expect(&entry, 0x02, &in) < 0 || pysock__serial_same(in, *serial))
+            return 1;
+    return 0;
 }
 
 /* Certificates: as people read them. */
@@ -7103,20 +7518,60 @@ static int pysock__cert_read(const unsigned char *der, size_t size, pysock_ssl_c
 }
 
 /* Certificates: trust stores. An anchor is a whole certificate, whose own dates and constraints
-   count. */
+   count. Anchors and CRLs are counted and immutable: stores share them, and one that grows does not
+   move them. */
 
 typedef struct pysock__anchor {
-    unsigned char *der;
+    int refs; /* atomic */
+    /* set once */
+    pysock_buf *der;
     pysock__cert cert; /* points into der */
 } pysock__anchor;
 
+typedef struct pysock__revocations {
+    int refs; /* atomic */
+    /* set once */
+    pysock_buf *der;
+    pysock__crl crl; /* points into der */
+} pysock__revocations;
+
+/* Files of a directory that have been read: those of this hash with numbers below next. */
+typedef struct pysock__looked {
+    size_t dir;
+    uint32_t hash;
+    int is_crl;
+    unsigned next;
+} pysock__looked;
+
 typedef struct pysock__store {
     int refs; /* atomic */
-    /* changed only by the context that has the one reference, under its lock */
-    pysock__anchor *items;
+    /* changed only by who has the one reference */
+    pysock__anchor **items;
     br_x500_name *names; /* the subjects, for a server's request */
     size_t count, cap, names_cap;
+    pysock__revocations **crls;
+    size_t crl_count, crl_cap;
+    pysock_buf **dirs; /* paths, to be looked up when an issuer is wanted */
+    size_t dir_count, dir_cap;
+    pysock__looked *looked;
+    size_t looked_count, looked_cap;
 } pysock__store;
+
+static void pysock__anchor_release(pysock__anchor *a)
+{
+    if (!a || pysock__add(&a->refs, -1))
+        return;
+    pysock_buf_release(a->der);
+    pysock__free(a);
+}
+
+static void pysock__revocations_release(pysock__revocations *r)
+{
+    if (!r || pysock__add(&r->refs, -1))
+        return;
+    pysock_buf_release(r->der);
+    pysock__free(r);
+}
 
 static void pysock__store_release(pysock__store *st)
 {
@@ -7125,10 +7580,59 @@ static void pysock__store_release(pysock__store *st)
     if (!st || pysock__add(&st->refs, -1))
         return;
     for (i = 0; i < st->count; i++)
-        pysock__free(st->items[i].der);
+        pysock__anchor_release(st->items[i]);
+    for (i = 0; i < st->crl_count; i++)
+        pysock__revocations_release(st->crls[i]);
+    for (i = 0; i < st->dir_count; i++)
+        pysock_buf_release(st->dirs[i]);
     pysock__free(st->items);
     pysock__free(st->names);
+    pysock__free(st->crls);
+    pysock__free(st->dirs);
+    pysock__free(st->looked);
     pysock__free(st);
+}
+
+static int pysock__store_has_anchor(const pysock__store *st, const pysock__anchor *a)
+{
+    size_t i;
+
+    for (i = 0; i < st->count; i++)
+        if (pysock__der_equal(&st->items[i]->cert.all, &a->cert.all))
+            return 1;
+    return 0;
+}
+
+static int pysock__store_has_revocations(const pysock__store *st, const pysock__revocations *r)
+{
+    size_t i;
+
+    for (i = 0; i < st->crl_count; i++)
+        if (pysock__der_equal(&st->crls[i]->crl.all, &r->crl.all))
+            return 1;
+    return 0;
+}
+
+/* Adds one reference. 0 or -ENOMEM. */
+static int pysock__store_add_anchor(pysock__store *st, pysock__anchor *a)
+{
+    if (pysock__reserve(&st->items, &st->cap, st->count + 1, sizeof *st->items) < 0
+        || pysock__reserve(&st->names, &st->names_cap, st->count + 1, sizeof *st->names) < 0)
+        return -ENOMEM;
+    pysock__add(&a->refs, 1);
+    st->items[st->count] = a;
+    st->names[st->count].data = (unsigned char *)(uintptr_t)a->cert.subject_tlv.p;
+    st->names[st->count++].len = pysock__der_len(&a->cert.subject_tlv);
+    return 0;
+}
+
+static int pysock__store_add_revocations(pysock__store *st, pysock__revocations *r)
+{
+    if (pysock__reserve(&st->crls, &st->crl_cap, st->crl_count + 1, sizeof *st->crls) < 0)
+        return -ENOMEM;
+    pysock__add(&r->refs, 1);
+    st->crls[st->crl_count++] = r;
+    return 0;
 }
 
 /* Adds a copy of a DER certificate. 0 (also if it is there), -ENOMEM, or -EBADMSG: it cannot be
@@ -7137,42 +7641,126 @@ static int pysock__store_add_der(pysock__store *st, const unsigned char *der, si
 {
     pysock__anchor *a;
     pysock__cert cert;
-    unsigned char *copy;
-    size_t i;
+    int err = -ENOMEM;
 
     if (pysock__cert_parse(&cert, der, len) < 0 || !cert.key.key_type)
         return -EBADMSG;
-    for (i = 0; i < st->count; i++)
-        if (pysock__der_equal(&st->items[i].cert.all, &cert.all))
-            return 0;
-    if (pysock__reserve(&st->items, &st->cap, st->count + 1, sizeof *st->items) < 0
-        || pysock__reserve(&st->names, &st->names_cap, st->count + 1, sizeof *st->names) < 0
-        || (copy = (unsigned char *)pysock__alloc(len)) == NULL)
+    a = (pysock__anchor *)pysock__alloc(sizeof *a);
+    if (!a)
         return -ENOMEM;
-    memcpy(copy, der, len);
-    a = &st->items[st->count];
-    a->der = copy;
-    pysock__cert_parse(&a->cert, copy, len);
-    st->names[st->count].data = (unsigned char *)(uintptr_t)a->cert.subject_tlv.p;
-    st->names[st->count++].len = pysock__der_len(&a->cert.subject_tlv);
+    a->refs = 1;
+    a->der = pysock_buf_copy(der, len);
+    if (a->der && pysock__cert_parse(&a->cert, a->der->data, len) == 0)
+        err = pysock__store_has_anchor(st, a) ? 0 : pysock__store_add_anchor(st, a);
+    pysock__anchor_release(a);
+    return err;
+}
+
+/* The same for a CRL. */
+static int pysock__store_add_crl(pysock__store *st, const unsigned char *der, size_t len)
+{
+    pysock__revocations *r = (pysock__revocations *)pysock__alloc(sizeof *r);
+    int err = -ENOMEM;
+
+    if (!r)
+        return -ENOMEM;
+    r->refs = 1;
+    if (pysock__crl_parse(&r->crl, der, len) < 0)
+        err = -EBADMSG;
+    else if ((r->der = pysock_buf_copy(der, len)) != NULL
+             && pysock__crl_parse(&r->crl, r->der->data, len) == 0)
+        err = pysock__store_has_revocations(st, r) ? 0 : pysock__store_add_revocations(st, r);
+    pysock__revocations_release(r);
+    return err;
+}
+
+/* The directory's place in the store, which has one reference of its own; -ENOMEM. */
+static ptrdiff_t pysock__store_add_dir(pysock__store *st, pysock_buf *path)
+{
+    size_t i;
+
+    for (i = 0; i < st->dir_count; i++)
+        if (st->dirs[i]->size == path->size
+            && memcmp(st->dirs[i]->data, path->data, path->size) == 0)
+            return (ptrdiff_t)i;
+    if (pysock__reserve(&st->dirs, &st->dir_cap, st->dir_count + 1, sizeof *st->dirs) < 0)
+        return -ENOMEM;
+    st->dirs[st->dir_count] = pysock_buf_retain(path);
+    return (ptrdiff_t)st->dir_count++;
+}
+
+static unsigned pysock__store_next_file(const pysock__store *st, size_t dir, uint32_t hash,
+                                        int is_crl)
+{
+    size_t i;
+
+    for (i = 0; i < st->looked_count; i++)
+        if (st->looked[i].dir == dir && st->looked[i].hash == hash
+            && st->looked[i].is_crl == is_crl)
+            return st->looked[i].next;
     return 0;
 }
 
-/* A store of its own with the same anchors, or an empty one for NULL. */
+/* Remembers that the files with numbers below next have been read. 0 or -ENOMEM. */
+static int pysock__store_note_looked(pysock__store *st, const pysock__looked *read)
+{
+    size_t i;
+
+    for (i = 0; i < st->looked_count; i++) {
+        pysock__looked *l = &st->looked[i];
+        if (l->dir == read->dir && l->hash == read->hash && l->is_crl == read->is_crl) {
+            l->next = l->next > read->next ? l->next : read->next;
+            return 0;
+        }
+    }
+    if (pysock__reserve(&st->looked, &st->looked_cap, i + 1, sizeof *st->looked) < 0)
+        return -ENOMEM;
+    st->looked[st->looked_count++] = *read;
+    return 0;
+}
+
+/* Adds all that another store has. 0 or -ENOMEM. */
+static int pysock__store_merge(pysock__store *st, const pysock__store *other)
+{
+    pysock__looked read;
+    ptrdiff_t dir;
+    size_t i;
+    int empty = !st->count && !st->crl_count; /* there is nothing to be compared with */
+
+    for (i = 0; i < other->count; i++)
+        if ((empty || !pysock__store_has_anchor(st, other->items[i]))
+            && pysock__store_add_anchor(st, other->items[i]) < 0)
+            return -ENOMEM;
+    for (i = 0; i < other->crl_count; i++)
+        if ((empty || !pysock__store_has_revocations(st, other->crls[i]))
+            && pysock__store_add_revocations(st, other->crls[i]) < 0)
+            return -ENOMEM;
+    for (i = 0; i < other->dir_count; i++)
+        if (pysock__store_add_dir(st, other->dirs[i]) < 0)
+            return -ENOMEM;
+    for (i = 0; i < other->looked_count; i++) {
+        read = other->looked[i];
+        dir = pysock__store_add_dir(st, other->dirs[read.dir]);
+        if (dir < 0)
+            return -ENOMEM;
+        read.dir = (size_t)dir;
+        if (pysock__store_note_looked(st, &read) < 0)
+            return -ENOMEM;
+    }
+    return 0;
+}
+
+/* A store of its own with the same contents, or an empty one for NULL. */
 static pysock__store *pysock__store_clone(const pysock__store *old)
 {
     pysock__store *st = (pysock__store *)pysock__alloc(sizeof *st);
-    size_t i;
 
     if (!st)
         return NULL;
     st->refs = 1;
-    for (i = 0; old && i < old->count; i++) {
-        const pysock__der *all = &old->items[i].cert.all;
-        if (pysock__store_add_der(st, all->p, pysock__der_len(all)) < 0) {
-            pysock__store_release(st);
-            return NULL;
-        }
+    if (old && pysock__store_merge(st, old) < 0) {
+        pysock__store_release(st);
+        return NULL;
     }
     return st;
 }
@@ -7182,16 +7770,8 @@ typedef struct pysock__store_load {
     size_t found, bad;
 } pysock__store_load;
 
-/* A certificate that BearSSL cannot read (an unsupported key, say) is counted, not fatal: bundles
-   hold some. */
-static int pysock__store_load_object(void *arg, const char *name, const pysock__bytes *der)
+static int pysock__store_load_count(pysock__store_load *load, int err)
 {
-    pysock__store_load *load = (pysock__store_load *)arg;
-    int err;
-
-    if (!pysock__pem_is_certificate(name))
-        return 0;
-    err = pysock__store_add_der(load->store, der->data, der->len);
     if (err == -ENOMEM)
         return err;
     load->found += err == 0;
@@ -7199,27 +7779,69 @@ static int pysock__store_load_object(void *arg, const char *name, const pysock__
     return 0;
 }
 
-/* Adds the anchors in PEM text or a DER certificate. */
+/* A certificate that cannot be read (an unsupported key, say) is counted, not fatal: bundles hold
+   some. */
+static int pysock__store_load_object(void *arg, const char *name, const pysock__bytes *der)
+{
+    pysock__store_load *load = (pysock__store_load *)arg;
+
+    if (pysock__pem_is_certificate(name))
+        return pysock__store_load_count(load,
+                                        pysock__store_add_der(load->store, der->data, der->len));
+    if (strcmp(name, "X509 CRL") == 0)
+        return pysock__store_load_count(load,
+                                        pysock__store_add_crl(load->store, der->data, der->len));
+    return 0;
+}
+
+/* Certificates and CRLs in DER, one after the other. */
+static int pysock__store_load_der(pysock__store_load *load, const void *data, size_t size)
+{
+    pysock__der d, in;
+    const unsigned char *start;
+    int err = 0;
+
+    d.p = (const unsigned char *)data;
+    d.end = d.p + size;
+    while (d.p < d.end && err == 0) {
+        start = d.p;
+        if (pysock__der_expect(&d, 0x30, &in) < 0)
+            return -EBADMSG;
+        err = pysock__store_add_der(load->store, start, (size_t)(d.p - start));
+        if (err == -EBADMSG)
+            err = pysock__store_add_crl(load->store, start, (size_t)(d.p - start));
+        err = pysock__store_load_count(load, err);
+    }
+    return err;
+}
+
+/* 1 for DER: a sequence of more than 127 bytes, which no text begins with. */
+static int pysock__is_der(const void *data, size_t size)
+{
+    const unsigned char *p = (const unsigned char *)data;
+
+    return size >= 2 && p[0] == 0x30 && p[1] > 0x80;
+}
+
+/* Adds the certificates and CRLs in PEM text or in DER. */
 static int pysock__store_load_bytes(pysock__store *st, const void *data, size_t size,
                                     const pysock__bytes *text, const char *name)
 {
     pysock__store_load load = {st, 0, 0};
-    int err;
+    int is_der = pysock__is_der(data, size);
+    int err = is_der ? pysock__store_load_der(&load, data, size)
+                     : pysock__pem_each(text, pysock__store_load_object, &load);
 
-    if (size && ((const unsigned char *)data)[0] == 0x30)
-        err = pysock__store_load_object(&load, "CERTIFICATE", &(pysock__bytes){
-            (unsigned char *)(uintptr_t)data, size, size, 0});
-    else
-        err = pysock__pem_each(text, pysock__store_load_object, &load);
     if (err == -ENOMEM)
         return pysock__fail_memory("loading trust anchors");
     if (err < 0)
-        return pysock__fail(PYSOCK_SSL_ERROR, 0, "BAD_BASE64_DECODE",
-                            "%.200s: the PEM text is damaged or cut off", name);
+        return pysock__fail(PYSOCK_SSL_ERROR, 0, is_der ? "NOT_ENOUGH_DATA" : "BAD_BASE64_DECODE",
+                            "%.200s: the %s is damaged or cut off", name,
+                            is_der ? "DER" : "PEM text");
     if (!load.found)
         return pysock__fail(PYSOCK_SSL_ERROR, 0,
                             load.bad ? "BAD_CERTIFICATE" : "NO_CERTIFICATE_OR_CRL_FOUND",
-                            load.bad ? "%.200s: no certificate in it can be read"
+                            load.bad ? "%.200s: no certificate or CRL in it can be read"
                                      : "%.200s: there is no certificate in it; PEM begins with "
                                        "-----BEGIN CERTIFICATE-----",
                             name);
@@ -7251,12 +7873,48 @@ static int pysock__store_try_file(void *arg, const char *path)
     return 0;
 }
 
+/* -EEXIST if the file's name is that of a certificate or CRL in a directory with hashes:
+   HHHHHHHH.N or HHHHHHHH.rN. */
+static int pysock__is_hash_name(void *arg, const char *path)
+{
+    const char *name = strrchr(path, '/');
+    size_t i;
+
+    (void)arg;
+    name = name ? name + 1 : path;
+    for (i = 0; i < 8; i++)
+        if (!((name[i] >= '0' && name[i] <= '9') || (name[i] >= 'a' && name[i] <= 'f')))
+            return 0;
+    if (name[i++] != '.')
+        return 0;
+    i += name[i] == 'r';
+    if (!name[i])
+        return 0;
+    while (name[i] >= '0' && name[i] <= '9')
+        i++;
+    return name[i] ? 0 : -EEXIST;
+}
+
+/* Remembers a directory, to be looked up when something in it is wanted. */
+static int pysock__store_keep_dir(pysock__store *st, const char *path)
+{
+    pysock_buf *copy = pysock_buf_copy(path, strlen(path) + 1);
+    ptrdiff_t at = copy ? pysock__store_add_dir(st, copy) : -ENOMEM;
+
+    pysock_buf_release(copy);
+    return at < 0 ? pysock__fail_memory("loading trust anchors") : 0;
+}
+
 static int pysock__store_load_dir(pysock__store *st, const char *path)
 {
     pysock__store_load load = {st, 0, 0};
     pysock__fault before = pysock__last;
-    int err = pysock__each_file(path, pysock__store_try_file, &load);
+    int err = pysock__each_file(path, pysock__is_hash_name, NULL);
 
+    if (err == -EEXIST)
+        return pysock__store_keep_dir(st, path);
+    if (err == 0)
+        err = pysock__each_file(path, pysock__store_try_file, &load);
     if (err == -ENOMEM)
         return pysock__fail_memory("loading trust anchors");
     if (err < 0)
@@ -7266,6 +7924,39 @@ static int pysock__store_load_dir(pysock__store *st, const char *path)
                             "%.200s: no file in this directory holds a certificate", path);
     pysock__last = before;
     return 0;
+}
+
+#define PYSOCK__FILES_MAX 256 /* of one hash that are read at a time */
+
+/* Reads the files of a directory that may hold certificates, or CRLs, of the name with this hash,
+   and have not been read. Once something turns up, *grown is a copy of st that has it. 0 or
+   -ENOMEM. */
+static int pysock__store_look_in(const pysock__store *st, pysock__store **grown, size_t dir,
+                                 uint32_t hash, int is_crl)
+{
+    unsigned first = pysock__store_next_file(*grown ? *grown : st, dir, hash, is_crl), n;
+    pysock__store_load load = {NULL, 0, 0};
+    pysock__looked read = {0, 0, 0, 0};
+    char path[1024];
+
+    for (n = first; n < first + PYSOCK__FILES_MAX; n++) {
+        int len = snprintf(path, sizeof path, "%s/%08lx.%s%u", (const char *)st->dirs[dir]->data,
+                           (unsigned long)hash, is_crl ? "r" : "", n);
+        if (len < 0 || (size_t)len >= sizeof path || pysock__path_kind(path) != 'f')
+            break;
+        if (!*grown && (*grown = pysock__store_clone(st)) == NULL)
+            return -ENOMEM;
+        load.store = *grown;
+        if (pysock__store_try_file(&load, path) < 0)
+            return -ENOMEM;
+    }
+    if (n == first)
+        return 0;
+    read.dir = dir;
+    read.hash = hash;
+    read.is_crl = is_crl;
+    read.next = n;
+    return pysock__store_note_looked(*grown, &read);
 }
 
 /* Certificates: private keys, in the forms PKCS#1 (RFC 8017), SEC1 (RFC 5915) and PKCS#8 (RFC
@@ -8123,25 +8814,42 @@ failed:
 /* Certificates: paths. One is built from the leaf upwards, depth first, out of what the
    peer sent, in whatever order, and the anchors; each link is judged before the next one is looked
    for, a whole path when it has reached an anchor. Work is bounded: in depth, in signatures, in
-   names. What cannot be checked is refused. */
+   names, in look-ups. What cannot be checked is refused. */
 
 #define PYSOCK__PATH_MAX 12        /* certificates in a path */
 #define PYSOCK__SIGNATURES_MAX 48 /* that are checked in one verification */
+#define PYSOCK__LOOKUPS_MAX 32    /* names that are looked up in directories in one verification */
+
+/* By what rules a chain is judged. */
+typedef struct pysock__verify_rules {
+    pysock_ssl_purpose purpose;
+    unsigned flags;     /* PYSOCK_VERIFY_ */
+    int security_level; /* 0 to 3 */
+    int no_common_name; /* hostname_checks_common_name is off */
+    const char *host;   /* NULL: any */
+    int64_t now;
+} pysock__verify_rules;
 
 typedef struct pysock__path {
     /* what it is about */
-    const pysock__store *store;
-    const pysock__cert *chain; /* as sent; the first is the leaf */
+    const pysock__store *store; /* grown, once there is one */
+    const pysock__cert *chain;  /* as sent; the first is the leaf */
     size_t chain_count;
-    pysock_ssl_purpose purpose;
-    int64_t now;
-    unsigned flags; /* PYSOCK_VERIFY_ */
+    pysock__verify_rules rules;
     /* the path so far, the leaf first */
     const pysock__cert *certs[PYSOCK__PATH_MAX];
     size_t depth;
     /* the work that is left */
     int signatures, names;
     int partial; /* an anchor was met that is no root */
+    /* what the store's directories were asked for, and the store with what they had; counted */
+    pysock__store *grown;
+    struct {
+        uint32_t hash;
+        int is_crl;
+    } looked[PYSOCK__LOOKUPS_MAX];
+    size_t looked_count;
+    int out_of_memory;
     /* the best reason why there is no path */
     int code;
     size_t code_depth;
@@ -8157,10 +8865,50 @@ static int pysock__path_failed(pysock__path *b, int code)
     return 0;
 }
 
-static int pysock__key_weak(const br_x509_pkey *key)
+/* Takes certificates with this subject, or CRLs of this issuer, from the store's directories. 0, or
+   -1: that was too much work. */
+static int pysock__path_look_up(pysock__path *b, const pysock__der *name, int is_crl)
 {
-    return key->key_type == BR_KEYTYPE_RSA
-           && (key->key.rsa.nlen < 256 || (key->key.rsa.nlen == 256 && key->key.rsa.n[0] < 0x80));
+    const pysock__store *st = b->store;
+    pysock__fault before;
+    uint32_t hash;
+    size_t i;
+    int err;
+
+    if (!st->dir_count)
+        return 0;
+    err = pysock__name_hash(*name, &hash);
+    b->out_of_memory |= err == -ENOMEM;
+    if (err < 0)
+        return 0;
+    for (i = 0; i < b->looked_count; i++)
+        if (b->looked[i].hash == hash && b->looked[i].is_crl == is_crl)
+            return 0;
+    if (b->looked_count == PYSOCK__LOOKUPS_MAX)
+        return -1;
+    b->looked[b->looked_count].hash = hash;
+    b->looked[b->looked_count++].is_crl = is_crl;
+    before = pysock__last;
+    for (i = 0; i < st->dir_count; i++)
+        b->out_of_memory |= pysock__store_look_in(st, &b->grown, i, hash, is_crl) < 0;
+    pysock__last = before;
+    if (b->grown)
+        b->store = b->grown;
+    return 0;
+}
+
+/* 1 if a key is too short for this security level. */
+static int pysock__key_weak(const br_x509_pkey *key, int level)
+{
+    static const size_t least[] = {512, 1024, 2048, 3072};
+    size_t bits = key->key.rsa.nlen * 8;
+    unsigned first;
+
+    if (key->key_type != BR_KEYTYPE_RSA)
+        return 0;
+    for (first = key->key.rsa.n[0]; first < 0x80 && bits; first = first << 1 | 1)
+        bits--;
+    return bits < least[level];
 }
 
 static int pysock__key_same(const br_x509_pkey *a, const br_x509_pkey *b)
@@ -8175,31 +8923,31 @@ static int pysock__key_same(const br_x509_pkey *a, const br_x509_pkey *b)
            && memcmp(a->key.rsa.e, b->key.rsa.e, a->key.rsa.elen) == 0;
 }
 
-/* 0, or the V_ code: signed is not signed by this key. */
-static int pysock__signature_judge(const pysock__cert *signed_cert, const br_x509_pkey *key)
+/* 0, or the V_ code: tbs is not signed by this key, or not well enough for the security level. */
+static int pysock__signature_judge(const pysock__sig_alg *alg, const pysock__der *tbs,
+                                   const pysock__der *signature, const br_x509_pkey *key, int level)
 {
-    const pysock__sig_alg *alg = signed_cert->sig_alg;
     br_hash_compat_context hc;
     unsigned char hash[64], claimed[64];
-    size_t len = pysock__der_len(&signed_cert->signature);
+    size_t len = pysock__der_len(signature);
     size_t hash_len;
 
     if (!alg || alg->key_type != key->key_type)
         return PYSOCK__V_BAD_SIGNATURE;
-    if (!alg->hash)
+    if (!alg->hash || (alg->hash == &br_sha1_vtable && level > 0))
         return PYSOCK__V_WEAK_HASH;
     hash_len = (alg->hash->desc >> BR_HASHDESC_OUT_OFF) & BR_HASHDESC_OUT_MASK;
     alg->hash->init(&hc.vtable);
-    alg->hash->update(&hc.vtable, signed_cert->tbs.p, pysock__der_len(&signed_cert->tbs));
+    alg->hash->update(&hc.vtable, tbs->p, pysock__der_len(tbs));
     alg->hash->out(&hc.vtable, hash);
     if (alg->key_type == BR_KEYTYPE_RSA) {
-        if (br_rsa_pkcs1_vrfy_get_default()(signed_cert->signature.p, len,
+        if (br_rsa_pkcs1_vrfy_get_default()(signature->p, len,
                                             (const unsigned char *)alg->digest_oid, hash_len,
                                             &key->key.rsa, claimed)
             && memcmp(claimed, hash, hash_len) == 0)
             return 0;
     } else if (br_ecdsa_vrfy_asn1_get_default()(br_ec_get_default(), hash, hash_len, &key->key.ec,
-                                                signed_cert->signature.p, len)) {
+                                                signature->p, len)) {
         return 0;
     }
     return PYSOCK__V_BAD_SIGNATURE;
@@ -8272,7 +9020,7 @@ static int pysock__cert_judge(const pysock__path *b, const pysock__cert *cert, i
     if (cert->seen & PYSOCK__EXT_POLICY_CONSTRAINTS)
         return cert->critical & PYSOCK__EXT_POLICY_CONSTRAINTS ? PYSOCK__V_NO_POLICY
                                                                : PYSOCK__V_INVALID_EXTENSION;
-    if (!cert->key.key_type || pysock__key_weak(&cert->key))
+    if (!cert->key.key_type || pysock__key_weak(&cert->key, b->rules.security_level))
         return leaf ? PYSOCK__V_LEAF_KEY : PYSOCK__V_CA_KEY;
     if (!top && cert->algorithms_differ)
         return PYSOCK__V_ALGORITHMS_DIFFER;
@@ -8281,14 +9029,14 @@ static int pysock__cert_judge(const pysock__path *b, const pysock__cert *cert, i
         return PYSOCK__V_MALFORMED; /* RFC 5280, 4.1.2.2 */
     if (leaf && cert->critical & PYSOCK__EXT_NAMES && !cert->is_ca)
         return PYSOCK__V_INVALID_EXTENSION;
-    if (b->now < cert->not_before)
+    if (b->rules.now < cert->not_before)
         return PYSOCK__V_NOT_YET_VALID;
-    if (b->now > cert->not_after)
+    if (b->rules.now > cert->not_after)
         return PYSOCK__V_EXPIRED;
-    if (!pysock__cert_allows(cert, b->purpose)
-        || (leaf && !pysock__leaf_usage_fits(cert, b->purpose)))
+    if (!pysock__cert_allows(cert, b->rules.purpose)
+        || (leaf && !pysock__leaf_usage_fits(cert, b->rules.purpose)))
         return PYSOCK__V_PURPOSE;
-    return b->flags & PYSOCK_VERIFY_X509_STRICT ? pysock__cert_judge_strict(cert, top) : 0;
+    return b->rules.flags & PYSOCK_VERIFY_X509_STRICT ? pysock__cert_judge_strict(cert, top) : 0;
 }
 
 /* Whether issuer, found by name, may stand above the path so far. 0 or a V_ code. */
@@ -8314,14 +9062,93 @@ static int pysock__issuer_judge(pysock__path *b, const pysock__cert *issuer, int
     if (b->signatures <= 0)
         return PYSOCK__V_CHAIN_TOO_LONG;
     b->signatures--;
-    return pysock__signature_judge(child, &issuer->key);
+    return pysock__signature_judge(child->sig_alg, &child->tbs, &child->signature, &issuer->key,
+                                   b->rules.security_level);
 }
 
-/* The path has reached an anchor: the constraints of each of its CAs on what is below. 1: it is
-   good. */
+/* Whether the CRL, found by name, is one to rely on. 0 or a V_ code. */
+static int pysock__crl_judge(pysock__path *b, const pysock__crl *crl, const pysock__cert *cert,
+                             const pysock__cert *issuer)
+{
+    int code;
+
+    if (crl->unknown_critical)
+        return PYSOCK__V_CRITICAL_CRL_EXTENSION;
+    if (crl->is_indirect || crl->only_attributes || (cert->is_ca ? crl->only_users : crl->only_cas))
+        return PYSOCK__V_CRL_SCOPE;
+    if (b->rules.now < crl->this_update)
+        return PYSOCK__V_CRL_NOT_YET_VALID;
+    if (b->rules.now > crl->next_update)
+        return PYSOCK__V_CRL_EXPIRED;
+    if (issuer->seen & PYSOCK__EXT_KEY_USAGE && !(issuer->key_usage & PYSOCK__KU_CRL_SIGN))
+        return PYSOCK__V_NO_CRL_SIGN;
+    if (crl->algorithms_differ)
+        return PYSOCK__V_CRL_SIGNATURE;
+    if (b->signatures <= 0)
+        return PYSOCK__V_CHAIN_TOO_LONG;
+    b->signatures--;
+    code = pysock__signature_judge(crl->sig_alg, &crl->tbs, &crl->signature, &issuer->key,
+                                   b->rules.security_level);
+    return code == PYSOCK__V_BAD_SIGNATURE ? PYSOCK__V_CRL_SIGNATURE : code;
+}
+
+/* What the store's CRLs say of a certificate: any good one can revoke it, and one must be good that
+   would. 0 or a V_ code. */
+static int pysock__revocation_judge(pysock__path *b, const pysock__cert *cert,
+                                    const pysock__cert *issuer)
+{
+    int code, listed, covered = 0, why = PYSOCK__V_NO_CRL;
+    const pysock__crl *crl;
+    size_t i;
+
+    if (pysock__path_look_up(b, &issuer->subject, 1) < 0)
+        return PYSOCK__V_CHAIN_TOO_LONG;
+    for (i = 0; i < b->store->crl_count; i++) {
+        crl = &b->store->crls[i]->crl;
+        if (crl->is_delta || !pysock__name_same(&crl->issuer, &cert->issuer)
+            || (crl->aki.p && issuer->ski.p && !pysock__der_equal(&crl->aki, &issuer->ski)))
+            continue;
+        listed = pysock__crl_lists(crl, &cert->serial);
+        if (covered && !listed)
+            continue; /* saves a signature */
+        code = pysock__crl_judge(b, crl, cert, issuer);
+        if (!code && listed)
+            return PYSOCK__V_REVOKED;
+        if (!code && crl->is_partial)
+            code = PYSOCK__V_CRL_SCOPE;
+        covered |= !code;
+        if (code == PYSOCK__V_CHAIN_TOO_LONG)
+            return code; /* it may have been the one that revokes */
+        if (code && (why == PYSOCK__V_NO_CRL || why == PYSOCK__V_CRL_EXPIRED))
+            why = code;
+    }
+    return covered ? 0 : why;
+}
+
+/* Checks what the flags ask for: the leaf, or every certificate but a root. 0 or a V_ code. */
+static int pysock__path_revocation(pysock__path *b)
+{
+    const unsigned all = PYSOCK_VERIFY_CRL_CHECK_CHAIN & ~(unsigned)PYSOCK_VERIFY_CRL_CHECK_LEAF;
+    size_t i, count = b->rules.flags & all ? b->depth : 1;
+    int code;
+
+    if (!(b->rules.flags & PYSOCK_VERIFY_CRL_CHECK_CHAIN))
+        return 0;
+    for (i = 0; i < count; i++) {
+        if (i + 1 == b->depth)
+            return pysock__cert_self_issued(b->certs[i]) ? 0 : PYSOCK__V_NO_CRL_ISSUER;
+        code = pysock__revocation_judge(b, b->certs[i], b->certs[i + 1]);
+        if (code)
+            return code;
+    }
+    return 0;
+}
+
+/* The path has reached an anchor: the constraints of each of its CAs on what is below, and
+   revocation. 1: it is good. */
 static int pysock__path_complete(pysock__path *b)
 {
-    int code, leaf = b->purpose == PYSOCK_SERVER_AUTH ? PYSOCK__LEAF_OF_SERVER : 1;
+    int code, leaf = b->rules.purpose == PYSOCK_SERVER_AUTH ? PYSOCK__LEAF_OF_SERVER : 1;
     size_t above, i;
 
     for (above = b->depth - 1; above > 0; above--) {
@@ -8336,13 +9163,14 @@ static int pysock__path_complete(pysock__path *b)
                 return pysock__path_failed(b, code);
         }
     }
-    return 1;
+    code = pysock__path_revocation(b);
+    return code ? pysock__path_failed(b, code) : 1;
 }
 
 /* 1 if an anchor ends a path: any that is self-issued, or with partial chains every one. */
 static int pysock__anchor_ends(const pysock__path *b, const pysock__cert *anchor)
 {
-    return b->flags & PYSOCK_VERIFY_X509_PARTIAL_CHAIN || pysock__cert_self_issued(anchor);
+    return b->rules.flags & PYSOCK_VERIFY_X509_PARTIAL_CHAIN || pysock__cert_self_issued(anchor);
 }
 
 static int pysock__path_has(const pysock__path *b, const pysock__cert *cert)
@@ -8357,16 +9185,24 @@ static int pysock__path_has(const pysock__path *b, const pysock__cert *cert)
     return 0;
 }
 
-/* 1 if the i-th candidate, anchors first, is a copy of an earlier one that was sent. */
+/* 1 if the i-th certificate that was sent has been sent before, or is an anchor. */
 static int pysock__sent_before(const pysock__path *b, size_t i)
 {
     size_t k;
 
-    for (k = b->store->count; k < i; k++)
-        if (pysock__der_equal(&b->chain[k - b->store->count].all,
-                              &b->chain[i - b->store->count].all))
+    for (k = 0; k < i; k++)
+        if (pysock__der_equal(&b->chain[k].all, &b->chain[i].all))
             return 1;
     return 0;
+}
+
+/* The i-th candidate for an issuer, anchors first; NULL behind the last. The store may have grown
+   since the one before. */
+static const pysock__cert *pysock__path_candidate(const pysock__path *b, size_t anchors, size_t i)
+{
+    if (i < anchors)
+        return &b->store->items[i]->cert;
+    return i - anchors < b->chain_count ? &b->chain[i - anchors] : NULL;
 }
 
 /* Looks for a way from the last certificate of the path to an anchor. 1: the path is complete.
@@ -8374,19 +9210,20 @@ static int pysock__sent_before(const pysock__path *b, size_t i)
 static int pysock__path_extend(pysock__path *b)
 {
     const pysock__cert *child = b->certs[b->depth - 1], *issuer;
-    size_t i, total = b->store->count + b->chain_count;
+    size_t i, anchors;
     int code, is_anchor, from_store;
 
-    for (i = 0; i < total; i++) {
-        is_anchor = i < b->store->count;
-        issuer = is_anchor ? &b->store->items[i].cert : &b->chain[i - b->store->count];
+    pysock__path_look_up(b, &child->issuer, 0);
+    anchors = b->store->count;
+    for (i = 0; (issuer = pysock__path_candidate(b, anchors, i)) != NULL; i++) {
+        from_store = i < anchors;
         if (!issuer->all.p || !pysock__name_same(&child->issuer, &issuer->subject)
-            || pysock__path_has(b, issuer) || pysock__sent_before(b, i))
+            || pysock__path_has(b, issuer)
+            || (!from_store && pysock__sent_before(b, i - anchors)))
             continue;
         if (b->depth == PYSOCK__PATH_MAX)
             return pysock__path_failed(b, PYSOCK__V_CHAIN_TOO_LONG);
-        from_store = is_anchor;
-        is_anchor = is_anchor && pysock__anchor_ends(b, issuer);
+        is_anchor = from_store && pysock__anchor_ends(b, issuer);
         code = pysock__issuer_judge(b, issuer, is_anchor);
         if (code) {
             if (code != PYSOCK__V_NO_LOCAL_ISSUER)
@@ -8403,12 +9240,13 @@ static int pysock__path_extend(pysock__path *b)
 }
 
 /* 1 if the leaf itself is an anchor: a self-signed certificate that was loaded. */
-static int pysock__leaf_is_anchor(const pysock__path *b)
+static int pysock__leaf_is_anchor(pysock__path *b)
 {
     size_t i;
 
+    pysock__path_look_up(b, &b->chain[0].subject, 0);
     for (i = 0; i < b->store->count; i++)
-        if (pysock__der_equal(&b->store->items[i].cert.all, &b->chain[0].all)
+        if (pysock__der_equal(&b->store->items[i]->cert.all, &b->chain[0].all)
             && pysock__anchor_ends(b, &b->chain[0]))
             return 1;
     return 0;
@@ -8433,29 +9271,43 @@ static int pysock__path_missing(const pysock__path *b)
 static int pysock__path_verify(pysock__path *b)
 {
     const pysock__cert *leaf = &b->chain[0];
+    int code;
 
     b->certs[0] = leaf;
     b->depth = 1;
     b->signatures = PYSOCK__SIGNATURES_MAX;
     b->names = PYSOCK__NAME_CHECKS;
-    b->code = 0;
-    b->code_depth = 0;
-    if (!pysock__leaf_is_anchor(b) && !pysock__path_extend(b))
-        return b->code ? b->code : pysock__path_missing(b);
-    return pysock__cert_judge(b, leaf, 1, b->depth == 1);
+    if (pysock__leaf_is_anchor(b))
+        code = pysock__path_revocation(b);
+    else
+        code = pysock__path_extend(b) ? 0 : b->code ? b->code : pysock__path_missing(b);
+    if (b->out_of_memory)
+        return PYSOCK__V_OUT_OF_MEMORY; /* perhaps a CRL was not seen */
+    return code ? code : pysock__cert_judge(b, leaf, 1, b->depth == 1);
 }
 
 /* Certificates: the verifier. BearSSL streams the peer's chain into it; it keeps the chain for
    getpeercert(), and judges when all is there. */
+
+/* A certificate of the verified path. */
+typedef struct pysock__path_item {
+    pysock_buf *anchor; /* its DER, counted, if it is in the trust store; or NULL */
+    size_t sent;        /* its place in what the peer sent, if it is not */
+} pysock__path_item;
 
 typedef struct pysock__verifier {
     const br_x509_class *vtable; /* first: BearSSL knows the object by it */
     /* set once */
     pysock__store *store; /* counted; NULL: do not verify */
     pysock_ssl_purpose purpose;
-    unsigned flags;   /* PYSOCK_VERIFY_ */
-    const char *host; /* borrowed; NULL: any */
+    unsigned flags;     /* PYSOCK_VERIFY_ */
+    int security_level; /* 0 to 3 */
+    int no_common_name; /* hostname_checks_common_name is off */
+    const char *host;   /* borrowed; NULL: any */
     /* the owner of the engine */
+    pysock__store *grown; /* counted; store and what its directories had; NULL: nothing was found */
+    pysock__path_item path[PYSOCK__PATH_MAX]; /* that was verified, the leaf first */
+    size_t path_count;                        /* 0: none was */
     pysock__bytes chain;
     size_t ends[PYSOCK__CHAIN_CERTS];
     size_t count;
@@ -8468,11 +9320,22 @@ typedef struct pysock__verifier {
     pysock_buf *same_leaf; /* counted: in a renegotiation, who the peer was before; or NULL */
 } pysock__verifier;
 
+/* Forgets what came of a verification. */
+static void pysock__verifier_clear(pysock__verifier *v)
+{
+    while (v->path_count)
+        pysock_buf_release(v->path[--v->path_count].anchor);
+    memset(v->path, 0, sizeof v->path);
+    pysock__store_release(v->grown);
+    v->grown = NULL;
+}
+
 static void pysock__verifier_start_chain(const br_x509_class **ctx, const char *server_name)
 {
     pysock__verifier *v = (pysock__verifier *)(void *)ctx;
 
     (void)server_name;
+    pysock__verifier_clear(v);
     v->chain.len = 0;
     v->count = 0;
     v->too_long = 0;
@@ -8518,20 +9381,29 @@ static const char *pysock__verify_sentence(int code)
     } table[] = {
         {PYSOCK__V_MALFORMED, "a certificate in the chain is malformed"},
         {PYSOCK__V_NO_ISSUER, "unable to get issuer certificate"},
+        {PYSOCK__V_NO_CRL, "unable to get certificate CRL"},
         {PYSOCK__V_BAD_SIGNATURE, "certificate signature failure"},
+        {PYSOCK__V_CRL_SIGNATURE, "CRL signature failure"},
         {PYSOCK__V_NOT_YET_VALID, "certificate is not yet valid"},
         {PYSOCK__V_EXPIRED, "certificate has expired"},
+        {PYSOCK__V_CRL_NOT_YET_VALID, "CRL is not yet valid"},
+        {PYSOCK__V_CRL_EXPIRED, "CRL has expired"},
         {PYSOCK__V_OUT_OF_MEMORY, "out of memory"},
         {PYSOCK__V_SELF_SIGNED_LEAF, "self-signed certificate"},
         {PYSOCK__V_SELF_SIGNED_IN_CHAIN, "self-signed certificate in certificate chain"},
         {PYSOCK__V_NO_LOCAL_ISSUER, "unable to get local issuer certificate"},
         {PYSOCK__V_CHAIN_TOO_LONG, "certificate chain too long"},
+        {PYSOCK__V_REVOKED, "certificate revoked"},
         {PYSOCK__V_PATH_LENGTH, "path length constraint exceeded"},
         {PYSOCK__V_PURPOSE, "unsuitable certificate purpose"},
         {PYSOCK__V_NO_CERT_SIGN, "key usage does not include certificate signing"},
+        {PYSOCK__V_NO_CRL_ISSUER, "unable to get CRL issuer certificate"},
         {PYSOCK__V_CRITICAL_EXTENSION, "unhandled critical extension"},
+        {PYSOCK__V_NO_CRL_SIGN, "key usage does not include CRL signing"},
+        {PYSOCK__V_CRITICAL_CRL_EXTENSION, "unhandled critical CRL extension"},
         {PYSOCK__V_INVALID_EXTENSION, "invalid or inconsistent certificate extension"},
         {PYSOCK__V_NO_POLICY, "no explicit policy"},
+        {PYSOCK__V_CRL_SCOPE, "different CRL scope"},
         {PYSOCK__V_NOT_PERMITTED, "permitted subtree violation"},
         {PYSOCK__V_EXCLUDED, "excluded subtree violation"},
         {PYSOCK__V_SUBTREE_MINMAX, "name constraints minimum and maximum not supported"},
@@ -8578,6 +9450,8 @@ static unsigned pysock__verify_error(int code)
         return BR_ERR_X509_INVALID_VALUE;
     case PYSOCK__V_NOT_YET_VALID:
     case PYSOCK__V_EXPIRED:
+    case PYSOCK__V_CRL_NOT_YET_VALID:
+    case PYSOCK__V_CRL_EXPIRED:
         return BR_ERR_X509_EXPIRED;
     case PYSOCK__V_OUT_OF_MEMORY:
     case PYSOCK__V_CHAIN_TOO_LONG:
@@ -8586,42 +9460,42 @@ static unsigned pysock__verify_error(int code)
     case PYSOCK__V_IP_ADDRESS:
         return BR_ERR_X509_BAD_SERVER_NAME;
     case PYSOCK__V_BAD_SIGNATURE:
+    case PYSOCK__V_CRL_SIGNATURE:
         return BR_ERR_X509_BAD_SIGNATURE;
     case PYSOCK__V_LEAF_KEY:
     case PYSOCK__V_CA_KEY:
     case PYSOCK__V_WEAK_HASH:
         return BR_ERR_X509_WEAK_PUBLIC_KEY;
     case PYSOCK__V_CRITICAL_EXTENSION:
+    case PYSOCK__V_CRITICAL_CRL_EXTENSION:
         return BR_ERR_X509_CRITICAL_EXTENSION;
     case PYSOCK__V_PURPOSE:
     case PYSOCK__V_NO_CERT_SIGN:
+    case PYSOCK__V_NO_CRL_SIGN:
         return BR_ERR_X509_FORBIDDEN_KEY_USAGE;
     default:
         return BR_ERR_X509_NOT_TRUSTED;
     }
 }
 
-/* Judges a parsed chain, its first certificate the leaf, at the time now: 0 or a V_ code. host may
-   be NULL: any. */
-static int pysock__chain_judge(const pysock__store *store, const pysock__cert *chain, size_t count,
-                               pysock_ssl_purpose purpose, const char *host, int64_t now,
-                               unsigned flags)
+/* Judges a parsed chain, its first certificate the leaf: 0 or a V_ code. *b is where it works; the
+   path is found in it, and, to be released by the caller, the store as it has grown. */
+static int pysock__chain_judge(pysock__path *b, const pysock__store *store,
+                               const pysock__cert *chain, size_t count,
+                               const pysock__verify_rules *rules)
 {
-    pysock__path b;
     unsigned char ip[16];
     int code;
 
-    memset(&b, 0, sizeof b);
-    b.store = store;
-    b.chain = chain;
-    b.chain_count = count;
-    b.purpose = purpose;
-    b.now = now;
-    b.flags = flags;
-    code = pysock__path_verify(&b);
-    if (code || !host || pysock__cert_matches(&chain[0], host))
+    memset(b, 0, sizeof *b);
+    b->store = store;
+    b->chain = chain;
+    b->chain_count = count;
+    b->rules = *rules;
+    code = pysock__path_verify(b);
+    if (code || !rules->host || pysock__cert_matches(&chain[0], rules->host, rules->no_common_name))
         return code;
-    return pysock__sys_pton(host, ip) ? PYSOCK__V_IP_ADDRESS : PYSOCK__V_HOSTNAME;
+    return pysock__sys_pton(rules->host, ip) ? PYSOCK__V_IP_ADDRESS : PYSOCK__V_HOSTNAME;
 }
 
 /* Parses what the peer sent. What cannot be read, behind the leaf, is passed over: a path may do
@@ -8636,6 +9510,43 @@ static int pysock__verifier_parse(const pysock__verifier *v, pysock__cert *chain
     return chain[0].all.p ? 0 : -1;
 }
 
+/* Keeps the path that was verified. */
+static void pysock__verifier_keep_path(pysock__verifier *v, const pysock__path *b)
+{
+    size_t i, k;
+
+    for (i = 0; i < b->depth; i++) {
+        v->path[i].sent = 0;
+        for (k = 0; k < b->chain_count; k++)
+            if (b->certs[i] == &b->chain[k])
+                v->path[i].sent = k;
+        for (k = 0; k < b->store->count; k++)
+            if (b->certs[i] == &b->store->items[k]->cert)
+                v->path[i].anchor = pysock_buf_retain(b->store->items[k]->der);
+    }
+    v->path_count = b->depth;
+}
+
+/* Judges the chain by the verifier's rules. 0 or a V_ code. */
+static int pysock__verifier_judge_chain(pysock__verifier *v, const pysock__cert *chain)
+{
+    pysock__verify_rules rules;
+    pysock__path b;
+    int code;
+
+    rules.purpose = v->purpose;
+    rules.flags = v->flags;
+    rules.security_level = v->security_level;
+    rules.no_common_name = v->no_common_name;
+    rules.host = v->host;
+    rules.now = pysock__wall_seconds();
+    code = pysock__chain_judge(&b, v->store, chain, v->count, &rules);
+    v->grown = b.grown;
+    if (!code)
+        pysock__verifier_keep_path(v, &b);
+    return code;
+}
+
 static unsigned pysock__verifier_judge(pysock__verifier *v)
 {
     pysock__cert *chain = (pysock__cert *)pysock__alloc(v->count * sizeof *chain);
@@ -8646,8 +9557,7 @@ static unsigned pysock__verifier_judge(pysock__verifier *v)
     else if (pysock__verifier_parse(v, chain) < 0)
         code = PYSOCK__V_MALFORMED;
     else
-        code = pysock__chain_judge(v->store, chain, v->count, v->purpose, v->host,
-                                   pysock__wall_seconds(), v->flags);
+        code = pysock__verifier_judge_chain(v, chain);
     if (!code)
         v->usages = chain[0].seen & PYSOCK__EXT_KEY_USAGE
                         ? (chain[0].key_usage & PYSOCK__KU_SIGN ? BR_KEYTYPE_SIGN : 0)
@@ -8710,6 +9620,7 @@ static void pysock__verifier_free(pysock__verifier *v)
 {
     if (!v)
         return;
+    pysock__verifier_clear(v);
     pysock__store_release(v->store);
     pysock__bytes_free(&v->chain);
     pysock_buf_release(v->same_leaf);
@@ -9312,11 +10223,12 @@ static int pysock__alert_for(int err, int verify_code)
 {
     switch (verify_code) {
     case 0: break;
-    case 7: return BR_ALERT_DECRYPT_ERROR;
+    case 7: case 8: return BR_ALERT_DECRYPT_ERROR;
     case 9: case 62: case 64: return BR_ALERT_BAD_CERTIFICATE;
-    case 10: return BR_ALERT_CERTIFICATE_EXPIRED;
+    case 10: case 11: case 12: return BR_ALERT_CERTIFICATE_EXPIRED;
+    case 23: return BR_ALERT_CERTIFICATE_REVOKED;
     case 17: return BR_ALERT_INTERNAL_ERROR;
-    case 2: case 18: case 19: case 20: case 79: return BR_ALERT_UNKNOWN_CA;
+    case 2: case 3: case 18: case 19: case 20: case 79: return BR_ALERT_UNKNOWN_CA;
     case 26: return BR_ALERT_UNSUPPORTED_CERTIFICATE;
     default: return BR_ALERT_CERTIFICATE_UNKNOWN;
     }
@@ -9436,7 +10348,7 @@ static pysock__peer *pysock__peer_retain(pysock__peer *p)
 static pysock__peer *pysock__peer_new(const pysock__verifier *v)
 {
     pysock__peer *p = (pysock__peer *)pysock__alloc(
-        sizeof *p + (v->count + PYSOCK__PATH_MAX) * sizeof *p->certs);
+        sizeof *p + (v->count + v->path_count) * sizeof *p->certs);
     pysock_buf *all = pysock_buf_copy(v->chain.data, v->chain.len);
     size_t i, start = 0;
 
@@ -9449,6 +10361,10 @@ static pysock__peer *pysock__peer_new(const pysock__verifier *v)
             goto failed;
         p->sent_count++;
     }
+    for (i = 0; i < v->path_count; i++)
+        p->certs[v->count + i] = pysock_buf_retain(
+            v->path[i].anchor ? v->path[i].anchor : p->certs[v->path[i].sent]);
+    p->verified_count = v->path_count;
     pysock_buf_release(all);
     return p;
 failed:
@@ -9855,6 +10771,53 @@ static void pysock__contexts_after_fork(void)
     }
 }
 
+/* Puts store in the place of base, a copy of which it was; if the context has got another one
+   meanwhile, that one's contents stay. Connections under way keep what they began with. Takes both
+   references. 0 or -ENOMEM. */
+static int pysock__context_put_store(pysock_ssl_context *ctx, pysock__store *base,
+                                     pysock__store *store)
+{
+    pysock__store *now, *merged;
+
+    for (;;) {
+        pysock__lock(&ctx->lock);
+        now = ctx->store;
+        if (now == base)
+            ctx->store = store;
+        else
+            pysock__add(&now->refs, 1);
+        pysock__unlock(&ctx->lock);
+        pysock__store_release(base);
+        if (now == base) {
+            pysock__store_release(base); /* the context's own reference */
+            return 0;
+        }
+        merged = pysock__store_clone(now);
+        if (merged && pysock__store_merge(merged, store) < 0) {
+            pysock__store_release(merged);
+            merged = NULL;
+        }
+        pysock__store_release(store);
+        base = now;
+        store = merged;
+        if (!store) {
+            pysock__store_release(base);
+            return -ENOMEM;
+        }
+    }
+}
+
+/* What a verification has found in the store's directories stays in the context; without memory for
+   it, the next one finds it again. */
+static void pysock__context_take_found(pysock_ssl_context *ctx, pysock__verifier *v)
+{
+    if (!v || !v->grown)
+        return;
+    pysock__add(&v->store->refs, 1);
+    pysock__context_put_store(ctx, v->store, v->grown);
+    v->grown = NULL;
+}
+
 /* TLS: keys at work. BearSSL asks these objects which chain to show and has them sign. */
 
 typedef struct pysock__policy {
@@ -10248,7 +11211,7 @@ static int pysock__session_fits(const pysock__tls *t, const pysock_ssl_session *
     return se->peer && se->peer->sent_count
            && pysock__cert_parse(&cert, (unsigned char *)pysock_buf_data(se->peer->certs[0]),
                                  pysock_buf_size(se->peer->certs[0])) == 0
-           && pysock__cert_matches(&cert, t->verifier->host);
+           && pysock__cert_matches(&cert, t->verifier->host, t->verifier->no_common_name);
 }
 
 /* Puts the session to be resumed into a client's engine: the user's, or one that the context has
@@ -10397,6 +11360,8 @@ static pysock__verifier *pysock__verifier_new_locked(const pysock__tls *t)
     v->vtable = &pysock__verifier_class;
     v->purpose = t->server ? PYSOCK_CLIENT_AUTH : PYSOCK_SERVER_AUTH;
     v->flags = ctx->verify_flags;
+    v->security_level = ctx->security_level;
+    v->no_common_name = ctx->no_common_name;
     v->host = !t->server && ctx->check_hostname ? t->hostname : NULL;
     v->store = ctx->verify_mode == PYSOCK_CERT_NONE ? NULL : ctx->store;
     if (v->store)
@@ -10421,7 +11386,7 @@ static int pysock__tls_check_settings(const pysock__tls *t, int check_hostname, 
                             "%s: the server's context has no certificate; give it one with "
                             "pysock_ssl_load_cert_chain()",
                             what);
-    if (t->server && t->verifier && !t->verifier->store->count)
+    if (t->server && t->verifier && !t->verifier->store->count && !t->verifier->store->dir_count)
         return pysock__fail_value(what, "the server's context asks for client certificates, but "
                                         "has no trust anchors to verify them");
     return 0;
@@ -10583,10 +11548,10 @@ static void pysock__tls_describe(pysock__tls *t, int err)
             "certificate verify failed: %s%s%.120s%s%s", v->verify_message,
             name ? ", certificate is not valid for '" : "", name ? v->host : "", name ? "'" : "",
             !trust                ? ""
-            : v->store->count > 0 ? "; if you trust its issuer, load it with "
-                                    "pysock_ssl_load_verify_locations()"
-                                  : "; the context has no trust anchors at all: load some with "
-                                    "pysock_ssl_load_verify_locations()");
+            : v->store->count + v->store->dir_count > 0
+                ? "; if you trust its issuer, load it with pysock_ssl_load_verify_locations()"
+                : "; the context has no trust anchors at all: load some with "
+                  "pysock_ssl_load_verify_locations()");
         t->fault.verify_code = v->verify_code;
         t->fault.verify_message = v->verify_message;
         return;
@@ -11075,6 +12040,7 @@ static int pysock__tls_finish(pysock__tls *t)
         t->handshakes++;
     }
     memset(&params, 0, sizeof params);
+    pysock__context_take_found(t->ctx, v);
     pysock__verifier_free(v);
     t->verifier = NULL;
     pysock__bytes_free(&t->flight);
@@ -15883,77 +16849,83 @@ PYSOCKDEF int pysock_ssl_load_cert_chain_data(pysock_ssl_context *ctx, const voi
     return pysock__load_chain(ctx, "ssl_load_cert_chain_data", &options);
 }
 
-/* A copy of the context's store, to be added to and put back; NULL with an error. */
-static pysock__store *pysock__context_copy_store(pysock_ssl_context *ctx)
+/* A copy of the context's store, to be added to and put back, and the store itself, retained; NULL
+   with an error. */
+static pysock__store *pysock__context_copy_store(pysock_ssl_context *ctx, pysock__store **base)
 {
     pysock__store *copy;
 
     pysock__lock(&ctx->lock);
-    copy = pysock__store_clone(ctx->store);
+    *base = ctx->store;
+    pysock__add(&ctx->store->refs, 1);
     pysock__unlock(&ctx->lock);
-    if (!copy)
+    copy = pysock__store_clone(*base);
+    if (!copy) {
+        pysock__store_release(*base);
         pysock__fail_memory("loading trust anchors");
+    }
     return copy;
 }
 
-/* Connections under way keep the old store. */
-static void pysock__context_put_store(pysock_ssl_context *ctx, pysock__store *store)
+/* Puts the copy back if r, the result of what was added to it, is 0. Takes both references. */
+static int pysock__context_store_loaded(pysock_ssl_context *ctx, pysock__store *base,
+                                        pysock__store *store, int r)
 {
-    pysock__store *old;
+    int narrower = store->crl_count > base->crl_count;
 
-    pysock__lock(&ctx->lock);
-    old = ctx->store;
-    ctx->store = store;
-    pysock__unlock(&ctx->lock);
-    pysock__store_release(old);
+    if (r < 0) {
+        pysock__store_release(store);
+        pysock__store_release(base);
+        return r;
+    }
+    if (pysock__context_put_store(ctx, base, store) < 0)
+        return pysock__fail_memory("loading trust anchors");
+    if (narrower) { /* who has been revoked must not resume */
+        pysock__lock(&ctx->lock);
+        pysock__context_forget_locked(ctx);
+        pysock__unlock(&ctx->lock);
+    }
+    return 0;
 }
 
 PYSOCKDEF int pysock_ssl_load_verify_locations(pysock_ssl_context *ctx, const char *cafile,
                                                const char *capath)
 {
-    pysock__store *store;
+    pysock__store *store, *base;
     int r = 0;
 
     if (!ctx || (!cafile && !capath))
         return pysock__fail_value("ssl_load_verify_locations",
                                   ctx ? "cafile and capath are both NULL" : "ctx is NULL");
-    store = pysock__context_copy_store(ctx);
+    store = pysock__context_copy_store(ctx, &base);
     if (!store)
         return -1;
     if (cafile)
         r = pysock__store_load_file(store, cafile);
     if (r == 0 && capath)
         r = pysock__store_load_dir(store, capath);
-    if (r == 0)
-        pysock__context_put_store(ctx, store);
-    else
-        pysock__store_release(store);
-    return r;
+    return pysock__context_store_loaded(ctx, base, store, r);
 }
 
 PYSOCKDEF int pysock_ssl_load_verify_data(pysock_ssl_context *ctx, const void *data, size_t size)
 {
     pysock__bytes text = {NULL, 0, 0, 0};
-    pysock__store *store;
+    pysock__store *store, *base;
     int r;
 
     if (!ctx)
         return pysock__fail_value("ssl_load_verify_data", "ctx is NULL");
     if (pysock__check_memory("ssl_load_verify_data", data, size) < 0)
         return -1;
-    store = pysock__context_copy_store(ctx);
+    store = pysock__context_copy_store(ctx, &base);
     if (!store)
         return -1;
-    if (pysock__copy_text(data, size, &text) < 0)
+    if (!pysock__is_der(data, size) && pysock__copy_text(data, size, &text) < 0)
         r = pysock__fail_memory("loading trust anchors");
     else
         r = pysock__store_load_bytes(store, data, size, &text, "the certificates in memory");
     pysock__bytes_free(&text);
-    if (r == 0)
-        pysock__context_put_store(ctx, store);
-    else
-        pysock__store_release(store);
-    return r;
+    return pysock__context_store_loaded(ctx, base, store, r);
 }
 
 /* Where systems keep their trust store. */
@@ -15979,6 +16951,25 @@ static int pysock__load_default(pysock_ssl_context *ctx, const char *file, const
     return 0;
 }
 
+/* SSL_CERT_DIR: directories, parted by colons. */
+static int pysock__load_default_dirs(pysock_ssl_context *ctx, const char *dirs)
+{
+    char one[1024];
+    size_t n;
+    int r = 0;
+
+    while (r == 0 && *dirs) {
+        n = strcspn(dirs, ":");
+        if (n && n < sizeof one) {
+            memcpy(one, dirs, n);
+            one[n] = 0;
+            r = pysock__load_default(ctx, NULL, one);
+        }
+        dirs += n + (dirs[n] == ':');
+    }
+    return r;
+}
+
 PYSOCKDEF int pysock_ssl_load_default_certs(pysock_ssl_context *ctx)
 {
     const char *file = getenv("SSL_CERT_FILE"), *dir = getenv("SSL_CERT_DIR");
@@ -15989,7 +16980,7 @@ PYSOCKDEF int pysock_ssl_load_default_certs(pysock_ssl_context *ctx)
     if ((file && file[0]) || (dir && dir[0])) {
         if (file && file[0] && pysock__load_default(ctx, file, NULL) < 0)
             return -1;
-        return dir && dir[0] ? pysock__load_default(ctx, NULL, dir) : 0;
+        return dir ? pysock__load_default_dirs(ctx, dir) : 0;
     }
     for (i = 0; i < PYSOCK__COUNT(pysock__system_stores); i++)
         if (pysock__path_kind(pysock__system_stores[i]) == 'f')
@@ -16007,6 +16998,41 @@ PYSOCKDEF size_t pysock_ssl_ca_count(pysock_ssl_context *ctx)
     n = ctx->store->count;
     pysock__unlock(&ctx->lock);
     return n;
+}
+
+PYSOCKDEF ptrdiff_t pysock_ssl_get_ca_certs(pysock_ssl_context *ctx, pysock_buf **out, size_t max)
+{
+    ptrdiff_t count = 0;
+    size_t i;
+
+    if (!ctx || (!out && max))
+        return pysock__fail_value("ssl_get_ca_certs", ctx ? "out is NULL" : "ctx is NULL");
+    pysock__lock(&ctx->lock);
+    for (i = 0; i < ctx->store->count; i++) {
+        if (!pysock__cert_is_ca(&ctx->store->items[i]->cert))
+            continue;
+        if ((size_t)count < max)
+            out[count] = pysock_buf_retain(ctx->store->items[i]->der);
+        count++;
+    }
+    pysock__unlock(&ctx->lock);
+    return count;
+}
+
+PYSOCKDEF int pysock_ssl_cert_store_stats(pysock_ssl_context *ctx, pysock_ssl_store_stats *stats)
+{
+    size_t i;
+
+    if (!ctx || !stats)
+        return pysock__fail_value("ssl_cert_store_stats", ctx ? "stats is NULL" : "ctx is NULL");
+    memset(stats, 0, sizeof *stats);
+    pysock__lock(&ctx->lock);
+    stats->x509 = ctx->store->count;
+    stats->crl = ctx->store->crl_count;
+    for (i = 0; i < ctx->store->count; i++)
+        stats->x509_ca += pysock__cert_is_ca(&ctx->store->items[i]->cert) != 0;
+    pysock__unlock(&ctx->lock);
+    return 0;
 }
 
 PYSOCKDEF int pysock_ssl_set_verify_mode(pysock_ssl_context *ctx, int mode)
@@ -16086,8 +17112,8 @@ PYSOCKDEF int pysock_ssl_get_hostname_checks_common_name(pysock_ssl_context *ctx
 
 PYSOCKDEF int pysock_ssl_set_verify_flags(pysock_ssl_context *ctx, unsigned flags)
 {
-    const unsigned known = PYSOCK_VERIFY_X509_STRICT | PYSOCK_VERIFY_X509_TRUSTED_FIRST
-                           | PYSOCK_VERIFY_X509_PARTIAL_CHAIN;
+    const unsigned known = PYSOCK_VERIFY_CRL_CHECK_CHAIN | PYSOCK_VERIFY_X509_STRICT
+                           | PYSOCK_VERIFY_X509_TRUSTED_FIRST | PYSOCK_VERIFY_X509_PARTIAL_CHAIN;
 
     if (!ctx)
         return pysock__fail_value("ssl_set_verify_flags", "ctx is NULL");
@@ -17199,6 +18225,39 @@ PYSOCKDEF int pysock_ssl_eof_is_clean(pysock *s)
     return clean;
 }
 
+PYSOCKDEF int pysock_ssl_match_hostname(const void *der, size_t size, const char *hostname)
+{
+    const char *name = hostname;
+    char ascii[256];
+    unsigned char ip[16];
+    pysock__cert cert;
+    int code;
+
+    if (!hostname || !hostname[0])
+        return pysock__fail_value("ssl_match_hostname", "hostname is NULL or empty");
+    if (pysock__check_memory("ssl_match_hostname", der, size) < 0)
+        return -1;
+    if (!der || pysock__cert_parse(&cert, (const unsigned char *)der, size) < 0)
+        return pysock__fail(PYSOCK_SSL_ERROR, 0, "BAD_CERTIFICATE",
+                            "ssl_match_hostname: the certificate cannot be read; it must be in "
+                            "DER");
+    if (!pysock__is_ascii(hostname)) {
+        if (pysock_idna_encode(hostname, ascii, sizeof ascii) < 0)
+            return -1;
+        name = ascii;
+    }
+    if (pysock__cert_matches(&cert, name, 0))
+        return 0;
+    code = pysock__sys_pton(name, ip) ? PYSOCK__V_IP_ADDRESS : PYSOCK__V_HOSTNAME;
+    pysock__fail(PYSOCK_SSL_CERT_VERIFICATION_ERROR, (int)pysock__verify_error(code),
+                 "CERTIFICATE_VERIFY_FAILED",
+                 "certificate verify failed: %s, certificate is not valid for '%.200s'",
+                 pysock__verify_sentence(code), hostname);
+    pysock__last.verify_code = code;
+    pysock__last.verify_message = pysock__verify_sentence(code);
+    return -1;
+}
+
 /* SSL API: certificates and the module's functions. */
 
 PYSOCKDEF pysock_ssl_cert *pysock_ssl_cert_parse(const void *der, size_t size)
@@ -17539,6 +18598,18 @@ PYSOCKDEF size_t pysock_ssl_ca_count(pysock_ssl_context *ctx)
     (void)ctx;
     pysock__no_ssl("ssl_ca_count");
     return 0;
+}
+
+PYSOCKDEF ptrdiff_t pysock_ssl_get_ca_certs(pysock_ssl_context *ctx, pysock_buf **out, size_t max)
+{
+    (void)ctx, (void)out, (void)max;
+    return pysock__no_ssl("ssl_get_ca_certs");
+}
+
+PYSOCKDEF int pysock_ssl_cert_store_stats(pysock_ssl_context *ctx, pysock_ssl_store_stats *stats)
+{
+    (void)ctx, (void)stats;
+    return pysock__no_ssl("ssl_cert_store_stats");
 }
 
 PYSOCKDEF int pysock_ssl_set_verify_mode(pysock_ssl_context *ctx, int mode)
@@ -17998,6 +19069,12 @@ PYSOCKDEF int pysock_ssl_nid2obj(int nid, pysock_ssl_oid *out)
 {
     (void)nid, (void)out;
     return pysock__no_ssl("ssl_nid2obj");
+}
+
+PYSOCKDEF int pysock_ssl_match_hostname(const void *der, size_t size, const char *hostname)
+{
+    (void)der, (void)size, (void)hostname;
+    return pysock__no_ssl("ssl_match_hostname");
 }
 
 #endif /* PYSOCK_NO_SSL */

@@ -47,8 +47,9 @@ static void try_as_its_own_issuer(const pysock__cert *cert)
     code = pysock__constraints_judge(cert, cert, 1, &budget);
     FUZZ_CHECK(code >= 0 && *pysock__verify_sentence(code));
     FUZZ_CHECK(cert->permitted.p || cert->excluded.p || !code || code == PYSOCK__V_NAME_SYNTAX);
-    if (cert->key.key_type && !pysock__key_weak(&cert->key))
-        FUZZ_CHECK(pysock__signature_judge(cert, &cert->key) >= 0);
+    if (cert->key.key_type && !pysock__key_weak(&cert->key, 0))
+        FUZZ_CHECK(pysock__signature_judge(cert->sig_alg, &cert->tbs, &cert->signature, &cert->key,
+                                           0) >= 0);
 }
 
 static void try_certificate(const uint8_t *data, size_t size)
@@ -59,6 +60,7 @@ static void try_certificate(const uint8_t *data, size_t size)
         &cert.signature, &cert.san, &cert.eku, &cert.permitted, &cert.excluded,    &cert.ski,
         &cert.aki,
     };
+    uint32_t hash;
     size_t i;
 
     if (pysock__cert_parse(&cert, data, size) < 0)
@@ -78,10 +80,14 @@ static void try_certificate(const uint8_t *data, size_t size)
     FUZZ_CHECK(pysock__cert_self_issued(&cert)
                == pysock__name_same(&cert.subject, &cert.issuer));
     try_as_its_own_issuer(&cert);
+    FUZZ_CHECK(pysock__name_hash(cert.subject, &hash) != -ENOMEM);
+    FUZZ_CHECK(pysock__name_hash(cert.issuer, &hash) != -ENOMEM);
+    FUZZ_CHECK(pysock__cert_is_ca(&cert) >= 0);
     pysock__cert_allows(&cert, PYSOCK_SERVER_AUTH);
     pysock__cert_allows(&cert, PYSOCK_CLIENT_AUTH);
     for (i = 0; i < sizeof hosts / sizeof hosts[0]; i++)
-        pysock__cert_matches(&cert, hosts[i]);
+        FUZZ_CHECK(pysock__cert_matches(&cert, hosts[i], 0)
+                   || !pysock__cert_matches(&cert, hosts[i], 1));
 }
 
 /* What BearSSL reads of it, and what it is as a trust anchor. */

@@ -25,7 +25,9 @@ enum {
     CLIENT = 2, /* its certificate is judged, not a server's */
     STRICT = 4,
     PARTIAL = 8,
-    ANCHORS_TWICE = 16 /* the anchors are sent too */
+    ANCHORS_TWICE = 16, /* the anchors are sent too */
+    WEAK = 32,          /* security level 0 */
+    NO_COMMON_NAME = 64
 };
 
 static uint32_t believe_ecdsa(const br_ec_impl *impl, const void *hash, size_t hash_len,
@@ -81,11 +83,17 @@ static void read_records(input *in, const uint8_t *data, size_t size, int option
 
 static int judge(const input *in, const pysock__cert *chain, int options)
 {
-    return pysock__chain_judge(
-        in->store, chain, in->verifier->count,
-        options & CLIENT ? PYSOCK_CLIENT_AUTH : PYSOCK_SERVER_AUTH, in->host, NOW,
-        (options & STRICT ? PYSOCK_VERIFY_X509_STRICT : 0)
-            | (options & PARTIAL ? PYSOCK_VERIFY_X509_PARTIAL_CHAIN : 0));
+    pysock__verify_rules rules;
+    pysock__path path;
+
+    rules.purpose = options & CLIENT ? PYSOCK_CLIENT_AUTH : PYSOCK_SERVER_AUTH;
+    rules.flags = (options & STRICT ? PYSOCK_VERIFY_X509_STRICT : 0)
+                  | (options & PARTIAL ? PYSOCK_VERIFY_X509_PARTIAL_CHAIN : 0);
+    rules.security_level = options & WEAK ? 0 : 2;
+    rules.no_common_name = options & NO_COMMON_NAME;
+    rules.host = in->host;
+    rules.now = NOW;
+    return pysock__chain_judge(&path, in->store, chain, in->verifier->count, &rules);
 }
 
 static void try_chain(const input *in, int options)
@@ -102,12 +110,15 @@ static void try_chain(const input *in, int options)
         FUZZ_CHECK(!code == !pysock__verify_error(code));
         if (!code) {
             FUZZ_CHECK(in->store->count);
-            FUZZ_CHECK(!in->host || pysock__cert_matches(&chain[0], in->host));
+            FUZZ_CHECK(!in->host || pysock__cert_matches(&chain[0], in->host,
+                                                          options & NO_COMMON_NAME));
             FUZZ_CHECK(!chain[0].unknown_critical && chain[0].key.key_type);
             FUZZ_CHECK(NOW >= chain[0].not_before && NOW <= chain[0].not_after);
             /* Who passes the stricter test passes the other. */
             FUZZ_CHECK(!judge(in, chain, options & ~STRICT));
             FUZZ_CHECK(!judge(in, chain, options | PARTIAL));
+            FUZZ_CHECK(!judge(in, chain, options & ~NO_COMMON_NAME));
+            FUZZ_CHECK(!judge(in, chain, options | WEAK));
         }
     }
     FUZZ_CHECK((double)(clock() - start) / CLOCKS_PER_SEC < CPU_SECONDS);

@@ -51,6 +51,8 @@ static int judge(const bytes *anchors, size_t anchor_count, const bytes *sent, s
     pysock__store *store = pysock__store_clone(NULL);
     pysock__verifier *v = pysock__alloc(sizeof *v);
     pysock__cert chain[PYSOCK__CHAIN_CERTS];
+    pysock__verify_rules rules = {PYSOCK_SERVER_AUTH, FLAGS, 2, 0, host, now};
+    pysock__path path;
     const br_x509_class **x;
     size_t i;
     int code;
@@ -72,7 +74,7 @@ static int judge(const bytes *anchors, size_t anchor_count, const bytes *sent, s
     else if (!v->count || pysock__verifier_parse(v, chain) < 0)
         code = PYSOCK__V_MALFORMED;
     else
-        code = pysock__chain_judge(store, chain, v->count, PYSOCK_SERVER_AUTH, host, now, FLAGS);
+        code = pysock__chain_judge(&path, store, chain, v->count, &rules);
     pysock__verifier_free(v);
     pysock__store_release(store);
     return code;
