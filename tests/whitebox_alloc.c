@@ -51,12 +51,12 @@ static void refuse(unsigned long first, unsigned long last) {
 }
 
 /* Secrets that no block may hold when it is freed, or left behind by growing. */
-static const char *secrets[3];
-static size_t secret_sizes[3];
+static const char *secrets[4];
+static size_t secret_sizes[4];
 static int secrets_found; /* atomic */
 
 static void look_for_secrets(const void *p) {
-    for (int i = 0; p && i < 3; i++)
+    for (int i = 0; p && i < 4; i++)
         if (secrets[i] && memmem(p, malloc_usable_size((void *)(uintptr_t)p), secrets[i],
                                  secret_sizes[i]))
             __atomic_or_fetch(&secrets_found, 1 << i, __ATOMIC_RELAXED);
@@ -221,6 +221,9 @@ static int keys_cycle(void) {
     pysock_ssl_context *ctx = pysock_ssl_context_new(PYSOCK_CLIENT_AUTH);
     pysock_ssl_chain_options options;
     int result = TRY_NEW(ctx);
+    if (result == 0) /* a long one, which must not grow through several blocks */
+        result = TRY(pysock_ssl_load_cert_chain(ctx, T_CERTS "server-rsa.pem",
+                                                T_CERTS "server-rsa.key"));
     memset(&options, 0, sizeof options);
     options.certfile = T_CERTS "server-ec.pem";
     options.password = PASSWORD;
@@ -241,7 +244,9 @@ static void make_keys(void) {
           "openssl ecparam -name prime256v1 -out $1/traditional.key\n"
           "openssl ec -in $key -aes128 -passout \"$pass\" >>$1/traditional.key\n"
           "openssl ec -in $key -out $1/plain.key\n"
-          "openssl ec -in $key -outform DER -out $1/plain.der\n",
+          "openssl ec -in $key -outform DER -out $1/plain.der\n"
+          "openssl pkcs8 -topk8 -nocrypt -in " T_CERTS "server-rsa.key -outform DER -out "
+          "$1/long.der\n",
           "sh", f_dir(), NULL);
     if (p_run(&p, &args) != 0)
         P_FAIL(&p, "openssl failed");
@@ -895,30 +900,34 @@ static void encrypted_keys_survive_every_allocation_failure(void **state) {
     f_remove_all(NULL);
 }
 
-/* The password, the key itself, and the text that it was read from. */
+/* The password, the key itself, the text that it was read from, and a part of a longer key. */
 static void keys_and_passwords_leave_nothing_in_freed_memory(void **state) {
-    char *der, *pem, *line;
-    size_t size;
+    char *der, *rsa, *pem, *line;
+    size_t size, rsa_size;
     (void)state;
     t_deadline(60);
     P_NEED("openssl");
     make_keys();
     der = f_read(f_path("plain.der"), &size);
+    rsa = f_read(f_path("long.der"), &rsa_size);
     pem = f_read(f_path("plain.key"), NULL);
     line = strchr(pem, '\n');
-    T_CHECK(size > 40 && der[5] == 4 && der[6] == 32 && line != NULL);
+    T_CHECK(rsa_size > 1000 && size > 40 && der[5] == 4 && der[6] == 32 && line != NULL);
     secrets[0] = PASSWORD;
     secret_sizes[0] = sizeof PASSWORD - 1;
     secrets[1] = der + 7;
     secret_sizes[1] = 32;
     secrets[2] = line + 1;
     secret_sizes[2] = 60;
+    secrets[3] = rsa + 400; /* in the private exponent */
+    secret_sizes[3] = 32;
     refuse(ULONG_MAX, 0);
     T_EQ(keys_cycle(), 0);
     T_EQ(clean_up(), 0);
     memset(secrets, 0, sizeof secrets);
     T_EQ(secrets_found, 0);
     free(der);
+    free(rsa);
     free(pem);
     f_remove_all(NULL);
 }
