@@ -601,6 +601,20 @@ static void a_key_of_another_certificate_is_refused(void **state) {
     fails("p256", "rsa2048.key", NULL, "KEY_VALUES_MISMATCH", "X509", "does not belong");
 }
 
+static void bytes_behind_a_key_are_damage(void **state) {
+    static const char *const forms[] = {"rsa -traditional", "rsa", "ec", "pkey"};
+    static const char *const certs[] = {"rsa2048", "rsa2048", "p256", "p256"};
+    (void)state;
+    t_deadline(60);
+    P_NEED("openssl");
+    for (size_t i = 0; i < COUNT(forms); i++) {
+        run(p_format("(openssl %s -in %s.key -outform DER; echo) >more.der", forms[i], certs[i]));
+        run("(echo '-----BEGIN PRIVATE KEY-----'; openssl base64 -in more.der; "
+            "echo '-----END PRIVATE KEY-----') >more.key");
+        fails(certs[i], "more.key", NULL, "PEM_LIB", "SSL", "damaged");
+    }
+}
+
 /* What such a key signs tells its primes. */
 static void an_rsa_key_whose_parts_disagree_is_refused(void **state) {
     size_t size;
@@ -829,6 +843,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test_teardown(passwords_have_at_most_1024_bytes, p_end_all),
     cmocka_unit_test_teardown(an_empty_password_is_one, p_end_all),
     cmocka_unit_test_teardown(a_key_of_another_certificate_is_refused, p_end_all),
+    cmocka_unit_test_teardown(bytes_behind_a_key_are_damage, p_end_all),
     cmocka_unit_test_teardown(an_rsa_key_whose_parts_disagree_is_refused, p_end_all),
     cmocka_unit_test_teardown(chain_and_encrypted_key_share_a_file_of_any_shape, p_end_all),
     cmocka_unit_test_teardown(chain_and_key_come_from_memory_too, p_end_all),
