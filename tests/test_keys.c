@@ -601,6 +601,20 @@ static void a_key_of_another_certificate_is_refused(void **state) {
     fails("p256", "rsa2048.key", NULL, "KEY_VALUES_MISMATCH", "X509", "does not belong");
 }
 
+static void bytes_behind_a_key_are_damage(void **state) {
+    static const char *const forms[] = {"rsa -traditional", "rsa", "ec", "pkey"};
+    static const char *const certs[] = {"rsa2048", "rsa2048", "p256", "p256"};
+    (void)state;
+    t_deadline(60);
+    P_NEED("openssl");
+    for (size_t i = 0; i < COUNT(forms); i++) {
+        run(p_format("(openssl %s -in %s.key -outform DER; echo) >more.der", forms[i], certs[i]));
+        run("(echo '-----BEGIN PRIVATE KEY-----'; openssl base64 -in more.der; "
+            "echo '-----END PRIVATE KEY-----') >more.key");
+        fails(certs[i], "more.key", NULL, "PEM_LIB", "SSL", "damaged");
+    }
+}
+
 /* What such a key signs tells its primes. */
 static void an_rsa_key_whose_parts_disagree_is_refused(void **state) {
     size_t size;
@@ -722,6 +736,48 @@ static void damaged_encrypted_keys_are_refused(void **state) {
     }
 }
 
+/* The traditional form of p256.key, with these bytes behind the key instead of its padding. */
+static void write_padded(const char *name, const void *bytes, size_t size) {
+    static const char salt[] = "0123456789abcdef", rest[] = "1032547698badcfe";
+    size_t n;
+    char *der;
+    run("openssl ec -in p256.key -outform DER -out sec1.der");
+    der = f_read(f_path("sec1.der"), &n);
+    der = realloc(der, n + size);
+    T_CHECK(der != NULL && (n + size) % 16 == 0);
+    memcpy(der + n, bytes, size);
+    f_write("padded.der", der, n + size);
+    free(der);
+    run(p_format("(printf -- '-----BEGIN EC PRIVATE KEY-----\\nProc-Type: 4,ENCRYPTED\\n"
+                 "DEK-Info: AES-128-CBC,%s%s\\n\\n'; openssl enc -aes-128-cbc -md md5 -S %s "
+                 "-iv %s%s -pass 'pass:" PASSWORD "' -nopad -base64 -in padded.der; "
+                 "echo '-----END EC PRIVATE KEY-----') >%s", salt, rest, salt, salt, rest, name));
+}
+
+static void padding_and_what_comes_before_it_are_checked(void **state) {
+    static const struct {
+        const char *bytes;
+        size_t size;
+    } bad[] = {
+        {"\x07\x07\x07\x06\x07\x07\x07", 7}, /* not all the same */
+        {"\x00\x00\x00\x00\x00\x00\x00", 7}, /* none */
+        {"\x08\x08\x08\x08\x08\x08\x08", 7}, /* takes a byte of the key */
+        {"\x06\x06\x06\x06\x06\x06\x06", 7}, /* leaves one behind it */
+        {"\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11"
+         "\x11\x11\x11\x11\x11\x11\x11", 23}, /* more than a block */
+    };
+    (void)state;
+    t_deadline(60);
+    P_NEED("openssl");
+    write_padded("padded.key", "\x07\x07\x07\x07\x07\x07\x07", 7);
+    opens("p256", "padded.key");
+    for (size_t i = 0; i < COUNT(bad); i++) {
+        T_STEP("padding %zu", i);
+        write_padded("padded.key", bad[i].bytes, bad[i].size);
+        fails("p256", "padded.key", PASSWORD, "BAD_DECRYPT", "PEM", "password is wrong");
+    }
+}
+
 /* A change of any one byte is no key, or not the certificate's. */
 static void no_damage_of_an_encrypted_key_goes_unnoticed(void **state) {
     pysock_ssl_context *ctx = new_server();
@@ -787,10 +843,12 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test_teardown(passwords_have_at_most_1024_bytes, p_end_all),
     cmocka_unit_test_teardown(an_empty_password_is_one, p_end_all),
     cmocka_unit_test_teardown(a_key_of_another_certificate_is_refused, p_end_all),
+    cmocka_unit_test_teardown(bytes_behind_a_key_are_damage, p_end_all),
     cmocka_unit_test_teardown(an_rsa_key_whose_parts_disagree_is_refused, p_end_all),
     cmocka_unit_test_teardown(chain_and_encrypted_key_share_a_file_of_any_shape, p_end_all),
     cmocka_unit_test_teardown(chain_and_key_come_from_memory_too, p_end_all),
     cmocka_unit_test_teardown(damaged_encrypted_keys_are_refused, p_end_all),
+    cmocka_unit_test_teardown(padding_and_what_comes_before_it_are_checked, p_end_all),
     cmocka_unit_test_teardown(no_damage_of_an_encrypted_key_goes_unnoticed, p_end_all),
     cmocka_unit_test_teardown(errors_that_are_not_of_ssl_have_no_library, p_end_all),
 };

@@ -22,6 +22,7 @@ __attribute__((unused)) static void scarce_free(void *p);
 #include "peers/process.h"
 
 #include <limits.h>
+#include <malloc.h>
 
 /* A call that takes longer was forgotten by somebody. */
 #define PATIENCE T_SCALE(10.0, 40.0)
@@ -49,6 +50,18 @@ static void refuse(unsigned long first, unsigned long last) {
     __atomic_store_n(&last_refused, last, __ATOMIC_RELAXED);
 }
 
+/* Secrets that no block may hold when it is freed, or left behind by growing. */
+static const char *secrets[4];
+static size_t secret_sizes[4];
+static int secrets_found; /* atomic */
+
+static void look_for_secrets(const void *p) {
+    for (int i = 0; p && i < 4; i++)
+        if (secrets[i] && memmem(p, malloc_usable_size((void *)(uintptr_t)p), secrets[i],
+                                 secret_sizes[i]))
+            __atomic_or_fetch(&secrets_found, 1 << i, __ATOMIC_RELAXED);
+}
+
 static void *scarce_malloc(size_t size) {
     void *p = may_allocate() ? malloc(size) : NULL;
     if (p)
@@ -57,7 +70,9 @@ static void *scarce_malloc(size_t size) {
 }
 
 static void *scarce_realloc(void *p, size_t size) {
-    void *grown = may_allocate() ? realloc(p, size) : NULL;
+    void *grown;
+    look_for_secrets(p);
+    grown = may_allocate() ? realloc(p, size) : NULL;
     if (grown && !p)
         __atomic_add_fetch(&live_blocks, 1, __ATOMIC_RELAXED);
     return grown;
@@ -66,6 +81,7 @@ static void *scarce_realloc(void *p, size_t size) {
 static void scarce_free(void *p) {
     if (p)
         __atomic_sub_fetch(&live_blocks, 1, __ATOMIC_RELEASE);
+    look_for_secrets(p);
     free(p);
 }
 
@@ -197,21 +213,44 @@ static int load_rsa_and_default_certs(pysock_ssl_context *ctx) {
     return TRY(pysock_ssl_set_session_cache(ctx, 10));
 }
 
-/* PKCS#8 with PBES2, and the traditional form behind its parameters. */
+#define PASSWORD "a password to be wiped"
+
+/* PKCS#8 with PBES2, the traditional form behind its parameters, and one that is not encrypted. */
 static int keys_cycle(void) {
-    static const char *const names[] = {"encrypted.key", "traditional.key"};
+    static const char *const names[] = {"encrypted.key", "traditional.key", "plain.key"};
     pysock_ssl_context *ctx = pysock_ssl_context_new(PYSOCK_CLIENT_AUTH);
     pysock_ssl_chain_options options;
     int result = TRY_NEW(ctx);
+    if (result == 0) /* a long one, which must not grow through several blocks */
+        result = TRY(pysock_ssl_load_cert_chain(ctx, T_CERTS "server-rsa.pem",
+                                                T_CERTS "server-rsa.key"));
     memset(&options, 0, sizeof options);
     options.certfile = T_CERTS "server-ec.pem";
-    options.password = "secret";
-    for (int i = 0; i < 2 && result == 0; i++) {
+    options.password = PASSWORD;
+    for (int i = 0; i < 3 && result == 0; i++) {
         options.keyfile = f_path(names[i]);
         result = TRY(pysock_ssl_load_cert_chain_ex(ctx, &options));
     }
     pysock_ssl_context_free(ctx);
     return result;
+}
+
+static void make_keys(void) {
+    static p_process p;
+    p_args args = {{NULL}, 0};
+    p_add(&args, "sh", "-ec",
+          "key=" T_CERTS "server-ec.key; pass='pass:" PASSWORD "'\n"
+          "openssl pkcs8 -topk8 -in $key -passout \"$pass\" -iter 10 -out $1/encrypted.key\n"
+          "openssl ecparam -name prime256v1 -out $1/traditional.key\n"
+          "openssl ec -in $key -aes128 -passout \"$pass\" >>$1/traditional.key\n"
+          "openssl ec -in $key -out $1/plain.key\n"
+          "openssl ec -in $key -outform DER -out $1/plain.der\n"
+          "openssl pkcs8 -topk8 -nocrypt -in " T_CERTS "server-rsa.key -outform DER -out "
+          "$1/long.der\n",
+          "sh", f_dir(), NULL);
+    if (p_run(&p, &args) != 0)
+        P_FAIL(&p, "openssl failed");
+    p_end(&p);
 }
 
 static int contexts_cycle(void) {
@@ -853,20 +892,43 @@ static void contexts_survive_every_allocation_failure(void **state) {
 }
 
 static void encrypted_keys_survive_every_allocation_failure(void **state) {
-    static p_process p;
-    p_args args = {{NULL}, 0};
     (void)state;
     t_deadline(T_SCALE(120, 300));
     P_NEED("openssl");
-    p_add(&args, "sh", "-ec",
-          "openssl pkcs8 -topk8 -in " T_CERTS "server-ec.key -passout pass:secret -iter 10 "
-          "-out $1/encrypted.key; openssl ecparam -name prime256v1 -out $1/traditional.key; "
-          "openssl ec -in " T_CERTS "server-ec.key -aes128 -passout pass:secret "
-          ">>$1/traditional.key", "sh", f_dir(), NULL);
-    if (p_run(&p, &args) != 0)
-        P_FAIL(&p, "openssl failed");
-    p_end(&p);
+    make_keys();
     survive(keys_cycle);
+    f_remove_all(NULL);
+}
+
+/* The password, the key itself, the text that it was read from, and a part of a longer key. */
+static void keys_and_passwords_leave_nothing_in_freed_memory(void **state) {
+    char *der, *rsa, *pem, *line;
+    size_t size, rsa_size;
+    (void)state;
+    t_deadline(60);
+    P_NEED("openssl");
+    make_keys();
+    der = f_read(f_path("plain.der"), &size);
+    rsa = f_read(f_path("long.der"), &rsa_size);
+    pem = f_read(f_path("plain.key"), NULL);
+    line = strchr(pem, '\n');
+    T_CHECK(rsa_size > 1000 && size > 40 && der[5] == 4 && der[6] == 32 && line != NULL);
+    secrets[0] = PASSWORD;
+    secret_sizes[0] = sizeof PASSWORD - 1;
+    secrets[1] = der + 7;
+    secret_sizes[1] = 32;
+    secrets[2] = line + 1;
+    secret_sizes[2] = 60;
+    secrets[3] = rsa + 400; /* in the private exponent */
+    secret_sizes[3] = 32;
+    refuse(ULONG_MAX, 0);
+    T_EQ(keys_cycle(), 0);
+    T_EQ(clean_up(), 0);
+    memset(secrets, 0, sizeof secrets);
+    T_EQ(secrets_found, 0);
+    free(der);
+    free(rsa);
+    free(pem);
     f_remove_all(NULL);
 }
 
@@ -952,6 +1014,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(small_things_survive_every_allocation_failure),
     cmocka_unit_test(contexts_survive_every_allocation_failure),
     cmocka_unit_test(encrypted_keys_survive_every_allocation_failure),
+    cmocka_unit_test(keys_and_passwords_leave_nothing_in_freed_memory),
     cmocka_unit_test(plain_sockets_survive_every_allocation_failure),
     cmocka_unit_test(blocking_tls_survives_every_allocation_failure),
     cmocka_unit_test(queued_buffers_survive_every_allocation_failure),
