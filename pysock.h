@@ -863,8 +863,9 @@ PYSOCKDEF int pysock_ssl_load_cert_chain_ex(pysock_ssl_context *ctx,
 
 /* Adds trust anchors, and revocation lists: a PEM file, a directory, or either NULL; or PEM or DER
    in memory. A file without any is an error. A directory with names as "openssl rehash" makes them
-   (9d66eef0.0, 9d66eef0.r0) is looked up when a certificate's issuer is wanted, as OpenSSL does;
-   of any other one every file is read at once. */
+   (9d66eef0.0, 9d66eef0.r0) is looked up when a certificate's issuer is wanted, as OpenSSL does; of
+   any other one every file is read at once, as of every one for a server, who names its authorities
+   to clients. */
 PYSOCKDEF int pysock_ssl_load_verify_locations(pysock_ssl_context *ctx, const char *cafile,
                                                const char *capath);
 PYSOCKDEF int pysock_ssl_load_verify_data(pysock_ssl_context *ctx, const void *data, size_t size);
@@ -7905,15 +7906,20 @@ static int pysock__store_keep_dir(pysock__store *st, const char *path)
     return at < 0 ? pysock__fail_memory("loading trust anchors") : 0;
 }
 
-static int pysock__store_load_dir(pysock__store *st, const char *path)
+/* A directory with hashes is kept, and not read yet unless read_all is set. */
+static int pysock__store_load_dir(pysock__store *st, const char *path, int read_all)
 {
     pysock__store_load load = {st, 0, 0};
     pysock__fault before = pysock__last;
     int err = pysock__each_file(path, pysock__is_hash_name, NULL);
 
-    if (err == -EEXIST)
-        return pysock__store_keep_dir(st, path);
-    if (err == 0)
+    if (err == -EEXIST) {
+        if (pysock__store_keep_dir(st, path) < 0)
+            return -1;
+        load.found = 1;
+        err = 0;
+    }
+    if (err == 0 && (!load.found || read_all))
         err = pysock__each_file(path, pysock__store_try_file, &load);
     if (err == -ENOMEM)
         return pysock__fail_memory("loading trust anchors");
@@ -11322,6 +11328,9 @@ static void pysock__tls_set_client(pysock__tls *t)
     br_ssl_client_set_client_certificate(cc, &t->policy.vtable.client);
 }
 
+static unsigned char pysock__empty_name[] = {0x30, 0x00};
+static const br_x500_name pysock__no_name = {pysock__empty_name, sizeof pysock__empty_name};
+
 static void pysock__tls_set_server(pysock__tls *t, int verify_mode)
 {
     br_ssl_server_context *sc = &t->br.server;
@@ -11333,8 +11342,10 @@ static void pysock__tls_set_server(pysock__tls *t, int verify_mode)
         br_ssl_engine_add_flags(t->eng, BR_OPT_NO_RENEGOTIATION);
     t->policy.vtable.server = &pysock__policy_class;
     br_ssl_server_set_policy(sc, &t->policy.vtable.server);
-    if (store)
+    if (store && store->count)
         br_ssl_server_set_trust_anchor_names(sc, store->names, store->count);
+    else if (store) /* with directories alone: no name at all would not ask for a certificate */
+        br_ssl_server_set_trust_anchor_names(sc, &pysock__no_name, 1);
     if (store && verify_mode == PYSOCK_CERT_OPTIONAL)
         br_ssl_engine_add_flags(t->eng, BR_OPT_TOLERATE_NO_CLIENT_AUTH);
     if (t->cache)
@@ -16902,8 +16913,8 @@ PYSOCKDEF int pysock_ssl_load_verify_locations(pysock_ssl_context *ctx, const ch
         return -1;
     if (cafile)
         r = pysock__store_load_file(store, cafile);
-    if (r == 0 && capath)
-        r = pysock__store_load_dir(store, capath);
+    if (r == 0 && capath) /* a server names its authorities to its clients */
+        r = pysock__store_load_dir(store, capath, ctx->protocol == PYSOCK_PROTOCOL_TLS_SERVER);
     return pysock__context_store_loaded(ctx, base, store, r);
 }
 

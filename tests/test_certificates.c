@@ -968,7 +968,7 @@ static void authorities_load_from_a_directory(void **state) {
     T_EQ(mkdir(f_path("cas"), 0777), 0);
     T_EQ(mkdir(f_path("cas/subdirectory"), 0777), 0);
     copy_to("cas/ca.pem", CA);
-    copy_to("cas/5ed36f99.0", T_CERTS "other-ca.pem");
+    copy_to("cas/other.crt", T_CERTS "other-ca.pem");
     f_write_text("cas/README", "Nothing to see here.\n");
     T_OK(pysock_ssl_load_verify_locations(ctx, NULL, f_path("cas")));
     T_EQ(pysock_ssl_ca_count(ctx), 2);

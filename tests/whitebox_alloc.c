@@ -479,6 +479,90 @@ static int server_certificate_cycle(void) {
     return result;
 }
 
+/* ---- revocation lists, and directories that are looked up ---- */
+
+static void run_openssl(const char *first, ...) {
+    static p_process p;
+    p_args args = {{NULL}, 0};
+    const char *text;
+    va_list list;
+    p_add(&args, "openssl", first, NULL);
+    va_start(list, first);
+    while ((text = va_arg(list, const char *)) != NULL)
+        p_add(&args, text, NULL);
+    va_end(list);
+    if (p_run(&p, &args) != 0)
+        P_FAIL(&p, "openssl %s failed", first);
+}
+
+/* A directory with the authority and its list. */
+static void make_directory(void) {
+    char text[512];
+    const char *config, *list = f_path("hashed/list.pem");
+    char *ca = f_read(T_CERTS "ca.pem", NULL);
+    if (mkdir(f_path("hashed"), 0777) != 0)
+        T_FAIL("mkdir: %s", strerror(errno));
+    f_write_text("hashed/ca.pem", ca);
+    free(ca);
+    snprintf(text, sizeof text,
+             "[ca]\ndefault_ca = db\n[db]\ndatabase = %s\ndefault_md = sha256\n"
+             "[crl]\nauthorityKeyIdentifier = keyid\n",
+             f_path("index"));
+    config = f_write_text("config", text);
+    f_write_text("index", "R\t491231235959Z\t200601000000Z\t11\tunknown\t/CN=revoked\n");
+    run_openssl("ca", "-gencrl", "-config", config, "-cert", T_CERTS "ca.pem", "-keyfile",
+                T_CERTS "ca.key", "-crldays", "2", "-crlexts", "crl", "-out", list, NULL);
+    run_openssl("crl", "-in", list, "-outform", "DER", "-out", f_path("list.der"), NULL);
+    run_openssl("rehash", f_path("hashed"), NULL);
+}
+
+static int load_lists(pysock_ssl_context *ctx) {
+    size_t n;
+    char *der = f_read(f_path("list.der"), &n);
+    pysock_ssl_store_stats stats;
+    pysock_buf *ca = NULL;
+    int result = -1;
+    if (TRY(pysock_ssl_load_verify_locations(ctx, f_path("hashed/list.pem"), NULL)) == 0 &&
+        TRY(pysock_ssl_load_verify_data(ctx, der, n)) == 0 &&
+        TRY(pysock_ssl_load_verify_locations(ctx, T_CERTS "ca.pem", NULL)) == 0 &&
+        TRY(pysock_ssl_get_ca_certs(ctx, &ca, 1)) == 0)
+        result = TRY(pysock_ssl_cert_store_stats(ctx, &stats));
+    if (result == 0 && (!ca || stats.x509_ca != 1 || stats.crl != 1))
+        T_FAIL("%zu authorities and %zu lists", stats.x509_ca, stats.crl);
+    pysock_buf_release(ca);
+    free(der);
+    return result;
+}
+
+static int lists_cycle(void) {
+    pysock_ssl_context *ctx = pysock_ssl_context_new(PYSOCK_SERVER_AUTH);
+    int result = TRY_NEW(ctx);
+    if (result == 0)
+        result = load_lists(ctx);
+    pysock_ssl_context_free(ctx);
+    return result;
+}
+
+static int directory_cycle(void) {
+    pysock_ssl_context *client = pysock_ssl_context_new(PYSOCK_SERVER_AUTH);
+    service v;
+    int result = TRY_NEW(client);
+    memset(&v, 0, sizeof v);
+    v.connections = 1;
+    v.ctx = pysock_ssl_context_new(PYSOCK_CLIENT_AUTH);
+    if (result == 0 && TRY_NEW(v.ctx) == 0 &&
+        TRY(pysock_ssl_load_cert_chain(v.ctx, T_CERTS "server-ec.pem", T_CERTS "server-ec.key")) ==
+            0 &&
+        TRY(pysock_ssl_load_verify_locations(client, NULL, f_path("hashed"))) == 0 &&
+        TRY(pysock_ssl_set_verify_flags(client, PYSOCK_VERIFY_CRL_CHECK_LEAF)) == 0)
+        result = run_service(&v, client, talk);
+    else
+        result = -1;
+    pysock_ssl_context_free(client);
+    pysock_ssl_context_free(v.ctx);
+    return result;
+}
+
 /* ---- queued buffers ---- */
 
 static int queue_buffers(pysock *s) {
@@ -944,6 +1028,24 @@ static void blocking_tls_survives_every_allocation_failure(void **state) {
     survive(blocking_tls_cycle);
 }
 
+static void revocation_lists_survive_every_allocation_failure(void **state) {
+    (void)state;
+    t_deadline(T_SCALE(120, 300));
+    P_NEED("openssl");
+    make_directory();
+    survive(lists_cycle);
+    f_remove_all(state);
+}
+
+static void directories_survive_every_allocation_failure(void **state) {
+    (void)state;
+    t_deadline(T_SCALE(120, 300));
+    P_NEED("openssl");
+    make_directory();
+    survive(directory_cycle);
+    f_remove_all(state);
+}
+
 static void queued_buffers_survive_every_allocation_failure(void **state) {
     (void)state;
     t_deadline(T_SCALE(120, 300));
@@ -1017,6 +1119,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(keys_and_passwords_leave_nothing_in_freed_memory),
     cmocka_unit_test(plain_sockets_survive_every_allocation_failure),
     cmocka_unit_test(blocking_tls_survives_every_allocation_failure),
+    cmocka_unit_test(revocation_lists_survive_every_allocation_failure),
+    cmocka_unit_test(directories_survive_every_allocation_failure),
     cmocka_unit_test(queued_buffers_survive_every_allocation_failure),
     cmocka_unit_test(queued_buffers_on_tls_survive_every_allocation_failure),
     cmocka_unit_test(select_and_reactor_survive_every_allocation_failure),

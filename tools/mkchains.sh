@@ -1,10 +1,12 @@
 #!/bin/sh
-# Makes the certificates and chains that tests/test_verifier.c judges, with the openssl command.
+# Makes the certificates and chains that tests/test_verifier.c judges, with the openssl command, and
+# with "revocation" those of tests/test_crl.c.
 #
-#   tools/mkchains.sh DIR
+#   tools/mkchains.sh DIR [revocation]
 #
-# In DIR, NAME.pem is one certificate and chain-NAME.pem a leaf, what is sent with it, and the key.
-# A name says what is unusual; nothing else is. The private keys are for tests only.
+# In DIR, NAME.pem is one certificate, crl-NAME.pem a list of revoked ones, and chain-NAME.pem a
+# leaf, what is sent with it, and the key. A name says what is unusual; nothing else is. The private
+# keys are for tests only.
 set -eu
 export LC_ALL=C
 
@@ -13,7 +15,7 @@ die() {
     exit 1
 }
 
-[ $# -eq 1 ] || {
+[ $# -eq 1 ] || [ "$*" = "$1 revocation" ] || {
     sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "$0" >&2
     exit 2
 }
@@ -227,9 +229,11 @@ der() {
     fi
 }
 
-# body_of CERT: the contents of tbsCertificate.
+# body_of CERT: the contents of tbsCertificate, or of tbsCertList.
 body_of() {
-    openssl asn1parse -in "$1.pem" -strparse 4 -noout -out "$work/tbs" >/dev/null
+    openssl asn1parse -in "$1.pem" >"$work/head"
+    header=$(sed -n '1s/.*hl=\([0-9]*\).*/\1/p' "$work/head")
+    openssl asn1parse -in "$1.pem" -strparse "$header" -noout -out "$work/tbs" >/dev/null
     openssl asn1parse -inform DER -in "$work/tbs" | head -1 >"$work/head"
     header=$(sed 's/.*hl=\([0-9]*\).*/\1/' "$work/head")
     to_hex <"$work/tbs" | cut -c $((header * 2 + 1))-
@@ -241,9 +245,9 @@ ecdsa_sha256=300a06082a8648ce3d040302
 assemble() {
     all=$(der 30 "$2${3:-$ecdsa_sha256}$(der 03 "00$4")")
     {
-        echo '-----BEGIN CERTIFICATE-----'
+        echo "-----BEGIN ${label:-CERTIFICATE}-----"
         printf '%s' "$all" | from_hex | openssl base64
-        echo '-----END CERTIFICATE-----'
+        echo "-----END ${label:-CERTIFICATE}-----"
     } >"$1.pem"
 }
 
@@ -718,6 +722,217 @@ make_strict() {
     chain root-no-ski leaf-root-no-ski
 }
 
+# ---- revocation ----
+
+crl_aki='authorityKeyIdentifier = keyid:always'
+
+# crl NAME ISSUER KEY LINES [SERIAL...]: LINES are extensions.
+crl() {
+    c_name=$1 c_issuer=$2 c_key=$3
+    {
+        cat "$work/openssl.cnf"
+        printf '[crl]\n%s\n' "$4"
+    } >"$work/crl.cnf"
+    shift 4
+    for c_serial; do
+        printf 'R\t491231235959Z\t200601000000Z\t%s\tunknown\t/CN=revoked\n' "$c_serial"
+    done >"$work/index.txt"
+    run_openssl ca -gencrl -config "$work/crl.cnf" -cert "$c_issuer.pem" -keyfile "$c_key.key" \
+        -crl_lastupdate "$from_now" -crl_nextupdate "$to_now" -crlexts crl -md "$md" \
+        -out "crl-$c_name.pem"
+}
+
+# crl_by_int NAME LINE [SERIAL...]: by the intermediate, with one more extension.
+crl_by_int() {
+    c_name=$1 c_line=$2
+    shift 2
+    crl "$c_name" int int "$(lines "$crl_aki" "$c_line")" "$@"
+}
+
+# changed_crl NAME CRL SED: SED is applied to the hexadecimal body, which int signs again.
+changed_crl() {
+    label='X509 CRL'
+    changed "crl-$1" "crl-$2" int "$3"
+    unset label
+}
+
+serial_of() {
+    openssl x509 -in "$1.pem" -noout -serial | sed 's/serial=//'
+}
+
+ski_of() {
+    openssl x509 -in "$1.pem" -noout -ext subjectKeyIdentifier | sed -n '2s/ //gp'
+}
+
+make_revoked_chains() {
+    root root
+    ca int
+    leaf leaf int int && chain good leaf int
+    leaf other int int && chain other other int
+    leaf leaf-of-root root root && chain of-root leaf-of-root
+    leaf leaf-self self leaf "$no_aki" && chain self-signed leaf-self
+    ca int-no-sign 'keyUsage = critical, keyCertSign' && under int-no-sign
+    issue int2 int2 int int '/O=pysock tests/CN=int2' \
+        "$(lines "$ca_basic" "$ca_usage" "$ski" "$aki")"
+    leaf leaf2 int2 int2 && chain long leaf2 int2 int
+    leaf client int int 'extendedKeyUsage = clientAuth' && chain client client int
+}
+
+make_lists() {
+    serial=$(serial_of leaf)
+    # Near misses: a part of the number, a longer one, its neighbour.
+    crl int int int "$crl_aki" "${serial%??}" "${serial}00" "${serial%?}1" "01$serial" "80$serial"
+    crl int-leaf int int "$crl_aki" 11 "$serial" 22
+    crl int-client int int "$crl_aki" "$(serial_of client)"
+    crl int-no-aki int int 'issuerAltName = DNS:ca.test' "$serial"
+    crl int-int2 int int "$crl_aki" "$(serial_of int2)"
+    crl int2 int2 int2 "$crl_aki"
+    crl root root root "$crl_aki"
+    crl root-int root root "$crl_aki" "$(serial_of int)"
+    crl int-no-sign int-no-sign int "$crl_aki"
+    from_now=20200101000000Z to_now=20210101000000Z
+    crl int-expired int int "$crl_aki"
+    crl int-expired-leaf int int "$crl_aki" "$serial"
+    from_now=21000101000000Z to_now=$to
+    crl int-future int int "$crl_aki"
+    from_now=20230101000000Z
+    crl int-later int int "$crl_aki"
+    from_now=$from
+    md=sha1 && crl int-sha1 int int "$crl_aki" && md=sha256
+
+    # Others of the same name: with the same key identifier, and with its own.
+    ec_key twin P-256
+    issue int-twin twin root root '/O=pysock tests/CN=int' \
+        "$(lines "$ca_basic" "$ca_usage" "subjectKeyIdentifier = $(ski_of int)" "$aki")"
+    issue int-namesake twin root root '/O=pysock tests/CN=int' \
+        "$(lines "$ca_basic" "$ca_usage" "$ski" "$aki")"
+    crl int-forged int-twin twin "$crl_aki"
+    crl int-forged-leaf int-twin twin "$crl_aki" "$serial"
+    crl int-namesake int-namesake twin "$crl_aki" "$serial"
+
+    # Fifty thousand entries, and the leaf.
+    awk -v last="$serial" 'BEGIN {
+        for (i = 0; i < 50000; i++)
+            printf "R\t491231235959Z\t200601000000Z\t50%08X\tunknown\t/CN=revoked\n", i
+        printf "R\t491231235959Z\t200601000000Z\t%s\tunknown\t/CN=revoked\n", last
+    }' >"$work/many"
+    crl int-some int int "$crl_aki" # writes the configuration
+    cp "$work/many" "$work/index.txt"
+    run_openssl ca -gencrl -config "$work/crl.cnf" -cert int.pem -keyfile int.key -crlexts crl \
+        -crl_lastupdate "$from" -crl_nextupdate "$to" -out crl-int-many.pem
+}
+
+make_odd_lists() {
+    crl_by_int int-critical '1.2.3.4 = critical, DER:0500'
+    crl_by_int int-critical-leaf '1.2.3.4 = critical, DER:0500' "$serial"
+    crl_by_int int-not-critical '1.2.3.4 = DER:0500'
+    crl_by_int int-delta '2.5.29.27 = critical, DER:020101' "$serial"
+    # issuingDistributionPoint: 81 users only, 82 authorities only, 83 some reasons, 84 indirect, 85
+    # attribute certificates only, a0 a distribution point.
+    crl_by_int int-users '2.5.29.28 = critical, DER:30038101ff'
+    crl_by_int int-users-leaf '2.5.29.28 = critical, DER:30038101ff' "$serial"
+    crl_by_int int-cas '2.5.29.28 = critical, DER:30038201ff'
+    crl_by_int int-cas-soft '2.5.29.28 = DER:30038201ff'
+    crl_by_int int-reasons '2.5.29.28 = critical, DER:300483020640'
+    crl_by_int int-reasons-leaf '2.5.29.28 = critical, DER:300483020640' "$serial"
+    crl_by_int int-indirect '2.5.29.28 = critical, DER:30038401ff'
+    crl_by_int int-attributes '2.5.29.28 = critical, DER:30038501ff'
+    point=$(der a0 "$(der a0 "$(der 86 "$(printf 'http://crl.test/1' | to_hex)")")")
+    crl_by_int int-partition "2.5.29.28 = critical, DER:$(der 30 "$point")"
+    crl_by_int int-bad-scope '2.5.29.28 = critical, DER:3000'
+    crl_by_int int-bad-order '2.5.29.28 = critical, DER:30068201ff8101ff'
+
+    # The date of the entry 11, and behind it what it says besides.
+    crl int-11 int int "$crl_aki" 11
+    entry=020111170d3230303630313030303030305a
+    longer() {
+        extension=$(der 30 "$(der 30 "$2")")
+        item=$(der 30 "$entry$extension")
+        changed_crl "$1" int-11 "s/$(der 30 "$(der 30 "$entry")")/$(der 30 "$item")/"
+    }
+    longer int-entry-critical 06032a03040101ff04020500
+    longer int-entry-soft 06032a030404020500
+    longer int-entry-reason 0603551d1504030a0101
+    longer int-entry-issuer 0603551d1d0101ff040430028200
+
+    # Malformed: no nextUpdate, an entry without a date, version 1 with extensions, another version.
+    changed_crl bad-no-next int 's/180f32313230303130313030303030305a//'
+    item=$(der 30 0201110500)
+    changed_crl bad-entry int-11 "s/$(der 30 "$(der 30 "$entry")")/$(der 30 "$item")/"
+    changed_crl bad-version-1 int 's/^020101//'
+    changed_crl bad-version-3 int 's/^020101/020102/'
+}
+
+make_weak() {
+    md=sha1 && leaf leaf-sha1 int int && md=sha256
+    chain sha1 leaf-sha1 int
+    for bits in 512 1024 2048 3072; do
+        rsa_key "rsa$bits" "$bits"
+        issue "int-rsa$bits" "rsa$bits" root root "/CN=int-rsa$bits" \
+            "$(lines "$ca_basic" "$ca_usage" "$ski" "$aki")"
+        leaf "leaf-rsa$bits" "int-rsa$bits" "rsa$bits"
+        chain "rsa$bits" "leaf-rsa$bits" "int-rsa$bits"
+    done
+    md=sha1 && leaf leaf-rsa-sha1 int-rsa2048 rsa2048 && md=sha256
+    chain rsa-sha1 leaf-rsa-sha1 int-rsa2048
+    leaf_key=rsa1024
+    leaf leaf-of-rsa1024 int int 'keyUsage = critical, digitalSignature, keyEncipherment'
+    chain leaf-rsa1024 leaf-of-rsa1024 int
+    unset leaf_key
+    leaf_subject='/CN=www.example.test'
+    leaf cn-only int int 'subjectAltName = none' && chain cn-only cn-only int
+    unset leaf_subject
+}
+
+# Roots whose names are written in unusual ways, each with a leaf.
+named_root() {
+    n_name=$1 n_subject=$2
+    shift 2
+    issue "named/$n_name" root self root "$n_subject" \
+        "$(lines "$ca_basic" "$ca_usage" "$ski")" "$@"
+    leaf "leaf-named-$n_name" "named/$n_name" root && chain "named-$n_name" "leaf-named-$n_name"
+}
+
+make_directories() {
+    mkdir named many
+    named_root case '/O=PySock TESTS/CN=RooT of Case'
+    named_root blanks '/O=  pysock    tests  /CN= root of   blanks '
+    named_root umlaut '/O=pysock tests/CN=Grüße aus Köln' -utf8
+    named_root multi '/CN=root/O=pysock tests+emailAddress=Root@Example.TEST+CN=Another' \
+        -multivalue-rdn
+    # The same text as a BMPString and as a TeletexString, in issuer and subject.
+    named_root plain '/CN=AbcD'
+    common_name() {
+        der 30 "$(der 31 "$(der 30 "0603550403$1")")"
+    }
+    for kind in bmp:1e080041006200630044 teletex:140441626344 latin:1404e4626344; do
+        n_name=${kind%%:*}
+        changed "named/$n_name" named/plain root \
+            "s/$(common_name 0c0441626344)/$(common_name "${kind#*:}")/g"
+        leaf "leaf-named-$n_name" "named/$n_name" root
+        chain "named-$n_name" "leaf-named-$n_name"
+    done
+    rm named/plain.pem
+
+    # A crowd, with the root and another one of its name.
+    count=0
+    while [ $count -lt 198 ]; do
+        count=$((count + 1))
+        issue "many/$count" int self int "/CN=number $count" "$(lines "$ca_basic" "$ca_usage")"
+    done
+    cp root.pem many/root.pem
+    issue many/namesake int self int '/O=pysock tests/CN=root' \
+        "$(lines "$ca_basic" "$ca_usage" "$ski")"
+}
+
+if [ "${2-}" = revocation ]; then
+    make_revoked_chains
+    make_lists
+    make_odd_lists
+    make_weak
+    make_directories
+    exit
+fi
 make_basic
 make_crossed
 make_dated
