@@ -150,16 +150,22 @@
 
    TLS
    ---
-   TLS 1.2 with forward secrecy and AEAD (or CBC with SHA-2 as a last resort), as BearSSL has it;
-   AES-GCM first where the processor has it, else ChaCha20. No TLS 1.3, no session tickets, no
-   renegotiation. Sessions are resumed by id, for the same context, host name and port. A connection
-   takes 42 KiB; full records touch 36 of them.
+   TLS 1.2 by default, 1.0 and 1.1 if they are allowed; by default suites with forward secrecy and
+   AEAD (or CBC with SHA-2 as a last resort), AES-GCM first where the processor has it, else
+   ChaCha20. No TLS 1.3, no session tickets, no finite-field DHE: BearSSL has none. Sessions are
+   resumed by id, for the same context, host name and port, for two hours. A client goes along when
+   the server asks for another handshake (from the same certificate); a server refuses those that
+   clients ask for. A connection takes 42 KiB; full records touch 36 of them.
 
    Clients verify the chain and the host name. The verifier is the library's own: it builds a path
    from whatever the peer sent, in any order, to a trust anchor, and judges it by RFC 5280:
    signatures (RSA from 2,048 bits on and ECDSA, with SHA-2), dates, basic constraints, key usage,
    extended key usage, path lengths, name constraints, unknown critical extensions, those of the
-   anchor too. What it cannot check it refuses. There are no CRLs and no OCSP yet.
+   anchor too, and revocation lists if they are asked for. What it cannot check it refuses. There is
+   no OCSP.
+
+   Without a socket: pysock_ssl_wrap_bio() puts TLS between two memory BIOs. What it returns is used
+   like a socket, but has no descriptor, and tells by SSLWantReadError when it wants more bytes.
 
 
    Interpreters and hooks
