@@ -10670,16 +10670,21 @@ static size_t pysock__context_suites_locked(const pysock_ssl_context *ctx, int o
                                    BR_TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA,
                                    BR_TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA,
                                    BR_TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA};
-    size_t n, i;
+    size_t n, i, kept;
 
-    if (ctx->suite_count) {
-        memcpy(out, ctx->suites, ctx->suite_count * sizeof *out);
-        return ctx->suite_count;
+    n = ctx->suite_count;
+    if (n) {
+        memcpy(out, ctx->suites, n * sizeof *out);
+    } else {
+        n = pysock__suite_list(out);
+        for (i = 0; old_versions && i < PYSOCK__COUNT(old); i++)
+            out[n++] = old[i];
     }
-    n = pysock__suite_list(out);
-    for (i = 0; old_versions && i < PYSOCK__COUNT(old); i++)
-        out[n++] = old[i];
-    return n;
+    for (i = kept = 0; i < n; i++)
+        if (ctx->security_level < 3
+            || pysock__suite_find(out[i])->traits & PYSOCK__KX_ECDHE)
+            out[kept++] = out[i];
+    return kept;
 }
 
 /* Puts versions, suites and the hash functions that they need into the engine that connections
@@ -11080,6 +11085,7 @@ typedef struct pysock__tls {
     pysock__alpn *alpn;
     pysock__keylog *keylog;
     uint64_t options;
+    pysock__store *asked;   /* a server's that asks for certificates: BearSSL reads names in it */
     br_ec_impl curves;      /* a client's, where they are restricted */
     unsigned session_epoch; /* the context's, when the settings were taken */
     const br_ssl_session_cache_class *cache; /* a server's; BearSSL finds the connection by it */
@@ -11103,7 +11109,7 @@ typedef struct pysock__tls {
     pysock__bytes hello; /* a server's first records, until the ClientHello is whole */
     size_t hello_record; /* where the last of them begins */
     int hello_done;
-    char *sni; /* the name that the client asked for */
+    char *sni; /* the name that the client asked for; atomic, as ctx: others read them meanwhile */
     unsigned char *ahead; /* what was read ahead, from ahead_pos to ahead_len */
     size_t ahead_pos, ahead_len;
     unsigned char alert[160]; /* an alert record that we made ourselves */
@@ -11129,9 +11135,11 @@ static void pysock__tls_drop_settings(pysock__tls *t)
         t->policy.identities[i] = NULL;
     }
     pysock__verifier_free(t->verifier);
+    pysock__store_release(t->asked);
     pysock__alpn_release(t->alpn);
     pysock__keylog_release(t->keylog);
     t->verifier = NULL;
+    t->asked = NULL;
     t->alpn = NULL;
     t->keylog = NULL;
 }
@@ -11342,6 +11350,10 @@ static void pysock__tls_set_server(pysock__tls *t, int verify_mode)
     br_ssl_server_context *sc = &t->br.server;
     pysock__store *store = t->verifier ? t->verifier->store : NULL;
 
+    if (store) {
+        pysock__add(&store->refs, 1);
+        t->asked = store;
+    }
     pysock__tls_set_engine(t);
     if (!(t->options & PYSOCK_OP_ALLOW_CLIENT_RENEGOTIATION)
         || t->options & PYSOCK_OP_NO_RENEGOTIATION)
@@ -11380,7 +11392,7 @@ static pysock__verifier *pysock__verifier_new_locked(const pysock__tls *t)
     v->security_level = ctx->security_level;
     v->no_common_name = ctx->no_common_name;
     v->host = !t->server && ctx->check_hostname ? t->hostname : NULL;
-    v->store = ctx->verify_mode == PYSOCK_CERT_NONE ? NULL : ctx->store;
+    v->store = t->asked ? t->asked : ctx->verify_mode == PYSOCK_CERT_NONE ? NULL : ctx->store;
     if (v->store)
         pysock__add(&v->store->refs, 1);
     return v;
@@ -11394,6 +11406,10 @@ static int pysock__tls_check_settings(const pysock__tls *t, int check_hostname, 
         return pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_PROTOCOLS_AVAILABLE",
                             "%s: the context's minimum, maximum and options leave no version of "
                             "TLS",
+                            what);
+    if (!t->eng->suites_num)
+        return pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_CIPHERS_AVAILABLE",
+                            "%s: the context's security level leaves none of its cipher suites",
                             what);
     if (check_hostname && !t->server && !t->hostname)
         return pysock__fail_value(what, "server_hostname is needed because the context's "
@@ -11829,7 +11845,7 @@ static int pysock__tls_switch(pysock__tls *t, pysock_ssl_context *ctx)
     pysock_ssl_context *old = t->ctx;
 
     pysock__tls_drop_settings(t);
-    t->ctx = pysock__context_retain(ctx);
+    pysock__store(&t->ctx, pysock__context_retain(ctx));
     pysock__context_release(old);
     if (pysock__tls_take_settings(t, "sni_callback") < 0)
         return -1;
@@ -11865,19 +11881,21 @@ static void pysock__tls_ask(pysock__tls *t)
 static void pysock__tls_consider(pysock__tls *t, pysock__der message)
 {
     pysock__hello hello;
+    char *name;
     size_t n;
 
     if (pysock__hello_parse(message, &hello) < 0)
         return; /* the engine finds the fault */
     n = pysock__der_len(&hello.name);
     if (n && n < 256 && !memchr(hello.name.p, 0, n)) {
-        t->sni = (char *)pysock__alloc(n + 1);
-        if (!t->sni) {
+        name = (char *)pysock__alloc(n + 1);
+        if (!name) {
             pysock__fail_memory("TLS handshake");
             pysock__tls_give_up(t);
             return;
         }
-        memcpy(t->sni, hello.name.p, n);
+        memcpy(name, hello.name.p, n);
+        pysock__store(&t->sni, name);
     }
     pysock__tls_ask(t);
     /* BearSSL 0.6 reads outside of its array of names when it tolerates a mismatch: its engine
@@ -12039,10 +12057,10 @@ static int pysock__tls_finish(pysock__tls *t)
         t->reused = t->session && t->session->params.session_id_len == params.session_id_len
                     && memcmp(t->session->params.session_id, params.session_id,
                               params.session_id_len) == 0;
-    if (t->reused)
-        peer = pysock__peer_retain(t->session->peer);
-    else if (v && v->count && (peer = pysock__peer_new(v)) == NULL)
-        err = -ENOMEM;
+    if (v && v->count)
+        err = (peer = pysock__peer_new(v)) == NULL ? -ENOMEM : 0;
+    else
+        peer = pysock__peer_retain(t->reused ? t->session->peer : t->peer);
     if (err == 0) {
         pysock__peer_release(t->peer);
         t->peer = peer;
@@ -12076,6 +12094,7 @@ static int pysock__tls_renegotiates(const pysock__tls *t)
 static void pysock__tls_begin_again(pysock__tls *t)
 {
     pysock_ssl_context *ctx = t->ctx;
+    int verifies = !t->server || t->asked;
 
     t->established = 0;
     t->reused = t->session_new = 0;
@@ -12084,14 +12103,14 @@ static void pysock__tls_begin_again(pysock__tls *t)
         ctx->stats.accept_renegotiate++;
     else
         ctx->stats.connect_renegotiate++;
-    if (!t->server || ctx->verify_mode != PYSOCK_CERT_NONE)
+    if (verifies)
         t->verifier = pysock__verifier_new_locked(t);
     pysock__unlock(&ctx->lock);
     if (t->verifier) {
         if (t->peer && t->peer->sent_count)
             t->verifier->same_leaf = pysock_buf_retain(t->peer->certs[0]);
         br_ssl_engine_set_x509(t->eng, &t->verifier->vtable);
-    } else if (!t->server) {
+    } else if (verifies) {
         pysock__fail_memory("TLS renegotiation");
         pysock__tls_give_up(t);
     }
@@ -13117,6 +13136,8 @@ static int pysock__call_fail(pysock__call *c, int err)
 
     if (err == -EAGAIN)
         return pysock__fail_again();
+    if (err == -EBADF && c->s->fd < 0)
+        err = -ENOTSUP; /* there is no descriptor, but memory BIOs */
     return pysock__fail_os(err, c->name, pysock__describe(c->s, text));
 }
 
@@ -13334,7 +13355,7 @@ static ptrdiff_t pysock__read_now(pysock__sock *s, void *buf, size_t n)
 
 /* Room for what is read ahead, empty: NULL if it is not wanted, or out of memory, which only costs
    time. */
-static unsigned char *pysock__ahead_room_locked(pysock__sock *s)
+static unsigned char *pysock__ahead_room(pysock__sock *s)
 {
     pysock__tls *t = s->tls;
 
@@ -13345,14 +13366,14 @@ static unsigned char *pysock__ahead_room_locked(pysock__sock *s)
     return t->ahead;
 }
 
-/* Reads records for the engine, from what was read ahead first. */
-static ptrdiff_t pysock__read_records_locked(pysock__sock *s, void *buf, size_t n)
+/* Reads records for the engine, from what was read ahead first. For the engine's owner. */
+static ptrdiff_t pysock__read_records(pysock__sock *s, void *buf, size_t n)
 {
     pysock__tls *t = s->tls;
     ptrdiff_t r;
 
     if (t->ahead_pos == t->ahead_len) {
-        if (!pysock__ahead_room_locked(s))
+        if (!pysock__ahead_room(s))
             return pysock__read_now(s, buf, n);
         t->ahead_pos = t->ahead_len = 0;
         r = pysock__read_now(s, t->ahead, PYSOCK__AHEAD);
@@ -13533,7 +13554,7 @@ static int pysock__handshake_step(pysock__sock *s)
         p = pysock__tls_in(t, &n);
         if (!p)
             continue; /* it has just failed */
-        r = pysock__read_now(s, p, n);
+        r = pysock__read_records(s, p, n);
         if (r == -EAGAIN)
             return POLLIN;
         if (r < 0)
@@ -14316,7 +14337,7 @@ static int pysock__fill_locked(pysock__sock *s, const pysock__waiter *except)
             return -EBUSY;
         if (t->ahead_pos == t->ahead_len && !budget--)
             return -EALREADY;
-        r = p ? pysock__read_records_locked(s, p, n) : s->write_error;
+        r = p ? pysock__read_records(s, p, n) : s->write_error;
         if (r == -EAGAIN)
             return 0;
         if (r > 0) {
@@ -14355,7 +14376,7 @@ static int pysock__fill_asleep_locked(pysock__call *c)
 {
     pysock__sock *s = c->s;
     unsigned char header[8];
-    unsigned char *p, *ahead = pysock__ahead_room_locked(s);
+    unsigned char *p, *ahead = pysock__ahead_room(s);
     ptrdiff_t r;
     size_t n;
 
@@ -17980,7 +18001,7 @@ PYSOCKDEF pysock_ssl_context *pysock_ssl_get_context(pysock *s)
 
     if (pysock__call_begin(&c, s, "ssl_get_context") < 0)
         return NULL;
-    ctx = c.s->tls ? c.s->tls->ctx : c.s->wrap_ctx;
+    ctx = c.s->tls ? pysock__load(&c.s->tls->ctx) : c.s->wrap_ctx;
     if (!ctx)
         pysock__fail_not_tls(c.name);
     pysock__call_end(&c);
@@ -18195,7 +18216,7 @@ PYSOCKDEF const char *pysock_ssl_server_hostname(pysock *s)
     if (pysock__call_begin(&c, s, "ssl_server_hostname") < 0)
         return NULL;
     if (c.s->tls)
-        name = c.s->tls->server ? c.s->tls->sni : c.s->tls->hostname;
+        name = c.s->tls->server ? pysock__load(&c.s->tls->sni) : c.s->tls->hostname;
     else
         name = c.s->wrap_host;
     pysock__call_end(&c);
