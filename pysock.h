@@ -120,7 +120,8 @@
    file has its own free, release or close. Sockets keep their context alive, files their socket
    open, pollers keep nothing open. Data that is sent is copied or sent before the call returns, but
    for pysock_send_buf(), which takes a reference. Strings that are returned belong to the library;
-   what the resolver returns has a free function of its own.
+   what the resolver returns has a free function of its own. A pysock_ssl_cert is one block with all
+   that it points to, and the caller's: pysock_ssl_cert_free().
 
 
    Names

@@ -260,6 +260,16 @@ static void malformed_names_make_the_certificate_unreadable(void **state) {
     }
 }
 
+static void an_other_name_that_is_no_text_is_unsupported(void **state) {
+    (void)state;
+    t_deadline(60);
+    ask_python(NULL, "beyond", f_dir(), NULL);
+    read_file(f_path("bad-upn.pem"));
+    T_CHECK(cert);
+    T_EQ(cert->subject_alt_name_count, 1);
+    T_CHECK(strcmp(cert->subject_alt_names[0].value, "<unsupported>") == 0);
+}
+
 /* A URI is a C string here: one with a NUL would be another one. */
 static void a_uri_with_a_nul_is_left_out(void **state) {
     (void)state;
@@ -693,6 +703,7 @@ static const struct CMUnitTest tests[] = {
     CASE(the_certificates_of_pythons_tests_read_as_python_reads_them),
     CASE(text_that_openssl_does_not_read_is_shown_all_the_same),
     CASE(malformed_names_make_the_certificate_unreadable),
+    CASE(an_other_name_that_is_no_text_is_unsupported),
     CASE(a_uri_with_a_nul_is_left_out),
     CASE(damaged_bytes_are_an_error_or_another_certificate),
     CASE(the_peers_certificate_is_the_one_of_its_file),

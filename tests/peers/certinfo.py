@@ -270,6 +270,8 @@ def what_openssl_does_not_read():
            "bad-other": [tlv(0xA0, integer(1))]}
     for title, names in san.items():
         yield "san-" + title, certificate(extensions=alt_names(*names))
+    yield "bad-upn", certificate(extensions=alt_names(
+        other_name("1.3.6.1.4.1.311.20.2.3", tlv(UTF8, b"\xff"))))
     yield "bad-attribute", certificate(subject=name(seq(oid(CN))))
     yield "long-attribute", certificate(subject=name(seq(oid(CN), tlv(UTF8, b"a"), integer(1))))
 
