@@ -864,11 +864,11 @@ PYSOCKDEF int pysock_ssl_load_cert_chain_ex(pysock_ssl_context *ctx,
                                             const pysock_ssl_chain_options *options);
 
 /* Adds trust anchors, and revocation lists: a PEM file, a directory, or either NULL; or PEM, or DER
-   one after the other, in memory. A file without any is an error. A directory with names as "openssl
-   rehash" makes them (9d66eef0.0, 9d66eef0.r0) is looked up when a certificate's issuer, or its
-   list, is wanted, as OpenSSL does: a file with the next number is seen when it comes, one that
-   changes is not read again. Of any other directory every file is read at once, and so it is for
-   PYSOCK_PROTOCOL_TLS_SERVER, as a server names its authorities to its clients. */
+   one after the other, in memory. A file without any is an error. A directory with names such as
+   9d66eef0.0 and 9d66eef0.r0, which "openssl rehash" makes, is looked up when a certificate's
+   issuer, or its list, is wanted, as OpenSSL does: a file with the next number is seen when it
+   comes, one that changes is not read again. Of any other directory every file is read at once, and
+   so it is for PYSOCK_PROTOCOL_TLS_SERVER, as a server names its authorities to its clients. */
 PYSOCKDEF int pysock_ssl_load_verify_locations(pysock_ssl_context *ctx, const char *cafile,
                                                const char *capath);
 PYSOCKDEF int pysock_ssl_load_verify_data(pysock_ssl_context *ctx, const void *data, size_t size);
