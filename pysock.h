@@ -162,8 +162,9 @@
    from whatever the peer sent, in any order, to a trust anchor, and judges it by RFC 5280:
    signatures (RSA from 2,048 bits on and ECDSA, with SHA-2), dates, basic constraints, key usage,
    extended key usage, path lengths, name constraints, unknown critical extensions, those of the
-   anchor too, and revocation lists if they are asked for. What it cannot check it refuses. There is
-   no OCSP.
+   anchor too. What it cannot check it refuses. Revocation is checked where verify_flags ask for it,
+   by CRLs that are in the trust store: complete ones of the issuer itself (no delta, indirect or
+   partitioned ones), with a nextUpdate. Nothing is fetched, and there is no OCSP.
 
    Without a socket: pysock_ssl_wrap_bio() puts TLS between two memory BIOs. What it returns is used
    like a socket, but has no descriptor, and tells by SSLWantReadError when it wants more bytes.
@@ -868,11 +869,12 @@ typedef struct pysock_ssl_chain_options {
 PYSOCKDEF int pysock_ssl_load_cert_chain_ex(pysock_ssl_context *ctx,
                                             const pysock_ssl_chain_options *options);
 
-/* Adds trust anchors, and revocation lists: a PEM file, a directory, or either NULL; or PEM or DER
-   in memory. A file without any is an error. A directory with names as "openssl rehash" makes them
-   (9d66eef0.0, 9d66eef0.r0) is looked up when a certificate's issuer is wanted, as OpenSSL does; of
-   any other one every file is read at once, as of every one for a server, who names its authorities
-   to clients. */
+/* Adds trust anchors, and revocation lists: a PEM file, a directory, or either NULL; or PEM, or DER
+   one after the other, in memory. A file without any is an error. A directory with names such as
+   9d66eef0.0 and 9d66eef0.r0, which "openssl rehash" makes, is looked up when a certificate's
+   issuer, or its list, is wanted, as OpenSSL does: a file with the next number is seen when it
+   comes, one that changes is not read again. Of any other directory every file is read at once, and
+   so it is for PYSOCK_PROTOCOL_TLS_SERVER, as a server names its authorities to its clients. */
 PYSOCKDEF int pysock_ssl_load_verify_locations(pysock_ssl_context *ctx, const char *cafile,
                                                const char *capath);
 PYSOCKDEF int pysock_ssl_load_verify_data(pysock_ssl_context *ctx, const void *data, size_t size);

@@ -12,6 +12,19 @@ crashes=build/fuzz/crashes/$name
 log=build/fuzz/$name.log
 mkdir -p "$seeds" "$corpus" "$crashes"
 
+# record KIND FILE: its kind, its length in two octets, itself; see fuzz_chain.c and fuzz_crl.c.
+record() {
+    size=$(wc -c <"$2")
+    # shellcheck disable=SC2059 # the octal escapes are the format
+    printf "$1$(printf '\\%03o\\%03o' $((size / 256)) $((size % 256)))"
+    cat "$2"
+}
+
+# pem_to_der FILE: the first object in it.
+pem_to_der() {
+    sed -e '/-END/,$d' -e '/^-/d' "$1" | base64 -d
+}
+
 max_len=4096
 case $name in
 pem)
@@ -31,13 +44,6 @@ chain)
     trap 'rm -rf "$chains"' EXIT
     tools/mkchains.sh "$chains"
     openssl x509 -in "$chains/root.pem" -outform DER -out "$chains/root.der"
-    # A record: its kind, its length in two octets, itself; see fuzz_chain.c.
-    record() {
-        size=$(wc -c <"$2")
-        # shellcheck disable=SC2059 # the octal escapes are the format
-        printf "$1$(printf '\\%03o\\%03o' $((size / 256)) $((size % 256)))"
-        cat "$2"
-    }
     printf 'www.example.test' >"$chains/host"
     for pem in "$chains"/chain-*.pem; do
         rm -f "$chains"/part*
@@ -52,6 +58,42 @@ chain)
             record H "$chains/host"
         } >"$seeds/$(basename "$pem" .pem)"
     done
+    ;;
+crl)
+    max_len=8192
+    chains=$(mktemp -d "${TMPDIR:-/tmp}/fuzz-chains.XXXXXX")
+    trap 'rm -rf "$chains"' EXIT
+    tools/mkchains.sh "$chains" revocation
+    rm "$chains/crl-int-many.pem"
+    for name_of in root int int2 leaf leaf2 crl-root crl-int crl-int2; do
+        pem_to_der "$chains/$name_of.pem" >"$chains/$name_of.der"
+    done
+    for pem in "$chains"/crl-*.pem "$chains"/named/*.pem; do
+        pem_to_der "$pem" >"$chains/one.der"
+        {
+            printf '\001' # signatures are believed
+            record A "$chains/root.der"
+            for sent in leaf int; do
+                record C "$chains/$sent.der"
+            done
+            case $pem in
+            */named/*) record A "$chains/one.der" ;;
+            *)
+                record R "$chains/one.der"
+                record R "$chains/crl-root.der"
+                ;;
+            esac
+        } >"$seeds/$(basename "$pem" .pem)"
+    done
+    {
+        printf '\001'
+        for sent in leaf2 int2 int; do
+            record C "$chains/$sent.der"
+        done
+        for held in root:A crl-root:R crl-int:R crl-int2:R; do
+            record "${held#*:}" "$chains/${held%:*}.der"
+        done
+    } >"$seeds/long"
     ;;
 key)
     # The forms of the keys in tests/certs, and others of which the first bytes matter.
