@@ -437,6 +437,30 @@ static void a_silent_server_is_given_up_at_the_deadline(void **state) {
     pysock_close(listener);
 }
 
+static int delay_the_connect(void *arg, const pysock_audit_event *event) {
+    if (strcmp(event->name, "socket.connect") == 0)
+        t_nap(*(double *)arg);
+    return 0;
+}
+
+/* What connecting has taken is gone: the handshake does not begin a timeout of its own. */
+static void the_deadline_is_for_connecting_and_the_handshake_together(void **state) {
+    double delay = T_SCALE(2.0, 6.0), start;
+    int port;
+    pysock *listener;
+    (void)state;
+    t_deadline(120);
+    listener = t_listen(&port);
+    pysock_set_audit_hook(delay_the_connect, &delay);
+    start = t_now();
+    T_FAILS(pysock_ssl_get_server_certificate("127.0.0.1", port, NULL, delay * 1.5),
+            PYSOCK_TIMEOUT_ERROR, ETIMEDOUT);
+    pysock_set_audit_hook(NULL, NULL);
+    T_CHECK(t_now() - start >= delay * 1.4);
+    T_CHECK(t_now() - start < delay * 2.4); /* 2.5 if each had its own */
+    pysock_close(listener);
+}
+
 /* ---- the module's functions ---- */
 
 static void pem_is_written_as_python_writes_it(void **state) {
@@ -712,6 +736,7 @@ static const struct CMUnitTest tests[] = {
     CASE(a_servers_certificate_is_verified_by_the_cas_that_are_given),
     CASE(a_servers_certificate_may_be_for_another_host),
     CASE(a_silent_server_is_given_up_at_the_deadline),
+    CASE(the_deadline_is_for_connecting_and_the_handshake_together),
     CASE(pem_is_written_as_python_writes_it),
     CASE(pem_is_read_in_its_usual_forms),
     CASE(pem_that_is_not_one_certificate_is_a_value_error),
