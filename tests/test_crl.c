@@ -38,9 +38,9 @@ static int make_chains(void **state) {
     (void)state;
     if (!p_is_installed("openssl"))
         return 0; /* each test says so */
-    t_deadline(120);
+    t_deadline(180);
     p_add(&args, "sh", "tools/mkchains.sh", f_dir(), "revocation", NULL);
-    status = p_run(&p, &args);
+    status = p_run_within(&p, &args, 170); /* many keys and programs */
     if (status != 0)
         P_FAIL(&p, "tools/mkchains.sh failed");
     p_end(&p);
@@ -662,6 +662,64 @@ static void the_default_directories_are_looked_up(void **state) {
     pysock_ssl_context_free(client);
 }
 
+/* ==== what a context tells the verifier, and what it says afterwards ==== */
+
+static void the_security_level_of_the_context_counts(void **state) {
+    static const struct {
+        const char *chain;
+        int level, code;
+    } list[] = {
+        {"sha1", 0, OK},      {"sha1", 1, WEAK_HASH}, {"rsa1024", 0, OK},   {"rsa1024", 1, OK},
+        {"rsa1024", 2, 67},   {"rsa2048", 2, OK},     {"rsa2048", 3, 67},   {"rsa3072", 3, OK},
+    };
+    (void)state;
+    t_deadline(60);
+    P_NEED("openssl");
+    for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
+        pysock_ssl_context *client = client_that_trusts("root", 0);
+        T_STEP("%s at level %d", list[i].chain, list[i].level);
+        T_OK(pysock_ssl_set_security_level(client, list[i].level));
+        T_EQ(code_of(client, list[i].chain), list[i].code);
+        pysock_ssl_context_free(client);
+    }
+}
+
+static void the_common_name_counts_unless_it_is_switched_off(void **state) {
+    (void)state;
+    t_deadline(60);
+    P_NEED("openssl");
+    pysock_ssl_context *client = client_that_trusts("root", 0);
+    T_EQ(code_of(client, "cn-only"), OK);
+    T_OK(pysock_ssl_set_hostname_checks_common_name(client, 0));
+    T_EQ(code_of(client, "cn-only"), HOSTNAME);
+    T_EQ(code_of(client, "good"), OK);
+    pysock_ssl_context_free(client);
+}
+
+/* From the leaf to the anchor, which the peer had not sent. */
+static void the_verified_chain_ends_at_the_anchor(void **state) {
+    static const char *const names[] = {"leaf", "int", "root"};
+    (void)state;
+    t_deadline(60);
+    P_NEED("openssl");
+    pysock_ssl_context *client = client_that_trusts("root", 0), *server = server_of("good");
+    pysock_buf *out[4];
+    unsigned char der[4096];
+    h_pair p;
+    h_connect(&p, client, server, WWW);
+    T_EQ(pysock_ssl_get_unverified_chain(p.client, NULL, 0), 2);
+    T_EQ(pysock_ssl_get_verified_chain(p.client, out, 4), 3);
+    for (size_t i = 0; i < 3; i++) {
+        size_t n = der_of(names[i], der, sizeof der);
+        T_EQ(pysock_buf_size(out[i]), n);
+        T_EQ(memcmp(pysock_buf_data(out[i]), der, n), 0);
+        pysock_buf_release(out[i]);
+    }
+    h_close(&p);
+    pysock_ssl_context_free(client);
+    pysock_ssl_context_free(server);
+}
+
 /* ==== host names ==== */
 
 static void match_hostname_says_for_whom_a_certificate_is(void **state) {
@@ -715,6 +773,9 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_server_reads_the_directory_and_looks_up_what_comes_later),
     cmocka_unit_test(a_non_blocking_handshake_looks_up_too),
     cmocka_unit_test(the_default_directories_are_looked_up),
+    cmocka_unit_test(the_security_level_of_the_context_counts),
+    cmocka_unit_test(the_common_name_counts_unless_it_is_switched_off),
+    cmocka_unit_test(the_verified_chain_ends_at_the_anchor),
     cmocka_unit_test(match_hostname_says_for_whom_a_certificate_is),
 };
 

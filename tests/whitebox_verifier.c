@@ -20,9 +20,9 @@ static int make_chains(void **state) {
     (void)state;
     if (!p_is_installed("openssl"))
         return 0; /* each test says so */
-    t_deadline(120);
+    t_deadline(180);
     p_add(&args, "sh", "tools/mkchains.sh", f_dir(), "revocation", NULL);
-    status = p_run(&p, &args);
+    status = p_run_within(&p, &args, 170); /* many keys and programs */
     if (status != 0)
         P_FAIL(&p, "tools/mkchains.sh failed");
     p_end(&p);

@@ -916,9 +916,10 @@ make_directories() {
 
     # A crowd, with the root and another one of its name.
     count=0
+    extensions=$(lines "$ca_basic" "$ca_usage")
     while [ $count -lt 198 ]; do
         count=$((count + 1))
-        issue "many/$count" int self int "/CN=number $count" "$(lines "$ca_basic" "$ca_usage")"
+        issue "many/$count" int self int "/CN=number $count" "$extensions"
     done
     cp root.pem many/root.pem
     issue many/namesake int self int '/O=pysock tests/CN=root' \

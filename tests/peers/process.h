@@ -267,8 +267,8 @@ T_FUNC int p_is_over(p_process *p) {
 }
 
 /* Waits for the end, reading on; the exit status, or 128 and the signal. */
-T_FUNC int p_exit_status(p_process *p) {
-    double end = t_now() + P_PATIENCE;
+T_FUNC int p_exit_status_within(p_process *p, double seconds) {
+    double end = t_now() + seconds;
     T_STEP("waiting for %s to end", p->program);
     while (!p_is_over(p)) {
         if (t_now() > end)
@@ -281,11 +281,19 @@ T_FUNC int p_exit_status(p_process *p) {
     return WIFEXITED(p->status) ? WEXITSTATUS(p->status) : 128 + WTERMSIG(p->status);
 }
 
-/* Runs a program to its end; its exit status. */
-T_FUNC int p_run(p_process *p, const p_args *args) {
+T_FUNC int p_exit_status(p_process *p) {
+    return p_exit_status_within(p, P_PATIENCE);
+}
+
+/* Runs a program that may take so long to its end; its exit status. */
+T_FUNC int p_run_within(p_process *p, const p_args *args, double seconds) {
     p_start(p, args);
     p_close_fd(&p->in);
-    return p_exit_status(p);
+    return p_exit_status_within(p, seconds);
+}
+
+T_FUNC int p_run(p_process *p, const p_args *args) {
+    return p_run_within(p, args, P_PATIENCE);
 }
 
 /* ---- servers ---- */
