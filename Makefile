@@ -36,6 +36,8 @@ FLAGS_asan = $(CFLAGS) -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefin
     -fno-sanitize-recover=all
 # Programs that tests/test_examples.c runs, built like the tests.
 TOOLS = http_download netcat port_scan udp_echo unix_fds
+# Likewise for tests/test_examples_tls.c.
+TLS_TOOLS = mutual_tls smtp_starttls sni_server
 
 FLAGS_tsan = $(CFLAGS) -O1 -g -fno-omit-frame-pointer -fsanitize=thread
 
@@ -116,6 +118,7 @@ build/$(1)/examples/%: examples/%.c build/$(1)/flags
 	    $$(ALL_LDFLAGS) $$(LDLIBS)
 
 build/$(1)/test_examples: | $$(TOOLS:%=build/$(1)/examples/%)
+build/$(1)/test_examples_tls: | $$(TLS_TOOLS:%=build/$(1)/examples/%)
 
 build/$(1)/whitebox_%: tests/whitebox_%.c build/$(1)/flags
 	$$(QUIET) $$(CC) -std=gnu99 $$(WARNINGS) -Itests $$(ALL_CPPFLAGS) $$(FLAGS_$(1)) $$(DEPEND) $$< \

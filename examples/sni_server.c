@@ -1,0 +1,383 @@
+/*
+sni_server: several hosts on one listening socket, each with a certificate of its own.
+
+cc -O2 -o sni_server sni_server.c -I.. -lbearssl -pthread
+
+./sni_server -p 8443 a.example=a.pem,a.key b.example=b.pem '*.c.example=c.pem,c.key'
+curl --cacert ca.pem --resolve b.example:8443:127.0.0.1 https://b.example:8443/
+
+A client says in its first message which host it wants, before any certificate is sent. The
+callback, asked then, puts that host's context in the place of the one that the socket was wrapped
+with. Who asks for a name that nobody here has is refused with the alert unrecognized_name or, with
+--default, gets the first host's certificate; so does, in either case, who asks for no name.
+
+The callback may run on a thread of the library's, as handshakes of non-blocking sockets do. Here
+it only reads what main() has set up before the first client. Everything else is one poller.
+*/
+#define PYSOCK_IMPLEMENTATION
+#include "pysock.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <time.h>
+
+enum { MAX_HOSTS = 64, MAX_CLIENTS = 128, MAX_REQUEST = 4096 };
+
+#define CLIENT_TIMEOUT 10.0 /* seconds for the handshake and the request */
+#define SWEEP 0.5           /* how often deadlines are looked at */
+
+typedef struct host {
+    char name[256]; /* "a.example", or "*.example" for all names one label longer */
+    pysock_ssl_context *tls;
+} host;
+
+typedef struct client {
+    pysock *s; /* NULL: the place is free */
+    int fd;
+    double deadline;
+    char peer[PYSOCK_ADDR_STRLEN];
+    char in[MAX_REQUEST];
+    size_t in_len;
+} client;
+
+typedef struct server {
+    /* set once, before the first client */
+    host hosts[MAX_HOSTS];
+    size_t host_count;
+    bool has_default;
+    pysock *listener;
+    pysock_poller *poller;
+
+    client clients[MAX_CLIENTS];
+} server;
+
+static double now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static int complain(const char *what)
+{
+    fprintf(stderr, "sni_server: %s: %s\n", what, pysock_error_message());
+    return -1;
+}
+
+static const char *peer_name(pysock *s, char *text, size_t size)
+{
+    pysock_addr addr;
+
+    if (pysock_getpeername(s, &addr) < 0)
+        return "somebody";
+    pysock_addr_format(&addr, text, size);
+    return text;
+}
+
+/* ---- which host ---- */
+
+static const host *find_host(const server *sv, const char *name)
+{
+    const char *dot = strchr(name, '.');
+
+    for (size_t i = 0; i < sv->host_count; i++)
+        if (strcasecmp(sv->hosts[i].name, name) == 0)
+            return &sv->hosts[i];
+    for (size_t i = 0; i < sv->host_count && dot && dot > name; i++)
+        if (sv->hosts[i].name[0] == '*' && strcasecmp(sv->hosts[i].name + 1, dot) == 0)
+            return &sv->hosts[i];
+    return NULL;
+}
+
+/* What a client says may be anything. */
+static void copy_printable(char *out, size_t size, const char *text)
+{
+    size_t n = 0;
+
+    for (; text[n] && n + 1 < size; n++)
+        out[n] = text[n] > ' ' && text[n] < 0x7f ? text[n] : '?';
+    out[n] = '\0';
+}
+
+/* The answer is 0, or the alert that the client gets. Who resumes a session comes here too. */
+static int choose_host(pysock_ssl_client_hello *hello, void *arg)
+{
+    const server *sv = arg;
+    char peer[PYSOCK_ADDR_STRLEN], name[256];
+    const char *who = peer_name(hello->socket, peer, sizeof peer);
+
+    if (!hello->server_name) {
+        printf("%s asks for no name: gets %s\n", who, sv->hosts[0].name);
+        return 0;
+    }
+    const host *h = find_host(sv, hello->server_name);
+    copy_printable(name, sizeof name, hello->server_name);
+    if (!h && !sv->has_default) {
+        printf("%s asks for %s: refused\n", who, name);
+        return PYSOCK_ALERT_UNRECOGNIZED_NAME;
+    }
+    if (!h)
+        h = &sv->hosts[0];
+    printf("%s asks for %s: gets %s\n", who, name, h->name);
+    hello->context = h->tls;
+    return 0;
+}
+
+/* ---- clients ---- */
+
+static void drop(server *sv, client *c)
+{
+    pysock_poller_unregister(sv->poller, c->fd);
+    pysock_close(c->s); /* what is still to be sent is sent */
+    c->s = NULL;
+}
+
+static void answer(const server *sv, client *c)
+{
+    char name[256], body[300], text[512];
+    const char *asked = pysock_ssl_server_hostname(c->s);
+
+    copy_printable(name, sizeof name, asked ? asked : sv->hosts[0].name);
+    int n = snprintf(body, sizeof body, "This is %s.\n", name);
+    n = snprintf(text, sizeof text,
+                 "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n"
+                 "Connection: close\r\n\r\n%s", n, body);
+    if (pysock_sendall(c->s, text, (size_t)n, 0) < 0)
+        complain("no answer");
+}
+
+/* Whether all of the request's head is there: it ends with an empty line. */
+static bool is_complete(const client *c)
+{
+    for (size_t i = 0; i + 1 < c->in_len; i++)
+        if (c->in[i] == '\n' && (c->in[i + 1] == '\n' ||
+                                 (i + 2 < c->in_len && memcmp(c->in + i + 1, "\r\n", 2) == 0)))
+            return true;
+    return false;
+}
+
+/* One recv for each event, so that nobody keeps the others waiting. */
+static void read_request(server *sv, client *c)
+{
+    ptrdiff_t n = pysock_recv(c->s, c->in + c->in_len, sizeof c->in - c->in_len, 0);
+
+    if (n < 0 && errno == EAGAIN)
+        return;
+    if (n < 0)
+        complain("no request");
+    if (n > 0) {
+        c->in_len += (size_t)n;
+        bool complete = is_complete(c);
+        if (!complete && c->in_len < sizeof c->in)
+            return;
+        if (complete)
+            answer(sv, c);
+    }
+    drop(sv, c);
+}
+
+static client *free_place(server *sv)
+{
+    for (size_t i = 0; i < MAX_CLIENTS; i++)
+        if (!sv->clients[i].s)
+            return &sv->clients[i];
+    return NULL;
+}
+
+/* Whoever has been here longest gives way. */
+static client *drop_the_oldest(server *sv)
+{
+    client *oldest = NULL;
+
+    for (size_t i = 0; i < MAX_CLIENTS; i++) {
+        client *c = &sv->clients[i];
+        if (c->s && (!oldest || c->deadline < oldest->deadline))
+            oldest = c;
+    }
+    if (oldest)
+        drop(sv, oldest);
+    return oldest;
+}
+
+static void accept_client(server *sv)
+{
+    pysock *s = pysock_accept(sv->listener, NULL);
+    int error = errno;
+    client *c;
+
+    if (!s && error == EAGAIN)
+        return;
+    if (!s) {
+        complain("cannot accept");
+        if (error == EMFILE || error == ENFILE || error == ENOMEM)
+            drop_the_oldest(sv);
+        return;
+    }
+    c = free_place(sv);
+    if (!c)
+        c = drop_the_oldest(sv);
+    memset(c, 0, sizeof *c);
+    c->fd = pysock_fileno(s);
+    c->deadline = now() + CLIENT_TIMEOUT;
+    snprintf(c->peer, sizeof c->peer, "%s", "somebody");
+    peer_name(s, c->peer, sizeof c->peer);
+    if (pysock_setblocking(s, 0) < 0 || pysock_poller_register(sv->poller, c->fd, POLLIN) < 0) {
+        complain("cannot serve a client");
+        pysock_close(s);
+        return;
+    }
+    c->s = s;
+}
+
+static client *find_client(server *sv, int fd)
+{
+    for (size_t i = 0; i < MAX_CLIENTS; i++)
+        if (sv->clients[i].s && sv->clients[i].fd == fd)
+            return &sv->clients[i];
+    return NULL;
+}
+
+static void drop_the_late(server *sv)
+{
+    double t = now();
+
+    for (size_t i = 0; i < MAX_CLIENTS; i++)
+        if (sv->clients[i].s && sv->clients[i].deadline < t) {
+            fprintf(stderr, "sni_server: %s: took too long\n", sv->clients[i].peer);
+            drop(sv, &sv->clients[i]);
+        }
+}
+
+static int serve(server *sv)
+{
+    int listening = pysock_fileno(sv->listener);
+    pysock_pollevent events[32];
+
+    for (;;) {
+        ptrdiff_t n = pysock_poller_poll(sv->poller, events, 32, SWEEP);
+        if (n < 0)
+            return complain("cannot wait");
+        for (ptrdiff_t i = 0; i < n; i++) {
+            client *c = find_client(sv, events[i].fd);
+            if (c)
+                read_request(sv, c);
+            else if (events[i].fd == listening)
+                accept_client(sv);
+        }
+        drop_the_late(sv);
+    }
+}
+
+/* ---- setting up ---- */
+
+/* NAME=CERT.pem[,KEY.pem] */
+static int add_host(server *sv, const char *text)
+{
+    const char *equals = strchr(text, '=');
+    char files[1024];
+
+    if (sv->host_count == MAX_HOSTS || !equals || equals == text || !equals[1] ||
+        (size_t)(equals - text) >= sizeof sv->hosts[0].name || strlen(equals) > sizeof files) {
+        fprintf(stderr, "sni_server: \"%s\" is not NAME=CERT.pem,KEY.pem, or one too many\n", text);
+        return -1;
+    }
+    host *h = &sv->hosts[sv->host_count];
+    snprintf(h->name, sizeof h->name, "%.*s", (int)(equals - text), text);
+    snprintf(files, sizeof files, "%s", equals + 1);
+    char *comma = strchr(files, ',');
+    if (comma)
+        *comma = '\0';
+
+    h->tls = pysock_ssl_create_default_context(PYSOCK_CLIENT_AUTH);
+    if (!h->tls || pysock_ssl_load_cert_chain(h->tls, files, comma ? comma + 1 : NULL) < 0) {
+        pysock_ssl_context_free(h->tls);
+        return complain(h->name);
+    }
+    sv->host_count++;
+    return 0;
+}
+
+/* The first host's context is the listening socket's, and the one that has the callback. */
+static int start(server *sv, const char *address, int port)
+{
+    pysock_addr addr;
+    char text[PYSOCK_ADDR_STRLEN];
+
+    sv->listener = pysock_create_server(address, port, -1);
+    sv->poller = pysock_poller_new();
+    if (!sv->listener || !sv->poller ||
+        pysock_ssl_set_sni_callback(sv->hosts[0].tls, choose_host, sv) < 0 ||
+        pysock_ssl_wrap_socket(sv->listener, sv->hosts[0].tls, NULL) < 0 ||
+        pysock_setblocking(sv->listener, 0) < 0 ||
+        pysock_poller_register(sv->poller, pysock_fileno(sv->listener), POLLIN) < 0 ||
+        pysock_getsockname(sv->listener, &addr) < 0)
+        return complain("cannot listen");
+    pysock_addr_format(&addr, text, sizeof text);
+    fprintf(stderr, "sni_server: listening on %s for %zu hosts\n", text, sv->host_count);
+    return 0;
+}
+
+static void finish(server *sv)
+{
+    for (size_t i = 0; i < MAX_CLIENTS; i++)
+        if (sv->clients[i].s)
+            drop(sv, &sv->clients[i]);
+    pysock_close(sv->listener);
+    pysock_poller_free(sv->poller);
+    for (size_t i = 0; i < sv->host_count; i++)
+        pysock_ssl_context_free(sv->hosts[i].tls);
+}
+
+static int usage(FILE *to)
+{
+    fputs("usage: sni_server [-p PORT] [-b ADDRESS] [--default] NAME=CERT.pem[,KEY.pem] ...\n"
+          "  NAME=...     a host, its certificate chain and its private key, if it is not in the\n"
+          "               same file; \"*.NAME\" stands for all names that are one label longer\n"
+          "  --default    clients that ask for another name get the first host, not an alert\n"
+          "  -p PORT      8443 if not said; 0: a free one\n"
+          "  -b ADDRESS   127.0.0.1 if not said; \"\": all of this machine's\n", to);
+    return to == stdout ? 0 : 2;
+}
+
+static int parse_port(const char *text)
+{
+    char *end;
+    long n = strtol(text, &end, 10);
+
+    return *text && !*end && n >= 0 && n <= 65535 ? (int)n : -1;
+}
+
+int main(int argc, char **argv)
+{
+    static server sv; /* zeroed, and large for a stack */
+    const char *address = "127.0.0.1";
+    int port = 8443, result = 0, i;
+
+    for (i = 1; i < argc && argv[i][0] == '-'; i++) {
+        if (strcmp(argv[i], "-h") == 0 || strcmp(argv[i], "--help") == 0)
+            return usage(stdout);
+        if (strcmp(argv[i], "--default") == 0)
+            sv.has_default = true;
+        else if (strcmp(argv[i], "-p") == 0 && i + 1 < argc)
+            port = parse_port(argv[++i]);
+        else if (strcmp(argv[i], "-b") == 0 && i + 1 < argc)
+            address = argv[++i];
+        else
+            return usage(stderr);
+    }
+    if (i == argc || port < 0)
+        return usage(stderr);
+
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    for (; i < argc && result == 0; i++)
+        result = add_host(&sv, argv[i]);
+    if (result == 0 && start(&sv, address, port) == 0)
+        serve(&sv); /* returns only when something is wrong */
+    finish(&sv);
+    return 1;
+}
