@@ -21,6 +21,7 @@ DEPEND = -MMD -MP -MT $@ -MF $@.d
 QUIET = $(if $(V),,@echo '  CC  $@';)
 
 EXAMPLES := $(patsubst examples/%.c,build/examples/%,$(wildcard examples/*.c))
+TOOL_PROGRAMS := $(patsubst tools/%.c,build/tools/%,$(wildcard tools/*.c))
 BENCH_OBJECTS := $(patsubst tests/bench/%.c,build/bench/%.o,$(wildcard tests/bench/*.c)) \
     build/bench/pysock_impl.o
 
@@ -35,7 +36,7 @@ FLAGS_plain = $(CFLAGS) $(WERROR)
 FLAGS_asan = $(CFLAGS) -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined \
     -fno-sanitize-recover=all
 # Programs that tests/test_examples.c runs, built like the tests.
-TOOLS = http_download netcat port_scan udp_echo unix_fds
+TOOLS = http_download https_get https_server netcat port_scan tls_inspect udp_echo unix_fds
 # Likewise for tests/test_examples_tls.c.
 TLS_TOOLS = mutual_tls smtp_starttls sni_server
 
@@ -46,6 +47,7 @@ all: examples
 help:
 	@echo 'make demo         install what is missing, build the demo and run it'
 	@echo 'make examples     build/examples/NAME from each examples/NAME.c (the default)'
+	@echo 'make tools        build/tools/embed_ca, which turns CA certificates into a C header'
 	@echo 'make test         all tests: plain, under AddressSanitizer+UBSan, under ThreadSanitizer'
 	@echo 'make test-plain   one of the three; also test-asan and test-tsan'
 	@echo '                  TESTS="NAME ..." runs tests/test_NAME.c and tests/whitebox_NAME.c only'
@@ -59,6 +61,8 @@ help:
 	@echo 'warnings in tests. Everything is built in build/.'
 
 examples: $(EXAMPLES)
+
+tools: $(TOOL_PROGRAMS)
 
 demo:
 	@$(SETUP)
@@ -117,7 +121,12 @@ build/$(1)/examples/%: examples/%.c build/$(1)/flags
 	$$(QUIET) $$(CC) $$(WARNINGS) $$(ALL_CPPFLAGS) $$(FLAGS_$(1)) $$(DEPEND) $$< -o $$@ \
 	    $$(ALL_LDFLAGS) $$(LDLIBS)
 
-build/$(1)/test_examples: | $$(TOOLS:%=build/$(1)/examples/%)
+build/$(1)/tools/%: tools/%.c build/$(1)/flags
+	@mkdir -p $$(@D)
+	$$(QUIET) $$(CC) $$(WARNINGS) $$(ALL_CPPFLAGS) $$(FLAGS_$(1)) $$(DEPEND) $$< -o $$@ \
+	    $$(ALL_LDFLAGS) $$(LDLIBS)
+
+build/$(1)/test_examples: | $$(TOOLS:%=build/$(1)/examples/%) build/$(1)/tools/embed_ca
 build/$(1)/test_examples_tls: | $$(TLS_TOOLS:%=build/$(1)/examples/%)
 
 build/$(1)/whitebox_%: tests/whitebox_%.c build/$(1)/flags
@@ -127,10 +136,13 @@ endef
 
 $(foreach v,$(VARIANTS),$(eval $(call variant_rules,$(v))))
 
-build/examples/flags build/bench/flags: always
+build/examples/flags build/tools/flags build/bench/flags: always
 	$(call write_flags,$(CC) $(ALL_CPPFLAGS) $(CFLAGS) $(ALL_LDFLAGS) $(LDLIBS))
 
 build/examples/%: examples/%.c build/examples/flags
+	$(QUIET) $(CC) $(WARNINGS) $(ALL_CPPFLAGS) $(CFLAGS) $(DEPEND) $< -o $@ $(ALL_LDFLAGS) $(LDLIBS)
+
+build/tools/%: tools/%.c build/tools/flags
 	$(QUIET) $(CC) $(WARNINGS) $(ALL_CPPFLAGS) $(CFLAGS) $(DEPEND) $< -o $@ $(ALL_LDFLAGS) $(LDLIBS)
 
 build/bench/%.o: tests/bench/%.c build/bench/flags
@@ -184,9 +196,9 @@ build/fuzz/fuzz_%: tests/fuzz/fuzz_%.c build/fuzz/pysock_impl.o build/fuzz/flags
 	    -fsanitize=fuzzer $(DEPEND) $< \
 	    $(if $(filter fuzz_$*,$(FUZZ_INSIDE)),,build/fuzz/pysock_impl.o) -o $@ $(ALL_LDFLAGS) $(LDLIBS)
 
--include $(wildcard build/*/*.d build/*/examples/*.d)
+-include $(wildcard build/*/*.d build/*/examples/*.d build/*/tools/*.d)
 
-.PHONY: all help examples demo test test-plain test-asan test-tsan check bench fuzz limbo clean always \
-    $(VARIANTS:%=build-tests-%)
+.PHONY: all help examples tools demo test test-plain test-asan test-tsan check bench fuzz limbo clean \
+    always $(VARIANTS:%=build-tests-%)
 .DELETE_ON_ERROR:
 .SECONDARY:

@@ -5,6 +5,7 @@ cc -O2 -o https_get https_get.c -I.. -lbearssl -pthread
 
 ./https_get https://example.org/
 ./https_get -o page.html --cacert ca.pem https://localhost:8443/
+./https_get -v --cert client.pem --key client.key https://localhost:8443/
 
 Blocking sockets with a timeout: the calling thread does all the work and no other is started.
 Exit status: 0 everything arrived, 1 something failed, 2 wrong usage, 3 the server answered with a
@@ -30,8 +31,8 @@ status of 400 or above.
 enum { MAX_REDIRECTS = 10, MAX_URL = 8192, MAX_LINE = 8192, MAX_HEADERS = 256 };
 
 typedef struct options {
-    const char *url, *output, *cacert;
-    bool verbose;
+    const char *url, *output, *cacert, *cert, *key;
+    bool verbose, insecure;
 } options;
 
 typedef struct url {
@@ -543,14 +544,78 @@ static const char *copy_body(fetch *f, const response *r)
 
 static const char *make_tls(fetch *f)
 {
-    const char *cacert = f->opt->cacert;
+    const options *opt = f->opt;
 
     if (f->tls)
         return NULL;
-    f->tls = cacert ? pysock_ssl_context_new(PYSOCK_SERVER_AUTH)
-                    : pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH);
-    if (!f->tls || (cacert && pysock_ssl_load_verify_locations(f->tls, cacert, NULL) < 0))
+    f->tls = opt->cacert || opt->insecure ? pysock_ssl_context_new(PYSOCK_SERVER_AUTH)
+                                          : pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH);
+    if (!f->tls)
         return pysock_error_message();
+    if (opt->insecure && (pysock_ssl_set_check_hostname(f->tls, 0) < 0 ||
+                          pysock_ssl_set_verify_mode(f->tls, PYSOCK_CERT_NONE) < 0))
+        return pysock_error_message();
+    if (opt->cacert && pysock_ssl_load_verify_locations(f->tls, opt->cacert, NULL) < 0)
+        return pysock_error_message();
+    if (opt->cert && pysock_ssl_load_cert_chain(f->tls, opt->cert, opt->key) < 0)
+        return pysock_error_message();
+    return NULL;
+}
+
+/* ---- what -v shows of a TLS connection ---- */
+
+static void append(char *line, size_t size, const char *text)
+{
+    size_t used = strlen(line);
+
+    snprintf(line + used, size - used, "%s", text);
+}
+
+static void show_name(const char *label, const pysock_ssl_attribute *attributes, size_t count)
+{
+    char line[1024] = "";
+
+    for (size_t i = 0; i < count; i++) {
+        append(line, sizeof line, i ? ", " : "");
+        append(line, sizeof line, attributes[i].name);
+        append(line, sizeof line, "=");
+        append(line, sizeof line, attributes[i].value);
+    }
+    print_clean(label, line);
+}
+
+static void show_cert(const pysock_ssl_cert *cert)
+{
+    char line[1024] = "";
+
+    show_name("*   subject: ", cert->subject, cert->subject_count);
+    show_name("*   issuer:  ", cert->issuer, cert->issuer_count);
+    fprintf(stderr, "*   valid:   %s to %s\n", cert->not_before, cert->not_after);
+    for (size_t i = 0; i < cert->subject_alt_name_count; i++) {
+        append(line, sizeof line, i ? ", " : "");
+        append(line, sizeof line, cert->subject_alt_names[i].value);
+    }
+    print_clean("*   names:   ", line);
+    fputs("*   SHA-256: ", stderr);
+    for (size_t i = 0; i < sizeof cert->sha256; i++)
+        fprintf(stderr, "%s%02X", i ? ":" : "", cert->sha256[i]);
+    fputc('\n', stderr);
+}
+
+static const char *show_tls(fetch *f)
+{
+    pysock_ssl_cipher_info info;
+    pysock_ssl_cert *cert;
+
+    if (pysock_ssl_cipher(f->s, &info) < 0)
+        return pysock_error_message();
+    fprintf(stderr, "* %s, %s\n", pysock_ssl_version(f->s), info.name);
+    cert = pysock_ssl_getpeercert(f->s);
+    if (!cert)
+        return pysock_error_message();
+    fprintf(stderr, "* certificate, %s:\n", f->opt->insecure ? "NOT verified" : "verified");
+    show_cert(cert);
+    pysock_ssl_cert_free(cert);
     return NULL;
 }
 
@@ -565,11 +630,7 @@ static const char *connect_to(fetch *f, const url *u)
     if (!f->s || (u->tls && pysock_ssl_wrap_socket(f->s, f->tls, u->host) < 0) ||
         pysock_settimeout(f->s, READ_TIMEOUT) < 0)
         return pysock_error_message();
-
-    pysock_ssl_cipher_info info;
-    if (f->opt->verbose && u->tls && pysock_ssl_cipher(f->s, &info) == 0)
-        fprintf(stderr, "* %s, %s\n", info.protocol, info.name);
-    return NULL;
+    return f->opt->verbose && u->tls ? show_tls(f) : NULL;
 }
 
 static const char *send_request(fetch *f, const url *u)
@@ -600,6 +661,9 @@ static const char *follow(fetch *f, const response *r, url *u)
         return explain(f, "cannot follow a redirect to %.100s: %s", r->location, why);
     if (u->tls && !to.tls)
         return "the server redirects from https to http, which is not safe to follow";
+    if (f->opt->cert && (strcasecmp(u->host, to.host) != 0 || (u->tls && u->port != to.port)))
+        return explain(f, "the server redirects to %.100s, which must not see the client's "
+                       "certificate unasked; give that URL if it may", to.host);
     *u = to;
     return NULL;
 }
@@ -667,11 +731,15 @@ static int run(fetch *f)
 
 static int usage(FILE *to)
 {
-    fputs("usage: https_get [-v] [-o FILE] [--cacert FILE] URL\n"
+    fputs("usage: https_get [-v] [-o FILE] [--cacert FILE | --insecure]\n"
+          "                 [--cert FILE [--key FILE]] URL\n"
           "  URL            https://host[:port][/path] or http://...; https if not said\n"
           "  -o FILE        write the body to FILE, not to stdout\n"
           "  --cacert FILE  trust the certificates in this PEM file, not the system's\n"
-          "  -v             show headers and cipher on stderr\n", to);
+          "  --insecure     verify nothing: anybody can be in the middle\n"
+          "  --cert FILE    our own certificate chain (PEM), for servers that ask for one\n"
+          "  --key FILE     its private key (PEM), if it is not in the same file\n"
+          "  -v             show headers, cipher and the server's certificate on stderr\n", to);
     return to == stdout ? 0 : 2;
 }
 
@@ -689,13 +757,21 @@ int main(int argc, char **argv)
             opt.output = argv[++i];
         else if (strcmp(argv[i], "--cacert") == 0 && i + 1 < argc)
             opt.cacert = argv[++i];
+        else if (strcmp(argv[i], "--cert") == 0 && i + 1 < argc)
+            opt.cert = argv[++i];
+        else if (strcmp(argv[i], "--key") == 0 && i + 1 < argc)
+            opt.key = argv[++i];
+        else if (strcmp(argv[i], "--insecure") == 0)
+            opt.insecure = true;
         else if (argv[i][0] != '-' && !opt.url)
             opt.url = argv[i];
         else
             return usage(stderr);
     }
-    if (!opt.url)
+    if (!opt.url || (opt.key && !opt.cert) || (opt.cacert && opt.insecure))
         return usage(stderr);
+    if (opt.insecure)
+        fputs("https_get: warning: the server's certificate is not verified\n", stderr);
 
     f.opt = &opt;
     int status = run(&f);

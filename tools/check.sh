@@ -294,7 +294,7 @@ check_readme() {
 
 check_examples() {
     mkdir -p "$out/examples"
-    for source in examples/*.c; do
+    for source in examples/*.c tools/*.c; do
         [ ! -f "$source" ] || echo "compile_example $source"
     done >"$out/examples/list"
     echo check_readme >>"$out/examples/list"

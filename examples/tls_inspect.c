@@ -1,0 +1,345 @@
+/*
+tls_inspect: shows how a TLS server answers, and its certificates, whether they verify or not.
+
+cc -O2 -o tls_inspect tls_inspect.c -I.. -lbearssl -pthread
+
+./tls_inspect example.org
+./tls_inspect --cafile ca.pem --servername localhost 127.0.0.1:8443
+./tls_inspect --insecure --timeout 5 [::1]:8443
+
+The first connection verifies. If that fails on the certificate, the reason is kept, and a second
+connection without verification shows the rest. Nothing is sent but the handshake.
+Exit status: 0 it verifies, or nobody asked (--insecure); 1 it does not, or there is no connection;
+2 wrong usage.
+*/
+#define PYSOCK_IMPLEMENTATION
+#include "pysock.h"
+
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { MAX_CHAIN = 32 };
+
+typedef struct options {
+    char host[256]; /* without the brackets of an IPv6 address */
+    int port;
+    const char *cafile, *servername;
+    bool insecure;
+    double timeout;
+} options;
+
+/* What comes from the other side goes to a terminal only without its control characters, those of
+   UTF-8 (U+0080 to U+009F) too. */
+static void put_clean(const char *text, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        unsigned char c = (unsigned char)text[i];
+        bool second = c == 0xc2 && i + 1 < size && (unsigned char)text[i + 1] >= 0x80 &&
+                      (unsigned char)text[i + 1] < 0xa0;
+        putchar(c < ' ' || c == 0x7f || second ? '?' : text[i]);
+        i += second;
+    }
+}
+
+static void put_line(const char *label, const char *text)
+{
+    printf("%-12s", label);
+    put_clean(text, strlen(text));
+    putchar('\n');
+}
+
+/* ---- certificates ---- */
+
+/* The usual short name, or the long one if there is none. */
+static const char *short_name(const char *name)
+{
+    static const char *const names[][2] = {
+        {"commonName", "CN"}, {"organizationName", "O"}, {"organizationalUnitName", "OU"},
+        {"countryName", "C"}, {"stateOrProvinceName", "ST"}, {"localityName", "L"},
+        {"domainComponent", "DC"},
+    };
+
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(name, names[i][0]) == 0)
+            return names[i][1];
+    return name;
+}
+
+static void put_name(const pysock_ssl_attribute *attributes, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        printf("%s%s=", i ? ", " : "", short_name(attributes[i].name));
+        put_clean(attributes[i].value, attributes[i].value_size);
+    }
+    puts(count ? "" : "(empty)");
+}
+
+/* How far a moment is from now, in the unit that says most. */
+static void put_distance(int64_t seconds)
+{
+    const char *unit = seconds < 2 * 3600 ? "minute" : seconds < 2 * 86400 ? "hour" : "day";
+    int64_t n = seconds / (seconds < 2 * 3600 ? 60 : seconds < 2 * 86400 ? 3600 : 86400);
+
+    printf("%" PRId64 " %s%s", n, unit, n == 1 ? "" : "s");
+}
+
+static void put_dates(const pysock_ssl_cert *cert)
+{
+    int64_t now = (int64_t)time(NULL);
+
+    printf("      not before   %s", cert->not_before);
+    if (now < cert->not_before_seconds) {
+        fputs(" (NOT YET VALID: begins in ", stdout);
+        put_distance(cert->not_before_seconds - now);
+        putchar(')');
+    }
+    printf("\n      not after    %s (", cert->not_after);
+    if (now > cert->not_after_seconds) {
+        fputs("EXPIRED ", stdout);
+        put_distance(now - cert->not_after_seconds);
+        puts(" ago)");
+    } else {
+        put_distance(cert->not_after_seconds - now);
+        puts(" left)");
+    }
+}
+
+static void put_alt_names(const pysock_ssl_cert *cert)
+{
+    for (size_t i = 0; i < cert->subject_alt_name_count; i++) {
+        const pysock_ssl_alt_name *n = &cert->subject_alt_names[i];
+        printf("%s%s:", i ? ", " : "      names        ", n->type);
+        if (n->dirname_count == 0)
+            put_clean(n->value, n->value_size);
+        for (size_t k = 0; k < n->dirname_count; k++) {
+            printf("/%s=", short_name(n->dirname[k].name));
+            put_clean(n->dirname[k].value, n->dirname[k].value_size);
+        }
+    }
+    if (cert->subject_alt_name_count)
+        putchar('\n');
+}
+
+static void put_cert(const pysock_ssl_cert *cert)
+{
+    fputs(cert->is_ca ? "CA, subject  " : "subject      ", stdout);
+    put_name(cert->subject, cert->subject_count);
+    fputs("      issuer       ", stdout);
+    put_name(cert->issuer, cert->issuer_count);
+    put_dates(cert);
+    put_alt_names(cert);
+    if (cert->key_type)
+        printf("      key          %s, %d bits\n", cert->key_type, cert->key_bits);
+    else
+        puts("      key          of a kind that is not known here");
+    printf("      signed with  %s\n      serial       %s\n      SHA-256      ",
+           cert->signature_algorithm, cert->serial_number);
+    for (size_t i = 0; i < sizeof cert->sha256; i++)
+        printf("%s%02X", i ? ":" : "", cert->sha256[i]);
+    putchar('\n');
+}
+
+/* A damaged certificate is told and passed over: the others are still of interest. */
+static int show_chain(pysock *s)
+{
+    pysock_buf *chain[MAX_CHAIN];
+    ptrdiff_t count = pysock_ssl_get_unverified_chain(s, chain, MAX_CHAIN);
+
+    if (count < 0)
+        return -1;
+    printf("\nThe server sent %td certificate%s:\n", count, count == 1 ? "" : "s");
+    for (ptrdiff_t i = 0; i < count && i < MAX_CHAIN; i++) {
+        pysock_ssl_cert *cert = pysock_ssl_cert_parse(chain[i]->data, chain[i]->size);
+        printf("\n %3td  ", i);
+        if (cert)
+            put_cert(cert);
+        else
+            put_line("UNREADABLE:", pysock_error_message());
+        pysock_ssl_cert_free(cert);
+        pysock_buf_release(chain[i]);
+    }
+    return 0;
+}
+
+/* ---- connections ---- */
+
+static pysock_ssl_context *make_context(const options *opt, bool verify)
+{
+    static const char *const protocols[] = {"h2", "http/1.1"};
+    pysock_ssl_context *tls = verify && !opt->cafile
+        ? pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH)
+        : pysock_ssl_context_new(PYSOCK_SERVER_AUTH);
+    bool ok = tls && pysock_ssl_set_alpn_protocols(tls, protocols, 2) == 0;
+
+    if (ok && verify && opt->cafile)
+        ok = pysock_ssl_load_verify_locations(tls, opt->cafile, NULL) == 0;
+    if (ok && !verify)
+        ok = pysock_ssl_set_check_hostname(tls, 0) == 0 &&
+             pysock_ssl_set_verify_mode(tls, PYSOCK_CERT_NONE) == 0;
+    if (ok)
+        return tls;
+    pysock_ssl_context_free(tls);
+    return NULL;
+}
+
+/* NULL with pysock's error if there is no connection or its handshake fails. Closing a socket
+   leaves the error as it is. */
+static pysock *open_tls(const options *opt, bool verify)
+{
+    pysock_ssl_context *tls = make_context(opt, verify);
+    pysock *s = tls ? pysock_create_connection(opt->host, opt->port, opt->timeout) : NULL;
+    bool ok = s && pysock_ssl_wrap_socket(s, tls, opt->servername) == 0;
+
+    pysock_ssl_context_free(tls); /* the socket has its own reference */
+    if (ok)
+        return s;
+    pysock_close(s);
+    return NULL;
+}
+
+static void show_session(pysock *s)
+{
+    const char *alpn = pysock_ssl_selected_alpn_protocol(s);
+    pysock_addr addr;
+    char text[PYSOCK_ADDR_STRLEN];
+    pysock_ssl_cipher_info info;
+
+    if (pysock_getpeername(s, &addr) == 0) {
+        pysock_addr_format(&addr, text, sizeof text);
+        put_line("address", text);
+    }
+    put_line("protocol", pysock_ssl_version(s));
+    if (pysock_ssl_cipher(s, &info) == 0)
+        printf("%-12s%s, %d bits (%s)\n", "suite", info.name, info.secret_bits,
+               info.standard_name);
+    put_line("ALPN", alpn ? alpn : "none (h2 and http/1.1 were offered)");
+}
+
+/* Told apart from the rest: the first reason why a chain does not verify hides others. */
+static void show_fit(pysock *s, const char *name)
+{
+    pysock_buf *der = pysock_ssl_getpeercert_der(s);
+
+    if (der && pysock_ssl_match_hostname(der->data, der->size, name) == 0)
+        printf("%-12sthe certificate is for %s\n", "host name", name);
+    else
+        printf("%-12sthe certificate is NOT for %s\n", "host name", name);
+    pysock_buf_release(der);
+}
+
+static int fail(void)
+{
+    fprintf(stderr, "tls_inspect: %s\n", pysock_error_message());
+    return 1;
+}
+
+static int inspect(const options *opt)
+{
+    bool verified = !opt->insecure;
+    char reason[256] = "", message[512] = "";
+    pysock *s = open_tls(opt, verified);
+
+    if (!s && pysock_error() == PYSOCK_SSL_CERT_VERIFICATION_ERROR) {
+        snprintf(reason, sizeof reason, "%s", pysock_error_verify_message());
+        snprintf(message, sizeof message, "%s", pysock_error_message());
+        verified = false;
+        s = open_tls(opt, false);
+    }
+    if (reason[0]) {
+        printf("%-12sNO: %s\n", "verified", reason);
+        put_line("", message);
+    }
+    if (!s)
+        return fail();
+
+    if (verified)
+        printf("%-12syes, for %s\n", "verified", opt->servername);
+    else if (opt->insecure)
+        printf("%-12snot asked for (--insecure)\n", "verified");
+    show_session(s);
+    show_fit(s, opt->servername);
+    int status = show_chain(s) < 0 ? fail() : reason[0] ? 1 : 0;
+    pysock_close(s);
+    return fflush(stdout) == 0 ? status : 1;
+}
+
+/* ---- the command line ---- */
+
+static int usage(FILE *to)
+{
+    fputs("usage: tls_inspect [--insecure | --cafile FILE] [--servername NAME] [--timeout S]\n"
+          "                   HOST[:PORT]\n"
+          "  HOST[:PORT]        443 if not said; an IPv6 address with a port in brackets\n"
+          "  --cafile FILE      trust the certificates in FILE (PEM), not the system's\n"
+          "  --insecure         do not try to verify\n"
+          "  --servername NAME  what to ask for and the certificate must be for, if not HOST\n"
+          "  --timeout S        seconds for each connection, and its handshake; 10 if not said\n"
+          "Exit status: 0 it verifies; 1 it does not, or there is no connection; 2 wrong usage\n",
+          to);
+    return to == stdout ? 0 : 2;
+}
+
+/* "host", "host:port", "[IPv6]", "[IPv6]:port", or an IPv6 address alone. */
+static bool parse_host(options *opt, const char *text)
+{
+    bool bracket = text[0] == '[';
+    const char *end = bracket ? strchr(text, ']') : strchr(text, ':');
+
+    if (bracket && !end)
+        return false;
+    if (!end || (!bracket && strchr(end + 1, ':')))
+        end = text + strlen(text);
+
+    size_t n = (size_t)(end - text) - bracket;
+    if (n == 0 || n >= sizeof opt->host)
+        return false;
+    memcpy(opt->host, text + bracket, n);
+    opt->host[n] = '\0';
+
+    end += bracket;
+    if (*end == '\0')
+        return true;
+    char *rest;
+    long port = strtol(end + 1, &rest, 10);
+    opt->port = (int)port;
+    return *end == ':' && end[1] >= '0' && end[1] <= '9' && *rest == '\0' && port >= 1 &&
+           port <= 65535;
+}
+
+static bool parse_timeout(options *opt, const char *text)
+{
+    char *end;
+
+    opt->timeout = strtod(text, &end);
+    return *text && *end == '\0' && opt->timeout > 0 && opt->timeout <= 1e6;
+}
+
+int main(int argc, char **argv)
+{
+    options opt = {.port = 443, .timeout = 10};
+
+    for (int i = 1; i < argc; i++) {
+        bool more = i + 1 < argc;
+        if (strcmp(argv[i], "-h") == 0 || strcmp(argv[i], "--help") == 0)
+            return usage(stdout);
+        if (strcmp(argv[i], "--insecure") == 0)
+            opt.insecure = true;
+        else if (strcmp(argv[i], "--cafile") == 0 && more)
+            opt.cafile = argv[++i];
+        else if (strcmp(argv[i], "--servername") == 0 && more)
+            opt.servername = argv[++i];
+        else if (strcmp(argv[i], "--timeout") == 0 && more && parse_timeout(&opt, argv[i + 1]))
+            i++;
+        else if (argv[i][0] == '-' || opt.host[0] || !parse_host(&opt, argv[i]))
+            return usage(stderr);
+    }
+    if (!opt.host[0] || (opt.cafile && opt.insecure))
+        return usage(stderr);
+    if (!opt.servername)
+        opt.servername = opt.host;
+    return inspect(&opt);
+}
