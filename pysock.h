@@ -11348,6 +11348,19 @@ static void pysock__tls_set_client(pysock__tls *t)
 static unsigned char pysock__empty_name[] = {0x30, 0x00};
 static const br_x500_name pysock__no_name = {pysock__empty_name, sizeof pysock__empty_name};
 
+/* How many of a store's names a CertificateRequest has room for; it is a hint for the client. */
+static size_t pysock__names_that_fit(const pysock__store *store)
+{
+    size_t i, bytes = 0;
+
+    for (i = 0; i < store->count; i++) {
+        bytes += store->names[i].len + 2;
+        if (bytes > 60000)
+            break;
+    }
+    return i;
+}
+
 static void pysock__tls_set_server(pysock__tls *t, int verify_mode)
 {
     br_ssl_server_context *sc = &t->br.server;
@@ -11364,7 +11377,7 @@ static void pysock__tls_set_server(pysock__tls *t, int verify_mode)
     t->policy.vtable.server = &pysock__policy_class;
     br_ssl_server_set_policy(sc, &t->policy.vtable.server);
     if (store && store->count)
-        br_ssl_server_set_trust_anchor_names(sc, store->names, store->count);
+        br_ssl_server_set_trust_anchor_names(sc, store->names, pysock__names_that_fit(store));
     else if (store) /* with directories alone: no name at all would not ask for a certificate */
         br_ssl_server_set_trust_anchor_names(sc, &pysock__no_name, 1);
     if (store && verify_mode == PYSOCK_CERT_OPTIONAL)

@@ -135,7 +135,7 @@ static void tell_tls(const netcat *n)
     const char *checked = n->opt.insecure ? ", certificate not verified" : "";
 
     if (n->opt.verbose && pysock_ssl_cipher(n->s, &info) == 0)
-        fprintf(stderr, "netcat: %s, %s%s\n", info.protocol, info.name, checked);
+        fprintf(stderr, "netcat: %s, %s%s\n", pysock_ssl_version(n->s), info.name, checked);
 }
 
 /* Every address for host (NULL: any) and port; as pysock_getaddrinfo(). */

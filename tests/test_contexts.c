@@ -1,0 +1,487 @@
+/* Contexts: versions, options, cipher suites, curves, two chains, the sni_callback, the key log. */
+#include "peers/files.h"
+#include "peers/handshake.h"
+
+#define EC_PEM T_CERTS "server-ec.pem"
+#define EC_KEY T_CERTS "server-ec.key"
+#define RSA_PEM T_CERTS "server-rsa.pem"
+#define RSA_KEY T_CERTS "server-rsa.key"
+
+static pysock_ssl_context *client, *server;
+
+static int setup(void **state) {
+    (void)state;
+    client = t_client_ctx();
+    server = t_server_ctx();
+    return 0;
+}
+
+static int teardown(void **state) {
+    pysock_ssl_context_free(client);
+    pysock_ssl_context_free(server);
+    return f_remove_all(state);
+}
+
+static void agree_on(const char *version) {
+    h_pair p;
+    h_connect(&p, client, server, "localhost");
+    H_SAME(pysock_ssl_version(p.client), version);
+    H_SAME(pysock_ssl_version(p.server), version);
+    h_greet(&p);
+    h_close(&p);
+}
+
+/* ==== versions and options ==== */
+
+static void each_version_is_spoken_when_it_is_the_only_one(void **state) {
+    static const char *const names[] = {"TLSv1", "TLSv1.1", "TLSv1.2"};
+    (void)state;
+    t_deadline(60);
+    for (int v = PYSOCK_TLSv1; v <= PYSOCK_TLSv1_2; v++) {
+        T_STEP("version 0x%x", v);
+        T_OK(pysock_ssl_set_minimum_version(client, v));
+        T_OK(pysock_ssl_set_maximum_version(client, v));
+        T_OK(pysock_ssl_set_minimum_version(server, PYSOCK_MINIMUM_SUPPORTED));
+        T_EQ(pysock_ssl_get_minimum_version(client), v);
+        T_EQ(pysock_ssl_get_maximum_version(client), v);
+        agree_on(names[v - PYSOCK_TLSv1]);
+        T_OK(pysock_ssl_load_cert_chain(server, RSA_PEM, RSA_KEY));
+        agree_on(names[v - PYSOCK_TLSv1]);
+    }
+}
+
+static void the_default_is_tls12_alone(void **state) {
+    h_pair p;
+    (void)state;
+    t_deadline(60);
+    T_EQ(pysock_ssl_get_minimum_version(client), PYSOCK_TLSv1_2);
+    T_EQ(pysock_ssl_get_maximum_version(client), PYSOCK_MAXIMUM_SUPPORTED);
+    T_OK(pysock_ssl_set_minimum_version(client, PYSOCK_TLSv1));
+    T_OK(pysock_ssl_set_maximum_version(client, PYSOCK_TLSv1_1));
+    h_try(&p, client, server, "localhost");
+    h_is_alert(&p.at_client, "TLSV1_ALERT_PROTOCOL_VERSION");
+    H_SAME(p.at_server.reason, "UNSUPPORTED_PROTOCOL");
+}
+
+static void options_cut_versions_out(void **state) {
+    pysock *pair[2];
+    (void)state;
+    t_deadline(60);
+    T_OK(pysock_ssl_set_minimum_version(server, PYSOCK_TLSv1));
+    T_OK(pysock_ssl_set_minimum_version(client, PYSOCK_TLSv1));
+    T_OK(pysock_ssl_set_options(server, pysock_ssl_get_options(server) | PYSOCK_OP_NO_TLSv1_2));
+    agree_on("TLSv1.1");
+    T_STEP("what is below a gap is not spoken");
+    T_OK(pysock_ssl_set_options(server, PYSOCK_OP_NO_TLSv1_1));
+    agree_on("TLSv1.2");
+    T_STEP("nothing is left");
+    T_OK(pysock_ssl_set_options(client, PYSOCK_OP_NO_TLSv1 | PYSOCK_OP_NO_TLSv1_1 |
+                                            PYSOCK_OP_NO_TLSv1_2));
+    h_plain_pair(pair);
+    T_FAILS(pysock_ssl_wrap_socket(pair[0], client, "localhost"), PYSOCK_SSL_ERROR, EPROTO);
+    H_SAME(pysock_error_reason(), "NO_PROTOCOLS_AVAILABLE");
+    T_OK(pysock_close(pair[0]));
+    T_OK(pysock_close(pair[1]));
+}
+
+static void versions_and_options_that_are_not_supported_are_refused(void **state) {
+    pysock_ssl_context *fixed = T_OK(pysock_ssl_context_new_protocol(PYSOCK_PROTOCOL_TLSv1_1));
+    uint64_t before = pysock_ssl_get_options(client);
+    (void)state;
+    T_EQ(pysock_ssl_get_minimum_version(fixed), PYSOCK_TLSv1_1);
+    T_FAILS(pysock_ssl_set_minimum_version(fixed, PYSOCK_TLSv1), PYSOCK_VALUE_ERROR, EINVAL);
+    T_FAILS(pysock_ssl_set_minimum_version(client, PYSOCK_TLSv1_3), PYSOCK_OS_ERROR, ENOTSUP);
+    T_FAILS(pysock_ssl_set_maximum_version(client, PYSOCK_SSLv3), PYSOCK_OS_ERROR, ENOTSUP);
+    T_FAILS(pysock_ssl_set_maximum_version(client, 0x305), PYSOCK_VALUE_ERROR, EINVAL);
+    T_FAILS(pysock_ssl_set_options(client, before | 0x2), PYSOCK_OS_ERROR, ENOTSUP);
+    T_CHECK(pysock_ssl_get_options(client) == before);
+    T_CHECK(pysock_ssl_context_new_protocol(1) == NULL);
+    T_EQ(pysock_error(), PYSOCK_VALUE_ERROR);
+    T_EQ(pysock_ssl_get_protocol(client), PYSOCK_PROTOCOL_TLS_CLIENT);
+    T_EQ(pysock_ssl_get_protocol(fixed), PYSOCK_PROTOCOL_TLSv1_1);
+    pysock_ssl_context_free(fixed);
+}
+
+static void a_context_of_protocol_tls_serves_both_sides(void **state) {
+    pysock_ssl_context *both = T_OK(pysock_ssl_context_new_protocol(PYSOCK_PROTOCOL_TLS));
+    pysock_ssl_wrap_options options;
+    pysock *pair[2];
+    (void)state;
+    t_deadline(60);
+    memset(&options, 0, sizeof options);
+    T_EQ(pysock_ssl_get_verify_mode(both), PYSOCK_CERT_NONE);
+    T_EQ(pysock_ssl_get_check_hostname(both), 0);
+    T_OK(pysock_ssl_load_cert_chain(both, EC_PEM, EC_KEY));
+    h_plain_pair(pair);
+    T_OK(pysock_setblocking(pair[1], 0));
+    options.server_side = 1;
+    T_OK(pysock_ssl_wrap_socket_ex(pair[1], both, &options));
+    T_OK(pysock_ssl_wrap_socket(pair[0], both, NULL));
+    T_EQ(pysock_ssl_server_side(pair[0]), 0);
+    T_EQ(pysock_ssl_server_side(pair[1]), 1);
+    t_say(pair[0], "hello");
+    T_OK(pysock_settimeout(pair[1], H_TIMEOUT));
+    t_expect(pair[1], "hello");
+    T_CHECK(pysock_ssl_get_context(pair[0]) == both);
+    T_CHECK(pysock_ssl_compression(pair[0]) == NULL);
+    T_OK(pysock_close(pair[0]));
+    T_OK(pysock_close(pair[1]));
+    pysock_ssl_context_free(both);
+    T_STEP("a client's context is no server's");
+    h_plain_pair(pair);
+    T_FAILS(pysock_ssl_wrap_socket_ex(pair[0], client, &options), PYSOCK_VALUE_ERROR, EINVAL);
+    T_OK(pysock_close(pair[0]));
+    T_OK(pysock_close(pair[1]));
+}
+
+/* ==== suites, curves, chains ==== */
+
+static const char *suite_of(pysock *s) {
+    pysock_ssl_cipher_info info;
+    T_OK(pysock_ssl_cipher(s, &info));
+    return info.name;
+}
+
+static void whose_order_of_suites_counts_is_an_option(void **state) {
+    h_pair p;
+    (void)state;
+    t_deadline(60);
+    T_OK(pysock_ssl_set_session_cache(client, 0));
+    T_OK(pysock_ssl_set_ciphers(client, "AES256-SHA:ECDHE-ECDSA-AES256-GCM-SHA384:"
+                                        "ECDHE-ECDSA-AES128-GCM-SHA256"));
+    T_OK(pysock_ssl_set_ciphers(server,
+                                "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384"));
+    h_connect(&p, client, server, "localhost");
+    H_SAME(suite_of(p.client), "ECDHE-ECDSA-AES128-GCM-SHA256");
+    h_close(&p);
+    T_OK(pysock_ssl_set_options(server, pysock_ssl_get_options(server) &
+                                            ~PYSOCK_OP_CIPHER_SERVER_PREFERENCE));
+    h_connect(&p, client, server, "localhost");
+    H_SAME(suite_of(p.client), "ECDHE-ECDSA-AES256-GCM-SHA384");
+    H_SAME(suite_of(p.server), "ECDHE-ECDSA-AES256-GCM-SHA384");
+    T_EQ(pysock_ssl_shared_ciphers(p.client, NULL, 0), 0);
+    T_EQ(pysock_ssl_shared_ciphers(p.server, NULL, 0), 2);
+    h_close(&p);
+}
+
+static void no_suite_in_common_is_told_to_both(void **state) {
+    h_pair p;
+    (void)state;
+    t_deadline(60);
+    T_OK(pysock_ssl_set_ciphers(client, "ECDHE-ECDSA-AES128-GCM-SHA256"));
+    T_OK(pysock_ssl_set_ciphers(server, "ECDHE-ECDSA-AES256-GCM-SHA384"));
+    h_try(&p, client, server, "localhost");
+    h_is_alert(&p.at_client, "SSLV3_ALERT_HANDSHAKE_FAILURE");
+    H_SAME(p.at_server.reason, "NO_SHARED_CIPHER");
+}
+
+static void suites_are_chosen_in_openssls_language(void **state) {
+    pysock_ssl_cipher_info rows[64];
+    ptrdiff_t n;
+    (void)state;
+    T_FAILS(pysock_ssl_set_ciphers(client, "RC4"), PYSOCK_SSL_ERROR, EPROTO);
+    H_SAME(pysock_error_reason(), "NO_CIPHER_MATCH");
+    H_CONTAINS(pysock_error_message(), "No cipher can be selected");
+    T_EQ(pysock_ssl_get_ciphers(client, NULL, 0), 10);
+    T_OK(pysock_ssl_set_ciphers(client, "AES256-GCM-SHA384:AES128-SHA:@SECLEVEL=1"));
+    n = pysock_ssl_get_ciphers(client, rows, 64);
+    T_EQ(n, 2);
+    H_SAME(rows[0].name, "AES256-GCM-SHA384");
+    H_SAME(rows[1].standard_name, "TLS_RSA_WITH_AES_128_CBC_SHA");
+    T_EQ(rows[1].id, 0x2f);
+    T_EQ(pysock_ssl_get_security_level(client), 1);
+    T_STEP("level 3 leaves forward secrecy only");
+    T_OK(pysock_ssl_set_ciphers(client, "AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384"));
+    T_OK(pysock_ssl_set_security_level(client, 3));
+    T_EQ(pysock_ssl_get_ciphers(client, rows, 64), 1);
+    H_SAME(rows[0].name, "ECDHE-RSA-AES256-GCM-SHA384");
+    T_FAILS(pysock_ssl_set_security_level(client, 4), PYSOCK_VALUE_ERROR, EINVAL);
+}
+
+static void the_chain_is_chosen_by_the_clients_suites(void **state) {
+    static const struct {
+        const char *ciphers, *auth;
+    } rows[] = {{"aECDSA", "auth-ecdsa"}, {"ECDHE+aRSA", "auth-rsa"}, {"kRSA", "auth-rsa"}};
+    h_pair p;
+    (void)state;
+    t_deadline(60);
+    T_OK(pysock_ssl_set_session_cache(client, 0));
+    T_OK(pysock_ssl_load_cert_chain(server, RSA_PEM, RSA_KEY));
+    T_OK(pysock_ssl_set_ciphers(server, "ALL"));
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        pysock_ssl_cipher_info info;
+        pysock_ssl_cert *cert;
+        T_OK(pysock_ssl_set_ciphers(client, rows[i].ciphers));
+        h_connect(&p, client, server, "localhost");
+        T_OK(pysock_ssl_cipher(p.client, &info));
+        H_SAME(info.auth, rows[i].auth);
+        cert = T_OK(pysock_ssl_getpeercert(p.client));
+        H_SAME(cert->key_type, i ? "RSA" : "EC");
+        pysock_ssl_cert_free(cert);
+        h_greet(&p);
+        h_close(&p);
+    }
+}
+
+static void curves_are_chosen_by_name(void **state) {
+    static const char *const names[] = {"X25519", "prime256v1", "secp384r1", "secp521r1"};
+    h_pair p;
+    (void)state;
+    t_deadline(60);
+    T_OK(pysock_ssl_load_cert_chain(server, RSA_PEM, RSA_KEY));
+    for (size_t i = 0; i < 4; i++) {
+        pysock_ssl_context *one = t_client_ctx();
+        T_OK(pysock_ssl_set_ciphers(one, "ECDHE+aRSA"));
+        T_OK(pysock_ssl_set_ecdh_curve(server, names[i]));
+        h_connect(&p, one, server, "localhost");
+        h_close(&p);
+        T_STEP("a client that has another curve finds nothing in common");
+        T_OK(pysock_ssl_set_session_cache(one, 0));
+        T_OK(pysock_ssl_set_ecdh_curve(one, names[(i + 1) % 4]));
+        h_try(&p, one, server, "localhost");
+        h_is_alert(&p.at_client, "SSLV3_ALERT_HANDSHAKE_FAILURE");
+        pysock_ssl_context_free(one);
+    }
+    T_OK(pysock_ssl_set_ecdh_curve(server, "X25519:P-256"));
+    T_FAILS(pysock_ssl_set_ecdh_curve(server, "foo"), PYSOCK_VALUE_ERROR, EINVAL);
+    T_FAILS(pysock_ssl_set_ecdh_curve(server, "X25519:"), PYSOCK_VALUE_ERROR, EINVAL);
+}
+
+/* ==== the sni_callback ==== */
+
+typedef struct chooser {
+    pysock_ssl_context *other; /* to switch to, or NULL */
+    int answer, calls;
+    char name[256], seen[256];
+} chooser;
+
+static int choose(pysock_ssl_client_hello *hello, void *arg) {
+    chooser *c = arg;
+    const char *name;
+    c->calls++;
+    snprintf(c->name, sizeof c->name, "%s", hello->server_name ? hello->server_name : "(none)");
+    if (pysock_is_ssl(hello->socket) != 1)
+        return PYSOCK_ALERT_INTERNAL_ERROR;
+    name = pysock_ssl_server_hostname(hello->socket);
+    snprintf(c->seen, sizeof c->seen, "%s", name ? name : "(none)");
+    if (c->other)
+        hello->context = c->other;
+    return c->answer;
+}
+
+static void an_sni_callback_switches_to_another_context(void **state) {
+    static const char *const names[] = {"second"};
+    chooser c = {t_server_ctx_of("server-rsa"), 0, 0, "", ""};
+    h_pair p;
+    pysock_ssl_cert *cert;
+    (void)state;
+    t_deadline(60);
+    T_OK(pysock_ssl_set_sni_callback(server, choose, &c));
+    T_OK(pysock_ssl_set_alpn_protocols(c.other, names, 1));
+    T_OK(pysock_ssl_set_alpn_protocols(client, names, 1));
+    h_connect(&p, client, server, "localhost");
+    T_EQ(c.calls, 1);
+    H_SAME(c.name, "localhost");
+    H_SAME(c.seen, "localhost");
+    T_CHECK(pysock_ssl_get_context(p.server) == c.other);
+    H_SAME(pysock_ssl_selected_alpn_protocol(p.client), "second");
+    cert = T_OK(pysock_ssl_getpeercert(p.client));
+    H_SAME(cert->key_type, "RSA");
+    pysock_ssl_cert_free(cert);
+    h_greet(&p);
+    h_close(&p);
+    T_STEP("and is asked when the session is resumed, too");
+    h_connect(&p, client, server, "localhost");
+    T_EQ(c.calls, 2);
+    T_EQ(pysock_ssl_session_reused(p.server), 1);
+    pysock_ssl_context_free(c.other); /* the connection keeps it */
+    h_greet(&p);
+    h_close(&p);
+    T_OK(pysock_ssl_set_sni_callback(server, NULL, NULL));
+    h_connect(&p, client, server, "localhost");
+    T_EQ(c.calls, 2);
+    h_close(&p);
+}
+
+static void the_context_that_was_switched_to_verifies_clients(void **state) {
+    chooser c = {t_server_ctx(), 0, 0, "", ""};
+    h_pair p;
+    char byte;
+    (void)state;
+    t_deadline(60);
+    T_OK(pysock_ssl_load_verify_locations(c.other, T_CERTS "ca.pem", NULL));
+    T_OK(pysock_ssl_set_verify_mode(c.other, PYSOCK_CERT_REQUIRED));
+    T_OK(pysock_ssl_set_sni_callback(server, choose, &c));
+    h_try(&p, client, server, "localhost");
+    T_EQ(p.at_server.result, -1);
+    H_SAME(p.at_server.reason, "PEER_DID_NOT_RETURN_A_CERTIFICATE");
+    if (p.client)
+        T_EQ(pysock_recv(p.client, &byte, 1, 0), -1);
+    T_OK(pysock_close(p.client));
+    T_OK(pysock_ssl_load_cert_chain(client, T_CERTS "client.pem", T_CERTS "client.key"));
+    h_connect(&p, client, server, "localhost");
+    h_greet(&p);
+    h_close(&p);
+    pysock_ssl_context_free(c.other);
+}
+
+static void an_sni_callback_refuses_with_an_alert(void **state) {
+    static const struct {
+        int answer;
+        const char *reason;
+    } rows[] = {{PYSOCK_ALERT_UNRECOGNIZED_NAME, "TLSV1_UNRECOGNIZED_NAME"},
+                {PYSOCK_ALERT_ACCESS_DENIED, "TLSV1_ALERT_ACCESS_DENIED"},
+                {-1, "TLSV1_ALERT_INTERNAL_ERROR"},
+                {1000, "TLSV1_ALERT_INTERNAL_ERROR"}};
+    h_pair p;
+    (void)state;
+    t_deadline(60);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        chooser c = {NULL, rows[i].answer, 0, "", ""};
+        T_OK(pysock_ssl_set_sni_callback(server, choose, &c));
+        h_try(&p, client, server, "localhost");
+        h_is_alert(&p.at_client, rows[i].reason);
+        T_EQ(p.at_server.result, -1);
+        H_SAME(p.at_server.reason, "CALLBACK_FAILED");
+        T_EQ(c.calls, 1);
+    }
+}
+
+static void a_client_without_sni_is_asked_about_too(void **state) {
+    chooser c = {NULL, 0, 0, "", ""};
+    h_pair p;
+    (void)state;
+    t_deadline(60);
+    T_OK(pysock_ssl_set_sni_callback(server, choose, &c));
+    h_connect(&p, client, server, "127.0.0.1");
+    H_SAME(c.name, "(none)");
+    T_CHECK(pysock_ssl_server_hostname(p.server) == NULL);
+    h_close(&p);
+}
+
+static int close_it(pysock_ssl_client_hello *hello, void *arg) {
+    (void)arg;
+    pysock_close(hello->socket);
+    return 0;
+}
+
+static void an_sni_callback_may_close_the_socket(void **state) {
+    h_pair p;
+    (void)state;
+    t_deadline(60);
+    T_OK(pysock_ssl_set_sni_callback(server, close_it, NULL));
+    h_try(&p, client, server, "localhost");
+    T_EQ(p.at_server.result, -1);
+    T_EQ(p.at_server.error_number, EBADF);
+    T_EQ(p.at_client.result, -1);
+}
+
+static void a_hello_in_single_bytes_and_small_records_is_waited_for(void **state) {
+    chooser c = {NULL, 0, 0, "", ""};
+    pysock_bio *to_server = T_OK(pysock_bio_new()), *to_client = T_OK(pysock_bio_new());
+    pysock_ssl_wrap_options options;
+    pysock *s, *peer;
+    unsigned char hello[4096], record[6] = {22, 3, 1, 0, 1, 0};
+    ptrdiff_t n, i;
+    (void)state;
+    t_deadline(60);
+    memset(&options, 0, sizeof options);
+    options.server_hostname = "localhost";
+    T_OK(pysock_ssl_set_sni_callback(server, choose, &c));
+    peer = T_OK(pysock_ssl_wrap_bio(client, to_client, to_server, &options));
+    s = T_OK(pysock_ssl_wrap_bio(server, to_server, to_client, NULL));
+    T_FAILS(pysock_ssl_do_handshake(peer), PYSOCK_SSL_WANT_READ_ERROR, EPROTO);
+    n = T_OK(pysock_bio_read(to_server, hello, sizeof hello));
+    T_STEP("a record for each byte of the ClientHello");
+    for (i = 5; i < n; i++) {
+        T_EQ(c.calls, 0);
+        record[5] = hello[i];
+        for (size_t k = 0; k < sizeof record; k++) {
+            T_EQ(pysock_bio_write(to_server, record + k, 1), 1);
+            T_FAILS(pysock_ssl_do_handshake(s), PYSOCK_SSL_WANT_READ_ERROR, EPROTO);
+        }
+    }
+    T_EQ(c.calls, 1);
+    H_SAME(c.name, "localhost");
+    T_CHECK(pysock_bio_pending(to_client) > 500);
+    T_OK(pysock_close(s));
+    T_OK(pysock_close(peer));
+    pysock_bio_free(to_server);
+    pysock_bio_free(to_client);
+}
+
+/* ==== the key log ==== */
+
+static void connections_are_logged_where_the_context_says(void **state) {
+    struct stat st;
+    char line[512], again[512];
+    h_pair p;
+    FILE *f;
+    (void)state;
+    t_deadline(60);
+    T_CHECK(pysock_ssl_get_keylog_filename(client) == NULL);
+    T_OK(pysock_ssl_set_keylog_filename(client, f_path("keys")));
+    T_OK(pysock_ssl_set_keylog_filename(server, f_path("server-keys")));
+    H_SAME(pysock_ssl_get_keylog_filename(client), f_path("keys"));
+    h_connect(&p, client, server, "localhost");
+    h_close(&p);
+    T_EQ(stat(f_path("keys"), &st), 0);
+    T_EQ(st.st_mode & 0777, 0600);
+    f = fopen(f_path("keys"), "r");
+    T_CHECK(f && fgets(line, sizeof line, f));
+    while (line[0] == '#')
+        T_CHECK(fgets(line, sizeof line, f) != NULL);
+    T_EQ(strlen(line), 14 + 64 + 1 + 96 + 1);
+    T_EQ(strncmp(line, "CLIENT_RANDOM ", 14), 0);
+    T_EQ(strspn(line + 14, "0123456789abcdef"), 64);
+    T_EQ(strspn(line + 79, "0123456789abcdef"), 96);
+    fclose(f);
+    f = fopen(f_path("server-keys"), "r");
+    do
+        T_CHECK(f && fgets(again, sizeof again, f));
+    while (again[0] == '#');
+    fclose(f);
+    H_SAME(again, line);
+    T_OK(pysock_ssl_set_keylog_filename(client, NULL));
+    T_CHECK(pysock_ssl_get_keylog_filename(client) == NULL);
+    T_FAILS(pysock_ssl_set_keylog_filename(client, f_path("no/such/folder")), PYSOCK_OS_ERROR,
+            ENOENT);
+}
+
+static void the_default_context_heeds_sslkeylogfile(void **state) {
+    pysock_ssl_context *ctx;
+    (void)state;
+    setenv("SSLKEYLOGFILE", f_path("from-environment"), 1);
+    ctx = T_OK(pysock_ssl_create_default_context(PYSOCK_CLIENT_AUTH));
+    H_SAME(pysock_ssl_get_keylog_filename(ctx), f_path("from-environment"));
+    pysock_ssl_context_free(ctx);
+    setenv("SSLKEYLOGFILE", f_path("no/such/folder"), 1);
+    T_CHECK(pysock_ssl_create_default_context(PYSOCK_CLIENT_AUTH) == NULL);
+    T_EQ(errno, ENOENT);
+    unsetenv("SSLKEYLOGFILE");
+}
+
+#define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+static const struct CMUnitTest tests[] = {
+    CASE(each_version_is_spoken_when_it_is_the_only_one),
+    CASE(the_default_is_tls12_alone),
+    CASE(options_cut_versions_out),
+    CASE(versions_and_options_that_are_not_supported_are_refused),
+    CASE(a_context_of_protocol_tls_serves_both_sides),
+    CASE(whose_order_of_suites_counts_is_an_option),
+    CASE(no_suite_in_common_is_told_to_both),
+    CASE(suites_are_chosen_in_openssls_language),
+    CASE(the_chain_is_chosen_by_the_clients_suites),
+    CASE(curves_are_chosen_by_name),
+    CASE(an_sni_callback_switches_to_another_context),
+    CASE(the_context_that_was_switched_to_verifies_clients),
+    CASE(an_sni_callback_refuses_with_an_alert),
+    CASE(a_client_without_sni_is_asked_about_too),
+    CASE(an_sni_callback_may_close_the_socket),
+    CASE(a_hello_in_single_bytes_and_small_records_is_waited_for),
+    CASE(connections_are_logged_where_the_context_says),
+    CASE(the_default_context_heeds_sslkeylogfile),
+};
+
+T_MAIN(tests)
