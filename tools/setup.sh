@@ -339,8 +339,8 @@ install_missing() {
 }
 
 base='cc make bearssl'
-for_tests='cmocka sanitizers openssl gnutls nginx curl python3 timeout \
-stunnel haproxy'
+for_tests='cmocka sanitizers openssl gnutls nginx curl python3 timeout'
+for_tests="$for_tests stunnel haproxy"
 case ${1-} in
 '') wanted=$base ;;
 test) wanted="$base $for_tests" ;;
