@@ -3,8 +3,9 @@
 #
 #   tools/setup.sh         a C compiler, make and BearSSL: for `make demo` and the examples
 #   tools/setup.sh test    also what `make test` needs: cmocka, the sanitizers, and as peers
-#                          openssl, gnutls, nginx, curl and python3
-#   tools/setup.sh ci      also what `make check` needs: clang, a C++ compiler and libidn2
+#                          openssl, gnutls, nginx, curl, python3, stunnel and haproxy
+#   tools/setup.sh ci      also what `make check` needs: clang, a C++ compiler and libidn2; and
+#                          testssl for tools/check-testssl.sh
 #
 # Each thing is probed first, by compiling and linking or by running it: where all is there,
 # neither root nor the network is needed. CC, CPPFLAGS, CFLAGS and LDFLAGS are respected.
@@ -13,8 +14,8 @@ export LC_ALL=C
 
 CC=${CC:-cc}
 CPPFLAGS=${CPPFLAGS-} CFLAGS=${CFLAGS-} LDFLAGS=${LDFLAGS-}
-PATH=$PATH:/usr/sbin:/sbin # nginx lives there, and users seldom look there
-nginx_is_ours=
+PATH=$PATH:/usr/sbin:/sbin # nginx and haproxy live there, and users seldom look there
+services_of_ours=
 policy_file=
 
 say() {
@@ -99,6 +100,9 @@ int main(void) {
 have_openssl() { openssl version >/dev/null 2>&1; }
 have_gnutls() { gnutls-cli --version >/dev/null 2>&1 && command -v gnutls-serv >/dev/null; }
 have_nginx() { nginx -v >/dev/null 2>&1; }
+have_stunnel() { command -v stunnel >/dev/null; }
+have_haproxy() { haproxy -v >/dev/null 2>&1; }
+have_testssl() { command -v testssl >/dev/null || command -v testssl.sh >/dev/null; }
 have_curl() { curl --version >/dev/null 2>&1; }
 have_python3() { python3 -c 'import ssl' >/dev/null 2>&1; }
 have_timeout() { timeout 1 true 2>/dev/null || gtimeout 1 true 2>/dev/null; }
@@ -152,6 +156,8 @@ packages_of() {
     apt-get:cmocka) echo libcmocka-dev ;;
     apt-get:gnutls) echo gnutls-bin ;;
     apt-get:timeout) echo coreutils ;;
+    apt-get:stunnel) echo stunnel4 ;;
+    apt-get:testssl | pacman:testssl | apk:testssl) echo testssl.sh ;;
     apt-get:clang) echo clang g++ ;;
     apt-get:cxx) echo g++ ;;
     apt-get:idn2) echo libidn2-dev ;;
@@ -221,7 +227,7 @@ apt() {
 
 # Debian starts a service when its package is installed, unless this file says no.
 forbid_services() {
-    [ -n "$nginx_is_ours" ] && [ ! -e /usr/sbin/policy-rc.d ] || return 0
+    [ -n "$services_of_ours" ] && [ ! -e /usr/sbin/policy-rc.d ] || return 0
     printf '#!/bin/sh\nexit 101\n' >"$work/policy-rc.d"
     policy_file=/usr/sbin/policy-rc.d
     as_root install -m 755 "$work/policy-rc.d" $policy_file
@@ -242,11 +248,13 @@ install_with_apt() {
     return $status
 }
 
-# The tests start an nginx of their own; the system's is not to run, now or after a reboot, because
+# The tests start servers of their own; the system's are not to run, now or after a reboot, because
 # of them.
-silence_nginx() {
-    [ -n "$nginx_is_ours" ] && [ -d /run/systemd/system ] || return 0
-    as_root systemctl disable --now nginx >/dev/null 2>&1 || true
+silence_services() {
+    [ -d /run/systemd/system ] || return 0
+    for service in $services_of_ours; do
+        as_root systemctl disable --now "$service" >/dev/null 2>&1 || true
+    done
 }
 
 install_packages() {
@@ -308,7 +316,10 @@ install_missing() {
             *) packages="$packages${packages:+ }$package" ;;
             esac
         done
-        [ "$thing" != nginx ] || nginx_is_ours=1
+        case $thing in
+        nginx | haproxy) services_of_ours="$services_of_ours $thing" ;;
+        stunnel) services_of_ours="$services_of_ours stunnel4" ;;
+        esac
     done
     [ -n "$packages" ] || explain "$@"
     [ -n "$manager" ] || { packages= && explain "$@"; }
@@ -324,15 +335,16 @@ install_missing() {
         # shellcheck disable=SC2046
         explain $(missing_of "$@")
     fi
-    silence_nginx
+    silence_services
 }
 
 base='cc make bearssl'
 for_tests='cmocka sanitizers openssl gnutls nginx curl python3 timeout'
+for_tests="$for_tests stunnel haproxy"
 case ${1-} in
 '') wanted=$base ;;
 test) wanted="$base $for_tests" ;;
-ci) wanted="$base $for_tests clang cxx idn2" ;;
+ci) wanted="$base $for_tests clang cxx idn2 testssl" ;;
 *)
     sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "$0"
     case $1 in -h | --help) exit 0 ;; *) exit 2 ;; esac
