@@ -36,9 +36,9 @@ FLAGS_plain = $(CFLAGS) $(WERROR)
 FLAGS_asan = $(CFLAGS) -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined \
     -fno-sanitize-recover=all
 # Programs that tests/test_examples.c runs, built like the tests.
-TOOLS = http_download https_get https_server netcat port_scan tls_inspect udp_echo unix_fds
+TOOLS = http_download netcat port_scan udp_echo unix_fds
 # Likewise for tests/test_examples_tls.c.
-TLS_TOOLS = mutual_tls smtp_starttls sni_server
+TLS_TOOLS = https_get mutual_tls smtp_starttls sni_server tls_inspect
 
 FLAGS_tsan = $(CFLAGS) -O1 -g -fno-omit-frame-pointer -fsanitize=thread
 
@@ -126,8 +126,8 @@ build/$(1)/tools/%: tools/%.c build/$(1)/flags
 	$$(QUIET) $$(CC) $$(WARNINGS) $$(ALL_CPPFLAGS) $$(FLAGS_$(1)) $$(DEPEND) $$< -o $$@ \
 	    $$(ALL_LDFLAGS) $$(LDLIBS)
 
-build/$(1)/test_examples: | $$(TOOLS:%=build/$(1)/examples/%) build/$(1)/tools/embed_ca
-build/$(1)/test_examples_tls: | $$(TLS_TOOLS:%=build/$(1)/examples/%)
+build/$(1)/test_examples: | $$(TOOLS:%=build/$(1)/examples/%)
+build/$(1)/test_examples_tls: | $$(TLS_TOOLS:%=build/$(1)/examples/%) build/$(1)/tools/embed_ca
 
 build/$(1)/whitebox_%: tests/whitebox_%.c build/$(1)/flags
 	$$(QUIET) $$(CC) -std=gnu99 $$(WARNINGS) -Itests $$(ALL_CPPFLAGS) $$(FLAGS_$(1)) $$(DEPEND) $$< \

@@ -371,10 +371,95 @@ static void each_example_has_a_usage_text(void **state) {
     }
 }
 
+/* ==== tls_inspect, https_get with a certificate, embed_ca ==== */
+
+/* openssl's server, which answers HTTP; more are arguments of its own. */
+static int start_openssl(const char *cert, const char *key, const char *more) {
+    p_args args = {{NULL}, 0};
+    int port;
+    p_add(&args, "openssl", "s_server", "-accept", "127.0.0.1:" P_PORT, "-cert", cert, "-key", key,
+          "-cert_chain", cert, "-www", "-CAfile", CA, more, more ? "1" : NULL, NULL);
+    T_OK(pysock_close(p_start_server(&one, &args, &port)));
+    return port;
+}
+
+static void tls_inspect_shows_protocol_chain_and_verdict(void **state) {
+    BEGIN("tls_inspect", 60);
+    P_NEED("openssl");
+    const char *at = p_format("localhost:%d", start_openssl(T_CERTS "chain-ec.pem",
+                                                            T_CERTS "chain-ec.key", NULL));
+    T_EQ(run(&two, "tls_inspect", "--cafile", CA, at, NULL), 0);
+    must_have_said(&two, "TLSv1.2");
+    must_have_said(&two, "ECDHE-ECDSA-");
+    must_have_said(&two, "localhost");
+    T_STEP("a chain that nobody vouches for is shown, too");
+    T_EQ(run(&two, "tls_inspect", "--cafile", T_CERTS "other-ca.pem", at, NULL), 1);
+    must_have_said(&two, "unable to get local issuer certificate");
+    must_have_said(&two, "ECDHE-ECDSA-");
+    T_EQ(run(&two, "tls_inspect", "--no-such-option", NULL), 2);
+    T_EQ(run(&two, "tls_inspect", "--cafile", CA, "127.0.0.1:1", NULL), 1);
+    must_have_said(&two, "refused");
+}
+
+static void https_get_shows_its_certificate_to_a_server_that_asks(void **state) {
+    BEGIN("https_get", 60);
+    P_NEED("openssl");
+    const char *url = p_format("https://localhost:%d/", start_openssl(CERT, KEY, "-Verify"));
+    T_EQ(run(&two, "https_get", "-v", "--cacert", CA, "--cert", CLIENT_CERT, "--key", CLIENT_KEY,
+             url, NULL),
+         0);
+    must_have_said(&two, "s_server");
+    must_have_said(&two, "TLSv1.2");
+    T_CHECK(run(&two, "https_get", "--cacert", CA, url, NULL) != 0);
+    T_CHECK(run(&two, "https_get", "--cert", CLIENT_CERT, "--key", CLIENT_KEY, url, NULL) != 0);
+    must_have_said(&two, "certificate verify failed");
+    T_STEP("--insecure goes on, and says what that means");
+    T_EQ(run(&two, "https_get", "--insecure", "--cert", CLIENT_CERT, "--key", CLIENT_KEY, url,
+             NULL),
+         0);
+    must_have_said(&two, "not verified");
+}
+
+static void embed_ca_makes_a_header_that_verifies(void **state) {
+    static const char source[] =
+        "#define PYSOCK_IMPLEMENTATION\n#include \"pysock.h\"\n#include \"cas.h\"\n"
+        "int main(int argc, char **argv)\n{\n"
+        "    pysock_ssl_context *ctx = pysock_ssl_context_new(PYSOCK_SERVER_AUTH);\n"
+        "    pysock *s = pysock_create_connection(\"127.0.0.1\", atoi(argv[argc - 1]), 20);\n"
+        "    if (pysock_ssl_load_verify_data(ctx, cas, sizeof cas) < 0\n"
+        "        || pysock_ssl_wrap_socket(s, ctx, \"localhost\") < 0) {\n"
+        "        puts(pysock_error_message());\n        return 1;\n    }\n"
+        "    printf(\"verified by one of %d\\n\", (int)pysock_ssl_ca_count(ctx));\n"
+        "    return 0;\n}\n";
+    BEGIN("embed_ca", 180);
+    P_NEED("openssl");
+    p_args args = {{NULL}, 0};
+    int port = start_openssl(CERT, KEY, NULL);
+    T_EQ(run(&two, "embed_ca", "-n", "cas", "-o", f_path("cas.h"), T_CERTS "other-ca.pem", CA, CA,
+             T_CERTS "expired.pem", NULL),
+         0);
+    must_have_said(&two, "expired");
+    f_write_text("main.c", source);
+    p_add(&args, "cc", "-I.", "-o", f_path("main"), f_path("main.c"), "-lbearssl", "-pthread",
+          NULL);
+    if (p_run(&two, &args) != 0)
+        P_FAIL(&two, "the header does not compile");
+    args.count = 0;
+    p_add(&args, f_path("main"), digits(port), NULL);
+    if (p_run(&two, &args) != 0)
+        P_FAIL(&two, "the embedded certificates do not verify");
+    must_have_said(&two, "verified by one of 2");
+    T_EQ(run(&two, "embed_ca", "-n", "9", "-o", f_path("cas.h"), CA, NULL), 2);
+    T_EQ(run(&two, "embed_ca", "-o", f_path("none.h"), f_path("no-such-file"), NULL), 1);
+}
+
 #define TEST(name) cmocka_unit_test_teardown(name, tear_down)
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
+        TEST(tls_inspect_shows_protocol_chain_and_verdict),
+        TEST(https_get_shows_its_certificate_to_a_server_that_asks),
+        TEST(embed_ca_makes_a_header_that_verifies),
         TEST(starttls_shows_what_the_server_can_do_behind_tls),
         TEST(a_message_arrives_as_it_was_whatever_its_lines_begin_and_end_with),
         TEST(plain_text_behind_the_answer_to_starttls_is_refused),

@@ -20,6 +20,9 @@ T_FUNC const char *find_example(const char *name) {
         path = p_format("%.200s/../examples/%s", self, name);
         if (access(path, X_OK) == 0)
             return path;
+        path = p_format("%.200s/tools/%s", self, name);
+        if (access(path, X_OK) == 0)
+            return path;
     }
     path = p_format("build/examples/%s", name);
     return access(path, X_OK) == 0 ? path : NULL;
