@@ -498,7 +498,8 @@ static void versions_without_an_overlap_are_told_apart(void **state) {
         T_EQ(o.result, -1);
         T_EQ(o.kind, PYSOCK_SSL_ERROR);
         H_CONTAINS(o.reason, we_are_newer ? "UNSUPPORTED_PROTOCOL" : "ALERT_PROTOCOL_VERSION");
-        p_wait_for(&p, we_are_newer ? "alert protocol version" : "unsupported protocol");
+        /* Our alert comes in a record of our version, before which it stops reading. */
+        p_wait_for(&p, we_are_newer ? "version" : "unsupported protocol");
         T_OK(pysock_close(s));
         p_end(&p);
 
@@ -894,7 +895,7 @@ static void openssl_s_server_renegotiates_while_we_wait_in_recv(void **state) {
     p_wait_for(&p, "CIPHER is");
     t_spawn(&thread, expect_after, s);
     t_wait_asleep(&thread);
-    p_say(&p, "r\n");
+    p_say(&p, "R\n");
     p_wait_for(&p, "SSL_do_handshake -> 1");
     p_say(&p, "after\n");
     t_join(&thread);
