@@ -1,4 +1,5 @@
-"""Python's own ssl module as a peer for tests/test_peers.c: an echo server or a client of one.
+"""Python's own ssl module as a peer for tests/test_peers.c and test_interop.c: an echo server or a
+client of one.
 
 Every event is a line on stdout; a client's exit status is 0 if all went well.
 """
@@ -32,6 +33,9 @@ def restrict(context, options):
     context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     if options.tls12:
         context.maximum_version = ssl.TLSVersion.TLSv1_2
+    if options.version:
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        context.minimum_version = context.maximum_version = ssl.TLSVersion[options.version]
     if options.alpn:
         context.set_alpn_protocols(options.alpn.split(","))
 
@@ -51,14 +55,21 @@ def ragged(error):
     return "ragged"
 
 
-def echo(sock):
+def send_in_records(sock, data, size):
+    """Each call is a record of its own."""
+    view = memoryview(data)
+    for begin in range(0, len(view), size):
+        sock.sendall(view[begin:begin + size])
+
+
+def echo(sock, record):
     total, digest = 0, hashlib.sha256()
     how = "clean"
     try:
         while data := sock.recv(16384):
             total += len(data)
             digest.update(data)
-            sock.sendall(data)
+            send_in_records(sock, data, record)
     except ssl.SSLError as error:
         how = ragged(error)
     say(f"end {how} bytes={total} sha256={digest.hexdigest()}")
@@ -96,12 +107,12 @@ def serve(options):
             if options.end:
                 greet_and_go(sock, options.end)
             else:
-                end(sock, echo(sock))
+                end(sock, echo(sock, options.record or 16384))
         except OSError as error:
             describe_failure(error)
 
 
-def send_and_compare(sock, size):
+def send_and_compare(sock, size, record):
     """One thread: OpenSSL allows no two calls at a time on one connection."""
     data = random.Random(size).randbytes(size)
     sent, total, digest = 0, 0, hashlib.sha256()
@@ -114,7 +125,7 @@ def send_and_compare(sock, size):
                 raise TimeoutError(f"stuck with {sent} bytes sent and {total} received")
         try:
             if sent < size:
-                sent += sock.send(data[sent:sent + 20011])
+                sent += sock.send(data[sent:sent + (record or 20011)])
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             pass
         try:
@@ -155,7 +166,7 @@ def connect(options):
         if options.end == "wait":
             read_to_end(sock)
             continue
-        send_and_compare(sock, options.size)
+        send_and_compare(sock, options.size, options.record)
         end(sock, options.end or "clean")
 
 
@@ -169,6 +180,8 @@ def main():
     parser.add_argument("--host", default="localhost")
     parser.add_argument("--alpn")
     parser.add_argument("--tls12", action="store_true")
+    parser.add_argument("--version", choices=["TLSv1", "TLSv1_1", "TLSv1_2"])
+    parser.add_argument("--record", type=int)
     parser.add_argument("--size", type=int, default=10)
     parser.add_argument("--times", type=int, default=1)
     parser.add_argument("--end", choices=["clean", "ragged", "wait"])
