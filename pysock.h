@@ -1102,7 +1102,8 @@ PYSOCKDEF int pysock_bio_eof(pysock_bio *bio); /* 1: empty, and no more will com
    pysock_ssl_do_handshake(), _unwrap(), _getpeercert() ..., pysock_close()), but it has no
    descriptor, so it cannot be selected on; nothing happens but in its calls; and where one would
    wait it fails with SSLWantReadError: carry the outgoing bytes, bring more, and call again.
-   options may be NULL. Carried by a TLS socket this is TLS inside TLS. */
+   pysock_close() puts nothing into outgoing, pysock_ssl_unwrap() a close_notify. options may be
+   NULL. Carried by a TLS socket this is TLS inside TLS. */
 PYSOCKDEF pysock *pysock_ssl_wrap_bio(pysock_ssl_context *ctx, pysock_bio *incoming,
                                       pysock_bio *outgoing, const pysock_ssl_wrap_options *options);
 
