@@ -890,13 +890,17 @@ static void openssl_s_server_renegotiates_while_we_wait_in_recv(void **state) {
     t_thread thread;
     int port;
     pysock_ssl_context *ctx = client_with(T_CERTS "client");
-    pysock *s = start_server(&p, &port, S_SERVER, "-tls1_2", "-CAfile", CA, NULL);
+    pysock *s = start_server(&p, &port, S_SERVER, "-tls1_2", "-CAfile", CA, "-state", NULL);
     shake(s, &p, ctx, "localhost");
     p_wait_for(&p, "CIPHER is");
+    p.complained.size = 0; /* what it said of the first handshake */
+    p.complained.data[0] = 0;
     t_spawn(&thread, expect_after, s);
     t_wait_asleep(&thread);
     p_say(&p, "R\n");
-    p_wait_for(&p, "SSL_do_handshake -> 1");
+    /* From here on it looks at its input only when the handshake is over. Data before that is
+       allowed, but BearSSL cannot take it. */
+    p_wait_for(&p, "read client hello");
     p_say(&p, "after\n");
     t_join(&thread);
     T_OK(pysock_ssl_get_session_stats(ctx, &stats));
