@@ -594,6 +594,10 @@ PYSOCKDEF int pysock_listen(pysock *s, int backlog);
    or, when it is non-blocking or watched, by the reactor: a slow client never holds up accept(). */
 PYSOCKDEF pysock *pysock_accept(pysock *s, pysock_addr *peer);
 
+/* The same, but only the descriptor, which is the caller's and not inheritable: for pysock_adopt(),
+   or another process. ENOTSUP where TLS is wrapped around s. */
+PYSOCKDEF int pysock_accept_fd(pysock *s, pysock_addr *peer);
+
 /* Reads at most size bytes into buf (Python's recv_into). Returns the number, 0 at the end of the
    stream (and for an empty datagram, which ends nothing). flags: any of the system's on plain
    sockets, 0 or MSG_PEEK on TLS ones; with MSG_DONTWAIT no call waits, with MSG_WAITALL one with a
@@ -766,22 +770,48 @@ PYSOCKDEF ptrdiff_t pysock_queued(pysock *s);
 PYSOCKDEF ptrdiff_t pysock_select(int *rlist, size_t *rcount, int *wlist, size_t *wcount,
                                   int *xlist, size_t *xcount, double timeout);
 
+/* poll(2), once, and true of TLS sockets: events is what to ask for, revents the answer. A negative
+   descriptor is skipped, one that is not open is told as POLLNVAL. POLLRDNORM and POLLWRNORM stand
+   for POLLIN and POLLOUT; POLLRDHUP: the peer sends no more. Returns how many have an answer, 0 at
+   the timeout (in seconds, as above). It costs what is asked about; a poller what is ready. */
+PYSOCKDEF ptrdiff_t pysock_poll(struct pollfd *fds, size_t count, double timeout);
+
 typedef struct pysock_pollevent {
     int fd;
     short events; /* POLLIN, POLLOUT, POLLPRI, POLLERR, POLLHUP, POLLNVAL */
 } pysock_pollevent;
 
-/* Python's select.poll(). The caller owns it. Errors: MemoryError, OSError EMFILE. */
+/* Python's select.poll(), with registrations that stay. The caller owns it. Errors: MemoryError,
+   OSError EMFILE. */
 PYSOCKDEF pysock_poller *pysock_poller_new(void);
+
+/* Python's select.epoll(): a poller with epoll's manners, so that programs written for it work.
+   Registering twice is EEXIST, a file that is always ready EPERM, a descriptor that is not open
+   EBADF, one that was never registered ENOENT; what is closed is forgotten, never told. Events may
+   have EPOLLET, EPOLLONESHOT and EPOLLEXCLUSIVE, of TLS sockets too: an edge is told at least once,
+   seldom more than once. Linux; ENOTSUP elsewhere and with PYSOCK_NO_EPOLL. */
+PYSOCKDEF pysock_poller *pysock_poller_new_epoll(void);
 
 /* Not while another thread polls. The sockets stay open. NULL is fine. */
 PYSOCKDEF void pysock_poller_free(pysock_poller *p);
 
+/* Ends it: polls that wait fail with EBADF, and so does every call from now on. Free it all the
+   same. */
+PYSOCKDEF int pysock_poller_close(pysock_poller *p);
+
+/* A descriptor that is readable when a poll may have something to tell, for select or another
+   poller. It stays the poller's. Linux; ENOTSUP elsewhere and with PYSOCK_NO_EPOLL. */
+PYSOCKDEF int pysock_poller_fileno(pysock_poller *p);
+
+/* The open poller that has this descriptor, as one more reference for pysock_poller_free(): Python's
+   epoll.fromfd(). EINVAL where none has. */
+PYSOCKDEF pysock_poller *pysock_poller_from_fileno(int fd);
+
 /* events: any of POLLIN, POLLPRI, POLLOUT; errors are always told. Registering again modifies. A
    socket that is closed is told as POLLNVAL until it is unregistered; unregister other descriptors
    before closing them. Keeps no socket open. */
-PYSOCKDEF int pysock_poller_register(pysock_poller *p, int fd, short events);
-PYSOCKDEF int pysock_poller_modify(pysock_poller *p, int fd, short events); /* ENOENT if unknown */
+PYSOCKDEF int pysock_poller_register(pysock_poller *p, int fd, uint32_t events);
+PYSOCKDEF int pysock_poller_modify(pysock_poller *p, int fd, uint32_t events); /* ENOENT: unknown */
 PYSOCKDEF int pysock_poller_unregister(pysock_poller *p, int fd); /* KeyError if unknown */
 
 /* Fills at most max events; returns how many, 0 at the timeout (in seconds). Level-triggered: what
@@ -1787,17 +1817,29 @@ typedef int (*pysock__sleep_fn)(pysock__waker *waker, struct pollfd *fds, size_t
 #ifdef PYSOCK__EPOLL
 
 #define PYSOCK__PSET_WAKER UINT64_MAX
+#define PYSOCK__EPOLL_ET EPOLLET
+#define PYSOCK__EPOLL_ONESHOT EPOLLONESHOT
+#ifdef EPOLLEXCLUSIVE
+#define PYSOCK__EPOLL_EXCLUSIVE EPOLLEXCLUSIVE
+#else
+#define PYSOCK__EPOLL_EXCLUSIVE 0u
+#endif
 
 typedef struct pysock__pset { int epfd; } pysock__pset;
 
-/* Adds fd or changes what it waits for. -EPERM: a file that is always ready. */
-static int pysock__pset_set(pysock__pset *set, int fd, short events, uint64_t token)
+/* Adds fd or changes what it waits for; events may have epoll's flags. -EPERM: a file that is
+   always ready. */
+static int pysock__pset_set(pysock__pset *set, int fd, uint32_t events, uint64_t token)
 {
     struct epoll_event ev;
 
     memset(&ev, 0, sizeof ev);
-    ev.events = (uint32_t)(unsigned short)events; /* the numbers are poll's on Linux */
+    ev.events = events; /* the numbers are poll's on Linux */
     ev.data.u64 = token;
+    if (events & PYSOCK__EPOLL_EXCLUSIVE) {
+        epoll_ctl(set->epfd, EPOLL_CTL_DEL, fd, &ev); /* it can be added, but not changed */
+        return epoll_ctl(set->epfd, EPOLL_CTL_ADD, fd, &ev) < 0 ? pysock__neg_errno() : 0;
+    }
     if (epoll_ctl(set->epfd, EPOLL_CTL_MOD, fd, &ev) == 0)
         return 0;
     if (errno == ENOENT && epoll_ctl(set->epfd, EPOLL_CTL_ADD, fd, &ev) == 0)
@@ -1813,9 +1855,27 @@ static void pysock__pset_forget(pysock__pset *set, int fd)
     epoll_ctl(set->epfd, EPOLL_CTL_DEL, fd, &ev);
 }
 
+/* Whether fd is in the set: the kernel forgets what is closed. */
+static int pysock__pset_knows(pysock__pset *set, int fd)
+{
+    struct epoll_event ev;
+
+    memset(&ev, 0, sizeof ev);
+    if (epoll_ctl(set->epfd, EPOLL_CTL_ADD, fd, &ev) == 0) {
+        epoll_ctl(set->epfd, EPOLL_CTL_DEL, fd, &ev);
+        return 0;
+    }
+    return errno == EEXIST;
+}
+
 static void pysock__pset_close(pysock__pset *set)
 {
     close(set->epfd);
+}
+
+static int pysock__pset_fileno(const pysock__pset *set)
+{
+    return set->epfd;
 }
 
 static int pysock__pset_open(pysock__pset *set, pysock__waker *waker)
@@ -1828,6 +1888,20 @@ static int pysock__pset_open(pysock__pset *set, pysock__waker *waker)
     err = pysock__pset_set(set, waker->rfd, POLLIN, PYSOCK__PSET_WAKER);
     if (err < 0)
         close(set->epfd);
+    return err;
+}
+
+/* Puts an empty set in its place, under the same number. */
+static int pysock__pset_renew(pysock__pset *set, pysock__waker *waker)
+{
+    pysock__pset fresh;
+    int err = pysock__pset_open(&fresh, waker);
+
+    if (err < 0)
+        return err;
+    if (dup3(fresh.epfd, set->epfd, O_CLOEXEC) < 0)
+        err = pysock__neg_errno();
+    close(fresh.epfd);
     return err;
 }
 
@@ -1865,6 +1939,10 @@ static int pysock__pset_wait(pysock__pset *set, pysock__waker *waker, pysock__sl
 
 #else
 
+#define PYSOCK__EPOLL_ET 0u
+#define PYSOCK__EPOLL_ONESHOT 0u
+#define PYSOCK__EPOLL_EXCLUSIVE 0u
+
 typedef struct pysock__pset {
     pysock__mutex lock;
     struct pollfd *fds; /* guarded by lock */
@@ -1886,6 +1964,18 @@ static void pysock__pset_close(pysock__pset *set)
     PYSOCK_FREE(set->fds);
     PYSOCK_FREE(set->tokens);
     pysock__mutex_free(&set->lock);
+}
+
+static int pysock__pset_renew(pysock__pset *set, pysock__waker *waker)
+{
+    pysock__pset_close(set);
+    return pysock__pset_open(set, waker);
+}
+
+static int pysock__pset_fileno(const pysock__pset *set)
+{
+    (void)set;
+    return -ENOTSUP;
 }
 
 static int pysock__fd_valid(int fd)
@@ -1922,7 +2012,7 @@ static int pysock__pset_reserve_locked(pysock__pset *set)
     return 0;
 }
 
-static int pysock__pset_set(pysock__pset *set, int fd, short events, uint64_t token)
+static int pysock__pset_set(pysock__pset *set, int fd, uint32_t events, uint64_t token)
 {
     size_t i;
     int err = 0;
@@ -1935,11 +2025,21 @@ static int pysock__pset_set(pysock__pset *set, int fd, short events, uint64_t to
         set->count++;
     if (!err) {
         set->fds[i].fd = fd;
-        set->fds[i].events = events;
+        set->fds[i].events = (short)(events & 0x7fff);
         set->tokens[i] = token;
     }
     pysock__unlock(&set->lock);
     return err;
+}
+
+static int pysock__pset_knows(pysock__pset *set, int fd)
+{
+    int known;
+
+    pysock__lock(&set->lock);
+    known = pysock__pset_find_locked(set, fd) < set->count;
+    pysock__unlock(&set->lock);
+    return known;
 }
 
 static void pysock__pset_forget(pysock__pset *set, int fd)
@@ -16275,6 +16375,27 @@ PYSOCKDEF pysock *pysock_accept(pysock *s, pysock_addr *peer)
     return child;
 }
 
+PYSOCKDEF int pysock_accept_fd(pysock *s, pysock_addr *peer)
+{
+    pysock__call c;
+    pysock_addr addr;
+    int fd = -1;
+
+    memset(&addr, 0, sizeof addr);
+    if (pysock__call_begin(&c, s, "accept") < 0)
+        return -1;
+    pysock__refresh_phase_locked(c.s);
+    if (pysock__is_tls_locked(c.s))
+        pysock__fail(PYSOCK_OS_ERROR, ENOTSUP, "ENOTSUP",
+                     "accept: a descriptor alone has no TLS; use pysock_accept()");
+    else
+        fd = pysock__accept_kernel_locked(&c, &addr);
+    pysock__call_end(&c);
+    if (fd >= 0 && peer)
+        *peer = addr;
+    return fd;
+}
+
 /* API: closing. */
 
 PYSOCKDEF int pysock_shutdown(pysock *s, int how)
@@ -19139,6 +19260,17 @@ PYSOCKDEF int pysock_ssl_match_hostname(const void *der, size_t size, const char
    after an edge. A select registers with each socket for as long as it lasts, a poller for as long
    as the descriptor is registered. Locks: a socket's, then a poller's. */
 
+/* POLLIN and POLLOUT have other names. */
+#define PYSOCK__INPUT ((short)(POLLIN | POLLRDNORM))
+#define PYSOCK__OUTPUT ((short)(POLLOUT | POLLWRNORM))
+#ifdef POLLRDHUP
+#define PYSOCK__RDHUP POLLRDHUP
+#else
+#define PYSOCK__RDHUP 0
+#endif
+
+#define PYSOCK__ASK_AGAIN 0x10000 /* input has been left in the kernel: test again at once */
+
 /* What of want (poll's events) holds for a socket, where the kernel's word so far is revents. *ask
    is what is to be asked of the kernel next: -1 if it must not be asked at all, because only a
    notification can change the level. except: the asker's own waiter, which needs none. */
@@ -19146,6 +19278,9 @@ static short pysock__levels_locked(pysock__sock *s, short want, short revents, i
                                    const pysock__waiter *except)
 {
     short have = (short)(revents & (POLLERR | POLLHUP | POLLNVAL));
+#ifndef PYSOCK_NO_SSL
+    int filled;
+#endif
 
     (void)except; /* unused without TLS */
     *ask = -1;
@@ -19157,9 +19292,9 @@ static short pysock__levels_locked(pysock__sock *s, short want, short revents, i
         return 0;
     case PYSOCK__FAILED:
     case PYSOCK__BROKEN:
-        return (short)(POLLERR | (want & (POLLIN | POLLOUT)));
+        return (short)(POLLERR | (want & (PYSOCK__INPUT | PYSOCK__OUTPUT)));
     case PYSOCK__LISTENING:
-        want &= (short)~POLLOUT;
+        want &= (short)~PYSOCK__OUTPUT;
         break;
     default:
         break;
@@ -19168,34 +19303,40 @@ static short pysock__levels_locked(pysock__sock *s, short want, short revents, i
     if (s->phase == PYSOCK__HANDSHAKING || (s->phase == PYSOCK__CONNECTING && s->wrap_ctx))
         return 0; /* the reactor, or a blocking call, will tell */
     if (s->phase == PYSOCK__SECURE) {
-        *ask = want & POLLIN;
-        if ((revents & (POLLIN | POLLERR | POLLHUP) || s->tls->ahead_pos < s->tls->ahead_len)
-            && pysock__fill_locked(s, except) == -EBUSY)
+        *ask = want & (PYSOCK__INPUT | PYSOCK__RDHUP);
+        filled = revents & (PYSOCK__INPUT | PYSOCK__RDHUP | POLLERR | POLLHUP)
+                         || s->tls->ahead_pos < s->tls->ahead_len
+                     ? pysock__fill_locked(s, except)
+                     : 0;
+        if (filled == -EBUSY)
             *ask = -1; /* somebody will tell; the kernel would say it over and over */
+        else if (filled == -EALREADY)
+            *ask |= PYSOCK__ASK_AGAIN;
         if (s->phase != PYSOCK__SECURE)
             return 0; /* another handshake */
         if (pysock__tls_flags(s->tls) & PYSOCK__APP_IN || s->input_end)
-            have |= (short)(want & POLLIN);
-        want &= (short)~POLLIN;
+            have |= (short)(want & PYSOCK__INPUT);
+        have |= (short)(want & (s->input_end ? PYSOCK__RDHUP : revents & PYSOCK__RDHUP));
+        want &= PYSOCK__OUTPUT;
         if (s->write_error || s->tls->close_sent || s->tls->ended)
-            have |= (short)(want & POLLOUT); /* send fails at once */
+            have |= want; /* send fails at once */
         else if (!pysock__output_waits_locked(s))
-            *ask = *ask < 0 ? *ask : *ask | (want & POLLOUT), have |= (short)(revents & want);
+            *ask = *ask < 0 ? *ask : *ask | want, have |= (short)(revents & want);
         else if (!pysock__chain_empty(&s->queue) && !s->queue_full)
-            have |= (short)(want & POLLOUT);
+            have |= want;
         return have;
     }
 #endif
     if (s->names_awaited)
-        want &= (short)~POLLOUT;
+        want &= (short)~PYSOCK__OUTPUT;
     *ask = want;
     have |= (short)(revents & want);
     if (pysock__chain_empty(&s->queue) && !s->queue_full)
         return have;
-    *ask &= ~POLLOUT;
-    have &= (short)~POLLOUT;
+    *ask &= ~PYSOCK__OUTPUT;
+    have &= (short)~PYSOCK__OUTPUT;
     if (!s->queue_full)
-        have |= (short)(want & POLLOUT);
+        have |= (short)(want & PYSOCK__OUTPUT);
     return have;
 }
 
@@ -19233,29 +19374,35 @@ typedef struct pysock__select_call {
     pysock__waker *waker;
     int64_t deadline;
     unsigned epoch;
+    int is_poll; /* POLLNVAL is an answer, and so are errors that nobody asked for */
 } pysock__select_call;
 
-static void pysock__select_add(pysock__select_call *c, const int *fds, size_t count, short want,
-                               short means)
+static void pysock__select_add(pysock__select_call *c, int fd, short want, short means)
+{
+    pysock__entry *e = &c->entries[c->count++];
+
+    memset(e, 0, sizeof *e);
+    pysock__list_init(&e->waiter.link);
+    e->fd = fd; /* a negative one is found out by the test */
+    e->want = want;
+    e->means = means;
+    e->waiter.notify = pysock__notify_thread;
+    e->waiter.waker = c->waker;
+    e->s = pysock__acquire_fd(fd);
+    if (!e->s)
+        return;
+    pysock__lock(&e->s->lock);
+    pysock__watch_begin_locked(e->s, &e->waiter);
+    pysock__unlock(&e->s->lock);
+}
+
+static void pysock__select_add_list(pysock__select_call *c, const int *fds, size_t count,
+                                    short want, short means)
 {
     size_t i;
 
-    for (i = 0; i < count; i++) {
-        pysock__entry *e = &c->entries[c->count++];
-        memset(e, 0, sizeof *e);
-        pysock__list_init(&e->waiter.link);
-        e->fd = fds[i]; /* a negative one is found out by the test */
-        e->want = want;
-        e->means = means;
-        e->waiter.notify = pysock__notify_thread;
-        e->waiter.waker = c->waker;
-        e->s = pysock__acquire_fd(fds[i]);
-        if (!e->s)
-            continue;
-        pysock__lock(&e->s->lock);
-        pysock__watch_begin_locked(e->s, &e->waiter);
-        pysock__unlock(&e->s->lock);
-    }
+    for (i = 0; i < count; i++)
+        pysock__select_add(c, fds[i], want, means);
 }
 
 static void pysock__select_end(pysock__select_call *c)
@@ -19292,13 +19439,13 @@ static ptrdiff_t pysock__select_test(pysock__select_call *c, int polled)
         } else {
             e->have = revents;
         }
-        if (e->have & POLLNVAL || e->fd < 0)
+        if (!c->is_poll && (e->have & POLLNVAL || e->fd < 0))
             return -EBADF;
         e->have &= e->means;
         ready += e->have != 0;
-        e->mute |= revents && !e->have && !(revents & ~(POLLHUP | POLLERR));
+        e->mute |= !c->is_poll && revents && !e->have && !(revents & ~(POLLHUP | POLLERR));
         p->fd = ask < 0 || e->mute ? -1 : e->fd;
-        p->events = (short)(ask < 0 ? 0 : ask);
+        p->events = (short)(ask < 0 ? 0 : ask & 0x7fff);
         p->revents = 0;
     }
     return ready;
@@ -19333,6 +19480,35 @@ static ptrdiff_t pysock__select_run(pysock__select_call *c)
     }
 }
 
+/* Makes room for total entries: few where they fit. 0 or -1. */
+static int pysock__select_begin(pysock__select_call *c, const char *what, size_t total,
+                                double timeout, pysock__entry *few, struct pollfd *few_fds,
+                                size_t few_count)
+{
+    int64_t ns = pysock__timeout_ns(timeout, what);
+    int err;
+
+    memset(c, 0, sizeof *c);
+    if (ns == -2)
+        return -1;
+    pysock__fork_check();
+    c->epoch = pysock__epoch(pysock__state());
+    c->deadline = ns ? pysock__deadline_in(ns) : 0;
+    err = pysock__thread_waker(&c->waker);
+    if (err < 0)
+        return pysock__fail_os(err, what, "");
+    c->entries = total <= few_count
+                     ? few
+                     : (pysock__entry *)PYSOCK_MALLOC(total * (sizeof *c->entries + sizeof *c->fds)
+                                                      + sizeof *c->fds);
+    if (!c->entries)
+        return pysock__fail_memory(what);
+    c->fds = c->entries == few ? few_fds : (struct pollfd *)(void *)(c->entries + total);
+    if (ns == 0)
+        pysock__reactor_assist();
+    return 0;
+}
+
 /* Keeps the ready ones of a list, in their order. */
 static void pysock__select_keep(int *fds, size_t *count, const pysock__entry *entries)
 {
@@ -19349,40 +19525,23 @@ PYSOCKDEF ptrdiff_t pysock_select(int *rlist, size_t *rcount, int *wlist, size_t
                                   int *xlist, size_t *xcount, double timeout)
 {
     size_t rn = rlist && rcount ? *rcount : 0, wn = wlist && wcount ? *wcount : 0;
-    size_t xn = xlist && xcount ? *xcount : 0, total = rn + wn + xn;
-    int64_t ns = pysock__timeout_ns(timeout, "select");
+    size_t xn = xlist && xcount ? *xcount : 0;
     pysock__entry few[8];
     struct pollfd few_fds[9];
     pysock__select_call c;
     ptrdiff_t ready;
-    int err;
 
-    if (ns == -2)
-        return -1;
     if ((!rlist && rcount && *rcount) || (!wlist && wcount && *wcount)
         || (!xlist && xcount && *xcount))
         return (ptrdiff_t)pysock__fail_value("select", "a list is NULL, but its count is not 0");
     if (rn > 1u << 24 || wn > 1u << 24 || xn > 1u << 24)
         return (ptrdiff_t)pysock__fail_value("select", "a count is negative or too large");
-    memset(&c, 0, sizeof c);
-    pysock__fork_check();
-    c.epoch = pysock__epoch(pysock__state());
-    c.deadline = ns ? pysock__deadline_in(ns) : 0;
-    err = pysock__thread_waker(&c.waker);
-    if (err < 0)
-        return pysock__fail_os(err, "select", "");
-    c.entries = total <= PYSOCK__COUNT(few)
-                    ? few
-                    : (pysock__entry *)PYSOCK_MALLOC(total * (sizeof *c.entries + sizeof *c.fds)
-                                                     + sizeof *c.fds);
-    if (!c.entries)
-        return pysock__fail_memory("select");
-    c.fds = c.entries == few ? few_fds : (struct pollfd *)(void *)(c.entries + total);
-    if (ns == 0)
-        pysock__reactor_assist();
-    pysock__select_add(&c, rlist, rn, POLLIN, POLLIN | POLLHUP | POLLERR);
-    pysock__select_add(&c, wlist, wn, POLLOUT, POLLOUT | POLLERR);
-    pysock__select_add(&c, xlist, xn, POLLPRI, POLLPRI);
+    if (pysock__select_begin(&c, "select", rn + wn + xn, timeout, few, few_fds,
+                             PYSOCK__COUNT(few)) < 0)
+        return -1;
+    pysock__select_add_list(&c, rlist, rn, POLLIN, POLLIN | POLLHUP | POLLERR);
+    pysock__select_add_list(&c, wlist, wn, POLLOUT, POLLOUT | POLLERR);
+    pysock__select_add_list(&c, xlist, xn, POLLPRI, POLLPRI);
     ready = pysock__select_run(&c);
     pysock__select_end(&c);
     if (ready >= 0) {
@@ -19393,6 +19552,32 @@ PYSOCKDEF ptrdiff_t pysock_select(int *rlist, size_t *rcount, int *wlist, size_t
     if (c.entries != few)
         PYSOCK_FREE(c.entries);
     return ready < 0 ? pysock__fail_os((int)ready, "select", "") : ready;
+}
+
+PYSOCKDEF ptrdiff_t pysock_poll(struct pollfd *fds, size_t count, double timeout)
+{
+    pysock__entry few[8];
+    struct pollfd few_fds[9];
+    pysock__select_call c;
+    ptrdiff_t ready;
+    size_t i;
+
+    if ((!fds && count) || count > 1u << 24)
+        return (ptrdiff_t)pysock__fail_value("poll", fds ? "the count is negative or too large"
+                                                         : "fds is NULL, but count is not 0");
+    if (pysock__select_begin(&c, "poll", count, timeout, few, few_fds, PYSOCK__COUNT(few)) < 0)
+        return -1;
+    c.is_poll = 1;
+    for (i = 0; i < count; i++)
+        pysock__select_add(&c, fds[i].fd, fds[i].events,
+                           (short)(fds[i].events | POLLERR | POLLHUP | POLLNVAL));
+    ready = pysock__select_run(&c);
+    pysock__select_end(&c);
+    for (i = 0; ready >= 0 && i < count; i++)
+        fds[i].revents = c.entries[i].have;
+    if (c.entries != few)
+        PYSOCK_FREE(c.entries);
+    return ready < 0 ? pysock__fail_os((int)ready, "poll", "") : ready;
 }
 
 /* Pollers. A registration is one object; its waiter stays in the socket's list. What may be ready
@@ -19408,9 +19593,12 @@ typedef struct pysock__reg {
     /* guarded by the poller's lock */
     pysock__list ready_link;
     short events;
+    uint32_t flags;  /* epoll's: edges, once, exclusive */
+    int told;        /* EPOLLONESHOT: nothing more until it is modified */
     int queued;      /* in the ready list */
     int armed;       /* what the kernel is asked for; -1: nothing; -2: who knows */
     int invalid;     /* closed, or never open */
+    int detached;    /* its socket has let the descriptor go: whose is it now? */
     int always;      /* a file that is always ready */
     unsigned poll_id; /* in whose result it is already, and where */
     size_t result;
@@ -19421,7 +19609,12 @@ struct pysock_poller {
     pysock__sleeper sleeper; /* its waker is told of notifications */
     pysock__pset pset;
     pysock_state *state; /* counted */
+    int is_epoll;        /* set once: has epoll's manners */
+    int refs;            /* guarded by the process's lock */
+    int closed;          /* atomic; the lock is held to set it */
     /* guarded by lock */
+    int set_closed; /* the kernel's set is closed too */
+    int watched; /* somebody has its descriptor: it must be readable when something is ready */
     pysock__reg **by_fd;
     size_t fd_cap;
     pysock__list ready;
@@ -19459,6 +19652,13 @@ static void pysock__reg_queue_locked(pysock__reg *reg)
     reg->poller->ready_count++;
 }
 
+/* Something is to be tested: tells who sleeps. Whoever polls next looks by itself. */
+static void pysock__poller_wake_locked(pysock_poller *p)
+{
+    if (p->polling || p->watched)
+        pysock__wake(&p->sleeper.waker);
+}
+
 static void pysock__reg_unqueue_locked(pysock__reg *reg)
 {
     if (!reg->queued)
@@ -19466,6 +19666,12 @@ static void pysock__reg_unqueue_locked(pysock__reg *reg)
     reg->queued = 0;
     pysock__list_remove(&reg->ready_link);
     reg->poller->ready_count--;
+}
+
+/* Of a socket that is locked by the caller, and closing: pysock_detach() does it. */
+static int pysock__handle_is_detached(uintptr_t handle)
+{
+    return pysock__table.slots[(handle & PYSOCK__LOW) - 1].s->detached;
 }
 
 /* A socket notifies: its lock is held, the poller's comes below it. */
@@ -19478,13 +19684,16 @@ static void pysock__reg_notify(pysock__waiter *w, int closing)
         pysock__list_remove(&w->link);
     pysock__lock(&p->lock);
     if (closing) {
-        if (reg->armed != -1)
+        if (reg->armed != -1 && !p->closed)
             pysock__pset_forget(&p->pset, reg->fd);
         reg->armed = -1;
         reg->invalid = 1;
+        reg->detached = p->is_epoll && pysock__handle_is_detached(reg->handle);
+    } else if (reg->flags & PYSOCK__EPOLL_ET && reg->armed >= 0) {
+        reg->armed = -2; /* the kernel's edge may have been told before it was of use */
     }
     pysock__reg_queue_locked(reg);
-    pysock__wake(&p->sleeper.waker);
+    pysock__poller_wake_locked(p);
     pysock__unlock(&p->lock);
 }
 
@@ -19502,19 +19711,20 @@ static void pysock__poller_after_fork(pysock__sleeper *sl)
             p->by_fd[fd]->armed = -1;
 }
 
-/* In a forked child: a kernel set of its own. */
+/* Before use. -EBADF: it is closed. In a forked child: a kernel set of its own. */
 static int pysock__poller_renew_locked(pysock_poller *p)
 {
     size_t fd;
     int err;
 
+    if (p->closed)
+        return -EBADF;
     if (p->sleeper.waker.generation == pysock__fork_generation && !p->stale)
         return 0;
     err = pysock__sleeper_refresh(&p->sleeper);
     if (err < 0)
         return err;
-    pysock__pset_close(&p->pset);
-    err = pysock__pset_open(&p->pset, &p->sleeper.waker);
+    err = pysock__pset_renew(&p->pset, &p->sleeper.waker);
     if (err < 0)
         return err;
     p->stale = 0;
@@ -19546,7 +19756,65 @@ PYSOCKDEF pysock_poller *pysock_poller_new(void)
         pysock__fail_os(err, "poller_new", "");
         return NULL;
     }
+    p->refs = 1;
     p->state = pysock__state_retain(pysock__state());
+    return p;
+}
+
+PYSOCKDEF pysock_poller *pysock_poller_new_epoll(void)
+{
+    pysock_poller *p = pysock_poller_new();
+    int err = p ? pysock__pset_fileno(&p->pset) : 0;
+
+    if (err >= 0) {
+        if (p)
+            p->is_epoll = 1;
+        return p;
+    }
+    pysock_poller_free(p);
+    pysock__fail_os(err, "poller_new_epoll", "this platform");
+    return NULL;
+}
+
+PYSOCKDEF int pysock_poller_fileno(pysock_poller *p)
+{
+    int fd;
+
+    if (!p)
+        return pysock__fail_value("poller_fileno", "the poller is NULL");
+    pysock__lock(&p->lock);
+    fd = pysock__poller_renew_locked(p);
+    if (fd == 0)
+        fd = pysock__pset_fileno(&p->pset);
+    if (fd >= 0 && !p->watched) {
+        p->watched = 1;
+        if (p->ready_count)
+            pysock__wake(&p->sleeper.waker);
+    }
+    pysock__unlock(&p->lock);
+    return fd < 0 ? pysock__fail_os(fd, "poller_fileno", "") : fd;
+}
+
+PYSOCKDEF pysock_poller *pysock_poller_from_fileno(int fd)
+{
+    pysock_poller *p = NULL;
+    pysock__list *l;
+
+    pysock__lock(&pysock__process.lock);
+    for (l = pysock__process.sleepers.next; l != &pysock__process.sleepers && !p; l = l->next) {
+        pysock__sleeper *sl = PYSOCK__ENTRY(l, pysock__sleeper, link);
+        if (sl->after_fork != pysock__poller_after_fork)
+            continue;
+        p = PYSOCK__ENTRY(sl, pysock_poller, sleeper);
+        if (fd < 0 || !p->refs || pysock__load(&p->closed) || pysock__pset_fileno(&p->pset) != fd)
+            p = NULL;
+    }
+    if (p)
+        p->refs++;
+    pysock__unlock(&pysock__process.lock);
+    if (!p)
+        pysock__fail(PYSOCK_OS_ERROR, EINVAL, "EINVAL",
+                     "poller_from_fileno: descriptor %d is no poller's of this process", fd);
     return p;
 }
 
@@ -19559,7 +19827,7 @@ static pysock__reg *pysock__reg_claim_locked(pysock_poller *p, int fd)
     if (!reg)
         return NULL;
     p->by_fd[fd] = NULL;
-    if (reg->armed != -1)
+    if (reg->armed != -1 && !p->closed)
         pysock__pset_forget(&p->pset, fd);
     reg->armed = -1;
     return reg;
@@ -19582,11 +19850,39 @@ static void pysock__reg_free(pysock_poller *p, pysock__reg *reg)
     pysock__free(reg);
 }
 
+/* The last poll that leaves a closed poller takes the kernel's set along. */
+static void pysock__poller_close_set_locked(pysock_poller *p)
+{
+    if (!p->closed || p->polling || p->set_closed)
+        return;
+    p->set_closed = 1;
+    pysock__pset_close(&p->pset);
+}
+
+PYSOCKDEF int pysock_poller_close(pysock_poller *p)
+{
+    if (!p)
+        return pysock__fail_value("poller_close", "the poller is NULL");
+    pysock__lock(&p->lock);
+    pysock__store(&p->closed, 1);
+    if (p->polling)
+        pysock__wake(&p->sleeper.waker);
+    pysock__poller_close_set_locked(p);
+    pysock__unlock(&p->lock);
+    return 0;
+}
+
 PYSOCKDEF void pysock_poller_free(pysock_poller *p)
 {
     size_t fd;
+    int refs;
 
     if (!p)
+        return;
+    pysock__lock(&pysock__process.lock);
+    refs = --p->refs;
+    pysock__unlock(&pysock__process.lock);
+    if (refs)
         return;
     for (fd = 0; fd < p->fd_cap; fd++) {
         pysock__reg *reg;
@@ -19596,26 +19892,28 @@ PYSOCKDEF void pysock_poller_free(pysock_poller *p)
         if (reg)
             pysock__reg_free(p, reg);
     }
+    pysock_poller_close(p);
     pysock__sleeper_close(&p->sleeper);
-    pysock__pset_close(&p->pset);
     pysock__mutex_free(&p->lock);
     pysock__state_release(p->state);
     pysock__free(p->by_fd);
     pysock__free(p);
 }
 
-/* Asks the kernel for what only the kernel knows. 0 or -ENOMEM. */
+/* Asks the kernel for what only the kernel knows. 0 or -ENOMEM; with epoll's manners, whatever it
+   says. */
 static int pysock__reg_arm_locked(pysock__reg *reg, int ask)
 {
     pysock_poller *p = reg->poller;
     int err = 0;
 
-    if (reg->invalid || reg->always || reg->armed == ask)
+    if (reg->invalid || reg->always || reg->armed == ask || p->closed)
         return 0;
     if (ask < 0) {
         pysock__pset_forget(&p->pset, reg->fd);
     } else {
-        err = pysock__pset_set(&p->pset, reg->fd, (short)ask, pysock__reg_token(reg));
+        err = pysock__pset_set(&p->pset, reg->fd, (uint32_t)ask | reg->flags,
+                               pysock__reg_token(reg));
         if (err == -EPERM)
             reg->always = 1;
         else if (err == -EBADF)
@@ -19624,6 +19922,8 @@ static int pysock__reg_arm_locked(pysock__reg *reg, int ask)
     if (err < 0)
         ask = -1;
     reg->armed = ask;
+    if (p->is_epoll)
+        return err;
     return err == -ENOMEM || err == -ENOSPC ? -ENOMEM : 0;
 }
 
@@ -19647,7 +19947,7 @@ static int pysock__reg_enter(pysock_poller *p, pysock__reg *reg, pysock__sock *s
     if (err == 0) {
         p->by_fd[reg->fd] = reg;
         pysock__reg_queue_locked(reg); /* tested at the next poll */
-        pysock__wake(&p->sleeper.waker);
+        pysock__poller_wake_locked(p);
     }
     pysock__unlock(&p->lock);
     if (err == 0 && s)
@@ -19656,7 +19956,7 @@ static int pysock__reg_enter(pysock_poller *p, pysock__reg *reg, pysock__sock *s
 }
 
 /* -EEXIST, without an error set: another thread has registered fd meanwhile. */
-static int pysock__reg_new(pysock_poller *p, int fd, short events)
+static int pysock__reg_new(pysock_poller *p, int fd, uint32_t events)
 {
     pysock__reg *reg = (pysock__reg *)pysock__alloc(sizeof *reg);
     pysock__sock *s;
@@ -19670,7 +19970,8 @@ static int pysock__reg_new(pysock_poller *p, int fd, short events)
     reg->waiter.notify = pysock__reg_notify;
     reg->poller = p;
     reg->fd = fd;
-    reg->events = events;
+    reg->events = (short)(events & 0x7fff);
+    reg->flags = p->is_epoll ? events & ~0x7fffu : 0;
     reg->armed = -1;
     if (s)
         pysock__lock(&s->lock);
@@ -19699,7 +20000,7 @@ static int pysock__poller_check(const char *what, pysock_poller *p, int fd)
 }
 
 /* 1 if the registration changed, 0 if there is none of the descriptor as it is now. */
-static int pysock__reg_change(pysock_poller *p, int fd, short events, int replace)
+static int pysock__reg_change(pysock_poller *p, int fd, uint32_t events, int replace)
 {
     pysock__sock *s = pysock__acquire_fd(fd);
     uintptr_t handle = s ? s->handle : 0;
@@ -19714,11 +20015,11 @@ static int pysock__reg_change(pysock_poller *p, int fd, short events, int replac
     if (reg && !same && replace) {
         reg = pysock__reg_claim_locked(p, fd); /* the number has been used again */
     } else if (reg) {
-        reg->events = events;
+        reg->events = (short)(events & 0x7fff);
         if (!handle && replace && reg->armed >= 0)
             reg->armed = -2; /* perhaps another file of the same number: ask the kernel anew */
         pysock__reg_queue_locked(reg);
-        pysock__wake(&p->sleeper.waker);
+        pysock__poller_wake_locked(p);
     }
     pysock__unlock(&p->lock);
     if (reg && !same && replace)
@@ -19726,12 +20027,122 @@ static int pysock__reg_change(pysock_poller *p, int fd, short events, int replac
     return reg && (same || !replace);
 }
 
-PYSOCKDEF int pysock_poller_register(pysock_poller *p, int fd, short events)
+/* Epoll's manners. Whose the descriptor of a registration is can change while it lasts: its socket
+   may have been detached, and another one have taken the descriptor; or it was closed behind the
+   library's back. The registration of fd that is still good, or NULL; one that is not is dropped. */
+static pysock__reg *pysock__epoll_find_locked(pysock_poller *p, int fd, pysock__reg **dead)
+{
+    pysock__reg *reg = pysock__reg_find_locked(p, fd);
+
+    *dead = NULL;
+    if (!reg)
+        return NULL;
+    if (reg->handle ? reg->detached || !reg->invalid : pysock__pset_knows(&p->pset, fd))
+        return reg;
+    *dead = pysock__reg_claim_locked(p, fd);
+    return NULL;
+}
+
+/* 0 if fd is registered, else why not. */
+static int pysock__epoll_change(pysock_poller *p, int fd, uint32_t events)
+{
+    pysock__reg *reg, *dead = NULL;
+    int err;
+
+    pysock__lock(&p->lock);
+    err = pysock__poller_renew_locked(p);
+    reg = err ? NULL : pysock__epoll_find_locked(p, fd, &dead);
+    if (reg && (reg->flags | events) & PYSOCK__EPOLL_EXCLUSIVE) {
+        err = -EINVAL; /* as the kernel has it */
+    } else if (reg) {
+        reg->events = (short)(events & 0x7fff);
+        reg->flags = events & ~0x7fffu;
+        reg->told = 0;
+        if (reg->armed >= 0)
+            reg->armed = -2;
+        pysock__reg_queue_locked(reg);
+        pysock__poller_wake_locked(p);
+    } else if (err == 0) {
+        err = pysock__fd_inheritable(fd) < 0 ? -EBADF : -ENOENT;
+    }
+    pysock__unlock(&p->lock);
+    if (dead)
+        pysock__reg_free(p, dead);
+    return err;
+}
+
+static int pysock__epoll_unregister(pysock_poller *p, int fd)
+{
+    pysock__reg *reg, *dead = NULL;
+    int err;
+
+    pysock__lock(&p->lock);
+    err = pysock__poller_renew_locked(p);
+    reg = err ? NULL : pysock__epoll_find_locked(p, fd, &dead);
+    if (reg)
+        pysock__reg_claim_locked(p, fd);
+    else if (err == 0)
+        err = pysock__fd_inheritable(fd) < 0 ? -EBADF : -ENOENT;
+    pysock__unlock(&p->lock);
+    if (reg || dead)
+        pysock__reg_free(p, reg ? reg : dead);
+    return err;
+}
+
+static int pysock__epoll_register(pysock_poller *p, int fd, uint32_t events)
+{
+    pysock__reg *reg, *dead = NULL;
+    int err;
+
+    pysock__lock(&p->lock);
+    err = pysock__poller_renew_locked(p);
+    reg = err ? NULL : pysock__epoll_find_locked(p, fd, &dead);
+    pysock__unlock(&p->lock);
+    if (dead)
+        pysock__reg_free(p, dead);
+    if (reg)
+        err = -EEXIST;
+    else if (err == 0 && pysock__fd_inheritable(fd) < 0)
+        err = -EBADF;
+    if (err == 0)
+        err = pysock__reg_new(p, fd, events);
+    return err < -1 ? pysock__fail_os(err, "poller_register", "") : err;
+}
+
+/* The socket of a registration was detached: whoever has the descriptor now takes its place. */
+static void pysock__epoll_rebind(pysock_poller *p, uint64_t token)
+{
+    pysock__fault before = pysock__last;
+    uint32_t events = 0;
+    pysock__reg *reg;
+    int fd = -1;
+
+    pysock__lock(&p->lock);
+    reg = pysock__reg_of_token_locked(p, token);
+    if (reg) {
+        fd = reg->fd;
+        events = (uint32_t)reg->events | reg->flags;
+        pysock__reg_claim_locked(p, fd);
+    }
+    pysock__unlock(&p->lock);
+    if (!reg)
+        return;
+    pysock__reg_free(p, reg);
+    if (pysock__reg_new(p, fd, events) < 0)
+        pysock__last = before; /* it is closed, and forgotten */
+}
+
+PYSOCKDEF int pysock_poller_register(pysock_poller *p, int fd, uint32_t events)
 {
     int r;
 
     if (pysock__poller_check("poller_register", p, fd) < 0)
         return -1;
+    if (p->is_epoll) {
+        r = pysock__epoll_register(p, fd, events);
+        pysock__run_errands();
+        return r;
+    }
     do {
         r = pysock__reg_change(p, fd, events, 1) ? 0 : pysock__reg_new(p, fd, events);
     } while (r == -EEXIST);
@@ -19739,10 +20150,16 @@ PYSOCKDEF int pysock_poller_register(pysock_poller *p, int fd, short events)
     return r;
 }
 
-PYSOCKDEF int pysock_poller_modify(pysock_poller *p, int fd, short events)
+PYSOCKDEF int pysock_poller_modify(pysock_poller *p, int fd, uint32_t events)
 {
+    int err;
+
     if (pysock__poller_check("poller_modify", p, fd) < 0)
         return -1;
+    if (p->is_epoll) {
+        err = pysock__epoll_change(p, fd, events);
+        return err ? pysock__fail_os(err, "poller_modify", "") : 0;
+    }
     if (pysock__reg_change(p, fd, events, 0))
         return 0;
     return pysock__fail(PYSOCK_OS_ERROR, ENOENT, "ENOENT",
@@ -19752,9 +20169,14 @@ PYSOCKDEF int pysock_poller_modify(pysock_poller *p, int fd, short events)
 PYSOCKDEF int pysock_poller_unregister(pysock_poller *p, int fd)
 {
     pysock__reg *reg;
+    int err;
 
     if (pysock__poller_check("poller_unregister", p, fd) < 0)
         return -1;
+    if (p->is_epoll) {
+        err = pysock__epoll_unregister(p, fd);
+        return err ? pysock__fail_os(err, "poller_unregister", "") : 0;
+    }
     pysock__lock(&p->lock);
     reg = pysock__reg_claim_locked(p, fd);
     pysock__unlock(&p->lock);
@@ -19787,6 +20209,36 @@ static void pysock__poll_add_locked(pysock__poll_call *c, pysock__reg *reg, shor
     c->out[c->filled++].events = have;
 }
 
+/* Books what a test has found. Level: it is told again as long as it holds. Edge: once for each
+   word of the kernel's or notification. */
+static int pysock__poll_book_locked(pysock__poll_call *c, pysock__reg *reg, short have, int ask,
+                                    int again)
+{
+    int once = (reg->flags & PYSOCK__EPOLL_ONESHOT) != 0, err = 0;
+
+    if (reg->told)
+        return 0;
+    if (ask > 0 && ask & PYSOCK__ASK_AGAIN) {
+        ask &= ~PYSOCK__ASK_AGAIN;
+        again = 1;
+    } else if (reg->flags & (PYSOCK__EPOLL_ET | PYSOCK__EPOLL_ONESHOT)) {
+        again = 0;
+    }
+    if (once && have && !reg->invalid)
+        reg->told = 1; /* and the kernel, where it was asked, tells no more */
+    else
+        err = pysock__reg_arm_locked(reg, ask);
+    if (reg->invalid)
+        have = reg->poller->is_epoll ? 0 : POLLNVAL;
+    else if (reg->always)
+        have = (short)(reg->events & (PYSOCK__INPUT | PYSOCK__OUTPUT));
+    if (have)
+        pysock__poll_add_locked(c, reg, have);
+    if (again || (have && (reg->invalid || reg->always)))
+        pysock__reg_queue_locked(reg);
+    return reg->poller->is_epoll && err != -ENOMEM ? 0 : err;
+}
+
 /* Tests one registration with what the kernel said, under the socket's lock and then the poller's,
    so that the kernel is always asked for what the level needs now. */
 static int pysock__poll_test(pysock__poll_call *c, uint64_t token, short revents)
@@ -19796,16 +20248,21 @@ static int pysock__poll_test(pysock__poll_call *c, uint64_t token, short revents
     pysock__sock *s = NULL;
     uintptr_t handle = 0;
     short events = 0, have;
-    int ask, again, err = 0;
+    int ask, again, detached = 0, err = 0;
 
     pysock__lock(&p->lock);
     reg = pysock__reg_of_token_locked(p, token);
     if (reg) {
         handle = reg->handle;
         events = reg->events;
+        detached = reg->detached && !reg->told;
+        if (revents && reg->flags & PYSOCK__EPOLL_ONESHOT && reg->armed >= 0)
+            reg->armed = -2; /* the kernel tells no more until it is asked anew */
     }
     pysock__unlock(&p->lock);
-    if (!reg)
+    if (detached)
+        pysock__epoll_rebind(p, token); /* tested when its turn comes */
+    if (!reg || detached)
         return 0;
     ask = events;
     have = (short)(revents & (events | POLLERR | POLLHUP | POLLNVAL));
@@ -19821,17 +20278,10 @@ static int pysock__poll_test(pysock__poll_call *c, uint64_t token, short revents
     }
     pysock__lock(&p->lock);
     reg = pysock__reg_of_token_locked(p, token);
-    if (reg) {
-        err = pysock__reg_arm_locked(reg, ask);
-        if (reg->invalid)
-            have = POLLNVAL;
-        else if (reg->always)
-            have = (short)(events & (POLLIN | POLLOUT));
-        if (have)
-            pysock__poll_add_locked(c, reg, have);
-        if (again || (have && (reg->invalid || reg->always || handle != reg->handle)))
-            pysock__reg_queue_locked(reg);
-    }
+    if (reg && handle == reg->handle)
+        err = pysock__poll_book_locked(c, reg, have, ask, again);
+    else if (reg)
+        pysock__reg_queue_locked(reg);
     pysock__unlock(&p->lock);
     if (s) {
         pysock__unlock_sock(s);
@@ -19865,18 +20315,22 @@ static int pysock__poll_kernel(pysock__poll_call *c, int64_t deadline)
 {
     pysock_poller *p = c->p;
     pysock__pset_event events[64];
-    size_t room = c->max - c->filled;
+    size_t room, before;
     int n, i, err = 0;
 
     if (pysock__run_errands())
         deadline = 0; /* the next round sleeps */
     PYSOCK_TRACE("before_sleep", NULL);
-    n = pysock__pset_wait(&p->pset, &p->sleeper.waker,
-                          pysock__load(&pysock__reactor.threadless) ? pysock__sleep : NULL, events,
-                          room < PYSOCK__COUNT(events) ? room : PYSOCK__COUNT(events),
-                          c->filled ? 0 : deadline, &c->woken);
-    for (i = 0; i < n && err == 0; i++)
-        err = pysock__poll_test(c, events[i].token, events[i].events);
+    do {
+        before = c->filled;
+        room = c->max - before;
+        room = room < PYSOCK__COUNT(events) ? room : PYSOCK__COUNT(events);
+        n = pysock__pset_wait(&p->pset, &p->sleeper.waker,
+                              pysock__load(&pysock__reactor.threadless) ? pysock__sleep : NULL,
+                              events, room, before ? 0 : deadline, &c->woken);
+        for (i = 0; i < n && err == 0; i++)
+            err = pysock__poll_test(c, events[i].token, events[i].events);
+    } while (n == (int)room && err == 0 && c->filled > before && c->filled < c->max);
     return n < 0 ? n : err;
 }
 
@@ -19891,6 +20345,8 @@ static int pysock__poll_round(pysock__poll_call *c, int64_t deadline)
     c->woken = 0;
     if (c->epoch != pysock__epoch(p->state))
         return -ESHUTDOWN; /* the drain may have eaten the broadcast */
+    if (pysock__load(&p->closed))
+        return -EBADF;
     pysock__lock(&p->lock);
     kernel_first = p->kernel_first;
     pysock__unlock(&p->lock);
@@ -19927,8 +20383,9 @@ static void pysock__poll_end(pysock__poll_call *c)
 
     pysock__lock(&p->lock);
     p->polling--;
-    if (p->polling && p->ready_count)
-        pysock__wake(&p->sleeper.waker);
+    if (p->ready_count || p->closed)
+        pysock__poller_wake_locked(p);
+    pysock__poller_close_set_locked(p);
     pysock__unlock(&p->lock);
     pysock__run_errands();
 }
