@@ -19364,6 +19364,7 @@ typedef struct pysock__entry {
     int fd;
     short want, have;
     short means; /* which of the levels count as ready */
+    int closed;  /* what has this number now is the library's: the asker's file is closed */
     int mute;    /* the kernel says over and over what this list does not ask */
 } pysock__entry;
 
@@ -19388,7 +19389,10 @@ static void pysock__select_add(pysock__select_call *c, int fd, short want, short
     e->means = means;
     e->waiter.notify = pysock__notify_thread;
     e->waiter.waker = c->waker;
-    e->s = pysock__acquire_fd(fd);
+    e->closed = fd == c->waker->rfd;
+    if (e->closed)
+        e->fd = -1;
+    e->s = pysock__acquire_fd(e->fd);
     if (!e->s)
         return;
     pysock__lock(&e->s->lock);
@@ -19437,7 +19441,7 @@ static ptrdiff_t pysock__select_test(pysock__select_call *c, int polled)
             e->have = pysock__levels_locked(e->s, e->want, revents, &ask, &e->waiter);
             pysock__unlock_sock(e->s);
         } else {
-            e->have = revents;
+            e->have = e->closed ? POLLNVAL : revents;
         }
         if (!c->is_poll && (e->have & POLLNVAL || e->fd < 0))
             return -EBADF;

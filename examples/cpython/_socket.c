@@ -87,29 +87,28 @@ static int socket_init(PyObject *o, PyObject *args, PyObject *kwargs)
     return 0;
 }
 
-/* Closes. The descriptor may be somebody else's by now: adopted by another socket object, which
-   closes it, or closed behind this one's back, which is told. */
+/* Closes. The descriptor may have been adopted by another socket object, which is then closed too,
+   as they share it; or it may have been closed behind this one's back, which is told. */
 static int socket_end(binding_socket *self)
 {
     pysock *s = self->s, *owner;
     binding_call call;
-    int fd = self->fd, r = 0;
+    int fd = self->fd;
 
     if (fd < 0)
         return 0;
     self->fd = -1;
     binding_begin(self->b, &call);
     owner = pysock_from_fileno(fd);
-    if (owner == s) {
-        r = pysock_close(s);
-    } else {
+    if (owner != s)
         pysock_detach(s);
-        r = owner ? 0 : -1;
-    }
+    pysock_close(owner);
     binding_end(&call);
-    if (r < 0)
+    if (!owner) {
         binding_raise_errno(EBADF);
-    return r;
+        return -1;
+    }
+    return 0;
 }
 
 static void socket_finalize(PyObject *o)
@@ -172,7 +171,7 @@ static PyObject *socket_detach(PyObject *o, PyObject *unused)
     binding_begin(self->b, &call);
     r = pysock_detach(self->s);
     binding_end(&call);
-    if (r < 0)
+    if (r < 0 && pysock_error_code() != EBADF) /* EBADF: closed behind its back; let go it is */
         return binding_raise(self->b);
     self->fd = -1;
     return PyLong_FromLong(fd);
@@ -542,6 +541,16 @@ static PyObject *socket_recvfrom(PyObject *o, PyObject *const *args, Py_ssize_t 
     return Py_BuildValue("NN", data, address_to_object(&from, self->proto));
 }
 
+/* Room to write into, or a TypeError. */
+static int writable_buffer(PyObject *o, Py_buffer *view)
+{
+    if (PyObject_GetBuffer(o, view, PyBUF_WRITABLE) == 0)
+        return 0;
+    PyErr_Format(PyExc_TypeError, "a read-write bytes-like object is required, not '%.200s'",
+                 Py_TYPE(o)->tp_name);
+    return -1;
+}
+
 /* (buffer, [nbytes[, flags]]): the buffer, and how much of it is to be used. */
 static int buffer_and_flags(PyObject *const *args, Py_ssize_t n, PyObject *kwnames,
                             const char *name, Py_buffer *view, Py_ssize_t *size, int *flags)
@@ -574,7 +583,7 @@ static int buffer_and_flags(PyObject *const *args, Py_ssize_t n, PyObject *kwnam
             return -1;
     }
     if ((values[2] && binding_int(values[2], flags) < 0)
-        || PyObject_GetBuffer(values[0], view, PyBUF_WRITABLE) < 0)
+        || writable_buffer(values[0], view) < 0)
         return -1;
     if (*size < 0)
         PyErr_Format(PyExc_ValueError, "negative buffersize in %s", name);
@@ -749,9 +758,10 @@ static void release_buffers(buffer_list *list)
     Py_XDECREF(list->items);
 }
 
-static int get_buffers(PyObject *o, int flags, const char *complaint, buffer_list *list)
+static int get_buffers(PyObject *o, int writable, const char *complaint, buffer_list *list)
 {
     Py_ssize_t i, n;
+    int r;
 
     memset(list, 0, sizeof *list);
     list->items = PySequence_Fast(o, complaint);
@@ -767,7 +777,9 @@ static int get_buffers(PyObject *o, int flags, const char *complaint, buffer_lis
     }
     for (i = 0; i < n; i++) {
         Py_buffer *view = &list->views[i];
-        if (PyObject_GetBuffer(PySequence_Fast_GET_ITEM(list->items, i), view, flags) < 0) {
+        PyObject *item = PySequence_Fast_GET_ITEM(list->items, i);
+        r = writable ? writable_buffer(item, view) : PyObject_GetBuffer(item, view, PyBUF_SIMPLE);
+        if (r < 0) {
             release_buffers(list);
             return -1;
         }
@@ -787,8 +799,7 @@ static PyObject *socket_recvmsg_into(PyObject *o, PyObject *args)
 
     if (!PyArg_ParseTuple(args, "O|ni:recvmsg_into", &buffers, &room, &flags)
         || check_room(room) < 0
-        || get_buffers(buffers, PyBUF_WRITABLE, "recvmsg_into() argument 1 must be an iterable",
-                       &list) < 0)
+        || get_buffers(buffers, 1, "recvmsg_into() argument 1 must be an iterable", &list) < 0)
         return NULL;
     result = receive_message(SELF(o), list.iov, list.count, room, flags, NULL);
     release_buffers(&list);
@@ -947,8 +958,7 @@ static PyObject *socket_sendmsg(PyObject *o, PyObject *args)
     int flags = 0;
 
     if (!PyArg_ParseTuple(args, "O|OiO:sendmsg", &buffers, &ancdata, &flags, &address)
-        || get_buffers(buffers, PyBUF_SIMPLE, "sendmsg() argument 1 must be an iterable", &list)
-               < 0)
+        || get_buffers(buffers, 0, "sendmsg() argument 1 must be an iterable", &list) < 0)
         return NULL;
     if (address == Py_None)
         address = NULL;
@@ -995,8 +1005,7 @@ static PyObject *socket_sendmsg_afalg(PyObject *o, PyObject *args, PyObject *kwa
     } else if (assoclen_object && (binding_int(assoclen_object, &assoclen) < 0 || assoclen < 0)) {
         PyErr_SetString(PyExc_TypeError, "assoclen must be positive");
     } else if (!msg
-               || get_buffers(msg, PyBUF_SIMPLE,
-                              "sendmsg_afalg() argument 1 must be an iterable", &list) == 0) {
+               || get_buffers(msg, 0, "sendmsg_afalg() argument 1 must be an iterable", &list) == 0) {
         binding_begin(self->b, &call);
         sent = pysock_sendmsg_afalg(self->s, list.iov, list.count, op, iv.buf, (size_t)iv.len,
                                     assoclen, flags);
