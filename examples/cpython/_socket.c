@@ -88,27 +88,28 @@ static int socket_init(PyObject *o, PyObject *args, PyObject *kwargs)
 }
 
 /* Closes. The descriptor may have been adopted by another socket object, which is then closed too,
-   as they share it; or it may have been closed behind this one's back, which is told. */
+   as they share it; that one may have been detached, or closed behind this one's back, which is
+   told. */
 static int socket_end(binding_socket *self)
 {
     pysock *s = self->s, *owner;
     binding_call call;
-    int fd = self->fd;
+    int fd = self->fd, gone;
 
     if (fd < 0)
         return 0;
     self->fd = -1;
     binding_begin(self->b, &call);
     owner = pysock_from_fileno(fd);
-    if (owner != s)
+    gone = !owner && fcntl(fd, F_GETFD) < 0;
+    if (gone || (owner && owner != s))
         pysock_detach(s);
-    pysock_close(owner);
+    pysock_close(owner ? owner : s);
     binding_end(&call);
-    if (!owner) {
-        binding_raise_errno(EBADF);
-        return -1;
-    }
-    return 0;
+    if (!gone)
+        return 0;
+    binding_raise_errno(EBADF);
+    return -1;
 }
 
 static void socket_finalize(PyObject *o)
