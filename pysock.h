@@ -1095,9 +1095,19 @@ typedef struct pysock_ssl_session pysock_ssl_session;
 typedef struct pysock_ssl_wrap_options { /* all zero is pysock_ssl_wrap_socket() */
     const char *server_hostname;         /* what the certificate must be for, and SNI; copied; an
                                             international name as pysock_idna_encode() has it */
-    int no_handshake_on_connect;         /* Python's do_handshake_on_connect=False */
+    int no_handshake_on_connect;         /* Python's do_handshake_on_connect=False; what makes a
+                                            handshake impossible is told by that, too */
     int raise_ragged_eofs;               /* Python's suppress_ragged_eofs=False */
     int server_side;                     /* which side, where the context leaves it open */
+    int caller_drives;                   /* 1: a non-blocking call does as much of the handshake as
+                                            needs no waiting, arithmetic too, and the reactor only
+                                            helps select and pollers: for event loops that watch the
+                                            descriptor themselves */
+    int half_close;                      /* 1: what the peer's close_notify ends is its own
+                                            direction alone, as with OpenSSL; ours is sent by
+                                            shutdown, unwrap or close, after which there may still
+                                            be data to be received */
+    int no_check_hostname;               /* 1: not on this connection, whatever the context says */
     pysock_ssl_session *session;         /* to be resumed, if the server agrees; retained */
 } pysock_ssl_wrap_options;
 
@@ -1138,7 +1148,7 @@ PYSOCKDEF pysock *pysock_ssl_wrap_bio(pysock_ssl_context *ctx, pysock_bio *incom
                                       pysock_bio *outgoing, const pysock_ssl_wrap_options *options);
 
 /* 0: the handshake is finished. PYSOCK_IN_PROGRESS on a non-blocking socket: it goes on by itself;
-   select says writable when it is finished, readable and writable when it failed. -1: it failed. */
+   select says readable and writable when it has finished or failed. -1: it failed. */
 PYSOCKDEF int pysock_ssl_do_handshake(pysock *s);
 
 /* Sends close_notify, waits for the peer's, and makes s a plain socket again. 0, PYSOCK_IN_PROGRESS
@@ -1230,6 +1240,10 @@ PYSOCKDEF const char *pysock_ssl_server_hostname(pysock *s);
 /* The session, to be given to another wrap of the same context (the caller releases it). NULL with
    an error before the handshake. A server that keeps no sessions gives one without an id. */
 PYSOCKDEF pysock_ssl_session *pysock_ssl_get_session(pysock *s);
+
+/* The session that a client is to resume (it is retained), instead of giving it when wrapping;
+   before the handshake has sent anything. */
+PYSOCKDEF int pysock_ssl_set_session(pysock *s, pysock_ssl_session *session);
 PYSOCKDEF pysock_ssl_session *pysock_ssl_session_retain(pysock_ssl_session *session);
 PYSOCKDEF void pysock_ssl_session_release(pysock_ssl_session *session);
 PYSOCKDEF size_t pysock_ssl_session_id(const pysock_ssl_session *session, unsigned char id[32]);
@@ -10501,6 +10515,7 @@ struct pysock_ssl_session {
     uint64_t context; /* the serial number of its context */
     unsigned epoch;   /* the context's, by whose rules the peer was verified */
     int server;
+    int unchecked_host; /* nobody has asked whether the peer is host */
     char *host; /* a client's, as its port: who the server is; a server's: what SNI asked for */
     int port;
     pysock__peer *peer; /* counted; may be NULL */
@@ -11183,6 +11198,8 @@ typedef struct pysock__tls {
     char *hostname;
     int port;
     int raise_ragged;
+    int unchecked_host; /* of this connection, whatever the context says */
+    int half_close;
     /* set once, or by an sni_callback before the engine has seen anything */
     pysock_ssl_context *ctx; /* counted, as what follows */
     pysock__policy policy;
@@ -11203,8 +11220,10 @@ typedef struct pysock__tls {
     int reused;
     int session_new; /* a server's engine has made it */
     int close_sent; /* our close_notify has been made */
+    int peer_closed; /* the peer's has come, and with half_close the engine has not been told */
     int ended;      /* the engine is closed: by close_notify, or with the fault */
     int mid_record; /* part of a record has left */
+    int begun;      /* something has */
     pysock__bytes flight; /* the handshake's records, to be sent together: Nagle's algorithm and a
                              delayed acknowledgement would cost 40 ms otherwise */
     size_t flight_pos;
@@ -11330,7 +11349,8 @@ static int pysock__session_fits(const pysock__tls *t, const pysock_ssl_session *
     if (se->epoch != t->session_epoch || !se->params.session_id_len || se->server
         || pysock__session_expired(se))
         return 0;
-    if (!t->verifier || !t->verifier->host || pysock__session_named(se, t->hostname))
+    if (!t->verifier || !t->verifier->host
+        || (pysock__session_named(se, t->hostname) && !se->unchecked_host))
         return 1;
     return se->peer && se->peer->sent_count
            && pysock__cert_parse(&cert, (unsigned char *)pysock_buf_data(se->peer->certs[0]),
@@ -11382,6 +11402,7 @@ static pysock_ssl_session *pysock__session_new(const pysock__tls *t,
     se->context = t->ctx->serial;
     se->epoch = t->session_epoch;
     se->server = t->server;
+    se->unchecked_host = t->unchecked_host;
     se->port = t->port;
     se->peer = pysock__peer_retain(t->peer);
     se->time = pysock__wall_seconds();
@@ -11408,7 +11429,8 @@ static void pysock__session_store(pysock__tls *t)
     else
         ctx->stats.connect_good++;
     if (se && se->params.session_id_len && (se->server || se->host)
-        && !(t->server && t->reused) && t->session_epoch == ctx->session_epoch)
+        && !(t->server && t->reused) && t->session_epoch == ctx->session_epoch
+        && !t->unchecked_host)
         ctx->stats.cache_full +=
             pysock__cache_add_locked(&ctx->sessions, se, ctx->session_limit);
     pysock__unlock(&ctx->lock);
@@ -11508,7 +11530,7 @@ static pysock__verifier *pysock__verifier_new_locked(const pysock__tls *t)
     v->flags = ctx->verify_flags;
     v->security_level = ctx->security_level;
     v->no_common_name = ctx->no_common_name;
-    v->host = !t->server && ctx->check_hostname ? t->hostname : NULL;
+    v->host = !t->server && ctx->check_hostname && !t->unchecked_host ? t->hostname : NULL;
     v->store = t->asked ? t->asked : ctx->verify_mode == PYSOCK_CERT_NONE ? NULL : ctx->store;
     if (v->store)
         pysock__add(&v->store->refs, 1);
@@ -11517,7 +11539,7 @@ static pysock__verifier *pysock__verifier_new_locked(const pysock__tls *t)
 
 /* Why a context is of no use for a connection. 0 if it is. */
 static int pysock__tls_check_settings(const pysock__tls *t, int check_hostname, int versions,
-                                      const char *what)
+                                      int has_identity, const char *what)
 {
     if (versions < 0)
         return pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_PROTOCOLS_AVAILABLE",
@@ -11531,7 +11553,7 @@ static int pysock__tls_check_settings(const pysock__tls *t, int check_hostname, 
     if (check_hostname && !t->server && !t->hostname)
         return pysock__fail_value(what, "server_hostname is needed because the context's "
                                         "check_hostname is on");
-    if (t->server && !t->policy.identities[PYSOCK__RSA] && !t->policy.identities[PYSOCK__EC])
+    if (t->server && !has_identity)
         return pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_CERTIFICATE_SET",
                             "%s: the server's context has no certificate; give it one with "
                             "pysock_ssl_load_cert_chain()",
@@ -11547,7 +11569,7 @@ static int pysock__tls_take_settings(pysock__tls *t, const char *what)
 {
     pysock_ssl_context *ctx = t->ctx;
     unsigned low, high;
-    int verify_mode, check_hostname, versions, failed = 0;
+    int verify_mode, check_hostname, versions, has_identity, failed = 0;
     size_t i;
 
     if (t->server)
@@ -11556,7 +11578,7 @@ static int pysock__tls_take_settings(pysock__tls *t, const char *what)
         br_ssl_client_zero(&t->br.client);
     pysock__lock(&ctx->lock);
     verify_mode = ctx->verify_mode;
-    check_hostname = ctx->check_hostname;
+    check_hostname = ctx->check_hostname && !t->unchecked_host;
     versions = pysock__context_versions_locked(ctx, &low, &high);
     *t->eng = ctx->engine;
     t->options = ctx->options;
@@ -11564,10 +11586,13 @@ static int pysock__tls_take_settings(pysock__tls *t, const char *what)
     t->alpn = ctx->alpn;
     t->keylog = ctx->keylog;
     t->policy.curves = ctx->curves;
+    has_identity = ctx->sni_callback != NULL; /* which may bring one */
     for (i = 0; i < PYSOCK__KEY_KINDS; i++) {
         t->policy.identities[i] = ctx->identities[i];
-        if (t->policy.identities[i])
-            pysock__add(&t->policy.identities[i]->refs, 1);
+        if (!t->policy.identities[i])
+            continue;
+        pysock__add(&t->policy.identities[i]->refs, 1);
+        has_identity = 1;
     }
     if (t->alpn)
         pysock__add(&t->alpn->refs, 1);
@@ -11583,7 +11608,7 @@ static int pysock__tls_take_settings(pysock__tls *t, const char *what)
     pysock__unlock(&ctx->lock);
     if (failed)
         return pysock__fail_memory(what);
-    if (pysock__tls_check_settings(t, check_hostname, versions, what) < 0)
+    if (pysock__tls_check_settings(t, check_hostname, versions, has_identity, what) < 0)
         return -1;
     if (t->server)
         pysock__tls_set_server(t, verify_mode);
@@ -11623,7 +11648,7 @@ static int pysock__tls_reset(pysock__tls *t, const char *what)
 /* What a connection is made of, and by whom. */
 typedef struct pysock__tls_options {
     pysock_ssl_context *ctx;
-    int server, raise_ragged;
+    int server, raise_ragged, unchecked_host, half_close;
     int port;                    /* only tells sessions apart */
     pysock_ssl_session *session; /* a client's, or NULL */
     pysock *owner;
@@ -11645,6 +11670,8 @@ static pysock__tls *pysock__tls_new(const pysock__tls_options *o, char *hostname
     t->owner = o->owner;
     t->port = o->port;
     t->raise_ragged = o->raise_ragged;
+    t->unchecked_host = !o->server && o->unchecked_host;
+    t->half_close = o->half_close;
     t->eng = o->server ? &t->br.server.eng : &t->br.client.eng;
     t->hostname = hostname;
     t->hello_done = !o->server;
@@ -11791,7 +11818,8 @@ static int pysock__tls_flags(pysock__tls *t)
         return pysock__tls_flags(t);
     }
     return ((st & BR_SSL_SENDREC) || own_alert ? PYSOCK__OUT : 0)
-           | (st & BR_SSL_RECVREC ? PYSOCK__IN : 0) | (st & BR_SSL_RECVAPP ? PYSOCK__APP_IN : 0)
+           | (st & BR_SSL_RECVREC && !t->peer_closed ? PYSOCK__IN : 0)
+           | (st & BR_SSL_RECVAPP ? PYSOCK__APP_IN : 0)
            | ((st & BR_SSL_SENDAPP) && !t->close_sent ? PYSOCK__APP_OUT : 0);
 }
 
@@ -11835,6 +11863,7 @@ static void pysock__tls_out_done(pysock__tls *t, size_t n)
 {
     size_t len;
 
+    t->begun = 1;
     if (t->flight_pos < t->flight.len) {
         t->flight_pos += n;
         if (t->flight_pos == t->flight.len)
@@ -12127,6 +12156,23 @@ static unsigned char *pysock__tls_in(pysock__tls *t, size_t *len)
 }
 
 /* n bytes have been put where pysock__tls_in() said. This is where a handshake's crypto runs. */
+/* Gives the engine what it has received. close_notify makes it answer and end both directions; to
+   keep ours, the engine is put back to where it had not seen that record, which is the last one. */
+static void pysock__tls_engine_ack(pysock__tls *t, size_t n)
+{
+    br_ssl_engine_context *eng = t->eng, before;
+    int may_close = t->half_close && t->established && !t->close_sent
+                    && eng->record_type_in == 21 /* alert */ && eng->ixa >= 5 && eng->ixc == n;
+
+    if (may_close)
+        before = *eng;
+    br_ssl_engine_recvrec_ack(eng, n);
+    if (!may_close || !eng->shutdown_recv || br_ssl_engine_last_error(eng) != BR_ERR_OK)
+        return;
+    *eng = before;
+    t->peer_closed = 1;
+}
+
 static void pysock__tls_in_done(pysock__tls *t, size_t n)
 {
     size_t len, i;
@@ -12138,7 +12184,7 @@ static void pysock__tls_in_done(pysock__tls *t, size_t n)
             t->first[t->first_len++] = p[i];
     }
     if (t->hello_done)
-        br_ssl_engine_recvrec_ack(t->eng, n);
+        pysock__tls_engine_ack(t, n);
     else
         pysock__hello_advance(t, n);
 }
@@ -12147,13 +12193,14 @@ static void pysock__tls_in_done(pysock__tls *t, size_t n)
    answered (nobody else sets that, because br_ssl_engine_close() is not used). */
 static int pysock__tls_closed_cleanly(const pysock__tls *t)
 {
-    return (t->ended && t->fault.kind == PYSOCK_NO_ERROR) || t->eng->shutdown_recv;
+    return (t->ended && t->fault.kind == PYSOCK_NO_ERROR) || t->eng->shutdown_recv
+           || t->peer_closed;
 }
 
 /* Sends our close_notify; what the peer still sends can be read (RFC 5246, 7.2.1, taken kindly). */
 static void pysock__tls_close_notify(pysock__tls *t)
 {
-    if (t->close_sent || t->ended || pysock__tls_closed_cleanly(t))
+    if (t->close_sent || t->ended || (pysock__tls_closed_cleanly(t) && !t->peer_closed))
         return;
     pysock__tls_make_alert(t, 1, 0);
     t->close_sent = 1;
@@ -12895,6 +12942,7 @@ typedef struct pysock__sock {
     int fd; /* closed with the last reference */
     int family, type, proto;
     uintptr_t handle;
+    uintptr_t older; /* whose descriptor it was before; a handle, weak */
     pysock_state *state; /* counted */
     pysock__mutex lock;
 
@@ -12923,7 +12971,8 @@ typedef struct pysock__sock {
     pysock_ssl_context *wrap_ctx; /* for connect() or accept() to come; counted */
     pysock_ssl_session *wrap_session; /* likewise */
     char *wrap_host;
-    int wrap_later, wrap_raise_ragged, wrap_server;
+    int wrap_later, wrap_raise_ragged, wrap_server, wrap_unchecked_host, wrap_half_close,
+        caller_drives;
     pysock__tls *tls;
     pysock_bio *bio_in, *bio_out; /* set once; counted: there is no descriptor, fd is -1 */
     pysock__input_end input_end;
@@ -12931,6 +12980,8 @@ typedef struct pysock__sock {
     int hs_busy;    /* the engine belongs to a handshake step */
     int hs_callers; /* blocking calls that drive the handshake */
     int hs_waiting; /* those that wait for the end of another one's step */
+    int hs_asked;   /* do_handshake said that it goes on: its end makes s readable, too, until a
+                       call has seen it */
 #endif
 
     /* guarded by lock: what is seldom needed */
@@ -13039,15 +13090,6 @@ static void pysock__close_fd(pysock__sock *s)
         pysock__fd_close(s->fd);
 }
 
-/* The descriptor is not this socket's any more. */
-static void pysock__forget_fd(pysock__sock *s)
-{
-    pysock__lock(&pysock__table.lock);
-    if ((size_t)s->fd < pysock__table.fd_cap && pysock__table.by_fd[s->fd] == s->handle)
-        pysock__table.by_fd[s->fd] = 0;
-    pysock__unlock(&pysock__table.lock);
-}
-
 static void pysock__release(pysock__sock *s)
 {
     pysock__slot *slot = pysock__slot_of(s);
@@ -13064,6 +13106,20 @@ static void pysock__release(pysock__sock *s)
     pysock__table.open--;
     pysock__unlock(&pysock__table.lock);
     pysock__sock_free(s);
+}
+
+/* The descriptor is not this socket's any more, but that of the one from which it was adopted, if
+   that is still there: Python programs look through a second socket for a moment, and detach it. */
+static void pysock__forget_fd(pysock__sock *s)
+{
+    pysock__sock *older = s->older ? pysock__acquire_handle(s->older) : NULL;
+
+    pysock__lock(&pysock__table.lock);
+    if ((size_t)s->fd < pysock__table.fd_cap && pysock__table.by_fd[s->fd] == s->handle)
+        pysock__table.by_fd[s->fd] = older && older->fd == s->fd ? s->older : 0;
+    pysock__unlock(&pysock__table.lock);
+    if (older)
+        pysock__release(older);
 }
 
 /* The socket behind a descriptor, with a reference, or NULL. */
@@ -13108,8 +13164,10 @@ static int pysock__table_enter(pysock__sock *s)
         generation = generation ? generation : 1;
         s->handle = generation << PYSOCK__HALF | ((uintptr_t)(slot - pysock__table.slots) + 1);
         slot->s = s;
-        if (s->fd >= 0)
+        if (s->fd >= 0) {
+            s->older = pysock__table.by_fd[s->fd];
             pysock__table.by_fd[s->fd] = s->handle;
+        }
         pysock__store(&slot->word, generation << PYSOCK__HALF | 2);
     }
     pysock__table.open -= err < 0;
@@ -13636,7 +13694,7 @@ static int pysock__handshake_wanted_locked(const pysock__sock *s)
         return 1;
     if (s->phase != PYSOCK__HANDSHAKING && !(s->phase == PYSOCK__CONNECTING && s->wrap_ctx))
         return 0;
-    return !s->hs_callers && (s->timeout == 0 || s->watchers);
+    return !s->hs_callers && ((s->timeout == 0 && !s->caller_drives) || s->watchers);
 }
 
 static void pysock__want_reactor_locked(pysock__sock *s)
@@ -13759,6 +13817,8 @@ static int pysock__handshake_begin_locked(pysock__sock *s, const char *what)
     o.session = s->wrap_session;
     o.server = s->wrap_server;
     o.raise_ragged = s->wrap_raise_ragged;
+    o.unchecked_host = s->wrap_unchecked_host;
+    o.half_close = s->wrap_half_close;
     o.port = pysock_addr_port(&s->peer);
     o.owner = (pysock *)s->handle;
     o.what = what;
@@ -13774,6 +13834,15 @@ static int pysock__handshake_begin_locked(pysock__sock *s, const char *what)
     s->write_error = 0;
     pysock__set_phase_locked(s, PYSOCK__HANDSHAKING);
     return 0;
+}
+
+/* The same where somebody else is to do the handshake, and is told if it cannot even begin. */
+static void pysock__handshake_prepare_locked(pysock__sock *s, const char *what)
+{
+    if (pysock__handshake_begin_locked(s, what) == 0)
+        return;
+    s->fault = pysock__last;
+    pysock__set_phase_locked(s, PYSOCK__BROKEN);
 }
 
 /* The peer has asked for another handshake: until it is finished, this is a socket that has not
@@ -13847,12 +13916,8 @@ static void pysock__connect_check_locked(pysock__sock *s)
 /* In the reactor: goes on with TLS where it is wrapped around a connection that now stands. */
 static void pysock__connected_locked(pysock__sock *s)
 {
-    if (s->phase != PYSOCK__OPEN || !s->wrap_ctx)
-        return;
-    if (pysock__handshake_begin_locked(s, "TLS handshake") < 0) {
-        s->fault = pysock__last;
-        pysock__set_phase_locked(s, PYSOCK__BROKEN);
-    }
+    if (s->phase == PYSOCK__OPEN && s->wrap_ctx)
+        pysock__handshake_prepare_locked(s, "TLS handshake");
 }
 #endif
 
@@ -14342,7 +14407,8 @@ static int pysock__secure_locked(pysock__call *c)
 
     if (s->phase == PYSOCK__OPEN && s->wrap_ctx && pysock__handshake_begin_locked(s, c->name) < 0)
         return -1;
-    if (s->phase == PYSOCK__HANDSHAKING && s->bio_in && !s->hs_busy)
+    if (s->phase == PYSOCK__HANDSHAKING && !s->hs_busy
+        && (s->bio_in || (s->caller_drives && c->timeout == 0)))
         pysock__handshake_drive_locked(s);
     if (s->phase == PYSOCK__HANDSHAKING && c->timeout == 0) {
         pysock__want_reactor_locked(s);
@@ -14556,29 +14622,51 @@ static ptrdiff_t pysock__tls_end_locked(pysock__sock *s)
     return 0;
 }
 
+/* TLS 1.0 sends what one send() takes as a record of one byte and another with the rest, against
+   an attack on CBC (BEAST): no reason to hand the first one out alone, if the other has come. */
+static size_t pysock__tls_recv_rest_locked(pysock__sock *s, unsigned char *buf, size_t size)
+{
+    unsigned char *p = NULL;
+    size_t n;
+
+    if (pysock__fill_locked(s, NULL) > 0 && s->phase == PYSOCK__SECURE)
+        p = br_ssl_engine_recvapp_buf(s->tls->eng, &n);
+    if (!p)
+        return 0;
+    n = n < size ? n : size;
+    memcpy(buf, p, n);
+    br_ssl_engine_recvapp_ack(s->tls->eng, n);
+    return n;
+}
+
 static ptrdiff_t pysock__tls_recv_locked(pysock__call *c, void *buf, size_t size, int flags)
 {
     pysock__sock *s = c->s;
     unsigned char *p;
     size_t n;
-    int r;
+    int r, ending;
 
     if (flags & ~MSG_PEEK)
         return pysock__fail_value(c->name, "on TLS sockets no flag but MSG_PEEK is supported");
+    s->hs_asked = 0;
     for (;;) {
-        if (s->phase != PYSOCK__SECURE && pysock__ready_locked(c) < 0)
+        ending = s->phase == PYSOCK__UNWRAPPING && s->tls->half_close && c->timeout == 0;
+        if (s->phase != PYSOCK__SECURE && !ending && pysock__ready_locked(c) < 0)
             return -1;
-        if (s->phase != PYSOCK__SECURE)
+        if (s->phase != PYSOCK__SECURE && !ending)
             continue;
         if (!size)
             return 0;
         p = br_ssl_engine_recvapp_buf(s->tls->eng, &n);
         if (p) {
-            size = size < n ? size : n;
-            memcpy(buf, p, size);
-            if (!(flags & MSG_PEEK))
-                br_ssl_engine_recvapp_ack(s->tls->eng, size);
-            return (ptrdiff_t)size;
+            n = size < n ? size : n;
+            memcpy(buf, p, n);
+            if (flags & MSG_PEEK)
+                return (ptrdiff_t)n;
+            br_ssl_engine_recvapp_ack(s->tls->eng, n);
+            if (n == 1 && size > 1 && s->tls->version == PYSOCK_TLSv1)
+                n += pysock__tls_recv_rest_locked(s, (unsigned char *)buf + 1, size - 1);
+            return (ptrdiff_t)n;
         }
         if (s->input_end)
             return pysock__tls_end_locked(s);
@@ -14590,7 +14678,7 @@ static ptrdiff_t pysock__tls_recv_locked(pysock__call *c, void *buf, size_t size
         r = pysock__fill_locked(s, NULL);
         if (r > 0)
             continue;
-        if (s->phase != PYSOCK__SECURE)
+        if (s->phase != PYSOCK__SECURE && !ending)
             continue; /* the peer wants another handshake */
         if (c->timeout == 0)
             return pysock__tls_fail_again(c);
@@ -14606,6 +14694,9 @@ static int pysock__fail_not_writable(pysock__call *c)
     pysock__sock *s = c->s;
     char on[512];
 
+    if (s->tls->close_sent && s->bio_in)
+        return pysock__fail(PYSOCK_SSL_ERROR, EPIPE, "PROTOCOL_IS_SHUTDOWN",
+                            "%s: TLS has been ended by pysock_ssl_unwrap()", c->name);
     if (s->tls->close_sent)
         return pysock__call_fail(c, -EPIPE);
     if (s->tls->fault.kind)
@@ -14625,6 +14716,7 @@ static ptrdiff_t pysock__tls_send_locked(pysock__call *c, const unsigned char *d
     size_t n, taken = 0;
     int r;
 
+    s->hs_asked = 0;
     while (taken < size && taken < PYSOCK__SEND_AT_ONCE) {
         if (s->phase != PYSOCK__SECURE && pysock__ready_locked(c) < 0)
             return taken ? (ptrdiff_t)taken : -1;
@@ -15055,7 +15147,8 @@ static int pysock__queue_ready_locked(pysock__call *c)
         }
         if (pysock__ready_locked(c) < 0)
             return -1;
-        return s->tls->close_sent || s->tls->ended || pysock__tls_closed_cleanly(s->tls)
+        return s->tls->close_sent || s->tls->ended
+                       || (pysock__tls_closed_cleanly(s->tls) && !s->tls->peer_closed)
                    ? pysock__fail_not_writable(c)
                    : 0;
     }
@@ -16115,8 +16208,8 @@ static int pysock__connect_secure_locked(pysock__call *c)
     if (!s->wrap_ctx && s->phase != PYSOCK__HANDSHAKING)
         return 0;
     if (s->wrap_later) {
-        if (s->phase == PYSOCK__OPEN && pysock__handshake_begin_locked(s, c->name) < 0)
-            return -1;
+        if (s->phase == PYSOCK__OPEN)
+            pysock__handshake_prepare_locked(s, "ssl_do_handshake");
         return 0;
     }
     r = pysock__secure_locked(c);
@@ -16305,6 +16398,8 @@ static int pysock__accept_tls_locked(pysock__call *c, pysock__sock *child)
         child->wrap_ctx = pysock__context_retain(s->wrap_ctx);
         child->wrap_server = 1;
         child->wrap_raise_ragged = s->wrap_raise_ragged;
+        child->wrap_half_close = s->wrap_half_close;
+        child->caller_drives = s->caller_drives;
         pysock__set_phase_locked(child, PYSOCK__OPEN);
         r = pysock__handshake_begin_locked(child, c->name);
     }
@@ -17547,6 +17642,10 @@ static pysock__keylog *pysock__keylog_new(const char *filename)
     if (k && k->file) {
         k->refs = 1;
         pysock__mutex_init(&k->lock);
+        if (fseek(k->file, 0, SEEK_END) == 0 && ftell(k->file) == 0) { /* at once, as Python does */
+            fputs("# The keys of TLS connections, in NSS's key log format\n", k->file);
+            fflush(k->file);
+        }
         return k;
     }
     if (k)
@@ -17814,8 +17913,8 @@ static int pysock__wrap_check(pysock_ssl_context *ctx, const pysock_ssl_wrap_opt
     int client = !pysock__wrap_server(ctx, options), needs_host, has_identity;
 
     pysock__lock(&ctx->lock);
-    needs_host = client && ctx->check_hostname;
-    has_identity = ctx->identities[PYSOCK__RSA] || ctx->identities[PYSOCK__EC];
+    needs_host = client && ctx->check_hostname && !options->no_check_hostname;
+    has_identity = ctx->identities[PYSOCK__RSA] || ctx->identities[PYSOCK__EC] || ctx->sni_callback;
     pysock__unlock(&ctx->lock);
     if (client && options->server_side && ctx->protocol == PYSOCK_PROTOCOL_TLS_CLIENT)
         return pysock__fail_value("ssl_wrap_socket",
@@ -17836,7 +17935,7 @@ static int pysock__wrap_check(pysock_ssl_context *ctx, const pysock_ssl_wrap_opt
         return pysock__fail_value("ssl_wrap_socket",
                                   "server_hostname is needed because the context's "
                                   "check_hostname is on");
-    if (!client && !has_identity)
+    if (!client && !has_identity && !options->no_handshake_on_connect)
         return pysock__fail(
             PYSOCK_SSL_ERROR, 0, "NO_CERTIFICATE_SET",
             "ssl_wrap_socket: the server's context has no certificate; give it one with "
@@ -17851,9 +17950,9 @@ static int pysock__wrap_allowed_locked(pysock__call *c, int server)
 
     if (s->type != SOCK_STREAM)
         return pysock__fail_value(c->name, "only stream sockets can carry TLS");
-    if (pysock__is_tls_locked(s))
-        return pysock__fail_value(c->name, "there is TLS around this socket already");
     pysock__refresh_phase_locked(s);
+    if (s->tls || (s->wrap_ctx && s->phase == PYSOCK__LISTENING))
+        return pysock__fail_value(c->name, "there is TLS around this socket already");
     if (s->phase == PYSOCK__LISTENING && !server)
         return pysock__fail_value(c->name, "a listening socket needs a server's context "
                                            "(PYSOCK_CLIENT_AUTH)");
@@ -17889,12 +17988,18 @@ static int pysock__wrap_take_locked(pysock__sock *s, pysock_ssl_context *ctx,
 
     if (options->server_hostname && !(host = pysock__wrap_host(options->server_hostname)))
         return -1;
+    pysock__context_release(s->wrap_ctx); /* what connect() did not come to is put aside */
+    pysock__session_release(s->wrap_session);
+    pysock__free(s->wrap_host);
     s->wrap_ctx = pysock__context_retain(ctx);
     s->wrap_session = pysock_ssl_session_retain(options->session);
     s->wrap_host = host;
     s->wrap_server = pysock__wrap_server(ctx, options);
     s->wrap_later = options->no_handshake_on_connect;
     s->wrap_raise_ragged = options->raise_ragged_eofs;
+    s->wrap_unchecked_host = options->no_check_hostname;
+    s->wrap_half_close = options->half_close;
+    s->caller_drives = options->caller_drives;
     return 0;
 }
 
@@ -17915,8 +18020,11 @@ static int pysock__wrap_locked(pysock__call *c, pysock_ssl_context *ctx,
     }
     if (s->phase != PYSOCK__OPEN && pysock__connect_wait_locked(c) < 0)
         return -1;
-    if (s->wrap_later)
-        return s->phase == PYSOCK__OPEN ? pysock__handshake_begin_locked(s, c->name) : 0;
+    if (s->wrap_later) {
+        if (s->phase == PYSOCK__OPEN)
+            pysock__handshake_prepare_locked(s, "ssl_do_handshake");
+        return 0;
+    }
     r = pysock__secure_locked(c);
     return r > 0 ? 0 : r;
 }
@@ -17974,7 +18082,9 @@ PYSOCKDEF pysock *pysock_ssl_wrap_bio(pysock_ssl_context *ctx, pysock_bio *incom
     s->bio_out = pysock__bio_retain(outgoing);
     pysock__set_phase_locked(s, PYSOCK__OPEN);
     r = pysock__wrap_take_locked(s, ctx, options);
-    if (r == 0)
+    if (r == 0 && options->no_handshake_on_connect)
+        pysock__handshake_prepare_locked(s, "ssl_do_handshake");
+    else if (r == 0)
         r = pysock__handshake_begin_locked(s, "ssl_wrap_bio");
     pysock__unlock(&s->lock);
     handle = pysock__publish(s, PYSOCK__OPEN);
@@ -17992,6 +18102,16 @@ static int pysock__fail_not_tls(const char *what)
                               "there is no TLS around this socket; see pysock_ssl_wrap_socket()");
 }
 
+/* What a non-blocking do_handshake does by itself where the caller is to drive. */
+static void pysock__caller_drives_locked(pysock__sock *s)
+{
+    if (s->phase == PYSOCK__CONNECTING)
+        pysock__connect_check_locked(s);
+    pysock__connected_locked(s);
+    if (s->phase == PYSOCK__HANDSHAKING && !s->hs_busy)
+        pysock__handshake_drive_locked(s);
+}
+
 PYSOCKDEF int pysock_ssl_do_handshake(pysock *s)
 {
     pysock__call c;
@@ -17999,14 +18119,18 @@ PYSOCKDEF int pysock_ssl_do_handshake(pysock *s)
 
     if (pysock__call_begin(&c, s, "ssl_do_handshake") < 0)
         return -1;
+    if (c.s->caller_drives && c.timeout == 0)
+        pysock__caller_drives_locked(c.s);
     if (!pysock__is_tls_locked(c.s)) {
         r = pysock__fail_not_tls(c.name);
     } else if (c.timeout == 0 && !c.s->bio_in
                && (c.s->phase == PYSOCK__HANDSHAKING || c.s->phase == PYSOCK__RESOLVING
                    || c.s->phase == PYSOCK__CONNECTING)) {
         pysock__want_reactor_locked(c.s);
+        c.s->hs_asked = 1;
         r = PYSOCK_IN_PROGRESS;
     } else {
+        c.s->hs_asked = 0;
         r = pysock__ready_locked(&c);
     }
     pysock__call_end(&c);
@@ -18046,8 +18170,14 @@ static int pysock__unwrap_locked(pysock__call *c)
         }
         if (s->input_end == PYSOCK__END_RAGGED || s->input_end == PYSOCK__END_FAULT)
             return pysock__raise(&s->fault);
-        while ((p = br_ssl_engine_recvapp_buf(s->tls->eng, &n)) != NULL)
+        while ((p = br_ssl_engine_recvapp_buf(s->tls->eng, &n)) != NULL) {
+            if (s->tls->half_close && c->timeout == 0)
+                return pysock__fail(PYSOCK_SSL_ERROR, EPROTO,
+                                    "APPLICATION_DATA_AFTER_CLOSE_NOTIFY",
+                                    "%s: the peer has sent data before its own end: receive it",
+                                    c->name);
             br_ssl_engine_recvapp_ack(s->tls->eng, n); /* too late to be read */
+        }
         r = pysock__fill_locked(s, NULL);
         if (r > 0)
             continue;
@@ -18331,6 +18461,40 @@ PYSOCKDEF pysock_ssl_session *pysock_ssl_get_session(pysock *s)
         pysock__fail_memory(c.name);
     pysock__call_end(&c);
     return se;
+}
+
+PYSOCKDEF int pysock_ssl_set_session(pysock *s, pysock_ssl_session *session)
+{
+    pysock_ssl_session *old = NULL;
+    pysock__call c;
+    pysock__tls *t;
+    int r = 0;
+
+    if (!session)
+        return pysock__fail_value("ssl_set_session", "session is NULL");
+    if (pysock__call_begin(&c, s, "ssl_set_session") < 0)
+        return -1;
+    t = c.s->tls;
+    if (!pysock__is_tls_locked(c.s)) {
+        r = pysock__fail_not_tls(c.name);
+    } else if (t ? t->server : c.s->wrap_server) {
+        r = pysock__fail_value(c.name, "a server finds its sessions by itself");
+    } else if (session->context != (t ? t->ctx : c.s->wrap_ctx)->serial) {
+        r = pysock__fail_value(c.name, "the session is of a different context");
+    } else if (!t) {
+        old = c.s->wrap_session;
+        c.s->wrap_session = pysock_ssl_session_retain(session);
+    } else if (t->begun || c.s->hs_busy) {
+        r = pysock__fail_value(c.name, "the handshake has begun");
+    } else {
+        old = t->session;
+        t->session = pysock_ssl_session_retain(session);
+        pysock__bytes_free(&t->flight);
+        r = pysock__tls_reset(t, c.name);
+    }
+    pysock__call_end(&c);
+    pysock__session_release(old);
+    return r;
 }
 
 PYSOCKDEF const char *pysock_ssl_selected_alpn_protocol(pysock *s)
@@ -19151,6 +19315,12 @@ PYSOCKDEF pysock_ssl_session *pysock_ssl_get_session(pysock *s)
     return NULL;
 }
 
+PYSOCKDEF int pysock_ssl_set_session(pysock *s, pysock_ssl_session *session)
+{
+    (void)s, (void)session;
+    return pysock__no_ssl("ssl_set_session");
+}
+
 PYSOCKDEF pysock_ssl_session *pysock_ssl_session_retain(pysock_ssl_session *session)
 {
     (void)session;
@@ -19314,7 +19484,7 @@ static short pysock__levels_locked(pysock__sock *s, short want, short revents, i
             *ask |= PYSOCK__ASK_AGAIN;
         if (s->phase != PYSOCK__SECURE)
             return 0; /* another handshake */
-        if (pysock__tls_flags(s->tls) & PYSOCK__APP_IN || s->input_end)
+        if (pysock__tls_flags(s->tls) & PYSOCK__APP_IN || s->input_end || s->hs_asked)
             have |= (short)(want & PYSOCK__INPUT);
         have |= (short)(want & (s->input_end ? PYSOCK__RDHUP : revents & PYSOCK__RDHUP));
         want &= PYSOCK__OUTPUT;
