@@ -1,6 +1,8 @@
 #include "binding.h"
 
 #include <math.h>
+#include <pthread.h>
+#include <time.h>
 
 /* The call that the thread is in, for the hooks. */
 static __thread binding_call *running;
@@ -95,6 +97,7 @@ static PyObject *binding_new(void)
 
     if (!b)
         return PyErr_NoMemory();
+    b->interpreter = PyInterpreterState_Get();
     b->state = is_main ? NULL : pysock_state_new();
     capsule = is_main || b->state ? PyCapsule_New(b, CAPSULE, binding_free) : PyErr_NoMemory();
     if (!capsule) {
@@ -105,6 +108,96 @@ static PyObject *binding_new(void)
     if (is_main)
         Py_AtExit(at_finalize); /* without a place for it, exit() does the same */
     return capsule;
+}
+
+/* How many callbacks run on threads of the library's own, and whether more may begin. From the
+   interpreter's end on (its atexit) none may: a thread that then asked for the lock would never
+   return. */
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t left;
+    int inside;
+} callbacks = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
+
+int binding_callback_begin(binding *b, binding_callback *cb)
+{
+    int closed;
+
+    cb->made = !running;
+    if (running) {
+        cb->thread = running->thread;
+        PyEval_RestoreThread(cb->thread);
+        return 0;
+    }
+    pthread_mutex_lock(&callbacks.lock);
+    closed = b->closed;
+    callbacks.inside += !closed;
+    pthread_mutex_unlock(&callbacks.lock);
+    cb->thread = closed ? NULL : PyThreadState_New(b->interpreter);
+    if (cb->thread) {
+        PyEval_RestoreThread(cb->thread);
+        return 0;
+    }
+    if (!closed) {
+        pthread_mutex_lock(&callbacks.lock);
+        callbacks.inside--;
+        pthread_cond_broadcast(&callbacks.left);
+        pthread_mutex_unlock(&callbacks.lock);
+    }
+    return -1;
+}
+
+void binding_callback_end(binding_callback *cb)
+{
+    if (!cb->made) {
+        PyEval_SaveThread();
+        return;
+    }
+    PyThreadState_Clear(cb->thread);
+    PyThreadState_DeleteCurrent();
+    pthread_mutex_lock(&callbacks.lock);
+    callbacks.inside--;
+    pthread_cond_broadcast(&callbacks.left);
+    pthread_mutex_unlock(&callbacks.lock);
+}
+
+/* The interpreter's atexit: no more callbacks on other threads, once those that run are done, or
+   have had a second for it. */
+static PyObject *close_callbacks(PyObject *capsule, PyObject *args)
+{
+    binding *b = PyCapsule_GetPointer(capsule, CAPSULE);
+    struct timespec until;
+    int r = 0;
+
+    (void)args;
+    if (!b)
+        return NULL;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec++;
+    Py_BEGIN_ALLOW_THREADS
+    pthread_mutex_lock(&callbacks.lock);
+    b->closed = 1;
+    while (callbacks.inside && r == 0)
+        r = pthread_cond_timedwait(&callbacks.left, &callbacks.lock, &until);
+    pthread_mutex_unlock(&callbacks.lock);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef close_callbacks_method = {"close_callbacks", close_callbacks, METH_NOARGS,
+                                             NULL};
+
+static int register_close_callbacks(PyObject *capsule)
+{
+    PyObject *function = PyCFunction_New(&close_callbacks_method, capsule), *r = NULL;
+    PyObject *module = function ? PyImport_ImportModule("atexit") : NULL;
+
+    if (module)
+        r = PyObject_CallMethod(module, "register", "O", function);
+    Py_XDECREF(r);
+    Py_XDECREF(module);
+    Py_XDECREF(function);
+    return r ? 0 : -1;
 }
 
 binding *binding_get(PyObject **keep)
@@ -121,7 +214,8 @@ binding *binding_get(PyObject **keep)
         capsule = binding_new();
         if (!capsule)
             return NULL;
-        if (PyDict_SetItemString(dict, CAPSULE, capsule) < 0) {
+        if (register_close_callbacks(capsule) < 0
+            || PyDict_SetItemString(dict, CAPSULE, capsule) < 0) {
             Py_DECREF(capsule);
             return NULL;
         }

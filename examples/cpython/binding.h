@@ -20,6 +20,9 @@ typedef struct binding {
     PyTypeObject *socket_type;
     PyObject *gaierror, *herror;
     PyObject *(*raise_ssl)(struct binding *b); /* for the errors that only _ssl has a class for */
+    void *ssl;                                 /* the state of _ssl */
+    PyInterpreterState *interpreter;
+    int closed;                                /* no more callbacks: it is going down */
 } binding;
 
 /* A call of the library's under way: between binding_begin() and binding_end() the interpreter's
@@ -59,6 +62,17 @@ BINDING_API int binding_begin_audited(binding *b, binding_call *c, const char *e
 /* Raises the thread's last error of the library as Python's exception, or leaves the one that a
    signal handler or audit hook has raised. Always NULL. */
 BINDING_API PyObject *binding_raise(binding *b);
+
+/* A callback of the library's into Python, which may come on the thread of a call, or on one of the
+   library's own. begin takes the interpreter's lock: 0; or -1 where the interpreter is going down
+   and Python must not be touched. */
+typedef struct binding_callback {
+    PyThreadState *thread;
+    int made; /* the thread was not Python's */
+} binding_callback;
+
+BINDING_API int binding_callback_begin(binding *b, binding_callback *cb);
+BINDING_API void binding_callback_end(binding_callback *cb);
 
 /* OSError with this errno value; a subclass where there is one. NULL. */
 BINDING_API PyObject *binding_raise_errno(int code);
