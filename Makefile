@@ -55,7 +55,7 @@ help:
 	@echo 'make bench        measure on loopback; the table is also written to build/bench.txt'
 	@echo 'make limbo        judge the certificate chains in CASES (x509-limbo, a JSON object a line)'
 	@echo 'make fuzz         each harness of tests/fuzz for FUZZ_SECONDS (10); needs clang'
-	@echo 'make cpython      CPython modules _socket and select on pysock, in build/cpython/'
+	@echo 'make cpython      CPython modules _socket, select and _ssl on pysock, in build/cpython/'
 	@echo 'make check-cpython   CPython'"'"'s own tests on them, with the exam in CPYTHON_EXAM'
 	@echo 'make bench-cpython   the modules against the interpreter'"'"'s own'
 	@echo 'make clean        remove build/'
@@ -183,7 +183,7 @@ CPYTHON_SUFFIX := $(shell $(PYTHON) -c 'import sysconfig; \
 CPYTHON_INCLUDE = $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')
 CPYTHON_FLAGS = -fPIC -fvisibility=hidden -Iexamples/cpython -I$(CPYTHON)/gen \
     -isystem $(CPYTHON_INCLUDE)
-CPYTHON_MODULES = $(patsubst %,$(CPYTHON)/%$(CPYTHON_SUFFIX),_socket select)
+CPYTHON_MODULES = $(patsubst %,$(CPYTHON)/%$(CPYTHON_SUFFIX),_socket select _ssl)
 CPYTHON_OBJECT = $(QUIET) $(CC) -std=gnu11 $(WARNINGS) -Wno-missing-field-initializers -Wno-pedantic \
     $(ALL_CPPFLAGS) $(CPYTHON_FLAGS) $(CFLAGS) $(DEPEND) -c $< -o $@
 CPYTHON_LINK = $(QUIET) $(CC) -shared $(CFLAGS) $(filter %.o,$^) -o $@
@@ -218,6 +218,8 @@ $(CPYTHON)/libpysock.so: $(CPYTHON)/library.o $(CPYTHON)/binding.o
 
 $(CPYTHON)/_socket$(CPYTHON_SUFFIX): $(CPYTHON)/_socket.o $(CPYTHON)/address.o $(CPYTHON)/names.o
 $(CPYTHON)/select$(CPYTHON_SUFFIX): $(CPYTHON)/select.o
+$(CPYTHON)/_ssl$(CPYTHON_SUFFIX): $(CPYTHON)/_ssl.o $(CPYTHON)/ssl_context.o \
+    $(CPYTHON)/ssl_connection.o $(CPYTHON)/ssl_certificate.o
 
 $(CPYTHON_MODULES): $(CPYTHON)/libpysock.so
 	$(CPYTHON_LINK) -L$(CPYTHON) -lpysock -Wl,-rpath,'$$ORIGIN'
