@@ -803,8 +803,8 @@ PYSOCKDEF int pysock_poller_close(pysock_poller *p);
    poller. It stays the poller's. Linux; ENOTSUP elsewhere and with PYSOCK_NO_EPOLL. */
 PYSOCKDEF int pysock_poller_fileno(pysock_poller *p);
 
-/* The open poller that has this descriptor, as one more reference for pysock_poller_free(): Python's
-   epoll.fromfd(). EINVAL where none has. */
+/* The open poller that has this descriptor, as one more reference for pysock_poller_free(). It is
+   Python's epoll.fromfd(). EINVAL where none has. */
 PYSOCKDEF pysock_poller *pysock_poller_from_fileno(int fd);
 
 /* events: any of POLLIN, POLLPRI, POLLOUT; errors are always told. Registering again modifies. A
@@ -1841,9 +1841,9 @@ typedef int (*pysock__sleep_fn)(pysock__waker *waker, struct pollfd *fds, size_t
 
 typedef struct pysock__pset { int epfd; } pysock__pset;
 
-/* Adds fd or changes what it waits for; events may have epoll's flags. -EPERM: a file that is
-   always ready. */
-static int pysock__pset_set(pysock__pset *set, int fd, uint32_t events, uint64_t token)
+/* Adds fd or changes what it waits for (known: it is probably there); events may have epoll's
+   flags. -EPERM: a file that is always ready. */
+static int pysock__pset_set(pysock__pset *set, int fd, uint32_t events, uint64_t token, int known)
 {
     struct epoll_event ev;
 
@@ -1854,19 +1854,21 @@ static int pysock__pset_set(pysock__pset *set, int fd, uint32_t events, uint64_t
         epoll_ctl(set->epfd, EPOLL_CTL_DEL, fd, &ev); /* it can be added, but not changed */
         return epoll_ctl(set->epfd, EPOLL_CTL_ADD, fd, &ev) < 0 ? pysock__neg_errno() : 0;
     }
-    if (epoll_ctl(set->epfd, EPOLL_CTL_MOD, fd, &ev) == 0)
+    if (epoll_ctl(set->epfd, known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &ev) == 0)
         return 0;
-    if (errno == ENOENT && epoll_ctl(set->epfd, EPOLL_CTL_ADD, fd, &ev) == 0)
+    if (errno == (known ? ENOENT : EEXIST)
+        && epoll_ctl(set->epfd, known ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, fd, &ev) == 0)
         return 0;
     return pysock__neg_errno();
 }
 
-static void pysock__pset_forget(pysock__pset *set, int fd)
+/* 0, or -ENOENT or -EBADF: the kernel had forgotten it already. */
+static int pysock__pset_forget(pysock__pset *set, int fd)
 {
     struct epoll_event ev;
 
     memset(&ev, 0, sizeof ev);
-    epoll_ctl(set->epfd, EPOLL_CTL_DEL, fd, &ev);
+    return epoll_ctl(set->epfd, EPOLL_CTL_DEL, fd, &ev) < 0 ? pysock__neg_errno() : 0;
 }
 
 /* Whether fd is in the set: the kernel forgets what is closed. */
@@ -1899,7 +1901,7 @@ static int pysock__pset_open(pysock__pset *set, pysock__waker *waker)
     set->epfd = epoll_create1(EPOLL_CLOEXEC);
     if (set->epfd < 0)
         return pysock__neg_errno();
-    err = pysock__pset_set(set, waker->rfd, POLLIN, PYSOCK__PSET_WAKER);
+    err = pysock__pset_set(set, waker->rfd, POLLIN, PYSOCK__PSET_WAKER, 0);
     if (err < 0)
         close(set->epfd);
     return err;
@@ -2026,11 +2028,12 @@ static int pysock__pset_reserve_locked(pysock__pset *set)
     return 0;
 }
 
-static int pysock__pset_set(pysock__pset *set, int fd, uint32_t events, uint64_t token)
+static int pysock__pset_set(pysock__pset *set, int fd, uint32_t events, uint64_t token, int known)
 {
     size_t i;
     int err = 0;
 
+    (void)known;
     if (!pysock__fd_valid(fd))
         return -EBADF;
     pysock__lock(&set->lock);
@@ -2056,7 +2059,7 @@ static int pysock__pset_knows(pysock__pset *set, int fd)
     return known;
 }
 
-static void pysock__pset_forget(pysock__pset *set, int fd)
+static int pysock__pset_forget(pysock__pset *set, int fd)
 {
     size_t i;
 
@@ -2068,6 +2071,7 @@ static void pysock__pset_forget(pysock__pset *set, int fd)
         set->tokens[i] = set->tokens[set->count];
     }
     pysock__unlock(&set->lock);
+    return 0;
 }
 
 /* A copy of the array behind the waker, to be polled without the lock; tokens follow it. */
@@ -2284,6 +2288,7 @@ typedef struct pysock__msg {
     const pysock_addr *to;
     pysock_addr *from; /* or NULL */
     int flags;         /* received */
+    int is_bytes;      /* only the bytes and the address are wanted: a cheaper system call does */
 } pysock__msg;
 
 static int pysock__sys_msghdr(struct msghdr *h, const pysock__msg *m)
@@ -2301,8 +2306,16 @@ static int pysock__sys_msghdr(struct msghdr *h, const pysock__msg *m)
 static ptrdiff_t pysock__sys_recvmsg(int fd, pysock__msg *m, int flags)
 {
     struct msghdr h;
-    ssize_t n = pysock__sys_msghdr(&h, m);
+    ssize_t n;
 
+    if (m->is_bytes && m->from) {
+        socklen_t len = sizeof m->from->u;
+        n = recvfrom(fd, m->iov->iov_base, m->iov->iov_len, flags, &m->from->u.sa, &len);
+        if (n >= 0)
+            m->from->len = len < sizeof m->from->u ? len : sizeof m->from->u;
+        return n < 0 ? pysock__neg_errno() : n;
+    }
+    n = pysock__sys_msghdr(&h, m);
     if (n < 0)
         return n;
     if (m->from) {
@@ -2323,8 +2336,14 @@ static ptrdiff_t pysock__sys_recvmsg(int fd, pysock__msg *m, int flags)
 static ptrdiff_t pysock__sys_sendmsg(int fd, const pysock__msg *m, int flags)
 {
     struct msghdr h;
-    ssize_t n = pysock__sys_msghdr(&h, m);
+    ssize_t n;
 
+    if (m->count == 1 && !m->controllen && m->to) {
+        n = sendto(fd, m->iov->iov_base, m->iov->iov_len, flags | MSG_NOSIGNAL, &m->to->u.sa,
+                   m->to->len);
+        return n < 0 ? pysock__neg_errno() : n;
+    }
+    n = pysock__sys_msghdr(&h, m);
     if (n < 0)
         return n;
     if (m->to) {
@@ -14174,13 +14193,13 @@ static pysock__sock *pysock__sock_new(int fd, int family, int type, int proto, c
     pysock__list_init(&s->waiters);
     pysock__chain_init(&s->queue);
     pysock__watch_init(&s->watch, fd, pysock__sock_turn, pysock__sock_hold, pysock__sock_drop);
-    blocks = fd >= 0 && pysock__fd_blocks(fd);
+    blocks = fd >= 0 && timeout >= 0 && pysock__fd_blocks(fd);
     err = fd >= 0 && timeout >= 0 ? pysock__fd_set_nonblocking(fd, 1) : 0;
     if (err == 0)
         err = pysock__table_enter(s);
     if (err == 0)
         return s;
-    if (timeout >= 0 && blocks)
+    if (blocks)
         pysock__fd_set_nonblocking(fd, 0);
     pysock__sock_free(s);
     if (err == -EMFILE)
@@ -14207,14 +14226,16 @@ static pysock__sock *pysock__sock_take(int fd, int family, int type, int proto, 
     return s;
 }
 
-/* What a descriptor that others have worked on is. */
-static pysock__phase pysock__phase_of_fd(int fd)
+/* What a descriptor that others have worked on is, and its peer. */
+static pysock__phase pysock__phase_of_fd(int fd, pysock_addr *peer)
 {
-    pysock_addr peer;
+    pysock_addr found;
 
-    if (pysock__sys_listens(fd))
-        return PYSOCK__LISTENING;
-    return pysock__sys_getpeername(fd, &peer) == 0 ? PYSOCK__OPEN : PYSOCK__NEW;
+    if (pysock__sys_getpeername(fd, &found) == 0) {
+        *peer = found;
+        return PYSOCK__OPEN;
+    }
+    return pysock__sys_listens(fd) ? PYSOCK__LISTENING : PYSOCK__NEW;
 }
 
 /* A descriptor is the kernel's, and may be in other hands too: looks whether they have connected
@@ -14225,9 +14246,7 @@ static void pysock__refresh_phase_locked(pysock__sock *s)
 
     if (s->phase != PYSOCK__NEW || (s->type != SOCK_STREAM && s->type != SOCK_SEQPACKET))
         return;
-    phase = pysock__phase_of_fd(s->fd);
-    if (phase == PYSOCK__OPEN)
-        pysock__sys_getpeername(s->fd, &s->peer);
+    phase = pysock__phase_of_fd(s->fd, &s->peer);
     if (phase != PYSOCK__NEW)
         pysock__set_phase_locked(s, phase);
 }
@@ -14257,7 +14276,11 @@ static int pysock__close_pending_locked(pysock__sock *s)
 #ifndef PYSOCK_NO_SSL
     if (s->tls && !s->tls->established)
         return !pysock__chain_empty(&s->queue) && s->phase == PYSOCK__HANDSHAKING;
+    if (!s->tls && pysock__chain_empty(&s->queue))
+#else
+    if (pysock__chain_empty(&s->queue))
 #endif
+        return 0;
     if (pysock__sys_linger(s->fd) == 0)
         return 0;
     r = pysock__flush_locked(s);
@@ -15262,6 +15285,7 @@ PYSOCKDEF ptrdiff_t pysock_recvfrom(pysock *s, void *buf, size_t size, int flags
     m.iov = &iov;
     m.count = 1;
     m.from = from;
+    m.is_bytes = 1;
     return pysock__recv_msg(s, "recvfrom", &m, size, flags);
 }
 
@@ -15838,17 +15862,36 @@ PYSOCKDEF int pysock_socketpair(int family, int type, int proto, pysock *pair[2]
     return 0;
 }
 
+/* Whether fd is a socket, where all else about it is told: its peer says so by the way, and whether it
+   is connected. -EAGAIN: ask otherwise. */
+static int pysock__adopt_check(int fd, pysock_addr *peer, int family, int type, int proto)
+{
+    int err;
+
+    peer->len = 0;
+    if (family == -1 || type != SOCK_STREAM || proto == -1)
+        return -EAGAIN;
+    err = pysock__sys_getpeername(fd, peer);
+    if (err == 0)
+        return peer->len ? 0 : -EAGAIN;
+    peer->len = 0;
+    return err == -EBADF || err == -ENOTSOCK ? err : -EAGAIN;
+}
+
 /* A socket around fd, which stays the caller's if it fails. */
 static pysock *pysock__adopt(const char *what, int fd, int family, int type, int proto)
 {
     pysock__sock *s;
+    pysock_addr peer;
     int err;
 
     if (fd < 0) {
         pysock__fail_value(what, "the descriptor is negative");
         return NULL;
     }
-    err = pysock__sys_detect(fd, &family, &type, &proto);
+    err = pysock__adopt_check(fd, &peer, family, type, proto);
+    if (err == -EAGAIN)
+        err = pysock__sys_detect(fd, &family, &type, &proto);
     if (err < 0) {
         char text[32];
         snprintf(text, sizeof text, "descriptor %d", fd);
@@ -15861,6 +15904,10 @@ static pysock *pysock__adopt(const char *what, int fd, int family, int type, int
     if (!s)
         return NULL;
     pysock__sys_no_sigpipe(fd);
+    if (peer.len) {
+        s->peer = peer; /* nobody else has it yet */
+        return pysock__publish(s, PYSOCK__OPEN);
+    }
     pysock__lock(&s->lock);
     pysock__refresh_phase_locked(s);
     pysock__unlock(&s->lock);
@@ -19526,6 +19573,13 @@ static void pysock__watch_end_locked(pysock__sock *s, pysock__waiter *w)
     s->watchers--;
 }
 
+/* A plain socket without anything queued: its levels are the kernel's word. */
+static int pysock__kernel_knows_levels(const pysock__sock *s)
+{
+    return (s->phase == PYSOCK__OPEN || s->phase == PYSOCK__NEW || s->phase == PYSOCK__LISTENING)
+           && !s->queue_used && !s->names_awaited && !pysock__is_tls_locked(s);
+}
+
 /* Select. */
 
 typedef struct pysock__entry {
@@ -19535,6 +19589,7 @@ typedef struct pysock__entry {
     short want, have;
     short means; /* which of the levels count as ready */
     int closed;  /* what has this number now is the library's: the asker's file is closed */
+    int watched; /* the waiter is in the socket's list */
     int mute;    /* the kernel says over and over what this list does not ask */
 } pysock__entry;
 
@@ -19545,6 +19600,7 @@ typedef struct pysock__select_call {
     pysock__waker *waker;
     int64_t deadline;
     unsigned epoch;
+    size_t watched; /* how many sockets have levels that the kernel does not know */
     int is_poll; /* POLLNVAL is an answer, and so are errors that nobody asked for */
 } pysock__select_call;
 
@@ -19566,8 +19622,28 @@ static void pysock__select_add(pysock__select_call *c, int fd, short want, short
     if (!e->s)
         return;
     pysock__lock(&e->s->lock);
-    pysock__watch_begin_locked(e->s, &e->waiter);
+    if (!pysock__kernel_knows_levels(e->s)) {
+        pysock__watch_begin_locked(e->s, &e->waiter);
+        e->watched = 1;
+        c->watched++;
+    }
     pysock__unlock(&e->s->lock);
+}
+
+/* Before the call sleeps: the sockets that were spared so far. */
+static void pysock__select_watch(pysock__select_call *c)
+{
+    size_t i;
+
+    for (i = 0; i < c->count; i++) {
+        pysock__entry *e = &c->entries[i];
+        if (!e->s || e->watched)
+            continue;
+        pysock__lock(&e->s->lock);
+        pysock__watch_begin_locked(e->s, &e->waiter);
+        pysock__unlock(&e->s->lock);
+        e->watched = 1;
+    }
 }
 
 static void pysock__select_add_list(pysock__select_call *c, const int *fds, size_t count,
@@ -19587,9 +19663,11 @@ static void pysock__select_end(pysock__select_call *c)
         pysock__entry *e = &c->entries[i];
         if (!e->s)
             continue;
-        pysock__lock(&e->s->lock);
-        pysock__watch_end_locked(e->s, &e->waiter);
-        pysock__unlock_sock(e->s);
+        if (e->watched) {
+            pysock__lock(&e->s->lock);
+            pysock__watch_end_locked(e->s, &e->waiter);
+            pysock__unlock_sock(e->s);
+        }
         pysock__release(e->s);
     }
 }
@@ -19625,11 +19703,33 @@ static ptrdiff_t pysock__select_test(pysock__select_call *c, int polled)
     return ready;
 }
 
+/* Where the kernel knows all there is to know it is asked at once, with nobody registered: most
+   selects of plain sockets find something, or do not wait. 0: nothing yet. */
+static ptrdiff_t pysock__select_at_once(pysock__select_call *c)
+{
+    size_t i;
+    int r;
+
+    for (i = 0; i < c->count; i++) {
+        c->fds[i + 1].fd = c->entries[i].fd;
+        c->fds[i + 1].events = c->entries[i].want;
+        c->fds[i + 1].revents = 0;
+    }
+    r = pysock__poll(c->fds + 1, c->count, 0);
+    return r < 0 ? r : pysock__select_test(c, 1);
+}
+
 static ptrdiff_t pysock__select_run(pysock__select_call *c)
 {
     ptrdiff_t ready;
     int r = 0;
 
+    if (!c->watched && !pysock__load(&pysock__reactor.threadless)) {
+        ready = pysock__select_at_once(c);
+        if (ready > 0 || ready == -EBADF || (ready == 0 && !c->deadline))
+            return c->epoch != pysock__epoch(pysock__state()) ? -ESHUTDOWN : ready;
+    }
+    pysock__select_watch(c);
     for (;;) {
         pysock__waker_drain(c->waker, r > 0 && c->fds[0].revents);
         ready = pysock__select_test(c, 0);
@@ -20087,7 +20187,7 @@ static int pysock__reg_arm_locked(pysock__reg *reg, int ask)
         pysock__pset_forget(&p->pset, reg->fd);
     } else {
         err = pysock__pset_set(&p->pset, reg->fd, (uint32_t)ask | reg->flags,
-                               pysock__reg_token(reg));
+                               pysock__reg_token(reg), reg->armed != -1);
         if (err == -EPERM)
             reg->always = 1;
         else if (err == -EBADF)
@@ -20203,7 +20303,7 @@ static int pysock__reg_change(pysock_poller *p, int fd, uint32_t events, int rep
 
 /* Epoll's manners. Whose the descriptor of a registration is can change while it lasts: its socket
    may have been detached, and another one have taken the descriptor; or it was closed behind the
-   library's back. The registration of fd that is still good, or NULL; one that is not is dropped. */
+   library's back. The registration of fd that is still good, or NULL: *dead is one that is not. */
 static pysock__reg *pysock__epoll_find_locked(pysock_poller *p, int fd, pysock__reg **dead)
 {
     pysock__reg *reg = pysock__reg_find_locked(p, fd);
@@ -20252,11 +20352,18 @@ static int pysock__epoll_unregister(pysock_poller *p, int fd)
 
     pysock__lock(&p->lock);
     err = pysock__poller_renew_locked(p);
-    reg = err ? NULL : pysock__epoll_find_locked(p, fd, &dead);
-    if (reg)
+    reg = err ? NULL : pysock__reg_find_locked(p, fd);
+    if (reg && !reg->handle) {
+        err = pysock__pset_forget(&p->pset, fd); /* who closed it did not tell */
+        reg->armed = -1;
         pysock__reg_claim_locked(p, fd);
-    else if (err == 0)
+    } else if (reg && (reg->detached || !reg->invalid)) {
+        pysock__reg_claim_locked(p, fd);
+    } else if (err == 0) {
+        dead = pysock__reg_claim_locked(p, fd);
         err = pysock__fd_inheritable(fd) < 0 ? -EBADF : -ENOENT;
+        reg = NULL;
+    }
     pysock__unlock(&p->lock);
     if (reg || dead)
         pysock__reg_free(p, reg ? reg : dead);
@@ -20276,8 +20383,6 @@ static int pysock__epoll_register(pysock_poller *p, int fd, uint32_t events)
         pysock__reg_free(p, dead);
     if (reg)
         err = -EEXIST;
-    else if (err == 0 && pysock__fd_inheritable(fd) < 0)
-        err = -EBADF;
     if (err == 0)
         err = pysock__reg_new(p, fd, events);
     return err < -1 ? pysock__fail_os(err, "poller_register", "") : err;

@@ -471,15 +471,6 @@ static PyObject *socket_getsockopt(PyObject *o, PyObject *const *args, Py_ssize_
 
 /* ---- receiving ---- */
 
-/* bytes of at most size, filled in by the caller. NULL with an exception where size is negative. */
-static PyObject *room_for(Py_ssize_t size, const char *caller)
-{
-    if (size >= 0)
-        return PyBytes_FromStringAndSize(NULL, size);
-    PyErr_Format(PyExc_ValueError, "negative buffersize in %s", caller);
-    return NULL;
-}
-
 /* (buffersize[, flags]) */
 static int size_and_flags(PyObject *const *args, Py_ssize_t n, const char *name, Py_ssize_t *size,
                           int *flags)
@@ -493,20 +484,36 @@ static int size_and_flags(PyObject *const *args, Py_ssize_t n, const char *name,
     return n == 2 ? binding_int(args[1], flags) : 0;
 }
 
-static PyObject *socket_recv(PyObject *o, PyObject *const *args, Py_ssize_t n)
-{
-    binding_socket *self = SELF(o);
-    PyObject *data;
-    binding_call call;
-    Py_ssize_t size;
-    ptrdiff_t got;
-    int flags;
+/* What is received into a little room is copied out: bytes that are made too large, and then made
+   smaller, cost more. */
+#define LITTLE 4096
 
-    if (size_and_flags(args, n, "recv", &size, &flags) < 0
-        || !(data = room_for(size, "recv")))
+/* from: where the sender's address goes, or NULL. */
+static PyObject *recv_little(binding_socket *self, size_t size, int flags, pysock_addr *from)
+{
+    char room[LITTLE];
+    binding_call call;
+    ptrdiff_t got;
+
+    binding_begin(self->b, &call);
+    got = from ? pysock_recvfrom(self->s, room, size, flags, from)
+               : pysock_recv(self->s, room, size, flags);
+    binding_end(&call);
+    return got < 0 ? binding_raise(self->b) : PyBytes_FromStringAndSize(room, got);
+}
+
+/* The same into bytes of that size, for which there may be no memory. */
+static PyObject *recv_much(binding_socket *self, Py_ssize_t size, int flags, pysock_addr *from)
+{
+    PyObject *data = PyBytes_FromStringAndSize(NULL, size);
+    binding_call call;
+    ptrdiff_t got;
+
+    if (!data)
         return NULL;
     binding_begin(self->b, &call);
-    got = pysock_recv(self->s, PyBytes_AS_STRING(data), (size_t)size, flags);
+    got = from ? pysock_recvfrom(self->s, PyBytes_AS_STRING(data), (size_t)size, flags, from)
+               : pysock_recv(self->s, PyBytes_AS_STRING(data), (size_t)size, flags);
     binding_end(&call);
     if (got < 0) {
         Py_DECREF(data);
@@ -517,29 +524,42 @@ static PyObject *socket_recv(PyObject *o, PyObject *const *args, Py_ssize_t n)
     return data;
 }
 
-static PyObject *socket_recvfrom(PyObject *o, PyObject *const *args, Py_ssize_t n)
+static PyObject *recv_bytes(binding_socket *self, Py_ssize_t size, int flags, const char *name,
+                            pysock_addr *from)
 {
-    binding_socket *self = SELF(o);
-    PyObject *data;
-    binding_call call;
-    pysock_addr from;
+    if (size < 0) {
+        PyErr_Format(PyExc_ValueError, "negative buffersize in %s", name);
+        return NULL;
+    }
+    return size <= LITTLE ? recv_little(self, (size_t)size, flags, from)
+                          : recv_much(self, size, flags, from);
+}
+
+static PyObject *socket_recv(PyObject *o, PyObject *const *args, Py_ssize_t n)
+{
     Py_ssize_t size;
-    ptrdiff_t got;
     int flags;
 
-    if (size_and_flags(args, n, "recvfrom", &size, &flags) < 0
-        || !(data = room_for(size, "recvfrom")))
+    if (size_and_flags(args, n, "recv", &size, &flags) < 0)
         return NULL;
-    binding_begin(self->b, &call);
-    got = pysock_recvfrom(self->s, PyBytes_AS_STRING(data), (size_t)size, flags, &from);
-    binding_end(&call);
-    if (got < 0) {
-        Py_DECREF(data);
-        return binding_raise(self->b);
-    }
-    if (got != size && _PyBytes_Resize(&data, got) < 0)
+    return recv_bytes(SELF(o), size, flags, "recv", NULL);
+}
+
+static PyObject *socket_recvfrom(PyObject *o, PyObject *const *args, Py_ssize_t n)
+{
+    PyObject *data, *address, *result;
+    pysock_addr from;
+    Py_ssize_t size;
+    int flags;
+
+    if (size_and_flags(args, n, "recvfrom", &size, &flags) < 0)
         return NULL;
-    return Py_BuildValue("NN", data, address_to_object(&from, self->proto));
+    data = recv_bytes(SELF(o), size, flags, "recvfrom", &from);
+    address = data ? address_to_object(&from, SELF(o)->proto) : NULL;
+    result = address ? PyTuple_Pack(2, data, address) : NULL;
+    Py_XDECREF(data);
+    Py_XDECREF(address);
+    return result;
 }
 
 /* Room to write into, or a TypeError. */

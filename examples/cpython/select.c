@@ -252,6 +252,23 @@ static int poll_refresh(poll_object *self)
     return 0;
 }
 
+/* (fd, events) */
+static PyObject *event_pair(int fd, short events)
+{
+    PyObject *pair = PyTuple_New(2), *number = PyLong_FromLong(fd);
+    PyObject *mask = PyLong_FromLong(events & 0xffff);
+
+    if (!pair || !number || !mask) {
+        Py_XDECREF(pair);
+        Py_XDECREF(number);
+        Py_XDECREF(mask);
+        return NULL;
+    }
+    PyTuple_SET_ITEM(pair, 0, number);
+    PyTuple_SET_ITEM(pair, 1, mask);
+    return pair;
+}
+
 static PyObject *event_list(const struct pollfd *fds, size_t count, ptrdiff_t ready)
 {
     PyObject *list = PyList_New(ready);
@@ -262,7 +279,7 @@ static PyObject *event_list(const struct pollfd *fds, size_t count, ptrdiff_t re
         PyObject *pair;
         if (!fds[i].revents)
             continue;
-        pair = Py_BuildValue("ii", fds[i].fd, fds[i].revents & 0xffff);
+        pair = event_pair(fds[i].fd, fds[i].revents);
         if (pair)
             PyList_SET_ITEM(list, k++, pair);
         else
@@ -496,60 +513,86 @@ static PyObject *epoll_exit(PyObject *o, PyObject *args)
     return PyObject_CallMethod(o, "close", NULL);
 }
 
-/* (fd, eventmask), the latter with a default where optional. */
-static int epoll_args(PyObject *o, PyObject *args, PyObject *kwargs, const char *format, int *fd,
-                      unsigned int *mask)
+/* Positional and keyword arguments into values, of which the first min must be there. */
+static int take_args(const char *function, const char *const *names, int min, int max,
+                     PyObject *const *args, Py_ssize_t n, PyObject *kwnames, PyObject **values)
 {
-    static char *names[] = {"fd", "eventmask", NULL};
-    PyObject *file;
+    Py_ssize_t i, given = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
+    int k;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, format, names, &file, mask) || !epoll_open(o))
+    if (n > max)
+        return binding_args(function, n, min, max);
+    for (k = 0; k < max; k++)
+        values[k] = k < n ? args[k] : NULL;
+    for (i = 0; i < given; i++) {
+        PyObject *key = PyTuple_GET_ITEM(kwnames, i);
+        for (k = 0; k < max && PyUnicode_CompareWithASCIIString(key, names[k]); k++)
+            ;
+        if (k == max || values[k]) {
+            PyErr_Format(PyExc_TypeError, "%s(): unexpected keyword argument %R", function, key);
+            return -1;
+        }
+        values[k] = args[n + i];
+    }
+    for (k = 0; k < min; k++)
+        if (!values[k])
+            return binding_args(function, n, min, max);
+    return 0;
+}
+
+/* (fd, eventmask), the latter with a default where optional. The calls that take them do not wait,
+   and keep the interpreter's lock: to let it go costs more. */
+static int epoll_args(PyObject *o, const char *function, int min, int max, PyObject *const *args,
+                      Py_ssize_t n, PyObject *kwnames, int *fd, unsigned int *mask)
+{
+    static const char *const names[] = {"fd", "eventmask"};
+    PyObject *values[2] = {NULL, NULL};
+
+    if (take_args(function, names, min, max, args, n, kwnames, values) < 0 || !epoll_open(o))
         return -1;
-    *fd = PyObject_AsFileDescriptor(file);
+    if (values[1]) {
+        *mask = (unsigned int)PyLong_AsUnsignedLongMask(values[1]);
+        if (PyErr_Occurred())
+            return -1;
+    }
+    *fd = PyObject_AsFileDescriptor(values[0]);
     return *fd < 0 || !epoll_open(o) ? -1 : 0; /* fileno() may have closed it */
 }
 
-/* The calls below do not wait, and keep the interpreter's lock: to let it go costs more. */
+static PyObject *epoll_result(PyObject *o, int r)
+{
+    return r < 0 ? binding_raise(EPOLL(o)->b) : Py_NewRef(Py_None);
+}
 
-static PyObject *epoll_register(PyObject *o, PyObject *args, PyObject *kwargs)
+static PyObject *epoll_register(PyObject *o, PyObject *const *args, Py_ssize_t n,
+                                PyObject *kwnames)
 {
     unsigned int mask = EPOLLIN | EPOLLPRI | EPOLLOUT;
     int fd;
 
-    if (epoll_args(o, args, kwargs, "O|I:register", &fd, &mask) < 0)
+    if (epoll_args(o, "register", 1, 2, args, n, kwnames, &fd, &mask) < 0)
         return NULL;
-    if (pysock_poller_register(EPOLL(o)->p, fd, mask) < 0)
-        return binding_raise(EPOLL(o)->b);
-    Py_RETURN_NONE;
+    return epoll_result(o, pysock_poller_register(EPOLL(o)->p, fd, mask));
 }
 
-static PyObject *epoll_modify(PyObject *o, PyObject *args, PyObject *kwargs)
+static PyObject *epoll_modify(PyObject *o, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     unsigned int mask;
     int fd;
 
-    if (epoll_args(o, args, kwargs, "OI:modify", &fd, &mask) < 0)
+    if (epoll_args(o, "modify", 2, 2, args, n, kwnames, &fd, &mask) < 0)
         return NULL;
-    if (pysock_poller_modify(EPOLL(o)->p, fd, mask) < 0)
-        return binding_raise(EPOLL(o)->b);
-    Py_RETURN_NONE;
+    return epoll_result(o, pysock_poller_modify(EPOLL(o)->p, fd, mask));
 }
 
-static PyObject *epoll_unregister(PyObject *o, PyObject *args, PyObject *kwargs)
+static PyObject *epoll_unregister(PyObject *o, PyObject *const *args, Py_ssize_t n,
+                                  PyObject *kwnames)
 {
-    static char *names[] = {"fd", NULL};
-    PyObject *file;
     int fd;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:unregister", names, &file)
-        || !epoll_open(o))
+    if (epoll_args(o, "unregister", 1, 1, args, n, kwnames, &fd, NULL) < 0)
         return NULL;
-    fd = PyObject_AsFileDescriptor(file);
-    if (fd < 0 || !epoll_open(o))
-        return NULL;
-    if (pysock_poller_unregister(EPOLL(o)->p, fd) < 0)
-        return binding_raise(EPOLL(o)->b);
-    Py_RETURN_NONE;
+    return epoll_result(o, pysock_poller_unregister(EPOLL(o)->p, fd));
 }
 
 static PyObject *pollevent_list(const pysock_pollevent *events, ptrdiff_t count)
@@ -558,7 +601,7 @@ static PyObject *pollevent_list(const pysock_pollevent *events, ptrdiff_t count)
     ptrdiff_t i;
 
     for (i = 0; list && i < count; i++) {
-        PyObject *pair = Py_BuildValue("ii", events[i].fd, events[i].events & 0xffff);
+        PyObject *pair = event_pair(events[i].fd, events[i].events);
         if (pair)
             PyList_SET_ITEM(list, i, pair);
         else
@@ -590,16 +633,17 @@ static PyObject *epoll_wait_list(epoll_object *self, pysock_pollevent *events, s
     return n < 0 ? binding_raise(self->b) : pollevent_list(events, n);
 }
 
-static PyObject *epoll_poll(PyObject *o, PyObject *args, PyObject *kwargs)
+static PyObject *epoll_poll(PyObject *o, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
-    static char *names[] = {"timeout", "maxevents", NULL};
+    static const char *const names[] = {"timeout", "maxevents"};
     pysock_pollevent few[64], *many = NULL;
-    PyObject *timeout = NULL, *result;
+    PyObject *values[2], *result;
     int max = -1;
     double seconds;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|Oi:poll", names, &timeout, &max)
-        || !epoll_open(o) || wait_from_object(timeout, 1, &seconds) < 0)
+    if (take_args("poll", names, 0, 2, args, n, kwnames, values) < 0 || !epoll_open(o)
+        || (values[1] && binding_int(values[1], &max) < 0)
+        || wait_from_object(values[0], 1, &seconds) < 0)
         return NULL;
     if (max == -1)
         max = FD_SETSIZE - 1;
@@ -625,18 +669,18 @@ static PyMethodDef epoll_methods[] = {
            "something to tell."),
     METHOD("fromfd", epoll_fromfd, METH_O | METH_CLASS,
            "fromfd($type, fd, /)\n--\n\nA second epoll object around another one's descriptor."),
-    METHOD("modify", epoll_modify, METH_VARARGS | METH_KEYWORDS,
+    METHOD("modify", epoll_modify, METH_FASTCALL | METH_KEYWORDS,
            "modify($self, /, fd, eventmask)\n--\n\nChanges the events of a registered "
            "descriptor."),
-    METHOD("poll", epoll_poll, METH_VARARGS | METH_KEYWORDS,
+    METHOD("poll", epoll_poll, METH_FASTCALL | METH_KEYWORDS,
            "poll($self, /, timeout=None, maxevents=-1)\n--\n\nWaits, for at most so many seconds, "
            "until a descriptor has an event, and returns a list of (fd, events), no longer than "
            "maxevents. None or a negative timeout waits as long as it takes."),
-    METHOD("register", epoll_register, METH_VARARGS | METH_KEYWORDS,
+    METHOD("register", epoll_register, METH_FASTCALL | METH_KEYWORDS,
            "register($self, /, fd,\n         eventmask=select.EPOLLIN | select.EPOLLPRI | "
            "select.EPOLLOUT)\n--\n\nRegisters a descriptor, or an object with a fileno() method; "
            "OSError if it is registered already."),
-    METHOD("unregister", epoll_unregister, METH_VARARGS | METH_KEYWORDS,
+    METHOD("unregister", epoll_unregister, METH_FASTCALL | METH_KEYWORDS,
            "unregister($self, /, fd)\n--\n\nForgets a registered descriptor."),
     {NULL, NULL, 0, NULL},
 };
