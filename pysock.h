@@ -788,8 +788,8 @@ PYSOCKDEF pysock_poller *pysock_poller_new(void);
 /* Python's select.epoll(): a poller with epoll's manners, so that programs written for it work.
    Registering twice is EEXIST, a file that is always ready EPERM, a descriptor that is not open
    EBADF, one that was never registered ENOENT; what is closed is forgotten, never told. Events may
-   have EPOLLET, EPOLLONESHOT and EPOLLEXCLUSIVE, of TLS sockets too: an edge is told at least once,
-   seldom more than once. Linux; ENOTSUP elsewhere and with PYSOCK_NO_EPOLL. */
+   have (int)EPOLLET, EPOLLONESHOT and EPOLLEXCLUSIVE, of TLS sockets too: an edge is told at least
+   once, seldom more than once. Linux; ENOTSUP elsewhere and with PYSOCK_NO_EPOLL. */
 PYSOCKDEF pysock_poller *pysock_poller_new_epoll(void);
 
 /* Not while another thread polls. The sockets stay open. NULL is fine. */
@@ -810,8 +810,8 @@ PYSOCKDEF pysock_poller *pysock_poller_from_fileno(int fd);
 /* events: any of POLLIN, POLLPRI, POLLOUT; errors are always told. Registering again modifies. A
    socket that is closed is told as POLLNVAL until it is unregistered; unregister other descriptors
    before closing them. Keeps no socket open. */
-PYSOCKDEF int pysock_poller_register(pysock_poller *p, int fd, uint32_t events);
-PYSOCKDEF int pysock_poller_modify(pysock_poller *p, int fd, uint32_t events); /* ENOENT: unknown */
+PYSOCKDEF int pysock_poller_register(pysock_poller *p, int fd, int events);
+PYSOCKDEF int pysock_poller_modify(pysock_poller *p, int fd, int events); /* ENOENT if unknown */
 PYSOCKDEF int pysock_poller_unregister(pysock_poller *p, int fd); /* KeyError if unknown */
 
 /* Fills at most max events; returns how many, 0 at the timeout (in seconds). Level-triggered: what
@@ -15862,8 +15862,8 @@ PYSOCKDEF int pysock_socketpair(int family, int type, int proto, pysock *pair[2]
     return 0;
 }
 
-/* Whether fd is a socket, where all else about it is told: its peer says so by the way, and whether it
-   is connected. -EAGAIN: ask otherwise. */
+/* Whether fd is a socket, where all else about it is told: asking for its peer says so by the way,
+   and whether it is connected. -EAGAIN: ask otherwise. */
 static int pysock__adopt_check(int fd, pysock_addr *peer, int family, int type, int proto)
 {
     int err;
@@ -20411,35 +20411,37 @@ static void pysock__epoll_rebind(pysock_poller *p, uint64_t token)
         pysock__last = before; /* it is closed, and forgotten */
 }
 
-PYSOCKDEF int pysock_poller_register(pysock_poller *p, int fd, uint32_t events)
+PYSOCKDEF int pysock_poller_register(pysock_poller *p, int fd, int events)
 {
     int r;
 
     if (pysock__poller_check("poller_register", p, fd) < 0)
         return -1;
     if (p->is_epoll) {
-        r = pysock__epoll_register(p, fd, events);
+        r = pysock__epoll_register(p, fd, (uint32_t)events);
         pysock__run_errands();
         return r;
     }
     do {
-        r = pysock__reg_change(p, fd, events, 1) ? 0 : pysock__reg_new(p, fd, events);
+        r = pysock__reg_change(p, fd, (uint32_t)events, 1)
+                ? 0
+                : pysock__reg_new(p, fd, (uint32_t)events);
     } while (r == -EEXIST);
     pysock__run_errands();
     return r;
 }
 
-PYSOCKDEF int pysock_poller_modify(pysock_poller *p, int fd, uint32_t events)
+PYSOCKDEF int pysock_poller_modify(pysock_poller *p, int fd, int events)
 {
     int err;
 
     if (pysock__poller_check("poller_modify", p, fd) < 0)
         return -1;
     if (p->is_epoll) {
-        err = pysock__epoll_change(p, fd, events);
+        err = pysock__epoll_change(p, fd, (uint32_t)events);
         return err ? pysock__fail_os(err, "poller_modify", "") : 0;
     }
-    if (pysock__reg_change(p, fd, events, 0))
+    if (pysock__reg_change(p, fd, (uint32_t)events, 0))
         return 0;
     return pysock__fail(PYSOCK_OS_ERROR, ENOENT, "ENOENT",
                         "poller_modify: descriptor %d is not registered", fd);

@@ -499,7 +499,7 @@ T_FUNC void *t_handshake_thread(void *arg) {
 
 T_FUNC pysock_poller *t_poller_with(int fd, short events) {
     pysock_poller *p = T_OK(pysock_poller_new());
-    T_OK(pysock_poller_register(p, fd, (uint32_t)events));
+    T_OK(pysock_poller_register(p, fd, events));
     return p;
 }
 

@@ -572,7 +572,7 @@ static PyObject *epoll_register(PyObject *o, PyObject *const *args, Py_ssize_t n
 
     if (epoll_args(o, "register", 1, 2, args, n, kwnames, &fd, &mask) < 0)
         return NULL;
-    return epoll_result(o, pysock_poller_register(EPOLL(o)->p, fd, mask));
+    return epoll_result(o, pysock_poller_register(EPOLL(o)->p, fd, (int)mask));
 }
 
 static PyObject *epoll_modify(PyObject *o, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -582,7 +582,7 @@ static PyObject *epoll_modify(PyObject *o, PyObject *const *args, Py_ssize_t n, 
 
     if (epoll_args(o, "modify", 2, 2, args, n, kwnames, &fd, &mask) < 0)
         return NULL;
-    return epoll_result(o, pysock_poller_modify(EPOLL(o)->p, fd, mask));
+    return epoll_result(o, pysock_poller_modify(EPOLL(o)->p, fd, (int)mask));
 }
 
 static PyObject *epoll_unregister(PyObject *o, PyObject *const *args, Py_ssize_t n,
