@@ -1102,7 +1102,9 @@ typedef struct pysock_ssl_wrap_options { /* all zero is pysock_ssl_wrap_socket()
     int caller_drives;                   /* 1: a non-blocking call does as much of the handshake as
                                             needs no waiting, arithmetic too, and the reactor only
                                             helps select and pollers: for event loops that watch the
-                                            descriptor themselves */
+                                            descriptor themselves. The end of a handshake makes
+                                            readable, too, until a call has seen it, as loops that
+                                            were made for OpenSSL wait for that */
     int half_close;                      /* 1: what the peer's close_notify ends is its own
                                             direction alone, as with OpenSSL; ours is sent by
                                             shutdown, unwrap or close, after which there may still
@@ -1148,7 +1150,7 @@ PYSOCKDEF pysock *pysock_ssl_wrap_bio(pysock_ssl_context *ctx, pysock_bio *incom
                                       pysock_bio *outgoing, const pysock_ssl_wrap_options *options);
 
 /* 0: the handshake is finished. PYSOCK_IN_PROGRESS on a non-blocking socket: it goes on by itself;
-   select says readable and writable when it has finished or failed. -1: it failed. */
+   select says writable when it is finished, readable and writable when it failed. -1: it failed. */
 PYSOCKDEF int pysock_ssl_do_handshake(pysock *s);
 
 /* Sends close_notify, waits for the peer's, and makes s a plain socket again. 0, PYSOCK_IN_PROGRESS
@@ -12999,8 +13001,8 @@ typedef struct pysock__sock {
     int hs_busy;    /* the engine belongs to a handshake step */
     int hs_callers; /* blocking calls that drive the handshake */
     int hs_waiting; /* those that wait for the end of another one's step */
-    int hs_asked;   /* do_handshake said that it goes on: its end makes s readable, too, until a
-                       call has seen it */
+    int hs_asked;   /* caller_drives, and do_handshake said that it goes on: its end makes s
+                       readable, too, until a call has seen it */
 #endif
 
     /* guarded by lock: what is seldom needed */
@@ -18174,7 +18176,7 @@ PYSOCKDEF int pysock_ssl_do_handshake(pysock *s)
                && (c.s->phase == PYSOCK__HANDSHAKING || c.s->phase == PYSOCK__RESOLVING
                    || c.s->phase == PYSOCK__CONNECTING)) {
         pysock__want_reactor_locked(c.s);
-        c.s->hs_asked = 1;
+        c.s->hs_asked = c.s->caller_drives;
         r = PYSOCK_IN_PROGRESS;
     } else {
         c.s->hs_asked = 0;

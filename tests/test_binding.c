@@ -23,8 +23,8 @@ static void *do_handshake(void *arg) {
 }
 
 /* Python's documented loop waits for readability when do_handshake() wants to read, which here says
-   no more than that it goes on. */
-static void the_end_of_a_handshake_makes_readable_whoever_asked_for_it(void **state) {
+   no more than that it goes on. Without caller_drives levels are about data alone. */
+static void the_end_of_a_handshake_makes_readable_for_a_caller_that_drives(void **state) {
     (void)state;
     t_deadline(60);
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
@@ -33,6 +33,7 @@ static void the_end_of_a_handshake_makes_readable_whoever_asked_for_it(void **st
     h_pair p;
     char byte;
     t_thread thread;
+    options.caller_drives = 1;
     for (int by_recv = 0; by_recv < 2; by_recv++) {
         h_plain_pair(pair);
         memset(&p, 0, sizeof p);
@@ -59,6 +60,31 @@ static void the_end_of_a_handshake_makes_readable_whoever_asked_for_it(void **st
     }
     pysock_ssl_context_free(client);
     pysock_ssl_context_free(server);
+}
+
+static void the_end_of_a_handshake_makes_writable_alone(void **state) {
+    (void)state;
+    t_deadline(60);
+    pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
+    pysock_ssl_wrap_options options = later("localhost");
+    pysock *pair[2];
+    h_pair p;
+    t_thread thread;
+    h_plain_pair(pair);
+    memset(&p, 0, sizeof p);
+    p.client = pair[0];
+    p.server = pair[1];
+    p.server_ctx = server;
+    T_OK(pysock_settimeout(p.server, H_TIMEOUT));
+    T_OK(pysock_setblocking(p.client, 0));
+    T_OK(pysock_ssl_wrap_socket_ex(p.client, client, &options));
+    T_EQ(pysock_ssl_do_handshake(p.client), PYSOCK_IN_PROGRESS);
+    t_spawn(&thread, h_serve, &p);
+    T_CHECK(t_writable(p.client, H_TIMEOUT));
+    T_CHECK(!t_readable(p.client, 0));
+    T_EQ(pysock_ssl_do_handshake(p.client), 0);
+    t_join(&thread);
+    end(&p, client, server);
 }
 
 /* An event loop that watches the descriptor itself, as gevent's: the kernel's word must do, and
@@ -419,7 +445,8 @@ static void a_detached_descriptor_is_again_that_of_the_socket_it_was_adopted_fro
 #define CASE(f) cmocka_unit_test(f)
 
 static const struct CMUnitTest tests[] = {
-    CASE(the_end_of_a_handshake_makes_readable_whoever_asked_for_it),
+    CASE(the_end_of_a_handshake_makes_readable_for_a_caller_that_drives),
+    CASE(the_end_of_a_handshake_makes_writable_alone),
     CASE(a_caller_that_drives_needs_nobody_elses_poll),
     CASE(a_session_may_be_set_until_the_handshake_begins),
     CASE(what_connect_has_not_come_to_may_be_wrapped_anew),

@@ -1026,7 +1026,8 @@ static PyObject *socket_sendmsg_afalg(PyObject *o, PyObject *args, PyObject *kwa
     } else if (assoclen_object && (binding_int(assoclen_object, &assoclen) < 0 || assoclen < 0)) {
         PyErr_SetString(PyExc_TypeError, "assoclen must be positive");
     } else if (!msg
-               || get_buffers(msg, 0, "sendmsg_afalg() argument 1 must be an iterable", &list) == 0) {
+               || get_buffers(msg, 0, "sendmsg_afalg() argument 1 must be an iterable",
+                              &list) == 0) {
         binding_begin(self->b, &call);
         sent = pysock_sendmsg_afalg(self->s, list.iov, list.count, op, iv.buf, (size_t)iv.len,
                                     assoclen, flags);

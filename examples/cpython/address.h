@@ -13,8 +13,8 @@ int address_from_object(binding_socket *s, PyObject *o, pysock_addr *addr, const
 PyObject *address_to_object(const pysock_addr *addr, int proto);
 
 /* A host name as text: ASCII as it is (all of it through the codec where strict), other str by
-   Python's idna codec, bytes and bytearray as they are; None, where allowed, as NULL. *keep owns the
-   text. -1 with an exception. */
+   Python's idna codec, bytes and bytearray as they are; None, where allowed, as NULL. *keep owns
+   the text. -1 with an exception. */
 int host_from_object(PyObject *o, int none_allowed, int strict, const char **text, PyObject **keep);
 
 /* The headers that have the families and constants. */

@@ -11,25 +11,14 @@ import sys
 import threading
 import time
 
+from sitecustomize import plant
+
 CASES = {}
 
 
 def case(function):
     CASES[function.__name__] = function
     return function
-
-
-def plant(directory):
-    """Puts the modules of a directory in place, before anything imports the interpreter's own."""
-    from importlib import machinery, util
-    for name in ("_socket", "select", "_ssl"):
-        path = os.path.join(directory, name + machinery.EXTENSION_SUFFIXES[0])
-        if not os.path.exists(path):
-            continue
-        loader = machinery.ExtensionFileLoader(name, path)
-        module = util.module_from_spec(util.spec_from_file_location(name, path, loader=loader))
-        sys.modules[name] = module
-        loader.exec_module(module)
 
 
 def timed(function, count):
@@ -198,7 +187,6 @@ def epoll_register_unregister():
 
 @case
 def asyncio_echo_of_10_clients():
-    sys.modules.setdefault("_ssl", None)  # asyncio does without it where it cannot be imported
     import asyncio
 
     async def serve(reader, writer):

@@ -69,7 +69,7 @@ static void attach(binding *b)
     pysock_set_audit_hook(audited, b);
 }
 
-/* The end of Py_Finalize(): threads that still wait find out now, and not in the next interpreter. */
+/* The end of Py_Finalize(): threads that still wait find out now, not in the next interpreter. */
 static void at_finalize(void)
 {
     pysock_cleanup();

@@ -559,8 +559,8 @@ PyMethodDef names_methods[] = {
     METHOD(gethostbyname, METH_O,
            "gethostbyname(host) -> address\n\nAn IPv4 address of a host, as text."),
     METHOD(gethostbyname_ex, METH_O,
-           "gethostbyname_ex(host) -> (name, aliaslist, addresslist)\n\nThe host's proper name, its "
-           "other names and its IPv4 addresses."),
+           "gethostbyname_ex(host) -> (name, aliaslist, addresslist)\n\nThe host's proper name, "
+           "its other names and its IPv4 addresses."),
     METHOD(gethostbyaddr, METH_O,
            "gethostbyaddr(host) -> (name, aliaslist, addresslist)\n\nThe same for an address, IPv4 "
            "or IPv6, or a name."),
@@ -583,8 +583,8 @@ PyMethodDef names_methods[] = {
     METHOD(ntohl, METH_O, "ntohl(integer) -> integer\n\nA 32-bit number from network byte order."),
     METHOD(htonl, METH_O, "htonl(integer) -> integer\n\nA 32-bit number in network byte order."),
     METHOD(inet_aton, METH_VARARGS,
-           "inet_aton(string) -> bytes giving packed 32-bit IP representation\n\nAn IPv4 address in "
-           "any form that the system takes ('127.1') as 4 bytes."),
+           "inet_aton(string) -> bytes giving packed 32-bit IP representation\n\nAn IPv4 address "
+           "in any form that the system takes ('127.1') as 4 bytes."),
     METHOD(inet_ntoa, METH_VARARGS,
            "inet_ntoa(packed_ip) -> ip_address_string\n\nFour bytes as an IPv4 address."),
     METHOD(inet_pton, METH_VARARGS,

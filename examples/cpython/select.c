@@ -16,8 +16,8 @@ typedef struct select_state {
 
 static struct PyModuleDef module_def;
 
-/* Milliseconds or seconds (unit: how many seconds one is) from None, which waits, as does a negative
-   number. Rounded up to whole milliseconds, as the kernel's own timeouts are. */
+/* Milliseconds or seconds (unit: how many seconds one is) from None, which waits, as does a
+   negative number. Rounded up to whole milliseconds, as the kernel's own timeouts are. */
 static int wait_from_object(PyObject *o, double unit, double *seconds)
 {
     double n;
