@@ -12176,7 +12176,6 @@ static unsigned char *pysock__tls_in(pysock__tls *t, size_t *len)
     return br_ssl_engine_recvrec_buf(t->eng, len);
 }
 
-/* n bytes have been put where pysock__tls_in() said. This is where a handshake's crypto runs. */
 /* Gives the engine what it has received. close_notify makes it answer and end both directions; to
    keep ours, the engine is put back to where it had not seen that record, which is the last one. */
 static void pysock__tls_engine_ack(pysock__tls *t, size_t n)
@@ -12194,6 +12193,7 @@ static void pysock__tls_engine_ack(pysock__tls *t, size_t n)
     t->peer_closed = 1;
 }
 
+/* n bytes have been put where pysock__tls_in() said. This is where a handshake's crypto runs. */
 static void pysock__tls_in_done(pysock__tls *t, size_t n)
 {
     size_t len, i;
