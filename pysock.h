@@ -146,7 +146,8 @@
 
    Two things to know. To wake a call that sleeps in the kernel, pysock_close() and pysock_cleanup()
    use shutdown(2), which another process that shares the connection notices. And an epoll set of
-   your own that holds a TLS socket's descriptor hears the kernel's word, not the level.
+   your own that holds a TLS socket's descriptor hears the kernel's word, not the level: the wrap
+   option caller_drives makes do with that.
 
 
    TLS
