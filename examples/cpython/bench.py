@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 
-from sitecustomize import plant
+from pysock_modules import environment
 
 CASES = {}
 
@@ -214,9 +214,9 @@ def asyncio_echo_of_10_clients():
 
 def measure(name, directory):
     command = [sys.executable, os.path.abspath(__file__), "--case", name]
-    if directory:
-        command.append(directory)
-    return float(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout)
+    env = environment(directory) if directory else os.environ
+    return float(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True,
+                                env=env).stdout)
 
 
 def main():
@@ -234,8 +234,6 @@ def main():
 
 
 if sys.argv[1:2] == ["--case"]:
-    if len(sys.argv) > 3:
-        plant(sys.argv[3])
     print(CASES[sys.argv[2]]())
 elif len(sys.argv) < 2 or sys.argv[1].startswith("-"):
     sys.exit(__doc__)

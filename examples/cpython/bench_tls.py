@@ -12,19 +12,7 @@ import sys
 import tempfile
 import time
 
-MODULES = ("_socket", "select", "_ssl")
-
-
-def plant(directory):
-    """Loads the modules from the directory before anything imports the interpreter's own."""
-    import sys
-    from importlib import machinery, util
-    for name in MODULES:
-        path = os.path.join(directory, name + machinery.EXTENSION_SUFFIXES[0])
-        spec = util.spec_from_file_location(name, path)
-        module = util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
+from pysock_modules import environment
 
 
 def make_certificate(directory):
@@ -137,8 +125,8 @@ ROWS = (("echo", "TLS echo round trips, 64 bytes", "/s"), ("bulk", "TLS bulk, on
 def run(ours, what, pem, seconds):
     """One turn: the number that a client of that kind prints."""
     def start(*args):
-        return subprocess.Popen([sys.executable, "-E", __file__, "--child", ours or "-", *args],
-                                stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen([sys.executable, __file__, "--child", *args], text=True,
+                                stdout=subprocess.PIPE, env=environment(ours) if ours else None)
     server = start("serve", what, pem)
     try:
         port = server.stdout.readline().strip()
@@ -165,12 +153,11 @@ def main():
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2 and sys.argv[1] == "--child":
-        if sys.argv[2] != "-":
-            plant(sys.argv[2])
-        if sys.argv[3] == "serve":
-            serve(sys.argv[4], sys.argv[5])
-        else:
-            measure(sys.argv[4], sys.argv[5], int(sys.argv[6]), float(sys.argv[7]))
+    if sys.argv[1:3] == ["--child", "serve"]:
+        serve(sys.argv[3], sys.argv[4])
+    elif sys.argv[1:3] == ["--child", "measure"]:
+        measure(sys.argv[3], sys.argv[4], int(sys.argv[5]), float(sys.argv[6]))
+    elif len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+        sys.exit(__doc__)
     else:
         main()
