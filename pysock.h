@@ -1100,6 +1100,7 @@ typedef struct pysock_ssl_wrap_options { /* all zero is pysock_ssl_wrap_socket()
                                             handshake impossible is told by that, too */
     int raise_ragged_eofs;               /* Python's suppress_ragged_eofs=False */
     int server_side;                     /* which side, where the context leaves it open */
+    pysock_ssl_session *session;         /* to be resumed, if the server agrees; retained */
     int caller_drives;                   /* 1: a non-blocking call does as much of the handshake as
                                             needs no waiting, arithmetic too, and the reactor only
                                             helps select and pollers: for event loops that watch the
@@ -1111,7 +1112,6 @@ typedef struct pysock_ssl_wrap_options { /* all zero is pysock_ssl_wrap_socket()
                                             shutdown, unwrap or close, after which there may still
                                             be data to be received */
     int no_check_hostname;               /* 1: not on this connection, whatever the context says */
-    pysock_ssl_session *session;         /* to be resumed, if the server agrees; retained */
 } pysock_ssl_wrap_options;
 
 /* Puts TLS around s, in place; the context says which side it is. A connected blocking socket does
@@ -16411,12 +16411,15 @@ static int pysock__accept_kernel_locked(pysock__call *c, pysock_addr *peer)
 {
     pysock__sock *s = c->s;
     int r, listens = s->phase == PYSOCK__LISTENING;
+    int wait = listens && c->timeout != 0 && pysock__load(&pysock__reactor.threadless), waited;
 
     for (;;) {
-        if (listens && c->timeout != 0 && pysock__wait_limited_locked(c, POLLIN) < 0)
+        if (wait && pysock__wait_limited_locked(c, POLLIN) < 0)
             return -1;
+        waited = wait;
+        wait = listens && c->timeout != 0;
         pysock__enter_kernel_locked(s);
-        r = listens && c->timeout == 0 ? pysock__poll_in(s->fd, 0) : 1;
+        r = listens && !waited ? pysock__poll_in(s->fd, 0) : 1;
         if (r > 0)
             r = pysock__sys_accept(s->fd, peer);
         else if (r == 0)
@@ -16424,8 +16427,8 @@ static int pysock__accept_kernel_locked(pysock__call *c, pysock_addr *peer)
         pysock__leave_kernel_locked(s);
         if (r >= 0)
             return r;
-        if (r == -EAGAIN && listens && c->timeout != 0)
-            continue; /* another one was faster */
+        if (r == -EAGAIN && wait)
+            continue; /* there is none yet, or another one was faster */
         if (r == -EINVAL && pysock__call_check_locked(c) == 0)
             return pysock__fail(PYSOCK_OS_ERROR, EINVAL, "EINVAL",
                                 "accept: the socket does not listen; call pysock_listen() first");
