@@ -342,16 +342,25 @@ static PyObject *nid2obj(PyObject *module, PyObject *arg)
 }
 
 static PyMethodDef ssl_functions[] = {
-    {"RAND_add", rand_add, METH_VARARGS, "Does nothing: the generator is the system's."},
-    {"RAND_bytes", rand_bytes, METH_O, "n random bytes, strong enough for keys."},
-    {"RAND_pseudo_bytes", rand_pseudo_bytes, METH_O, "(bytes, True); deprecated."},
-    {"RAND_status", rand_status, METH_NOARGS, "True: the generator is always seeded."},
-    {"_test_decode_cert", test_decode_cert, METH_O, "A PEM file as getpeercert()'s dict."},
+    {"RAND_add", rand_add, METH_VARARGS,
+     SIGNED("RAND_add($module, string, entropy, /)",
+            "Does nothing: the generator is the system's.")},
+    {"RAND_bytes", rand_bytes, METH_O,
+     SIGNED("RAND_bytes($module, n, /)", "n random bytes, strong enough for keys.")},
+    {"RAND_pseudo_bytes", rand_pseudo_bytes, METH_O,
+     SIGNED("RAND_pseudo_bytes($module, n, /)", "(bytes, True); deprecated.")},
+    {"RAND_status", rand_status, METH_NOARGS,
+     SIGNED("RAND_status($module, /)", "True: the generator is always seeded.")},
+    {"_test_decode_cert", test_decode_cert, METH_O,
+     SIGNED("_test_decode_cert($module, path, /)", "A PEM file as getpeercert()'s dict.")},
     {"get_default_verify_paths", get_default_verify_paths, METH_NOARGS,
-     "Where the system's trust store is: (variable, file, variable, directory)."},
+     SIGNED("get_default_verify_paths($module, /)",
+            "Where the system's trust store is: (variable, file, variable, directory).")},
     {"txt2obj", (PyCFunction)(void (*)(void))txt2obj, METH_VARARGS | METH_KEYWORDS,
-     "(nid, shortname, longname, oid) of an OID, or of a name too."},
-    {"nid2obj", nid2obj, METH_O, "(nid, shortname, longname, oid) of OpenSSL's number."},
+     SIGNED("txt2obj($module, /, txt, name=False)",
+            "(nid, shortname, longname, oid) of an OID, or of a name too.")},
+    {"nid2obj", nid2obj, METH_O,
+     SIGNED("nid2obj($module, nid, /)", "(nid, shortname, longname, oid) of OpenSSL's number.")},
     {NULL, NULL, 0, NULL},
 };
 

@@ -249,9 +249,11 @@ static Py_hash_t certificate_hash(certificate_object *self)
 
 static PyMethodDef certificate_methods[] = {
     {"get_info", (PyCFunction)(void (*)(void))certificate_get_info, METH_NOARGS,
-     "What getpeercert() tells of it."},
+     SIGNED("get_info($self, /)", "What getpeercert() tells of it.")},
     {"public_bytes", (PyCFunction)(void (*)(void))certificate_public_bytes,
-     METH_VARARGS | METH_KEYWORDS, "The certificate as PEM (a str) or DER (bytes)."},
+     METH_VARARGS | METH_KEYWORDS,
+     SIGNED("public_bytes($self, /, format=Encoding.PEM)",
+            "The certificate as PEM (a str) or DER (bytes).")},
     {NULL, NULL, 0, NULL},
 };
 

@@ -690,27 +690,37 @@ static PyObject *get_session_reused(connection_object *self, void *closure)
     return PyBool_FromLong(pysock_ssl_session_reused(self->s) > 0);
 }
 
-#define METHOD(name, function, flags, doc) {name, (PyCFunction)(void (*)(void))function, flags, doc}
-
 static PyMethodDef connection_methods[] = {
-    METHOD("do_handshake", connection_do_handshake, METH_NOARGS, "Does or goes on with it."),
+    METHOD("do_handshake", connection_do_handshake, METH_NOARGS,
+           SIGNED("do_handshake($self, /)", "Does or goes on with it.")),
     METHOD("read", connection_read, METH_FASTCALL, "read(size, [buffer])\nAt most size bytes."),
-    METHOD("write", connection_write, METH_O, "Sends bytes, and returns how many were taken."),
-    METHOD("pending", connection_pending, METH_NOARGS, "Decrypted bytes that wait."),
-    METHOD("shutdown", connection_shutdown, METH_NOARGS, "Ends TLS; returns the plain socket."),
-    METHOD("getpeercert", connection_getpeercert, METH_VARARGS, "The peer's certificate."),
-    METHOD("get_verified_chain", connection_verified_chain, METH_NOARGS, "The path to the anchor."),
+    METHOD("write", connection_write, METH_O,
+           SIGNED("write($self, b, /)", "Sends bytes, and returns how many were taken.")),
+    METHOD("pending", connection_pending, METH_NOARGS,
+           SIGNED("pending($self, /)", "Decrypted bytes that wait.")),
+    METHOD("shutdown", connection_shutdown, METH_NOARGS,
+           SIGNED("shutdown($self, /)", "Ends TLS; returns the plain socket.")),
+    METHOD("getpeercert", connection_getpeercert, METH_VARARGS,
+           SIGNED("getpeercert($self, der=False, /)", "The peer's certificate.")),
+    METHOD("get_verified_chain", connection_verified_chain, METH_NOARGS,
+           SIGNED("get_verified_chain($self, /)", "The path to the anchor.")),
     METHOD("get_unverified_chain", connection_unverified_chain, METH_NOARGS,
-           "What the peer has sent."),
+           SIGNED("get_unverified_chain($self, /)", "What the peer has sent.")),
     METHOD("get_channel_binding", connection_channel_binding, METH_VARARGS | METH_KEYWORDS,
-           "RFC 5929's tls-unique; None before the handshake."),
-    METHOD("cipher", connection_cipher, METH_NOARGS, "(name, version, bits) of the suite."),
-    METHOD("shared_ciphers", connection_shared_ciphers, METH_NOARGS, "Those of both sides."),
-    METHOD("version", connection_version, METH_NOARGS, "The version that is spoken."),
-    METHOD("selected_alpn_protocol", connection_alpn, METH_NOARGS, "What ALPN agreed on."),
-    METHOD("compression", connection_compression, METH_NOARGS, "None: there is none."),
+           SIGNED("get_channel_binding($self, /, cb_type='tls-unique')",
+                  "RFC 5929's tls-unique; None before the handshake.")),
+    METHOD("cipher", connection_cipher, METH_NOARGS,
+           SIGNED("cipher($self, /)", "(name, version, bits) of the suite.")),
+    METHOD("shared_ciphers", connection_shared_ciphers, METH_NOARGS,
+           SIGNED("shared_ciphers($self, /)", "Those of both sides.")),
+    METHOD("version", connection_version, METH_NOARGS,
+           SIGNED("version($self, /)", "The version that is spoken.")),
+    METHOD("selected_alpn_protocol", connection_alpn, METH_NOARGS,
+           SIGNED("selected_alpn_protocol($self, /)", "What ALPN agreed on.")),
+    METHOD("compression", connection_compression, METH_NOARGS,
+           SIGNED("compression($self, /)", "None: there is none.")),
     METHOD("verify_client_post_handshake", connection_post_handshake, METH_NOARGS,
-           "Of TLS 1.3, which is not spoken."),
+           SIGNED("verify_client_post_handshake($self, /)", "Of TLS 1.3, which is not spoken.")),
     {NULL, NULL, 0, NULL},
 };
 
@@ -939,9 +949,12 @@ static PyObject *get_eof(bio_object *self, void *closure)
 }
 
 static PyMethodDef bio_methods[] = {
-    METHOD("read", bio_read, METH_FASTCALL, "read([size])\nAt most size bytes, or all."),
-    METHOD("write", bio_write, METH_O, "Appends bytes, and returns how many."),
-    METHOD("write_eof", bio_write_eof, METH_NOARGS, "No more will come."),
+    METHOD("read", bio_read, METH_FASTCALL,
+           SIGNED("read($self, size=-1, /)", "At most size bytes, or all.")),
+    METHOD("write", bio_write, METH_O,
+           SIGNED("write($self, b, /)", "Appends bytes, and returns how many.")),
+    METHOD("write_eof", bio_write_eof, METH_NOARGS,
+           SIGNED("write_eof($self, /)", "No more will come.")),
     {NULL, NULL, 0, NULL},
 };
 

@@ -946,31 +946,41 @@ static PyObject *get_security_level(context_object *self, void *closure)
     return PyLong_FromLong(pysock_ssl_get_security_level(self->ctx));
 }
 
-#define METHOD(name, function, flags, doc) {name, (PyCFunction)(void (*)(void))function, flags, doc}
-
 static PyMethodDef context_methods[] = {
     METHOD("_wrap_socket", context_wrap_socket, METH_VARARGS | METH_KEYWORDS,
-           "TLS around a socket, in place."),
+           SIGNED("_wrap_socket($self, /, sock, server_side, server_hostname=None, *, owner=None, "
+                  "session=None)", "TLS around a socket, in place.")),
     METHOD("_wrap_bio", context_wrap_bio, METH_VARARGS | METH_KEYWORDS,
-           "TLS between two MemoryBIOs."),
-    METHOD("set_ciphers", context_set_ciphers, METH_O, "The suites, in OpenSSL's language."),
-    METHOD("get_ciphers", context_get_ciphers, METH_NOARGS, "The suites, a dict each."),
+           SIGNED("_wrap_bio($self, /, incoming, outgoing, server_side, server_hostname=None, *, "
+                  "owner=None, session=None)", "TLS between two MemoryBIOs.")),
+    METHOD("set_ciphers", context_set_ciphers, METH_O,
+           SIGNED("set_ciphers($self, cipherlist, /)", "The suites, in OpenSSL's language.")),
+    METHOD("get_ciphers", context_get_ciphers, METH_NOARGS,
+           SIGNED("get_ciphers($self, /)", "The suites, a dict each.")),
     METHOD("_set_alpn_protocols", context_set_alpn_protocols, METH_VARARGS,
-           "ALPN's names, each behind its length."),
+           SIGNED("_set_alpn_protocols($self, protos, /)",
+                  "ALPN's names, each behind its length.")),
     METHOD("load_cert_chain", context_load_cert_chain, METH_VARARGS | METH_KEYWORDS,
-           "The own certificate chain and its key, from PEM files."),
+           SIGNED("load_cert_chain($self, /, certfile, keyfile=None, password=None)",
+                  "The own certificate chain and its key, from PEM files.")),
     METHOD("load_dh_params", context_load_dh_params, METH_O,
-           "Checks the file; no finite-field DHE is spoken."),
+           SIGNED("load_dh_params($self, path, /)",
+                  "Checks the file; no finite-field DHE is spoken.")),
     METHOD("load_verify_locations", context_load_verify_locations, METH_VARARGS | METH_KEYWORDS,
-           "Adds trust anchors and revocation lists."),
+           SIGNED("load_verify_locations($self, /, cafile=None, capath=None, cadata=None)",
+                  "Adds trust anchors and revocation lists.")),
     METHOD("set_default_verify_paths", context_set_default_verify_paths, METH_NOARGS,
-           "Adds the system's trust anchors."),
+           SIGNED("set_default_verify_paths($self, /)", "Adds the system's trust anchors.")),
     METHOD("get_ca_certs", context_get_ca_certs, METH_VARARGS | METH_KEYWORDS,
-           "The CAs among the trust anchors: dicts, or DER."),
+           SIGNED("get_ca_certs($self, /, binary_form=False)",
+                  "The CAs among the trust anchors: dicts, or DER.")),
     METHOD("cert_store_stats", context_cert_store_stats, METH_NOARGS,
-           "How many certificates, CAs and revocation lists there are."),
-    METHOD("session_stats", context_session_stats, METH_NOARGS, "What became of sessions."),
-    METHOD("set_ecdh_curve", context_set_ecdh_curve, METH_O, "The curve of ECDHE."),
+           SIGNED("cert_store_stats($self, /)",
+                  "How many certificates, CAs and revocation lists there are.")),
+    METHOD("session_stats", context_session_stats, METH_NOARGS,
+           SIGNED("session_stats($self, /)", "What became of sessions.")),
+    METHOD("set_ecdh_curve", context_set_ecdh_curve, METH_O,
+           SIGNED("set_ecdh_curve($self, name, /)", "The curve of ECDHE.")),
     {NULL, NULL, 0, NULL},
 };
 
