@@ -55,6 +55,9 @@ help:
 	@echo 'make bench        measure on loopback; the table is also written to build/bench.txt'
 	@echo 'make limbo        judge the certificate chains in CASES (x509-limbo, a JSON object a line)'
 	@echo 'make fuzz         each harness of tests/fuzz for FUZZ_SECONDS (10); needs clang'
+	@echo 'make cpython      modules for CPython on pysock, in build/cpython/'
+	@echo 'make check-cpython   its own tests on them: the exam in CPYTHON_EXAM, if it is there;'
+	@echo '                  check-cpython-short runs a few without it, bench-cpython measures'
 	@echo 'make clean        remove build/'
 	@echo
 	@echo 'CC, CFLAGS, CPPFLAGS, LDFLAGS and LDLIBS may be given. V=1 shows the commands, WERROR= tolerates'
@@ -90,7 +93,7 @@ bench:
 clean:
 	rm -rf build
 
-SETUP = CC='$(CC)' CPPFLAGS='$(CPPFLAGS)' CFLAGS='$(CFLAGS)' LDFLAGS='$(LDFLAGS)' tools/setup.sh
+SETUP = CC='$(CC)' PYTHON='$(PYTHON)' CPPFLAGS='$(CPPFLAGS)' CFLAGS='$(CFLAGS)' LDFLAGS='$(LDFLAGS)' tools/setup.sh
 RUN_TESTS = TIMEOUT='$(TIMEOUT)' tools/run-tests.sh
 PARALLEL = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS))
 
@@ -170,6 +173,62 @@ build/limbo/judge: tests/limbo/judge.c build/limbo/flags
 	$(QUIET) $(CC) -std=gnu99 $(WARNINGS) $(ALL_CPPFLAGS) $(CFLAGS) $(DEPEND) $< -o $@ \
 	    $(ALL_LDFLAGS) $(LDLIBS)
 
+# ---- CPython's modules: see examples/cpython/README.md ----
+
+PYTHON ?= /usr/bin/python3
+CPYTHON_EXAM ?= ../shared/cpython
+CPYTHON = build/cpython
+CPYTHON_SUFFIX := $(if $(findstring cpython,$(MAKECMDGOALS)),$(shell $(PYTHON) -c \
+    'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))' 2>/dev/null),.so)
+CPYTHON_INCLUDE = $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')
+CPYTHON_FLAGS = -fPIC -fvisibility=hidden -Iexamples/cpython -I$(CPYTHON)/gen \
+    -isystem $(CPYTHON_INCLUDE)
+CPYTHON_MODULES = $(patsubst %,$(CPYTHON)/%$(CPYTHON_SUFFIX),_socket select _ssl)
+CPYTHON_OBJECT = $(QUIET) $(CC) -std=gnu11 $(WARNINGS) -Wno-missing-field-initializers \
+    -Wno-pedantic $(ALL_CPPFLAGS) $(CPYTHON_FLAGS) $(CFLAGS) $(DEPEND) -c $< -o $@
+CPYTHON_LINK = $(QUIET) $(CC) -shared $(CFLAGS) $(filter %.o,$^) -o $@
+
+cpython:
+	@$(SETUP) cpython
+	@$(MAKE) --no-print-directory $(PARALLEL) cpython-modules
+
+cpython-modules: $(CPYTHON_MODULES)
+
+check-cpython: cpython
+	@[ ! -d '$(CPYTHON_EXAM)' ] || $(SETUP) exam
+	@PYTHON='$(PYTHON)' tools/check-cpython.sh '$(CPYTHON)' '$(CPYTHON_EXAM)'
+
+check-cpython-short: cpython
+	@$(SETUP) exam
+	@PYTHON='$(PYTHON)' tools/check-cpython.sh '$(CPYTHON)'
+
+bench-cpython: cpython
+	@$(PYTHON) examples/cpython/bench.py $(CPYTHON)
+
+$(CPYTHON)/flags: always
+	$(call write_flags,$(CC) $(ALL_CPPFLAGS) $(CFLAGS) $(ALL_LDFLAGS) $(LDLIBS) $(PYTHON))
+
+$(CPYTHON)/gen/%.inc: examples/cpython/%.txt examples/cpython/constants.awk
+	@mkdir -p $(@D)
+	@awk -f examples/cpython/constants.awk $< >$@
+
+$(CPYTHON)/_socket.o: $(CPYTHON)/gen/_socket.inc
+$(CPYTHON)/select.o: $(CPYTHON)/gen/select.inc
+
+$(CPYTHON)/%.o: examples/cpython/%.c $(CPYTHON)/flags
+	$(CPYTHON_OBJECT)
+
+$(CPYTHON)/libpysock.so: $(CPYTHON)/library.o $(CPYTHON)/binding.o
+	$(CPYTHON_LINK) $(ALL_LDFLAGS) $(LDLIBS)
+
+$(CPYTHON)/_socket$(CPYTHON_SUFFIX): $(CPYTHON)/_socket.o $(CPYTHON)/address.o $(CPYTHON)/names.o
+$(CPYTHON)/select$(CPYTHON_SUFFIX): $(CPYTHON)/select.o
+$(CPYTHON)/_ssl$(CPYTHON_SUFFIX): $(CPYTHON)/_ssl.o $(CPYTHON)/ssl_context.o \
+    $(CPYTHON)/ssl_connection.o $(CPYTHON)/ssl_certificate.o
+
+$(CPYTHON_MODULES): $(CPYTHON)/libpysock.so
+	$(CPYTHON_LINK) -L$(CPYTHON) -lpysock -Wl,-rpath,'$$ORIGIN'
+
 # ---- fuzzing, by clang's libFuzzer; see tests/fuzz/README.md ----
 
 FUZZ_CC ?= clang
@@ -199,6 +258,7 @@ build/fuzz/fuzz_%: tests/fuzz/fuzz_%.c build/fuzz/pysock_impl.o build/fuzz/flags
 -include $(wildcard build/*/*.d build/*/examples/*.d build/*/tools/*.d)
 
 .PHONY: all help examples tools demo test test-plain test-asan test-tsan check bench fuzz limbo clean \
-    always $(VARIANTS:%=build-tests-%)
+    always cpython cpython-modules check-cpython check-cpython-short bench-cpython \
+    $(VARIANTS:%=build-tests-%)
 .DELETE_ON_ERROR:
 .SECONDARY:

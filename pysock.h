@@ -146,7 +146,8 @@
 
    Two things to know. To wake a call that sleeps in the kernel, pysock_close() and pysock_cleanup()
    use shutdown(2), which another process that shares the connection notices. And an epoll set of
-   your own that holds a TLS socket's descriptor hears the kernel's word, not the level.
+   your own that holds a TLS socket's descriptor hears the kernel's word, not the level: the wrap
+   option caller_drives makes do with that.
 
 
    TLS
@@ -594,6 +595,10 @@ PYSOCKDEF int pysock_listen(pysock *s, int backlog);
    or, when it is non-blocking or watched, by the reactor: a slow client never holds up accept(). */
 PYSOCKDEF pysock *pysock_accept(pysock *s, pysock_addr *peer);
 
+/* The same, but only the descriptor, which is the caller's and not inheritable: for pysock_adopt(),
+   or another process. ENOTSUP where TLS is wrapped around s. */
+PYSOCKDEF int pysock_accept_fd(pysock *s, pysock_addr *peer);
+
 /* Reads at most size bytes into buf (Python's recv_into). Returns the number, 0 at the end of the
    stream (and for an empty datagram, which ends nothing). flags: any of the system's on plain
    sockets, 0 or MSG_PEEK on TLS ones; with MSG_DONTWAIT no call waits, with MSG_WAITALL one with a
@@ -766,22 +771,48 @@ PYSOCKDEF ptrdiff_t pysock_queued(pysock *s);
 PYSOCKDEF ptrdiff_t pysock_select(int *rlist, size_t *rcount, int *wlist, size_t *wcount,
                                   int *xlist, size_t *xcount, double timeout);
 
+/* poll(2), once, and true of TLS sockets: events is what to ask for, revents the answer. A negative
+   descriptor is skipped, one that is not open is told as POLLNVAL. POLLRDNORM and POLLWRNORM stand
+   for POLLIN and POLLOUT; POLLRDHUP: the peer sends no more. Returns how many have an answer, 0 at
+   the timeout (in seconds, as above). It costs what is asked about; a poller what is ready. */
+PYSOCKDEF ptrdiff_t pysock_poll(struct pollfd *fds, size_t count, double timeout);
+
 typedef struct pysock_pollevent {
     int fd;
     short events; /* POLLIN, POLLOUT, POLLPRI, POLLERR, POLLHUP, POLLNVAL */
 } pysock_pollevent;
 
-/* Python's select.poll(). The caller owns it. Errors: MemoryError, OSError EMFILE. */
+/* Python's select.poll(), with registrations that stay. The caller owns it. Errors: MemoryError,
+   OSError EMFILE. */
 PYSOCKDEF pysock_poller *pysock_poller_new(void);
+
+/* Python's select.epoll(): a poller with epoll's manners, so that programs written for it work.
+   Registering twice is EEXIST, a file that is always ready EPERM, a descriptor that is not open
+   EBADF, one that was never registered ENOENT; what is closed is forgotten, never told. Events may
+   have (int)EPOLLET, EPOLLONESHOT and EPOLLEXCLUSIVE, of TLS sockets too: an edge is told at least
+   once, seldom more than once. Linux; ENOTSUP elsewhere and with PYSOCK_NO_EPOLL. */
+PYSOCKDEF pysock_poller *pysock_poller_new_epoll(void);
 
 /* Not while another thread polls. The sockets stay open. NULL is fine. */
 PYSOCKDEF void pysock_poller_free(pysock_poller *p);
 
+/* Ends it: polls that wait fail with EBADF, and so does every call from now on. Free it all the
+   same. */
+PYSOCKDEF int pysock_poller_close(pysock_poller *p);
+
+/* A descriptor that is readable when a poll may have something to tell, for select or another
+   poller. It stays the poller's. Linux; ENOTSUP elsewhere and with PYSOCK_NO_EPOLL. */
+PYSOCKDEF int pysock_poller_fileno(pysock_poller *p);
+
+/* The open poller that has this descriptor, as one more reference for pysock_poller_free(). It is
+   Python's epoll.fromfd(). EINVAL where none has. */
+PYSOCKDEF pysock_poller *pysock_poller_from_fileno(int fd);
+
 /* events: any of POLLIN, POLLPRI, POLLOUT; errors are always told. Registering again modifies. A
    socket that is closed is told as POLLNVAL until it is unregistered; unregister other descriptors
    before closing them. Keeps no socket open. */
-PYSOCKDEF int pysock_poller_register(pysock_poller *p, int fd, short events);
-PYSOCKDEF int pysock_poller_modify(pysock_poller *p, int fd, short events); /* ENOENT if unknown */
+PYSOCKDEF int pysock_poller_register(pysock_poller *p, int fd, int events);
+PYSOCKDEF int pysock_poller_modify(pysock_poller *p, int fd, int events); /* ENOENT if unknown */
 PYSOCKDEF int pysock_poller_unregister(pysock_poller *p, int fd); /* KeyError if unknown */
 
 /* Fills at most max events; returns how many, 0 at the timeout (in seconds). Level-triggered: what
@@ -1065,10 +1096,24 @@ typedef struct pysock_ssl_session pysock_ssl_session;
 typedef struct pysock_ssl_wrap_options { /* all zero is pysock_ssl_wrap_socket() */
     const char *server_hostname;         /* what the certificate must be for, and SNI; copied; an
                                             international name as pysock_idna_encode() has it */
-    int no_handshake_on_connect;         /* Python's do_handshake_on_connect=False */
+    int no_handshake_on_connect;         /* Python's do_handshake_on_connect=False; what makes a
+                                            handshake impossible is told by that, too */
     int raise_ragged_eofs;               /* Python's suppress_ragged_eofs=False */
     int server_side;                     /* which side, where the context leaves it open */
     pysock_ssl_session *session;         /* to be resumed, if the server agrees; retained */
+    int caller_drives;                   /* 1: a non-blocking call does as much of the handshake as
+                                            needs no waiting, arithmetic too, and the reactor only
+                                            helps select and pollers: for event loops that watch the
+                                            descriptor themselves. The end of a handshake makes
+                                            readable, too, until a call has seen it, as loops that
+                                            were made for OpenSSL wait for that */
+    int half_close;                      /* 1: what the peer's close_notify ends is its own
+                                            direction alone, as with OpenSSL; ours is sent by
+                                            shutdown, unwrap or close, after which there may still
+                                            be data to be received */
+    int no_close_notify;                 /* 1: close and shutdown send none, as Python's; only
+                                            unwrap does, and otherwise the peer sees a cut */
+    int no_check_hostname;               /* 1: not on this connection, whatever the context says */
 } pysock_ssl_wrap_options;
 
 /* Puts TLS around s, in place; the context says which side it is. A connected blocking socket does
@@ -1200,6 +1245,10 @@ PYSOCKDEF const char *pysock_ssl_server_hostname(pysock *s);
 /* The session, to be given to another wrap of the same context (the caller releases it). NULL with
    an error before the handshake. A server that keeps no sessions gives one without an id. */
 PYSOCKDEF pysock_ssl_session *pysock_ssl_get_session(pysock *s);
+
+/* The session that a client is to resume (it is retained), instead of giving it when wrapping;
+   before the handshake has sent anything. */
+PYSOCKDEF int pysock_ssl_set_session(pysock *s, pysock_ssl_session *session);
 PYSOCKDEF pysock_ssl_session *pysock_ssl_session_retain(pysock_ssl_session *session);
 PYSOCKDEF void pysock_ssl_session_release(pysock_ssl_session *session);
 PYSOCKDEF size_t pysock_ssl_session_id(const pysock_ssl_session *session, unsigned char id[32]);
@@ -1787,35 +1836,67 @@ typedef int (*pysock__sleep_fn)(pysock__waker *waker, struct pollfd *fds, size_t
 #ifdef PYSOCK__EPOLL
 
 #define PYSOCK__PSET_WAKER UINT64_MAX
+#define PYSOCK__EPOLL_ET EPOLLET
+#define PYSOCK__EPOLL_ONESHOT EPOLLONESHOT
+#ifdef EPOLLEXCLUSIVE
+#define PYSOCK__EPOLL_EXCLUSIVE EPOLLEXCLUSIVE
+#else
+#define PYSOCK__EPOLL_EXCLUSIVE 0u
+#endif
 
 typedef struct pysock__pset { int epfd; } pysock__pset;
 
-/* Adds fd or changes what it waits for. -EPERM: a file that is always ready. */
-static int pysock__pset_set(pysock__pset *set, int fd, short events, uint64_t token)
+/* Adds fd or changes what it waits for (known: it is probably there); events may have epoll's
+   flags. -EPERM: a file that is always ready. */
+static int pysock__pset_set(pysock__pset *set, int fd, uint32_t events, uint64_t token, int known)
 {
     struct epoll_event ev;
 
     memset(&ev, 0, sizeof ev);
-    ev.events = (uint32_t)(unsigned short)events; /* the numbers are poll's on Linux */
+    ev.events = events; /* the numbers are poll's on Linux */
     ev.data.u64 = token;
-    if (epoll_ctl(set->epfd, EPOLL_CTL_MOD, fd, &ev) == 0)
+    if (events & PYSOCK__EPOLL_EXCLUSIVE) {
+        epoll_ctl(set->epfd, EPOLL_CTL_DEL, fd, &ev); /* it can be added, but not changed */
+        return epoll_ctl(set->epfd, EPOLL_CTL_ADD, fd, &ev) < 0 ? pysock__neg_errno() : 0;
+    }
+    if (epoll_ctl(set->epfd, known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &ev) == 0)
         return 0;
-    if (errno == ENOENT && epoll_ctl(set->epfd, EPOLL_CTL_ADD, fd, &ev) == 0)
+    if (errno == (known ? ENOENT : EEXIST)
+        && epoll_ctl(set->epfd, known ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, fd, &ev) == 0)
         return 0;
     return pysock__neg_errno();
 }
 
-static void pysock__pset_forget(pysock__pset *set, int fd)
+/* 0, or -ENOENT or -EBADF: the kernel had forgotten it already. */
+static int pysock__pset_forget(pysock__pset *set, int fd)
 {
     struct epoll_event ev;
 
     memset(&ev, 0, sizeof ev);
-    epoll_ctl(set->epfd, EPOLL_CTL_DEL, fd, &ev);
+    return epoll_ctl(set->epfd, EPOLL_CTL_DEL, fd, &ev) < 0 ? pysock__neg_errno() : 0;
+}
+
+/* Whether fd is in the set: the kernel forgets what is closed. */
+static int pysock__pset_knows(pysock__pset *set, int fd)
+{
+    struct epoll_event ev;
+
+    memset(&ev, 0, sizeof ev);
+    if (epoll_ctl(set->epfd, EPOLL_CTL_ADD, fd, &ev) == 0) {
+        epoll_ctl(set->epfd, EPOLL_CTL_DEL, fd, &ev);
+        return 0;
+    }
+    return errno == EEXIST;
 }
 
 static void pysock__pset_close(pysock__pset *set)
 {
     close(set->epfd);
+}
+
+static int pysock__pset_fileno(const pysock__pset *set)
+{
+    return set->epfd;
 }
 
 static int pysock__pset_open(pysock__pset *set, pysock__waker *waker)
@@ -1825,9 +1906,23 @@ static int pysock__pset_open(pysock__pset *set, pysock__waker *waker)
     set->epfd = epoll_create1(EPOLL_CLOEXEC);
     if (set->epfd < 0)
         return pysock__neg_errno();
-    err = pysock__pset_set(set, waker->rfd, POLLIN, PYSOCK__PSET_WAKER);
+    err = pysock__pset_set(set, waker->rfd, POLLIN, PYSOCK__PSET_WAKER, 0);
     if (err < 0)
         close(set->epfd);
+    return err;
+}
+
+/* Puts an empty set in its place, under the same number. */
+static int pysock__pset_renew(pysock__pset *set, pysock__waker *waker)
+{
+    pysock__pset fresh;
+    int err = pysock__pset_open(&fresh, waker);
+
+    if (err < 0)
+        return err;
+    if (dup3(fresh.epfd, set->epfd, O_CLOEXEC) < 0)
+        err = pysock__neg_errno();
+    close(fresh.epfd);
     return err;
 }
 
@@ -1865,6 +1960,10 @@ static int pysock__pset_wait(pysock__pset *set, pysock__waker *waker, pysock__sl
 
 #else
 
+#define PYSOCK__EPOLL_ET 0u
+#define PYSOCK__EPOLL_ONESHOT 0u
+#define PYSOCK__EPOLL_EXCLUSIVE 0u
+
 typedef struct pysock__pset {
     pysock__mutex lock;
     struct pollfd *fds; /* guarded by lock */
@@ -1886,6 +1985,18 @@ static void pysock__pset_close(pysock__pset *set)
     PYSOCK_FREE(set->fds);
     PYSOCK_FREE(set->tokens);
     pysock__mutex_free(&set->lock);
+}
+
+static int pysock__pset_renew(pysock__pset *set, pysock__waker *waker)
+{
+    pysock__pset_close(set);
+    return pysock__pset_open(set, waker);
+}
+
+static int pysock__pset_fileno(const pysock__pset *set)
+{
+    (void)set;
+    return -ENOTSUP;
 }
 
 static int pysock__fd_valid(int fd)
@@ -1922,11 +2033,12 @@ static int pysock__pset_reserve_locked(pysock__pset *set)
     return 0;
 }
 
-static int pysock__pset_set(pysock__pset *set, int fd, short events, uint64_t token)
+static int pysock__pset_set(pysock__pset *set, int fd, uint32_t events, uint64_t token, int known)
 {
     size_t i;
     int err = 0;
 
+    (void)known;
     if (!pysock__fd_valid(fd))
         return -EBADF;
     pysock__lock(&set->lock);
@@ -1935,14 +2047,24 @@ static int pysock__pset_set(pysock__pset *set, int fd, short events, uint64_t to
         set->count++;
     if (!err) {
         set->fds[i].fd = fd;
-        set->fds[i].events = events;
+        set->fds[i].events = (short)(events & 0x7fff);
         set->tokens[i] = token;
     }
     pysock__unlock(&set->lock);
     return err;
 }
 
-static void pysock__pset_forget(pysock__pset *set, int fd)
+static int pysock__pset_knows(pysock__pset *set, int fd)
+{
+    int known;
+
+    pysock__lock(&set->lock);
+    known = pysock__pset_find_locked(set, fd) < set->count;
+    pysock__unlock(&set->lock);
+    return known;
+}
+
+static int pysock__pset_forget(pysock__pset *set, int fd)
 {
     size_t i;
 
@@ -1954,6 +2076,7 @@ static void pysock__pset_forget(pysock__pset *set, int fd)
         set->tokens[i] = set->tokens[set->count];
     }
     pysock__unlock(&set->lock);
+    return 0;
 }
 
 /* A copy of the array behind the waker, to be polled without the lock; tokens follow it. */
@@ -2170,6 +2293,7 @@ typedef struct pysock__msg {
     const pysock_addr *to;
     pysock_addr *from; /* or NULL */
     int flags;         /* received */
+    int is_bytes;      /* only the bytes and the address are wanted: a cheaper system call does */
 } pysock__msg;
 
 static int pysock__sys_msghdr(struct msghdr *h, const pysock__msg *m)
@@ -2187,8 +2311,16 @@ static int pysock__sys_msghdr(struct msghdr *h, const pysock__msg *m)
 static ptrdiff_t pysock__sys_recvmsg(int fd, pysock__msg *m, int flags)
 {
     struct msghdr h;
-    ssize_t n = pysock__sys_msghdr(&h, m);
+    ssize_t n;
 
+    if (m->is_bytes && m->from) {
+        socklen_t len = sizeof m->from->u;
+        n = recvfrom(fd, m->iov->iov_base, m->iov->iov_len, flags, &m->from->u.sa, &len);
+        if (n >= 0)
+            m->from->len = len < sizeof m->from->u ? len : sizeof m->from->u;
+        return n < 0 ? pysock__neg_errno() : n;
+    }
+    n = pysock__sys_msghdr(&h, m);
     if (n < 0)
         return n;
     if (m->from) {
@@ -2209,8 +2341,14 @@ static ptrdiff_t pysock__sys_recvmsg(int fd, pysock__msg *m, int flags)
 static ptrdiff_t pysock__sys_sendmsg(int fd, const pysock__msg *m, int flags)
 {
     struct msghdr h;
-    ssize_t n = pysock__sys_msghdr(&h, m);
+    ssize_t n;
 
+    if (m->count == 1 && !m->controllen && m->to) {
+        n = sendto(fd, m->iov->iov_base, m->iov->iov_len, flags | MSG_NOSIGNAL, &m->to->u.sa,
+                   m->to->len);
+        return n < 0 ? pysock__neg_errno() : n;
+    }
+    n = pysock__sys_msghdr(&h, m);
     if (n < 0)
         return n;
     if (m->to) {
@@ -10401,6 +10539,7 @@ struct pysock_ssl_session {
     uint64_t context; /* the serial number of its context */
     unsigned epoch;   /* the context's, by whose rules the peer was verified */
     int server;
+    int unchecked_host; /* nobody has asked whether the peer is host */
     char *host; /* a client's, as its port: who the server is; a server's: what SNI asked for */
     int port;
     pysock__peer *peer; /* counted; may be NULL */
@@ -11083,6 +11222,9 @@ typedef struct pysock__tls {
     char *hostname;
     int port;
     int raise_ragged;
+    int unchecked_host; /* of this connection, whatever the context says */
+    int half_close;
+    int no_close_notify;
     /* set once, or by an sni_callback before the engine has seen anything */
     pysock_ssl_context *ctx; /* counted, as what follows */
     pysock__policy policy;
@@ -11103,8 +11245,10 @@ typedef struct pysock__tls {
     int reused;
     int session_new; /* a server's engine has made it */
     int close_sent; /* our close_notify has been made */
+    int peer_closed; /* the peer's has come, and with half_close the engine has not been told */
     int ended;      /* the engine is closed: by close_notify, or with the fault */
     int mid_record; /* part of a record has left */
+    int begun;      /* something has */
     pysock__bytes flight; /* the handshake's records, to be sent together: Nagle's algorithm and a
                              delayed acknowledgement would cost 40 ms otherwise */
     size_t flight_pos;
@@ -11230,7 +11374,8 @@ static int pysock__session_fits(const pysock__tls *t, const pysock_ssl_session *
     if (se->epoch != t->session_epoch || !se->params.session_id_len || se->server
         || pysock__session_expired(se))
         return 0;
-    if (!t->verifier || !t->verifier->host || pysock__session_named(se, t->hostname))
+    if (!t->verifier || !t->verifier->host
+        || (pysock__session_named(se, t->hostname) && !se->unchecked_host))
         return 1;
     return se->peer && se->peer->sent_count
            && pysock__cert_parse(&cert, (unsigned char *)pysock_buf_data(se->peer->certs[0]),
@@ -11282,6 +11427,7 @@ static pysock_ssl_session *pysock__session_new(const pysock__tls *t,
     se->context = t->ctx->serial;
     se->epoch = t->session_epoch;
     se->server = t->server;
+    se->unchecked_host = t->unchecked_host;
     se->port = t->port;
     se->peer = pysock__peer_retain(t->peer);
     se->time = pysock__wall_seconds();
@@ -11308,7 +11454,8 @@ static void pysock__session_store(pysock__tls *t)
     else
         ctx->stats.connect_good++;
     if (se && se->params.session_id_len && (se->server || se->host)
-        && !(t->server && t->reused) && t->session_epoch == ctx->session_epoch)
+        && !(t->server && t->reused) && t->session_epoch == ctx->session_epoch
+        && !t->unchecked_host)
         ctx->stats.cache_full +=
             pysock__cache_add_locked(&ctx->sessions, se, ctx->session_limit);
     pysock__unlock(&ctx->lock);
@@ -11408,7 +11555,7 @@ static pysock__verifier *pysock__verifier_new_locked(const pysock__tls *t)
     v->flags = ctx->verify_flags;
     v->security_level = ctx->security_level;
     v->no_common_name = ctx->no_common_name;
-    v->host = !t->server && ctx->check_hostname ? t->hostname : NULL;
+    v->host = !t->server && ctx->check_hostname && !t->unchecked_host ? t->hostname : NULL;
     v->store = t->asked ? t->asked : ctx->verify_mode == PYSOCK_CERT_NONE ? NULL : ctx->store;
     if (v->store)
         pysock__add(&v->store->refs, 1);
@@ -11417,7 +11564,7 @@ static pysock__verifier *pysock__verifier_new_locked(const pysock__tls *t)
 
 /* Why a context is of no use for a connection. 0 if it is. */
 static int pysock__tls_check_settings(const pysock__tls *t, int check_hostname, int versions,
-                                      const char *what)
+                                      int has_identity, const char *what)
 {
     if (versions < 0)
         return pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_PROTOCOLS_AVAILABLE",
@@ -11431,7 +11578,7 @@ static int pysock__tls_check_settings(const pysock__tls *t, int check_hostname, 
     if (check_hostname && !t->server && !t->hostname)
         return pysock__fail_value(what, "server_hostname is needed because the context's "
                                         "check_hostname is on");
-    if (t->server && !t->policy.identities[PYSOCK__RSA] && !t->policy.identities[PYSOCK__EC])
+    if (t->server && !has_identity)
         return pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_CERTIFICATE_SET",
                             "%s: the server's context has no certificate; give it one with "
                             "pysock_ssl_load_cert_chain()",
@@ -11447,7 +11594,7 @@ static int pysock__tls_take_settings(pysock__tls *t, const char *what)
 {
     pysock_ssl_context *ctx = t->ctx;
     unsigned low, high;
-    int verify_mode, check_hostname, versions, failed = 0;
+    int verify_mode, check_hostname, versions, has_identity, failed = 0;
     size_t i;
 
     if (t->server)
@@ -11456,7 +11603,7 @@ static int pysock__tls_take_settings(pysock__tls *t, const char *what)
         br_ssl_client_zero(&t->br.client);
     pysock__lock(&ctx->lock);
     verify_mode = ctx->verify_mode;
-    check_hostname = ctx->check_hostname;
+    check_hostname = ctx->check_hostname && !t->unchecked_host;
     versions = pysock__context_versions_locked(ctx, &low, &high);
     *t->eng = ctx->engine;
     t->options = ctx->options;
@@ -11464,10 +11611,13 @@ static int pysock__tls_take_settings(pysock__tls *t, const char *what)
     t->alpn = ctx->alpn;
     t->keylog = ctx->keylog;
     t->policy.curves = ctx->curves;
+    has_identity = ctx->sni_callback != NULL; /* which may bring one */
     for (i = 0; i < PYSOCK__KEY_KINDS; i++) {
         t->policy.identities[i] = ctx->identities[i];
-        if (t->policy.identities[i])
-            pysock__add(&t->policy.identities[i]->refs, 1);
+        if (!t->policy.identities[i])
+            continue;
+        pysock__add(&t->policy.identities[i]->refs, 1);
+        has_identity = 1;
     }
     if (t->alpn)
         pysock__add(&t->alpn->refs, 1);
@@ -11483,7 +11633,7 @@ static int pysock__tls_take_settings(pysock__tls *t, const char *what)
     pysock__unlock(&ctx->lock);
     if (failed)
         return pysock__fail_memory(what);
-    if (pysock__tls_check_settings(t, check_hostname, versions, what) < 0)
+    if (pysock__tls_check_settings(t, check_hostname, versions, has_identity, what) < 0)
         return -1;
     if (t->server)
         pysock__tls_set_server(t, verify_mode);
@@ -11523,7 +11673,7 @@ static int pysock__tls_reset(pysock__tls *t, const char *what)
 /* What a connection is made of, and by whom. */
 typedef struct pysock__tls_options {
     pysock_ssl_context *ctx;
-    int server, raise_ragged;
+    int server, raise_ragged, unchecked_host, half_close, no_close_notify;
     int port;                    /* only tells sessions apart */
     pysock_ssl_session *session; /* a client's, or NULL */
     pysock *owner;
@@ -11545,6 +11695,9 @@ static pysock__tls *pysock__tls_new(const pysock__tls_options *o, char *hostname
     t->owner = o->owner;
     t->port = o->port;
     t->raise_ragged = o->raise_ragged;
+    t->unchecked_host = !o->server && o->unchecked_host;
+    t->half_close = o->half_close;
+    t->no_close_notify = o->no_close_notify;
     t->eng = o->server ? &t->br.server.eng : &t->br.client.eng;
     t->hostname = hostname;
     t->hello_done = !o->server;
@@ -11691,7 +11844,8 @@ static int pysock__tls_flags(pysock__tls *t)
         return pysock__tls_flags(t);
     }
     return ((st & BR_SSL_SENDREC) || own_alert ? PYSOCK__OUT : 0)
-           | (st & BR_SSL_RECVREC ? PYSOCK__IN : 0) | (st & BR_SSL_RECVAPP ? PYSOCK__APP_IN : 0)
+           | (st & BR_SSL_RECVREC && !t->peer_closed ? PYSOCK__IN : 0)
+           | (st & BR_SSL_RECVAPP ? PYSOCK__APP_IN : 0)
            | ((st & BR_SSL_SENDAPP) && !t->close_sent ? PYSOCK__APP_OUT : 0);
 }
 
@@ -11735,6 +11889,7 @@ static void pysock__tls_out_done(pysock__tls *t, size_t n)
 {
     size_t len;
 
+    t->begun = 1;
     if (t->flight_pos < t->flight.len) {
         t->flight_pos += n;
         if (t->flight_pos == t->flight.len)
@@ -12026,6 +12181,23 @@ static unsigned char *pysock__tls_in(pysock__tls *t, size_t *len)
     return br_ssl_engine_recvrec_buf(t->eng, len);
 }
 
+/* Gives the engine what it has received. close_notify makes it answer and end both directions; to
+   keep ours, the engine is put back to where it had not seen that record, which is the last one. */
+static void pysock__tls_engine_ack(pysock__tls *t, size_t n)
+{
+    br_ssl_engine_context *eng = t->eng, before;
+    int may_close = t->half_close && t->established && !t->close_sent
+                    && eng->record_type_in == 21 /* alert */ && eng->ixa >= 5 && eng->ixc == n;
+
+    if (may_close)
+        before = *eng;
+    br_ssl_engine_recvrec_ack(eng, n);
+    if (!may_close || !eng->shutdown_recv || br_ssl_engine_last_error(eng) != BR_ERR_OK)
+        return;
+    *eng = before;
+    t->peer_closed = 1;
+}
+
 /* n bytes have been put where pysock__tls_in() said. This is where a handshake's crypto runs. */
 static void pysock__tls_in_done(pysock__tls *t, size_t n)
 {
@@ -12038,7 +12210,7 @@ static void pysock__tls_in_done(pysock__tls *t, size_t n)
             t->first[t->first_len++] = p[i];
     }
     if (t->hello_done)
-        br_ssl_engine_recvrec_ack(t->eng, n);
+        pysock__tls_engine_ack(t, n);
     else
         pysock__hello_advance(t, n);
 }
@@ -12047,13 +12219,14 @@ static void pysock__tls_in_done(pysock__tls *t, size_t n)
    answered (nobody else sets that, because br_ssl_engine_close() is not used). */
 static int pysock__tls_closed_cleanly(const pysock__tls *t)
 {
-    return (t->ended && t->fault.kind == PYSOCK_NO_ERROR) || t->eng->shutdown_recv;
+    return (t->ended && t->fault.kind == PYSOCK_NO_ERROR) || t->eng->shutdown_recv
+           || t->peer_closed;
 }
 
 /* Sends our close_notify; what the peer still sends can be read (RFC 5246, 7.2.1, taken kindly). */
 static void pysock__tls_close_notify(pysock__tls *t)
 {
-    if (t->close_sent || t->ended || pysock__tls_closed_cleanly(t))
+    if (t->close_sent || t->ended || (pysock__tls_closed_cleanly(t) && !t->peer_closed))
         return;
     pysock__tls_make_alert(t, 1, 0);
     t->close_sent = 1;
@@ -12795,6 +12968,7 @@ typedef struct pysock__sock {
     int fd; /* closed with the last reference */
     int family, type, proto;
     uintptr_t handle;
+    uintptr_t older; /* whose descriptor it was before; a handle, weak */
     pysock_state *state; /* counted */
     pysock__mutex lock;
 
@@ -12823,7 +12997,8 @@ typedef struct pysock__sock {
     pysock_ssl_context *wrap_ctx; /* for connect() or accept() to come; counted */
     pysock_ssl_session *wrap_session; /* likewise */
     char *wrap_host;
-    int wrap_later, wrap_raise_ragged, wrap_server;
+    int wrap_later, wrap_raise_ragged, wrap_server, wrap_unchecked_host, wrap_half_close,
+        wrap_no_close_notify, caller_drives;
     pysock__tls *tls;
     pysock_bio *bio_in, *bio_out; /* set once; counted: there is no descriptor, fd is -1 */
     pysock__input_end input_end;
@@ -12831,6 +13006,8 @@ typedef struct pysock__sock {
     int hs_busy;    /* the engine belongs to a handshake step */
     int hs_callers; /* blocking calls that drive the handshake */
     int hs_waiting; /* those that wait for the end of another one's step */
+    int hs_asked;   /* caller_drives, and do_handshake said that it goes on: its end makes s
+                       readable, too, until a call has seen it */
 #endif
 
     /* guarded by lock: what is seldom needed */
@@ -12939,15 +13116,6 @@ static void pysock__close_fd(pysock__sock *s)
         pysock__fd_close(s->fd);
 }
 
-/* The descriptor is not this socket's any more. */
-static void pysock__forget_fd(pysock__sock *s)
-{
-    pysock__lock(&pysock__table.lock);
-    if ((size_t)s->fd < pysock__table.fd_cap && pysock__table.by_fd[s->fd] == s->handle)
-        pysock__table.by_fd[s->fd] = 0;
-    pysock__unlock(&pysock__table.lock);
-}
-
 static void pysock__release(pysock__sock *s)
 {
     pysock__slot *slot = pysock__slot_of(s);
@@ -12964,6 +13132,20 @@ static void pysock__release(pysock__sock *s)
     pysock__table.open--;
     pysock__unlock(&pysock__table.lock);
     pysock__sock_free(s);
+}
+
+/* The descriptor is not this socket's any more, but that of the one from which it was adopted, if
+   that is still there: Python programs look through a second socket for a moment, and detach it. */
+static void pysock__forget_fd(pysock__sock *s)
+{
+    pysock__sock *older = s->older ? pysock__acquire_handle(s->older) : NULL;
+
+    pysock__lock(&pysock__table.lock);
+    if ((size_t)s->fd < pysock__table.fd_cap && pysock__table.by_fd[s->fd] == s->handle)
+        pysock__table.by_fd[s->fd] = older && older->fd == s->fd ? s->older : 0;
+    pysock__unlock(&pysock__table.lock);
+    if (older)
+        pysock__release(older);
 }
 
 /* The socket behind a descriptor, with a reference, or NULL. */
@@ -13008,8 +13190,10 @@ static int pysock__table_enter(pysock__sock *s)
         generation = generation ? generation : 1;
         s->handle = generation << PYSOCK__HALF | ((uintptr_t)(slot - pysock__table.slots) + 1);
         slot->s = s;
-        if (s->fd >= 0)
+        if (s->fd >= 0) {
+            s->older = pysock__table.by_fd[s->fd];
             pysock__table.by_fd[s->fd] = s->handle;
+        }
         pysock__store(&slot->word, generation << PYSOCK__HALF | 2);
     }
     pysock__table.open -= err < 0;
@@ -13453,7 +13637,7 @@ static int pysock__flush_tls_locked(pysock__sock *s, int *err)
         return 1;
     if (*err == 0 && !pysock__chain_empty(&s->queue))
         *err = -EPIPE; /* the connection has ended: the queue will never be sent */
-    if (*err || !s->shut_when_flushed || s->tls->close_sent)
+    if (*err || !s->shut_when_flushed || s->tls->close_sent || s->tls->no_close_notify)
         return 0;
     pysock__tls_close_notify(s->tls); /* before the FIN */
     return s->tls->close_sent;
@@ -13536,7 +13720,7 @@ static int pysock__handshake_wanted_locked(const pysock__sock *s)
         return 1;
     if (s->phase != PYSOCK__HANDSHAKING && !(s->phase == PYSOCK__CONNECTING && s->wrap_ctx))
         return 0;
-    return !s->hs_callers && (s->timeout == 0 || s->watchers);
+    return !s->hs_callers && ((s->timeout == 0 && !s->caller_drives) || s->watchers);
 }
 
 static void pysock__want_reactor_locked(pysock__sock *s)
@@ -13659,6 +13843,9 @@ static int pysock__handshake_begin_locked(pysock__sock *s, const char *what)
     o.session = s->wrap_session;
     o.server = s->wrap_server;
     o.raise_ragged = s->wrap_raise_ragged;
+    o.unchecked_host = s->wrap_unchecked_host;
+    o.half_close = s->wrap_half_close;
+    o.no_close_notify = s->wrap_no_close_notify;
     o.port = pysock_addr_port(&s->peer);
     o.owner = (pysock *)s->handle;
     o.what = what;
@@ -13674,6 +13861,15 @@ static int pysock__handshake_begin_locked(pysock__sock *s, const char *what)
     s->write_error = 0;
     pysock__set_phase_locked(s, PYSOCK__HANDSHAKING);
     return 0;
+}
+
+/* The same where somebody else is to do the handshake, and is told if it cannot even begin. */
+static void pysock__handshake_prepare_locked(pysock__sock *s, const char *what)
+{
+    if (pysock__handshake_begin_locked(s, what) == 0)
+        return;
+    s->fault = pysock__last;
+    pysock__set_phase_locked(s, PYSOCK__BROKEN);
 }
 
 /* The peer has asked for another handshake: until it is finished, this is a socket that has not
@@ -13747,12 +13943,8 @@ static void pysock__connect_check_locked(pysock__sock *s)
 /* In the reactor: goes on with TLS where it is wrapped around a connection that now stands. */
 static void pysock__connected_locked(pysock__sock *s)
 {
-    if (s->phase != PYSOCK__OPEN || !s->wrap_ctx)
-        return;
-    if (pysock__handshake_begin_locked(s, "TLS handshake") < 0) {
-        s->fault = pysock__last;
-        pysock__set_phase_locked(s, PYSOCK__BROKEN);
-    }
+    if (s->phase == PYSOCK__OPEN && s->wrap_ctx)
+        pysock__handshake_prepare_locked(s, "TLS handshake");
 }
 #endif
 
@@ -13785,7 +13977,8 @@ static int pysock__drive_tls_locked(pysock__sock *s, short revents)
 /* All is out: after a close, close_notify is what remains. 1 if there is more to send now. */
 static int pysock__closing_notify_locked(pysock__sock *s)
 {
-    if (!s->tls || !s->tls->established || s->tls->close_sent || s->write_error)
+    if (!s->tls || !s->tls->established || s->tls->close_sent || s->tls->no_close_notify
+        || s->write_error)
         return 0;
     pysock__tls_close_notify(s->tls);
     return pysock__output_waits_locked(s);
@@ -14009,13 +14202,13 @@ static pysock__sock *pysock__sock_new(int fd, int family, int type, int proto, c
     pysock__list_init(&s->waiters);
     pysock__chain_init(&s->queue);
     pysock__watch_init(&s->watch, fd, pysock__sock_turn, pysock__sock_hold, pysock__sock_drop);
-    blocks = fd >= 0 && pysock__fd_blocks(fd);
+    blocks = fd >= 0 && timeout >= 0 && pysock__fd_blocks(fd);
     err = fd >= 0 && timeout >= 0 ? pysock__fd_set_nonblocking(fd, 1) : 0;
     if (err == 0)
         err = pysock__table_enter(s);
     if (err == 0)
         return s;
-    if (timeout >= 0 && blocks)
+    if (blocks)
         pysock__fd_set_nonblocking(fd, 0);
     pysock__sock_free(s);
     if (err == -EMFILE)
@@ -14042,14 +14235,16 @@ static pysock__sock *pysock__sock_take(int fd, int family, int type, int proto, 
     return s;
 }
 
-/* What a descriptor that others have worked on is. */
-static pysock__phase pysock__phase_of_fd(int fd)
+/* What a descriptor that others have worked on is, and its peer. */
+static pysock__phase pysock__phase_of_fd(int fd, pysock_addr *peer)
 {
-    pysock_addr peer;
+    pysock_addr found;
 
-    if (pysock__sys_listens(fd))
-        return PYSOCK__LISTENING;
-    return pysock__sys_getpeername(fd, &peer) == 0 ? PYSOCK__OPEN : PYSOCK__NEW;
+    if (pysock__sys_getpeername(fd, &found) == 0) {
+        *peer = found;
+        return PYSOCK__OPEN;
+    }
+    return pysock__sys_listens(fd) ? PYSOCK__LISTENING : PYSOCK__NEW;
 }
 
 /* A descriptor is the kernel's, and may be in other hands too: looks whether they have connected
@@ -14060,9 +14255,7 @@ static void pysock__refresh_phase_locked(pysock__sock *s)
 
     if (s->phase != PYSOCK__NEW || (s->type != SOCK_STREAM && s->type != SOCK_SEQPACKET))
         return;
-    phase = pysock__phase_of_fd(s->fd);
-    if (phase == PYSOCK__OPEN)
-        pysock__sys_getpeername(s->fd, &s->peer);
+    phase = pysock__phase_of_fd(s->fd, &s->peer);
     if (phase != PYSOCK__NEW)
         pysock__set_phase_locked(s, phase);
 }
@@ -14092,7 +14285,11 @@ static int pysock__close_pending_locked(pysock__sock *s)
 #ifndef PYSOCK_NO_SSL
     if (s->tls && !s->tls->established)
         return !pysock__chain_empty(&s->queue) && s->phase == PYSOCK__HANDSHAKING;
+    if (!s->tls && pysock__chain_empty(&s->queue))
+#else
+    if (pysock__chain_empty(&s->queue))
 #endif
+        return 0;
     if (pysock__sys_linger(s->fd) == 0)
         return 0;
     r = pysock__flush_locked(s);
@@ -14242,7 +14439,8 @@ static int pysock__secure_locked(pysock__call *c)
 
     if (s->phase == PYSOCK__OPEN && s->wrap_ctx && pysock__handshake_begin_locked(s, c->name) < 0)
         return -1;
-    if (s->phase == PYSOCK__HANDSHAKING && s->bio_in && !s->hs_busy)
+    if (s->phase == PYSOCK__HANDSHAKING && !s->hs_busy
+        && (s->bio_in || (s->caller_drives && c->timeout == 0)))
         pysock__handshake_drive_locked(s);
     if (s->phase == PYSOCK__HANDSHAKING && c->timeout == 0) {
         pysock__want_reactor_locked(s);
@@ -14456,29 +14654,51 @@ static ptrdiff_t pysock__tls_end_locked(pysock__sock *s)
     return 0;
 }
 
+/* TLS 1.0 sends what one send() takes as a record of one byte and another with the rest, against
+   an attack on CBC (BEAST): no reason to hand the first one out alone, if the other has come. */
+static size_t pysock__tls_recv_rest_locked(pysock__sock *s, unsigned char *buf, size_t size)
+{
+    unsigned char *p = NULL;
+    size_t n;
+
+    if (pysock__fill_locked(s, NULL) > 0 && s->phase == PYSOCK__SECURE)
+        p = br_ssl_engine_recvapp_buf(s->tls->eng, &n);
+    if (!p)
+        return 0;
+    n = n < size ? n : size;
+    memcpy(buf, p, n);
+    br_ssl_engine_recvapp_ack(s->tls->eng, n);
+    return n;
+}
+
 static ptrdiff_t pysock__tls_recv_locked(pysock__call *c, void *buf, size_t size, int flags)
 {
     pysock__sock *s = c->s;
     unsigned char *p;
     size_t n;
-    int r;
+    int r, ending;
 
     if (flags & ~MSG_PEEK)
         return pysock__fail_value(c->name, "on TLS sockets no flag but MSG_PEEK is supported");
+    s->hs_asked = 0;
     for (;;) {
-        if (s->phase != PYSOCK__SECURE && pysock__ready_locked(c) < 0)
+        ending = s->phase == PYSOCK__UNWRAPPING && s->tls->half_close && c->timeout == 0;
+        if (s->phase != PYSOCK__SECURE && !ending && pysock__ready_locked(c) < 0)
             return -1;
-        if (s->phase != PYSOCK__SECURE)
+        if (s->phase != PYSOCK__SECURE && !ending)
             continue;
         if (!size)
             return 0;
         p = br_ssl_engine_recvapp_buf(s->tls->eng, &n);
         if (p) {
-            size = size < n ? size : n;
-            memcpy(buf, p, size);
-            if (!(flags & MSG_PEEK))
-                br_ssl_engine_recvapp_ack(s->tls->eng, size);
-            return (ptrdiff_t)size;
+            n = size < n ? size : n;
+            memcpy(buf, p, n);
+            if (flags & MSG_PEEK)
+                return (ptrdiff_t)n;
+            br_ssl_engine_recvapp_ack(s->tls->eng, n);
+            if (n == 1 && size > 1 && s->tls->version == PYSOCK_TLSv1)
+                n += pysock__tls_recv_rest_locked(s, (unsigned char *)buf + 1, size - 1);
+            return (ptrdiff_t)n;
         }
         if (s->input_end)
             return pysock__tls_end_locked(s);
@@ -14490,7 +14710,7 @@ static ptrdiff_t pysock__tls_recv_locked(pysock__call *c, void *buf, size_t size
         r = pysock__fill_locked(s, NULL);
         if (r > 0)
             continue;
-        if (s->phase != PYSOCK__SECURE)
+        if (s->phase != PYSOCK__SECURE && !ending)
             continue; /* the peer wants another handshake */
         if (c->timeout == 0)
             return pysock__tls_fail_again(c);
@@ -14506,6 +14726,9 @@ static int pysock__fail_not_writable(pysock__call *c)
     pysock__sock *s = c->s;
     char on[512];
 
+    if (s->tls->close_sent && s->bio_in)
+        return pysock__fail(PYSOCK_SSL_ERROR, EPIPE, "PROTOCOL_IS_SHUTDOWN",
+                            "%s: TLS has been ended by pysock_ssl_unwrap()", c->name);
     if (s->tls->close_sent)
         return pysock__call_fail(c, -EPIPE);
     if (s->tls->fault.kind)
@@ -14525,6 +14748,7 @@ static ptrdiff_t pysock__tls_send_locked(pysock__call *c, const unsigned char *d
     size_t n, taken = 0;
     int r;
 
+    s->hs_asked = 0;
     while (taken < size && taken < PYSOCK__SEND_AT_ONCE) {
         if (s->phase != PYSOCK__SECURE && pysock__ready_locked(c) < 0)
             return taken ? (ptrdiff_t)taken : -1;
@@ -14955,7 +15179,8 @@ static int pysock__queue_ready_locked(pysock__call *c)
         }
         if (pysock__ready_locked(c) < 0)
             return -1;
-        return s->tls->close_sent || s->tls->ended || pysock__tls_closed_cleanly(s->tls)
+        return s->tls->close_sent || s->tls->ended
+                       || (pysock__tls_closed_cleanly(s->tls) && !s->tls->peer_closed)
                    ? pysock__fail_not_writable(c)
                    : 0;
     }
@@ -15069,6 +15294,7 @@ PYSOCKDEF ptrdiff_t pysock_recvfrom(pysock *s, void *buf, size_t size, int flags
     m.iov = &iov;
     m.count = 1;
     m.from = from;
+    m.is_bytes = 1;
     return pysock__recv_msg(s, "recvfrom", &m, size, flags);
 }
 
@@ -15645,17 +15871,36 @@ PYSOCKDEF int pysock_socketpair(int family, int type, int proto, pysock *pair[2]
     return 0;
 }
 
+/* Whether fd is a socket, where all else about it is told: asking for its peer says so by the way,
+   and whether it is connected. -EAGAIN: ask otherwise. */
+static int pysock__adopt_check(int fd, pysock_addr *peer, int family, int type, int proto)
+{
+    int err;
+
+    peer->len = 0;
+    if (family == -1 || type != SOCK_STREAM || proto == -1)
+        return -EAGAIN;
+    err = pysock__sys_getpeername(fd, peer);
+    if (err == 0)
+        return peer->len ? 0 : -EAGAIN;
+    peer->len = 0;
+    return err == -EBADF || err == -ENOTSOCK ? err : -EAGAIN;
+}
+
 /* A socket around fd, which stays the caller's if it fails. */
 static pysock *pysock__adopt(const char *what, int fd, int family, int type, int proto)
 {
     pysock__sock *s;
+    pysock_addr peer;
     int err;
 
     if (fd < 0) {
         pysock__fail_value(what, "the descriptor is negative");
         return NULL;
     }
-    err = pysock__sys_detect(fd, &family, &type, &proto);
+    err = pysock__adopt_check(fd, &peer, family, type, proto);
+    if (err == -EAGAIN)
+        err = pysock__sys_detect(fd, &family, &type, &proto);
     if (err < 0) {
         char text[32];
         snprintf(text, sizeof text, "descriptor %d", fd);
@@ -15668,6 +15913,10 @@ static pysock *pysock__adopt(const char *what, int fd, int family, int type, int
     if (!s)
         return NULL;
     pysock__sys_no_sigpipe(fd);
+    if (peer.len) {
+        s->peer = peer; /* nobody else has it yet */
+        return pysock__publish(s, PYSOCK__OPEN);
+    }
     pysock__lock(&s->lock);
     pysock__refresh_phase_locked(s);
     pysock__unlock(&s->lock);
@@ -16015,8 +16264,8 @@ static int pysock__connect_secure_locked(pysock__call *c)
     if (!s->wrap_ctx && s->phase != PYSOCK__HANDSHAKING)
         return 0;
     if (s->wrap_later) {
-        if (s->phase == PYSOCK__OPEN && pysock__handshake_begin_locked(s, c->name) < 0)
-            return -1;
+        if (s->phase == PYSOCK__OPEN)
+            pysock__handshake_prepare_locked(s, "ssl_do_handshake");
         return 0;
     }
     r = pysock__secure_locked(c);
@@ -16168,12 +16417,15 @@ static int pysock__accept_kernel_locked(pysock__call *c, pysock_addr *peer)
 {
     pysock__sock *s = c->s;
     int r, listens = s->phase == PYSOCK__LISTENING;
+    int wait = listens && c->timeout != 0 && pysock__load(&pysock__reactor.threadless), waited;
 
     for (;;) {
-        if (listens && c->timeout != 0 && pysock__wait_limited_locked(c, POLLIN) < 0)
+        if (wait && pysock__wait_limited_locked(c, POLLIN) < 0)
             return -1;
+        waited = wait;
+        wait = listens && c->timeout != 0;
         pysock__enter_kernel_locked(s);
-        r = listens && c->timeout == 0 ? pysock__poll_in(s->fd, 0) : 1;
+        r = listens && !waited ? pysock__poll_in(s->fd, 0) : 1;
         if (r > 0)
             r = pysock__sys_accept(s->fd, peer);
         else if (r == 0)
@@ -16181,8 +16433,8 @@ static int pysock__accept_kernel_locked(pysock__call *c, pysock_addr *peer)
         pysock__leave_kernel_locked(s);
         if (r >= 0)
             return r;
-        if (r == -EAGAIN && listens && c->timeout != 0)
-            continue; /* another one was faster */
+        if (r == -EAGAIN && wait)
+            continue; /* there is none yet, or another one was faster */
         if (r == -EINVAL && pysock__call_check_locked(c) == 0)
             return pysock__fail(PYSOCK_OS_ERROR, EINVAL, "EINVAL",
                                 "accept: the socket does not listen; call pysock_listen() first");
@@ -16205,6 +16457,9 @@ static int pysock__accept_tls_locked(pysock__call *c, pysock__sock *child)
         child->wrap_ctx = pysock__context_retain(s->wrap_ctx);
         child->wrap_server = 1;
         child->wrap_raise_ragged = s->wrap_raise_ragged;
+        child->wrap_half_close = s->wrap_half_close;
+        child->wrap_no_close_notify = s->wrap_no_close_notify;
+        child->caller_drives = s->caller_drives;
         pysock__set_phase_locked(child, PYSOCK__OPEN);
         r = pysock__handshake_begin_locked(child, c->name);
     }
@@ -16275,6 +16530,27 @@ PYSOCKDEF pysock *pysock_accept(pysock *s, pysock_addr *peer)
     return child;
 }
 
+PYSOCKDEF int pysock_accept_fd(pysock *s, pysock_addr *peer)
+{
+    pysock__call c;
+    pysock_addr addr;
+    int fd = -1;
+
+    memset(&addr, 0, sizeof addr);
+    if (pysock__call_begin(&c, s, "accept") < 0)
+        return -1;
+    pysock__refresh_phase_locked(c.s);
+    if (pysock__is_tls_locked(c.s))
+        pysock__fail(PYSOCK_OS_ERROR, ENOTSUP, "ENOTSUP",
+                     "accept: a descriptor alone has no TLS; use pysock_accept()");
+    else
+        fd = pysock__accept_kernel_locked(&c, &addr);
+    pysock__call_end(&c);
+    if (fd >= 0 && peer)
+        *peer = addr;
+    return fd;
+}
+
 /* API: closing. */
 
 PYSOCKDEF int pysock_shutdown(pysock *s, int how)
@@ -16290,7 +16566,7 @@ PYSOCKDEF int pysock_shutdown(pysock *s, int how)
     if (how != SHUT_RD && c.s->phase == PYSOCK__SECURE && !c.s->write_error) {
         if (!pysock__chain_empty(&c.s->queue) && c.timeout != 0)
             r = pysock__flush_wait_locked(&c);
-        if (r == 0 && pysock__chain_empty(&c.s->queue))
+        if (r == 0 && pysock__chain_empty(&c.s->queue) && !c.s->tls->no_close_notify)
             pysock__tls_close_notify(c.s->tls);
     }
 #endif
@@ -17426,6 +17702,10 @@ static pysock__keylog *pysock__keylog_new(const char *filename)
     if (k && k->file) {
         k->refs = 1;
         pysock__mutex_init(&k->lock);
+        if (fseek(k->file, 0, SEEK_END) == 0 && ftell(k->file) == 0) { /* at once, as Python does */
+            fputs("# The keys of TLS connections, in NSS's key log format\n", k->file);
+            fflush(k->file);
+        }
         return k;
     }
     if (k)
@@ -17693,8 +17973,8 @@ static int pysock__wrap_check(pysock_ssl_context *ctx, const pysock_ssl_wrap_opt
     int client = !pysock__wrap_server(ctx, options), needs_host, has_identity;
 
     pysock__lock(&ctx->lock);
-    needs_host = client && ctx->check_hostname;
-    has_identity = ctx->identities[PYSOCK__RSA] || ctx->identities[PYSOCK__EC];
+    needs_host = client && ctx->check_hostname && !options->no_check_hostname;
+    has_identity = ctx->identities[PYSOCK__RSA] || ctx->identities[PYSOCK__EC] || ctx->sni_callback;
     pysock__unlock(&ctx->lock);
     if (client && options->server_side && ctx->protocol == PYSOCK_PROTOCOL_TLS_CLIENT)
         return pysock__fail_value("ssl_wrap_socket",
@@ -17715,7 +17995,7 @@ static int pysock__wrap_check(pysock_ssl_context *ctx, const pysock_ssl_wrap_opt
         return pysock__fail_value("ssl_wrap_socket",
                                   "server_hostname is needed because the context's "
                                   "check_hostname is on");
-    if (!client && !has_identity)
+    if (!client && !has_identity && !options->no_handshake_on_connect)
         return pysock__fail(
             PYSOCK_SSL_ERROR, 0, "NO_CERTIFICATE_SET",
             "ssl_wrap_socket: the server's context has no certificate; give it one with "
@@ -17730,9 +18010,9 @@ static int pysock__wrap_allowed_locked(pysock__call *c, int server)
 
     if (s->type != SOCK_STREAM)
         return pysock__fail_value(c->name, "only stream sockets can carry TLS");
-    if (pysock__is_tls_locked(s))
-        return pysock__fail_value(c->name, "there is TLS around this socket already");
     pysock__refresh_phase_locked(s);
+    if (s->tls || (s->wrap_ctx && s->phase == PYSOCK__LISTENING))
+        return pysock__fail_value(c->name, "there is TLS around this socket already");
     if (s->phase == PYSOCK__LISTENING && !server)
         return pysock__fail_value(c->name, "a listening socket needs a server's context "
                                            "(PYSOCK_CLIENT_AUTH)");
@@ -17768,12 +18048,19 @@ static int pysock__wrap_take_locked(pysock__sock *s, pysock_ssl_context *ctx,
 
     if (options->server_hostname && !(host = pysock__wrap_host(options->server_hostname)))
         return -1;
+    pysock__context_release(s->wrap_ctx); /* what connect() did not come to is put aside */
+    pysock__session_release(s->wrap_session);
+    pysock__free(s->wrap_host);
     s->wrap_ctx = pysock__context_retain(ctx);
     s->wrap_session = pysock_ssl_session_retain(options->session);
     s->wrap_host = host;
     s->wrap_server = pysock__wrap_server(ctx, options);
     s->wrap_later = options->no_handshake_on_connect;
     s->wrap_raise_ragged = options->raise_ragged_eofs;
+    s->wrap_unchecked_host = options->no_check_hostname;
+    s->wrap_half_close = options->half_close;
+    s->wrap_no_close_notify = options->no_close_notify;
+    s->caller_drives = options->caller_drives;
     return 0;
 }
 
@@ -17794,8 +18081,11 @@ static int pysock__wrap_locked(pysock__call *c, pysock_ssl_context *ctx,
     }
     if (s->phase != PYSOCK__OPEN && pysock__connect_wait_locked(c) < 0)
         return -1;
-    if (s->wrap_later)
-        return s->phase == PYSOCK__OPEN ? pysock__handshake_begin_locked(s, c->name) : 0;
+    if (s->wrap_later) {
+        if (s->phase == PYSOCK__OPEN)
+            pysock__handshake_prepare_locked(s, "ssl_do_handshake");
+        return 0;
+    }
     r = pysock__secure_locked(c);
     return r > 0 ? 0 : r;
 }
@@ -17853,7 +18143,9 @@ PYSOCKDEF pysock *pysock_ssl_wrap_bio(pysock_ssl_context *ctx, pysock_bio *incom
     s->bio_out = pysock__bio_retain(outgoing);
     pysock__set_phase_locked(s, PYSOCK__OPEN);
     r = pysock__wrap_take_locked(s, ctx, options);
-    if (r == 0)
+    if (r == 0 && options->no_handshake_on_connect)
+        pysock__handshake_prepare_locked(s, "ssl_do_handshake");
+    else if (r == 0)
         r = pysock__handshake_begin_locked(s, "ssl_wrap_bio");
     pysock__unlock(&s->lock);
     handle = pysock__publish(s, PYSOCK__OPEN);
@@ -17871,6 +18163,16 @@ static int pysock__fail_not_tls(const char *what)
                               "there is no TLS around this socket; see pysock_ssl_wrap_socket()");
 }
 
+/* What a non-blocking do_handshake does by itself where the caller is to drive. */
+static void pysock__caller_drives_locked(pysock__sock *s)
+{
+    if (s->phase == PYSOCK__CONNECTING)
+        pysock__connect_check_locked(s);
+    pysock__connected_locked(s);
+    if (s->phase == PYSOCK__HANDSHAKING && !s->hs_busy)
+        pysock__handshake_drive_locked(s);
+}
+
 PYSOCKDEF int pysock_ssl_do_handshake(pysock *s)
 {
     pysock__call c;
@@ -17878,14 +18180,18 @@ PYSOCKDEF int pysock_ssl_do_handshake(pysock *s)
 
     if (pysock__call_begin(&c, s, "ssl_do_handshake") < 0)
         return -1;
+    if (c.s->caller_drives && c.timeout == 0)
+        pysock__caller_drives_locked(c.s);
     if (!pysock__is_tls_locked(c.s)) {
         r = pysock__fail_not_tls(c.name);
     } else if (c.timeout == 0 && !c.s->bio_in
                && (c.s->phase == PYSOCK__HANDSHAKING || c.s->phase == PYSOCK__RESOLVING
                    || c.s->phase == PYSOCK__CONNECTING)) {
         pysock__want_reactor_locked(c.s);
+        c.s->hs_asked = c.s->caller_drives;
         r = PYSOCK_IN_PROGRESS;
     } else {
+        c.s->hs_asked = 0;
         r = pysock__ready_locked(&c);
     }
     pysock__call_end(&c);
@@ -17925,8 +18231,14 @@ static int pysock__unwrap_locked(pysock__call *c)
         }
         if (s->input_end == PYSOCK__END_RAGGED || s->input_end == PYSOCK__END_FAULT)
             return pysock__raise(&s->fault);
-        while ((p = br_ssl_engine_recvapp_buf(s->tls->eng, &n)) != NULL)
+        while ((p = br_ssl_engine_recvapp_buf(s->tls->eng, &n)) != NULL) {
+            if (s->tls->half_close && c->timeout == 0)
+                return pysock__fail(PYSOCK_SSL_ERROR, EPROTO,
+                                    "APPLICATION_DATA_AFTER_CLOSE_NOTIFY",
+                                    "%s: the peer has sent data before its own end: receive it",
+                                    c->name);
             br_ssl_engine_recvapp_ack(s->tls->eng, n); /* too late to be read */
+        }
         r = pysock__fill_locked(s, NULL);
         if (r > 0)
             continue;
@@ -18210,6 +18522,40 @@ PYSOCKDEF pysock_ssl_session *pysock_ssl_get_session(pysock *s)
         pysock__fail_memory(c.name);
     pysock__call_end(&c);
     return se;
+}
+
+PYSOCKDEF int pysock_ssl_set_session(pysock *s, pysock_ssl_session *session)
+{
+    pysock_ssl_session *old = NULL;
+    pysock__call c;
+    pysock__tls *t;
+    int r = 0;
+
+    if (!session)
+        return pysock__fail_value("ssl_set_session", "session is NULL");
+    if (pysock__call_begin(&c, s, "ssl_set_session") < 0)
+        return -1;
+    t = c.s->tls;
+    if (!pysock__is_tls_locked(c.s)) {
+        r = pysock__fail_not_tls(c.name);
+    } else if (t ? t->server : c.s->wrap_server) {
+        r = pysock__fail_value(c.name, "a server finds its sessions by itself");
+    } else if (session->context != (t ? t->ctx : c.s->wrap_ctx)->serial) {
+        r = pysock__fail_value(c.name, "the session is of a different context");
+    } else if (!t) {
+        old = c.s->wrap_session;
+        c.s->wrap_session = pysock_ssl_session_retain(session);
+    } else if (t->begun || c.s->hs_busy) {
+        r = pysock__fail_value(c.name, "the handshake has begun");
+    } else {
+        old = t->session;
+        t->session = pysock_ssl_session_retain(session);
+        pysock__bytes_free(&t->flight);
+        r = pysock__tls_reset(t, c.name);
+    }
+    pysock__call_end(&c);
+    pysock__session_release(old);
+    return r;
 }
 
 PYSOCKDEF const char *pysock_ssl_selected_alpn_protocol(pysock *s)
@@ -19030,6 +19376,12 @@ PYSOCKDEF pysock_ssl_session *pysock_ssl_get_session(pysock *s)
     return NULL;
 }
 
+PYSOCKDEF int pysock_ssl_set_session(pysock *s, pysock_ssl_session *session)
+{
+    (void)s, (void)session;
+    return pysock__no_ssl("ssl_set_session");
+}
+
 PYSOCKDEF pysock_ssl_session *pysock_ssl_session_retain(pysock_ssl_session *session)
 {
     (void)session;
@@ -19139,6 +19491,17 @@ PYSOCKDEF int pysock_ssl_match_hostname(const void *der, size_t size, const char
    after an edge. A select registers with each socket for as long as it lasts, a poller for as long
    as the descriptor is registered. Locks: a socket's, then a poller's. */
 
+/* POLLIN and POLLOUT have other names. */
+#define PYSOCK__INPUT ((short)(POLLIN | POLLRDNORM))
+#define PYSOCK__OUTPUT ((short)(POLLOUT | POLLWRNORM))
+#ifdef POLLRDHUP
+#define PYSOCK__RDHUP POLLRDHUP
+#else
+#define PYSOCK__RDHUP 0
+#endif
+
+#define PYSOCK__ASK_AGAIN 0x10000 /* input has been left in the kernel: test again at once */
+
 /* What of want (poll's events) holds for a socket, where the kernel's word so far is revents. *ask
    is what is to be asked of the kernel next: -1 if it must not be asked at all, because only a
    notification can change the level. except: the asker's own waiter, which needs none. */
@@ -19146,6 +19509,9 @@ static short pysock__levels_locked(pysock__sock *s, short want, short revents, i
                                    const pysock__waiter *except)
 {
     short have = (short)(revents & (POLLERR | POLLHUP | POLLNVAL));
+#ifndef PYSOCK_NO_SSL
+    int filled;
+#endif
 
     (void)except; /* unused without TLS */
     *ask = -1;
@@ -19157,9 +19523,9 @@ static short pysock__levels_locked(pysock__sock *s, short want, short revents, i
         return 0;
     case PYSOCK__FAILED:
     case PYSOCK__BROKEN:
-        return (short)(POLLERR | (want & (POLLIN | POLLOUT)));
+        return (short)(POLLERR | (want & (PYSOCK__INPUT | PYSOCK__OUTPUT)));
     case PYSOCK__LISTENING:
-        want &= (short)~POLLOUT;
+        want &= (short)~PYSOCK__OUTPUT;
         break;
     default:
         break;
@@ -19168,34 +19534,40 @@ static short pysock__levels_locked(pysock__sock *s, short want, short revents, i
     if (s->phase == PYSOCK__HANDSHAKING || (s->phase == PYSOCK__CONNECTING && s->wrap_ctx))
         return 0; /* the reactor, or a blocking call, will tell */
     if (s->phase == PYSOCK__SECURE) {
-        *ask = want & POLLIN;
-        if ((revents & (POLLIN | POLLERR | POLLHUP) || s->tls->ahead_pos < s->tls->ahead_len)
-            && pysock__fill_locked(s, except) == -EBUSY)
+        *ask = want & (PYSOCK__INPUT | PYSOCK__RDHUP);
+        filled = revents & (PYSOCK__INPUT | PYSOCK__RDHUP | POLLERR | POLLHUP)
+                         || s->tls->ahead_pos < s->tls->ahead_len
+                     ? pysock__fill_locked(s, except)
+                     : 0;
+        if (filled == -EBUSY)
             *ask = -1; /* somebody will tell; the kernel would say it over and over */
+        else if (filled == -EALREADY)
+            *ask |= PYSOCK__ASK_AGAIN;
         if (s->phase != PYSOCK__SECURE)
             return 0; /* another handshake */
-        if (pysock__tls_flags(s->tls) & PYSOCK__APP_IN || s->input_end)
-            have |= (short)(want & POLLIN);
-        want &= (short)~POLLIN;
+        if (pysock__tls_flags(s->tls) & PYSOCK__APP_IN || s->input_end || s->hs_asked)
+            have |= (short)(want & PYSOCK__INPUT);
+        have |= (short)(want & (s->input_end ? PYSOCK__RDHUP : revents & PYSOCK__RDHUP));
+        want &= PYSOCK__OUTPUT;
         if (s->write_error || s->tls->close_sent || s->tls->ended)
-            have |= (short)(want & POLLOUT); /* send fails at once */
+            have |= want; /* send fails at once */
         else if (!pysock__output_waits_locked(s))
-            *ask = *ask < 0 ? *ask : *ask | (want & POLLOUT), have |= (short)(revents & want);
+            *ask = *ask < 0 ? *ask : *ask | want, have |= (short)(revents & want);
         else if (!pysock__chain_empty(&s->queue) && !s->queue_full)
-            have |= (short)(want & POLLOUT);
+            have |= want;
         return have;
     }
 #endif
     if (s->names_awaited)
-        want &= (short)~POLLOUT;
+        want &= (short)~PYSOCK__OUTPUT;
     *ask = want;
     have |= (short)(revents & want);
     if (pysock__chain_empty(&s->queue) && !s->queue_full)
         return have;
-    *ask &= ~POLLOUT;
-    have &= (short)~POLLOUT;
+    *ask &= ~PYSOCK__OUTPUT;
+    have &= (short)~PYSOCK__OUTPUT;
     if (!s->queue_full)
-        have |= (short)(want & POLLOUT);
+        have |= (short)(want & PYSOCK__OUTPUT);
     return have;
 }
 
@@ -19215,6 +19587,13 @@ static void pysock__watch_end_locked(pysock__sock *s, pysock__waiter *w)
     s->watchers--;
 }
 
+/* A plain socket without anything queued: its levels are the kernel's word. */
+static int pysock__kernel_knows_levels(const pysock__sock *s)
+{
+    return (s->phase == PYSOCK__OPEN || s->phase == PYSOCK__NEW || s->phase == PYSOCK__LISTENING)
+           && !s->queue_used && !s->names_awaited && !pysock__is_tls_locked(s);
+}
+
 /* Select. */
 
 typedef struct pysock__entry {
@@ -19223,6 +19602,8 @@ typedef struct pysock__entry {
     int fd;
     short want, have;
     short means; /* which of the levels count as ready */
+    int closed;  /* what has this number now is the library's: the asker's file is closed */
+    int watched; /* the waiter is in the socket's list */
     int mute;    /* the kernel says over and over what this list does not ask */
 } pysock__entry;
 
@@ -19233,29 +19614,59 @@ typedef struct pysock__select_call {
     pysock__waker *waker;
     int64_t deadline;
     unsigned epoch;
+    size_t watched; /* how many sockets have levels that the kernel does not know */
+    int is_poll; /* POLLNVAL is an answer, and so are errors that nobody asked for */
 } pysock__select_call;
 
-static void pysock__select_add(pysock__select_call *c, const int *fds, size_t count, short want,
-                               short means)
+static void pysock__select_add(pysock__select_call *c, int fd, short want, short means)
+{
+    pysock__entry *e = &c->entries[c->count++];
+
+    memset(e, 0, sizeof *e);
+    pysock__list_init(&e->waiter.link);
+    e->fd = fd; /* a negative one is found out by the test */
+    e->want = want;
+    e->means = means;
+    e->waiter.notify = pysock__notify_thread;
+    e->waiter.waker = c->waker;
+    e->closed = fd == c->waker->rfd;
+    if (e->closed)
+        e->fd = -1;
+    e->s = pysock__acquire_fd(e->fd);
+    if (!e->s)
+        return;
+    pysock__lock(&e->s->lock);
+    if (!pysock__kernel_knows_levels(e->s)) {
+        pysock__watch_begin_locked(e->s, &e->waiter);
+        e->watched = 1;
+        c->watched++;
+    }
+    pysock__unlock(&e->s->lock);
+}
+
+/* Before the call sleeps: the sockets that were spared so far. */
+static void pysock__select_watch(pysock__select_call *c)
 {
     size_t i;
 
-    for (i = 0; i < count; i++) {
-        pysock__entry *e = &c->entries[c->count++];
-        memset(e, 0, sizeof *e);
-        pysock__list_init(&e->waiter.link);
-        e->fd = fds[i]; /* a negative one is found out by the test */
-        e->want = want;
-        e->means = means;
-        e->waiter.notify = pysock__notify_thread;
-        e->waiter.waker = c->waker;
-        e->s = pysock__acquire_fd(fds[i]);
-        if (!e->s)
+    for (i = 0; i < c->count; i++) {
+        pysock__entry *e = &c->entries[i];
+        if (!e->s || e->watched)
             continue;
         pysock__lock(&e->s->lock);
         pysock__watch_begin_locked(e->s, &e->waiter);
         pysock__unlock(&e->s->lock);
+        e->watched = 1;
     }
+}
+
+static void pysock__select_add_list(pysock__select_call *c, const int *fds, size_t count,
+                                    short want, short means)
+{
+    size_t i;
+
+    for (i = 0; i < count; i++)
+        pysock__select_add(c, fds[i], want, means);
 }
 
 static void pysock__select_end(pysock__select_call *c)
@@ -19266,9 +19677,11 @@ static void pysock__select_end(pysock__select_call *c)
         pysock__entry *e = &c->entries[i];
         if (!e->s)
             continue;
-        pysock__lock(&e->s->lock);
-        pysock__watch_end_locked(e->s, &e->waiter);
-        pysock__unlock_sock(e->s);
+        if (e->watched) {
+            pysock__lock(&e->s->lock);
+            pysock__watch_end_locked(e->s, &e->waiter);
+            pysock__unlock_sock(e->s);
+        }
         pysock__release(e->s);
     }
 }
@@ -19290,18 +19703,34 @@ static ptrdiff_t pysock__select_test(pysock__select_call *c, int polled)
             e->have = pysock__levels_locked(e->s, e->want, revents, &ask, &e->waiter);
             pysock__unlock_sock(e->s);
         } else {
-            e->have = revents;
+            e->have = e->closed ? POLLNVAL : revents;
         }
-        if (e->have & POLLNVAL || e->fd < 0)
+        if (!c->is_poll && (e->have & POLLNVAL || e->fd < 0))
             return -EBADF;
         e->have &= e->means;
         ready += e->have != 0;
-        e->mute |= revents && !e->have && !(revents & ~(POLLHUP | POLLERR));
+        e->mute |= !c->is_poll && revents && !e->have && !(revents & ~(POLLHUP | POLLERR));
         p->fd = ask < 0 || e->mute ? -1 : e->fd;
-        p->events = (short)(ask < 0 ? 0 : ask);
+        p->events = (short)(ask < 0 ? 0 : ask & 0x7fff);
         p->revents = 0;
     }
     return ready;
+}
+
+/* Where the kernel knows all there is to know it is asked at once, with nobody registered: most
+   selects of plain sockets find something, or do not wait. 0: nothing yet. */
+static ptrdiff_t pysock__select_at_once(pysock__select_call *c)
+{
+    size_t i;
+    int r;
+
+    for (i = 0; i < c->count; i++) {
+        c->fds[i + 1].fd = c->entries[i].fd;
+        c->fds[i + 1].events = c->entries[i].want;
+        c->fds[i + 1].revents = 0;
+    }
+    r = pysock__poll(c->fds + 1, c->count, 0);
+    return r < 0 ? r : pysock__select_test(c, 1);
 }
 
 static ptrdiff_t pysock__select_run(pysock__select_call *c)
@@ -19309,6 +19738,12 @@ static ptrdiff_t pysock__select_run(pysock__select_call *c)
     ptrdiff_t ready;
     int r = 0;
 
+    if (!c->watched && !pysock__load(&pysock__reactor.threadless)) {
+        ready = pysock__select_at_once(c);
+        if (ready > 0 || ready == -EBADF || (ready == 0 && !c->deadline))
+            return c->epoch != pysock__epoch(pysock__state()) ? -ESHUTDOWN : ready;
+    }
+    pysock__select_watch(c);
     for (;;) {
         pysock__waker_drain(c->waker, r > 0 && c->fds[0].revents);
         ready = pysock__select_test(c, 0);
@@ -19333,6 +19768,35 @@ static ptrdiff_t pysock__select_run(pysock__select_call *c)
     }
 }
 
+/* Makes room for total entries: few where they fit. 0 or -1. */
+static int pysock__select_begin(pysock__select_call *c, const char *what, size_t total,
+                                double timeout, pysock__entry *few, struct pollfd *few_fds,
+                                size_t few_count)
+{
+    int64_t ns = pysock__timeout_ns(timeout, what);
+    int err;
+
+    memset(c, 0, sizeof *c);
+    if (ns == -2)
+        return -1;
+    pysock__fork_check();
+    c->epoch = pysock__epoch(pysock__state());
+    c->deadline = ns ? pysock__deadline_in(ns) : 0;
+    err = pysock__thread_waker(&c->waker);
+    if (err < 0)
+        return pysock__fail_os(err, what, "");
+    c->entries = total <= few_count
+                     ? few
+                     : (pysock__entry *)PYSOCK_MALLOC(total * (sizeof *c->entries + sizeof *c->fds)
+                                                      + sizeof *c->fds);
+    if (!c->entries)
+        return pysock__fail_memory(what);
+    c->fds = c->entries == few ? few_fds : (struct pollfd *)(void *)(c->entries + total);
+    if (ns == 0)
+        pysock__reactor_assist();
+    return 0;
+}
+
 /* Keeps the ready ones of a list, in their order. */
 static void pysock__select_keep(int *fds, size_t *count, const pysock__entry *entries)
 {
@@ -19349,40 +19813,23 @@ PYSOCKDEF ptrdiff_t pysock_select(int *rlist, size_t *rcount, int *wlist, size_t
                                   int *xlist, size_t *xcount, double timeout)
 {
     size_t rn = rlist && rcount ? *rcount : 0, wn = wlist && wcount ? *wcount : 0;
-    size_t xn = xlist && xcount ? *xcount : 0, total = rn + wn + xn;
-    int64_t ns = pysock__timeout_ns(timeout, "select");
+    size_t xn = xlist && xcount ? *xcount : 0;
     pysock__entry few[8];
     struct pollfd few_fds[9];
     pysock__select_call c;
     ptrdiff_t ready;
-    int err;
 
-    if (ns == -2)
-        return -1;
     if ((!rlist && rcount && *rcount) || (!wlist && wcount && *wcount)
         || (!xlist && xcount && *xcount))
         return (ptrdiff_t)pysock__fail_value("select", "a list is NULL, but its count is not 0");
     if (rn > 1u << 24 || wn > 1u << 24 || xn > 1u << 24)
         return (ptrdiff_t)pysock__fail_value("select", "a count is negative or too large");
-    memset(&c, 0, sizeof c);
-    pysock__fork_check();
-    c.epoch = pysock__epoch(pysock__state());
-    c.deadline = ns ? pysock__deadline_in(ns) : 0;
-    err = pysock__thread_waker(&c.waker);
-    if (err < 0)
-        return pysock__fail_os(err, "select", "");
-    c.entries = total <= PYSOCK__COUNT(few)
-                    ? few
-                    : (pysock__entry *)PYSOCK_MALLOC(total * (sizeof *c.entries + sizeof *c.fds)
-                                                     + sizeof *c.fds);
-    if (!c.entries)
-        return pysock__fail_memory("select");
-    c.fds = c.entries == few ? few_fds : (struct pollfd *)(void *)(c.entries + total);
-    if (ns == 0)
-        pysock__reactor_assist();
-    pysock__select_add(&c, rlist, rn, POLLIN, POLLIN | POLLHUP | POLLERR);
-    pysock__select_add(&c, wlist, wn, POLLOUT, POLLOUT | POLLERR);
-    pysock__select_add(&c, xlist, xn, POLLPRI, POLLPRI);
+    if (pysock__select_begin(&c, "select", rn + wn + xn, timeout, few, few_fds,
+                             PYSOCK__COUNT(few)) < 0)
+        return -1;
+    pysock__select_add_list(&c, rlist, rn, POLLIN, POLLIN | POLLHUP | POLLERR);
+    pysock__select_add_list(&c, wlist, wn, POLLOUT, POLLOUT | POLLERR);
+    pysock__select_add_list(&c, xlist, xn, POLLPRI, POLLPRI);
     ready = pysock__select_run(&c);
     pysock__select_end(&c);
     if (ready >= 0) {
@@ -19393,6 +19840,32 @@ PYSOCKDEF ptrdiff_t pysock_select(int *rlist, size_t *rcount, int *wlist, size_t
     if (c.entries != few)
         PYSOCK_FREE(c.entries);
     return ready < 0 ? pysock__fail_os((int)ready, "select", "") : ready;
+}
+
+PYSOCKDEF ptrdiff_t pysock_poll(struct pollfd *fds, size_t count, double timeout)
+{
+    pysock__entry few[8];
+    struct pollfd few_fds[9];
+    pysock__select_call c;
+    ptrdiff_t ready;
+    size_t i;
+
+    if ((!fds && count) || count > 1u << 24)
+        return (ptrdiff_t)pysock__fail_value("poll", fds ? "the count is negative or too large"
+                                                         : "fds is NULL, but count is not 0");
+    if (pysock__select_begin(&c, "poll", count, timeout, few, few_fds, PYSOCK__COUNT(few)) < 0)
+        return -1;
+    c.is_poll = 1;
+    for (i = 0; i < count; i++)
+        pysock__select_add(&c, fds[i].fd, fds[i].events,
+                           (short)(fds[i].events | POLLERR | POLLHUP | POLLNVAL));
+    ready = pysock__select_run(&c);
+    pysock__select_end(&c);
+    for (i = 0; ready >= 0 && i < count; i++)
+        fds[i].revents = c.entries[i].have;
+    if (c.entries != few)
+        PYSOCK_FREE(c.entries);
+    return ready < 0 ? pysock__fail_os((int)ready, "poll", "") : ready;
 }
 
 /* Pollers. A registration is one object; its waiter stays in the socket's list. What may be ready
@@ -19408,9 +19881,12 @@ typedef struct pysock__reg {
     /* guarded by the poller's lock */
     pysock__list ready_link;
     short events;
+    uint32_t flags;  /* epoll's: edges, once, exclusive */
+    int told;        /* EPOLLONESHOT: nothing more until it is modified */
     int queued;      /* in the ready list */
     int armed;       /* what the kernel is asked for; -1: nothing; -2: who knows */
     int invalid;     /* closed, or never open */
+    int detached;    /* its socket has let the descriptor go: whose is it now? */
     int always;      /* a file that is always ready */
     unsigned poll_id; /* in whose result it is already, and where */
     size_t result;
@@ -19421,7 +19897,12 @@ struct pysock_poller {
     pysock__sleeper sleeper; /* its waker is told of notifications */
     pysock__pset pset;
     pysock_state *state; /* counted */
+    int is_epoll;        /* set once: has epoll's manners */
+    int refs;            /* guarded by the process's lock */
+    int closed;          /* atomic; the lock is held to set it */
     /* guarded by lock */
+    int set_closed; /* the kernel's set is closed too */
+    int watched; /* somebody has its descriptor: it must be readable when something is ready */
     pysock__reg **by_fd;
     size_t fd_cap;
     pysock__list ready;
@@ -19459,6 +19940,13 @@ static void pysock__reg_queue_locked(pysock__reg *reg)
     reg->poller->ready_count++;
 }
 
+/* Something is to be tested: tells who sleeps. Whoever polls next looks by itself. */
+static void pysock__poller_wake_locked(pysock_poller *p)
+{
+    if (p->polling || p->watched)
+        pysock__wake(&p->sleeper.waker);
+}
+
 static void pysock__reg_unqueue_locked(pysock__reg *reg)
 {
     if (!reg->queued)
@@ -19466,6 +19954,12 @@ static void pysock__reg_unqueue_locked(pysock__reg *reg)
     reg->queued = 0;
     pysock__list_remove(&reg->ready_link);
     reg->poller->ready_count--;
+}
+
+/* Of a socket that is locked by the caller, and closing: pysock_detach() does it. */
+static int pysock__handle_is_detached(uintptr_t handle)
+{
+    return pysock__table.slots[(handle & PYSOCK__LOW) - 1].s->detached;
 }
 
 /* A socket notifies: its lock is held, the poller's comes below it. */
@@ -19478,13 +19972,16 @@ static void pysock__reg_notify(pysock__waiter *w, int closing)
         pysock__list_remove(&w->link);
     pysock__lock(&p->lock);
     if (closing) {
-        if (reg->armed != -1)
+        if (reg->armed != -1 && !p->closed)
             pysock__pset_forget(&p->pset, reg->fd);
         reg->armed = -1;
         reg->invalid = 1;
+        reg->detached = p->is_epoll && pysock__handle_is_detached(reg->handle);
+    } else if (reg->flags & PYSOCK__EPOLL_ET && reg->armed >= 0) {
+        reg->armed = -2; /* the kernel's edge may have been told before it was of use */
     }
     pysock__reg_queue_locked(reg);
-    pysock__wake(&p->sleeper.waker);
+    pysock__poller_wake_locked(p);
     pysock__unlock(&p->lock);
 }
 
@@ -19502,19 +19999,20 @@ static void pysock__poller_after_fork(pysock__sleeper *sl)
             p->by_fd[fd]->armed = -1;
 }
 
-/* In a forked child: a kernel set of its own. */
+/* Before use. -EBADF: it is closed. In a forked child: a kernel set of its own. */
 static int pysock__poller_renew_locked(pysock_poller *p)
 {
     size_t fd;
     int err;
 
+    if (p->closed)
+        return -EBADF;
     if (p->sleeper.waker.generation == pysock__fork_generation && !p->stale)
         return 0;
     err = pysock__sleeper_refresh(&p->sleeper);
     if (err < 0)
         return err;
-    pysock__pset_close(&p->pset);
-    err = pysock__pset_open(&p->pset, &p->sleeper.waker);
+    err = pysock__pset_renew(&p->pset, &p->sleeper.waker);
     if (err < 0)
         return err;
     p->stale = 0;
@@ -19546,7 +20044,65 @@ PYSOCKDEF pysock_poller *pysock_poller_new(void)
         pysock__fail_os(err, "poller_new", "");
         return NULL;
     }
+    p->refs = 1;
     p->state = pysock__state_retain(pysock__state());
+    return p;
+}
+
+PYSOCKDEF pysock_poller *pysock_poller_new_epoll(void)
+{
+    pysock_poller *p = pysock_poller_new();
+    int err = p ? pysock__pset_fileno(&p->pset) : 0;
+
+    if (err >= 0) {
+        if (p)
+            p->is_epoll = 1;
+        return p;
+    }
+    pysock_poller_free(p);
+    pysock__fail_os(err, "poller_new_epoll", "this platform");
+    return NULL;
+}
+
+PYSOCKDEF int pysock_poller_fileno(pysock_poller *p)
+{
+    int fd;
+
+    if (!p)
+        return pysock__fail_value("poller_fileno", "the poller is NULL");
+    pysock__lock(&p->lock);
+    fd = pysock__poller_renew_locked(p);
+    if (fd == 0)
+        fd = pysock__pset_fileno(&p->pset);
+    if (fd >= 0 && !p->watched) {
+        p->watched = 1;
+        if (p->ready_count)
+            pysock__wake(&p->sleeper.waker);
+    }
+    pysock__unlock(&p->lock);
+    return fd < 0 ? pysock__fail_os(fd, "poller_fileno", "") : fd;
+}
+
+PYSOCKDEF pysock_poller *pysock_poller_from_fileno(int fd)
+{
+    pysock_poller *p = NULL;
+    pysock__list *l;
+
+    pysock__lock(&pysock__process.lock);
+    for (l = pysock__process.sleepers.next; l != &pysock__process.sleepers && !p; l = l->next) {
+        pysock__sleeper *sl = PYSOCK__ENTRY(l, pysock__sleeper, link);
+        if (sl->after_fork != pysock__poller_after_fork)
+            continue;
+        p = PYSOCK__ENTRY(sl, pysock_poller, sleeper);
+        if (fd < 0 || !p->refs || pysock__load(&p->closed) || pysock__pset_fileno(&p->pset) != fd)
+            p = NULL;
+    }
+    if (p)
+        p->refs++;
+    pysock__unlock(&pysock__process.lock);
+    if (!p)
+        pysock__fail(PYSOCK_OS_ERROR, EINVAL, "EINVAL",
+                     "poller_from_fileno: descriptor %d is no poller's of this process", fd);
     return p;
 }
 
@@ -19559,7 +20115,7 @@ static pysock__reg *pysock__reg_claim_locked(pysock_poller *p, int fd)
     if (!reg)
         return NULL;
     p->by_fd[fd] = NULL;
-    if (reg->armed != -1)
+    if (reg->armed != -1 && !p->closed)
         pysock__pset_forget(&p->pset, fd);
     reg->armed = -1;
     return reg;
@@ -19582,11 +20138,39 @@ static void pysock__reg_free(pysock_poller *p, pysock__reg *reg)
     pysock__free(reg);
 }
 
+/* The last poll that leaves a closed poller takes the kernel's set along. */
+static void pysock__poller_close_set_locked(pysock_poller *p)
+{
+    if (!p->closed || p->polling || p->set_closed)
+        return;
+    p->set_closed = 1;
+    pysock__pset_close(&p->pset);
+}
+
+PYSOCKDEF int pysock_poller_close(pysock_poller *p)
+{
+    if (!p)
+        return pysock__fail_value("poller_close", "the poller is NULL");
+    pysock__lock(&p->lock);
+    pysock__store(&p->closed, 1);
+    if (p->polling)
+        pysock__wake(&p->sleeper.waker);
+    pysock__poller_close_set_locked(p);
+    pysock__unlock(&p->lock);
+    return 0;
+}
+
 PYSOCKDEF void pysock_poller_free(pysock_poller *p)
 {
     size_t fd;
+    int refs;
 
     if (!p)
+        return;
+    pysock__lock(&pysock__process.lock);
+    refs = --p->refs;
+    pysock__unlock(&pysock__process.lock);
+    if (refs)
         return;
     for (fd = 0; fd < p->fd_cap; fd++) {
         pysock__reg *reg;
@@ -19596,26 +20180,28 @@ PYSOCKDEF void pysock_poller_free(pysock_poller *p)
         if (reg)
             pysock__reg_free(p, reg);
     }
+    pysock_poller_close(p);
     pysock__sleeper_close(&p->sleeper);
-    pysock__pset_close(&p->pset);
     pysock__mutex_free(&p->lock);
     pysock__state_release(p->state);
     pysock__free(p->by_fd);
     pysock__free(p);
 }
 
-/* Asks the kernel for what only the kernel knows. 0 or -ENOMEM. */
+/* Asks the kernel for what only the kernel knows. 0 or -ENOMEM; with epoll's manners, whatever it
+   says. */
 static int pysock__reg_arm_locked(pysock__reg *reg, int ask)
 {
     pysock_poller *p = reg->poller;
     int err = 0;
 
-    if (reg->invalid || reg->always || reg->armed == ask)
+    if (reg->invalid || reg->always || reg->armed == ask || p->closed)
         return 0;
     if (ask < 0) {
         pysock__pset_forget(&p->pset, reg->fd);
     } else {
-        err = pysock__pset_set(&p->pset, reg->fd, (short)ask, pysock__reg_token(reg));
+        err = pysock__pset_set(&p->pset, reg->fd, (uint32_t)ask | reg->flags,
+                               pysock__reg_token(reg), reg->armed != -1);
         if (err == -EPERM)
             reg->always = 1;
         else if (err == -EBADF)
@@ -19624,6 +20210,8 @@ static int pysock__reg_arm_locked(pysock__reg *reg, int ask)
     if (err < 0)
         ask = -1;
     reg->armed = ask;
+    if (p->is_epoll)
+        return err;
     return err == -ENOMEM || err == -ENOSPC ? -ENOMEM : 0;
 }
 
@@ -19647,7 +20235,7 @@ static int pysock__reg_enter(pysock_poller *p, pysock__reg *reg, pysock__sock *s
     if (err == 0) {
         p->by_fd[reg->fd] = reg;
         pysock__reg_queue_locked(reg); /* tested at the next poll */
-        pysock__wake(&p->sleeper.waker);
+        pysock__poller_wake_locked(p);
     }
     pysock__unlock(&p->lock);
     if (err == 0 && s)
@@ -19656,7 +20244,7 @@ static int pysock__reg_enter(pysock_poller *p, pysock__reg *reg, pysock__sock *s
 }
 
 /* -EEXIST, without an error set: another thread has registered fd meanwhile. */
-static int pysock__reg_new(pysock_poller *p, int fd, short events)
+static int pysock__reg_new(pysock_poller *p, int fd, uint32_t events)
 {
     pysock__reg *reg = (pysock__reg *)pysock__alloc(sizeof *reg);
     pysock__sock *s;
@@ -19670,7 +20258,8 @@ static int pysock__reg_new(pysock_poller *p, int fd, short events)
     reg->waiter.notify = pysock__reg_notify;
     reg->poller = p;
     reg->fd = fd;
-    reg->events = events;
+    reg->events = (short)(events & 0x7fff);
+    reg->flags = p->is_epoll ? events & ~0x7fffu : 0;
     reg->armed = -1;
     if (s)
         pysock__lock(&s->lock);
@@ -19699,7 +20288,7 @@ static int pysock__poller_check(const char *what, pysock_poller *p, int fd)
 }
 
 /* 1 if the registration changed, 0 if there is none of the descriptor as it is now. */
-static int pysock__reg_change(pysock_poller *p, int fd, short events, int replace)
+static int pysock__reg_change(pysock_poller *p, int fd, uint32_t events, int replace)
 {
     pysock__sock *s = pysock__acquire_fd(fd);
     uintptr_t handle = s ? s->handle : 0;
@@ -19714,11 +20303,11 @@ static int pysock__reg_change(pysock_poller *p, int fd, short events, int replac
     if (reg && !same && replace) {
         reg = pysock__reg_claim_locked(p, fd); /* the number has been used again */
     } else if (reg) {
-        reg->events = events;
+        reg->events = (short)(events & 0x7fff);
         if (!handle && replace && reg->armed >= 0)
             reg->armed = -2; /* perhaps another file of the same number: ask the kernel anew */
         pysock__reg_queue_locked(reg);
-        pysock__wake(&p->sleeper.waker);
+        pysock__poller_wake_locked(p);
     }
     pysock__unlock(&p->lock);
     if (reg && !same && replace)
@@ -19726,24 +20315,147 @@ static int pysock__reg_change(pysock_poller *p, int fd, short events, int replac
     return reg && (same || !replace);
 }
 
-PYSOCKDEF int pysock_poller_register(pysock_poller *p, int fd, short events)
+/* Epoll's manners. Whose the descriptor of a registration is can change while it lasts: its socket
+   may have been detached, and another one have taken the descriptor; or it was closed behind the
+   library's back. The registration of fd that is still good, or NULL: *dead is one that is not. */
+static pysock__reg *pysock__epoll_find_locked(pysock_poller *p, int fd, pysock__reg **dead)
+{
+    pysock__reg *reg = pysock__reg_find_locked(p, fd);
+
+    *dead = NULL;
+    if (!reg)
+        return NULL;
+    if (reg->handle ? reg->detached || !reg->invalid : pysock__pset_knows(&p->pset, fd))
+        return reg;
+    *dead = pysock__reg_claim_locked(p, fd);
+    return NULL;
+}
+
+/* 0 if fd is registered, else why not. */
+static int pysock__epoll_change(pysock_poller *p, int fd, uint32_t events)
+{
+    pysock__reg *reg, *dead = NULL;
+    int err;
+
+    pysock__lock(&p->lock);
+    err = pysock__poller_renew_locked(p);
+    reg = err ? NULL : pysock__epoll_find_locked(p, fd, &dead);
+    if (reg && (reg->flags | events) & PYSOCK__EPOLL_EXCLUSIVE) {
+        err = -EINVAL; /* as the kernel has it */
+    } else if (reg) {
+        reg->events = (short)(events & 0x7fff);
+        reg->flags = events & ~0x7fffu;
+        reg->told = 0;
+        if (reg->armed >= 0)
+            reg->armed = -2;
+        pysock__reg_queue_locked(reg);
+        pysock__poller_wake_locked(p);
+    } else if (err == 0) {
+        err = pysock__fd_inheritable(fd) < 0 ? -EBADF : -ENOENT;
+    }
+    pysock__unlock(&p->lock);
+    if (dead)
+        pysock__reg_free(p, dead);
+    return err;
+}
+
+static int pysock__epoll_unregister(pysock_poller *p, int fd)
+{
+    pysock__reg *reg, *dead = NULL;
+    int err;
+
+    pysock__lock(&p->lock);
+    err = pysock__poller_renew_locked(p);
+    reg = err ? NULL : pysock__reg_find_locked(p, fd);
+    if (reg && !reg->handle) {
+        err = pysock__pset_forget(&p->pset, fd); /* who closed it did not tell */
+        reg->armed = -1;
+        pysock__reg_claim_locked(p, fd);
+    } else if (reg && (reg->detached || !reg->invalid)) {
+        pysock__reg_claim_locked(p, fd);
+    } else if (err == 0) {
+        dead = pysock__reg_claim_locked(p, fd);
+        err = pysock__fd_inheritable(fd) < 0 ? -EBADF : -ENOENT;
+        reg = NULL;
+    }
+    pysock__unlock(&p->lock);
+    if (reg || dead)
+        pysock__reg_free(p, reg ? reg : dead);
+    return err;
+}
+
+static int pysock__epoll_register(pysock_poller *p, int fd, uint32_t events)
+{
+    pysock__reg *reg, *dead = NULL;
+    int err;
+
+    pysock__lock(&p->lock);
+    err = pysock__poller_renew_locked(p);
+    reg = err ? NULL : pysock__epoll_find_locked(p, fd, &dead);
+    pysock__unlock(&p->lock);
+    if (dead)
+        pysock__reg_free(p, dead);
+    if (reg)
+        err = -EEXIST;
+    if (err == 0)
+        err = pysock__reg_new(p, fd, events);
+    return err < -1 ? pysock__fail_os(err, "poller_register", "") : err;
+}
+
+/* The socket of a registration was detached: whoever has the descriptor now takes its place. */
+static void pysock__epoll_rebind(pysock_poller *p, uint64_t token)
+{
+    pysock__fault before = pysock__last;
+    uint32_t events = 0;
+    pysock__reg *reg;
+    int fd = -1;
+
+    pysock__lock(&p->lock);
+    reg = pysock__reg_of_token_locked(p, token);
+    if (reg) {
+        fd = reg->fd;
+        events = (uint32_t)reg->events | reg->flags;
+        pysock__reg_claim_locked(p, fd);
+    }
+    pysock__unlock(&p->lock);
+    if (!reg)
+        return;
+    pysock__reg_free(p, reg);
+    if (pysock__reg_new(p, fd, events) < 0)
+        pysock__last = before; /* it is closed, and forgotten */
+}
+
+PYSOCKDEF int pysock_poller_register(pysock_poller *p, int fd, int events)
 {
     int r;
 
     if (pysock__poller_check("poller_register", p, fd) < 0)
         return -1;
+    if (p->is_epoll) {
+        r = pysock__epoll_register(p, fd, (uint32_t)events);
+        pysock__run_errands();
+        return r;
+    }
     do {
-        r = pysock__reg_change(p, fd, events, 1) ? 0 : pysock__reg_new(p, fd, events);
+        r = pysock__reg_change(p, fd, (uint32_t)events, 1)
+                ? 0
+                : pysock__reg_new(p, fd, (uint32_t)events);
     } while (r == -EEXIST);
     pysock__run_errands();
     return r;
 }
 
-PYSOCKDEF int pysock_poller_modify(pysock_poller *p, int fd, short events)
+PYSOCKDEF int pysock_poller_modify(pysock_poller *p, int fd, int events)
 {
+    int err;
+
     if (pysock__poller_check("poller_modify", p, fd) < 0)
         return -1;
-    if (pysock__reg_change(p, fd, events, 0))
+    if (p->is_epoll) {
+        err = pysock__epoll_change(p, fd, (uint32_t)events);
+        return err ? pysock__fail_os(err, "poller_modify", "") : 0;
+    }
+    if (pysock__reg_change(p, fd, (uint32_t)events, 0))
         return 0;
     return pysock__fail(PYSOCK_OS_ERROR, ENOENT, "ENOENT",
                         "poller_modify: descriptor %d is not registered", fd);
@@ -19752,9 +20464,14 @@ PYSOCKDEF int pysock_poller_modify(pysock_poller *p, int fd, short events)
 PYSOCKDEF int pysock_poller_unregister(pysock_poller *p, int fd)
 {
     pysock__reg *reg;
+    int err;
 
     if (pysock__poller_check("poller_unregister", p, fd) < 0)
         return -1;
+    if (p->is_epoll) {
+        err = pysock__epoll_unregister(p, fd);
+        return err ? pysock__fail_os(err, "poller_unregister", "") : 0;
+    }
     pysock__lock(&p->lock);
     reg = pysock__reg_claim_locked(p, fd);
     pysock__unlock(&p->lock);
@@ -19787,6 +20504,36 @@ static void pysock__poll_add_locked(pysock__poll_call *c, pysock__reg *reg, shor
     c->out[c->filled++].events = have;
 }
 
+/* Books what a test has found. Level: it is told again as long as it holds. Edge: once for each
+   word of the kernel's or notification. */
+static int pysock__poll_book_locked(pysock__poll_call *c, pysock__reg *reg, short have, int ask,
+                                    int again)
+{
+    int once = (reg->flags & PYSOCK__EPOLL_ONESHOT) != 0, err = 0;
+
+    if (reg->told)
+        return 0;
+    if (ask > 0 && ask & PYSOCK__ASK_AGAIN) {
+        ask &= ~PYSOCK__ASK_AGAIN;
+        again = 1;
+    } else if (reg->flags & (PYSOCK__EPOLL_ET | PYSOCK__EPOLL_ONESHOT)) {
+        again = 0;
+    }
+    if (once && have && !reg->invalid)
+        reg->told = 1; /* and the kernel, where it was asked, tells no more */
+    else
+        err = pysock__reg_arm_locked(reg, ask);
+    if (reg->invalid)
+        have = reg->poller->is_epoll ? 0 : POLLNVAL;
+    else if (reg->always)
+        have = (short)(reg->events & (PYSOCK__INPUT | PYSOCK__OUTPUT));
+    if (have)
+        pysock__poll_add_locked(c, reg, have);
+    if (again || (have && (reg->invalid || reg->always)))
+        pysock__reg_queue_locked(reg);
+    return reg->poller->is_epoll && err != -ENOMEM ? 0 : err;
+}
+
 /* Tests one registration with what the kernel said, under the socket's lock and then the poller's,
    so that the kernel is always asked for what the level needs now. */
 static int pysock__poll_test(pysock__poll_call *c, uint64_t token, short revents)
@@ -19796,16 +20543,21 @@ static int pysock__poll_test(pysock__poll_call *c, uint64_t token, short revents
     pysock__sock *s = NULL;
     uintptr_t handle = 0;
     short events = 0, have;
-    int ask, again, err = 0;
+    int ask, again, detached = 0, err = 0;
 
     pysock__lock(&p->lock);
     reg = pysock__reg_of_token_locked(p, token);
     if (reg) {
         handle = reg->handle;
         events = reg->events;
+        detached = reg->detached && !reg->told;
+        if (revents && reg->flags & PYSOCK__EPOLL_ONESHOT && reg->armed >= 0)
+            reg->armed = -2; /* the kernel tells no more until it is asked anew */
     }
     pysock__unlock(&p->lock);
-    if (!reg)
+    if (detached)
+        pysock__epoll_rebind(p, token); /* tested when its turn comes */
+    if (!reg || detached)
         return 0;
     ask = events;
     have = (short)(revents & (events | POLLERR | POLLHUP | POLLNVAL));
@@ -19821,17 +20573,10 @@ static int pysock__poll_test(pysock__poll_call *c, uint64_t token, short revents
     }
     pysock__lock(&p->lock);
     reg = pysock__reg_of_token_locked(p, token);
-    if (reg) {
-        err = pysock__reg_arm_locked(reg, ask);
-        if (reg->invalid)
-            have = POLLNVAL;
-        else if (reg->always)
-            have = (short)(events & (POLLIN | POLLOUT));
-        if (have)
-            pysock__poll_add_locked(c, reg, have);
-        if (again || (have && (reg->invalid || reg->always || handle != reg->handle)))
-            pysock__reg_queue_locked(reg);
-    }
+    if (reg && handle == reg->handle)
+        err = pysock__poll_book_locked(c, reg, have, ask, again);
+    else if (reg)
+        pysock__reg_queue_locked(reg);
     pysock__unlock(&p->lock);
     if (s) {
         pysock__unlock_sock(s);
@@ -19865,18 +20610,22 @@ static int pysock__poll_kernel(pysock__poll_call *c, int64_t deadline)
 {
     pysock_poller *p = c->p;
     pysock__pset_event events[64];
-    size_t room = c->max - c->filled;
+    size_t room, before;
     int n, i, err = 0;
 
     if (pysock__run_errands())
         deadline = 0; /* the next round sleeps */
     PYSOCK_TRACE("before_sleep", NULL);
-    n = pysock__pset_wait(&p->pset, &p->sleeper.waker,
-                          pysock__load(&pysock__reactor.threadless) ? pysock__sleep : NULL, events,
-                          room < PYSOCK__COUNT(events) ? room : PYSOCK__COUNT(events),
-                          c->filled ? 0 : deadline, &c->woken);
-    for (i = 0; i < n && err == 0; i++)
-        err = pysock__poll_test(c, events[i].token, events[i].events);
+    do {
+        before = c->filled;
+        room = c->max - before;
+        room = room < PYSOCK__COUNT(events) ? room : PYSOCK__COUNT(events);
+        n = pysock__pset_wait(&p->pset, &p->sleeper.waker,
+                              pysock__load(&pysock__reactor.threadless) ? pysock__sleep : NULL,
+                              events, room, before ? 0 : deadline, &c->woken);
+        for (i = 0; i < n && err == 0; i++)
+            err = pysock__poll_test(c, events[i].token, events[i].events);
+    } while (n == (int)room && err == 0 && c->filled > before && c->filled < c->max);
     return n < 0 ? n : err;
 }
 
@@ -19891,6 +20640,8 @@ static int pysock__poll_round(pysock__poll_call *c, int64_t deadline)
     c->woken = 0;
     if (c->epoch != pysock__epoch(p->state))
         return -ESHUTDOWN; /* the drain may have eaten the broadcast */
+    if (pysock__load(&p->closed))
+        return -EBADF;
     pysock__lock(&p->lock);
     kernel_first = p->kernel_first;
     pysock__unlock(&p->lock);
@@ -19927,8 +20678,9 @@ static void pysock__poll_end(pysock__poll_call *c)
 
     pysock__lock(&p->lock);
     p->polling--;
-    if (p->polling && p->ready_count)
-        pysock__wake(&p->sleeper.waker);
+    if (p->ready_count || p->closed)
+        pysock__poller_wake_locked(p);
+    pysock__poller_close_set_locked(p);
     pysock__unlock(&p->lock);
     pysock__run_errands();
 }

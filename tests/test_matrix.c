@@ -103,7 +103,7 @@ static short wait_by_poller(pysock_poller *p, pysock *s, short events, double ti
     int fd = T_OK(pysock_fileno(s));
     short ready;
     ptrdiff_t n;
-    T_OK(pysock_poller_register(p, fd, events));
+    T_OK(pysock_poller_register(p, fd, (uint32_t)events));
     n = T_OK(pysock_poller_poll(p, &event, 1, timeout));
     if (n == 0) {
         T_CHECK(timeout >= 0);

@@ -599,7 +599,154 @@ static void idle_registrations_cost_no_cpu(void **state) {
         t_close_pair(pairs[i]);
 }
 
+/* ---- pysock_poll: once, without a poller ---- */
+
+static void poll_answers_for_each_descriptor(void **state) {
+    struct pollfd fds[5];
+    pysock *pair[2];
+    int ends[2];
+    (void)state;
+    t_deadline(30);
+    t_pair(pair);
+    T_OK(pipe(ends));
+    memset(fds, 0, sizeof fds);
+    fds[0].fd = pysock_fileno(pair[0]);
+    fds[0].events = POLLIN | POLLOUT;
+    fds[1].fd = ends[0];
+    fds[1].events = POLLIN;
+    fds[2].fd = -7; /* skipped */
+    fds[3].fd = dup(ends[0]);
+    fds[3].events = POLLIN;
+    close(fds[3].fd);
+    fds[4].fd = ends[1];
+    T_EQ(pysock_poll(fds, 5, PYSOCK_NO_TIMEOUT), 2);
+    T_EQ(fds[0].revents, POLLOUT);
+    T_EQ(fds[1].revents, 0);
+    T_EQ(fds[2].revents, 0);
+    T_EQ(fds[3].revents, POLLNVAL);
+    T_STEP("errors are told unasked");
+    fds[3].fd = -1;
+    fds[0].events = 0;
+    close(ends[0]);
+    fds[1].fd = -1;
+    T_EQ(pysock_poll(fds, 5, PYSOCK_NO_TIMEOUT), 1);
+    T_EQ(fds[4].revents, POLLERR);
+    close(ends[1]);
+    t_close_pair(pair);
+}
+
+static void poll_waits_no_longer_than_it_may(void **state) {
+    struct pollfd one;
+    pysock *pair[2];
+    double start;
+    (void)state;
+    t_deadline(30);
+    t_pair(pair);
+    one.fd = pysock_fileno(pair[0]);
+    one.events = POLLIN;
+    T_EQ(pysock_poll(&one, 1, 0), 0);
+    start = t_now();
+    T_EQ(pysock_poll(&one, 1, 0.05), 0);
+    T_EQ(pysock_poll(NULL, 0, 0.05), 0);
+    T_CHECK(t_now() - start >= 0.09);
+    T_FAILS(pysock_poll(&one, 1, -3), PYSOCK_VALUE_ERROR, EINVAL);
+    T_FAILS(pysock_poll(NULL, 1, 0), PYSOCK_VALUE_ERROR, EINVAL);
+    t_close_pair(pair);
+}
+
+static void poll_sees_bytes_left_in_the_engine(void **state) {
+    struct pollfd fds[2];
+    pysock *pair[2];
+    char buf[5];
+    (void)state;
+    t_deadline(30);
+    t_tls_pair(pair, client_ctx, server_ctx);
+    fds[0].fd = fds[1].fd = pysock_fileno(pair[1]); /* the same one twice is fine */
+    fds[0].events = POLLIN;
+    fds[1].events = POLLRDNORM | POLLWRNORM;
+    T_EQ(pysock_poll(fds, 1, 0), 0);
+    t_say(pair[0], "0123456789");
+    T_EQ(pysock_poll(fds, 1, PYSOCK_NO_TIMEOUT), 1);
+    T_EQ(pysock_recv(pair[1], buf, 5, 0), 5);
+    T_EQ(pysock_poll(fds, 2, PYSOCK_NO_TIMEOUT), 2);
+    T_EQ(fds[0].revents, POLLIN);
+    T_CHECK(fds[1].revents & POLLRDNORM);
+    T_EQ(pysock_recv(pair[1], buf, 5, 0), 5);
+    T_EQ(pysock_poll(fds, 1, 0), 0);
+    T_EQ(pysock_poll(fds + 1, 1, PYSOCK_NO_TIMEOUT), 1);
+    T_EQ(fds[1].revents, POLLWRNORM);
+    t_close_pair(pair);
+}
+
+static void *poll_until_it_is_closed(void *arg) {
+    struct pollfd one;
+    one.fd = *(int *)arg;
+    one.events = POLLIN;
+    T_EQ(pysock_poll(&one, 1, PYSOCK_NO_TIMEOUT), 1);
+    T_EQ(one.revents, POLLNVAL);
+    return NULL;
+}
+
+static void poll_is_told_of_a_close(void **state) {
+    (void)state;
+    t_deadline(30);
+    for (int tls = 0; tls < 2; tls++) {
+        pysock *pair[2];
+        t_thread thread;
+        int fd;
+        if (tls)
+            t_tls_pair(pair, client_ctx, server_ctx);
+        else
+            t_pair(pair);
+        fd = pysock_fileno(pair[0]);
+        t_spawn(&thread, poll_until_it_is_closed, &fd);
+        t_wait_asleep(&thread);
+        pysock_close(pair[0]);
+        t_join(&thread);
+        pysock_close(pair[1]);
+    }
+}
+
+typedef struct stale_job {
+    int fd, select_fails;
+} stale_job;
+
+static void *ask_about_a_stale_number(void *arg) {
+    stale_job *job = arg;
+    struct pollfd one;
+    size_t count = 1;
+    int fd = job->fd;
+    one.fd = fd;
+    one.events = POLLIN;
+    if (job->select_fails) {
+        T_FAILS(pysock_select(&fd, &count, NULL, NULL, NULL, NULL, 0), PYSOCK_OS_ERROR, EBADF);
+    } else {
+        T_EQ(pysock_poll(&one, 1, 0), 1);
+        T_EQ(one.revents, POLLNVAL);
+    }
+    return NULL;
+}
+
+/* A thread's first select opens a descriptor of the library's: it may get the very number. */
+static void a_closed_descriptor_is_not_taken_for_one_of_the_librarys(void **state) {
+    (void)state;
+    t_deadline(30);
+    for (int i = 0; i < 2; i++) {
+        stale_job job = {0, i};
+        t_thread thread;
+        job.fd = T_OK(dup(0));
+        close(job.fd);
+        t_spawn(&thread, ask_about_a_stale_number, &job);
+        t_join(&thread);
+    }
+}
+
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(poll_answers_for_each_descriptor),
+    cmocka_unit_test(poll_waits_no_longer_than_it_may),
+    cmocka_unit_test(poll_sees_bytes_left_in_the_engine),
+    cmocka_unit_test(poll_is_told_of_a_close),
+    cmocka_unit_test(a_closed_descriptor_is_not_taken_for_one_of_the_librarys),
     cmocka_unit_test(an_empty_poller_only_waits),
     cmocka_unit_test(register_modify_and_unregister_do_what_they_say),
     cmocka_unit_test(what_is_still_true_is_told_again),

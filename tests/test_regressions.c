@@ -114,7 +114,7 @@ static double process_cpu(void) {
 /* Two blocking calls on one silent handshake take turns only when something happens. */
 static void two_callers_of_one_handshake_sleep(void **state) {
     pysock *pair[2];
-    pysock_ssl_wrap_options later = {NULL, 1, 0, 0, NULL};
+    pysock_ssl_wrap_options later = {.no_handshake_on_connect = 1};
     t_thread t[2];
     double cpu;
     (void)state;
@@ -190,7 +190,7 @@ static void the_host_name_stays_from_wrap_to_close(void **state) {
     int port;
     pysock *listener = t_listen(&port), *s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0)), *child;
     const char *before;
-    pysock_ssl_wrap_options later = {"localhost", 1, 0, 0, NULL};
+    pysock_ssl_wrap_options later = {.server_hostname = "localhost", .no_handshake_on_connect = 1};
     (void)state;
     t_deadline(60);
     T_OK(pysock_ssl_wrap_socket_ex(s, client_ctx, &later));

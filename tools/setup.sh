@@ -4,6 +4,8 @@
 #   tools/setup.sh         a C compiler, make and BearSSL: for `make demo` and the examples
 #   tools/setup.sh test    also what `make test` needs: cmocka, the sanitizers, and as peers
 #                          openssl, gnutls, nginx, curl, python3, stunnel and haproxy
+#   tools/setup.sh cpython what `make cpython` needs: Python's headers
+#   tools/setup.sh exam    also what `make check-cpython` needs: CPython's own tests, pip, requests
 #   tools/setup.sh ci      also what `make check` needs: clang, a C++ compiler and libidn2; and
 #                          testssl for tools/check-testssl.sh
 #
@@ -12,7 +14,7 @@
 set -u
 export LC_ALL=C
 
-CC=${CC:-cc}
+CC=${CC:-cc} PYTHON=${PYTHON:-python3}
 CPPFLAGS=${CPPFLAGS-} CFLAGS=${CFLAGS-} LDFLAGS=${LDFLAGS-}
 PATH=$PATH:/usr/sbin:/sbin # nginx and haproxy live there, and users seldom look there
 services_of_ours=
@@ -111,6 +113,14 @@ have_idn2() {
     echo '#include <idn2.h>
 int main(void) { return idn2_check_version(IDN2_VERSION) == NULL; }' | links "$CC" c -lidn2
 }
+# Of the interpreter that make's PYTHON names.
+have_python_dev() {
+    include=$($PYTHON -c 'import sysconfig; print(sysconfig.get_path("include"))' 2>/dev/null) &&
+        [ -f "$include/Python.h" ]
+}
+have_python_tests() { $PYTHON -c 'import test.support, test.test_socket' >/dev/null 2>&1; }
+have_python_pip() { $PYTHON -m pip --version >/dev/null 2>&1; }
+have_python_requests() { $PYTHON -c 'import requests' >/dev/null 2>&1; }
 have_cxx() { links_main g++ cpp || links_main c++ cpp; }
 
 # As tools/run-tests.sh does, runs it once more without random addresses if it cannot start.
@@ -134,6 +144,10 @@ describe() {
     clang) echo 'clang and clang++' ;;
     cxx) echo 'a C++ compiler' ;;
     idn2) echo 'libidn2 with its header' ;;
+    python_dev) echo "Python's headers ($PYTHON)" ;;
+    python_tests) echo "CPython's own tests ($PYTHON -m test)" ;;
+    python_pip) echo "pip ($PYTHON -m pip)" ;;
+    python_requests) echo "requests ($PYTHON)" ;;
     sanitizers) echo "the sanitizer libraries of $CC (address, undefined, thread)" ;;
     *) echo "$1" ;;
     esac
@@ -146,6 +160,10 @@ find_manager() {
         ! command -v $manager >/dev/null 2>&1 || return 0
     done
     manager=
+}
+
+python_version() {
+    $PYTHON -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || echo 3
 }
 
 # The packages of THING for the manager; nothing where it has none.
@@ -161,6 +179,23 @@ packages_of() {
     apt-get:clang) echo clang g++ ;;
     apt-get:cxx) echo g++ ;;
     apt-get:idn2) echo libidn2-dev ;;
+    apt-get:python_dev) echo python3-dev ;;
+    apt-get:python_tests) echo "libpython$(python_version)-testsuite" ;;
+    apt-get:python_pip) echo python3-pip ;;
+    apt-get:python_requests) echo python3-requests ;;
+    dnf:python_dev) echo python3-devel ;;
+    dnf:python_tests) echo python3-test ;;
+    dnf:python_pip) echo python3-pip ;;
+    dnf:python_requests) echo python3-requests ;;
+    pacman:python_dev) echo python ;;
+    pacman:python_tests) echo python-tests ;;
+    pacman:python_pip) echo python-pip ;;
+    pacman:python_requests) echo python-requests ;;
+    apk:python_dev) echo python3-dev ;;
+    apk:python_tests) echo python3-tests ;;
+    apk:python_pip) echo py3-pip ;;
+    apk:python_requests) echo py3-requests ;;
+    brew:python_*) ;; # brew's python has its headers and tests; the others are pip's
     dnf:cc) echo gcc glibc-devel ;;
     dnf:bearssl) echo bearssl-devel ;;
     dnf:cmocka) echo libcmocka-devel ;;
@@ -341,10 +376,13 @@ install_missing() {
 base='cc make bearssl'
 for_tests='cmocka sanitizers openssl gnutls nginx curl python3 timeout'
 for_tests="$for_tests stunnel haproxy"
+for_exam='python_tests python_pip python_requests'
 case ${1-} in
 '') wanted=$base ;;
 test) wanted="$base $for_tests" ;;
-ci) wanted="$base $for_tests clang cxx idn2 testssl" ;;
+cpython) wanted="$base python_dev" ;;
+exam) wanted="$base python_dev $for_exam" ;;
+ci) wanted="$base $for_tests clang cxx idn2 testssl python_dev $for_exam" ;;
 *)
     sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "$0"
     case $1 in -h | --help) exit 0 ;; *) exit 2 ;; esac

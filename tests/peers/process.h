@@ -300,19 +300,29 @@ T_FUNC int p_run(p_process *p, const p_args *args) {
 
 #define P_PORT "@PORT@"
 
-/* A port of 127.0.0.1 that nobody uses at this moment. */
+/* A port of 127.0.0.1 that nobody uses at this moment: below those that the kernel gives to whoever
+   asks for any, so that nobody gets it by chance before the server for which it is. */
 T_FUNC int p_free_port(void) {
+    static int calls;
     struct sockaddr_in in;
-    socklen_t len = sizeof in;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int i, fd, port, bound;
     memset(&in, 0, sizeof in);
     in.sin_family = AF_INET;
     in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&in, sizeof in) != 0 ||
-        getsockname(fd, (struct sockaddr *)&in, &len) != 0)
-        T_FAIL("no free port: %s", strerror(errno));
-    close(fd);
-    return ntohs(in.sin_port);
+    for (i = 0; i < 1000; i++) {
+        port = 10240 + (int)((getpid() * 61L + __atomic_fetch_add(&calls, 1, __ATOMIC_RELAXED)) %
+                             22000);
+        in.sin_port = htons((uint16_t)port);
+        fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (fd < 0)
+            T_FAIL("no socket: %s", strerror(errno));
+        bound = bind(fd, (struct sockaddr *)&in, sizeof in) == 0;
+        close(fd);
+        if (bound)
+            return port;
+    }
+    T_FAIL("no free port: %s", strerror(errno));
+    return -1;
 }
 
 /* Writes text into buf with every "@PORT@" replaced. */

@@ -1,0 +1,97 @@
+/* What the modules share: where the interpreter's lock is let go, where its hooks and exceptions
+   come in, and what belongs to one interpreter of several. It lives in libpysock.so, beside the
+   implementation of pysock.h, because a thread's calls are one thing to all modules. */
+#ifndef BINDING_H
+#define BINDING_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+
+#include "pysock.h"
+
+#define BINDING_API extern __attribute__((visibility("default")))
+
+/* What one interpreter has. Its modules keep it alive, by the capsule that binding_get() gives. */
+typedef struct binding {
+    pysock_state *state; /* NULL: the main interpreter has the main one */
+    int attached;        /* its hooks are in place; pysock_cleanup() takes them away */
+    /* Borrowed from the modules that have them; NULL until then. */
+    PyTypeObject *socket_type;
+    PyObject *gaierror, *herror;
+    PyObject *(*raise_ssl)(struct binding *b); /* for the errors that only _ssl has a class for */
+    void *ssl;                                 /* the state of _ssl */
+    PyInterpreterState *interpreter;
+    int closed;                                /* no more callbacks: it is going down */
+} binding;
+
+/* A call of the library's under way: between binding_begin() and binding_end() the interpreter's
+   lock is free, and no object may be touched. */
+typedef struct binding_call {
+    struct binding_call *outer;
+    PyThreadState *thread;
+    const char *event; /* what sys.audit() has been asked about; "": nobody asks, it is no event */
+} binding_call;
+
+/* The Python object around a socket, for _ssl, which wraps TLS around it in place. */
+typedef struct binding_socket {
+    PyObject_HEAD
+    binding *b;
+    pysock *s;  /* BINDING_CLOSED, or a dead handle, once it is closed */
+    int fd;     /* -1 then */
+    int family, type, proto;
+    double timeout; /* stays when it is closed */
+} binding_socket;
+
+#define BINDING_CLOSED ((pysock *)~(uintptr_t)0) /* a handle that never was one: EBADF */
+
+/* The running interpreter's binding, made when it is first asked for. *keep owns it. NULL with an
+   exception. */
+BINDING_API binding *binding_get(PyObject **keep);
+
+/* Lets the interpreter's lock go, for calls of the library; and takes it again. */
+BINDING_API void binding_begin(binding *b, binding_call *c);
+BINDING_API void binding_end(binding_call *c);
+
+/* The same for a call that Python has an audit event for: sys.audit() is asked first, while the
+   lock is held, with args, a tuple that is taken. -1 with an exception, and then the call has not
+   begun. */
+BINDING_API int binding_begin_audited(binding *b, binding_call *c, const char *event,
+                                      PyObject *args);
+
+/* Raises the thread's last error of the library as Python's exception, or leaves the one that a
+   signal handler or audit hook has raised. Always NULL. */
+BINDING_API PyObject *binding_raise(binding *b);
+
+/* A callback of the library's into Python, which may come on the thread of a call, or on one of the
+   library's own. begin takes the interpreter's lock: 0; or -1 where the interpreter is going down
+   and Python must not be touched. */
+typedef struct binding_callback {
+    PyThreadState *thread;
+    int made; /* the thread was not Python's */
+} binding_callback;
+
+BINDING_API int binding_callback_begin(binding *b, binding_callback *cb);
+BINDING_API void binding_callback_end(binding_callback *cb);
+
+/* OSError with this errno value; a subclass where there is one. NULL. */
+BINDING_API PyObject *binding_raise_errno(int code);
+
+/* An int of C's from an object; -1 with an exception. */
+BINDING_API int binding_int(PyObject *o, int *value);
+
+/* Seconds from None (PYSOCK_NO_TIMEOUT) or a number of Python's; -1 with an exception. */
+BINDING_API int binding_timeout(PyObject *o, double *seconds);
+
+/* Checks how many positional arguments there are. -1 with a TypeError. */
+BINDING_API int binding_args(const char *name, Py_ssize_t n, Py_ssize_t min, Py_ssize_t max);
+
+/* Adds the constants; the last one's name is NULL. */
+typedef struct binding_constant {
+    const char *name;
+    long long value;
+} binding_constant;
+
+BINDING_API int binding_add_constants(PyObject *module, const binding_constant *list);
+
+#endif
