@@ -1110,6 +1110,8 @@ typedef struct pysock_ssl_wrap_options { /* all zero is pysock_ssl_wrap_socket()
                                             direction alone, as with OpenSSL; ours is sent by
                                             shutdown, unwrap or close, after which there may still
                                             be data to be received */
+    int no_close_notify;                 /* 1: close and shutdown send none, as Python's; only
+                                            unwrap does, and otherwise the peer sees a cut */
     int no_check_hostname;               /* 1: not on this connection, whatever the context says */
     pysock_ssl_session *session;         /* to be resumed, if the server agrees; retained */
 } pysock_ssl_wrap_options;
@@ -11222,6 +11224,7 @@ typedef struct pysock__tls {
     int raise_ragged;
     int unchecked_host; /* of this connection, whatever the context says */
     int half_close;
+    int no_close_notify;
     /* set once, or by an sni_callback before the engine has seen anything */
     pysock_ssl_context *ctx; /* counted, as what follows */
     pysock__policy policy;
@@ -11670,7 +11673,7 @@ static int pysock__tls_reset(pysock__tls *t, const char *what)
 /* What a connection is made of, and by whom. */
 typedef struct pysock__tls_options {
     pysock_ssl_context *ctx;
-    int server, raise_ragged, unchecked_host, half_close;
+    int server, raise_ragged, unchecked_host, half_close, no_close_notify;
     int port;                    /* only tells sessions apart */
     pysock_ssl_session *session; /* a client's, or NULL */
     pysock *owner;
@@ -11694,6 +11697,7 @@ static pysock__tls *pysock__tls_new(const pysock__tls_options *o, char *hostname
     t->raise_ragged = o->raise_ragged;
     t->unchecked_host = !o->server && o->unchecked_host;
     t->half_close = o->half_close;
+    t->no_close_notify = o->no_close_notify;
     t->eng = o->server ? &t->br.server.eng : &t->br.client.eng;
     t->hostname = hostname;
     t->hello_done = !o->server;
@@ -12994,7 +12998,7 @@ typedef struct pysock__sock {
     pysock_ssl_session *wrap_session; /* likewise */
     char *wrap_host;
     int wrap_later, wrap_raise_ragged, wrap_server, wrap_unchecked_host, wrap_half_close,
-        caller_drives;
+        wrap_no_close_notify, caller_drives;
     pysock__tls *tls;
     pysock_bio *bio_in, *bio_out; /* set once; counted: there is no descriptor, fd is -1 */
     pysock__input_end input_end;
@@ -13633,7 +13637,7 @@ static int pysock__flush_tls_locked(pysock__sock *s, int *err)
         return 1;
     if (*err == 0 && !pysock__chain_empty(&s->queue))
         *err = -EPIPE; /* the connection has ended: the queue will never be sent */
-    if (*err || !s->shut_when_flushed || s->tls->close_sent)
+    if (*err || !s->shut_when_flushed || s->tls->close_sent || s->tls->no_close_notify)
         return 0;
     pysock__tls_close_notify(s->tls); /* before the FIN */
     return s->tls->close_sent;
@@ -13841,6 +13845,7 @@ static int pysock__handshake_begin_locked(pysock__sock *s, const char *what)
     o.raise_ragged = s->wrap_raise_ragged;
     o.unchecked_host = s->wrap_unchecked_host;
     o.half_close = s->wrap_half_close;
+    o.no_close_notify = s->wrap_no_close_notify;
     o.port = pysock_addr_port(&s->peer);
     o.owner = (pysock *)s->handle;
     o.what = what;
@@ -13972,7 +13977,8 @@ static int pysock__drive_tls_locked(pysock__sock *s, short revents)
 /* All is out: after a close, close_notify is what remains. 1 if there is more to send now. */
 static int pysock__closing_notify_locked(pysock__sock *s)
 {
-    if (!s->tls || !s->tls->established || s->tls->close_sent || s->write_error)
+    if (!s->tls || !s->tls->established || s->tls->close_sent || s->tls->no_close_notify
+        || s->write_error)
         return 0;
     pysock__tls_close_notify(s->tls);
     return pysock__output_waits_locked(s);
@@ -16449,6 +16455,7 @@ static int pysock__accept_tls_locked(pysock__call *c, pysock__sock *child)
         child->wrap_server = 1;
         child->wrap_raise_ragged = s->wrap_raise_ragged;
         child->wrap_half_close = s->wrap_half_close;
+        child->wrap_no_close_notify = s->wrap_no_close_notify;
         child->caller_drives = s->caller_drives;
         pysock__set_phase_locked(child, PYSOCK__OPEN);
         r = pysock__handshake_begin_locked(child, c->name);
@@ -16556,7 +16563,7 @@ PYSOCKDEF int pysock_shutdown(pysock *s, int how)
     if (how != SHUT_RD && c.s->phase == PYSOCK__SECURE && !c.s->write_error) {
         if (!pysock__chain_empty(&c.s->queue) && c.timeout != 0)
             r = pysock__flush_wait_locked(&c);
-        if (r == 0 && pysock__chain_empty(&c.s->queue))
+        if (r == 0 && pysock__chain_empty(&c.s->queue) && !c.s->tls->no_close_notify)
             pysock__tls_close_notify(c.s->tls);
     }
 #endif
@@ -18049,6 +18056,7 @@ static int pysock__wrap_take_locked(pysock__sock *s, pysock_ssl_context *ctx,
     s->wrap_raise_ragged = options->raise_ragged_eofs;
     s->wrap_unchecked_host = options->no_check_hostname;
     s->wrap_half_close = options->half_close;
+    s->wrap_no_close_notify = options->no_close_notify;
     s->caller_drives = options->caller_drives;
     return 0;
 }

@@ -280,12 +280,11 @@ static void what_one_send_takes_comes_in_one_recv_in_tls_1_0_too(void **state) {
     end(&p, client, server);
 }
 
-static void half_closed_pair(h_pair *p, pysock_ssl_context *client, pysock_ssl_context *server) {
-    pysock_ssl_wrap_options options = later("localhost");
+static void wrapped_pair(h_pair *p, pysock_ssl_context *client, pysock_ssl_context *server,
+                         pysock_ssl_wrap_options options) {
     t_thread thread;
     pysock *pair[2];
     h_plain_pair(pair);
-    options.half_close = 1;
     memset(p, 0, sizeof *p);
     p->client = pair[0];
     p->server = pair[1];
@@ -298,6 +297,12 @@ static void half_closed_pair(h_pair *p, pysock_ssl_context *client, pysock_ssl_c
     t_spawn(&thread, do_handshake, p->server);
     T_OK(pysock_ssl_do_handshake(p->client));
     t_join(&thread);
+}
+
+static void half_closed_pair(h_pair *p, pysock_ssl_context *client, pysock_ssl_context *server) {
+    pysock_ssl_wrap_options options = later("localhost");
+    options.half_close = 1;
+    wrapped_pair(p, client, server, options);
 }
 
 /* RFC 5246 wants the end answered at once, and what is on its way dropped; OpenSSL does not. */
@@ -329,6 +334,33 @@ static void with_half_close_each_direction_ends_by_itself(void **state) {
     p.server = NULL;
     T_EQ(pysock_recv(p.client, buf, sizeof buf, 0), 0);
     T_EQ(pysock_ssl_eof_is_clean(p.client), 1);
+    end(&p, client, server);
+}
+
+static void without_close_notify_only_unwrap_says_the_end(void **state) {
+    (void)state;
+    t_deadline(60);
+    pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
+    pysock_ssl_wrap_options options = later("localhost");
+    char buf[8];
+    h_pair p;
+    options.no_close_notify = 1;
+    wrapped_pair(&p, client, server, options);
+    t_say(p.client, "last");
+    T_OK(pysock_shutdown(p.client, SHUT_WR));
+    t_expect(p.server, "last");
+    T_EQ(pysock_recv(p.server, buf, sizeof buf, 0), 0);
+    T_EQ(pysock_ssl_eof_is_clean(p.server), 0);
+    T_OK(pysock_close(p.server));
+    p.server = NULL;
+    T_EQ(pysock_recv(p.client, buf, sizeof buf, 0), 0);
+    T_EQ(pysock_ssl_eof_is_clean(p.client), 0);
+    h_close(&p);
+    wrapped_pair(&p, client, server, options);
+    T_OK(pysock_setblocking(p.client, 0));
+    T_EQ(pysock_ssl_unwrap(p.client), PYSOCK_IN_PROGRESS);
+    T_EQ(pysock_recv(p.server, buf, sizeof buf, 0), 0);
+    T_EQ(pysock_ssl_eof_is_clean(p.server), 1);
     end(&p, client, server);
 }
 
@@ -454,6 +486,7 @@ static const struct CMUnitTest tests[] = {
     CASE(the_host_name_of_one_connection_may_go_unchecked),
     CASE(what_one_send_takes_comes_in_one_recv_in_tls_1_0_too),
     CASE(with_half_close_each_direction_ends_by_itself),
+    CASE(without_close_notify_only_unwrap_says_the_end),
     CASE(what_comes_before_the_peers_end_can_be_received_while_unwrapping),
     CASE(what_is_sent_after_unwrap_between_bios_is_an_error_of_tls),
     CASE(a_detached_descriptor_is_again_that_of_the_socket_it_was_adopted_from),

@@ -112,6 +112,7 @@ static void wrap_options(const connection_object *self, PyObject *session,
     options->no_handshake_on_connect = 1;
     options->raise_ragged_eofs = 1;
     options->half_close = 1;
+    options->no_close_notify = 1;
     options->caller_drives = 1;
     options->server_side = self->server_side;
     options->no_check_hostname = self->hostname == Py_None; /* ssl.py has warned of that */
