@@ -16421,6 +16421,8 @@ static int pysock__accept_kernel_locked(pysock__call *c, pysock_addr *peer)
     for (;;) {
         if (listens && c->timeout != 0 && pysock__wait_limited_locked(c, POLLIN) < 0)
             return -1;
+        if (listens && c->timeout != 0 && !c->told)
+            continue; /* woken, but not by a connection */
         pysock__enter_kernel_locked(s);
         r = listens && c->timeout == 0 ? pysock__poll_in(s->fd, 0) : 1;
         if (r > 0)
