@@ -1655,8 +1655,9 @@ static int pysock__fd_set_nonblocking(int fd, int on)
 
     if (flags < 0)
         return pysock__neg_errno();
-    flags = on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK;
-    return fcntl(fd, F_SETFL, flags) < 0 ? pysock__neg_errno() : 0;
+    if (!(flags & O_NONBLOCK) == !on)
+        return 0;
+    return fcntl(fd, F_SETFL, flags ^ O_NONBLOCK) < 0 ? pysock__neg_errno() : 0;
 }
 
 #if !defined(__linux__) || !defined(SOCK_CLOEXEC) || (defined(__GLIBC__) && !defined(__USE_GNU))
@@ -16422,7 +16423,7 @@ static int pysock__accept_kernel_locked(pysock__call *c, pysock_addr *peer)
     for (;;) {
         if (wait && pysock__wait_limited_locked(c, POLLIN) < 0)
             return -1;
-        waited = wait;
+        waited = wait && c->told; /* woken, but perhaps not by a connection */
         wait = listens && c->timeout != 0;
         pysock__enter_kernel_locked(s);
         r = listens && !waited ? pysock__poll_in(s->fd, 0) : 1;
@@ -16769,7 +16770,7 @@ PYSOCKDEF int pysock_settimeout(pysock *s, double seconds)
     if (c.s->fd < 0)
         r = -ENOTSUP; /* memory BIOs */
     else
-        r = (ns >= 0) == (c.s->timeout >= 0) ? 0 : pysock__fd_set_nonblocking(c.s->fd, ns >= 0);
+        r = pysock__fd_set_nonblocking(c.s->fd, ns >= 0);
     if (r < 0) {
         r = pysock__call_fail(&c, r);
     } else {

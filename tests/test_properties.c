@@ -780,6 +780,29 @@ static void two_duplicates_may_have_different_timeouts(void **state) {
     }
 }
 
+/* As CPython: whoever asks for a mode gets it, even if this socket had it already and somebody else
+   has changed it, or the descriptor brought another one along. */
+static void a_timeout_sets_the_mode_whatever_it_was(void **state) {
+    static const double timeouts[] = {PYSOCK_NO_TIMEOUT, 0, 5};
+    (void)state;
+    t_deadline(30);
+    for (size_t i = 0; i < sizeof timeouts / sizeof timeouts[0]; i++) {
+        pysock *pair[2];
+        int fd;
+        T_STEP("%g", timeouts[i]);
+        t_pair(pair);
+        fd = pysock_fileno(pair[0]);
+        for (int again = 0; again < 2; again++) {
+            T_OK(pysock_settimeout(pair[0], timeouts[i]));
+            expect_timeout(pair[0], timeouts[i]);
+            T_EQ(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) ^ O_NONBLOCK), 0);
+        }
+        T_OK(pysock_settimeout(pair[0], timeouts[i]));
+        expect_timeout(pair[0], timeouts[i]);
+        t_close_pair(pair);
+    }
+}
+
 static void any_plain_socket_can_be_duplicated(void **state) {
     int port;
     pysock *listener, *copy, *a, *b;
@@ -1542,6 +1565,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_duplicate_is_a_second_socket_on_the_connection),
     cmocka_unit_test(a_duplicate_begins_with_the_timeout_of_the_first),
     cmocka_unit_test(two_duplicates_may_have_different_timeouts),
+    cmocka_unit_test(a_timeout_sets_the_mode_whatever_it_was),
     cmocka_unit_test(any_plain_socket_can_be_duplicated),
     cmocka_unit_test(tls_cannot_be_duplicated),
     cmocka_unit_test(detach_hands_the_descriptor_out),

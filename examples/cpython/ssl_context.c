@@ -437,29 +437,41 @@ static PyObject *context_set_default_verify_paths(context_object *self, PyObject
     Py_RETURN_NONE; /* a system without a trust store is told by the first handshake */
 }
 
+/* Whether a line of the file begins so. errno is 0, or why it could not be read. */
+static int file_has_line(const char *path, const char *beginning)
+{
+    FILE *f = fopen(path, "rbe");
+    size_t size = 0;
+    char *line = NULL;
+    int found = 0;
+
+    if (!f)
+        return 0;
+    errno = 0;
+    while (!found && getline(&line, &size, f) >= 0)
+        found = strncmp(line, beginning, strlen(beginning)) == 0;
+    if (!ferror(f))
+        errno = 0;
+    free(line);
+    fclose(f);
+    return found;
+}
+
 static PyObject *context_load_dh_params(context_object *self, PyObject *arg)
 {
-    PyObject *path, *io, *file = NULL, *text = NULL;
-    int found;
+    PyObject *path;
+    int found, code;
 
-    if (!PyUnicode_FSConverter(arg, &path))
+    if (PySys_Audit("open", "Osi", arg, "rb", 0) < 0 || !PyUnicode_FSConverter(arg, &path))
         return NULL;
-    io = PyImport_ImportModule("io");
-    if (io)
-        file = PyObject_CallMethod(io, "open", "Os", path, "rb");
-    Py_XDECREF(io);
+    Py_BEGIN_ALLOW_THREADS
+    found = file_has_line(PyBytes_AS_STRING(path), "-----BEGIN DH PARAMETERS-----");
+    code = errno;
+    Py_END_ALLOW_THREADS
     Py_DECREF(path);
-    if (!file)
-        return NULL;
-    text = PyObject_CallMethod(file, "read", NULL);
-    Py_XDECREF(PyObject_CallMethod(file, "close", NULL));
-    Py_DECREF(file);
-    if (!text || !PyBytes_Check(text)) {
-        Py_XDECREF(text);
-        return NULL;
-    }
-    found = strstr(PyBytes_AS_STRING(text), "-----BEGIN DH PARAMETERS-----") != NULL;
-    Py_DECREF(text);
+    errno = code;
+    if (!found && code)
+        return PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, arg);
     if (!found)
         return ssl_raise_error(self->st, self->st->error, 108, "PEM", "NO_START_LINE", NULL,
                                __LINE__);
