@@ -28,14 +28,28 @@ static void back_in_call(void)
     pysock_state_swap(running->b->state);
 }
 
+/* Python's main thread, as far as it is known: a module may be imported first by another one. */
+static struct {
+    pthread_t id;
+    int known;
+} main_thread;
+
+static void note_main_thread(void)
+{
+    main_thread.id = pthread_self();
+    main_thread.known = 1;
+}
+
 /* Python's handlers run in the main thread, between two instructions; in a call that waits this is
-   the place. What a handler raises ends the call, and is raised by it. */
+   the place. What a handler raises ends the call, and is raised by it. Other threads have nothing to
+   do, and must not ask for the lock in the middle of a call: at the interpreter's end that would be
+   the end of them. */
 static int interrupted(void *arg)
 {
     int raised;
 
     (void)arg;
-    if (!running || !_PyOS_IsMainThread())
+    if (!running || (main_thread.known && !pthread_equal(pthread_self(), main_thread.id)))
         return 0;
     take_lock(running);
     raised = PyErr_CheckSignals() < 0;
@@ -170,11 +184,12 @@ static void after_fork(void)
     pthread_mutex_unlock(&errands.lock);
 }
 
-/* Nobody is left to wait for them. */
+/* Nobody is left to wait for them, and whoever forks is Python's main thread. */
 static void after_fork_in_child(void)
 {
     errand *e;
 
+    note_main_thread();
     pthread_mutex_init(&errands.lock, NULL);
     pthread_cond_init(&errands.changed, NULL);
     for (e = errands.first; e; e = e->next)
@@ -374,6 +389,8 @@ binding *binding_get(PyObject **keep)
     PyObject *capsule = dict ? PyDict_GetItemString(dict, CAPSULE) : NULL;
 
     *keep = NULL;
+    if (_PyOS_IsMainThread())
+        note_main_thread();
     if (!dict)
         return (binding *)PyErr_NoMemory();
     if (capsule) {

@@ -94,8 +94,9 @@ class Programs(unittest.TestCase):
     def run_once(self, code, interrupt):
         program = PRELUDE % os.path.join(HERE, "../certs")
         program += "".join(textwrap.dedent(piece) for piece in code)
-        p = subprocess.Popen([sys.executable, "-X", "faulthandler", "-c", program], stdin=subprocess.DEVNULL,
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        p = subprocess.Popen([sys.executable, "-X", "faulthandler", "-c", program], bufsize=0,
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE)
         watchdog = threading.Timer(30, p.send_signal, [signal.SIGABRT])
         watchdog.start()
         try:
