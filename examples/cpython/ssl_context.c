@@ -196,7 +196,7 @@ static PyObject *context_wrap_socket(context_object *self, PyObject *args, PyObj
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Op|O$OO:_wrap_socket", names, &sock,
                                      &server_side, &hostname, &owner, &session))
         return NULL;
-    if (!self->st->b->socket_type || !PyObject_TypeCheck(sock, self->st->b->socket_type))
+    if (!self->st->b->is_socket || !self->st->b->is_socket(sock))
         return PyErr_Format(PyExc_TypeError,
                             "_wrap_socket() argument 'sock' must be _socket.socket, not %.50s",
                             Py_TYPE(sock)->tp_name);
