@@ -6,8 +6,8 @@
 #                                      of its own; prints the score, and fails where a line of it
 #                                      has not reached what it must. Without that folder it says so
 #                                      and does nothing.
-#   tools/check-cpython.sh DIR         a short set, without EXAM, in one or two minutes; fails if a
-#                                      test fails
+#   tools/check-cpython.sh DIR         a short set, without EXAM, and tests/cpython, in one or two
+#                                      minutes; fails if a test fails
 #
 # MODULES='test_socket ...' runs just these. Where DIR has no _ssl the interpreter has none at all.
 # PYTHON comes from make. The logs go to DIR/exam.
@@ -62,9 +62,14 @@ run_short() {
     export PYTHONPATH="$here" PYSOCK_MODULES="$dir"
     mkdir -p "$dir/exam"
     cd "$dir/exam" || exit 1 # the tests make files where they are
+    failed=0
     # shellcheck disable=SC2046,SC2086
-    exec timeout 600 "$PYTHON" -m test -j2 -W --timeout=120 -u network $(left_out) \
-        ${MODULES:-$core $tls test_timeout test_socketserver test_httplib $asyncio} </dev/null
+    timeout 600 "$PYTHON" -m test -j2 -W --timeout=120 -u network $(left_out) \
+        ${MODULES:-$core $tls test_timeout test_socketserver test_httplib $asyncio} </dev/null || failed=1
+    [ -n "${MODULES-}" ] ||
+        timeout 600 "$PYTHON" -W error -m unittest discover -s "$here/../../tests/cpython" </dev/null ||
+        failed=1
+    exit $failed
 }
 
 # ---- the exam ----
