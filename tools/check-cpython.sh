@@ -17,6 +17,7 @@ export PYTHONDONTWRITEBYTECODE=1
 PYTHON=${PYTHON:-/usr/bin/python3}
 dir=$(cd "$1" && pwd) || exit 1
 here=$(cd "$(dirname "$0")/../examples/cpython" && pwd)
+tests=$(cd "$(dirname "$0")/../tests/cpython" && pwd)
 unset REQUESTS_CA_BUNDLE CURL_CA_BUNDLE SSL_CERT_FILE SSL_CERT_DIR PIP_CERT PIP_FIND_LINKS
 
 has_ssl() {
@@ -65,10 +66,10 @@ run_short() {
     failed=0
     # shellcheck disable=SC2046,SC2086
     timeout 600 "$PYTHON" -m test -j2 -W --timeout=120 -u network $(left_out) \
-        ${MODULES:-$core $tls test_timeout test_socketserver test_httplib $asyncio} </dev/null || failed=1
+        ${MODULES:-$core $tls test_timeout test_socketserver test_httplib $asyncio} \
+        </dev/null || failed=1
     [ -n "${MODULES-}" ] ||
-        timeout 600 "$PYTHON" -W error -m unittest discover -s "$here/../../tests/cpython" </dev/null ||
-        failed=1
+        timeout 600 "$PYTHON" -W error -m unittest discover -s "$tests" </dev/null || failed=1
     exit $failed
 }
 
