@@ -1782,6 +1782,7 @@ static int pysock__waker_open(pysock__waker *w)
             || (err = pysock__fd_set_nonblocking(ends[1], 1)) < 0) {
             close(ends[0]);
             close(ends[1]);
+            w->rfd = w->wfd = -1;
             return err;
         }
         return 0;
@@ -1791,9 +1792,12 @@ static int pysock__waker_open(pysock__waker *w)
 
 static void pysock__waker_close(pysock__waker *w)
 {
+    if (w->rfd < 0)
+        return;
     close(w->rfd);
     if (w->wfd != w->rfd)
         close(w->wfd);
+    w->rfd = w->wfd = -1;
 }
 
 static void pysock__wake(pysock__waker *w)
@@ -3938,12 +3942,11 @@ static void pysock__sleeper_close(pysock__sleeper *sl)
     pysock__waker_close(&sl->waker);
 }
 
-/* After a fork the old waker is the parent's. */
+/* A forked child needs wakers of its own. */
 static int pysock__sleeper_refresh(pysock__sleeper *sl)
 {
-    if (sl->waker.generation == pysock__fork_generation)
+    if (sl->waker.generation == pysock__fork_generation && sl->waker.rfd >= 0)
         return 0;
-    pysock__waker_close(&sl->waker);
     return pysock__waker_open(&sl->waker);
 }
 
@@ -3985,7 +3988,9 @@ static int pysock__thread_waker(pysock__waker **waker)
     return 0;
 }
 
-/* In a forked child: the other threads are gone, and so are their wakers. */
+/* In a forked child: the other threads are gone, and so are their wakers. Those that stay are
+   closed at once, too, not when they are next used: daemons close every descriptor that they find,
+   and the number may be that of another file by then. */
 static void pysock__sleepers_after_fork(void)
 {
     pysock__list *l, *next;
@@ -3993,11 +3998,11 @@ static void pysock__sleepers_after_fork(void)
     for (l = pysock__process.sleepers.next; l != &pysock__process.sleepers; l = next) {
         pysock__sleeper *sl = PYSOCK__ENTRY(l, pysock__sleeper, link);
         next = l->next;
+        pysock__waker_close(&sl->waker);
         if (sl->after_fork) {
             sl->after_fork(sl);
         } else if (sl != pysock__my_sleeper) {
             pysock__list_remove(l);
-            pysock__waker_close(&sl->waker);
             pysock__free(sl);
         }
     }
@@ -16418,15 +16423,14 @@ static int pysock__accept_kernel_locked(pysock__call *c, pysock_addr *peer)
 {
     pysock__sock *s = c->s;
     int r, listens = s->phase == PYSOCK__LISTENING;
-    int wait = listens && c->timeout != 0 && pysock__load(&pysock__reactor.threadless), waited;
 
     for (;;) {
-        if (wait && pysock__wait_limited_locked(c, POLLIN) < 0)
+        if (listens && c->timeout != 0 && pysock__wait_limited_locked(c, POLLIN) < 0)
             return -1;
-        waited = wait && c->told; /* woken, but perhaps not by a connection */
-        wait = listens && c->timeout != 0;
+        if (listens && c->timeout != 0 && !c->told)
+            continue; /* woken, but not by a connection */
         pysock__enter_kernel_locked(s);
-        r = listens && !waited ? pysock__poll_in(s->fd, 0) : 1;
+        r = listens && c->timeout == 0 ? pysock__poll_in(s->fd, 0) : 1;
         if (r > 0)
             r = pysock__sys_accept(s->fd, peer);
         else if (r == 0)
@@ -16434,8 +16438,8 @@ static int pysock__accept_kernel_locked(pysock__call *c, pysock_addr *peer)
         pysock__leave_kernel_locked(s);
         if (r >= 0)
             return r;
-        if (r == -EAGAIN && wait)
-            continue; /* there is none yet, or another one was faster */
+        if (r == -EAGAIN && listens && c->timeout != 0)
+            continue; /* another one was faster */
         if (r == -EINVAL && pysock__call_check_locked(c) == 0)
             return pysock__fail(PYSOCK_OS_ERROR, EINVAL, "EINVAL",
                                 "accept: the socket does not listen; call pysock_listen() first");
