@@ -979,6 +979,9 @@ PYSOCKDEF int pysock_ssl_get_maximum_version(pysock_ssl_context *ctx);
    read ahead is seen by select and pollers, but not by others who share the descriptor, and what
    comes behind a close_notify in the same read is lost to the plain socket after unwrap. */
 #define PYSOCK_OP_READ_AHEAD ((uint64_t)1 << 40)
+/* Not Python's, but what OpenSSL does by itself: a certificate that was loaded without its chain is
+   shown with its issuers, up to the root, as far as they are among the loaded trust anchors. */
+#define PYSOCK_OP_COMPLETE_CHAIN ((uint64_t)1 << 41)
 
 /* Options that are not named above are refused (ENOTSUP). Where they leave a gap between versions,
    what is below it is not spoken, as in OpenSSL. */
@@ -10986,6 +10989,8 @@ static void pysock__context_take_found(pysock_ssl_context *ctx, pysock__verifier
 
 /* TLS: keys at work. BearSSL asks these objects which chain to show and has them sign. */
 
+#define PYSOCK__FULL_CHAIN 16 /* certificates, at most, that a lone one is shown with */
+
 typedef struct pysock__policy {
     union {
         const br_ssl_server_policy_class *server;
@@ -10994,6 +10999,8 @@ typedef struct pysock__policy {
     pysock__identity *identities[PYSOCK__KEY_KINDS]; /* counted; NULL where there is none */
     const pysock__identity *chosen;
     uint32_t curves; /* of ECDHE, a bit for each; 0: all */
+    pysock__store *issuers; /* counted; PYSOCK_OP_COMPLETE_CHAIN's, or NULL */
+    br_x509_certificate full[PYSOCK__FULL_CHAIN]; /* points into the identity and the issuers */
 } pysock__policy;
 
 static const br_hash_class *pysock__hash_class(int id)
@@ -11059,6 +11066,45 @@ static int pysock__identity_hash(const pysock__identity *id, unsigned version, u
     return -1;
 }
 
+static const pysock__anchor *pysock__store_issuer(const pysock__store *st, const pysock__cert *cert)
+{
+    size_t i;
+
+    for (i = 0; i < st->count; i++) {
+        const pysock__cert *issuer = &st->items[i]->cert;
+        if (pysock__name_same(&cert->issuer, &issuer->subject)
+            && (!cert->aki.p || !issuer->ski.p || pysock__der_equal(&cert->aki, &issuer->ski)))
+            return st->items[i];
+    }
+    return NULL;
+}
+
+/* The chain to be shown for the chosen identity. */
+static const br_x509_certificate *pysock__policy_chain(pysock__policy *p, size_t *count)
+{
+    const pysock__identity *id = p->chosen;
+    const pysock__anchor *issuer;
+    const pysock__cert *last;
+    pysock__cert leaf;
+    size_t n = 0;
+
+    *count = id->count;
+    if (!p->issuers || id->count != 1
+        || pysock__cert_parse(&leaf, id->chain[0].data, id->chain[0].data_len) < 0)
+        return id->chain;
+    p->full[n++] = id->chain[0];
+    for (last = &leaf; n < PYSOCK__FULL_CHAIN && !pysock__cert_self_issued(last); n++) {
+        issuer = pysock__store_issuer(p->issuers, last);
+        if (!issuer)
+            break;
+        p->full[n].data = (unsigned char *)pysock_buf_data(issuer->der);
+        p->full[n].data_len = pysock_buf_size(issuer->der);
+        last = &issuer->cert;
+    }
+    *count = n;
+    return p->full;
+}
+
 /* Whether one of our chains serves for this kind of key exchange: it, or NULL. *algorithm is what
    ECDHE's parameters are signed with, as BearSSL numbers it. */
 static const pysock__identity *pysock__policy_serves(const pysock__policy *p,
@@ -11105,8 +11151,7 @@ static int pysock__policy_choose(const br_ssl_server_policy_class **pctx,
         if (!p->chosen)
             continue;
         choices->cipher_suite = suites[i][0];
-        choices->chain = p->chosen->chain;
-        choices->chain_len = p->chosen->count;
+        choices->chain = pysock__policy_chain(p, &choices->chain_len);
         return 1;
     }
     return 0;
@@ -11183,8 +11228,7 @@ static void pysock__ccert_choose(const br_ssl_client_certificate_class **pctx,
         p->chosen = p->identities[i];
         choices->auth_type = i == PYSOCK__RSA ? BR_AUTH_RSA : BR_AUTH_ECDSA;
         choices->hash_id = hash;
-        choices->chain = p->chosen->chain;
-        choices->chain_len = p->chosen->count;
+        choices->chain = pysock__policy_chain(p, &choices->chain_len);
         return;
     }
 }
@@ -11290,10 +11334,12 @@ static void pysock__tls_drop_settings(pysock__tls *t)
     }
     pysock__verifier_free(t->verifier);
     pysock__store_release(t->asked);
+    pysock__store_release(t->policy.issuers);
     pysock__alpn_release(t->alpn);
     pysock__keylog_release(t->keylog);
     t->verifier = NULL;
     t->asked = NULL;
+    t->policy.issuers = NULL;
     t->alpn = NULL;
     t->keylog = NULL;
 }
@@ -11624,6 +11670,10 @@ static int pysock__tls_take_settings(pysock__tls *t, const char *what)
             continue;
         pysock__add(&t->policy.identities[i]->refs, 1);
         has_identity = 1;
+    }
+    if (t->options & PYSOCK_OP_COMPLETE_CHAIN && ctx->store) {
+        t->policy.issuers = ctx->store;
+        pysock__add(&ctx->store->refs, 1);
     }
     if (t->alpn)
         pysock__add(&t->alpn->refs, 1);
@@ -17537,7 +17587,7 @@ PYSOCKDEF int pysock_ssl_set_options(pysock_ssl_context *ctx, uint64_t options)
         | PYSOCK_OP_NO_TICKET | PYSOCK_OP_NO_COMPRESSION | PYSOCK_OP_ENABLE_MIDDLEBOX_COMPAT
         | PYSOCK_OP_CIPHER_SERVER_PREFERENCE | PYSOCK_OP_NO_SSLv3 | PYSOCK_OP_NO_TLSv1
         | PYSOCK_OP_NO_TLSv1_1 | PYSOCK_OP_NO_TLSv1_2 | PYSOCK_OP_NO_TLSv1_3
-        | PYSOCK_OP_NO_RENEGOTIATION | PYSOCK_OP_READ_AHEAD;
+        | PYSOCK_OP_NO_RENEGOTIATION | PYSOCK_OP_READ_AHEAD | PYSOCK_OP_COMPLETE_CHAIN;
 
     if (!ctx)
         return pysock__fail_value("ssl_set_options", "ctx is NULL");

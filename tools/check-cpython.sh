@@ -65,7 +65,7 @@ run_short() {
     cd "$dir/exam" || exit 1 # the tests make files where they are
     failed=0
     # shellcheck disable=SC2046,SC2086
-    timeout 600 "$PYTHON" -m test -j2 -W --timeout=120 -u network $(left_out) \
+    timeout 600 "$PYTHON" -m test -j2 -W --timeout=300 -u network $(left_out) \
         ${MODULES:-$core $tls test_timeout test_socketserver test_httplib $asyncio} \
         </dev/null || failed=1
     [ -n "${MODULES-}" ] ||

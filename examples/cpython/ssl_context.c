@@ -57,7 +57,7 @@ static int set_defaults(context_object *self)
     if (!is_fixed(self->protocol)
         && pysock_ssl_set_minimum_version(self->ctx, PYSOCK_MINIMUM_SUPPORTED) < 0)
         return -1;
-    if (pysock_ssl_set_options(self->ctx, CONTEXT_OPTIONS) < 0
+    if (pysock_ssl_set_options(self->ctx, CONTEXT_OPTIONS | PYSOCK_OP_COMPLETE_CHAIN) < 0
         || pysock_ssl_set_ciphers(self->ctx, "DEFAULT") < 0
         || pysock_ssl_set_verify_flags(self->ctx, PYSOCK_VERIFY_X509_TRUSTED_FIRST) < 0)
         return -1;
@@ -868,8 +868,8 @@ static int set_options(context_object *self, PyObject *value, void *closure)
         && PyErr_WarnEx(PyExc_DeprecationWarning,
                         "ssl.OP_NO_SSL*/ssl.OP_NO_TLS* options are deprecated", 2) < 0)
         return -1;
-    if (zero_or_raise(self, pysock_ssl_set_options(self->ctx, options & CONTEXT_KNOWN_OPTIONS))
-        < 0)
+    if (zero_or_raise(self, pysock_ssl_set_options(self->ctx, (options & CONTEXT_KNOWN_OPTIONS)
+                                                                  | PYSOCK_OP_COMPLETE_CHAIN)) < 0)
         return -1;
     self->options = options;
     return 0;
