@@ -554,7 +554,8 @@ PYSOCKDEF int pysock_socketpair(int family, int type, int proto, pysock *pair[2]
 /* A socket around a descriptor that exists already: Python's socket(fileno=fd), and what one makes
    of a descriptor from inetd, systemd or pysock_recv_fds(). What is -1 is found out (family, type,
    proto). It takes the descriptor, unless it fails. As in Python its timeout is the default one,
-   whatever O_NONBLOCK says. Errors: ValueError (fd < 0), OSError EBADF, ENOTSOCK. */
+   whatever O_NONBLOCK says; see pysock_obey_nonblock(). Errors: ValueError (fd < 0), OSError EBADF,
+   ENOTSOCK. */
 PYSOCKDEF pysock *pysock_adopt(int fd, int family, int type, int proto);
 
 /* The same around a duplicate of fd, which stays the caller's. */
@@ -728,6 +729,11 @@ PYSOCKDEF int pysock_setblocking(pysock *s, int flag);
 PYSOCKDEF int pysock_settimeout(pysock *s, double seconds);
 PYSOCKDEF double pysock_gettimeout(pysock *s); /* PYSOCK_NO_TIMEOUT also for a closed socket */
 PYSOCKDEF int pysock_getblocking(pysock *s);   /* 0 where the timeout is 0, else 1; -1: closed */
+
+/* What O_NONBLOCK means where it was set by others, who share the descriptor, or had it before. 0,
+   the default: nothing, a socket without a timeout waits. on != 0: its plain calls fail with EAGAIN
+   or EINPROGRESS instead of waiting, as Python's do, until somebody sets a timeout. */
+PYSOCKDEF int pysock_obey_nonblock(pysock *s, int on);
 
 /* The timeout of sockets that are made from now on: PYSOCK_NO_TIMEOUT unless it was set. */
 PYSOCKDEF int pysock_setdefaulttimeout(double seconds);
@@ -13036,6 +13042,7 @@ typedef struct pysock__sock {
     int watchers;     /* how many of them are selects and pollers */
     int kernel_waits; /* calls that sleep, or may sleep, in the kernel */
     int drained;      /* the last recv took all there was, or little: polling first saves a call */
+    int obeys;        /* O_NONBLOCK that others have set */
 
     /* guarded by lock: output */
     pysock__chain queue;
@@ -13526,6 +13533,12 @@ static int pysock__wait_asleep_locked(pysock__call *c, short events)
     pysock__lock(&s->lock);
     pysock__list_remove(&me.link);
     return r;
+}
+
+/* Whether O_NONBLOCK that others have set forbids the call to wait. */
+static int pysock__nonblock_obeyed(const pysock__call *c)
+{
+    return c->timeout < 0 && c->s->obeys && !pysock__fd_blocks(c->s->fd);
 }
 
 /* The one place where a call on a socket sleeps: until the descriptor has one of events (0: it is
@@ -14925,7 +14938,9 @@ static int pysock__retry_locked(pysock__call *c, ptrdiff_t r, short events)
         return pysock__call_interrupted_locked(c);
     if (r != -EAGAIN)
         return pysock__call_fail(c, (int)r);
-    return c->timeout == 0 ? pysock__fail_again() : pysock__wait_limited_locked(c, events);
+    if (c->timeout == 0 || pysock__nonblock_obeyed(c))
+        return pysock__fail_again();
+    return pysock__wait_limited_locked(c, events);
 }
 
 /* With these flags a call does not wait, whatever the socket is. */
@@ -16050,14 +16065,14 @@ static int pysock__connect_unix_locked(pysock__call *c)
 {
     pysock__sock *s = c->s;
     pysock__call nap = *c;
-    int r;
+    int r, blocks = s->timeout < 0 && pysock__fd_blocks(s->fd);
 
     if (!c->deadline)
         c->deadline = pysock__deadline_in(c->timeout);
     for (;;) {
         pysock__fd_set_nonblocking(s->fd, 1);
         r = pysock__sys_connect(s->fd, &s->peer);
-        if (s->timeout < 0)
+        if (blocks)
             pysock__fd_set_nonblocking(s->fd, 0);
         if (r != -EAGAIN || c->timeout == 0)
             return r;
@@ -16166,12 +16181,12 @@ static int pysock__resolved_denied(pysock__sock *s, pysock__lookup *l, const pys
 /* The name is known: the kernel connects. Without waiting. */
 static void pysock__connect_resolved_locked(pysock__sock *s, const pysock_addr *addr)
 {
-    int err;
+    int err, blocks = s->timeout < 0 && pysock__fd_blocks(s->fd);
 
     s->peer = *addr;
     pysock__fd_set_nonblocking(s->fd, 1); /* the mode may have changed meanwhile */
     err = pysock__sys_connect(s->fd, &s->peer);
-    if (s->timeout < 0)
+    if (blocks)
         pysock__fd_set_nonblocking(s->fd, 0);
     pysock__set_phase_locked(s, PYSOCK__CONNECTING);
     if (err != -EINPROGRESS && err != -EINTR)
@@ -16353,6 +16368,8 @@ static int pysock__connect_call(pysock__call *c, const pysock_addr *addr, const 
     pysock__addrs list = {NULL, 0, 0, 0};
     int r = pysock__connect_allowed_locked(c);
 
+    if (!pysock__is_tls_locked(s) && pysock__nonblock_obeyed(c))
+        c->timeout = 0;
     if (r < 0)
         return -1;
     if (r == 0 && addr) {
@@ -16473,14 +16490,15 @@ static int pysock__accept_kernel_locked(pysock__call *c, pysock_addr *peer)
 {
     pysock__sock *s = c->s;
     int r, listens = s->phase == PYSOCK__LISTENING;
+    int waits = listens && c->timeout != 0 && !pysock__nonblock_obeyed(c);
 
     for (;;) {
-        if (listens && c->timeout != 0 && pysock__wait_limited_locked(c, POLLIN) < 0)
+        if (waits && pysock__wait_limited_locked(c, POLLIN) < 0)
             return -1;
-        if (listens && c->timeout != 0 && !c->told)
+        if (waits && !c->told)
             continue; /* woken, but not by a connection */
         pysock__enter_kernel_locked(s);
-        r = listens && c->timeout == 0 ? pysock__poll_in(s->fd, 0) : 1;
+        r = listens && !waits ? pysock__poll_in(s->fd, 0) : 1;
         if (r > 0)
             r = pysock__sys_accept(s->fd, peer);
         else if (r == 0)
@@ -16488,7 +16506,7 @@ static int pysock__accept_kernel_locked(pysock__call *c, pysock_addr *peer)
         pysock__leave_kernel_locked(s);
         if (r >= 0)
             return r;
-        if (r == -EAGAIN && listens && c->timeout != 0)
+        if (r == -EAGAIN && waits)
             continue; /* another one was faster */
         if (r == -EINVAL && pysock__call_check_locked(c) == 0)
             return pysock__fail(PYSOCK_OS_ERROR, EINVAL, "EINVAL",
@@ -16835,6 +16853,17 @@ PYSOCKDEF int pysock_settimeout(pysock *s, double seconds)
     }
     pysock__call_end(&c);
     return r;
+}
+
+PYSOCKDEF int pysock_obey_nonblock(pysock *s, int on)
+{
+    pysock__call c;
+
+    if (pysock__call_begin(&c, s, "obey_nonblock") < 0)
+        return -1;
+    c.s->obeys = on != 0;
+    pysock__call_end(&c);
+    return 0;
 }
 
 PYSOCKDEF int pysock_setblocking(pysock *s, int flag)

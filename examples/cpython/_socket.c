@@ -39,6 +39,7 @@ static void socket_take(binding_socket *self, pysock *s)
     self->type = pysock_type(s);
     self->proto = pysock_proto(s);
     self->timeout = pysock_gettimeout(s);
+    pysock_obey_nonblock(s, 1);
 }
 
 static int descriptor_from_object(PyObject *o, int *fd)
