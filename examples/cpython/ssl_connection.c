@@ -690,6 +690,8 @@ static PyObject *get_session(connection_object *self, void *closure)
 static int set_session(connection_object *self, PyObject *value, void *closure)
 {
     (void)closure;
+    if (!value)
+        PyErr_SetString(PyExc_TypeError, "cannot delete attribute");
     if (!value || check_session(self, value) < 0)
         return -1;
     if (is_established(self)) {

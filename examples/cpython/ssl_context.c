@@ -647,6 +647,14 @@ static PyObject *context_set_alpn_protocols(context_object *self, PyObject *args
 
 /* ---- properties ---- */
 
+/* A setter's value: NULL, which stands for del, is refused. */
+static int is_given(PyObject *value)
+{
+    if (!value)
+        PyErr_SetString(PyExc_TypeError, "cannot delete attribute");
+    return value != NULL;
+}
+
 static PyObject *get_check_hostname(context_object *self, void *closure)
 {
     (void)closure;
@@ -655,7 +663,7 @@ static PyObject *get_check_hostname(context_object *self, void *closure)
 
 static int set_check_hostname(context_object *self, PyObject *value, void *closure)
 {
-    int on = value ? PyObject_IsTrue(value) : -1;
+    int on = is_given(value) ? PyObject_IsTrue(value) : -1;
 
     (void)closure;
     return on < 0 ? -1 : zero_or_raise(self, pysock_ssl_set_check_hostname(self->ctx, on));
@@ -669,7 +677,7 @@ static PyObject *get_host_flags(context_object *self, void *closure)
 
 static int set_host_flags(context_object *self, PyObject *value, void *closure)
 {
-    unsigned long flags = PyLong_AsUnsignedLongMask(value);
+    unsigned long flags = is_given(value) ? PyLong_AsUnsignedLongMask(value) : (unsigned long)-1;
 
     (void)closure;
     if (flags == (unsigned long)-1 && PyErr_Occurred())
@@ -696,7 +704,7 @@ static int warn_of_version(int version)
 
 static int take_version(context_object *self, PyObject *value, int *version)
 {
-    if (!value || binding_int(value, version) < 0)
+    if (!is_given(value) || binding_int(value, version) < 0)
         return -1;
     if (is_fixed(self->protocol)) {
         PyErr_SetString(PyExc_ValueError, "The context's protocol doesn't support modification of "
@@ -833,7 +841,7 @@ static int set_num_tickets(context_object *self, PyObject *value, void *closure)
     int n;
 
     (void)closure;
-    if (!value || binding_int(value, &n) < 0)
+    if (!is_given(value) || binding_int(value, &n) < 0)
         return -1;
     if (n < 0) {
         PyErr_SetString(PyExc_ValueError, "value must be non-negative");
@@ -858,7 +866,7 @@ static int set_options(context_object *self, PyObject *value, void *closure)
     const unsigned long versions =
         (unsigned long)(PYSOCK_OP_NO_SSLv3 | PYSOCK_OP_NO_TLSv1 | PYSOCK_OP_NO_TLSv1_1
                         | PYSOCK_OP_NO_TLSv1_2 | PYSOCK_OP_NO_TLSv1_3);
-    long signed_options = value ? PyLong_AsLong(value) : -1;
+    long signed_options = is_given(value) ? PyLong_AsLong(value) : -1;
     unsigned long options = (unsigned long)signed_options;
 
     (void)closure;
@@ -883,7 +891,7 @@ static PyObject *get_post_handshake_auth(context_object *self, void *closure)
 
 static int set_post_handshake_auth(context_object *self, PyObject *value, void *closure)
 {
-    int on = value ? PyObject_IsTrue(value) : -1;
+    int on = is_given(value) ? PyObject_IsTrue(value) : -1;
 
     (void)closure;
     if (on < 0)
@@ -906,7 +914,7 @@ static PyObject *get_verify_flags(context_object *self, void *closure)
 
 static int set_verify_flags(context_object *self, PyObject *value, void *closure)
 {
-    unsigned long flags = value ? PyLong_AsUnsignedLong(value) : (unsigned long)-1;
+    unsigned long flags = is_given(value) ? PyLong_AsUnsignedLong(value) : (unsigned long)-1;
     unsigned known;
 
     (void)closure;
@@ -931,7 +939,7 @@ static int set_verify_mode(context_object *self, PyObject *value, void *closure)
     int mode;
 
     (void)closure;
-    if (!value)
+    if (!is_given(value))
         return -1;
     if (!PyIndex_Check(value)) {
         PyErr_Format(PyExc_TypeError, "'%.50s' object cannot be interpreted as an integer",

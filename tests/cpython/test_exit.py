@@ -11,7 +11,7 @@ import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ATTEMPTS = 3    # a busy machine may need them to be quick
-QUICK = 0.2     # seconds from the end of the program to the end of the process
+QUICK = float(os.environ.get("PYSOCK_QUICK", "0.2"))     # seconds from the end of the program to the end of the process
 REPEAT = int(os.environ.get("PYSOCK_REPEAT", "1"))
 
 # What every program begins with. A thread is waited for until it sleeps in the kernel, but not for
