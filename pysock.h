@@ -554,7 +554,8 @@ PYSOCKDEF int pysock_socketpair(int family, int type, int proto, pysock *pair[2]
 /* A socket around a descriptor that exists already: Python's socket(fileno=fd), and what one makes
    of a descriptor from inetd, systemd or pysock_recv_fds(). What is -1 is found out (family, type,
    proto). It takes the descriptor, unless it fails. As in Python its timeout is the default one,
-   whatever O_NONBLOCK says. Errors: ValueError (fd < 0), OSError EBADF, ENOTSOCK. */
+   whatever O_NONBLOCK says; see pysock_obey_nonblock(). Errors: ValueError (fd < 0), OSError EBADF,
+   ENOTSOCK. */
 PYSOCKDEF pysock *pysock_adopt(int fd, int family, int type, int proto);
 
 /* The same around a duplicate of fd, which stays the caller's. */
@@ -728,6 +729,11 @@ PYSOCKDEF int pysock_setblocking(pysock *s, int flag);
 PYSOCKDEF int pysock_settimeout(pysock *s, double seconds);
 PYSOCKDEF double pysock_gettimeout(pysock *s); /* PYSOCK_NO_TIMEOUT also for a closed socket */
 PYSOCKDEF int pysock_getblocking(pysock *s);   /* 0 where the timeout is 0, else 1; -1: closed */
+
+/* What O_NONBLOCK means where it was set by others, who share the descriptor, or had it before. 0,
+   the default: nothing, a socket without a timeout waits. on != 0: its plain calls fail with EAGAIN
+   or EINPROGRESS instead of waiting, as Python's do, until somebody sets a timeout. */
+PYSOCKDEF int pysock_obey_nonblock(pysock *s, int on);
 
 /* The timeout of sockets that are made from now on: PYSOCK_NO_TIMEOUT unless it was set. */
 PYSOCKDEF int pysock_setdefaulttimeout(double seconds);
@@ -979,6 +985,9 @@ PYSOCKDEF int pysock_ssl_get_maximum_version(pysock_ssl_context *ctx);
    read ahead is seen by select and pollers, but not by others who share the descriptor, and what
    comes behind a close_notify in the same read is lost to the plain socket after unwrap. */
 #define PYSOCK_OP_READ_AHEAD ((uint64_t)1 << 40)
+/* Not Python's, but what OpenSSL does by itself: a certificate that was loaded without its chain is
+   shown with its issuers, up to the root, as far as they are among the loaded trust anchors. */
+#define PYSOCK_OP_COMPLETE_CHAIN ((uint64_t)1 << 41)
 
 /* Options that are not named above are refused (ENOTSUP). Where they leave a gap between versions,
    what is below it is not spoken, as in OpenSSL. */
@@ -1655,8 +1664,9 @@ static int pysock__fd_set_nonblocking(int fd, int on)
 
     if (flags < 0)
         return pysock__neg_errno();
-    flags = on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK;
-    return fcntl(fd, F_SETFL, flags) < 0 ? pysock__neg_errno() : 0;
+    if (!(flags & O_NONBLOCK) == !on)
+        return 0;
+    return fcntl(fd, F_SETFL, flags ^ O_NONBLOCK) < 0 ? pysock__neg_errno() : 0;
 }
 
 #if !defined(__linux__) || !defined(SOCK_CLOEXEC) || (defined(__GLIBC__) && !defined(__USE_GNU))
@@ -1781,6 +1791,7 @@ static int pysock__waker_open(pysock__waker *w)
             || (err = pysock__fd_set_nonblocking(ends[1], 1)) < 0) {
             close(ends[0]);
             close(ends[1]);
+            w->rfd = w->wfd = -1;
             return err;
         }
         return 0;
@@ -1790,9 +1801,12 @@ static int pysock__waker_open(pysock__waker *w)
 
 static void pysock__waker_close(pysock__waker *w)
 {
+    if (w->rfd < 0)
+        return;
     close(w->rfd);
     if (w->wfd != w->rfd)
         close(w->wfd);
+    w->rfd = w->wfd = -1;
 }
 
 static void pysock__wake(pysock__waker *w)
@@ -3937,12 +3951,11 @@ static void pysock__sleeper_close(pysock__sleeper *sl)
     pysock__waker_close(&sl->waker);
 }
 
-/* After a fork the old waker is the parent's. */
+/* A forked child needs wakers of its own. */
 static int pysock__sleeper_refresh(pysock__sleeper *sl)
 {
-    if (sl->waker.generation == pysock__fork_generation)
+    if (sl->waker.generation == pysock__fork_generation && sl->waker.rfd >= 0)
         return 0;
-    pysock__waker_close(&sl->waker);
     return pysock__waker_open(&sl->waker);
 }
 
@@ -3984,7 +3997,9 @@ static int pysock__thread_waker(pysock__waker **waker)
     return 0;
 }
 
-/* In a forked child: the other threads are gone, and so are their wakers. */
+/* In a forked child: the other threads are gone, and so are their wakers. Those that stay are
+   closed at once, too, not when they are next used: daemons close every descriptor that they find,
+   and the number may be that of another file by then. */
 static void pysock__sleepers_after_fork(void)
 {
     pysock__list *l, *next;
@@ -3992,11 +4007,11 @@ static void pysock__sleepers_after_fork(void)
     for (l = pysock__process.sleepers.next; l != &pysock__process.sleepers; l = next) {
         pysock__sleeper *sl = PYSOCK__ENTRY(l, pysock__sleeper, link);
         next = l->next;
+        pysock__waker_close(&sl->waker);
         if (sl->after_fork) {
             sl->after_fork(sl);
         } else if (sl != pysock__my_sleeper) {
             pysock__list_remove(l);
-            pysock__waker_close(&sl->waker);
             pysock__free(sl);
         }
     }
@@ -10980,6 +10995,8 @@ static void pysock__context_take_found(pysock_ssl_context *ctx, pysock__verifier
 
 /* TLS: keys at work. BearSSL asks these objects which chain to show and has them sign. */
 
+#define PYSOCK__FULL_CHAIN 16 /* certificates, at most, that a lone one is shown with */
+
 typedef struct pysock__policy {
     union {
         const br_ssl_server_policy_class *server;
@@ -10988,6 +11005,8 @@ typedef struct pysock__policy {
     pysock__identity *identities[PYSOCK__KEY_KINDS]; /* counted; NULL where there is none */
     const pysock__identity *chosen;
     uint32_t curves; /* of ECDHE, a bit for each; 0: all */
+    pysock__store *issuers; /* counted; PYSOCK_OP_COMPLETE_CHAIN's, or NULL */
+    br_x509_certificate full[PYSOCK__FULL_CHAIN]; /* points into the identity and the issuers */
 } pysock__policy;
 
 static const br_hash_class *pysock__hash_class(int id)
@@ -11053,6 +11072,45 @@ static int pysock__identity_hash(const pysock__identity *id, unsigned version, u
     return -1;
 }
 
+static const pysock__anchor *pysock__store_issuer(const pysock__store *st, const pysock__cert *cert)
+{
+    size_t i;
+
+    for (i = 0; i < st->count; i++) {
+        const pysock__cert *issuer = &st->items[i]->cert;
+        if (pysock__name_same(&cert->issuer, &issuer->subject)
+            && (!cert->aki.p || !issuer->ski.p || pysock__der_equal(&cert->aki, &issuer->ski)))
+            return st->items[i];
+    }
+    return NULL;
+}
+
+/* The chain to be shown for the chosen identity. */
+static const br_x509_certificate *pysock__policy_chain(pysock__policy *p, size_t *count)
+{
+    const pysock__identity *id = p->chosen;
+    const pysock__anchor *issuer;
+    const pysock__cert *last;
+    pysock__cert leaf;
+    size_t n = 0;
+
+    *count = id->count;
+    if (!p->issuers || id->count != 1
+        || pysock__cert_parse(&leaf, id->chain[0].data, id->chain[0].data_len) < 0)
+        return id->chain;
+    p->full[n++] = id->chain[0];
+    for (last = &leaf; n < PYSOCK__FULL_CHAIN && !pysock__cert_self_issued(last); n++) {
+        issuer = pysock__store_issuer(p->issuers, last);
+        if (!issuer)
+            break;
+        p->full[n].data = (unsigned char *)pysock_buf_data(issuer->der);
+        p->full[n].data_len = pysock_buf_size(issuer->der);
+        last = &issuer->cert;
+    }
+    *count = n;
+    return p->full;
+}
+
 /* Whether one of our chains serves for this kind of key exchange: it, or NULL. *algorithm is what
    ECDHE's parameters are signed with, as BearSSL numbers it. */
 static const pysock__identity *pysock__policy_serves(const pysock__policy *p,
@@ -11099,8 +11157,7 @@ static int pysock__policy_choose(const br_ssl_server_policy_class **pctx,
         if (!p->chosen)
             continue;
         choices->cipher_suite = suites[i][0];
-        choices->chain = p->chosen->chain;
-        choices->chain_len = p->chosen->count;
+        choices->chain = pysock__policy_chain(p, &choices->chain_len);
         return 1;
     }
     return 0;
@@ -11177,8 +11234,7 @@ static void pysock__ccert_choose(const br_ssl_client_certificate_class **pctx,
         p->chosen = p->identities[i];
         choices->auth_type = i == PYSOCK__RSA ? BR_AUTH_RSA : BR_AUTH_ECDSA;
         choices->hash_id = hash;
-        choices->chain = p->chosen->chain;
-        choices->chain_len = p->chosen->count;
+        choices->chain = pysock__policy_chain(p, &choices->chain_len);
         return;
     }
 }
@@ -11284,10 +11340,12 @@ static void pysock__tls_drop_settings(pysock__tls *t)
     }
     pysock__verifier_free(t->verifier);
     pysock__store_release(t->asked);
+    pysock__store_release(t->policy.issuers);
     pysock__alpn_release(t->alpn);
     pysock__keylog_release(t->keylog);
     t->verifier = NULL;
     t->asked = NULL;
+    t->policy.issuers = NULL;
     t->alpn = NULL;
     t->keylog = NULL;
 }
@@ -11618,6 +11676,10 @@ static int pysock__tls_take_settings(pysock__tls *t, const char *what)
             continue;
         pysock__add(&t->policy.identities[i]->refs, 1);
         has_identity = 1;
+    }
+    if (t->options & PYSOCK_OP_COMPLETE_CHAIN && ctx->store) {
+        t->policy.issuers = ctx->store;
+        pysock__add(&ctx->store->refs, 1);
     }
     if (t->alpn)
         pysock__add(&t->alpn->refs, 1);
@@ -12980,6 +13042,7 @@ typedef struct pysock__sock {
     int watchers;     /* how many of them are selects and pollers */
     int kernel_waits; /* calls that sleep, or may sleep, in the kernel */
     int drained;      /* the last recv took all there was, or little: polling first saves a call */
+    int obeys;        /* O_NONBLOCK that others have set */
 
     /* guarded by lock: output */
     pysock__chain queue;
@@ -13470,6 +13533,12 @@ static int pysock__wait_asleep_locked(pysock__call *c, short events)
     pysock__lock(&s->lock);
     pysock__list_remove(&me.link);
     return r;
+}
+
+/* Whether O_NONBLOCK that others have set forbids the call to wait. */
+static int pysock__nonblock_obeyed(const pysock__call *c)
+{
+    return c->timeout < 0 && c->s->obeys && !pysock__fd_blocks(c->s->fd);
 }
 
 /* The one place where a call on a socket sleeps: until the descriptor has one of events (0: it is
@@ -14869,7 +14938,9 @@ static int pysock__retry_locked(pysock__call *c, ptrdiff_t r, short events)
         return pysock__call_interrupted_locked(c);
     if (r != -EAGAIN)
         return pysock__call_fail(c, (int)r);
-    return c->timeout == 0 ? pysock__fail_again() : pysock__wait_limited_locked(c, events);
+    if (c->timeout == 0 || pysock__nonblock_obeyed(c))
+        return pysock__fail_again();
+    return pysock__wait_limited_locked(c, events);
 }
 
 /* With these flags a call does not wait, whatever the socket is. */
@@ -15994,14 +16065,14 @@ static int pysock__connect_unix_locked(pysock__call *c)
 {
     pysock__sock *s = c->s;
     pysock__call nap = *c;
-    int r;
+    int r, blocks = s->timeout < 0 && pysock__fd_blocks(s->fd);
 
     if (!c->deadline)
         c->deadline = pysock__deadline_in(c->timeout);
     for (;;) {
         pysock__fd_set_nonblocking(s->fd, 1);
         r = pysock__sys_connect(s->fd, &s->peer);
-        if (s->timeout < 0)
+        if (blocks)
             pysock__fd_set_nonblocking(s->fd, 0);
         if (r != -EAGAIN || c->timeout == 0)
             return r;
@@ -16110,12 +16181,12 @@ static int pysock__resolved_denied(pysock__sock *s, pysock__lookup *l, const pys
 /* The name is known: the kernel connects. Without waiting. */
 static void pysock__connect_resolved_locked(pysock__sock *s, const pysock_addr *addr)
 {
-    int err;
+    int err, blocks = s->timeout < 0 && pysock__fd_blocks(s->fd);
 
     s->peer = *addr;
     pysock__fd_set_nonblocking(s->fd, 1); /* the mode may have changed meanwhile */
     err = pysock__sys_connect(s->fd, &s->peer);
-    if (s->timeout < 0)
+    if (blocks)
         pysock__fd_set_nonblocking(s->fd, 0);
     pysock__set_phase_locked(s, PYSOCK__CONNECTING);
     if (err != -EINPROGRESS && err != -EINTR)
@@ -16297,6 +16368,8 @@ static int pysock__connect_call(pysock__call *c, const pysock_addr *addr, const 
     pysock__addrs list = {NULL, 0, 0, 0};
     int r = pysock__connect_allowed_locked(c);
 
+    if (!pysock__is_tls_locked(s) && pysock__nonblock_obeyed(c))
+        c->timeout = 0;
     if (r < 0)
         return -1;
     if (r == 0 && addr) {
@@ -16417,15 +16490,15 @@ static int pysock__accept_kernel_locked(pysock__call *c, pysock_addr *peer)
 {
     pysock__sock *s = c->s;
     int r, listens = s->phase == PYSOCK__LISTENING;
-    int wait = listens && c->timeout != 0 && pysock__load(&pysock__reactor.threadless), waited;
+    int waits = listens && c->timeout != 0 && !pysock__nonblock_obeyed(c);
 
     for (;;) {
-        if (wait && pysock__wait_limited_locked(c, POLLIN) < 0)
+        if (waits && pysock__wait_limited_locked(c, POLLIN) < 0)
             return -1;
-        waited = wait;
-        wait = listens && c->timeout != 0;
+        if (waits && !c->told)
+            continue; /* woken, but not by a connection */
         pysock__enter_kernel_locked(s);
-        r = listens && !waited ? pysock__poll_in(s->fd, 0) : 1;
+        r = listens && !waits ? pysock__poll_in(s->fd, 0) : 1;
         if (r > 0)
             r = pysock__sys_accept(s->fd, peer);
         else if (r == 0)
@@ -16433,8 +16506,8 @@ static int pysock__accept_kernel_locked(pysock__call *c, pysock_addr *peer)
         pysock__leave_kernel_locked(s);
         if (r >= 0)
             return r;
-        if (r == -EAGAIN && wait)
-            continue; /* there is none yet, or another one was faster */
+        if (r == -EAGAIN && waits)
+            continue; /* another one was faster */
         if (r == -EINVAL && pysock__call_check_locked(c) == 0)
             return pysock__fail(PYSOCK_OS_ERROR, EINVAL, "EINVAL",
                                 "accept: the socket does not listen; call pysock_listen() first");
@@ -16769,7 +16842,7 @@ PYSOCKDEF int pysock_settimeout(pysock *s, double seconds)
     if (c.s->fd < 0)
         r = -ENOTSUP; /* memory BIOs */
     else
-        r = (ns >= 0) == (c.s->timeout >= 0) ? 0 : pysock__fd_set_nonblocking(c.s->fd, ns >= 0);
+        r = pysock__fd_set_nonblocking(c.s->fd, ns >= 0);
     if (r < 0) {
         r = pysock__call_fail(&c, r);
     } else {
@@ -16780,6 +16853,17 @@ PYSOCKDEF int pysock_settimeout(pysock *s, double seconds)
     }
     pysock__call_end(&c);
     return r;
+}
+
+PYSOCKDEF int pysock_obey_nonblock(pysock *s, int on)
+{
+    pysock__call c;
+
+    if (pysock__call_begin(&c, s, "obey_nonblock") < 0)
+        return -1;
+    c.s->obeys = on != 0;
+    pysock__call_end(&c);
+    return 0;
 }
 
 PYSOCKDEF int pysock_setblocking(pysock *s, int flag)
@@ -17532,7 +17616,7 @@ PYSOCKDEF int pysock_ssl_set_options(pysock_ssl_context *ctx, uint64_t options)
         | PYSOCK_OP_NO_TICKET | PYSOCK_OP_NO_COMPRESSION | PYSOCK_OP_ENABLE_MIDDLEBOX_COMPAT
         | PYSOCK_OP_CIPHER_SERVER_PREFERENCE | PYSOCK_OP_NO_SSLv3 | PYSOCK_OP_NO_TLSv1
         | PYSOCK_OP_NO_TLSv1_1 | PYSOCK_OP_NO_TLSv1_2 | PYSOCK_OP_NO_TLSv1_3
-        | PYSOCK_OP_NO_RENEGOTIATION | PYSOCK_OP_READ_AHEAD;
+        | PYSOCK_OP_NO_RENEGOTIATION | PYSOCK_OP_READ_AHEAD | PYSOCK_OP_COMPLETE_CHAIN;
 
     if (!ctx)
         return pysock__fail_value("ssl_set_options", "ctx is NULL");

@@ -2,6 +2,8 @@
    signals. */
 #include "contexts.h"
 
+#include <sys/stat.h>
+
 #if T_TSAN
 /* A child that starts its own reactor is what is tested here. */
 const char *__tsan_default_options(void);
@@ -494,6 +496,38 @@ static void child_works_and_cleans_up(void *arg) {
     pysock_cleanup();
 }
 
+/* A daemon's first steps. What it has opened since has the numbers that were the library's. */
+static void child_closes_every_number_it_finds(void *arg) {
+    int files[64], n = 0, fd;
+    struct stat is;
+    (void)arg;
+    for (fd = 3; fd < 256; fd++)
+        close(fd);
+    while (n < 64)
+        files[n++] = T_OK(open("/dev/null", O_RDONLY | O_CLOEXEC));
+    T_EQ(T_OK(pysock_select(NULL, NULL, NULL, NULL, NULL, NULL, 0.01)), 0);
+    work_a_little();
+    while (n-- > 0) {
+        T_OK(fstat(files[n], &is));
+        T_CHECK(S_ISCHR(is.st_mode));
+    }
+}
+
+static void a_childs_own_files_are_not_taken_for_the_librarys(void **state) {
+    pysock *pair[2];
+    pysock_poller *p = T_OK(pysock_poller_new());
+    pysock_pollevent event;
+    (void)state;
+    t_deadline(60);
+    t_pair(pair);
+    T_EQ(t_readable(pair[0], 0.01), 0); /* this thread sleeps, and so does a poller */
+    T_OK(pysock_poller_register(p, pysock_fileno(pair[0]), POLLIN));
+    T_EQ(pysock_poller_poll(p, &event, 1, 0.01), 0);
+    t_wait_for_child(t_run_in_child(child_closes_every_number_it_finds, NULL, 0));
+    pysock_poller_free(p);
+    t_close_pair(pair);
+}
+
 /* No close_notify, no shutdown(2) comes from a child that ends, whichever way. */
 static void a_childs_end_leaves_the_parents_connections_alone(void **state) {
     void (*const children[])(void *) = {child_does_nothing, child_cleans_up, child_works,
@@ -720,6 +754,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_child_finds_a_library_that_works_and_starts_its_own_reactor),
     cmocka_unit_test(a_childs_end_leaves_the_parents_connections_alone),
     cmocka_unit_test(a_child_does_not_finish_its_parents_business),
+    cmocka_unit_test(a_childs_own_files_are_not_taken_for_the_librarys),
     cmocka_unit_test(fork_under_load_gives_children_that_work),
     cmocka_unit_test(exit_runs_the_closers_and_ends_cleanly),
     cmocka_unit_test(an_interrupt_hook_ends_a_wait_with_EINTR),

@@ -567,6 +567,45 @@ static void an_adopted_connection_sends_and_receives(void **state) {
         }
 }
 
+/* As Python's sockets are; the other ones wait, as the cases above have it. */
+static void a_socket_that_obeys_o_nonblock_does_not_wait(void **state) {
+    int fds[2], port, fd;
+    char buf[8];
+    pysock *s;
+    (void)state;
+    t_deadline(30);
+    raw_pair(SOCK_STREAM, fds);
+    set_nonblocking(fds[0]);
+    s = T_OK(pysock_adopt(fds[0], -1, -1, -1));
+    T_OK(pysock_obey_nonblock(s, 1));
+    T_CHECK(pysock_gettimeout(s) == PYSOCK_NO_TIMEOUT);
+    T_FAILS(pysock_recv(s, buf, sizeof buf, 0), PYSOCK_OS_ERROR, EAGAIN);
+    T_FAILS(pysock_sendall(s, t_flood(), 4u << 20, 0), PYSOCK_OS_ERROR, EAGAIN);
+    T_STEP("a timeout makes an end of it");
+    T_OK(pysock_settimeout(s, PYSOCK_NO_TIMEOUT));
+    T_EQ(fcntl(fds[0], F_GETFL) & O_NONBLOCK, 0);
+    T_EQ(send(fds[1], "x", 1, 0), 1);
+    T_EQ(T_OK(pysock_recv(s, buf, sizeof buf, 0)), 1);
+    T_OK(pysock_close(s));
+    close(fds[1]);
+    T_STEP("a listener, and a connect");
+    fd = t_raw_listen(&port);
+    set_nonblocking(fd);
+    s = T_OK(pysock_adopt(fd, -1, -1, -1));
+    T_OK(pysock_obey_nonblock(s, 1));
+    T_FAILS(pysock_accept(s, NULL), PYSOCK_OS_ERROR, EAGAIN);
+    T_OK(pysock_close(s));
+    s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
+    T_OK(pysock_obey_nonblock(s, 1));
+    fd = t_raw_listen(&port);
+    set_nonblocking(T_OK(pysock_fileno(s)));
+    T_FAILS(pysock_connect(s, "127.0.0.1", port), PYSOCK_OS_ERROR, EINPROGRESS);
+    T_EQ(t_writable(s, PYSOCK_NO_TIMEOUT), 1);
+    T_CHECK(fcntl(T_OK(pysock_fileno(s)), F_GETFL) & O_NONBLOCK);
+    T_OK(pysock_close(s));
+    close(fd);
+}
+
 static void an_adopted_listener_accepts(void **state) {
     (void)state;
     t_deadline(60);
@@ -776,6 +815,29 @@ static void two_duplicates_may_have_different_timeouts(void **state) {
         t_join(&t);
         T_EQ(w.result, 1);
         T_OK(pysock_close(never));
+        t_close_pair(pair);
+    }
+}
+
+/* As CPython: whoever asks for a mode gets it, even if this socket had it already and somebody else
+   has changed it, or the descriptor brought another one along. */
+static void a_timeout_sets_the_mode_whatever_it_was(void **state) {
+    static const double timeouts[] = {PYSOCK_NO_TIMEOUT, 0, 5};
+    (void)state;
+    t_deadline(30);
+    for (size_t i = 0; i < sizeof timeouts / sizeof timeouts[0]; i++) {
+        pysock *pair[2];
+        int fd;
+        T_STEP("%g", timeouts[i]);
+        t_pair(pair);
+        fd = pysock_fileno(pair[0]);
+        for (int again = 0; again < 2; again++) {
+            T_OK(pysock_settimeout(pair[0], timeouts[i]));
+            expect_timeout(pair[0], timeouts[i]);
+            T_EQ(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) ^ O_NONBLOCK), 0);
+        }
+        T_OK(pysock_settimeout(pair[0], timeouts[i]));
+        expect_timeout(pair[0], timeouts[i]);
         t_close_pair(pair);
     }
 }
@@ -1534,6 +1596,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(what_a_descriptor_is_is_found_out),
     cmocka_unit_test(what_is_no_socket_stays_with_its_owner),
     cmocka_unit_test(an_adopted_connection_sends_and_receives),
+    cmocka_unit_test(a_socket_that_obeys_o_nonblock_does_not_wait),
     cmocka_unit_test(an_adopted_listener_accepts),
     cmocka_unit_test(what_is_adopted_before_it_is_connected_can_do_so),
     cmocka_unit_test(an_adopted_datagram_socket_keeps_borders),
@@ -1542,6 +1605,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_duplicate_is_a_second_socket_on_the_connection),
     cmocka_unit_test(a_duplicate_begins_with_the_timeout_of_the_first),
     cmocka_unit_test(two_duplicates_may_have_different_timeouts),
+    cmocka_unit_test(a_timeout_sets_the_mode_whatever_it_was),
     cmocka_unit_test(any_plain_socket_can_be_duplicated),
     cmocka_unit_test(tls_cannot_be_duplicated),
     cmocka_unit_test(detach_hands_the_descriptor_out),

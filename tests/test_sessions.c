@@ -252,6 +252,29 @@ static void the_chain_that_was_sent_and_the_path_are_there(void **state) {
     pysock_ssl_context_free(chain);
 }
 
+/* As OpenSSL does by itself, and a client's certificate like a server's. */
+static void a_lone_certificate_is_shown_with_its_issuers_where_that_is_wanted(void **state) {
+    pysock_ssl_context *shown = t_server_ctx_of("server-rsa"), *mine = t_client_ctx();
+    h_pair p;
+    (void)state;
+    t_deadline(60);
+    T_OK(pysock_ssl_load_verify_locations(shown, T_CERTS "ca.pem", NULL));
+    T_OK(pysock_ssl_set_verify_mode(shown, PYSOCK_CERT_REQUIRED));
+    T_OK(pysock_ssl_load_cert_chain(mine, T_CERTS "client.pem", T_CERTS "client.key"));
+    for (int wanted = 0; wanted < 2; wanted++) {
+        uint64_t options = wanted ? PYSOCK_OP_COMPLETE_CHAIN : 0;
+        T_OK(pysock_ssl_set_options(shown, pysock_ssl_get_options(shown) | options));
+        T_OK(pysock_ssl_set_options(mine, pysock_ssl_get_options(mine) | options));
+        h_connect(&p, mine, shown, "localhost");
+        T_EQ(pysock_ssl_get_unverified_chain(p.client, NULL, 0), 1 + wanted);
+        T_EQ(pysock_ssl_get_unverified_chain(p.server, NULL, 0), 1 + wanted);
+        T_EQ(pysock_ssl_get_verified_chain(p.client, NULL, 0), 2);
+        h_close(&p);
+    }
+    pysock_ssl_context_free(shown);
+    pysock_ssl_context_free(mine);
+}
+
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 static const struct CMUnitTest tests[] = {
@@ -263,6 +286,7 @@ static const struct CMUnitTest tests[] = {
     CASE(the_counters_count),
     CASE(both_sides_agree_on_channel_bindings),
     CASE(the_chain_that_was_sent_and_the_path_are_there),
+    CASE(a_lone_certificate_is_shown_with_its_issuers_where_that_is_wanted),
 };
 
 T_MAIN(tests)

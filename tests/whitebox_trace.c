@@ -84,13 +84,18 @@ static void sem_take(sem_t *sem) {
         T_EQ(errno, EINTR);
 }
 
-static int naps; /* atomic */
+static int naps;     /* atomic */
+static int wake_ups; /* atomic; so many sleeps to come are woken for nothing */
 
 static void trace(const char *event, const void *s) {
     int whom = __atomic_load_n(&stop_whom, __ATOMIC_ACQUIRE);
     (void)s;
     if (strcmp(event, "nap") == 0)
         __atomic_add_fetch(&naps, 1, __ATOMIC_RELAXED);
+    if (strcmp(event, "before_sleep") == 0 && __atomic_load_n(&wake_ups, __ATOMIC_RELAXED) > 0) {
+        __atomic_sub_fetch(&wake_ups, 1, __ATOMIC_RELAXED);
+        pysock__wake_sleepers();
+    }
     if (whom == NOBODY || strcmp(event, "handshake_step") != 0)
         return;
     if (whom == FOREIGN_THREADS ? is_ours : !is_marked)
@@ -214,6 +219,22 @@ static void stop_the_reactor(pysock *pair[2], client_job *job, t_thread *t) {
     t_spawn(t, client_thread, job);
     T_STEP("waiting for the reactor to reach the crypto");
     sem_take(&stopped);
+}
+
+/* Another process that has the descriptor may have taken O_NONBLOCK away, and then an accept(2)
+   without a connection would know of no timeout, and of no close. */
+static void accept_does_not_take_a_wake_up_for_a_connection(void **state) {
+    (void)state;
+    t_deadline(60);
+    pysock *listener = pysock_create_server("127.0.0.1", 0, 5);
+    T_CHECK(listener != NULL);
+    T_OK(pysock_settimeout(listener, 0.1));
+    T_EQ(fcntl(pysock_fileno(listener), F_SETFL, 0), 0);
+    __atomic_store_n(&wake_ups, 3, __ATOMIC_RELAXED);
+    T_CHECK(pysock_accept(listener, NULL) == NULL);
+    T_EQ(pysock_error(), PYSOCK_TIMEOUT_ERROR);
+    T_EQ(__atomic_load_n(&wake_ups, __ATOMIC_RELAXED), 0);
+    T_OK(pysock_close(listener));
 }
 
 static void no_nonblocking_call_waits_while_the_reactor_computes(void **state) {
@@ -485,6 +506,7 @@ static void SO_SNDTIMEO_ends_a_call_that_takes_naps(void **state) {
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(bulk_with_a_timeout_takes_no_naps),
     cmocka_unit_test(SO_SNDTIMEO_ends_a_call_that_takes_naps),
+    cmocka_unit_test(accept_does_not_take_a_wake_up_for_a_connection),
     cmocka_unit_test(no_nonblocking_call_waits_while_the_reactor_computes),
     cmocka_unit_test(no_nonblocking_call_waits_while_another_caller_computes),
     cmocka_unit_test(close_does_not_wait_while_the_reactor_computes),

@@ -39,6 +39,7 @@ static void socket_take(binding_socket *self, pysock *s)
     self->type = pysock_type(s);
     self->proto = pysock_proto(s);
     self->timeout = pysock_gettimeout(s);
+    pysock_obey_nonblock(s, 1);
 }
 
 static int descriptor_from_object(PyObject *o, int *fd)
@@ -1263,17 +1264,27 @@ static const binding_constant constants[] = {
 
 static int add_exceptions(PyObject *m, socket_state *state)
 {
-    state->gaierror = PyErr_NewException("socket.gaierror", PyExc_OSError, NULL);
-    state->herror = PyErr_NewException("socket.herror", PyExc_OSError, NULL);
-    if (!state->gaierror || !state->herror)
-        return -1;
-    state->b->gaierror = state->gaierror;
-    state->b->herror = state->herror;
-    if (PyModule_AddObjectRef(m, "gaierror", state->gaierror) < 0
-        || PyModule_AddObjectRef(m, "herror", state->herror) < 0
+    binding *b = state->b;
+
+    if (!b->gaierror)
+        b->gaierror = PyErr_NewException("socket.gaierror", PyExc_OSError, NULL);
+    if (!b->herror)
+        b->herror = PyErr_NewException("socket.herror", PyExc_OSError, NULL);
+    if (!b->gaierror || !b->herror || PyModule_AddObjectRef(m, "gaierror", b->gaierror) < 0
+        || PyModule_AddObjectRef(m, "herror", b->herror) < 0
         || PyModule_AddObjectRef(m, "error", PyExc_OSError) < 0)
         return -1;
     return PyModule_AddObjectRef(m, "timeout", PyExc_TimeoutError);
+}
+
+/* Whether the object is a socket of this module, or of another copy of it. */
+static int is_socket(PyObject *o)
+{
+    PyTypeObject *type = Py_TYPE(o);
+
+    while (type && type->tp_dealloc != socket_dealloc)
+        type = type->tp_base;
+    return type != NULL;
 }
 
 static int module_exec(PyObject *m)
@@ -1286,7 +1297,7 @@ static int module_exec(PyObject *m)
     state->socket_type = (PyTypeObject *)PyType_FromModuleAndSpec(m, &socket_spec, NULL);
     if (!state->socket_type)
         return -1;
-    state->b->socket_type = state->socket_type;
+    state->b->is_socket = is_socket;
     if (PyModule_AddObjectRef(m, "socket", (PyObject *)state->socket_type) < 0
         || PyModule_AddObjectRef(m, "SocketType", (PyObject *)state->socket_type) < 0
         || PyModule_AddObjectRef(m, "has_ipv6", Py_True) < 0)
@@ -1305,8 +1316,6 @@ static int module_traverse(PyObject *m, visitproc visit, void *arg)
 {
     socket_state *state = PyModule_GetState(m);
 
-    Py_VISIT(state->gaierror);
-    Py_VISIT(state->herror);
     Py_VISIT(state->socket_type);
     return 0;
 }
@@ -1315,12 +1324,6 @@ static int module_clear(PyObject *m)
 {
     socket_state *state = PyModule_GetState(m);
 
-    if (state->b && state->b->gaierror == state->gaierror) {
-        state->b->gaierror = state->b->herror = NULL;
-        state->b->socket_type = NULL;
-    }
-    Py_CLEAR(state->gaierror);
-    Py_CLEAR(state->herror);
     Py_CLEAR(state->socket_type);
     return 0;
 }

@@ -2,31 +2,58 @@
 
 #include <math.h>
 #include <pthread.h>
+#include <signal.h>
+#include <stddef.h>
 #include <time.h>
 
 /* The call that the thread is in, for the hooks. */
 static __thread binding_call *running;
 
-static PyThreadState *take_lock(void)
-{
-    PyThreadState *thread = running->thread;
+/* How many times the main interpreter has ended. */
+static unsigned lives; /* atomic */
 
-    PyEval_RestoreThread(thread);
-    return thread;
+/* Takes the interpreter's lock again. Where that interpreter has ended there is nothing to come back
+   to, in the next one of the process least of all: the thread ends, as Python's own do. */
+static void take_lock(const binding_call *c)
+{
+    if (c->life != __atomic_load_n(&lives, __ATOMIC_ACQUIRE))
+        pthread_exit(NULL);
+    PyEval_RestoreThread(c->thread);
+}
+
+/* Back from Python's code in the middle of a call, which may have worked for another interpreter. */
+static void back_in_call(void)
+{
+    PyEval_SaveThread();
+    pysock_state_swap(running->b->state);
+}
+
+/* Python's main thread, as far as it is known: a module may be imported first by another one. */
+static struct {
+    pthread_t id;
+    int known;
+} main_thread;
+
+static void note_main_thread(void)
+{
+    main_thread.id = pthread_self();
+    main_thread.known = 1;
 }
 
 /* Python's handlers run in the main thread, between two instructions; in a call that waits this is
-   the place. What a handler raises ends the call, and is raised by it. */
+   the place. What a handler raises ends the call, and is raised by it. Other threads have nothing to
+   do, and must not ask for the lock in the middle of a call: at the interpreter's end that would be
+   the end of them. */
 static int interrupted(void *arg)
 {
     int raised;
 
     (void)arg;
-    if (!running)
+    if (!running || (main_thread.known && !pthread_equal(pthread_self(), main_thread.id)))
         return 0;
-    take_lock();
+    take_lock(running);
     raised = PyErr_CheckSignals() < 0;
-    PyEval_SaveThread();
+    back_in_call();
     return raised;
 }
 
@@ -44,9 +71,9 @@ static int audited(void *arg, const pysock_audit_event *event)
         return 0;
     if (event->addr)
         pysock_addr_format(event->addr, text, sizeof text);
-    take_lock();
+    take_lock(running);
     denied = PySys_Audit(event->name, "zz", event->host ? event->host : text, event->service) < 0;
-    PyEval_SaveThread();
+    back_in_call();
     return denied;
 }
 
@@ -72,7 +99,203 @@ static void attach(binding *b)
 /* The end of Py_Finalize(): threads that still wait find out now, not in the next interpreter. */
 static void at_finalize(void)
 {
+    __atomic_add_fetch(&lives, 1, __ATOMIC_RELEASE);
     pysock_cleanup();
+}
+
+/* The main interpreter's. It is never freed, as the library's threads may ask it whether a callback
+   is welcome until at_finalize(). */
+static binding main_binding;
+
+/* ---- callbacks ----
+   Python's code may take its time, and its thread may end or hang in the middle of it when the
+   interpreter goes down. The library's own threads, which pysock_cleanup() joins, must not: so they
+   send another thread on the errand, wait for it, and leave it when the interpreter ends. */
+
+#define PATIENCE 50000000 /* ns that the interpreter's end gives a callback */
+
+enum { ERRAND_RUNS, ERRAND_DONE, ERRAND_LEFT };
+
+typedef struct errand {
+    struct errand *next;
+    binding *b;
+    int (*fn)(void *arg);
+    int answer;
+    int state;
+    int users; /* who waits, and who runs it: the last one frees it */
+    _Alignas(max_align_t) char arg[];
+} errand;
+
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    errand *first; /* those that somebody waits for; guarded by lock, as are their states */
+} errands = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, NULL};
+
+static pthread_once_t errands_once = PTHREAD_ONCE_INIT;
+
+static int has_errand(const binding *b)
+{
+    const errand *e = errands.first;
+
+    while (e && e->b != b)
+        e = e->next;
+    return e != NULL;
+}
+
+/* Whoever waits for one of b's waits no longer. */
+static void abandon_errands(const binding *b)
+{
+    errand *e;
+
+    for (e = errands.first; e; e = e->next)
+        if (e->b == b && e->state == ERRAND_RUNS)
+            e->state = ERRAND_LEFT;
+    pthread_cond_broadcast(&errands.changed);
+}
+
+static void forget_errand(const errand *e)
+{
+    errand **at = &errands.first;
+
+    while (*at != e)
+        at = &(*at)->next;
+    *at = e->next;
+}
+
+static void drop_errand(errand *e)
+{
+    int users;
+
+    pthread_mutex_lock(&errands.lock);
+    users = --e->users;
+    pthread_mutex_unlock(&errands.lock);
+    if (!users)
+        free(e);
+}
+
+static void before_fork(void)
+{
+    pthread_mutex_lock(&errands.lock);
+}
+
+static void after_fork(void)
+{
+    pthread_mutex_unlock(&errands.lock);
+}
+
+/* Nobody is left to wait for them, and whoever forks is Python's main thread. */
+static void after_fork_in_child(void)
+{
+    errand *e;
+
+    note_main_thread();
+    pthread_mutex_init(&errands.lock, NULL);
+    pthread_cond_init(&errands.changed, NULL);
+    for (e = errands.first; e; e = e->next)
+        e->users--;
+    errands.first = NULL;
+}
+
+static void install_errands(void)
+{
+    pthread_atfork(before_fork, after_fork, after_fork_in_child);
+}
+
+static void *errand_main(void *arg)
+{
+    errand *e = arg;
+    PyThreadState *thread = PyThreadState_New(e->b->interpreter);
+
+    if (thread) {
+        PyEval_RestoreThread(thread);
+        e->answer = e->fn(e->arg);
+        PyThreadState_Clear(thread);
+        PyThreadState_DeleteCurrent();
+    }
+    pthread_mutex_lock(&errands.lock);
+    if (e->state == ERRAND_RUNS)
+        e->state = ERRAND_DONE;
+    pthread_cond_broadcast(&errands.changed);
+    pthread_mutex_unlock(&errands.lock);
+    drop_errand(e);
+    return NULL;
+}
+
+/* Starts the thread, which no signal is for: they are the program's. */
+static int start_errand(errand *e)
+{
+    pthread_attr_t attributes;
+    sigset_t all, before;
+    pthread_t id;
+    int r;
+
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    r = pthread_create(&id, &attributes, errand_main, e);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    return r;
+}
+
+/* Sends somebody, unless the interpreter ends. */
+static int send_errand(errand *e)
+{
+    int r = -1;
+
+    pthread_mutex_lock(&errands.lock);
+    if (!e->b->closed && start_errand(e) == 0) {
+        e->next = errands.first;
+        errands.first = e;
+        e->users++;
+        r = 0;
+    }
+    pthread_mutex_unlock(&errands.lock);
+    return r;
+}
+
+/* Waits; 1 if it is done. */
+static int await_errand(errand *e)
+{
+    int done;
+
+    pthread_mutex_lock(&errands.lock);
+    while (e->state == ERRAND_RUNS)
+        pthread_cond_wait(&errands.changed, &errands.lock);
+    done = e->state == ERRAND_DONE;
+    forget_errand(e);
+    pthread_cond_broadcast(&errands.changed);
+    pthread_mutex_unlock(&errands.lock);
+    return done;
+}
+
+int binding_call_back(binding *b, int (*fn)(void *arg), void *arg, size_t size, int refused)
+{
+    errand *e;
+    int answer = refused;
+
+    if (running && running->b == b) {
+        take_lock(running);
+        answer = fn(arg);
+        back_in_call();
+        return answer;
+    }
+    e = calloc(1, sizeof *e + size);
+    if (!e)
+        return refused;
+    e->b = b;
+    e->fn = fn;
+    e->answer = refused;
+    e->users = 1;
+    memcpy(e->arg, arg, size);
+    if (send_errand(e) == 0 && await_errand(e)) {
+        answer = e->answer;
+        memcpy(arg, e->arg, size);
+    }
+    drop_errand(e);
+    return answer;
 }
 
 #define CAPSULE "pysock.binding"
@@ -86,23 +309,29 @@ static void binding_free(PyObject *capsule)
     closing(b);
     pysock_state_swap(before == b->state ? NULL : before);
     pysock_state_free(b->state);
-    PyMem_Free(b);
+    Py_CLEAR(b->gaierror);
+    Py_CLEAR(b->herror);
+    if (b != &main_binding)
+        PyMem_Free(b);
 }
 
 static PyObject *binding_new(void)
 {
     int is_main = PyInterpreterState_Get() == PyInterpreterState_Main();
-    binding *b = PyMem_Calloc(1, sizeof *b);
+    binding *b = is_main ? &main_binding : PyMem_Malloc(sizeof *b);
     PyObject *capsule;
 
     if (!b)
         return PyErr_NoMemory();
+    pthread_once(&errands_once, install_errands);
+    memset(b, 0, sizeof *b);
     b->interpreter = PyInterpreterState_Get();
     b->state = is_main ? NULL : pysock_state_new();
     capsule = is_main || b->state ? PyCapsule_New(b, CAPSULE, binding_free) : PyErr_NoMemory();
     if (!capsule) {
         pysock_state_free(b->state);
-        PyMem_Free(b);
+        if (!is_main)
+            PyMem_Free(b);
         return NULL;
     }
     if (is_main)
@@ -110,76 +339,30 @@ static PyObject *binding_new(void)
     return capsule;
 }
 
-/* How many callbacks run on threads of the library's own, and whether more may begin. From the
-   interpreter's end on (its atexit) none may: a thread that then asked for the lock would never
-   return. */
-static struct {
-    pthread_mutex_t lock;
-    pthread_cond_t left;
-    int inside;
-} callbacks = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
-
-int binding_callback_begin(binding *b, binding_callback *cb)
-{
-    int closed;
-
-    cb->made = !running;
-    if (running) {
-        cb->thread = running->thread;
-        PyEval_RestoreThread(cb->thread);
-        return 0;
-    }
-    pthread_mutex_lock(&callbacks.lock);
-    closed = b->closed;
-    callbacks.inside += !closed;
-    pthread_mutex_unlock(&callbacks.lock);
-    cb->thread = closed ? NULL : PyThreadState_New(b->interpreter);
-    if (cb->thread) {
-        PyEval_RestoreThread(cb->thread);
-        return 0;
-    }
-    if (!closed) {
-        pthread_mutex_lock(&callbacks.lock);
-        callbacks.inside--;
-        pthread_cond_broadcast(&callbacks.left);
-        pthread_mutex_unlock(&callbacks.lock);
-    }
-    return -1;
-}
-
-void binding_callback_end(binding_callback *cb)
-{
-    if (!cb->made) {
-        PyEval_SaveThread();
-        return;
-    }
-    PyThreadState_Clear(cb->thread);
-    PyThreadState_DeleteCurrent();
-    pthread_mutex_lock(&callbacks.lock);
-    callbacks.inside--;
-    pthread_cond_broadcast(&callbacks.left);
-    pthread_mutex_unlock(&callbacks.lock);
-}
-
-/* The interpreter's atexit: no more callbacks on other threads, once those that run are done, or
-   have had a second for it. */
-static PyObject *close_callbacks(PyObject *capsule, PyObject *args)
+/* The interpreter's atexit: no more callbacks on the library's threads, once those that run are done,
+   or have had some time for it. A second interpreter cannot end while it has a thread, so there they
+   are waited for as threads are. */
+static PyObject *close_callbacks(PyObject *capsule, PyObject *unused)
 {
     binding *b = PyCapsule_GetPointer(capsule, CAPSULE);
     struct timespec until;
     int r = 0;
 
-    (void)args;
+    (void)unused;
     if (!b)
         return NULL;
     clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec++;
+    until.tv_nsec += PATIENCE;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
     Py_BEGIN_ALLOW_THREADS
-    pthread_mutex_lock(&callbacks.lock);
+    pthread_mutex_lock(&errands.lock);
     b->closed = 1;
-    while (callbacks.inside && r == 0)
-        r = pthread_cond_timedwait(&callbacks.left, &callbacks.lock, &until);
-    pthread_mutex_unlock(&callbacks.lock);
+    while (has_errand(b) && r == 0)
+        r = b->state ? pthread_cond_wait(&errands.changed, &errands.lock)
+                     : pthread_cond_timedwait(&errands.changed, &errands.lock, &until);
+    abandon_errands(b);
+    pthread_mutex_unlock(&errands.lock);
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
@@ -206,6 +389,8 @@ binding *binding_get(PyObject **keep)
     PyObject *capsule = dict ? PyDict_GetItemString(dict, CAPSULE) : NULL;
 
     *keep = NULL;
+    if (_PyOS_IsMainThread())
+        note_main_thread();
     if (!dict)
         return (binding *)PyErr_NoMemory();
     if (capsule) {
@@ -224,11 +409,18 @@ binding *binding_get(PyObject **keep)
     return PyCapsule_GetPointer(capsule, CAPSULE);
 }
 
-void binding_begin(binding *b, binding_call *c)
+void binding_enter(binding *b)
 {
     pysock_state_swap(b->state); /* a thread may work for one interpreter and then for another */
+}
+
+void binding_begin(binding *b, binding_call *c)
+{
+    binding_enter(b);
     if (!b->attached)
         attach(b);
+    c->b = b;
+    c->life = __atomic_load_n(&lives, __ATOMIC_RELAXED);
     c->event = "";
     c->outer = running;
     running = c;
@@ -253,7 +445,7 @@ int binding_begin_audited(binding *b, binding_call *c, const char *event, PyObje
 void binding_end(binding_call *c)
 {
     running = c->outer;
-    PyEval_RestoreThread(c->thread);
+    take_lock(c);
 }
 
 PyObject *binding_raise_errno(int code)

@@ -16,20 +16,23 @@
 typedef struct binding {
     pysock_state *state; /* NULL: the main interpreter has the main one */
     int attached;        /* its hooks are in place; pysock_cleanup() takes them away */
-    /* Borrowed from the modules that have them; NULL until then. */
-    PyTypeObject *socket_type;
+    /* From the modules that have them; NULL until then. A module that is imported a second time
+       finds the same exceptions, and knows the other copy's sockets. */
     PyObject *gaierror, *herror;
+    int (*is_socket)(PyObject *o);
     PyObject *(*raise_ssl)(struct binding *b); /* for the errors that only _ssl has a class for */
     void *ssl;                                 /* the state of _ssl */
     PyInterpreterState *interpreter;
-    int closed;                                /* no more callbacks: it is going down */
+    int closed; /* no more callbacks on the library's threads: it is going down */
 } binding;
 
 /* A call of the library's under way: between binding_begin() and binding_end() the interpreter's
    lock is free, and no object may be touched. */
 typedef struct binding_call {
     struct binding_call *outer;
+    binding *b;
     PyThreadState *thread;
+    unsigned life;     /* of the main interpreter, which may end meanwhile */
     const char *event; /* what sys.audit() has been asked about; "": nobody asks, it is no event */
 } binding_call;
 
@@ -49,6 +52,10 @@ typedef struct binding_socket {
    exception. */
 BINDING_API binding *binding_get(PyObject **keep);
 
+/* For a call of the library that needs no binding_begin(), as it does not wait, but makes something
+   that belongs to the interpreter, or asks what does. */
+BINDING_API void binding_enter(binding *b);
+
 /* Lets the interpreter's lock go, for calls of the library; and takes it again. */
 BINDING_API void binding_begin(binding *b, binding_call *c);
 BINDING_API void binding_end(binding_call *c);
@@ -63,16 +70,12 @@ BINDING_API int binding_begin_audited(binding *b, binding_call *c, const char *e
    signal handler or audit hook has raised. Always NULL. */
 BINDING_API PyObject *binding_raise(binding *b);
 
-/* A callback of the library's into Python, which may come on the thread of a call, or on one of the
-   library's own. begin takes the interpreter's lock: 0; or -1 where the interpreter is going down
-   and Python must not be touched. */
-typedef struct binding_callback {
-    PyThreadState *thread;
-    int made; /* the thread was not Python's */
-} binding_callback;
-
-BINDING_API int binding_callback_begin(binding *b, binding_callback *cb);
-BINDING_API void binding_callback_end(binding_callback *cb);
+/* A callback of the library's into Python: fn(arg) with the interpreter's lock held, and its answer;
+   or refused, where the interpreter is going down. On the thread of a call it runs there. On one of
+   the library's own another thread does it, with a copy of arg (so many bytes), which is copied
+   back. */
+BINDING_API int binding_call_back(binding *b, int (*fn)(void *arg), void *arg, size_t size,
+                                  int refused);
 
 /* OSError with this errno value; a subclass where there is one. NULL. */
 BINDING_API PyObject *binding_raise_errno(int code);

@@ -10,7 +10,6 @@ extern PyMethodDef names_methods[];
 typedef struct socket_state {
     binding *b;
     PyObject *keep; /* owns b */
-    PyObject *gaierror, *herror;
     PyTypeObject *socket_type;
 } socket_state;
 

@@ -446,6 +446,7 @@ static PyObject *epoll_fromfd(PyObject *type, PyObject *arg)
 
     if (!b || binding_int(arg, &fd) < 0)
         return NULL;
+    binding_enter(b);
     p = pysock_poller_from_fileno(fd);
     return p ? epoll_around((PyTypeObject *)type, b, p) : binding_raise(b);
 }

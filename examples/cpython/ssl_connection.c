@@ -225,8 +225,8 @@ static int alert_of(PyObject *answer, PyObject *callback)
 
 static int ask_callback(connection_object *self, pysock_ssl_client_hello *hello)
 {
-    PyObject *context = Py_NewRef(self->context), *name, *owner, *answer = NULL;
-    PyObject *callback = ((context_object *)context)->sni_callback;
+    PyObject *context = Py_XNewRef(self->context), *name, *owner, *answer = NULL;
+    PyObject *callback = context ? ((context_object *)context)->sni_callback : NULL;
     int alert = 0;
 
     if (callback) {
@@ -245,23 +245,40 @@ static int ask_callback(connection_object *self, pysock_ssl_client_hello *hello)
         Py_XDECREF(answer);
         Py_DECREF(callback);
     }
-    Py_DECREF(context);
+    Py_XDECREF(context);
+    return alert;
+}
+
+/* A hello that does not need the library's any more. */
+typedef struct asked {
+    pysock_ssl_client_hello hello;
+    char name[256];
+} asked;
+
+static int ask(void *arg)
+{
+    asked *a = arg;
+    connection_object *self = find(a->hello.socket);
+    int alert = PYSOCK_ALERT_INTERNAL_ERROR;
+
+    if (!self)
+        return alert;
+    if (a->hello.server_name)
+        a->hello.server_name = a->name;
+    alert = ask_callback(self, &a->hello);
+    Py_DECREF(self);
     return alert;
 }
 
 int connection_sni_callback(pysock_ssl_client_hello *hello, void *arg)
 {
-    binding_callback called;
-    connection_object *self;
-    int alert = PYSOCK_ALERT_INTERNAL_ERROR;
+    asked a;
+    int alert;
 
-    if (binding_callback_begin((binding *)arg, &called) < 0)
-        return alert;
-    self = find(hello->socket);
-    if (self)
-        alert = ask_callback(self, hello);
-    Py_XDECREF(self);
-    binding_callback_end(&called);
+    a.hello = *hello;
+    PyOS_snprintf(a.name, sizeof a.name, "%s", hello->server_name ? hello->server_name : "");
+    alert = binding_call_back((binding *)arg, ask, &a, sizeof a, PYSOCK_ALERT_INTERNAL_ERROR);
+    hello->context = a.hello.context;
     return alert;
 }
 
@@ -673,6 +690,8 @@ static PyObject *get_session(connection_object *self, void *closure)
 static int set_session(connection_object *self, PyObject *value, void *closure)
 {
     (void)closure;
+    if (!value)
+        PyErr_SetString(PyExc_TypeError, "cannot delete attribute");
     if (!value || check_session(self, value) < 0)
         return -1;
     if (is_established(self)) {

@@ -57,7 +57,7 @@ static int set_defaults(context_object *self)
     if (!is_fixed(self->protocol)
         && pysock_ssl_set_minimum_version(self->ctx, PYSOCK_MINIMUM_SUPPORTED) < 0)
         return -1;
-    if (pysock_ssl_set_options(self->ctx, CONTEXT_OPTIONS) < 0
+    if (pysock_ssl_set_options(self->ctx, CONTEXT_OPTIONS | PYSOCK_OP_COMPLETE_CHAIN) < 0
         || pysock_ssl_set_ciphers(self->ctx, "DEFAULT") < 0
         || pysock_ssl_set_verify_flags(self->ctx, PYSOCK_VERIFY_X509_TRUSTED_FIRST) < 0)
         return -1;
@@ -196,7 +196,7 @@ static PyObject *context_wrap_socket(context_object *self, PyObject *args, PyObj
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Op|O$OO:_wrap_socket", names, &sock,
                                      &server_side, &hostname, &owner, &session))
         return NULL;
-    if (!self->st->b->socket_type || !PyObject_TypeCheck(sock, self->st->b->socket_type))
+    if (!self->st->b->is_socket || !self->st->b->is_socket(sock))
         return PyErr_Format(PyExc_TypeError,
                             "_wrap_socket() argument 'sock' must be _socket.socket, not %.50s",
                             Py_TYPE(sock)->tp_name);
@@ -437,29 +437,41 @@ static PyObject *context_set_default_verify_paths(context_object *self, PyObject
     Py_RETURN_NONE; /* a system without a trust store is told by the first handshake */
 }
 
+/* Whether a line of the file begins so. errno is 0, or why it could not be read. */
+static int file_has_line(const char *path, const char *beginning)
+{
+    FILE *f = fopen(path, "rbe");
+    size_t size = 0;
+    char *line = NULL;
+    int found = 0;
+
+    if (!f)
+        return 0;
+    errno = 0;
+    while (!found && getline(&line, &size, f) >= 0)
+        found = strncmp(line, beginning, strlen(beginning)) == 0;
+    if (!ferror(f))
+        errno = 0;
+    free(line);
+    fclose(f);
+    return found;
+}
+
 static PyObject *context_load_dh_params(context_object *self, PyObject *arg)
 {
-    PyObject *path, *io, *file = NULL, *text = NULL;
-    int found;
+    PyObject *path;
+    int found, code;
 
-    if (!PyUnicode_FSConverter(arg, &path))
+    if (PySys_Audit("open", "Osi", arg, "rb", 0) < 0 || !PyUnicode_FSConverter(arg, &path))
         return NULL;
-    io = PyImport_ImportModule("io");
-    if (io)
-        file = PyObject_CallMethod(io, "open", "Os", path, "rb");
-    Py_XDECREF(io);
+    Py_BEGIN_ALLOW_THREADS
+    found = file_has_line(PyBytes_AS_STRING(path), "-----BEGIN DH PARAMETERS-----");
+    code = errno;
+    Py_END_ALLOW_THREADS
     Py_DECREF(path);
-    if (!file)
-        return NULL;
-    text = PyObject_CallMethod(file, "read", NULL);
-    Py_XDECREF(PyObject_CallMethod(file, "close", NULL));
-    Py_DECREF(file);
-    if (!text || !PyBytes_Check(text)) {
-        Py_XDECREF(text);
-        return NULL;
-    }
-    found = strstr(PyBytes_AS_STRING(text), "-----BEGIN DH PARAMETERS-----") != NULL;
-    Py_DECREF(text);
+    errno = code;
+    if (!found && code)
+        return PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, arg);
     if (!found)
         return ssl_raise_error(self->st, self->st->error, 108, "PEM", "NO_START_LINE", NULL,
                                __LINE__);
@@ -635,6 +647,14 @@ static PyObject *context_set_alpn_protocols(context_object *self, PyObject *args
 
 /* ---- properties ---- */
 
+/* A setter's value: NULL, which stands for del, is refused. */
+static int is_given(PyObject *value)
+{
+    if (!value)
+        PyErr_SetString(PyExc_TypeError, "cannot delete attribute");
+    return value != NULL;
+}
+
 static PyObject *get_check_hostname(context_object *self, void *closure)
 {
     (void)closure;
@@ -643,7 +663,7 @@ static PyObject *get_check_hostname(context_object *self, void *closure)
 
 static int set_check_hostname(context_object *self, PyObject *value, void *closure)
 {
-    int on = value ? PyObject_IsTrue(value) : -1;
+    int on = is_given(value) ? PyObject_IsTrue(value) : -1;
 
     (void)closure;
     return on < 0 ? -1 : zero_or_raise(self, pysock_ssl_set_check_hostname(self->ctx, on));
@@ -657,7 +677,7 @@ static PyObject *get_host_flags(context_object *self, void *closure)
 
 static int set_host_flags(context_object *self, PyObject *value, void *closure)
 {
-    unsigned long flags = PyLong_AsUnsignedLongMask(value);
+    unsigned long flags = is_given(value) ? PyLong_AsUnsignedLongMask(value) : (unsigned long)-1;
 
     (void)closure;
     if (flags == (unsigned long)-1 && PyErr_Occurred())
@@ -684,7 +704,7 @@ static int warn_of_version(int version)
 
 static int take_version(context_object *self, PyObject *value, int *version)
 {
-    if (!value || binding_int(value, version) < 0)
+    if (!is_given(value) || binding_int(value, version) < 0)
         return -1;
     if (is_fixed(self->protocol)) {
         PyErr_SetString(PyExc_ValueError, "The context's protocol doesn't support modification of "
@@ -821,7 +841,7 @@ static int set_num_tickets(context_object *self, PyObject *value, void *closure)
     int n;
 
     (void)closure;
-    if (!value || binding_int(value, &n) < 0)
+    if (!is_given(value) || binding_int(value, &n) < 0)
         return -1;
     if (n < 0) {
         PyErr_SetString(PyExc_ValueError, "value must be non-negative");
@@ -846,7 +866,7 @@ static int set_options(context_object *self, PyObject *value, void *closure)
     const unsigned long versions =
         (unsigned long)(PYSOCK_OP_NO_SSLv3 | PYSOCK_OP_NO_TLSv1 | PYSOCK_OP_NO_TLSv1_1
                         | PYSOCK_OP_NO_TLSv1_2 | PYSOCK_OP_NO_TLSv1_3);
-    long signed_options = value ? PyLong_AsLong(value) : -1;
+    long signed_options = is_given(value) ? PyLong_AsLong(value) : -1;
     unsigned long options = (unsigned long)signed_options;
 
     (void)closure;
@@ -856,8 +876,8 @@ static int set_options(context_object *self, PyObject *value, void *closure)
         && PyErr_WarnEx(PyExc_DeprecationWarning,
                         "ssl.OP_NO_SSL*/ssl.OP_NO_TLS* options are deprecated", 2) < 0)
         return -1;
-    if (zero_or_raise(self, pysock_ssl_set_options(self->ctx, options & CONTEXT_KNOWN_OPTIONS))
-        < 0)
+    if (zero_or_raise(self, pysock_ssl_set_options(self->ctx, (options & CONTEXT_KNOWN_OPTIONS)
+                                                                  | PYSOCK_OP_COMPLETE_CHAIN)) < 0)
         return -1;
     self->options = options;
     return 0;
@@ -871,7 +891,7 @@ static PyObject *get_post_handshake_auth(context_object *self, void *closure)
 
 static int set_post_handshake_auth(context_object *self, PyObject *value, void *closure)
 {
-    int on = value ? PyObject_IsTrue(value) : -1;
+    int on = is_given(value) ? PyObject_IsTrue(value) : -1;
 
     (void)closure;
     if (on < 0)
@@ -894,7 +914,7 @@ static PyObject *get_verify_flags(context_object *self, void *closure)
 
 static int set_verify_flags(context_object *self, PyObject *value, void *closure)
 {
-    unsigned long flags = value ? PyLong_AsUnsignedLong(value) : (unsigned long)-1;
+    unsigned long flags = is_given(value) ? PyLong_AsUnsignedLong(value) : (unsigned long)-1;
     unsigned known;
 
     (void)closure;
@@ -919,7 +939,7 @@ static int set_verify_mode(context_object *self, PyObject *value, void *closure)
     int mode;
 
     (void)closure;
-    if (!value)
+    if (!is_given(value))
         return -1;
     if (!PyIndex_Check(value)) {
         PyErr_Format(PyExc_TypeError, "'%.50s' object cannot be interpreted as an integer",
