@@ -334,8 +334,11 @@ static PyObject *binding_new(void)
             PyMem_Free(b);
         return NULL;
     }
-    if (is_main)
+    if (is_main) {
         Py_AtExit(at_finalize); /* without a place for it, exit() does the same */
+        pysock_state_swap(NULL);
+        pysock_setdefaulttimeout(PYSOCK_NO_TIMEOUT); /* not that of the one before */
+    }
     return capsule;
 }
 
