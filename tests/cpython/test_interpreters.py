@@ -181,6 +181,8 @@ class Embedded(Runs):
                 self.skipTest("no program with Python in it can be built (%s): %s"
                               % (library, built.stderr.splitlines()[:1]))
             result = subprocess.run([program, "5", BUSY + r'''
+del circle, p, q, r     # what the threads keep is never freed, and pollers are nobody else's
+gc.collect()
 blocked(lambda: listener.accept(), lambda: d.recv(1), lambda: select.select([c], [], []))
 print(os.path.exists("/proc/self/fd") and len(os.listdir("/proc/self/fd")), flush=True)
 '''], capture_output=True, text=True, timeout=20)
