@@ -6,6 +6,7 @@ import os
 import select
 import socket
 import sys
+import tempfile
 import unittest
 import warnings
 import _socket
@@ -106,7 +107,13 @@ class Steady(unittest.TestCase):
                     attempt(f, b"x", value)
                     attempt(f, value, 1, value)
                     attempt(f, value, value, value, value, value, value)
-            self.steady(wrong, 4, "%s.%s" % (type(o).__name__, name))
+            with tempfile.TemporaryDirectory() as directory:    # some of it are names of files
+                before = os.getcwd()
+                os.chdir(directory)
+                try:
+                    self.steady(wrong, 4, "%s.%s" % (type(o).__name__, name))
+                finally:
+                    os.chdir(before)
 
 
 class Attributes:
