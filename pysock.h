@@ -1176,6 +1176,10 @@ PYSOCKDEF const char *pysock_ssl_version(pysock *s); /* "TLSv1.2"; NULL before t
 /* The context in force, which an sni_callback may have changed; borrowed from the socket. */
 PYSOCKDEF pysock_ssl_context *pysock_ssl_get_context(pysock *s);
 
+/* Puts another context in its place, as if s had been wrapped with it; what was to be resumed of
+   the old one is forgotten. EALREADY once the handshake has begun. */
+PYSOCKDEF int pysock_ssl_set_context(pysock *s, pysock_ssl_context *ctx);
+
 PYSOCKDEF int pysock_ssl_cipher(pysock *s, pysock_ssl_cipher_info *info);
 
 /* On a server, which suites both sides have, the preferred first: as pysock_ssl_get_ciphers(). 0 on
@@ -12074,16 +12078,16 @@ static void pysock__tls_give_up(pysock__tls *t)
 
 /* Goes on with another context, which is retained: all that was taken from the old one is taken
    anew. 0 or a failure. */
-static int pysock__tls_switch(pysock__tls *t, pysock_ssl_context *ctx)
+static int pysock__tls_switch(pysock__tls *t, pysock_ssl_context *ctx, const char *what)
 {
     pysock_ssl_context *old = t->ctx;
 
     pysock__tls_drop_settings(t);
     pysock__store(&t->ctx, pysock__context_retain(ctx));
     pysock__context_release(old);
-    if (pysock__tls_take_settings(t, "sni_callback") < 0)
+    if (pysock__tls_take_settings(t, what) < 0)
         return -1;
-    return pysock__tls_reset(t, "sni_callback");
+    return pysock__tls_reset(t, what);
 }
 
 /* Asks the sni_callback. Nobody holds a lock here; what it says holds before the engine has seen
@@ -12107,7 +12111,8 @@ static void pysock__tls_ask(pysock__tls *t)
     alert = fn(&hello, arg);
     if (alert)
         pysock__tls_refuse(t, alert > 0 && alert < 256 ? alert : PYSOCK_ALERT_INTERNAL_ERROR);
-    else if (hello.context && hello.context != t->ctx && pysock__tls_switch(t, hello.context) < 0)
+    else if (hello.context && hello.context != t->ctx
+             && pysock__tls_switch(t, hello.context, "sni_callback") < 0)
         pysock__tls_give_up(t);
 }
 
@@ -18639,6 +18644,59 @@ PYSOCKDEF int pysock_ssl_set_session(pysock *s, pysock_ssl_session *session)
     }
     pysock__call_end(&c);
     pysock__session_release(old);
+    return r;
+}
+
+/* Whether the socket may go on with ctx; 0 or a failure. */
+static int pysock__context_fits_locked(pysock__call *c, pysock_ssl_context *ctx)
+{
+    pysock__tls *t = c->s->tls;
+    pysock_ssl_wrap_options options;
+
+    memset(&options, 0, sizeof options);
+    options.server_side = t ? t->server : c->s->wrap_server;
+    options.no_check_hostname = t ? t->unchecked_host : c->s->wrap_unchecked_host;
+    options.no_handshake_on_connect = 1;
+    if (!options.server_side)
+        options.server_hostname = t ? t->hostname : c->s->wrap_host;
+    if (pysock__wrap_server(ctx, &options) != options.server_side)
+        return pysock__fail_value(c->name, "the context is for the other side");
+    return pysock__wrap_check(ctx, &options);
+}
+
+PYSOCKDEF int pysock_ssl_set_context(pysock *s, pysock_ssl_context *ctx)
+{
+    pysock_ssl_session *session = NULL;
+    pysock_ssl_context *old = NULL;
+    pysock__call c;
+    pysock__tls *t;
+    int r;
+
+    if (!ctx)
+        return pysock__fail_value("ssl_set_context", "ctx is NULL");
+    if (pysock__call_begin(&c, s, "ssl_set_context") < 0)
+        return -1;
+    t = c.s->tls;
+    if (!pysock__is_tls_locked(c.s))
+        r = pysock__fail_not_tls(c.name);
+    else if (t && (t->begun || c.s->hs_busy || c.s->phase != PYSOCK__HANDSHAKING))
+        r = pysock__call_fail(&c, -EALREADY);
+    else
+        r = pysock__context_fits_locked(&c, ctx);
+    if (r == 0 && t) {
+        session = t->session;
+        t->session = NULL;
+        pysock__bytes_free(&t->flight);
+        r = pysock__tls_switch(t, ctx, c.name);
+    } else if (r == 0) {
+        session = c.s->wrap_session;
+        c.s->wrap_session = NULL;
+        old = c.s->wrap_ctx;
+        c.s->wrap_ctx = pysock__context_retain(ctx);
+    }
+    pysock__call_end(&c);
+    pysock__session_release(session);
+    pysock__context_release(old);
     return r;
 }
 
