@@ -11853,6 +11853,8 @@ static void pysock__tls_describe(pysock__tls *t, int err)
                  : "the peer does not speak TLS: what it sent first is no TLS record");
         return;
     }
+    if (t->established && err == BR_ERR_UNSUPPORTED_VERSION)
+        err = BR_ERR_BAD_VERSION; /* no offer: noise between records */
     c = pysock__code_find(pysock__engine_errors, PYSOCK__COUNT(pysock__engine_errors), err);
     pysock__fault_set(&t->fault, PYSOCK_SSL_ERROR, err, c->reason, "%s (BearSSL error %d)",
                       c->sentence, err);
@@ -14756,7 +14758,7 @@ static ptrdiff_t pysock__tls_recv_locked(pysock__call *c, void *buf, size_t size
         return pysock__fail_value(c->name, "on TLS sockets no flag but MSG_PEEK is supported");
     s->hs_asked = 0;
     for (;;) {
-        ending = s->phase == PYSOCK__UNWRAPPING && s->tls->half_close && c->timeout == 0;
+        ending = s->phase == PYSOCK__UNWRAPPING && s->tls->half_close;
         if (s->phase != PYSOCK__SECURE && !ending && pysock__ready_locked(c) < 0)
             return -1;
         if (s->phase != PYSOCK__SECURE && !ending)
@@ -14776,7 +14778,7 @@ static ptrdiff_t pysock__tls_recv_locked(pysock__call *c, void *buf, size_t size
         }
         if (s->input_end)
             return pysock__tls_end_locked(s);
-        if (pysock__may_fill_asleep_locked(c)) {
+        if (!ending && pysock__may_fill_asleep_locked(c)) {
             if (pysock__fill_asleep_locked(c) < 0)
                 return -1;
             continue;
@@ -14788,6 +14790,8 @@ static ptrdiff_t pysock__tls_recv_locked(pysock__call *c, void *buf, size_t size
             continue; /* the peer wants another handshake */
         if (c->timeout == 0)
             return pysock__tls_fail_again(c);
+        if (ending)
+            return pysock__ready_locked(c); /* what there is may be received, but not waited for */
         if (pysock__wait_input_locked(c, r) < 0)
             return -1;
     }
@@ -18306,7 +18310,7 @@ static int pysock__unwrap_locked(pysock__call *c)
     pysock__sock *s = c->s;
     unsigned char *p;
     size_t n;
-    int r;
+    int r, ended;
 
     for (;;) {
         if (c->timeout != 0 && pysock__flush_wait_locked(c) < 0)
@@ -18314,14 +18318,16 @@ static int pysock__unwrap_locked(pysock__call *c)
         r = pysock__flush_or_kick_locked(s);
         if (r < 0 && r != -EBUSY) /* nobody sends without the lock on TLS */
             return pysock__call_fail(c, r);
-        if (r == 0 && s->input_end == PYSOCK__END_CLEAN && !s->in_busy) {
+        ended = s->input_end == PYSOCK__END_CLEAN
+                || (s->tls->half_close && s->input_end == PYSOCK__END_RAGGED);
+        if (r == 0 && ended && !s->in_busy) {
             pysock__unwrapped_locked(s);
             return 0;
         }
-        if (s->input_end == PYSOCK__END_RAGGED || s->input_end == PYSOCK__END_FAULT)
+        if (!ended && s->input_end != PYSOCK__GOING_ON)
             return pysock__raise(&s->fault);
         while ((p = br_ssl_engine_recvapp_buf(s->tls->eng, &n)) != NULL) {
-            if (s->tls->half_close && c->timeout == 0)
+            if (s->tls->half_close)
                 return pysock__fail(PYSOCK_SSL_ERROR, EPROTO,
                                     "APPLICATION_DATA_AFTER_CLOSE_NOTIFY",
                                     "%s: the peer has sent data before its own end: receive it",
@@ -18349,6 +18355,9 @@ PYSOCKDEF int pysock_ssl_unwrap(pysock *s)
         return -1;
     if (!pysock__is_tls_locked(c.s))
         r = pysock__fail_not_tls(c.name);
+    else if (c.s->phase == PYSOCK__HANDSHAKING && c.s->tls->half_close && !c.s->tls->established)
+        r = pysock__fail(PYSOCK_SSL_ERROR, EPROTO, "SHUTDOWN_WHILE_IN_INIT",
+                         "%s: the handshake is not finished yet", c.name);
     else
         r = c.s->phase == PYSOCK__UNWRAPPING ? 0 : pysock__ready_locked(&c);
     if (r == 0 && c.s->phase == PYSOCK__SECURE) {
