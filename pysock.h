@@ -1176,6 +1176,10 @@ PYSOCKDEF const char *pysock_ssl_version(pysock *s); /* "TLSv1.2"; NULL before t
 /* The context in force, which an sni_callback may have changed; borrowed from the socket. */
 PYSOCKDEF pysock_ssl_context *pysock_ssl_get_context(pysock *s);
 
+/* Puts another context in its place, as if s had been wrapped with it; what was to be resumed of
+   the old one is forgotten. EALREADY once the handshake has begun. */
+PYSOCKDEF int pysock_ssl_set_context(pysock *s, pysock_ssl_context *ctx);
+
 PYSOCKDEF int pysock_ssl_cipher(pysock *s, pysock_ssl_cipher_info *info);
 
 /* On a server, which suites both sides have, the preferred first: as pysock_ssl_get_ciphers(). 0 on
@@ -11849,6 +11853,8 @@ static void pysock__tls_describe(pysock__tls *t, int err)
                  : "the peer does not speak TLS: what it sent first is no TLS record");
         return;
     }
+    if (t->established && err == BR_ERR_UNSUPPORTED_VERSION)
+        err = BR_ERR_BAD_VERSION; /* no offer: noise between records */
     c = pysock__code_find(pysock__engine_errors, PYSOCK__COUNT(pysock__engine_errors), err);
     pysock__fault_set(&t->fault, PYSOCK_SSL_ERROR, err, c->reason, "%s (BearSSL error %d)",
                       c->sentence, err);
@@ -12074,16 +12080,16 @@ static void pysock__tls_give_up(pysock__tls *t)
 
 /* Goes on with another context, which is retained: all that was taken from the old one is taken
    anew. 0 or a failure. */
-static int pysock__tls_switch(pysock__tls *t, pysock_ssl_context *ctx)
+static int pysock__tls_switch(pysock__tls *t, pysock_ssl_context *ctx, const char *what)
 {
     pysock_ssl_context *old = t->ctx;
 
     pysock__tls_drop_settings(t);
     pysock__store(&t->ctx, pysock__context_retain(ctx));
     pysock__context_release(old);
-    if (pysock__tls_take_settings(t, "sni_callback") < 0)
+    if (pysock__tls_take_settings(t, what) < 0)
         return -1;
-    return pysock__tls_reset(t, "sni_callback");
+    return pysock__tls_reset(t, what);
 }
 
 /* Asks the sni_callback. Nobody holds a lock here; what it says holds before the engine has seen
@@ -12107,7 +12113,8 @@ static void pysock__tls_ask(pysock__tls *t)
     alert = fn(&hello, arg);
     if (alert)
         pysock__tls_refuse(t, alert > 0 && alert < 256 ? alert : PYSOCK_ALERT_INTERNAL_ERROR);
-    else if (hello.context && hello.context != t->ctx && pysock__tls_switch(t, hello.context) < 0)
+    else if (hello.context && hello.context != t->ctx
+             && pysock__tls_switch(t, hello.context, "sni_callback") < 0)
         pysock__tls_give_up(t);
 }
 
@@ -14751,7 +14758,7 @@ static ptrdiff_t pysock__tls_recv_locked(pysock__call *c, void *buf, size_t size
         return pysock__fail_value(c->name, "on TLS sockets no flag but MSG_PEEK is supported");
     s->hs_asked = 0;
     for (;;) {
-        ending = s->phase == PYSOCK__UNWRAPPING && s->tls->half_close && c->timeout == 0;
+        ending = s->phase == PYSOCK__UNWRAPPING && s->tls->half_close;
         if (s->phase != PYSOCK__SECURE && !ending && pysock__ready_locked(c) < 0)
             return -1;
         if (s->phase != PYSOCK__SECURE && !ending)
@@ -14771,7 +14778,7 @@ static ptrdiff_t pysock__tls_recv_locked(pysock__call *c, void *buf, size_t size
         }
         if (s->input_end)
             return pysock__tls_end_locked(s);
-        if (pysock__may_fill_asleep_locked(c)) {
+        if (!ending && pysock__may_fill_asleep_locked(c)) {
             if (pysock__fill_asleep_locked(c) < 0)
                 return -1;
             continue;
@@ -14783,6 +14790,8 @@ static ptrdiff_t pysock__tls_recv_locked(pysock__call *c, void *buf, size_t size
             continue; /* the peer wants another handshake */
         if (c->timeout == 0)
             return pysock__tls_fail_again(c);
+        if (ending)
+            return pysock__ready_locked(c); /* what there is may be received, but not waited for */
         if (pysock__wait_input_locked(c, r) < 0)
             return -1;
     }
@@ -18301,7 +18310,7 @@ static int pysock__unwrap_locked(pysock__call *c)
     pysock__sock *s = c->s;
     unsigned char *p;
     size_t n;
-    int r;
+    int r, ended;
 
     for (;;) {
         if (c->timeout != 0 && pysock__flush_wait_locked(c) < 0)
@@ -18309,14 +18318,16 @@ static int pysock__unwrap_locked(pysock__call *c)
         r = pysock__flush_or_kick_locked(s);
         if (r < 0 && r != -EBUSY) /* nobody sends without the lock on TLS */
             return pysock__call_fail(c, r);
-        if (r == 0 && s->input_end == PYSOCK__END_CLEAN && !s->in_busy) {
+        ended = s->input_end == PYSOCK__END_CLEAN
+                || (s->tls->half_close && s->input_end == PYSOCK__END_RAGGED);
+        if (r == 0 && ended && !s->in_busy) {
             pysock__unwrapped_locked(s);
             return 0;
         }
-        if (s->input_end == PYSOCK__END_RAGGED || s->input_end == PYSOCK__END_FAULT)
+        if (!ended && s->input_end != PYSOCK__GOING_ON)
             return pysock__raise(&s->fault);
         while ((p = br_ssl_engine_recvapp_buf(s->tls->eng, &n)) != NULL) {
-            if (s->tls->half_close && c->timeout == 0)
+            if (s->tls->half_close)
                 return pysock__fail(PYSOCK_SSL_ERROR, EPROTO,
                                     "APPLICATION_DATA_AFTER_CLOSE_NOTIFY",
                                     "%s: the peer has sent data before its own end: receive it",
@@ -18344,6 +18355,9 @@ PYSOCKDEF int pysock_ssl_unwrap(pysock *s)
         return -1;
     if (!pysock__is_tls_locked(c.s))
         r = pysock__fail_not_tls(c.name);
+    else if (c.s->phase == PYSOCK__HANDSHAKING && c.s->tls->half_close && !c.s->tls->established)
+        r = pysock__fail(PYSOCK_SSL_ERROR, EPROTO, "SHUTDOWN_WHILE_IN_INIT",
+                         "%s: the handshake is not finished yet", c.name);
     else
         r = c.s->phase == PYSOCK__UNWRAPPING ? 0 : pysock__ready_locked(&c);
     if (r == 0 && c.s->phase == PYSOCK__SECURE) {
@@ -18639,6 +18653,59 @@ PYSOCKDEF int pysock_ssl_set_session(pysock *s, pysock_ssl_session *session)
     }
     pysock__call_end(&c);
     pysock__session_release(old);
+    return r;
+}
+
+/* Whether the socket may go on with ctx; 0 or a failure. */
+static int pysock__context_fits_locked(pysock__call *c, pysock_ssl_context *ctx)
+{
+    pysock__tls *t = c->s->tls;
+    pysock_ssl_wrap_options options;
+
+    memset(&options, 0, sizeof options);
+    options.server_side = t ? t->server : c->s->wrap_server;
+    options.no_check_hostname = t ? t->unchecked_host : c->s->wrap_unchecked_host;
+    options.no_handshake_on_connect = 1;
+    if (!options.server_side)
+        options.server_hostname = t ? t->hostname : c->s->wrap_host;
+    if (pysock__wrap_server(ctx, &options) != options.server_side)
+        return pysock__fail_value(c->name, "the context is for the other side");
+    return pysock__wrap_check(ctx, &options);
+}
+
+PYSOCKDEF int pysock_ssl_set_context(pysock *s, pysock_ssl_context *ctx)
+{
+    pysock_ssl_session *session = NULL;
+    pysock_ssl_context *old = NULL;
+    pysock__call c;
+    pysock__tls *t;
+    int r;
+
+    if (!ctx)
+        return pysock__fail_value("ssl_set_context", "ctx is NULL");
+    if (pysock__call_begin(&c, s, "ssl_set_context") < 0)
+        return -1;
+    t = c.s->tls;
+    if (!pysock__is_tls_locked(c.s))
+        r = pysock__fail_not_tls(c.name);
+    else if (t && (t->begun || c.s->hs_busy || c.s->phase != PYSOCK__HANDSHAKING))
+        r = pysock__call_fail(&c, -EALREADY);
+    else
+        r = pysock__context_fits_locked(&c, ctx);
+    if (r == 0 && t) {
+        session = t->session;
+        t->session = NULL;
+        pysock__bytes_free(&t->flight);
+        r = pysock__tls_switch(t, ctx, c.name);
+    } else if (r == 0) {
+        session = c.s->wrap_session;
+        c.s->wrap_session = NULL;
+        old = c.s->wrap_ctx;
+        c.s->wrap_ctx = pysock__context_retain(ctx);
+    }
+    pysock__call_end(&c);
+    pysock__session_release(session);
+    pysock__context_release(old);
     return r;
 }
 

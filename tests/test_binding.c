@@ -337,6 +337,32 @@ static void with_half_close_each_direction_ends_by_itself(void **state) {
     end(&p, client, server);
 }
 
+/* As with OpenSSL: a peer that just closes has ended its direction, and data in front of its end is
+   not thrown away. */
+static void with_half_close_unwrap_is_as_openssl_has_it(void **state) {
+    (void)state;
+    t_deadline(60);
+    pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
+    pysock_ssl_wrap_options options = later("localhost");
+    char buf[8];
+    h_pair p;
+    options.half_close = options.no_close_notify = 1;
+    wrapped_pair(&p, client, server, options);
+    T_OK(pysock_close(p.server));
+    p.server = NULL;
+    T_OK(pysock_ssl_unwrap(p.client));
+    T_EQ(pysock_is_ssl(p.client), 0);
+    h_close(&p);
+    T_STEP("data in front");
+    wrapped_pair(&p, client, server, options);
+    t_say(p.server, "late");
+    T_FAILS(pysock_ssl_unwrap(p.client), PYSOCK_SSL_ERROR, EPROTO);
+    H_SAME(pysock_error_reason(), "APPLICATION_DATA_AFTER_CLOSE_NOTIFY");
+    T_EQ(pysock_recv(p.client, buf, sizeof buf, 0), 4);
+    T_FAILS(pysock_recv(p.client, buf, sizeof buf, 0), PYSOCK_OS_ERROR, EALREADY);
+    end(&p, client, server);
+}
+
 static void without_close_notify_only_unwrap_says_the_end(void **state) {
     (void)state;
     t_deadline(60);
@@ -486,6 +512,7 @@ static const struct CMUnitTest tests[] = {
     CASE(the_host_name_of_one_connection_may_go_unchecked),
     CASE(what_one_send_takes_comes_in_one_recv_in_tls_1_0_too),
     CASE(with_half_close_each_direction_ends_by_itself),
+    CASE(with_half_close_unwrap_is_as_openssl_has_it),
     CASE(without_close_notify_only_unwrap_says_the_end),
     CASE(what_comes_before_the_peers_end_can_be_received_while_unwrapping),
     CASE(what_is_sent_after_unwrap_between_bios_is_an_error_of_tls),

@@ -622,16 +622,24 @@ static PyObject *get_context(connection_object *self, void *closure)
     return Py_NewRef(self->context);
 }
 
-/* In an sni_callback the handshake goes on with the new one. */
+/* In an sni_callback the handshake goes on with the new one, and before a handshake it begins with
+   it; after that it is of no use, but may be set. */
 static int set_context(connection_object *self, PyObject *value, void *closure)
 {
+    pysock_ssl_context *ctx;
+
     (void)closure;
     if (!value || !PyObject_TypeCheck(value, self->st->context_type)) {
         PyErr_SetString(PyExc_TypeError, "The value must be a SSLContext");
         return -1;
     }
+    ctx = ((context_object *)value)->ctx;
     if (self->hello)
-        self->hello->context = ((context_object *)value)->ctx;
+        self->hello->context = ctx;
+    else if (pysock_ssl_set_context(self->s, ctx) == 0)
+        self->verify_mode = pysock_ssl_get_verify_mode(ctx);
+    else if (pysock_error_code() != EALREADY && pysock_error_code() != EBADF)
+        return ssl_raise(self->st, SSL_SHAKING) ? 0 : -1;
     Py_SETREF(self->context, Py_NewRef(value));
     return 0;
 }
