@@ -1926,6 +1926,15 @@ static int pysock__pset_open(pysock__pset *set, pysock__waker *waker)
     return err;
 }
 
+static int pysock__pset_replace(int epfd, int with)
+{
+#ifndef PYSOCK__CLOEXEC_BY_HAND
+    return dup3(with, epfd, O_CLOEXEC) < 0 ? pysock__neg_errno() : 0;
+#else
+    return dup2(with, epfd) < 0 ? pysock__neg_errno() : pysock__fd_cloexec(epfd);
+#endif
+}
+
 /* Puts an empty set in its place, under the same number. */
 static int pysock__pset_renew(pysock__pset *set, pysock__waker *waker)
 {
@@ -1934,8 +1943,7 @@ static int pysock__pset_renew(pysock__pset *set, pysock__waker *waker)
 
     if (err < 0)
         return err;
-    if (dup3(fresh.epfd, set->epfd, O_CLOEXEC) < 0)
-        err = pysock__neg_errno();
+    err = pysock__pset_replace(set->epfd, fresh.epfd);
     close(fresh.epfd);
     return err;
 }
