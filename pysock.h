@@ -1790,20 +1790,40 @@ typedef struct pysock__waker {
     unsigned generation; /* of fork: a child must not share it */
 } pysock__waker;
 
+#define PYSOCK__OWN_FDS 256 /* where the numbers of the library's own descriptors begin */
+
+/* Wakers come and go as threads sleep, and a program may count on the lowest free number for what
+   it opens itself, or on a number that it has just closed. So they move out of its way; where there
+   is no room above they stay. */
+static int pysock__fd_out_of_the_way(int fd)
+{
+    int moved = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, PYSOCK__OWN_FDS);
+
+    if (moved < 0)
+        return fd;
+    close(fd);
+    return moved;
+}
+
 static int pysock__waker_open(pysock__waker *w)
 {
     w->signaled = 0;
     w->generation = pysock__fork_generation;
 #ifdef __linux__
-    w->rfd = w->wfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    return w->rfd < 0 ? pysock__neg_errno() : 0;
+    w->rfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (w->rfd < 0) {
+        w->wfd = -1;
+        return pysock__neg_errno();
+    }
+    w->rfd = w->wfd = pysock__fd_out_of_the_way(w->rfd);
+    return 0;
 #else
     {
         int ends[2], err;
         if (pipe(ends) < 0)
             return pysock__neg_errno();
-        w->rfd = ends[0];
-        w->wfd = ends[1];
+        w->rfd = ends[0] = pysock__fd_out_of_the_way(ends[0]);
+        w->wfd = ends[1] = pysock__fd_out_of_the_way(ends[1]);
         if ((err = pysock__fd_cloexec(ends[0])) < 0 || (err = pysock__fd_cloexec(ends[1])) < 0
             || (err = pysock__fd_set_nonblocking(ends[0], 1)) < 0
             || (err = pysock__fd_set_nonblocking(ends[1], 1)) < 0) {
