@@ -1046,6 +1046,24 @@ PYSOCKDEF int pysock_ssl_set_sni_callback(pysock_ssl_context *ctx,
                                           int (*fn)(pysock_ssl_client_hello *hello, void *arg),
                                           void *arg);
 
+/* A message of a handshake, for who looks for a fault in it. */
+typedef struct pysock_ssl_message {
+    pysock *socket;
+    int sent;         /* 1: by this side */
+    int version;      /* the record's: 0x0303 is TLS 1.2's */
+    int content_type; /* 20 change_cipher_spec, 21 alert, 22 handshake; 256: a record's header */
+    int type;         /* the alert, the kind of handshake message; of a header the content type */
+    const void *data;
+    size_t size;
+} pysock_ssl_message;
+
+/* Calls fn with what goes to and fro in a connection's first handshake, as far as it is not
+   encrypted, which the Finished messages are; on the thread that drives the handshake, without a
+   lock held. NULL takes it away. It holds for connections that begin from now on. */
+PYSOCKDEF int pysock_ssl_set_message_callback(pysock_ssl_context *ctx,
+                                              void (*fn)(const pysock_ssl_message *m, void *arg),
+                                              void *arg);
+
 /* Python's ssl.AlertDescription (RFC 5246, 7.2; RFC 6066). */
 enum {
     PYSOCK_ALERT_CLOSE_NOTIFY = 0,
@@ -1776,20 +1794,40 @@ typedef struct pysock__waker {
     unsigned generation; /* of fork: a child must not share it */
 } pysock__waker;
 
+#define PYSOCK__OWN_FDS 256 /* where the numbers of the library's own descriptors begin */
+
+/* Wakers come and go as threads sleep, and a program may count on the lowest free number for what
+   it opens itself, or on a number that it has just closed. So they move out of its way; where there
+   is no room above they stay. */
+static int pysock__fd_out_of_the_way(int fd)
+{
+    int moved = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, PYSOCK__OWN_FDS);
+
+    if (moved < 0)
+        return fd;
+    close(fd);
+    return moved;
+}
+
 static int pysock__waker_open(pysock__waker *w)
 {
     w->signaled = 0;
     w->generation = pysock__fork_generation;
 #ifdef __linux__
-    w->rfd = w->wfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    return w->rfd < 0 ? pysock__neg_errno() : 0;
+    w->rfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (w->rfd < 0) {
+        w->wfd = -1;
+        return pysock__neg_errno();
+    }
+    w->rfd = w->wfd = pysock__fd_out_of_the_way(w->rfd);
+    return 0;
 #else
     {
         int ends[2], err;
         if (pipe(ends) < 0)
             return pysock__neg_errno();
-        w->rfd = ends[0];
-        w->wfd = ends[1];
+        w->rfd = ends[0] = pysock__fd_out_of_the_way(ends[0]);
+        w->wfd = ends[1] = pysock__fd_out_of_the_way(ends[1]);
         if ((err = pysock__fd_cloexec(ends[0])) < 0 || (err = pysock__fd_cloexec(ends[1])) < 0
             || (err = pysock__fd_set_nonblocking(ends[0], 1)) < 0
             || (err = pysock__fd_set_nonblocking(ends[1], 1)) < 0) {
@@ -1930,6 +1968,15 @@ static int pysock__pset_open(pysock__pset *set, pysock__waker *waker)
     return err;
 }
 
+static int pysock__pset_replace(int epfd, int with)
+{
+#ifndef PYSOCK__CLOEXEC_BY_HAND
+    return dup3(with, epfd, O_CLOEXEC) < 0 ? pysock__neg_errno() : 0;
+#else
+    return dup2(with, epfd) < 0 ? pysock__neg_errno() : pysock__fd_cloexec(epfd);
+#endif
+}
+
 /* Puts an empty set in its place, under the same number. */
 static int pysock__pset_renew(pysock__pset *set, pysock__waker *waker)
 {
@@ -1938,8 +1985,7 @@ static int pysock__pset_renew(pysock__pset *set, pysock__waker *waker)
 
     if (err < 0)
         return err;
-    if (dup3(fresh.epfd, set->epfd, O_CLOEXEC) < 0)
-        err = pysock__neg_errno();
+    err = pysock__pset_replace(set->epfd, fresh.epfd);
     close(fresh.epfd);
     return err;
 }
@@ -10742,6 +10788,8 @@ struct pysock_ssl_context {
     pysock__keylog *keylog;
     int (*sni_callback)(pysock_ssl_client_hello *hello, void *arg);
     void *sni_arg;
+    void (*message_callback)(const pysock_ssl_message *m, void *arg);
+    void *message_arg;
     int verify_mode, check_hostname, no_common_name, security_level;
     unsigned verify_flags;
     uint64_t options;
@@ -11269,6 +11317,12 @@ static const br_ssl_client_certificate_class pysock__ccert_class = {
 #define PYSOCK__HELLO_MAX ((size_t)64 * 1024) /* bytes of the records that hold a ClientHello */
 #define PYSOCK__AHEAD ((size_t)64 * 1024)     /* bytes that are read ahead */
 
+/* One direction's records, for the message callback. */
+typedef struct pysock__overheard {
+    pysock__bytes record, message; /* as far as they have come */
+    int encrypted;                 /* nothing more can be told */
+} pysock__overheard;
+
 typedef struct pysock__tls {
     union {
         br_ssl_client_context client;
@@ -11317,6 +11371,9 @@ typedef struct pysock__tls {
     pysock__bytes hello; /* a server's first records, until the ClientHello is whole */
     size_t hello_record; /* where the last of them begins */
     int hello_done;
+    void (*message_callback)(const pysock_ssl_message *m, void *arg);
+    void *message_arg;
+    pysock__overheard overheard[2]; /* received, sent */
     char *sni; /* the name that the client asked for; atomic, as ctx: others read them meanwhile */
     unsigned char *ahead; /* what was read ahead, from ahead_pos to ahead_len */
     size_t ahead_pos, ahead_len;
@@ -11356,6 +11413,8 @@ static void pysock__tls_drop_settings(pysock__tls *t)
 
 static void pysock__tls_free(pysock__tls *t)
 {
+    size_t i;
+
     if (!t)
         return;
     pysock__tls_drop_settings(t);
@@ -11365,6 +11424,10 @@ static void pysock__tls_free(pysock__tls *t)
     pysock__session_release(t->session);
     pysock__context_release(t->ctx);
     pysock__free(t->hostname);
+    for (i = 0; i < 2; i++) {
+        pysock__bytes_free(&t->overheard[i].record);
+        pysock__bytes_free(&t->overheard[i].message);
+    }
     pysock__free(t->sni);
     pysock__free(t->ahead);
     pysock__free(t->buffers);
@@ -11672,6 +11735,8 @@ static int pysock__tls_take_settings(pysock__tls *t, const char *what)
     t->session_epoch = ctx->session_epoch;
     t->alpn = ctx->alpn;
     t->keylog = ctx->keylog;
+    t->message_callback = ctx->message_callback;
+    t->message_arg = ctx->message_arg;
     t->policy.curves = ctx->curves;
     has_identity = ctx->sni_callback != NULL; /* which may bring one */
     for (i = 0; i < PYSOCK__KEY_KINDS; i++) {
@@ -11953,11 +12018,92 @@ static const unsigned char *pysock__tls_out(pysock__tls *t, size_t *len)
     return t->alert + t->alert_pos;
 }
 
+static void pysock__tls_tell(pysock__tls *t, int sent, int content_type, int type,
+                             const unsigned char *data, size_t size)
+{
+    const unsigned char *header = t->overheard[sent].record.data;
+    pysock_ssl_message m;
+
+    m.socket = t->owner;
+    m.sent = sent;
+    m.version = header[1] << 8 | header[2];
+    m.content_type = content_type;
+    m.type = type;
+    m.data = data;
+    m.size = size;
+    t->message_callback(&m, t->message_arg);
+}
+
+/* Tells the messages that are whole. */
+static void pysock__tls_tell_handshake(pysock__tls *t, int sent)
+{
+    pysock__bytes *b = &t->overheard[sent].message;
+    size_t size, told = 0;
+
+    while (b->len - told >= 4) {
+        const unsigned char *p = b->data + told;
+        size = 4 + ((size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3]);
+        if (b->len - told < size)
+            break;
+        pysock__tls_tell(t, sent, 22, p[0], p, size);
+        told += size;
+    }
+    if (told)
+        memmove(b->data, b->data + told, b->len - told);
+    b->len -= told;
+    t->overheard[sent].encrypted |= b->out_of_memory || b->len > PYSOCK__CHAIN_BYTES;
+}
+
+static void pysock__tls_tell_record(pysock__tls *t, int sent)
+{
+    pysock__overheard *o = &t->overheard[sent];
+    const unsigned char *p = o->record.data;
+    size_t n = o->record.len - 5;
+
+    pysock__tls_tell(t, sent, 256, p[0], p, 5);
+    if (p[0] == 22) {
+        pysock__bytes_append(&o->message, p + 5, n);
+        pysock__tls_tell_handshake(t, sent);
+    } else if (p[0] == 21 && n >= 2) {
+        pysock__tls_tell(t, sent, 21, p[6], p + 5, n);
+    } else if (p[0] == 20) {
+        pysock__tls_tell(t, sent, 20, 0x101, p + 5, n); /* it has no types: OpenSSL's number */
+        o->encrypted = 1;
+    }
+}
+
+/* Bytes of records pass by, in any pieces. */
+static void pysock__tls_overhear(pysock__tls *t, int sent, const unsigned char *p, size_t n)
+{
+    pysock__overheard *o = &t->overheard[sent];
+    size_t want, k;
+
+    while (n && !o->encrypted) {
+        want = o->record.len < 5 ? 5
+                                 : 5 + ((size_t)o->record.data[3] << 8 | o->record.data[4]);
+        k = n < want - o->record.len ? n : want - o->record.len;
+        pysock__bytes_append(&o->record, p, k);
+        if (o->record.out_of_memory) {
+            o->encrypted = 1;
+            return;
+        }
+        p += k;
+        n -= k;
+        if (o->record.len < 5 || o->record.len < 5 + ((size_t)o->record.data[3] << 8
+                                                      | o->record.data[4]))
+            continue;
+        pysock__tls_tell_record(t, sent);
+        o->record.len = 0;
+    }
+}
+
 static void pysock__tls_out_done(pysock__tls *t, size_t n)
 {
     size_t len;
 
     t->begun = 1;
+    if (t->message_callback && !t->handshakes)
+        pysock__tls_overhear(t, 1, pysock__tls_out(t, &len), n);
     if (t->flight_pos < t->flight.len) {
         t->flight_pos += n;
         if (t->flight_pos == t->flight.len)
@@ -12278,6 +12424,8 @@ static void pysock__tls_in_done(pysock__tls *t, size_t n)
         for (i = 0; i < n && t->first_len < sizeof t->first; i++)
             t->first[t->first_len++] = p[i];
     }
+    if (t->message_callback && !t->handshakes)
+        pysock__tls_overhear(t, 0, pysock__tls_in(t, &len), n);
     if (t->hello_done)
         pysock__tls_engine_ack(t, n);
     else
@@ -17784,6 +17932,19 @@ PYSOCKDEF int pysock_ssl_set_sni_callback(pysock_ssl_context *ctx,
     return 0;
 }
 
+PYSOCKDEF int pysock_ssl_set_message_callback(pysock_ssl_context *ctx,
+                                              void (*fn)(const pysock_ssl_message *m, void *arg),
+                                              void *arg)
+{
+    if (!ctx)
+        return pysock__fail_value("ssl_set_message_callback", "ctx is NULL");
+    pysock__lock(&ctx->lock);
+    ctx->message_callback = fn;
+    ctx->message_arg = arg;
+    pysock__unlock(&ctx->lock);
+    return 0;
+}
+
 /* A key log that appends to a file; NULL with an error. */
 static pysock__keylog *pysock__keylog_new(const char *filename)
 {
@@ -19404,6 +19565,14 @@ PYSOCKDEF int pysock_ssl_set_sni_callback(pysock_ssl_context *ctx,
 {
     (void)ctx, (void)fn, (void)arg;
     return pysock__no_ssl("ssl_set_sni_callback");
+}
+
+PYSOCKDEF int pysock_ssl_set_message_callback(pysock_ssl_context *ctx,
+                                              void (*fn)(const pysock_ssl_message *m, void *arg),
+                                              void *arg)
+{
+    (void)ctx, (void)fn, (void)arg;
+    return pysock__no_ssl("ssl_set_message_callback");
 }
 
 PYSOCKDEF int pysock_ssl_set_keylog_filename(pysock_ssl_context *ctx, const char *filename)

@@ -390,6 +390,51 @@ static void without_close_notify_only_unwrap_says_the_end(void **state) {
     end(&p, client, server);
 }
 
+/* Of one side: "<" or ">", content type, kind; without the headers. */
+typedef struct transcript {
+    char text[512];
+    size_t headers, bytes;
+} transcript;
+
+static void note_message(const pysock_ssl_message *m, void *arg) {
+    transcript *t = arg;
+    size_t used = strlen(t->text);
+    T_CHECK(m->socket != NULL);
+    if (m->content_type == 256) {
+        T_EQ(m->size, 5);
+        T_EQ(((const unsigned char *)m->data)[0], m->type);
+        t->headers++;
+        return;
+    }
+    t->bytes += m->size;
+    snprintf(t->text + used, sizeof t->text - used, "%c%d.%d ", m->sent ? '>' : '<',
+             m->content_type, m->type);
+}
+
+/* RFC 5246, 7.3: all but the two Finished messages, which are encrypted. */
+static void the_messages_of_a_handshake_can_be_watched(void **state) {
+    (void)state;
+    t_deadline(60);
+    pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
+    transcript seen[2];
+    h_pair p;
+    memset(seen, 0, sizeof seen);
+    T_OK(pysock_ssl_set_message_callback(client, note_message, &seen[0]));
+    T_OK(pysock_ssl_set_message_callback(server, note_message, &seen[1]));
+    h_connect(&p, client, server, "localhost");
+    h_greet(&p);
+    H_SAME(seen[0].text, ">22.1 <22.2 <22.11 <22.12 <22.14 >22.16 >20.257 <20.257 ");
+    H_SAME(seen[1].text, "<22.1 >22.2 >22.11 >22.12 >22.14 <22.16 <20.257 >20.257 ");
+    T_EQ(seen[0].bytes, seen[1].bytes);
+    T_EQ(seen[0].headers, seen[1].headers);
+    T_OK(pysock_ssl_set_message_callback(client, NULL, NULL));
+    h_close(&p);
+    h_connect(&p, client, server, "localhost");
+    H_SAME(seen[0].text, ">22.1 <22.2 <22.11 <22.12 <22.14 >22.16 >20.257 <20.257 ");
+    T_FAILS(pysock_ssl_set_message_callback(NULL, NULL, NULL), PYSOCK_VALUE_ERROR, EINVAL);
+    end(&p, client, server);
+}
+
 static void what_comes_before_the_peers_end_can_be_received_while_unwrapping(void **state) {
     (void)state;
     t_deadline(60);
@@ -514,6 +559,7 @@ static const struct CMUnitTest tests[] = {
     CASE(with_half_close_each_direction_ends_by_itself),
     CASE(with_half_close_unwrap_is_as_openssl_has_it),
     CASE(without_close_notify_only_unwrap_says_the_end),
+    CASE(the_messages_of_a_handshake_can_be_watched),
     CASE(what_comes_before_the_peers_end_can_be_received_while_unwrapping),
     CASE(what_is_sent_after_unwrap_between_bios_is_an_error_of_tls),
     CASE(a_detached_descriptor_is_again_that_of_the_socket_it_was_adopted_from),
