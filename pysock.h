@@ -12072,12 +12072,14 @@ static void pysock__tls_tell_record(pysock__tls *t, int sent)
     }
 }
 
-/* Bytes of records pass by, in any pieces. */
+/* Bytes of records pass by, in any pieces. The caller holds no lock. */
 static void pysock__tls_overhear(pysock__tls *t, int sent, const unsigned char *p, size_t n)
 {
     pysock__overheard *o = &t->overheard[sent];
     size_t want, k;
 
+    if (!t->message_callback || t->handshakes)
+        return;
     while (n && !o->encrypted) {
         want = o->record.len < 5 ? 5
                                  : 5 + ((size_t)o->record.data[3] << 8 | o->record.data[4]);
@@ -12102,8 +12104,6 @@ static void pysock__tls_out_done(pysock__tls *t, size_t n)
     size_t len;
 
     t->begun = 1;
-    if (t->message_callback && !t->handshakes)
-        pysock__tls_overhear(t, 1, pysock__tls_out(t, &len), n);
     if (t->flight_pos < t->flight.len) {
         t->flight_pos += n;
         if (t->flight_pos == t->flight.len)
@@ -12424,8 +12424,6 @@ static void pysock__tls_in_done(pysock__tls *t, size_t n)
         for (i = 0; i < n && t->first_len < sizeof t->first; i++)
             t->first[t->first_len++] = p[i];
     }
-    if (t->message_callback && !t->handshakes)
-        pysock__tls_overhear(t, 0, pysock__tls_in(t, &len), n);
     if (t->hello_done)
         pysock__tls_engine_ack(t, n);
     else
@@ -13971,6 +13969,7 @@ static int pysock__handshake_step(pysock__sock *s)
                 return POLLOUT;
             if (r < 0)
                 return t->ended ? 0 : (int)r;
+            pysock__tls_overhear(t, 1, out, (size_t)r);
             pysock__tls_out_done(t, (size_t)r);
             continue;
         }
@@ -13987,6 +13986,7 @@ static int pysock__handshake_step(pysock__sock *s)
         if (r == 0)
             return -ENODATA;
         PYSOCK_TRACE("handshake_step", s);
+        pysock__tls_overhear(t, 0, (const unsigned char *)p, (size_t)r);
         pysock__tls_in_done(t, (size_t)r);
     }
 }
