@@ -9523,6 +9523,8 @@ typedef struct pysock__verifier {
     int security_level; /* 0 to 3 */
     int no_common_name; /* hostname_checks_common_name is off */
     const char *host;   /* borrowed; NULL: any */
+    br_ssl_engine_context *lenient; /* a server's that takes clients without a certificate; or NULL;
+                                       borrowed */
     /* the owner of the engine */
     pysock__store *grown; /* counted; store and what its directories had; NULL: nothing was found */
     pysock__path_item path[PYSOCK__PATH_MAX]; /* that was verified, the leaf first */
@@ -9554,6 +9556,8 @@ static void pysock__verifier_start_chain(const br_x509_class **ctx, const char *
     pysock__verifier *v = (pysock__verifier *)(void *)ctx;
 
     (void)server_name;
+    if (v->lenient) /* BearSSL tolerates a wrong certificate, too, and then asks for no proof of it */
+        br_ssl_engine_remove_flags(v->lenient, BR_OPT_TOLERATE_NO_CLIENT_AUTH);
     pysock__verifier_clear(v);
     v->chain.len = 0;
     v->count = 0;
@@ -11653,8 +11657,10 @@ static void pysock__tls_set_server(pysock__tls *t, int verify_mode)
         br_ssl_server_set_trust_anchor_names(sc, store->names, pysock__names_that_fit(store));
     else if (store) /* with directories alone: no name at all would not ask for a certificate */
         br_ssl_server_set_trust_anchor_names(sc, &pysock__no_name, 1);
-    if (store && verify_mode == PYSOCK_CERT_OPTIONAL)
+    if (store && verify_mode == PYSOCK_CERT_OPTIONAL) {
         br_ssl_engine_add_flags(t->eng, BR_OPT_TOLERATE_NO_CLIENT_AUTH);
+        t->verifier->lenient = t->eng;
+    }
     if (t->cache)
         br_ssl_server_set_cache(sc, &t->cache);
 }
@@ -12514,6 +12520,7 @@ static void pysock__tls_begin_again(pysock__tls *t)
     if (t->verifier) {
         if (t->peer && t->peer->sent_count)
             t->verifier->same_leaf = pysock_buf_retain(t->peer->certs[0]);
+        t->verifier->lenient = t->server ? t->eng : NULL;
         br_ssl_engine_set_x509(t->eng, &t->verifier->vtable);
     } else if (verifies) {
         pysock__fail_memory("TLS renegotiation");
