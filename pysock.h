@@ -9556,7 +9556,7 @@ static void pysock__verifier_start_chain(const br_x509_class **ctx, const char *
     pysock__verifier *v = (pysock__verifier *)(void *)ctx;
 
     (void)server_name;
-    if (v->lenient) /* BearSSL tolerates a wrong certificate, too, and then asks for no proof of it */
+    if (v->lenient) /* or BearSSL tolerates a wrong one, too, and asks for no proof of it */
         br_ssl_engine_remove_flags(v->lenient, BR_OPT_TOLERATE_NO_CLIENT_AUTH);
     pysock__verifier_clear(v);
     v->chain.len = 0;
