@@ -57,7 +57,8 @@ help:
 	@echo 'make fuzz         each harness of tests/fuzz for FUZZ_SECONDS (10); needs clang'
 	@echo 'make cpython      modules for CPython on pysock, in build/cpython/'
 	@echo 'make check-cpython   its own tests on them: the exam in CPYTHON_EXAM, if it is there;'
-	@echo '                  check-cpython-short runs a few without it, bench-cpython measures'
+	@echo '                  check-cpython-short runs a few without it, check-cpython-asan too, under'
+	@echo '                  AddressSanitizer; bench-cpython measures'
 	@echo 'make clean        remove build/'
 	@echo
 	@echo 'CC, CFLAGS, CPPFLAGS, LDFLAGS and LDLIBS may be given. V=1 shows the commands, WERROR= tolerates'
@@ -202,6 +203,13 @@ check-cpython-short: cpython
 	@$(SETUP) exam
 	@PYTHON='$(PYTHON)' tools/check-cpython.sh '$(CPYTHON)'
 
+# Likewise with AddressSanitizer and UBSan in the modules, though not in the interpreter.
+check-cpython-asan:
+	@$(SETUP) exam
+	@$(MAKE) --no-print-directory cpython CPYTHON=build/cpython-asan CFLAGS='$(FLAGS_asan)'
+	@LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)" ASAN_OPTIONS=detect_leaks=0 \
+	    PYTHONMALLOC=malloc PYTHON='$(PYTHON)' tools/check-cpython.sh build/cpython-asan
+
 bench-cpython: cpython
 	@$(PYTHON) examples/cpython/bench.py $(CPYTHON)
 
@@ -258,7 +266,8 @@ build/fuzz/fuzz_%: tests/fuzz/fuzz_%.c build/fuzz/pysock_impl.o build/fuzz/flags
 -include $(wildcard build/*/*.d build/*/examples/*.d build/*/tools/*.d)
 
 .PHONY: all help examples tools demo test test-plain test-asan test-tsan check bench fuzz limbo clean \
-    always cpython cpython-modules check-cpython check-cpython-short bench-cpython \
+    always cpython cpython-modules check-cpython check-cpython-short check-cpython-asan \
+    bench-cpython \
     $(VARIANTS:%=build-tests-%)
 .DELETE_ON_ERROR:
 .SECONDARY:

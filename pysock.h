@@ -1046,6 +1046,24 @@ PYSOCKDEF int pysock_ssl_set_sni_callback(pysock_ssl_context *ctx,
                                           int (*fn)(pysock_ssl_client_hello *hello, void *arg),
                                           void *arg);
 
+/* A message of a handshake, for who looks for a fault in it. */
+typedef struct pysock_ssl_message {
+    pysock *socket;
+    int sent;         /* 1: by this side */
+    int version;      /* the record's: 0x0303 is TLS 1.2's */
+    int content_type; /* 20 change_cipher_spec, 21 alert, 22 handshake; 256: a record's header */
+    int type;         /* the alert, the kind of handshake message; of a header the content type */
+    const void *data;
+    size_t size;
+} pysock_ssl_message;
+
+/* Calls fn with what goes to and fro in a connection's first handshake, as far as it is not
+   encrypted, which the Finished messages are; on the thread that drives the handshake, without a
+   lock held. NULL takes it away. It holds for connections that begin from now on. */
+PYSOCKDEF int pysock_ssl_set_message_callback(pysock_ssl_context *ctx,
+                                              void (*fn)(const pysock_ssl_message *m, void *arg),
+                                              void *arg);
+
 /* Python's ssl.AlertDescription (RFC 5246, 7.2; RFC 6066). */
 enum {
     PYSOCK_ALERT_CLOSE_NOTIFY = 0,
@@ -1175,6 +1193,10 @@ PYSOCKDEF const char *pysock_ssl_version(pysock *s); /* "TLSv1.2"; NULL before t
 
 /* The context in force, which an sni_callback may have changed; borrowed from the socket. */
 PYSOCKDEF pysock_ssl_context *pysock_ssl_get_context(pysock *s);
+
+/* Puts another context in its place, as if s had been wrapped with it; what was to be resumed of
+   the old one is forgotten. EALREADY once the handshake has begun. */
+PYSOCKDEF int pysock_ssl_set_context(pysock *s, pysock_ssl_context *ctx);
 
 PYSOCKDEF int pysock_ssl_cipher(pysock *s, pysock_ssl_cipher_info *info);
 
@@ -1772,20 +1794,40 @@ typedef struct pysock__waker {
     unsigned generation; /* of fork: a child must not share it */
 } pysock__waker;
 
+#define PYSOCK__OWN_FDS 256 /* where the numbers of the library's own descriptors begin */
+
+/* Wakers come and go as threads sleep, and a program may count on the lowest free number for what
+   it opens itself, or on a number that it has just closed. So they move out of its way; where there
+   is no room above they stay. */
+static int pysock__fd_out_of_the_way(int fd)
+{
+    int moved = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, PYSOCK__OWN_FDS);
+
+    if (moved < 0)
+        return fd;
+    close(fd);
+    return moved;
+}
+
 static int pysock__waker_open(pysock__waker *w)
 {
     w->signaled = 0;
     w->generation = pysock__fork_generation;
 #ifdef __linux__
-    w->rfd = w->wfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    return w->rfd < 0 ? pysock__neg_errno() : 0;
+    w->rfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (w->rfd < 0) {
+        w->wfd = -1;
+        return pysock__neg_errno();
+    }
+    w->rfd = w->wfd = pysock__fd_out_of_the_way(w->rfd);
+    return 0;
 #else
     {
         int ends[2], err;
         if (pipe(ends) < 0)
             return pysock__neg_errno();
-        w->rfd = ends[0];
-        w->wfd = ends[1];
+        w->rfd = ends[0] = pysock__fd_out_of_the_way(ends[0]);
+        w->wfd = ends[1] = pysock__fd_out_of_the_way(ends[1]);
         if ((err = pysock__fd_cloexec(ends[0])) < 0 || (err = pysock__fd_cloexec(ends[1])) < 0
             || (err = pysock__fd_set_nonblocking(ends[0], 1)) < 0
             || (err = pysock__fd_set_nonblocking(ends[1], 1)) < 0) {
@@ -1926,6 +1968,15 @@ static int pysock__pset_open(pysock__pset *set, pysock__waker *waker)
     return err;
 }
 
+static int pysock__pset_replace(int epfd, int with)
+{
+#ifndef PYSOCK__CLOEXEC_BY_HAND
+    return dup3(with, epfd, O_CLOEXEC) < 0 ? pysock__neg_errno() : 0;
+#else
+    return dup2(with, epfd) < 0 ? pysock__neg_errno() : pysock__fd_cloexec(epfd);
+#endif
+}
+
 /* Puts an empty set in its place, under the same number. */
 static int pysock__pset_renew(pysock__pset *set, pysock__waker *waker)
 {
@@ -1934,8 +1985,7 @@ static int pysock__pset_renew(pysock__pset *set, pysock__waker *waker)
 
     if (err < 0)
         return err;
-    if (dup3(fresh.epfd, set->epfd, O_CLOEXEC) < 0)
-        err = pysock__neg_errno();
+    err = pysock__pset_replace(set->epfd, fresh.epfd);
     close(fresh.epfd);
     return err;
 }
@@ -9473,6 +9523,8 @@ typedef struct pysock__verifier {
     int security_level; /* 0 to 3 */
     int no_common_name; /* hostname_checks_common_name is off */
     const char *host;   /* borrowed; NULL: any */
+    br_ssl_engine_context *lenient; /* a server's that takes clients without a certificate; or NULL;
+                                       borrowed */
     /* the owner of the engine */
     pysock__store *grown; /* counted; store and what its directories had; NULL: nothing was found */
     pysock__path_item path[PYSOCK__PATH_MAX]; /* that was verified, the leaf first */
@@ -9504,6 +9556,8 @@ static void pysock__verifier_start_chain(const br_x509_class **ctx, const char *
     pysock__verifier *v = (pysock__verifier *)(void *)ctx;
 
     (void)server_name;
+    if (v->lenient) /* or BearSSL tolerates a wrong one, too, and asks for no proof of it */
+        br_ssl_engine_remove_flags(v->lenient, BR_OPT_TOLERATE_NO_CLIENT_AUTH);
     pysock__verifier_clear(v);
     v->chain.len = 0;
     v->count = 0;
@@ -10738,6 +10792,8 @@ struct pysock_ssl_context {
     pysock__keylog *keylog;
     int (*sni_callback)(pysock_ssl_client_hello *hello, void *arg);
     void *sni_arg;
+    void (*message_callback)(const pysock_ssl_message *m, void *arg);
+    void *message_arg;
     int verify_mode, check_hostname, no_common_name, security_level;
     unsigned verify_flags;
     uint64_t options;
@@ -11265,6 +11321,12 @@ static const br_ssl_client_certificate_class pysock__ccert_class = {
 #define PYSOCK__HELLO_MAX ((size_t)64 * 1024) /* bytes of the records that hold a ClientHello */
 #define PYSOCK__AHEAD ((size_t)64 * 1024)     /* bytes that are read ahead */
 
+/* One direction's records, for the message callback. */
+typedef struct pysock__overheard {
+    pysock__bytes record, message; /* as far as they have come */
+    int encrypted;                 /* nothing more can be told */
+} pysock__overheard;
+
 typedef struct pysock__tls {
     union {
         br_ssl_client_context client;
@@ -11313,6 +11375,9 @@ typedef struct pysock__tls {
     pysock__bytes hello; /* a server's first records, until the ClientHello is whole */
     size_t hello_record; /* where the last of them begins */
     int hello_done;
+    void (*message_callback)(const pysock_ssl_message *m, void *arg);
+    void *message_arg;
+    pysock__overheard overheard[2]; /* received, sent */
     char *sni; /* the name that the client asked for; atomic, as ctx: others read them meanwhile */
     unsigned char *ahead; /* what was read ahead, from ahead_pos to ahead_len */
     size_t ahead_pos, ahead_len;
@@ -11352,6 +11417,8 @@ static void pysock__tls_drop_settings(pysock__tls *t)
 
 static void pysock__tls_free(pysock__tls *t)
 {
+    size_t i;
+
     if (!t)
         return;
     pysock__tls_drop_settings(t);
@@ -11361,6 +11428,10 @@ static void pysock__tls_free(pysock__tls *t)
     pysock__session_release(t->session);
     pysock__context_release(t->ctx);
     pysock__free(t->hostname);
+    for (i = 0; i < 2; i++) {
+        pysock__bytes_free(&t->overheard[i].record);
+        pysock__bytes_free(&t->overheard[i].message);
+    }
     pysock__free(t->sni);
     pysock__free(t->ahead);
     pysock__free(t->buffers);
@@ -11586,8 +11657,10 @@ static void pysock__tls_set_server(pysock__tls *t, int verify_mode)
         br_ssl_server_set_trust_anchor_names(sc, store->names, pysock__names_that_fit(store));
     else if (store) /* with directories alone: no name at all would not ask for a certificate */
         br_ssl_server_set_trust_anchor_names(sc, &pysock__no_name, 1);
-    if (store && verify_mode == PYSOCK_CERT_OPTIONAL)
+    if (store && verify_mode == PYSOCK_CERT_OPTIONAL) {
         br_ssl_engine_add_flags(t->eng, BR_OPT_TOLERATE_NO_CLIENT_AUTH);
+        t->verifier->lenient = t->eng;
+    }
     if (t->cache)
         br_ssl_server_set_cache(sc, &t->cache);
 }
@@ -11668,6 +11741,8 @@ static int pysock__tls_take_settings(pysock__tls *t, const char *what)
     t->session_epoch = ctx->session_epoch;
     t->alpn = ctx->alpn;
     t->keylog = ctx->keylog;
+    t->message_callback = ctx->message_callback;
+    t->message_arg = ctx->message_arg;
     t->policy.curves = ctx->curves;
     has_identity = ctx->sni_callback != NULL; /* which may bring one */
     for (i = 0; i < PYSOCK__KEY_KINDS; i++) {
@@ -11849,6 +11924,8 @@ static void pysock__tls_describe(pysock__tls *t, int err)
                  : "the peer does not speak TLS: what it sent first is no TLS record");
         return;
     }
+    if (t->established && err == BR_ERR_UNSUPPORTED_VERSION)
+        err = BR_ERR_BAD_VERSION; /* no offer: noise between records */
     c = pysock__code_find(pysock__engine_errors, PYSOCK__COUNT(pysock__engine_errors), err);
     pysock__fault_set(&t->fault, PYSOCK_SSL_ERROR, err, c->reason, "%s (BearSSL error %d)",
                       c->sentence, err);
@@ -11945,6 +12022,87 @@ static const unsigned char *pysock__tls_out(pysock__tls *t, size_t *len)
         return p;
     *len = t->alert_end - t->alert_pos;
     return t->alert + t->alert_pos;
+}
+
+static void pysock__tls_tell(pysock__tls *t, int sent, int content_type, int type,
+                             const unsigned char *data, size_t size)
+{
+    const unsigned char *header = t->overheard[sent].record.data;
+    pysock_ssl_message m;
+
+    m.socket = t->owner;
+    m.sent = sent;
+    m.version = header[1] << 8 | header[2];
+    m.content_type = content_type;
+    m.type = type;
+    m.data = data;
+    m.size = size;
+    t->message_callback(&m, t->message_arg);
+}
+
+/* Tells the messages that are whole. */
+static void pysock__tls_tell_handshake(pysock__tls *t, int sent)
+{
+    pysock__bytes *b = &t->overheard[sent].message;
+    size_t size, told = 0;
+
+    while (b->len - told >= 4) {
+        const unsigned char *p = b->data + told;
+        size = 4 + ((size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3]);
+        if (b->len - told < size)
+            break;
+        pysock__tls_tell(t, sent, 22, p[0], p, size);
+        told += size;
+    }
+    if (told)
+        memmove(b->data, b->data + told, b->len - told);
+    b->len -= told;
+    t->overheard[sent].encrypted |= b->out_of_memory || b->len > PYSOCK__CHAIN_BYTES;
+}
+
+static void pysock__tls_tell_record(pysock__tls *t, int sent)
+{
+    pysock__overheard *o = &t->overheard[sent];
+    const unsigned char *p = o->record.data;
+    size_t n = o->record.len - 5;
+
+    pysock__tls_tell(t, sent, 256, p[0], p, 5);
+    if (p[0] == 22) {
+        pysock__bytes_append(&o->message, p + 5, n);
+        pysock__tls_tell_handshake(t, sent);
+    } else if (p[0] == 21 && n >= 2) {
+        pysock__tls_tell(t, sent, 21, p[6], p + 5, n);
+    } else if (p[0] == 20) {
+        pysock__tls_tell(t, sent, 20, 0x101, p + 5, n); /* it has no types: OpenSSL's number */
+        o->encrypted = 1;
+    }
+}
+
+/* Bytes of records pass by, in any pieces. The caller holds no lock. */
+static void pysock__tls_overhear(pysock__tls *t, int sent, const unsigned char *p, size_t n)
+{
+    pysock__overheard *o = &t->overheard[sent];
+    size_t want, k;
+
+    if (!t->message_callback || t->handshakes)
+        return;
+    while (n && !o->encrypted) {
+        want = o->record.len < 5 ? 5
+                                 : 5 + ((size_t)o->record.data[3] << 8 | o->record.data[4]);
+        k = n < want - o->record.len ? n : want - o->record.len;
+        pysock__bytes_append(&o->record, p, k);
+        if (o->record.out_of_memory) {
+            o->encrypted = 1;
+            return;
+        }
+        p += k;
+        n -= k;
+        if (o->record.len < 5 || o->record.len < 5 + ((size_t)o->record.data[3] << 8
+                                                      | o->record.data[4]))
+            continue;
+        pysock__tls_tell_record(t, sent);
+        o->record.len = 0;
+    }
 }
 
 static void pysock__tls_out_done(pysock__tls *t, size_t n)
@@ -12074,16 +12232,16 @@ static void pysock__tls_give_up(pysock__tls *t)
 
 /* Goes on with another context, which is retained: all that was taken from the old one is taken
    anew. 0 or a failure. */
-static int pysock__tls_switch(pysock__tls *t, pysock_ssl_context *ctx)
+static int pysock__tls_switch(pysock__tls *t, pysock_ssl_context *ctx, const char *what)
 {
     pysock_ssl_context *old = t->ctx;
 
     pysock__tls_drop_settings(t);
     pysock__store(&t->ctx, pysock__context_retain(ctx));
     pysock__context_release(old);
-    if (pysock__tls_take_settings(t, "sni_callback") < 0)
+    if (pysock__tls_take_settings(t, what) < 0)
         return -1;
-    return pysock__tls_reset(t, "sni_callback");
+    return pysock__tls_reset(t, what);
 }
 
 /* Asks the sni_callback. Nobody holds a lock here; what it says holds before the engine has seen
@@ -12107,7 +12265,8 @@ static void pysock__tls_ask(pysock__tls *t)
     alert = fn(&hello, arg);
     if (alert)
         pysock__tls_refuse(t, alert > 0 && alert < 256 ? alert : PYSOCK_ALERT_INTERNAL_ERROR);
-    else if (hello.context && hello.context != t->ctx && pysock__tls_switch(t, hello.context) < 0)
+    else if (hello.context && hello.context != t->ctx
+             && pysock__tls_switch(t, hello.context, "sni_callback") < 0)
         pysock__tls_give_up(t);
 }
 
@@ -12361,6 +12520,7 @@ static void pysock__tls_begin_again(pysock__tls *t)
     if (t->verifier) {
         if (t->peer && t->peer->sent_count)
             t->verifier->same_leaf = pysock_buf_retain(t->peer->certs[0]);
+        t->verifier->lenient = t->server ? t->eng : NULL;
         br_ssl_engine_set_x509(t->eng, &t->verifier->vtable);
     } else if (verifies) {
         pysock__fail_memory("TLS renegotiation");
@@ -13816,6 +13976,7 @@ static int pysock__handshake_step(pysock__sock *s)
                 return POLLOUT;
             if (r < 0)
                 return t->ended ? 0 : (int)r;
+            pysock__tls_overhear(t, 1, out, (size_t)r);
             pysock__tls_out_done(t, (size_t)r);
             continue;
         }
@@ -13832,6 +13993,7 @@ static int pysock__handshake_step(pysock__sock *s)
         if (r == 0)
             return -ENODATA;
         PYSOCK_TRACE("handshake_step", s);
+        pysock__tls_overhear(t, 0, (const unsigned char *)p, (size_t)r);
         pysock__tls_in_done(t, (size_t)r);
     }
 }
@@ -14751,7 +14913,7 @@ static ptrdiff_t pysock__tls_recv_locked(pysock__call *c, void *buf, size_t size
         return pysock__fail_value(c->name, "on TLS sockets no flag but MSG_PEEK is supported");
     s->hs_asked = 0;
     for (;;) {
-        ending = s->phase == PYSOCK__UNWRAPPING && s->tls->half_close && c->timeout == 0;
+        ending = s->phase == PYSOCK__UNWRAPPING && s->tls->half_close;
         if (s->phase != PYSOCK__SECURE && !ending && pysock__ready_locked(c) < 0)
             return -1;
         if (s->phase != PYSOCK__SECURE && !ending)
@@ -14771,7 +14933,7 @@ static ptrdiff_t pysock__tls_recv_locked(pysock__call *c, void *buf, size_t size
         }
         if (s->input_end)
             return pysock__tls_end_locked(s);
-        if (pysock__may_fill_asleep_locked(c)) {
+        if (!ending && pysock__may_fill_asleep_locked(c)) {
             if (pysock__fill_asleep_locked(c) < 0)
                 return -1;
             continue;
@@ -14783,6 +14945,8 @@ static ptrdiff_t pysock__tls_recv_locked(pysock__call *c, void *buf, size_t size
             continue; /* the peer wants another handshake */
         if (c->timeout == 0)
             return pysock__tls_fail_again(c);
+        if (ending)
+            return pysock__ready_locked(c); /* what there is may be received, but not waited for */
         if (pysock__wait_input_locked(c, r) < 0)
             return -1;
     }
@@ -17775,6 +17939,19 @@ PYSOCKDEF int pysock_ssl_set_sni_callback(pysock_ssl_context *ctx,
     return 0;
 }
 
+PYSOCKDEF int pysock_ssl_set_message_callback(pysock_ssl_context *ctx,
+                                              void (*fn)(const pysock_ssl_message *m, void *arg),
+                                              void *arg)
+{
+    if (!ctx)
+        return pysock__fail_value("ssl_set_message_callback", "ctx is NULL");
+    pysock__lock(&ctx->lock);
+    ctx->message_callback = fn;
+    ctx->message_arg = arg;
+    pysock__unlock(&ctx->lock);
+    return 0;
+}
+
 /* A key log that appends to a file; NULL with an error. */
 static pysock__keylog *pysock__keylog_new(const char *filename)
 {
@@ -18301,7 +18478,7 @@ static int pysock__unwrap_locked(pysock__call *c)
     pysock__sock *s = c->s;
     unsigned char *p;
     size_t n;
-    int r;
+    int r, ended;
 
     for (;;) {
         if (c->timeout != 0 && pysock__flush_wait_locked(c) < 0)
@@ -18309,14 +18486,16 @@ static int pysock__unwrap_locked(pysock__call *c)
         r = pysock__flush_or_kick_locked(s);
         if (r < 0 && r != -EBUSY) /* nobody sends without the lock on TLS */
             return pysock__call_fail(c, r);
-        if (r == 0 && s->input_end == PYSOCK__END_CLEAN && !s->in_busy) {
+        ended = s->input_end == PYSOCK__END_CLEAN
+                || (s->tls->half_close && s->input_end == PYSOCK__END_RAGGED);
+        if (r == 0 && ended && !s->in_busy) {
             pysock__unwrapped_locked(s);
             return 0;
         }
-        if (s->input_end == PYSOCK__END_RAGGED || s->input_end == PYSOCK__END_FAULT)
+        if (!ended && s->input_end != PYSOCK__GOING_ON)
             return pysock__raise(&s->fault);
         while ((p = br_ssl_engine_recvapp_buf(s->tls->eng, &n)) != NULL) {
-            if (s->tls->half_close && c->timeout == 0)
+            if (s->tls->half_close)
                 return pysock__fail(PYSOCK_SSL_ERROR, EPROTO,
                                     "APPLICATION_DATA_AFTER_CLOSE_NOTIFY",
                                     "%s: the peer has sent data before its own end: receive it",
@@ -18344,6 +18523,9 @@ PYSOCKDEF int pysock_ssl_unwrap(pysock *s)
         return -1;
     if (!pysock__is_tls_locked(c.s))
         r = pysock__fail_not_tls(c.name);
+    else if (c.s->phase == PYSOCK__HANDSHAKING && c.s->tls->half_close && !c.s->tls->established)
+        r = pysock__fail(PYSOCK_SSL_ERROR, EPROTO, "SHUTDOWN_WHILE_IN_INIT",
+                         "%s: the handshake is not finished yet", c.name);
     else
         r = c.s->phase == PYSOCK__UNWRAPPING ? 0 : pysock__ready_locked(&c);
     if (r == 0 && c.s->phase == PYSOCK__SECURE) {
@@ -18639,6 +18821,59 @@ PYSOCKDEF int pysock_ssl_set_session(pysock *s, pysock_ssl_session *session)
     }
     pysock__call_end(&c);
     pysock__session_release(old);
+    return r;
+}
+
+/* Whether the socket may go on with ctx; 0 or a failure. */
+static int pysock__context_fits_locked(pysock__call *c, pysock_ssl_context *ctx)
+{
+    pysock__tls *t = c->s->tls;
+    pysock_ssl_wrap_options options;
+
+    memset(&options, 0, sizeof options);
+    options.server_side = t ? t->server : c->s->wrap_server;
+    options.no_check_hostname = t ? t->unchecked_host : c->s->wrap_unchecked_host;
+    options.no_handshake_on_connect = 1;
+    if (!options.server_side)
+        options.server_hostname = t ? t->hostname : c->s->wrap_host;
+    if (pysock__wrap_server(ctx, &options) != options.server_side)
+        return pysock__fail_value(c->name, "the context is for the other side");
+    return pysock__wrap_check(ctx, &options);
+}
+
+PYSOCKDEF int pysock_ssl_set_context(pysock *s, pysock_ssl_context *ctx)
+{
+    pysock_ssl_session *session = NULL;
+    pysock_ssl_context *old = NULL;
+    pysock__call c;
+    pysock__tls *t;
+    int r;
+
+    if (!ctx)
+        return pysock__fail_value("ssl_set_context", "ctx is NULL");
+    if (pysock__call_begin(&c, s, "ssl_set_context") < 0)
+        return -1;
+    t = c.s->tls;
+    if (!pysock__is_tls_locked(c.s))
+        r = pysock__fail_not_tls(c.name);
+    else if (t && (t->begun || c.s->hs_busy || c.s->phase != PYSOCK__HANDSHAKING))
+        r = pysock__call_fail(&c, -EALREADY);
+    else
+        r = pysock__context_fits_locked(&c, ctx);
+    if (r == 0 && t) {
+        session = t->session;
+        t->session = NULL;
+        pysock__bytes_free(&t->flight);
+        r = pysock__tls_switch(t, ctx, c.name);
+    } else if (r == 0) {
+        session = c.s->wrap_session;
+        c.s->wrap_session = NULL;
+        old = c.s->wrap_ctx;
+        c.s->wrap_ctx = pysock__context_retain(ctx);
+    }
+    pysock__call_end(&c);
+    pysock__session_release(session);
+    pysock__context_release(old);
     return r;
 }
 
@@ -19337,6 +19572,14 @@ PYSOCKDEF int pysock_ssl_set_sni_callback(pysock_ssl_context *ctx,
 {
     (void)ctx, (void)fn, (void)arg;
     return pysock__no_ssl("ssl_set_sni_callback");
+}
+
+PYSOCKDEF int pysock_ssl_set_message_callback(pysock_ssl_context *ctx,
+                                              void (*fn)(const pysock_ssl_message *m, void *arg),
+                                              void *arg)
+{
+    (void)ctx, (void)fn, (void)arg;
+    return pysock__no_ssl("ssl_set_message_callback");
 }
 
 PYSOCKDEF int pysock_ssl_set_keylog_filename(pysock_ssl_context *ctx, const char *filename)

@@ -337,6 +337,32 @@ static void with_half_close_each_direction_ends_by_itself(void **state) {
     end(&p, client, server);
 }
 
+/* As with OpenSSL: a peer that just closes has ended its direction, and data in front of its end is
+   not thrown away. */
+static void with_half_close_unwrap_is_as_openssl_has_it(void **state) {
+    (void)state;
+    t_deadline(60);
+    pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
+    pysock_ssl_wrap_options options = later("localhost");
+    char buf[8];
+    h_pair p;
+    options.half_close = options.no_close_notify = 1;
+    wrapped_pair(&p, client, server, options);
+    T_OK(pysock_close(p.server));
+    p.server = NULL;
+    T_OK(pysock_ssl_unwrap(p.client));
+    T_EQ(pysock_is_ssl(p.client), 0);
+    h_close(&p);
+    T_STEP("data in front");
+    wrapped_pair(&p, client, server, options);
+    t_say(p.server, "late");
+    T_FAILS(pysock_ssl_unwrap(p.client), PYSOCK_SSL_ERROR, EPROTO);
+    H_SAME(pysock_error_reason(), "APPLICATION_DATA_AFTER_CLOSE_NOTIFY");
+    T_EQ(pysock_recv(p.client, buf, sizeof buf, 0), 4);
+    T_FAILS(pysock_recv(p.client, buf, sizeof buf, 0), PYSOCK_OS_ERROR, EALREADY);
+    end(&p, client, server);
+}
+
 static void without_close_notify_only_unwrap_says_the_end(void **state) {
     (void)state;
     t_deadline(60);
@@ -361,6 +387,51 @@ static void without_close_notify_only_unwrap_says_the_end(void **state) {
     T_EQ(pysock_ssl_unwrap(p.client), PYSOCK_IN_PROGRESS);
     T_EQ(pysock_recv(p.server, buf, sizeof buf, 0), 0);
     T_EQ(pysock_ssl_eof_is_clean(p.server), 1);
+    end(&p, client, server);
+}
+
+/* Of one side: "<" or ">", content type, kind; without the headers. */
+typedef struct transcript {
+    char text[512];
+    size_t headers, bytes;
+} transcript;
+
+static void note_message(const pysock_ssl_message *m, void *arg) {
+    transcript *t = arg;
+    size_t used = strlen(t->text);
+    T_CHECK(m->socket != NULL);
+    if (m->content_type == 256) {
+        T_EQ(m->size, 5);
+        T_EQ(((const unsigned char *)m->data)[0], m->type);
+        t->headers++;
+        return;
+    }
+    t->bytes += m->size;
+    snprintf(t->text + used, sizeof t->text - used, "%c%d.%d ", m->sent ? '>' : '<',
+             m->content_type, m->type);
+}
+
+/* RFC 5246, 7.3: all but the two Finished messages, which are encrypted. */
+static void the_messages_of_a_handshake_can_be_watched(void **state) {
+    (void)state;
+    t_deadline(60);
+    pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
+    transcript seen[2];
+    h_pair p;
+    memset(seen, 0, sizeof seen);
+    T_OK(pysock_ssl_set_message_callback(client, note_message, &seen[0]));
+    T_OK(pysock_ssl_set_message_callback(server, note_message, &seen[1]));
+    h_connect(&p, client, server, "localhost");
+    h_greet(&p);
+    H_SAME(seen[0].text, ">22.1 <22.2 <22.11 <22.12 <22.14 >22.16 >20.257 <20.257 ");
+    H_SAME(seen[1].text, "<22.1 >22.2 >22.11 >22.12 >22.14 <22.16 <20.257 >20.257 ");
+    T_EQ(seen[0].bytes, seen[1].bytes);
+    T_EQ(seen[0].headers, seen[1].headers);
+    T_OK(pysock_ssl_set_message_callback(client, NULL, NULL));
+    h_close(&p);
+    h_connect(&p, client, server, "localhost");
+    H_SAME(seen[0].text, ">22.1 <22.2 <22.11 <22.12 <22.14 >22.16 >20.257 <20.257 ");
+    T_FAILS(pysock_ssl_set_message_callback(NULL, NULL, NULL), PYSOCK_VALUE_ERROR, EINVAL);
     end(&p, client, server);
 }
 
@@ -486,7 +557,9 @@ static const struct CMUnitTest tests[] = {
     CASE(the_host_name_of_one_connection_may_go_unchecked),
     CASE(what_one_send_takes_comes_in_one_recv_in_tls_1_0_too),
     CASE(with_half_close_each_direction_ends_by_itself),
+    CASE(with_half_close_unwrap_is_as_openssl_has_it),
     CASE(without_close_notify_only_unwrap_says_the_end),
+    CASE(the_messages_of_a_handshake_can_be_watched),
     CASE(what_comes_before_the_peers_end_can_be_received_while_unwrapping),
     CASE(what_is_sent_after_unwrap_between_bios_is_an_error_of_tls),
     CASE(a_detached_descriptor_is_again_that_of_the_socket_it_was_adopted_from),

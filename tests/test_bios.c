@@ -82,6 +82,35 @@ static void wire_connect(wire *w) {
     wire_shake(w, SIZE_MAX);
 }
 
+/* Python's SSLObject.context = other. */
+static void a_handshake_begins_with_the_context_that_was_put_in_place(void **state) {
+    pysock_ssl_context *bare = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
+    wire w;
+    int r;
+    (void)state;
+    t_deadline(30);
+    wire_make(&w, bare, server_ctx);
+    T_FAILS(pysock_ssl_set_context(w.end[0], server_ctx), PYSOCK_VALUE_ERROR, EINVAL);
+    T_FAILS(pysock_ssl_set_context(w.end[0], NULL), PYSOCK_VALUE_ERROR, EINVAL);
+    T_OK(pysock_ssl_set_context(w.end[0], client_ctx));
+    T_CHECK(pysock_ssl_get_context(w.end[0]) == client_ctx);
+    wire_shake(&w, SIZE_MAX);
+    T_FAILS(pysock_ssl_set_context(w.end[0], bare), PYSOCK_OS_ERROR, EALREADY);
+    wire_free(&w);
+    T_STEP("and one that trusts nobody");
+    wire_make(&w, client_ctx, server_ctx);
+    T_OK(pysock_ssl_set_context(w.end[0], bare));
+    while ((r = pysock_ssl_do_handshake(w.end[0])) < 0 && is_want_read()) {
+        carry_all(&w);
+        pysock_ssl_do_handshake(w.end[1]);
+        carry_all(&w);
+    }
+    T_EQ(r, -1);
+    T_EQ(pysock_error(), PYSOCK_SSL_CERT_VERIFICATION_ERROR);
+    wire_free(&w);
+    pysock_ssl_context_free(bare);
+}
+
 static void says_to(wire *w, int from, const char *text) {
     t_say(w->end[from], text);
     carry_all(w);
@@ -466,6 +495,7 @@ static void tls_keeps_its_bios_and_two_ends_may_share_them(void **state) {
 }
 
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(a_handshake_begins_with_the_context_that_was_put_in_place),
     cmocka_unit_test(a_bio_gives_back_what_was_written_in_order),
     cmocka_unit_test(a_bio_is_at_its_end_when_it_is_empty_and_no_more_will_come),
     cmocka_unit_test(null_where_a_bio_belongs_is_a_value_error),

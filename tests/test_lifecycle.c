@@ -737,6 +737,27 @@ static void a_signal_without_a_say_changes_no_deadline(void **state) {
     pysock_set_interrupt_hook(NULL, NULL);
 }
 
+/* A program may look at a number that it has closed, or count on the lowest free one. */
+static void a_sleeping_thread_takes_no_low_descriptor(void **state) {
+    t_waiter w;
+    t_thread t;
+    int lowest, port;
+    (void)state;
+    t_deadline(30);
+    memset(&w, 0, sizeof w);
+    w.what = T_WAIT_ACCEPT;
+    w.s = t_listen(&port);
+    T_OK(pysock_settimeout(w.s, 60));
+    lowest = dup(0);
+    close(lowest);
+    t_spawn(&t, t_wait_thread, &w);
+    t_wait_asleep(&t);
+    T_EQ(dup(0), lowest);
+    close(lowest);
+    T_OK(pysock_close(w.s));
+    t_join(&t);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(cleanup_of_what_was_never_used_is_nothing),
     cmocka_unit_test(plain_and_blocking_tls_sockets_start_no_thread),
@@ -759,6 +780,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(exit_runs_the_closers_and_ends_cleanly),
     cmocka_unit_test(an_interrupt_hook_ends_a_wait_with_EINTR),
     cmocka_unit_test(a_signal_without_a_say_changes_no_deadline),
+    cmocka_unit_test(a_sleeping_thread_takes_no_low_descriptor),
 };
 
 int main(int argc, char **argv) {

@@ -52,8 +52,6 @@ left_out() {
     echo -i test.test_ssl.ThreadedTests.test_dh_params
     # and tickets.
     echo -i test.test_ssl.ThreadedTests.test_session
-    # It wants to see every message; the library shows none.
-    echo -i test.test_ssl.TestSSLDebug.test_msg_callback_tls12
     # They sleep for long.
     echo -i test.test_poll.PollTests.test_poll2
     echo -i test.test_ssl.ThreadedTests.test_check_hostname_idn

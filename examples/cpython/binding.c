@@ -12,8 +12,8 @@ static __thread binding_call *running;
 /* How many times the main interpreter has ended. */
 static unsigned lives; /* atomic */
 
-/* Takes the interpreter's lock again. Where that interpreter has ended there is nothing to come back
-   to, in the next one of the process least of all: the thread ends, as Python's own do. */
+/* Takes the interpreter's lock again. Where that interpreter has ended there is nothing to come
+   back to, in the next one of the process least of all: the thread ends, as Python's own do. */
 static void take_lock(const binding_call *c)
 {
     if (c->life != __atomic_load_n(&lives, __ATOMIC_ACQUIRE))
@@ -21,7 +21,7 @@ static void take_lock(const binding_call *c)
     PyEval_RestoreThread(c->thread);
 }
 
-/* Back from Python's code in the middle of a call, which may have worked for another interpreter. */
+/* Back from Python's code in a call, which may have worked for another interpreter meanwhile. */
 static void back_in_call(void)
 {
     PyEval_SaveThread();
@@ -41,9 +41,9 @@ static void note_main_thread(void)
 }
 
 /* Python's handlers run in the main thread, between two instructions; in a call that waits this is
-   the place. What a handler raises ends the call, and is raised by it. Other threads have nothing to
-   do, and must not ask for the lock in the middle of a call: at the interpreter's end that would be
-   the end of them. */
+   the place. What a handler raises ends the call, and is raised by it. Other threads have nothing
+   to do, and must not ask for the lock in the middle of a call: at the interpreter's end that would
+   be the end of them. */
 static int interrupted(void *arg)
 {
     int raised;
@@ -334,14 +334,17 @@ static PyObject *binding_new(void)
             PyMem_Free(b);
         return NULL;
     }
-    if (is_main)
+    if (is_main) {
         Py_AtExit(at_finalize); /* without a place for it, exit() does the same */
+        pysock_state_swap(NULL);
+        pysock_setdefaulttimeout(PYSOCK_NO_TIMEOUT); /* not that of the one before */
+    }
     return capsule;
 }
 
-/* The interpreter's atexit: no more callbacks on the library's threads, once those that run are done,
-   or have had some time for it. A second interpreter cannot end while it has a thread, so there they
-   are waited for as threads are. */
+/* The interpreter's atexit: no more callbacks on the library's threads, once those that run are
+   done, or have had some time for it. A second interpreter cannot end while it has a thread, so
+   there they are waited for as threads are. */
 static PyObject *close_callbacks(PyObject *capsule, PyObject *unused)
 {
     binding *b = PyCapsule_GetPointer(capsule, CAPSULE);

@@ -25,24 +25,37 @@ def environment(where=None):
                 PYSOCK_MODULES=os.path.abspath(where or directory()))
 
 
+class Finder:
+    """Finds the modules of a directory, before the interpreter finds its own: when they are imported
+    again, too."""
+
+    def __init__(self, where):
+        self.where = where
+
+    def path(self, name):
+        from importlib import machinery
+        return os.path.join(self.where, name + machinery.EXTENSION_SUFFIXES[0])
+
+    def find_spec(self, name, path=None, target=None):
+        from importlib import machinery, util
+        if name not in NAMES:
+            return None
+        loader = machinery.ExtensionFileLoader(name, self.path(name))
+        return util.spec_from_file_location(name, loader.path, loader=loader)
+
+
 def plant(where=None):
     """Loads the modules of a directory under their names. ImportError if one is missing, or if the
     interpreter's own is in use already."""
-    from importlib import machinery, util
-    where = os.path.abspath(where or directory())
+    from importlib import import_module
+    finder = Finder(os.path.abspath(where or directory()))
     for name in NAMES:
-        path = os.path.join(where, name + machinery.EXTENSION_SUFFIXES[0])
-        if getattr(sys.modules.get(name), "__file__", None) == path:
+        if getattr(sys.modules.get(name), "__file__", None) == finder.path(name):
             continue
         if name in sys.modules:
             raise ImportError("%s was imported before pysock's" % name)
-        if not os.path.exists(path):
-            raise ImportError("%s is missing: make cpython builds it" % path)
-        loader = machinery.ExtensionFileLoader(name, path)
-        spec = util.spec_from_file_location(name, path, loader=loader)
-        sys.modules[name] = util.module_from_spec(spec)
-        try:
-            spec.loader.exec_module(sys.modules[name])
-        except BaseException:
-            del sys.modules[name]
-            raise
+        if not os.path.exists(finder.path(name)):
+            raise ImportError("%s is missing: make cpython builds it" % finder.path(name))
+    sys.meta_path.insert(0, finder)
+    for name in NAMES:
+        import_module(name)

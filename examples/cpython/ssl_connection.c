@@ -282,6 +282,60 @@ int connection_sni_callback(pysock_ssl_client_hello *hello, void *arg)
     return alert;
 }
 
+/* ---- the message callback ---- */
+
+static void tell_message(connection_object *self, const pysock_ssl_message *m)
+{
+    PyObject *callback = ((context_object *)self->context)->message_callback;
+    PyObject *owner = self->owner ? behind(self->owner) : behind(self->socket);
+
+    if (callback && owner) {
+        Py_INCREF(callback);
+        Py_XDECREF(PyObject_CallFunction(callback, "Osiiiy#", owner, m->sent ? "write" : "read",
+                                         m->version, m->content_type, m->type,
+                                         (const char *)m->data, (Py_ssize_t)m->size));
+        Py_DECREF(callback);
+    }
+    Py_XDECREF(owner);
+}
+
+/* A message that does not need the library's any more; its data follows. */
+typedef struct told {
+    pysock_ssl_message message;
+    unsigned long thread; /* whose handshake it is */
+} told;
+
+/* What the callback raises is raised by the call that drives the handshake, once that is over; on a
+   thread of the library's own there is none. */
+static int tell(void *arg)
+{
+    told *t = arg;
+    connection_object *self = PyErr_Occurred() ? NULL : find(t->message.socket);
+
+    if (!self)
+        return 0;
+    t->message.data = t + 1;
+    tell_message(self, &t->message);
+    if (PyErr_Occurred() && t->thread != PyThread_get_thread_ident())
+        PyErr_WriteUnraisable((PyObject *)self);
+    Py_DECREF(self);
+    return 0;
+}
+
+void connection_message_callback(const pysock_ssl_message *message, void *arg)
+{
+    size_t size = sizeof(told) + message->size;
+    told *t = malloc(size);
+
+    if (!t)
+        return;
+    t->message = *message;
+    t->thread = PyThread_get_thread_ident();
+    memcpy(t + 1, message->data, message->size);
+    binding_call_back((binding *)arg, tell, t, size, 0);
+    free(t);
+}
+
 /* ---- calls ---- */
 
 /* As ssl_raise(); a certificate that is for somebody else is told with the name that was wanted. */
@@ -310,7 +364,7 @@ static PyObject *connection_do_handshake(connection_object *self, PyObject *args
     binding_begin(self->st->b, &call);
     r = pysock_ssl_do_handshake(self->s);
     binding_end(&call);
-    if (r < 0)
+    if (r < 0 || PyErr_Occurred())
         return raise_of(self, SSL_SHAKING, __LINE__);
     if (r == PYSOCK_IN_PROGRESS)
         return ssl_raise_error(self->st, self->st->want_read, 2, NULL, NULL,
@@ -361,6 +415,8 @@ static ptrdiff_t receive(connection_object *self, void *buf, size_t size)
     binding_begin(self->st->b, &call);
     n = pysock_recv(self->s, buf, size, 0);
     binding_end(&call);
+    if (PyErr_Occurred())
+        return -1;
     if (n > 0 || (n == 0 && !self->ending))
         return n;
     if (n < 0)
@@ -440,7 +496,7 @@ static PyObject *connection_write(connection_object *self, PyObject *data)
         binding_end(&call);
     }
     PyBuffer_Release(&view);
-    if (n < 0)
+    if (n < 0 || PyErr_Occurred())
         return raise_of(self, SSL_WRITING, __LINE__);
     return PyLong_FromSsize_t(n);
 }
@@ -622,16 +678,24 @@ static PyObject *get_context(connection_object *self, void *closure)
     return Py_NewRef(self->context);
 }
 
-/* In an sni_callback the handshake goes on with the new one. */
+/* In an sni_callback the handshake goes on with the new one, and before a handshake it begins with
+   it; after that it is of no use, but may be set. */
 static int set_context(connection_object *self, PyObject *value, void *closure)
 {
+    pysock_ssl_context *ctx;
+
     (void)closure;
     if (!value || !PyObject_TypeCheck(value, self->st->context_type)) {
         PyErr_SetString(PyExc_TypeError, "The value must be a SSLContext");
         return -1;
     }
+    ctx = ((context_object *)value)->ctx;
     if (self->hello)
-        self->hello->context = ((context_object *)value)->ctx;
+        self->hello->context = ctx;
+    else if (pysock_ssl_set_context(self->s, ctx) == 0)
+        self->verify_mode = pysock_ssl_get_verify_mode(ctx);
+    else if (pysock_error_code() != EALREADY && pysock_error_code() != EBADF)
+        return ssl_raise(self->st, SSL_SHAKING) ? 0 : -1;
     Py_SETREF(self->context, Py_NewRef(value));
     return 0;
 }

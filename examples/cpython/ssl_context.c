@@ -120,6 +120,7 @@ static void context_dealloc(context_object *self)
     context_clear(self);
     if (self->ctx) {
         pysock_ssl_set_sni_callback(self->ctx, NULL, NULL);
+        pysock_ssl_set_message_callback(self->ctx, NULL, NULL);
         pysock_ssl_context_free(self->ctx);
     }
     type->tp_free(self);
@@ -803,7 +804,10 @@ static int set_message_callback(context_object *self, PyObject *value, void *clo
         return -1;
     }
     Py_XSETREF(self->message_callback, value && value != Py_None ? Py_NewRef(value) : NULL);
-    return 0;
+    return zero_or_raise(self, pysock_ssl_set_message_callback(
+                                   self->ctx,
+                                   self->message_callback ? connection_message_callback : NULL,
+                                   self->st->b));
 }
 
 static PyObject *get_sni_callback(context_object *self, void *closure)

@@ -87,6 +87,9 @@ PyObject *connection_wrap_bio(context_object *context, bio_object *incoming, bio
 /* For pysock_ssl_set_sni_callback(); arg: the binding. */
 int connection_sni_callback(pysock_ssl_client_hello *hello, void *arg);
 
+/* For pysock_ssl_set_message_callback(); likewise. */
+void connection_message_callback(const pysock_ssl_message *message, void *arg);
+
 /* Certificates: the dict of getpeercert(), and _ssl.Certificate. New references. */
 PyObject *certificate_decode(ssl_state *st, const void *der, size_t size);
 PyObject *certificate_from_buf(ssl_state *st, pysock_buf *der); /* takes der */

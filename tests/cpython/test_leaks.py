@@ -1,11 +1,12 @@
-"""Nothing is lost: each operation of the three modules, where it succeeds and where it fails, leaves
-no object, no memory, no descriptor and no thread behind, however often it is repeated."""
+"""Nothing is lost: each operation of the three modules, where it succeeds and where it fails,
+leaves no object, no memory, no descriptor and no thread behind, however often it is repeated."""
 import ctypes
 import gc
 import os
 import select
 import socket
 import sys
+import tempfile
 import unittest
 import warnings
 import _socket
@@ -80,8 +81,8 @@ class Steady(unittest.TestCase):
 
     def all_wrong(self, o, *skip):
         """Every method with arguments that are wrong in many ways, and every property likewise."""
-        odd = (None, -1, 1 << 70, "text", b"bytes", bytearray(3), 1.5, [], [1], (), ("", ""), object,
-               ("127.0.0.1", -1), ("\0", 1), {"a": 1})
+        odd = (None, -1, 1 << 70, "text", b"bytes", bytearray(3), 1.5, [], [1], (), ("", ""),
+               object, ("127.0.0.1", -1), ("\0", 1), {"a": 1})
         names = [n for n in dir(o) if not n.startswith("__") and n not in skip]
 
         def attempt(f, *args, **kwargs):
@@ -106,7 +107,13 @@ class Steady(unittest.TestCase):
                     attempt(f, b"x", value)
                     attempt(f, value, 1, value)
                     attempt(f, value, value, value, value, value, value)
-            self.steady(wrong, 4, "%s.%s" % (type(o).__name__, name))
+            with tempfile.TemporaryDirectory() as directory:    # some of it are names of files
+                before = os.getcwd()
+                os.chdir(directory)
+                try:
+                    self.steady(wrong, 4, "%s.%s" % (type(o).__name__, name))
+                finally:
+                    os.chdir(before)
 
 
 class Attributes:
@@ -212,8 +219,8 @@ class Sockets(Steady):
                            getattr(_socket, n), type)])
 
         def made():
-            for args in ((-5,), (1, 2, 3, 4, 5), ("x",), (socket.AF_INET, 77), (-1, -1, -1, 1 << 40),
-                         (-1, -1, -1, -5), (-1, -1, -1, 987654)):
+            for args in ((-5,), (1, 2, 3, 4, 5), ("x",), (socket.AF_INET, 77),
+                         (-1, -1, -1, 1 << 40), (-1, -1, -1, -5), (-1, -1, -1, 987654)):
                 try:
                     socket.socket(*args)
                 except (OSError, TypeError, ValueError, OverflowError):
@@ -257,7 +264,8 @@ class Sockets(Steady):
 
         def epolled():
             with select.epoll() as e:
-                e.register(a, select.EPOLLOUT); e.modify(a, select.EPOLLIN); e.poll(0); e.poll(0, 500)
+                e.register(a, select.EPOLLOUT); e.modify(a, select.EPOLLIN)
+                e.poll(0); e.poll(0, 500)
                 try:
                     e.register(a)
                 except FileExistsError:
