@@ -8,6 +8,10 @@
 #include <Python.h>
 #include <structmember.h>
 
+#if PY_VERSION_HEX >> 16 != 0x030b
+#error "these modules are what the Lib of CPython 3.11 wants; say make cpython PYTHON=python3.11"
+#endif
+
 #include "pysock.h"
 
 #define BINDING_API extern __attribute__((visibility("default")))
