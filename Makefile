@@ -214,6 +214,7 @@ check-cpython-asan:
 	    PYTHONMALLOC=malloc PYTHON='$(PYTHON)' tools/check-cpython.sh build/cpython-asan
 
 bench-cpython: cpython
+	@$(PYTHON) examples/cpython/bench_tls.py $(CPYTHON)
 	@$(PYTHON) examples/cpython/bench.py $(CPYTHON)
 
 $(CPYTHON)/flags: always
