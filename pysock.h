@@ -14698,6 +14698,9 @@ static int pysock__ready_locked(pysock__call *c)
     case PYSOCK__FAILED:
         return pysock__tell_failed_locked(s);
     case PYSOCK__UNWRAPPING:
+        if (s->tls->half_close)
+            return pysock__fail(PYSOCK_SSL_ERROR, EPIPE, "PROTOCOL_IS_SHUTDOWN",
+                                "%s: TLS has been ended by pysock_ssl_unwrap()", c->name);
         return c->timeout == 0 ? pysock__tls_fail_again(c)
                                : pysock__fail(PYSOCK_OS_ERROR, EALREADY, "EALREADY",
                                               "%s: pysock_ssl_unwrap() is under way", c->name);
@@ -14945,8 +14948,6 @@ static ptrdiff_t pysock__tls_recv_locked(pysock__call *c, void *buf, size_t size
             continue; /* the peer wants another handshake */
         if (c->timeout == 0)
             return pysock__tls_fail_again(c);
-        if (ending)
-            return pysock__ready_locked(c); /* what there is may be received, but not waited for */
         if (pysock__wait_input_locked(c, r) < 0)
             return -1;
     }

@@ -359,7 +359,22 @@ static void with_half_close_unwrap_is_as_openssl_has_it(void **state) {
     T_FAILS(pysock_ssl_unwrap(p.client), PYSOCK_SSL_ERROR, EPROTO);
     H_SAME(pysock_error_reason(), "APPLICATION_DATA_AFTER_CLOSE_NOTIFY");
     T_EQ(pysock_recv(p.client, buf, sizeof buf, 0), 4);
-    T_FAILS(pysock_recv(p.client, buf, sizeof buf, 0), PYSOCK_OS_ERROR, EALREADY);
+    T_STEP("the other direction goes on");
+    T_FAILS(pysock_send(p.client, "x", 1, 0), PYSOCK_SSL_ERROR, T_ANY);
+    H_SAME(pysock_error_reason(), "PROTOCOL_IS_SHUTDOWN");
+    T_OK(pysock_settimeout(p.client, 0.01));
+    T_FAILS(pysock_recv(p.client, buf, sizeof buf, 0), PYSOCK_TIMEOUT_ERROR, T_ANY);
+    T_OK(pysock_settimeout(p.client, 0));
+    T_FAILS(pysock_recv(p.client, buf, sizeof buf, 0), T_ANY, EAGAIN);
+    T_FAILS(pysock_send(p.client, "x", 1, 0), PYSOCK_SSL_ERROR, T_ANY);
+    T_OK(pysock_settimeout(p.client, H_TIMEOUT));
+    t_say(p.server, "more");
+    T_EQ(pysock_recv(p.client, buf, sizeof buf, 0), 4);
+    T_EQ(pysock_recv(p.server, buf, sizeof buf, 0), 0);
+    T_OK(pysock_ssl_unwrap(p.server));
+    T_EQ(pysock_recv(p.client, buf, sizeof buf, 0), 0);
+    T_OK(pysock_ssl_unwrap(p.client));
+    T_EQ(pysock_is_ssl(p.client), 0);
     end(&p, client, server);
 }
 
