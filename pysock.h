@@ -11655,7 +11655,7 @@ static void pysock__tls_set_server(pysock__tls *t, int verify_mode)
     br_ssl_server_set_policy(sc, &t->policy.vtable.server);
     if (store && store->count)
         br_ssl_server_set_trust_anchor_names(sc, store->names, pysock__names_that_fit(store));
-    else if (store) /* with directories alone: no name at all would not ask for a certificate */
+    else if (store) /* no name at all would not ask for a certificate */
         br_ssl_server_set_trust_anchor_names(sc, &pysock__no_name, 1);
     if (store && verify_mode == PYSOCK_CERT_OPTIONAL) {
         br_ssl_engine_add_flags(t->eng, BR_OPT_TOLERATE_NO_CLIENT_AUTH);
@@ -11714,9 +11714,6 @@ static int pysock__tls_check_settings(const pysock__tls *t, int check_hostname, 
                             "%s: the server's context has no certificate; give it one with "
                             "pysock_ssl_load_cert_chain()",
                             what);
-    if (t->server && t->verifier && !t->verifier->store->count && !t->verifier->store->dir_count)
-        return pysock__fail_value(what, "the server's context asks for client certificates, but "
-                                        "has no trust anchors to verify them");
     return 0;
 }
 
