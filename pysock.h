@@ -11695,7 +11695,7 @@ static pysock__verifier *pysock__verifier_new_locked(const pysock__tls *t)
 
 /* Why a context is of no use for a connection. 0 if it is. */
 static int pysock__tls_check_settings(const pysock__tls *t, int check_hostname, int versions,
-                                      int has_identity, const char *what)
+                                      const char *what)
 {
     if (versions < 0)
         return pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_PROTOCOLS_AVAILABLE",
@@ -11709,11 +11709,6 @@ static int pysock__tls_check_settings(const pysock__tls *t, int check_hostname, 
     if (check_hostname && !t->server && !t->hostname)
         return pysock__fail_value(what, "server_hostname is needed because the context's "
                                         "check_hostname is on");
-    if (t->server && !has_identity)
-        return pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_CERTIFICATE_SET",
-                            "%s: the server's context has no certificate; give it one with "
-                            "pysock_ssl_load_cert_chain()",
-                            what);
     return 0;
 }
 
@@ -11722,7 +11717,7 @@ static int pysock__tls_take_settings(pysock__tls *t, const char *what)
 {
     pysock_ssl_context *ctx = t->ctx;
     unsigned low, high;
-    int verify_mode, check_hostname, versions, has_identity, failed = 0;
+    int verify_mode, check_hostname, versions, failed = 0;
     size_t i;
 
     if (t->server)
@@ -11741,13 +11736,11 @@ static int pysock__tls_take_settings(pysock__tls *t, const char *what)
     t->message_callback = ctx->message_callback;
     t->message_arg = ctx->message_arg;
     t->policy.curves = ctx->curves;
-    has_identity = ctx->sni_callback != NULL; /* which may bring one */
     for (i = 0; i < PYSOCK__KEY_KINDS; i++) {
         t->policy.identities[i] = ctx->identities[i];
         if (!t->policy.identities[i])
             continue;
         pysock__add(&t->policy.identities[i]->refs, 1);
-        has_identity = 1;
     }
     if (t->options & PYSOCK_OP_COMPLETE_CHAIN && ctx->store) {
         t->policy.issuers = ctx->store;
@@ -11767,7 +11760,7 @@ static int pysock__tls_take_settings(pysock__tls *t, const char *what)
     pysock__unlock(&ctx->lock);
     if (failed)
         return pysock__fail_memory(what);
-    if (pysock__tls_check_settings(t, check_hostname, versions, has_identity, what) < 0)
+    if (pysock__tls_check_settings(t, check_hostname, versions, what) < 0)
         return -1;
     if (t->server)
         pysock__tls_set_server(t, verify_mode);
@@ -11894,7 +11887,10 @@ static void pysock__tls_describe(pysock__tls *t, int err)
         return;
     }
     if (err >= BR_ERR_SEND_FATAL_ALERT) {
+        int bare = t->server && !t->policy.identities[PYSOCK__RSA]
+                   && !t->policy.identities[PYSOCK__EC];
         c = pysock__code_find(pysock__alerts, PYSOCK__COUNT(pysock__alerts), err & 0xff);
+        bare = bare && c->code == 40;
         pysock__fault_set(
             &t->fault, PYSOCK_SSL_ERROR, err,
             c->code == 40 && !client ? "NO_SHARED_CIPHER"
@@ -11902,7 +11898,8 @@ static void pysock__tls_describe(pysock__tls *t, int err)
                                      : c->reason,
             "the peer's offer cannot be accepted, and was answered with the alert %s%s",
             c->sentence,
-            c->code == 40   ? " (no cipher suite, curve or signature algorithm in common)"
+            bare            ? " (the context has no certificate; pysock_ssl_load_cert_chain())"
+            : c->code == 40 ? " (no cipher suite, curve or signature algorithm in common)"
             : c->code == 70 ? " (the peer offers no version of TLS that is enabled here)"
                             : "");
         return;
