@@ -343,9 +343,9 @@ static PyObject *socket_settimeout(PyObject *o, PyObject *arg)
 
 static PyObject *socket_setblocking(PyObject *o, PyObject *arg)
 {
-    int on = PyObject_IsTrue(arg);
+    long on = PyLong_AsLong(arg);
 
-    return on < 0 ? NULL : set_timeout(SELF(o), on ? PYSOCK_NO_TIMEOUT : 0.0);
+    return on == -1 && PyErr_Occurred() ? NULL : set_timeout(SELF(o), on ? PYSOCK_NO_TIMEOUT : 0.0);
 }
 
 static PyObject *socket_gettimeout(PyObject *o, PyObject *unused)

@@ -785,9 +785,13 @@ static int set_keylog_filename(context_object *self, PyObject *value, void *clos
     (void)closure;
     if (value && value != Py_None && !PyUnicode_FSConverter(value, &path))
         return -1;
-    r = zero_or_raise(self, pysock_ssl_set_keylog_filename(self->ctx, path_text(path)));
+    r = pysock_ssl_set_keylog_filename(self->ctx, path_text(path));
     Py_XDECREF(path);
-    return r;
+    if (r == 0 || pysock_error() != PYSOCK_OS_ERROR)
+        return zero_or_raise(self, r);
+    errno = pysock_error_code();
+    PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, value);
+    return -1;
 }
 
 static PyObject *get_message_callback(context_object *self, void *closure)
