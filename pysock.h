@@ -16477,9 +16477,7 @@ static int pysock__connect_allowed_locked(pysock__call *c)
     case PYSOCK__RESOLVING:
     case PYSOCK__HANDSHAKING:
         return pysock__call_fail(c, -EALREADY);
-    case PYSOCK__LISTENING:
-        return pysock__call_fail(c, -EINVAL);
-    default:
+    default: /* a listening socket, too: so Linux has it */
         return pysock__call_fail(c, -EISCONN);
     }
 }
