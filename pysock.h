@@ -12138,6 +12138,7 @@ static int pysock__hello_vector(pysock__der *in, int size, pysock__der *out)
 typedef struct pysock__hello {
     pysock__der name;      /* SNI's; empty if there is none */
     pysock__der protocols; /* ALPN's */
+    pysock__der versions;  /* supported_versions, which TLS 1.3 has instead of the hello's own */
     int names, offers;     /* how often each extension is there */
 } pysock__hello;
 
@@ -12182,6 +12183,7 @@ static int pysock__hello_parse(pysock__der hello, pysock__hello *out)
         extensions.p += 2;
         if (pysock__hello_vector(&extensions, 2, &value) < 0
             || (type == 0 && (out->names++ || pysock__hello_name(value, &out->name) < 0))
+            || (type == 43 && pysock__hello_vector(&value, 1, &out->versions) < 0)
             || (type == 16 && (out->offers++
                                || pysock__hello_vector(&value, 2, &out->protocols) < 0)))
             return -1; /* RFC 5246 (7.4.1.4) allows one of each; BearSSL would take the last */
@@ -12200,6 +12202,17 @@ static int pysock__hello_shares_protocol(const pysock__alpn *ours, pysock__der n
             if (pysock__der_is(&name, ours->names[i], strlen(ours->names[i])))
                 return 1;
     return 0;
+}
+
+/* 1 if the client may speak a version that the engine knows. */
+static int pysock__hello_speaks_ours(const pysock__hello *hello)
+{
+    const unsigned char *p = hello->versions.p;
+
+    for (; p < hello->versions.end && hello->versions.end - p >= 2; p += 2)
+        if (p[0] == 3 && p[1] <= 3)
+            return 1;
+    return !hello->versions.p;
 }
 
 /* Ends the handshake with an alert of ours. */
@@ -12273,6 +12286,13 @@ static void pysock__tls_consider(pysock__tls *t, pysock__der message)
 
     if (pysock__hello_parse(message, &hello) < 0)
         return; /* the engine finds the fault */
+    if (!pysock__hello_speaks_ours(&hello)) {
+        pysock__tls_make_alert(t, 2, 70);
+        t->ended = 1;
+        pysock__fault_set(&t->fault, PYSOCK_SSL_ERROR, BR_ERR_SEND_FATAL_ALERT + 70,
+                          "UNSUPPORTED_PROTOCOL", "the client wants TLS 1.3 or a later version");
+        return;
+    }
     n = pysock__der_len(&hello.name);
     if (n && n < 256 && !memchr(hello.name.p, 0, n)) {
         name = (char *)pysock__alloc(n + 1);
