@@ -383,8 +383,8 @@ typedef struct epoll_object {
     PyObject_HEAD
     binding *b;
     pysock_poller *p; /* NULL: closed */
-    pysock_poller *ended; /* closed, to be freed by the last poll under way */
-    int polls;
+    pysock_poller *ended; /* closed, to be freed by the last call under way */
+    int users;            /* how many of those there are */
 } epoll_object;
 
 #define EPOLL(o) ((epoll_object *)(o))
@@ -451,22 +451,34 @@ static PyObject *epoll_fromfd(PyObject *type, PyObject *arg)
     return p ? epoll_around((PyTypeObject *)type, b, p) : binding_raise(b);
 }
 
-/* Polls of other threads that are under way fail with EBADF; the last one frees. */
-static void epoll_end(epoll_object *self)
+/* A call that used the poller without the interpreter's lock is over. The last one frees it. */
+static void epoll_leave(epoll_object *self)
 {
-    pysock_poller *p = self->p;
+    pysock_poller *p = self->ended;
     binding_call call;
 
-    if (!p)
+    if (--self->users || !p)
         return;
-    self->p = NULL;
-    if (self->polls)
-        self->ended = p;
+    self->ended = NULL;
     binding_begin(self->b, &call);
-    pysock_poller_close(p);
-    if (!self->ended)
-        pysock_poller_free(p);
+    pysock_poller_free(p);
     binding_end(&call);
+}
+
+/* Polls of other threads that are under way fail with EBADF. */
+static void epoll_end(epoll_object *self)
+{
+    binding_call call;
+
+    if (!self->p)
+        return;
+    self->ended = self->p;
+    self->p = NULL;
+    self->users++;
+    binding_begin(self->b, &call);
+    pysock_poller_close(self->ended);
+    binding_end(&call);
+    epoll_leave(self);
 }
 
 static PyObject *epoll_close(PyObject *o, PyObject *unused)
@@ -614,24 +626,18 @@ static PyObject *pollevent_list(const pysock_pollevent *events, ptrdiff_t count)
 static PyObject *epoll_wait_list(epoll_object *self, pysock_pollevent *events, size_t max,
                                  double seconds)
 {
-    pysock_poller *p = self->p, *ended = NULL;
+    pysock_poller *p = self->p;
     binding_call call;
+    PyObject *result;
     ptrdiff_t n;
 
-    self->polls++;
+    self->users++;
     binding_begin(self->b, &call);
     n = pysock_poller_poll(p, events, max, seconds);
     binding_end(&call);
-    if (--self->polls == 0) {
-        ended = self->ended;
-        self->ended = NULL;
-    }
-    if (ended) {
-        pysock_poller_free(ended);
-        if (n < 0)
-            return binding_raise_errno(EBADF);
-    }
-    return n < 0 ? binding_raise(self->b) : pollevent_list(events, n);
+    result = n < 0 ? binding_raise(self->b) : pollevent_list(events, n);
+    epoll_leave(self);
+    return result;
 }
 
 static PyObject *epoll_poll(PyObject *o, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
