@@ -292,6 +292,7 @@ static PyObject *poll_poll(PyObject *o, PyObject *const *args, Py_ssize_t n)
 {
     poll_object *self = POLL(o);
     binding_call call;
+    PyObject *result;
     double seconds;
     ptrdiff_t ready;
 
@@ -308,8 +309,10 @@ static PyObject *poll_poll(PyObject *o, PyObject *const *args, Py_ssize_t n)
     binding_begin(self->b, &call);
     ready = pysock_poll(self->fds, self->count, seconds);
     binding_end(&call);
+    /* Making the list may collect garbage, and so run anything. */
+    result = ready < 0 ? binding_raise(self->b) : event_list(self->fds, self->count, ready);
     self->polling = 0;
-    return ready < 0 ? binding_raise(self->b) : event_list(self->fds, self->count, ready);
+    return result;
 }
 
 static void poll_dealloc(PyObject *o)
