@@ -1,0 +1,101 @@
+"""Calls whose answer is not what the arguments lead one to expect, and objects that change under the
+call that uses them."""
+import errno
+import gc
+import os
+import select
+import socket
+import threading
+import unittest
+
+
+class Truncated(unittest.TestCase):
+    """With MSG_TRUNC the kernel's answer is the datagram's size, which may be more than was asked
+    for."""
+
+    def setUp(self):
+        self.to = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.addCleanup(self.to.close)
+        self.to.bind(("127.0.0.1", 0))
+        self.sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.addCleanup(self.sender.close)
+        self.sender.connect(self.to.getsockname())
+
+    @unittest.skipUnless(os.uname().sysname == "Linux", "what MSG_TRUNC asks for is Linux's")
+    def test_what_did_not_come_is_zero(self):
+        for size in (10, 5000):
+            with self.subTest(size=size):
+                self.sender.send(b"x" * 60000)
+                expected = b"x" * size + bytes(60000 - size)
+                self.assertEqual(self.to.recv(size, socket.MSG_TRUNC | socket.MSG_PEEK), expected)
+                self.assertEqual(self.to.recvfrom(size, socket.MSG_TRUNC)[0], expected)
+
+    @unittest.skipUnless(os.uname().sysname == "Linux", "what MSG_TRUNC asks for is Linux's")
+    def test_recvmsg_has_only_what_came(self):
+        self.sender.send(b"x" * 9000)
+        data, ancdata, flags, address = self.to.recvmsg(10, 0, socket.MSG_TRUNC)
+        self.assertEqual(data, b"x" * 10)
+        self.assertTrue(flags & socket.MSG_TRUNC)
+
+
+class Poll(unittest.TestCase):
+    def test_garbage_polls_while_the_answer_is_written(self):
+        read, write = os.pipe()
+        self.addCleanup(os.close, read)
+        os.write(write, b"x")
+        self.addCleanup(os.close, write)
+        copies = [os.dup(read) for i in range(300)]
+        for fd in copies:
+            self.addCleanup(os.close, fd)
+        poll = select.poll()
+        for fd in copies[:150]:
+            poll.register(fd, select.POLLIN)
+        left = copies[150:]
+
+        class Garbage:
+            def __init__(self):
+                self.itself = self
+
+            def __del__(self):
+                if left:
+                    poll.register(left.pop(), select.POLLIN)
+                try:
+                    poll.poll(0)
+                except RuntimeError:
+                    pass        # one at a time
+        before = gc.get_threshold()
+        gc.set_threshold(1)
+        self.addCleanup(gc.set_threshold, *before)
+        for i in range(20):
+            Garbage()
+            for fd, events in poll.poll(0):
+                self.assertIn(fd, copies)
+                self.assertEqual(events, select.POLLIN)
+
+
+@unittest.skipUnless(hasattr(select, "epoll"), "needs epoll")
+class Epoll(unittest.TestCase):
+    def test_close_while_others_poll(self):
+        for i in range(300):
+            epoll, ready = select.epoll(), threading.Barrier(2)
+            failed = []
+
+            def run():
+                ready.wait()
+                try:
+                    epoll.poll(None if i % 2 else 0)
+                except (OSError, ValueError) as e:
+                    failed.append(e)
+            thread = threading.Thread(target=run)
+            thread.start()
+            ready.wait()
+            epoll.close()
+            thread.join()
+            self.assertTrue(epoll.closed)
+            for e in failed:
+                if isinstance(e, OSError):
+                    self.assertEqual(e.errno, errno.EBADF)
+
+
+if __name__ == "__main__":
+    unittest.main()
