@@ -19709,6 +19709,12 @@ PYSOCKDEF int pysock_ssl_set_session(pysock *s, pysock_ssl_session *session)
     return pysock__no_ssl("ssl_set_session");
 }
 
+PYSOCKDEF int pysock_ssl_set_context(pysock *s, pysock_ssl_context *ctx)
+{
+    (void)s, (void)ctx;
+    return pysock__no_ssl("ssl_set_context");
+}
+
 PYSOCKDEF pysock_ssl_session *pysock_ssl_session_retain(pysock_ssl_session *session)
 {
     (void)session;
