@@ -20650,15 +20650,23 @@ static int pysock__reg_change(pysock_poller *p, int fd, uint32_t events, int rep
 
 /* Epoll's manners. Whose the descriptor of a registration is can change while it lasts: its socket
    may have been detached, and another one have taken the descriptor; or it was closed behind the
-   library's back. The registration of fd that is still good, or NULL: *dead is one that is not. */
+   library's back. In a forked child the set is filled by the first poll. */
+static int pysock__epoll_is_good_locked(pysock_poller *p, const pysock__reg *reg)
+{
+    if (reg->handle)
+        return reg->detached || !reg->invalid;
+    if (reg->armed == -1)
+        return !reg->invalid && pysock__fd_inheritable(reg->fd) >= 0;
+    return pysock__pset_knows(&p->pset, reg->fd);
+}
+
+/* The registration of fd that is still good, or NULL: *dead is one that is not. */
 static pysock__reg *pysock__epoll_find_locked(pysock_poller *p, int fd, pysock__reg **dead)
 {
     pysock__reg *reg = pysock__reg_find_locked(p, fd);
 
     *dead = NULL;
-    if (!reg)
-        return NULL;
-    if (reg->handle ? reg->detached || !reg->invalid : pysock__pset_knows(&p->pset, fd))
+    if (!reg || pysock__epoll_is_good_locked(p, reg))
         return reg;
     *dead = pysock__reg_claim_locked(p, fd);
     return NULL;
@@ -20700,11 +20708,11 @@ static int pysock__epoll_unregister(pysock_poller *p, int fd)
     pysock__lock(&p->lock);
     err = pysock__poller_renew_locked(p);
     reg = err ? NULL : pysock__reg_find_locked(p, fd);
-    if (reg && !reg->handle) {
+    if (reg && !reg->handle && reg->armed != -1) {
         err = pysock__pset_forget(&p->pset, fd); /* who closed it did not tell */
         reg->armed = -1;
         pysock__reg_claim_locked(p, fd);
-    } else if (reg && (reg->detached || !reg->invalid)) {
+    } else if (reg && pysock__epoll_is_good_locked(p, reg)) {
         pysock__reg_claim_locked(p, fd);
     } else if (err == 0) {
         dead = pysock__reg_claim_locked(p, fd);
