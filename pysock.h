@@ -1195,7 +1195,8 @@ PYSOCKDEF const char *pysock_ssl_version(pysock *s); /* "TLSv1.2"; NULL before t
 PYSOCKDEF pysock_ssl_context *pysock_ssl_get_context(pysock *s);
 
 /* Puts another context in its place, as if s had been wrapped with it; what was to be resumed of
-   the old one is forgotten. EALREADY once the handshake has begun. */
+   the old one is forgotten. EALREADY once the handshake has begun. With a context that is good for
+   no handshake the socket keeps that error: close it. */
 PYSOCKDEF int pysock_ssl_set_context(pysock *s, pysock_ssl_context *ctx);
 
 PYSOCKDEF int pysock_ssl_cipher(pysock *s, pysock_ssl_cipher_info *info);
@@ -18865,6 +18866,10 @@ PYSOCKDEF int pysock_ssl_set_context(pysock *s, pysock_ssl_context *ctx)
         t->session = NULL;
         pysock__bytes_free(&t->flight);
         r = pysock__tls_switch(t, ctx, c.name);
+        if (r < 0) { /* the old one is gone */
+            c.s->fault = pysock__last;
+            pysock__set_phase_locked(c.s, PYSOCK__BROKEN);
+        }
     } else if (r == 0) {
         session = c.s->wrap_session;
         c.s->wrap_session = NULL;
