@@ -11937,12 +11937,15 @@ static void pysock__tls_describe(pysock__tls *t, int err)
 static void pysock__tls_make_alert(pysock__tls *t, int level, int description)
 {
     const br_sslrec_out_class **out = &t->eng->out.vtable;
-    unsigned version = t->eng->session.version ? t->eng->session.version : BR_TLS12;
+    unsigned version = t->eng->session.version;
     unsigned char *record;
     size_t len = 2;
 
     if ((t->ended && t->mid_record) || t->alert_end)
         return; /* half a record has left, and the engine has dropped the rest; or once is enough */
+    if (!version && !t->server)
+        version = t->eng->version_in; /* the server's choice, though it is refused */
+    version = version ? version : BR_TLS12;
     t->alert[64] = (unsigned char)level;
     t->alert[65] = (unsigned char)description;
     record = (unsigned char *)(*out)->encrypt(out, 21, version, t->alert + 64, &len);

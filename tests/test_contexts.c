@@ -61,6 +61,16 @@ static void the_default_is_tls12_alone(void **state) {
     h_try(&p, client, server, "localhost");
     h_is_alert(&p.at_client, "TLSV1_ALERT_PROTOCOL_VERSION");
     H_SAME(p.at_server.reason, "UNSUPPORTED_PROTOCOL");
+    T_STEP("and the other way round");
+    T_OK(pysock_ssl_set_ciphers(client, "ALL"));
+    T_OK(pysock_ssl_set_ciphers(server, "ALL"));
+    T_OK(pysock_ssl_set_maximum_version(client, PYSOCK_TLSv1_2));
+    T_OK(pysock_ssl_set_minimum_version(client, PYSOCK_TLSv1_2));
+    T_OK(pysock_ssl_set_minimum_version(server, PYSOCK_TLSv1));
+    T_OK(pysock_ssl_set_maximum_version(server, PYSOCK_TLSv1_1));
+    h_try(&p, client, server, "localhost");
+    h_is_alert(&p.at_server, "TLSV1_ALERT_PROTOCOL_VERSION");
+    H_SAME(p.at_client.reason, "UNSUPPORTED_PROTOCOL");
 }
 
 static void options_cut_versions_out(void **state) {
