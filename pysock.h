@@ -1036,6 +1036,7 @@ typedef struct pysock_ssl_client_hello {
     const char *server_name;     /* what it asks for by SNI; NULL: nothing */
     pysock_ssl_context *context; /* the one in force; put another in its place to go on with all of
                                     that one's settings (it is retained) */
+    int take_context;            /* 1: and the callback's own reference to it is taken */
 } pysock_ssl_client_hello;
 
 /* Calls fn when a ClientHello has come, on the thread that drives the handshake, which may be one
@@ -12266,12 +12267,15 @@ static void pysock__tls_ask(pysock__tls *t)
     hello.socket = t->owner;
     hello.server_name = t->sni;
     hello.context = t->ctx;
+    hello.take_context = 0;
     alert = fn(&hello, arg);
     if (alert)
         pysock__tls_refuse(t, alert > 0 && alert < 256 ? alert : PYSOCK_ALERT_INTERNAL_ERROR);
     else if (hello.context && hello.context != t->ctx
              && pysock__tls_switch(t, hello.context, "sni_callback") < 0)
         pysock__tls_give_up(t);
+    if (hello.take_context)
+        pysock__context_release(hello.context);
 }
 
 /* The whole ClientHello is there. */

@@ -335,6 +335,30 @@ static void the_context_that_was_switched_to_verifies_clients(void **state) {
     pysock_ssl_context_free(c.other);
 }
 
+static int bring(pysock_ssl_client_hello *hello, void *arg) {
+    hello->context = t_server_ctx_of("server-rsa");
+    hello->take_context = 1;
+    return *(int *)arg;
+}
+
+/* Nobody else has the context: it lives as long as the connection, and no longer, as the check for
+   leaks says. */
+static void an_sni_callback_may_give_its_reference_away(void **state) {
+    int answer = 0;
+    h_pair p;
+    (void)state;
+    t_deadline(60);
+    T_OK(pysock_ssl_set_sni_callback(server, bring, &answer));
+    h_connect(&p, client, server, "localhost");
+    T_CHECK(pysock_ssl_get_context(p.server) != server);
+    h_greet(&p);
+    h_close(&p);
+    T_STEP("also where the answer is no");
+    answer = PYSOCK_ALERT_UNRECOGNIZED_NAME;
+    h_try(&p, client, server, "localhost");
+    h_is_alert(&p.at_client, "TLSV1_UNRECOGNIZED_NAME");
+}
+
 static void an_sni_callback_refuses_with_an_alert(void **state) {
     static const struct {
         int answer;
@@ -486,6 +510,7 @@ static const struct CMUnitTest tests[] = {
     CASE(curves_are_chosen_by_name),
     CASE(an_sni_callback_switches_to_another_context),
     CASE(the_context_that_was_switched_to_verifies_clients),
+    CASE(an_sni_callback_may_give_its_reference_away),
     CASE(an_sni_callback_refuses_with_an_alert),
     CASE(a_client_without_sni_is_asked_about_too),
     CASE(an_sni_callback_may_close_the_socket),

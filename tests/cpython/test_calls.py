@@ -8,6 +8,13 @@ import socket
 import threading
 import unittest
 
+try:
+    import ssl
+except ImportError:
+    ssl = None
+
+CERTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../certs")
+
 
 class Truncated(unittest.TestCase):
     """With MSG_TRUNC the kernel's answer is the datagram's size, which may be more than was asked
@@ -95,6 +102,46 @@ class Epoll(unittest.TestCase):
             for e in failed:
                 if isinstance(e, OSError):
                     self.assertEqual(e.errno, errno.EBADF)
+
+
+@unittest.skipUnless(ssl, "needs ssl")
+class Callbacks(unittest.TestCase):
+    def server_context(self):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(CERTS + "/server-ec.pem", CERTS + "/server-ec.key")
+        return context
+
+    def test_an_sni_callback_drops_the_socket_and_its_new_context(self):
+        """On a thread of the library's, while nobody else has either of them."""
+        held = []
+
+        def callback(sock, name, context):
+            sock.context = self.server_context()
+            held.clear()
+        server = self.server_context()
+        server.sni_callback = callback
+        client = ssl.create_default_context(cafile=CERTS + "/ca.pem")
+        for i in range(5):
+            ours, theirs = socket.socketpair()
+            theirs.setblocking(False)
+
+            def shake():
+                with self.assertRaises(OSError), client.wrap_socket(ours,
+                                                                    server_hostname="localhost"):
+                    pass
+            thread = threading.Thread(target=shake)
+            with self.assertWarns(ResourceWarning):     # the socket is dropped, not closed
+                held.append(server.wrap_socket(theirs, server_side=True,
+                                               do_handshake_on_connect=False))
+                fd = held[0].fileno()
+                del theirs
+                thread.start()
+                try:
+                    select.select([fd], [], [], 10)
+                except OSError as e:
+                    self.assertEqual(e.errno, errno.EBADF)
+                thread.join()
+            self.assertFalse(held)
 
 
 if __name__ == "__main__":
