@@ -290,7 +290,8 @@ int connection_sni_callback(pysock_ssl_client_hello *hello, void *arg)
 
 static void tell_message(connection_object *self, const pysock_ssl_message *m)
 {
-    PyObject *callback = ((context_object *)self->context)->message_callback;
+    context_object *context = (context_object *)self->context; /* NULL: self is garbage */
+    PyObject *callback = context ? context->message_callback : NULL;
     PyObject *owner = self->owner ? behind(self->owner) : behind(self->socket);
 
     if (callback && owner) {
