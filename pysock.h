@@ -810,8 +810,8 @@ PYSOCKDEF int pysock_poller_close(pysock_poller *p);
    poller. It stays the poller's. Linux; ENOTSUP elsewhere and with PYSOCK_NO_EPOLL. */
 PYSOCKDEF int pysock_poller_fileno(pysock_poller *p);
 
-/* The open poller that has this descriptor, as one more reference for pysock_poller_free(). It is
-   Python's epoll.fromfd(). EINVAL where none has. */
+/* The open poller that has this descriptor, or of whose descriptor it is a duplicate, as one more
+   reference for pysock_poller_free(). It is Python's epoll.fromfd(). EINVAL where there is none. */
 PYSOCKDEF pysock_poller *pysock_poller_from_fileno(int fd);
 
 /* events: any of POLLIN, POLLPRI, POLLOUT; errors are always told. Registering again modifies. A
@@ -20428,7 +20428,26 @@ PYSOCKDEF int pysock_poller_fileno(pysock_poller *p)
     return fd < 0 ? pysock__fail_os(fd, "poller_fileno", "") : fd;
 }
 
-PYSOCKDEF pysock_poller *pysock_poller_from_fileno(int fd)
+/* Whether fd is the poller's descriptor or, where asked, a duplicate: the set of that has the
+   poller's waker in it, which is in no other. */
+static int pysock__poller_is_behind(pysock_poller *p, int fd, int duplicates)
+{
+#ifdef PYSOCK__EPOLL
+    pysock__pset set;
+#endif
+
+    if (fd < 0 || !p->refs || pysock__load(&p->closed))
+        return 0;
+#ifdef PYSOCK__EPOLL
+    set.epfd = fd;
+    if (duplicates)
+        return pysock__pset_knows(&set, p->sleeper.waker.rfd);
+#endif
+    (void)duplicates;
+    return pysock__pset_fileno(&p->pset) == fd;
+}
+
+static pysock_poller *pysock__poller_behind(int fd, int duplicates)
 {
     pysock_poller *p = NULL;
     pysock__list *l;
@@ -20439,12 +20458,20 @@ PYSOCKDEF pysock_poller *pysock_poller_from_fileno(int fd)
         if (sl->after_fork != pysock__poller_after_fork)
             continue;
         p = PYSOCK__ENTRY(sl, pysock_poller, sleeper);
-        if (fd < 0 || !p->refs || pysock__load(&p->closed) || pysock__pset_fileno(&p->pset) != fd)
+        if (!pysock__poller_is_behind(p, fd, duplicates))
             p = NULL;
     }
     if (p)
         p->refs++;
     pysock__unlock(&pysock__process.lock);
+    return p;
+}
+
+PYSOCKDEF pysock_poller *pysock_poller_from_fileno(int fd)
+{
+    pysock_poller *p = pysock__poller_behind(fd, 0);
+
+    p = p ? p : pysock__poller_behind(fd, 1);
     if (!p)
         pysock__fail(PYSOCK_OS_ERROR, EINVAL, "EINVAL",
                      "poller_from_fileno: descriptor %d is no poller's of this process", fd);

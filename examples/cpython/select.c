@@ -6,6 +6,7 @@
 #include <math.h>
 #ifdef __linux__
 #include <sys/epoll.h>
+#include <unistd.h>
 #endif
 
 typedef struct select_state {
@@ -388,6 +389,7 @@ typedef struct epoll_object {
     pysock_poller *p; /* NULL: closed */
     pysock_poller *ended; /* closed, to be freed by the last call under way */
     int users;            /* how many of those there are */
+    int duplicate; /* of the poller's descriptor, which is this object's; or -1 */
 } epoll_object;
 
 #define EPOLL(o) ((epoll_object *)(o))
@@ -399,7 +401,7 @@ static pysock_poller *epoll_open(PyObject *o)
     return EPOLL(o)->p;
 }
 
-static PyObject *epoll_around(PyTypeObject *type, binding *b, pysock_poller *p)
+static PyObject *epoll_around(PyTypeObject *type, binding *b, pysock_poller *p, int duplicate)
 {
     epoll_object *self = (epoll_object *)type->tp_alloc(type, 0);
 
@@ -409,6 +411,7 @@ static PyObject *epoll_around(PyTypeObject *type, binding *b, pysock_poller *p)
     }
     self->b = b;
     self->p = p;
+    self->duplicate = duplicate;
     return (PyObject *)self;
 }
 
@@ -438,7 +441,7 @@ static PyObject *epoll_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     binding_begin(b, &call);
     p = pysock_poller_new_epoll();
     binding_end(&call);
-    return p ? epoll_around(type, b, p) : binding_raise(b);
+    return p ? epoll_around(type, b, p, -1) : binding_raise(b);
 }
 
 static PyObject *epoll_fromfd(PyObject *type, PyObject *arg)
@@ -451,7 +454,9 @@ static PyObject *epoll_fromfd(PyObject *type, PyObject *arg)
         return NULL;
     binding_enter(b);
     p = pysock_poller_from_fileno(fd);
-    return p ? epoll_around((PyTypeObject *)type, b, p) : binding_raise(b);
+    if (!p)
+        return binding_raise(b);
+    return epoll_around((PyTypeObject *)type, b, p, pysock_poller_fileno(p) == fd ? -1 : fd);
 }
 
 /* A call that used the poller without the interpreter's lock is over. The last one frees it. */
@@ -468,7 +473,8 @@ static void epoll_leave(epoll_object *self)
     binding_end(&call);
 }
 
-/* Polls of other threads that are under way fail with EBADF. */
+/* Polls of other threads that are under way fail with EBADF; but who has a duplicate of the poller's
+   descriptor closes that alone. */
 static void epoll_end(epoll_object *self)
 {
     binding_call call;
@@ -479,7 +485,10 @@ static void epoll_end(epoll_object *self)
     self->p = NULL;
     self->users++;
     binding_begin(self->b, &call);
-    pysock_poller_close(self->ended);
+    if (self->duplicate < 0)
+        pysock_poller_close(self->ended);
+    else
+        close(self->duplicate);
     binding_end(&call);
     epoll_leave(self);
 }
@@ -508,6 +517,8 @@ static PyObject *epoll_fileno(PyObject *o, PyObject *unused)
     if (!epoll_open(o))
         return NULL;
     fd = pysock_poller_fileno(EPOLL(o)->p);
+    if (fd >= 0 && EPOLL(o)->duplicate >= 0)
+        fd = EPOLL(o)->duplicate;
     return fd < 0 ? binding_raise(EPOLL(o)->b) : PyLong_FromLong(fd);
 }
 

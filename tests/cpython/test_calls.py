@@ -105,6 +105,22 @@ class Epoll(unittest.TestCase):
                 if isinstance(e, OSError):
                     self.assertEqual(e.errno, errno.EBADF)
 
+    def test_fromfd_of_a_duplicate(self):
+        ours, theirs = socket.socketpair()
+        with ours, theirs, select.epoll() as epoll:
+            epoll.register(ours, select.EPOLLIN)
+            copy = os.dup(epoll.fileno())
+            second = select.epoll.fromfd(copy)
+            self.assertEqual(second.fileno(), copy)
+            theirs.send(b"x")
+            self.assertEqual(second.poll(10), [(ours.fileno(), select.EPOLLIN)])
+            second.close()
+            self.assertTrue(second.closed)
+            self.assertFalse(epoll.closed)
+            self.assertRaises(OSError, os.fstat, copy)
+            self.assertEqual(epoll.poll(10), [(ours.fileno(), select.EPOLLIN)])
+            self.assertRaises(OSError, select.epoll.fromfd, ours.fileno())
+
 
 @unittest.skipUnless(ssl, "needs ssl")
 class Callbacks(unittest.TestCase):
