@@ -83,6 +83,10 @@
        listening                 a connection waits            never
        with queued output        as above                      below the low watermark
 
+   pysock_select() and pysock_poll() cost what is asked about, a poller what is ready: descriptors
+   stay registered with it. One made by pysock_poller_new() tells levels; one by
+   pysock_poller_new_epoll() has epoll's manners, edges and a descriptor of its own among them.
+
 
    Configuration
    -------------
@@ -1280,7 +1284,8 @@ PYSOCKDEF const char *pysock_ssl_server_hostname(pysock *s);
 PYSOCKDEF pysock_ssl_session *pysock_ssl_get_session(pysock *s);
 
 /* The session that a client is to resume (it is retained), instead of giving it when wrapping;
-   before the handshake has sent anything. */
+   before the handshake has sent anything. Errors: ValueError (a server's socket, another context's
+   session, or too late). */
 PYSOCKDEF int pysock_ssl_set_session(pysock *s, pysock_ssl_session *session);
 PYSOCKDEF pysock_ssl_session *pysock_ssl_session_retain(pysock_ssl_session *session);
 PYSOCKDEF void pysock_ssl_session_release(pysock_ssl_session *session);

@@ -473,8 +473,8 @@ static void epoll_leave(epoll_object *self)
     binding_end(&call);
 }
 
-/* Polls of other threads that are under way fail with EBADF; but who has a duplicate of the poller's
-   descriptor closes that alone. */
+/* Polls of other threads that are under way fail with EBADF; but who has a duplicate of the
+   poller's descriptor closes that alone. */
 static void epoll_end(epoll_object *self)
 {
     binding_call call;

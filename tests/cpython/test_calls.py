@@ -1,5 +1,5 @@
-"""Calls whose answer is not what the arguments lead one to expect, and objects that change under the
-call that uses them."""
+"""Calls whose answer is not what the arguments lead one to expect, and objects that change under
+the call that uses them."""
 import errno
 import gc
 import os
