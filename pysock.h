@@ -20661,7 +20661,7 @@ static int pysock__poller_check(const char *what, pysock_poller *p, int fd)
         return pysock__fail_value(what, "the descriptor is negative");
     if (fd > 1 << 24)
         return pysock__fail_value(what, "the descriptor is too large");
-    return 0;
+    return pysock__load(&p->closed) ? pysock__fail_os(-EBADF, what, "") : 0;
 }
 
 /* 1 if the registration changed, 0 if there is none of the descriptor as it is now. */
