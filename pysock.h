@@ -13203,9 +13203,11 @@ typedef struct pysock__sock {
     int fd; /* closed with the last reference */
     int family, type, proto;
     uintptr_t handle;
-    uintptr_t older; /* whose descriptor it was before; a handle, weak */
     pysock_state *state; /* counted */
     pysock__mutex lock;
+
+    /* guarded by the table's lock */
+    uintptr_t older; /* whose descriptor it was before; a handle, weak */
 
     /* guarded by lock: what every call looks at, close together */
     pysock__phase phase;
@@ -13374,14 +13376,20 @@ static void pysock__release(pysock__sock *s)
    that is still there: Python programs look through a second socket for a moment, and detach it. */
 static void pysock__forget_fd(pysock__sock *s)
 {
-    pysock__sock *older = s->older ? pysock__acquire_handle(s->older) : NULL;
+    uintptr_t *at = NULL;
+    pysock__slot *slot;
 
     pysock__lock(&pysock__table.lock);
-    if ((size_t)s->fd < pysock__table.fd_cap && pysock__table.by_fd[s->fd] == s->handle)
-        pysock__table.by_fd[s->fd] = older && older->fd == s->fd ? s->older : 0;
+    if ((size_t)s->fd < pysock__table.fd_cap)
+        at = &pysock__table.by_fd[s->fd];
+    while (at && *at && *at != s->handle) {
+        slot = &pysock__table.slots[(*at & PYSOCK__LOW) - 1];
+        at = pysock__load(&slot->word) >> PYSOCK__HALF == *at >> PYSOCK__HALF ? &slot->s->older
+                                                                              : NULL;
+    }
+    if (at && *at)
+        *at = s->older;
     pysock__unlock(&pysock__table.lock);
-    if (older)
-        pysock__release(older);
 }
 
 /* The socket behind a descriptor, with a reference, or NULL. */
