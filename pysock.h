@@ -83,6 +83,10 @@
        listening                 a connection waits            never
        with queued output        as above                      below the low watermark
 
+   pysock_select() and pysock_poll() cost what is asked about, a poller what is ready: descriptors
+   stay registered with it. One made by pysock_poller_new() tells levels; one by
+   pysock_poller_new_epoll() has epoll's manners, edges and a descriptor of its own among them.
+
 
    Configuration
    -------------
@@ -810,8 +814,8 @@ PYSOCKDEF int pysock_poller_close(pysock_poller *p);
    poller. It stays the poller's. Linux; ENOTSUP elsewhere and with PYSOCK_NO_EPOLL. */
 PYSOCKDEF int pysock_poller_fileno(pysock_poller *p);
 
-/* The open poller that has this descriptor, as one more reference for pysock_poller_free(). It is
-   Python's epoll.fromfd(). EINVAL where none has. */
+/* The open poller that has this descriptor, or of whose descriptor it is a duplicate, as one more
+   reference for pysock_poller_free(). It is Python's epoll.fromfd(). EINVAL where there is none. */
 PYSOCKDEF pysock_poller *pysock_poller_from_fileno(int fd);
 
 /* events: any of POLLIN, POLLPRI, POLLOUT; errors are always told. Registering again modifies. A
@@ -1036,6 +1040,7 @@ typedef struct pysock_ssl_client_hello {
     const char *server_name;     /* what it asks for by SNI; NULL: nothing */
     pysock_ssl_context *context; /* the one in force; put another in its place to go on with all of
                                     that one's settings (it is retained) */
+    int take_context;            /* 1: and the callback's own reference to it is taken */
 } pysock_ssl_client_hello;
 
 /* Calls fn when a ClientHello has come, on the thread that drives the handshake, which may be one
@@ -1195,7 +1200,8 @@ PYSOCKDEF const char *pysock_ssl_version(pysock *s); /* "TLSv1.2"; NULL before t
 PYSOCKDEF pysock_ssl_context *pysock_ssl_get_context(pysock *s);
 
 /* Puts another context in its place, as if s had been wrapped with it; what was to be resumed of
-   the old one is forgotten. EALREADY once the handshake has begun. */
+   the old one is forgotten. EALREADY once the handshake has begun. With a context that is good for
+   no handshake the socket keeps that error: close it. */
 PYSOCKDEF int pysock_ssl_set_context(pysock *s, pysock_ssl_context *ctx);
 
 PYSOCKDEF int pysock_ssl_cipher(pysock *s, pysock_ssl_cipher_info *info);
@@ -1278,7 +1284,8 @@ PYSOCKDEF const char *pysock_ssl_server_hostname(pysock *s);
 PYSOCKDEF pysock_ssl_session *pysock_ssl_get_session(pysock *s);
 
 /* The session that a client is to resume (it is retained), instead of giving it when wrapping;
-   before the handshake has sent anything. */
+   before the handshake has sent anything. Errors: ValueError (a server's socket, another context's
+   session, or too late). */
 PYSOCKDEF int pysock_ssl_set_session(pysock *s, pysock_ssl_session *session);
 PYSOCKDEF pysock_ssl_session *pysock_ssl_session_retain(pysock_ssl_session *session);
 PYSOCKDEF void pysock_ssl_session_release(pysock_ssl_session *session);
@@ -11930,12 +11937,15 @@ static void pysock__tls_describe(pysock__tls *t, int err)
 static void pysock__tls_make_alert(pysock__tls *t, int level, int description)
 {
     const br_sslrec_out_class **out = &t->eng->out.vtable;
-    unsigned version = t->eng->session.version ? t->eng->session.version : BR_TLS12;
+    unsigned version = t->eng->session.version;
     unsigned char *record;
     size_t len = 2;
 
     if ((t->ended && t->mid_record) || t->alert_end)
         return; /* half a record has left, and the engine has dropped the rest; or once is enough */
+    if (!version && !t->server)
+        version = t->eng->version_in; /* the server's choice, though it is refused */
+    version = version ? version : BR_TLS12;
     t->alert[64] = (unsigned char)level;
     t->alert[65] = (unsigned char)description;
     record = (unsigned char *)(*out)->encrypt(out, 21, version, t->alert + 64, &len);
@@ -12269,12 +12279,15 @@ static void pysock__tls_ask(pysock__tls *t)
     hello.socket = t->owner;
     hello.server_name = t->sni;
     hello.context = t->ctx;
+    hello.take_context = 0;
     alert = fn(&hello, arg);
     if (alert)
         pysock__tls_refuse(t, alert > 0 && alert < 256 ? alert : PYSOCK_ALERT_INTERNAL_ERROR);
     else if (hello.context && hello.context != t->ctx
              && pysock__tls_switch(t, hello.context, "sni_callback") < 0)
         pysock__tls_give_up(t);
+    if (hello.take_context)
+        pysock__context_release(hello.context);
 }
 
 /* The whole ClientHello is there. */
@@ -13204,9 +13217,11 @@ typedef struct pysock__sock {
     int fd; /* closed with the last reference */
     int family, type, proto;
     uintptr_t handle;
-    uintptr_t older; /* whose descriptor it was before; a handle, weak */
     pysock_state *state; /* counted */
     pysock__mutex lock;
+
+    /* guarded by the table's lock */
+    uintptr_t older; /* whose descriptor it was before; a handle, weak */
 
     /* guarded by lock: what every call looks at, close together */
     pysock__phase phase;
@@ -13375,14 +13390,20 @@ static void pysock__release(pysock__sock *s)
    that is still there: Python programs look through a second socket for a moment, and detach it. */
 static void pysock__forget_fd(pysock__sock *s)
 {
-    pysock__sock *older = s->older ? pysock__acquire_handle(s->older) : NULL;
+    uintptr_t *at = NULL;
+    pysock__slot *slot;
 
     pysock__lock(&pysock__table.lock);
-    if ((size_t)s->fd < pysock__table.fd_cap && pysock__table.by_fd[s->fd] == s->handle)
-        pysock__table.by_fd[s->fd] = older && older->fd == s->fd ? s->older : 0;
+    if ((size_t)s->fd < pysock__table.fd_cap)
+        at = &pysock__table.by_fd[s->fd];
+    while (at && *at && *at != s->handle) {
+        slot = &pysock__table.slots[(*at & PYSOCK__LOW) - 1];
+        at = pysock__load(&slot->word) >> PYSOCK__HALF == *at >> PYSOCK__HALF ? &slot->s->older
+                                                                              : NULL;
+    }
+    if (at && *at)
+        *at = s->older;
     pysock__unlock(&pysock__table.lock);
-    if (older)
-        pysock__release(older);
 }
 
 /* The socket behind a descriptor, with a reference, or NULL. */
@@ -18878,6 +18899,10 @@ PYSOCKDEF int pysock_ssl_set_context(pysock *s, pysock_ssl_context *ctx)
         t->session = NULL;
         pysock__bytes_free(&t->flight);
         r = pysock__tls_switch(t, ctx, c.name);
+        if (r < 0) { /* the old one is gone */
+            c.s->fault = pysock__last;
+            pysock__set_phase_locked(c.s, PYSOCK__BROKEN);
+        }
     } else if (r == 0) {
         session = c.s->wrap_session;
         c.s->wrap_session = NULL;
@@ -19722,6 +19747,12 @@ PYSOCKDEF int pysock_ssl_set_session(pysock *s, pysock_ssl_session *session)
     return pysock__no_ssl("ssl_set_session");
 }
 
+PYSOCKDEF int pysock_ssl_set_context(pysock *s, pysock_ssl_context *ctx)
+{
+    (void)s, (void)ctx;
+    return pysock__no_ssl("ssl_set_context");
+}
+
 PYSOCKDEF pysock_ssl_session *pysock_ssl_session_retain(pysock_ssl_session *session)
 {
     (void)session;
@@ -20423,7 +20454,26 @@ PYSOCKDEF int pysock_poller_fileno(pysock_poller *p)
     return fd < 0 ? pysock__fail_os(fd, "poller_fileno", "") : fd;
 }
 
-PYSOCKDEF pysock_poller *pysock_poller_from_fileno(int fd)
+/* Whether fd is the poller's descriptor or, where asked, a duplicate: the set of that has the
+   poller's waker in it, which is in no other. */
+static int pysock__poller_is_behind(pysock_poller *p, int fd, int duplicates)
+{
+#ifdef PYSOCK__EPOLL
+    pysock__pset set;
+#endif
+
+    if (fd < 0 || !p->refs || pysock__load(&p->closed))
+        return 0;
+#ifdef PYSOCK__EPOLL
+    set.epfd = fd;
+    if (duplicates)
+        return pysock__pset_knows(&set, p->sleeper.waker.rfd);
+#endif
+    (void)duplicates;
+    return pysock__pset_fileno(&p->pset) == fd;
+}
+
+static pysock_poller *pysock__poller_behind(int fd, int duplicates)
 {
     pysock_poller *p = NULL;
     pysock__list *l;
@@ -20434,12 +20484,20 @@ PYSOCKDEF pysock_poller *pysock_poller_from_fileno(int fd)
         if (sl->after_fork != pysock__poller_after_fork)
             continue;
         p = PYSOCK__ENTRY(sl, pysock_poller, sleeper);
-        if (fd < 0 || !p->refs || pysock__load(&p->closed) || pysock__pset_fileno(&p->pset) != fd)
+        if (!pysock__poller_is_behind(p, fd, duplicates))
             p = NULL;
     }
     if (p)
         p->refs++;
     pysock__unlock(&pysock__process.lock);
+    return p;
+}
+
+PYSOCKDEF pysock_poller *pysock_poller_from_fileno(int fd)
+{
+    pysock_poller *p = pysock__poller_behind(fd, 0);
+
+    p = p ? p : pysock__poller_behind(fd, 1);
     if (!p)
         pysock__fail(PYSOCK_OS_ERROR, EINVAL, "EINVAL",
                      "poller_from_fileno: descriptor %d is no poller's of this process", fd);
@@ -20624,7 +20682,7 @@ static int pysock__poller_check(const char *what, pysock_poller *p, int fd)
         return pysock__fail_value(what, "the descriptor is negative");
     if (fd > 1 << 24)
         return pysock__fail_value(what, "the descriptor is too large");
-    return 0;
+    return pysock__load(&p->closed) ? pysock__fail_os(-EBADF, what, "") : 0;
 }
 
 /* 1 if the registration changed, 0 if there is none of the descriptor as it is now. */
@@ -20657,15 +20715,23 @@ static int pysock__reg_change(pysock_poller *p, int fd, uint32_t events, int rep
 
 /* Epoll's manners. Whose the descriptor of a registration is can change while it lasts: its socket
    may have been detached, and another one have taken the descriptor; or it was closed behind the
-   library's back. The registration of fd that is still good, or NULL: *dead is one that is not. */
+   library's back. In a forked child the set is filled by the first poll. */
+static int pysock__epoll_is_good_locked(pysock_poller *p, const pysock__reg *reg)
+{
+    if (reg->handle)
+        return reg->detached || !reg->invalid;
+    if (reg->armed == -1)
+        return !reg->invalid && pysock__fd_inheritable(reg->fd) >= 0;
+    return pysock__pset_knows(&p->pset, reg->fd);
+}
+
+/* The registration of fd that is still good, or NULL: *dead is one that is not. */
 static pysock__reg *pysock__epoll_find_locked(pysock_poller *p, int fd, pysock__reg **dead)
 {
     pysock__reg *reg = pysock__reg_find_locked(p, fd);
 
     *dead = NULL;
-    if (!reg)
-        return NULL;
-    if (reg->handle ? reg->detached || !reg->invalid : pysock__pset_knows(&p->pset, fd))
+    if (!reg || pysock__epoll_is_good_locked(p, reg))
         return reg;
     *dead = pysock__reg_claim_locked(p, fd);
     return NULL;
@@ -20707,11 +20773,11 @@ static int pysock__epoll_unregister(pysock_poller *p, int fd)
     pysock__lock(&p->lock);
     err = pysock__poller_renew_locked(p);
     reg = err ? NULL : pysock__reg_find_locked(p, fd);
-    if (reg && !reg->handle) {
+    if (reg && !reg->handle && reg->armed != -1) {
         err = pysock__pset_forget(&p->pset, fd); /* who closed it did not tell */
         reg->armed = -1;
         pysock__reg_claim_locked(p, fd);
-    } else if (reg && (reg->detached || !reg->invalid)) {
+    } else if (reg && pysock__epoll_is_good_locked(p, reg)) {
         pysock__reg_claim_locked(p, fd);
     } else if (err == 0) {
         dead = pysock__reg_claim_locked(p, fd);

@@ -563,6 +563,16 @@ static void a_detached_descriptor_is_again_that_of_the_socket_it_was_adopted_fro
     T_CHECK(pysock_from_fileno(fd) == pair[0]);
     t_say(pair[0], "by the first");
     t_expect(pair[1], "by the secondby the first");
+    T_STEP("two at a time, in either order");
+    for (int i = 0; i < 2; i++) {
+        pysock *others[2];
+        for (int k = 0; k < 2; k++)
+            others[k] = T_OK(pysock_adopt(fd, -1, -1, -1));
+        T_EQ(pysock_detach(others[i]), fd);
+        T_CHECK(pysock_from_fileno(fd) == (i ? others[0] : others[1]));
+        T_EQ(pysock_detach(others[!i]), fd);
+        T_CHECK(pysock_from_fileno(fd) == pair[0]);
+    }
     second = T_OK(pysock_adopt(fd, -1, -1, -1));
     T_EQ(pysock_detach(pair[0]), fd); /* in this order the second is the one that stays */
     T_CHECK(pysock_from_fileno(fd) == second);
