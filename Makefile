@@ -106,6 +106,11 @@ define write_flags
 @echo '$(1)' | cmp -s - $@ || echo '$(1)' >$@
 endef
 
+# A program that is the implementation's only user, with the one that is compiled already in its
+# place: time is what three variants of all programs cost.
+LINK_PROGRAM = @mkdir -p $(@D) && $(if $(V),,echo '  CC  $@' &&) \
+    { echo '\#line 1 "$<"'; sed 's/^\#define PYSOCK_IMPLEMENTATION$$//' $<; }
+
 define variant_rules
 build-tests-$(1): $$(CHOSEN_TESTS:%=build/$(1)/%)
 	@$$(if $$(CHOSEN_TESTS),:,echo 'no test is named $$(TESTS); there are: $$(ALL_TESTS)' >&2; false)
@@ -120,15 +125,13 @@ build/$(1)/test_%: tests/test_%.c build/$(1)/pysock_impl.o build/$(1)/flags
 	$$(QUIET) $$(CC) -std=gnu99 $$(WARNINGS) -Itests $$(ALL_CPPFLAGS) $$(FLAGS_$(1)) $$(DEPEND) $$< \
 	    build/$(1)/pysock_impl.o -o $$@ $$(ALL_LDFLAGS) -lcmocka $$(LDLIBS) -lm
 
-build/$(1)/examples/%: examples/%.c build/$(1)/flags
-	@mkdir -p $$(@D)
-	$$(QUIET) $$(CC) $$(WARNINGS) $$(ALL_CPPFLAGS) $$(FLAGS_$(1)) $$(DEPEND) $$< -o $$@ \
-	    $$(ALL_LDFLAGS) $$(LDLIBS)
+build/$(1)/examples/%: examples/%.c build/$(1)/pysock_impl.o
+	$$(LINK_PROGRAM) | $$(CC) $$(WARNINGS) $$(ALL_CPPFLAGS) $$(FLAGS_$(1)) -x c - -x none \
+	    build/$(1)/pysock_impl.o -o $$@ $$(ALL_LDFLAGS) $$(LDLIBS)
 
-build/$(1)/tools/%: tools/%.c build/$(1)/flags
-	@mkdir -p $$(@D)
-	$$(QUIET) $$(CC) $$(WARNINGS) $$(ALL_CPPFLAGS) $$(FLAGS_$(1)) $$(DEPEND) $$< -o $$@ \
-	    $$(ALL_LDFLAGS) $$(LDLIBS)
+build/$(1)/tools/%: tools/%.c build/$(1)/pysock_impl.o
+	$$(LINK_PROGRAM) | $$(CC) $$(WARNINGS) $$(ALL_CPPFLAGS) $$(FLAGS_$(1)) -x c - -x none \
+	    build/$(1)/pysock_impl.o -o $$@ $$(ALL_LDFLAGS) $$(LDLIBS)
 
 build/$(1)/test_examples: | $$(TOOLS:%=build/$(1)/examples/%)
 build/$(1)/test_examples_tls: | $$(TLS_TOOLS:%=build/$(1)/examples/%) build/$(1)/tools/embed_ca
@@ -211,6 +214,7 @@ check-cpython-asan:
 	    PYTHONMALLOC=malloc PYTHON='$(PYTHON)' tools/check-cpython.sh build/cpython-asan
 
 bench-cpython: cpython
+	@$(PYTHON) examples/cpython/bench_tls.py $(CPYTHON)
 	@$(PYTHON) examples/cpython/bench.py $(CPYTHON)
 
 $(CPYTHON)/flags: always

@@ -83,6 +83,10 @@
        listening                 a connection waits            never
        with queued output        as above                      below the low watermark
 
+   pysock_select() and pysock_poll() cost what is asked about, a poller what is ready: descriptors
+   stay registered with it. One made by pysock_poller_new() tells levels; one by
+   pysock_poller_new_epoll() has epoll's manners, edges and a descriptor of its own among them.
+
 
    Configuration
    -------------
@@ -810,8 +814,8 @@ PYSOCKDEF int pysock_poller_close(pysock_poller *p);
    poller. It stays the poller's. Linux; ENOTSUP elsewhere and with PYSOCK_NO_EPOLL. */
 PYSOCKDEF int pysock_poller_fileno(pysock_poller *p);
 
-/* The open poller that has this descriptor, as one more reference for pysock_poller_free(). It is
-   Python's epoll.fromfd(). EINVAL where none has. */
+/* The open poller that has this descriptor, or of whose descriptor it is a duplicate, as one more
+   reference for pysock_poller_free(). It is Python's epoll.fromfd(). EINVAL where there is none. */
 PYSOCKDEF pysock_poller *pysock_poller_from_fileno(int fd);
 
 /* events: any of POLLIN, POLLPRI, POLLOUT; errors are always told. Registering again modifies. A
@@ -1036,6 +1040,7 @@ typedef struct pysock_ssl_client_hello {
     const char *server_name;     /* what it asks for by SNI; NULL: nothing */
     pysock_ssl_context *context; /* the one in force; put another in its place to go on with all of
                                     that one's settings (it is retained) */
+    int take_context;            /* 1: and the callback's own reference to it is taken */
 } pysock_ssl_client_hello;
 
 /* Calls fn when a ClientHello has come, on the thread that drives the handshake, which may be one
@@ -1195,7 +1200,8 @@ PYSOCKDEF const char *pysock_ssl_version(pysock *s); /* "TLSv1.2"; NULL before t
 PYSOCKDEF pysock_ssl_context *pysock_ssl_get_context(pysock *s);
 
 /* Puts another context in its place, as if s had been wrapped with it; what was to be resumed of
-   the old one is forgotten. EALREADY once the handshake has begun. */
+   the old one is forgotten. EALREADY once the handshake has begun. With a context that is good for
+   no handshake the socket keeps that error: close it. */
 PYSOCKDEF int pysock_ssl_set_context(pysock *s, pysock_ssl_context *ctx);
 
 PYSOCKDEF int pysock_ssl_cipher(pysock *s, pysock_ssl_cipher_info *info);
@@ -1278,7 +1284,8 @@ PYSOCKDEF const char *pysock_ssl_server_hostname(pysock *s);
 PYSOCKDEF pysock_ssl_session *pysock_ssl_get_session(pysock *s);
 
 /* The session that a client is to resume (it is retained), instead of giving it when wrapping;
-   before the handshake has sent anything. */
+   before the handshake has sent anything. Errors: ValueError (a server's socket, another context's
+   session, or too late). */
 PYSOCKDEF int pysock_ssl_set_session(pysock *s, pysock_ssl_session *session);
 PYSOCKDEF pysock_ssl_session *pysock_ssl_session_retain(pysock_ssl_session *session);
 PYSOCKDEF void pysock_ssl_session_release(pysock_ssl_session *session);
@@ -11655,7 +11662,7 @@ static void pysock__tls_set_server(pysock__tls *t, int verify_mode)
     br_ssl_server_set_policy(sc, &t->policy.vtable.server);
     if (store && store->count)
         br_ssl_server_set_trust_anchor_names(sc, store->names, pysock__names_that_fit(store));
-    else if (store) /* with directories alone: no name at all would not ask for a certificate */
+    else if (store) /* no name at all would not ask for a certificate */
         br_ssl_server_set_trust_anchor_names(sc, &pysock__no_name, 1);
     if (store && verify_mode == PYSOCK_CERT_OPTIONAL) {
         br_ssl_engine_add_flags(t->eng, BR_OPT_TOLERATE_NO_CLIENT_AUTH);
@@ -11695,7 +11702,7 @@ static pysock__verifier *pysock__verifier_new_locked(const pysock__tls *t)
 
 /* Why a context is of no use for a connection. 0 if it is. */
 static int pysock__tls_check_settings(const pysock__tls *t, int check_hostname, int versions,
-                                      int has_identity, const char *what)
+                                      const char *what)
 {
     if (versions < 0)
         return pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_PROTOCOLS_AVAILABLE",
@@ -11709,14 +11716,6 @@ static int pysock__tls_check_settings(const pysock__tls *t, int check_hostname, 
     if (check_hostname && !t->server && !t->hostname)
         return pysock__fail_value(what, "server_hostname is needed because the context's "
                                         "check_hostname is on");
-    if (t->server && !has_identity)
-        return pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_CERTIFICATE_SET",
-                            "%s: the server's context has no certificate; give it one with "
-                            "pysock_ssl_load_cert_chain()",
-                            what);
-    if (t->server && t->verifier && !t->verifier->store->count && !t->verifier->store->dir_count)
-        return pysock__fail_value(what, "the server's context asks for client certificates, but "
-                                        "has no trust anchors to verify them");
     return 0;
 }
 
@@ -11725,7 +11724,7 @@ static int pysock__tls_take_settings(pysock__tls *t, const char *what)
 {
     pysock_ssl_context *ctx = t->ctx;
     unsigned low, high;
-    int verify_mode, check_hostname, versions, has_identity, failed = 0;
+    int verify_mode, check_hostname, versions, failed = 0;
     size_t i;
 
     if (t->server)
@@ -11744,13 +11743,11 @@ static int pysock__tls_take_settings(pysock__tls *t, const char *what)
     t->message_callback = ctx->message_callback;
     t->message_arg = ctx->message_arg;
     t->policy.curves = ctx->curves;
-    has_identity = ctx->sni_callback != NULL; /* which may bring one */
     for (i = 0; i < PYSOCK__KEY_KINDS; i++) {
         t->policy.identities[i] = ctx->identities[i];
         if (!t->policy.identities[i])
             continue;
         pysock__add(&t->policy.identities[i]->refs, 1);
-        has_identity = 1;
     }
     if (t->options & PYSOCK_OP_COMPLETE_CHAIN && ctx->store) {
         t->policy.issuers = ctx->store;
@@ -11770,7 +11767,7 @@ static int pysock__tls_take_settings(pysock__tls *t, const char *what)
     pysock__unlock(&ctx->lock);
     if (failed)
         return pysock__fail_memory(what);
-    if (pysock__tls_check_settings(t, check_hostname, versions, has_identity, what) < 0)
+    if (pysock__tls_check_settings(t, check_hostname, versions, what) < 0)
         return -1;
     if (t->server)
         pysock__tls_set_server(t, verify_mode);
@@ -11897,7 +11894,10 @@ static void pysock__tls_describe(pysock__tls *t, int err)
         return;
     }
     if (err >= BR_ERR_SEND_FATAL_ALERT) {
+        int bare = t->server && !t->policy.identities[PYSOCK__RSA]
+                   && !t->policy.identities[PYSOCK__EC];
         c = pysock__code_find(pysock__alerts, PYSOCK__COUNT(pysock__alerts), err & 0xff);
+        bare = bare && c->code == 40;
         pysock__fault_set(
             &t->fault, PYSOCK_SSL_ERROR, err,
             c->code == 40 && !client ? "NO_SHARED_CIPHER"
@@ -11905,7 +11905,8 @@ static void pysock__tls_describe(pysock__tls *t, int err)
                                      : c->reason,
             "the peer's offer cannot be accepted, and was answered with the alert %s%s",
             c->sentence,
-            c->code == 40   ? " (no cipher suite, curve or signature algorithm in common)"
+            bare            ? " (the context has no certificate; pysock_ssl_load_cert_chain())"
+            : c->code == 40 ? " (no cipher suite, curve or signature algorithm in common)"
             : c->code == 70 ? " (the peer offers no version of TLS that is enabled here)"
                             : "");
         return;
@@ -11936,12 +11937,15 @@ static void pysock__tls_describe(pysock__tls *t, int err)
 static void pysock__tls_make_alert(pysock__tls *t, int level, int description)
 {
     const br_sslrec_out_class **out = &t->eng->out.vtable;
-    unsigned version = t->eng->session.version ? t->eng->session.version : BR_TLS12;
+    unsigned version = t->eng->session.version;
     unsigned char *record;
     size_t len = 2;
 
     if ((t->ended && t->mid_record) || t->alert_end)
         return; /* half a record has left, and the engine has dropped the rest; or once is enough */
+    if (!version && !t->server)
+        version = t->eng->version_in; /* the server's choice, though it is refused */
+    version = version ? version : BR_TLS12;
     t->alert[64] = (unsigned char)level;
     t->alert[65] = (unsigned char)description;
     record = (unsigned char *)(*out)->encrypt(out, 21, version, t->alert + 64, &len);
@@ -12144,6 +12148,7 @@ static int pysock__hello_vector(pysock__der *in, int size, pysock__der *out)
 typedef struct pysock__hello {
     pysock__der name;      /* SNI's; empty if there is none */
     pysock__der protocols; /* ALPN's */
+    pysock__der versions;  /* supported_versions, which TLS 1.3 has instead of the hello's own */
     int names, offers;     /* how often each extension is there */
 } pysock__hello;
 
@@ -12188,6 +12193,7 @@ static int pysock__hello_parse(pysock__der hello, pysock__hello *out)
         extensions.p += 2;
         if (pysock__hello_vector(&extensions, 2, &value) < 0
             || (type == 0 && (out->names++ || pysock__hello_name(value, &out->name) < 0))
+            || (type == 43 && pysock__hello_vector(&value, 1, &out->versions) < 0)
             || (type == 16 && (out->offers++
                                || pysock__hello_vector(&value, 2, &out->protocols) < 0)))
             return -1; /* RFC 5246 (7.4.1.4) allows one of each; BearSSL would take the last */
@@ -12206,6 +12212,17 @@ static int pysock__hello_shares_protocol(const pysock__alpn *ours, pysock__der n
             if (pysock__der_is(&name, ours->names[i], strlen(ours->names[i])))
                 return 1;
     return 0;
+}
+
+/* 1 if the client may speak a version that the engine knows. */
+static int pysock__hello_speaks_ours(const pysock__hello *hello)
+{
+    const unsigned char *p = hello->versions.p;
+
+    for (; p < hello->versions.end && hello->versions.end - p >= 2; p += 2)
+        if (p[0] == 3 && p[1] <= 3)
+            return 1;
+    return !hello->versions.p;
 }
 
 /* Ends the handshake with an alert of ours. */
@@ -12262,12 +12279,15 @@ static void pysock__tls_ask(pysock__tls *t)
     hello.socket = t->owner;
     hello.server_name = t->sni;
     hello.context = t->ctx;
+    hello.take_context = 0;
     alert = fn(&hello, arg);
     if (alert)
         pysock__tls_refuse(t, alert > 0 && alert < 256 ? alert : PYSOCK_ALERT_INTERNAL_ERROR);
     else if (hello.context && hello.context != t->ctx
              && pysock__tls_switch(t, hello.context, "sni_callback") < 0)
         pysock__tls_give_up(t);
+    if (hello.take_context)
+        pysock__context_release(hello.context);
 }
 
 /* The whole ClientHello is there. */
@@ -12279,6 +12299,13 @@ static void pysock__tls_consider(pysock__tls *t, pysock__der message)
 
     if (pysock__hello_parse(message, &hello) < 0)
         return; /* the engine finds the fault */
+    if (!pysock__hello_speaks_ours(&hello)) {
+        pysock__tls_make_alert(t, 2, 70);
+        t->ended = 1;
+        pysock__fault_set(&t->fault, PYSOCK_SSL_ERROR, BR_ERR_SEND_FATAL_ALERT + 70,
+                          "UNSUPPORTED_PROTOCOL", "the client wants TLS 1.3 or a later version");
+        return;
+    }
     n = pysock__der_len(&hello.name);
     if (n && n < 256 && !memchr(hello.name.p, 0, n)) {
         name = (char *)pysock__alloc(n + 1);
@@ -13190,9 +13217,11 @@ typedef struct pysock__sock {
     int fd; /* closed with the last reference */
     int family, type, proto;
     uintptr_t handle;
-    uintptr_t older; /* whose descriptor it was before; a handle, weak */
     pysock_state *state; /* counted */
     pysock__mutex lock;
+
+    /* guarded by the table's lock */
+    uintptr_t older; /* whose descriptor it was before; a handle, weak */
 
     /* guarded by lock: what every call looks at, close together */
     pysock__phase phase;
@@ -13361,14 +13390,20 @@ static void pysock__release(pysock__sock *s)
    that is still there: Python programs look through a second socket for a moment, and detach it. */
 static void pysock__forget_fd(pysock__sock *s)
 {
-    pysock__sock *older = s->older ? pysock__acquire_handle(s->older) : NULL;
+    uintptr_t *at = NULL;
+    pysock__slot *slot;
 
     pysock__lock(&pysock__table.lock);
-    if ((size_t)s->fd < pysock__table.fd_cap && pysock__table.by_fd[s->fd] == s->handle)
-        pysock__table.by_fd[s->fd] = older && older->fd == s->fd ? s->older : 0;
+    if ((size_t)s->fd < pysock__table.fd_cap)
+        at = &pysock__table.by_fd[s->fd];
+    while (at && *at && *at != s->handle) {
+        slot = &pysock__table.slots[(*at & PYSOCK__LOW) - 1];
+        at = pysock__load(&slot->word) >> PYSOCK__HALF == *at >> PYSOCK__HALF ? &slot->s->older
+                                                                              : NULL;
+    }
+    if (at && *at)
+        *at = s->older;
     pysock__unlock(&pysock__table.lock);
-    if (older)
-        pysock__release(older);
 }
 
 /* The socket behind a descriptor, with a reference, or NULL. */
@@ -14698,6 +14733,9 @@ static int pysock__ready_locked(pysock__call *c)
     case PYSOCK__FAILED:
         return pysock__tell_failed_locked(s);
     case PYSOCK__UNWRAPPING:
+        if (s->tls->half_close)
+            return pysock__fail(PYSOCK_SSL_ERROR, EPIPE, "PROTOCOL_IS_SHUTDOWN",
+                                "%s: TLS has been ended by pysock_ssl_unwrap()", c->name);
         return c->timeout == 0 ? pysock__tls_fail_again(c)
                                : pysock__fail(PYSOCK_OS_ERROR, EALREADY, "EALREADY",
                                               "%s: pysock_ssl_unwrap() is under way", c->name);
@@ -14945,8 +14983,6 @@ static ptrdiff_t pysock__tls_recv_locked(pysock__call *c, void *buf, size_t size
             continue; /* the peer wants another handshake */
         if (c->timeout == 0)
             return pysock__tls_fail_again(c);
-        if (ending)
-            return pysock__ready_locked(c); /* what there is may be received, but not waited for */
         if (pysock__wait_input_locked(c, r) < 0)
             return -1;
     }
@@ -16482,9 +16518,7 @@ static int pysock__connect_allowed_locked(pysock__call *c)
     case PYSOCK__RESOLVING:
     case PYSOCK__HANDSHAKING:
         return pysock__call_fail(c, -EALREADY);
-    case PYSOCK__LISTENING:
-        return pysock__call_fail(c, -EINVAL);
-    default:
+    default: /* a listening socket, too: so Linux has it */
         return pysock__call_fail(c, -EISCONN);
     }
 }
@@ -18865,6 +18899,10 @@ PYSOCKDEF int pysock_ssl_set_context(pysock *s, pysock_ssl_context *ctx)
         t->session = NULL;
         pysock__bytes_free(&t->flight);
         r = pysock__tls_switch(t, ctx, c.name);
+        if (r < 0) { /* the old one is gone */
+            c.s->fault = pysock__last;
+            pysock__set_phase_locked(c.s, PYSOCK__BROKEN);
+        }
     } else if (r == 0) {
         session = c.s->wrap_session;
         c.s->wrap_session = NULL;
@@ -19709,6 +19747,12 @@ PYSOCKDEF int pysock_ssl_set_session(pysock *s, pysock_ssl_session *session)
     return pysock__no_ssl("ssl_set_session");
 }
 
+PYSOCKDEF int pysock_ssl_set_context(pysock *s, pysock_ssl_context *ctx)
+{
+    (void)s, (void)ctx;
+    return pysock__no_ssl("ssl_set_context");
+}
+
 PYSOCKDEF pysock_ssl_session *pysock_ssl_session_retain(pysock_ssl_session *session)
 {
     (void)session;
@@ -20410,7 +20454,26 @@ PYSOCKDEF int pysock_poller_fileno(pysock_poller *p)
     return fd < 0 ? pysock__fail_os(fd, "poller_fileno", "") : fd;
 }
 
-PYSOCKDEF pysock_poller *pysock_poller_from_fileno(int fd)
+/* Whether fd is the poller's descriptor or, where asked, a duplicate: the set of that has the
+   poller's waker in it, which is in no other. */
+static int pysock__poller_is_behind(pysock_poller *p, int fd, int duplicates)
+{
+#ifdef PYSOCK__EPOLL
+    pysock__pset set;
+#endif
+
+    if (fd < 0 || !p->refs || pysock__load(&p->closed))
+        return 0;
+#ifdef PYSOCK__EPOLL
+    set.epfd = fd;
+    if (duplicates)
+        return pysock__pset_knows(&set, p->sleeper.waker.rfd);
+#endif
+    (void)duplicates;
+    return pysock__pset_fileno(&p->pset) == fd;
+}
+
+static pysock_poller *pysock__poller_behind(int fd, int duplicates)
 {
     pysock_poller *p = NULL;
     pysock__list *l;
@@ -20421,12 +20484,20 @@ PYSOCKDEF pysock_poller *pysock_poller_from_fileno(int fd)
         if (sl->after_fork != pysock__poller_after_fork)
             continue;
         p = PYSOCK__ENTRY(sl, pysock_poller, sleeper);
-        if (fd < 0 || !p->refs || pysock__load(&p->closed) || pysock__pset_fileno(&p->pset) != fd)
+        if (!pysock__poller_is_behind(p, fd, duplicates))
             p = NULL;
     }
     if (p)
         p->refs++;
     pysock__unlock(&pysock__process.lock);
+    return p;
+}
+
+PYSOCKDEF pysock_poller *pysock_poller_from_fileno(int fd)
+{
+    pysock_poller *p = pysock__poller_behind(fd, 0);
+
+    p = p ? p : pysock__poller_behind(fd, 1);
     if (!p)
         pysock__fail(PYSOCK_OS_ERROR, EINVAL, "EINVAL",
                      "poller_from_fileno: descriptor %d is no poller's of this process", fd);
@@ -20611,7 +20682,7 @@ static int pysock__poller_check(const char *what, pysock_poller *p, int fd)
         return pysock__fail_value(what, "the descriptor is negative");
     if (fd > 1 << 24)
         return pysock__fail_value(what, "the descriptor is too large");
-    return 0;
+    return pysock__load(&p->closed) ? pysock__fail_os(-EBADF, what, "") : 0;
 }
 
 /* 1 if the registration changed, 0 if there is none of the descriptor as it is now. */
@@ -20644,15 +20715,23 @@ static int pysock__reg_change(pysock_poller *p, int fd, uint32_t events, int rep
 
 /* Epoll's manners. Whose the descriptor of a registration is can change while it lasts: its socket
    may have been detached, and another one have taken the descriptor; or it was closed behind the
-   library's back. The registration of fd that is still good, or NULL: *dead is one that is not. */
+   library's back. In a forked child the set is filled by the first poll. */
+static int pysock__epoll_is_good_locked(pysock_poller *p, const pysock__reg *reg)
+{
+    if (reg->handle)
+        return reg->detached || !reg->invalid;
+    if (reg->armed == -1)
+        return !reg->invalid && pysock__fd_inheritable(reg->fd) >= 0;
+    return pysock__pset_knows(&p->pset, reg->fd);
+}
+
+/* The registration of fd that is still good, or NULL: *dead is one that is not. */
 static pysock__reg *pysock__epoll_find_locked(pysock_poller *p, int fd, pysock__reg **dead)
 {
     pysock__reg *reg = pysock__reg_find_locked(p, fd);
 
     *dead = NULL;
-    if (!reg)
-        return NULL;
-    if (reg->handle ? reg->detached || !reg->invalid : pysock__pset_knows(&p->pset, fd))
+    if (!reg || pysock__epoll_is_good_locked(p, reg))
         return reg;
     *dead = pysock__reg_claim_locked(p, fd);
     return NULL;
@@ -20694,11 +20773,11 @@ static int pysock__epoll_unregister(pysock_poller *p, int fd)
     pysock__lock(&p->lock);
     err = pysock__poller_renew_locked(p);
     reg = err ? NULL : pysock__reg_find_locked(p, fd);
-    if (reg && !reg->handle) {
+    if (reg && !reg->handle && reg->armed != -1) {
         err = pysock__pset_forget(&p->pset, fd); /* who closed it did not tell */
         reg->armed = -1;
         pysock__reg_claim_locked(p, fd);
-    } else if (reg && (reg->detached || !reg->invalid)) {
+    } else if (reg && pysock__epoll_is_good_locked(p, reg)) {
         pysock__reg_claim_locked(p, fd);
     } else if (err == 0) {
         dead = pysock__reg_claim_locked(p, fd);

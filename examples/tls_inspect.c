@@ -153,7 +153,8 @@ static int show_chain(pysock *s)
         return -1;
     printf("\nThe server sent %td certificate%s:\n", count, count == 1 ? "" : "s");
     for (ptrdiff_t i = 0; i < count && i < MAX_CHAIN; i++) {
-        pysock_ssl_cert *cert = pysock_ssl_cert_parse(chain[i]->data, chain[i]->size);
+        pysock_ssl_cert *cert = pysock_ssl_cert_parse(pysock_buf_data(chain[i]),
+                                                      pysock_buf_size(chain[i]));
         printf("\n %3td  ", i);
         if (cert)
             put_cert(cert);
@@ -224,7 +225,7 @@ static void show_fit(pysock *s, const char *name)
 {
     pysock_buf *der = pysock_ssl_getpeercert_der(s);
 
-    if (der && pysock_ssl_match_hostname(der->data, der->size, name) == 0)
+    if (der && pysock_ssl_match_hostname(pysock_buf_data(der), pysock_buf_size(der), name) == 0)
         printf("%-12sthe certificate is for %s\n", "host name", name);
     else
         printf("%-12sthe certificate is NOT for %s\n", "host name", name);

@@ -206,21 +206,33 @@ static int bring_certificate(pysock_ssl_client_hello *hello, void *arg) {
     return 0;
 }
 
-static void a_handshake_that_is_left_to_later_tells_later_why_it_cannot_begin(void **state) {
+static void *fail_to_serve(void *arg) {
+    T_FAILS(pysock_ssl_do_handshake(arg), PYSOCK_SSL_ERROR, T_ANY);
+    H_SAME(pysock_error_reason(), "NO_SHARED_CIPHER");
+    H_CONTAINS(pysock_error_message(), "no certificate");
+    return NULL;
+}
+
+static void a_handshake_left_to_later_tells_both_sides_of_a_missing_certificate(void **state) {
     (void)state;
     t_deadline(60);
     pysock_ssl_context *bare = T_OK(pysock_ssl_context_new(PYSOCK_CLIENT_AUTH));
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     pysock_ssl_wrap_options options = later(NULL);
     pysock *pair[2];
+    t_thread thread;
     h_pair p;
     t_pair(pair);
     options.no_handshake_on_connect = 0;
     T_FAILS(pysock_ssl_wrap_socket_ex(pair[1], bare, &options), PYSOCK_SSL_ERROR, T_ANY);
     options.no_handshake_on_connect = 1;
     T_OK(pysock_ssl_wrap_socket_ex(pair[1], bare, &options));
-    T_FAILS(pysock_ssl_do_handshake(pair[1]), PYSOCK_SSL_ERROR, T_ANY);
-    H_SAME(pysock_error_reason(), "NO_CERTIFICATE_SET");
+    options.server_hostname = "localhost";
+    T_OK(pysock_ssl_wrap_socket_ex(pair[0], client, &options));
+    t_spawn(&thread, fail_to_serve, pair[1]);
+    T_FAILS(pysock_ssl_do_handshake(pair[0]), PYSOCK_SSL_ERROR, T_ANY);
+    H_SAME(pysock_error_reason(), "SSLV3_ALERT_HANDSHAKE_FAILURE");
+    t_join(&thread);
     t_close_pair(pair);
     T_OK(pysock_ssl_set_sni_callback(bare, bring_certificate, server));
     h_connect(&p, client, bare, "localhost");
@@ -359,7 +371,22 @@ static void with_half_close_unwrap_is_as_openssl_has_it(void **state) {
     T_FAILS(pysock_ssl_unwrap(p.client), PYSOCK_SSL_ERROR, EPROTO);
     H_SAME(pysock_error_reason(), "APPLICATION_DATA_AFTER_CLOSE_NOTIFY");
     T_EQ(pysock_recv(p.client, buf, sizeof buf, 0), 4);
-    T_FAILS(pysock_recv(p.client, buf, sizeof buf, 0), PYSOCK_OS_ERROR, EALREADY);
+    T_STEP("the other direction goes on");
+    T_FAILS(pysock_send(p.client, "x", 1, 0), PYSOCK_SSL_ERROR, T_ANY);
+    H_SAME(pysock_error_reason(), "PROTOCOL_IS_SHUTDOWN");
+    T_OK(pysock_settimeout(p.client, 0.01));
+    T_FAILS(pysock_recv(p.client, buf, sizeof buf, 0), PYSOCK_TIMEOUT_ERROR, T_ANY);
+    T_OK(pysock_settimeout(p.client, 0));
+    T_FAILS(pysock_recv(p.client, buf, sizeof buf, 0), T_ANY, EAGAIN);
+    T_FAILS(pysock_send(p.client, "x", 1, 0), PYSOCK_SSL_ERROR, T_ANY);
+    T_OK(pysock_settimeout(p.client, H_TIMEOUT));
+    t_say(p.server, "more");
+    T_EQ(pysock_recv(p.client, buf, sizeof buf, 0), 4);
+    T_EQ(pysock_recv(p.server, buf, sizeof buf, 0), 0);
+    T_OK(pysock_ssl_unwrap(p.server));
+    T_EQ(pysock_recv(p.client, buf, sizeof buf, 0), 0);
+    T_OK(pysock_ssl_unwrap(p.client));
+    T_EQ(pysock_is_ssl(p.client), 0);
     end(&p, client, server);
 }
 
@@ -536,6 +563,16 @@ static void a_detached_descriptor_is_again_that_of_the_socket_it_was_adopted_fro
     T_CHECK(pysock_from_fileno(fd) == pair[0]);
     t_say(pair[0], "by the first");
     t_expect(pair[1], "by the secondby the first");
+    T_STEP("two at a time, in either order");
+    for (int i = 0; i < 2; i++) {
+        pysock *others[2];
+        for (int k = 0; k < 2; k++)
+            others[k] = T_OK(pysock_adopt(fd, -1, -1, -1));
+        T_EQ(pysock_detach(others[i]), fd);
+        T_CHECK(pysock_from_fileno(fd) == (i ? others[0] : others[1]));
+        T_EQ(pysock_detach(others[!i]), fd);
+        T_CHECK(pysock_from_fileno(fd) == pair[0]);
+    }
     second = T_OK(pysock_adopt(fd, -1, -1, -1));
     T_EQ(pysock_detach(pair[0]), fd); /* in this order the second is the one that stays */
     T_CHECK(pysock_from_fileno(fd) == second);
@@ -553,7 +590,7 @@ static const struct CMUnitTest tests[] = {
     CASE(a_caller_that_drives_needs_nobody_elses_poll),
     CASE(a_session_may_be_set_until_the_handshake_begins),
     CASE(what_connect_has_not_come_to_may_be_wrapped_anew),
-    CASE(a_handshake_that_is_left_to_later_tells_later_why_it_cannot_begin),
+    CASE(a_handshake_left_to_later_tells_both_sides_of_a_missing_certificate),
     CASE(the_host_name_of_one_connection_may_go_unchecked),
     CASE(what_one_send_takes_comes_in_one_recv_in_tls_1_0_too),
     CASE(with_half_close_each_direction_ends_by_itself),

@@ -97,6 +97,14 @@ static void a_handshake_begins_with_the_context_that_was_put_in_place(void **sta
     wire_shake(&w, SIZE_MAX);
     T_FAILS(pysock_ssl_set_context(w.end[0], bare), PYSOCK_OS_ERROR, EALREADY);
     wire_free(&w);
+    T_STEP("and one that speaks nothing");
+    wire_make(&w, client_ctx, server_ctx);
+    T_OK(pysock_ssl_set_options(bare, PYSOCK_OP_NO_TLSv1_2));
+    T_FAILS(pysock_ssl_set_context(w.end[0], bare), PYSOCK_SSL_ERROR, T_ANY);
+    T_FAILS(pysock_ssl_do_handshake(w.end[0]), PYSOCK_SSL_ERROR, T_ANY);
+    T_CHECK(strcmp(pysock_error_reason(), "NO_PROTOCOLS_AVAILABLE") == 0);
+    wire_free(&w);
+    T_OK(pysock_ssl_set_options(bare, 0));
     T_STEP("and one that trusts nobody");
     wire_make(&w, client_ctx, server_ctx);
     T_OK(pysock_ssl_set_context(w.end[0], bare));

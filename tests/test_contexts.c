@@ -61,6 +61,16 @@ static void the_default_is_tls12_alone(void **state) {
     h_try(&p, client, server, "localhost");
     h_is_alert(&p.at_client, "TLSV1_ALERT_PROTOCOL_VERSION");
     H_SAME(p.at_server.reason, "UNSUPPORTED_PROTOCOL");
+    T_STEP("and the other way round");
+    T_OK(pysock_ssl_set_ciphers(client, "ALL"));
+    T_OK(pysock_ssl_set_ciphers(server, "ALL"));
+    T_OK(pysock_ssl_set_maximum_version(client, PYSOCK_TLSv1_2));
+    T_OK(pysock_ssl_set_minimum_version(client, PYSOCK_TLSv1_2));
+    T_OK(pysock_ssl_set_minimum_version(server, PYSOCK_TLSv1));
+    T_OK(pysock_ssl_set_maximum_version(server, PYSOCK_TLSv1_1));
+    h_try(&p, client, server, "localhost");
+    h_is_alert(&p.at_server, "TLSV1_ALERT_PROTOCOL_VERSION");
+    H_SAME(p.at_client.reason, "UNSUPPORTED_PROTOCOL");
 }
 
 static void options_cut_versions_out(void **state) {
@@ -325,6 +335,30 @@ static void the_context_that_was_switched_to_verifies_clients(void **state) {
     pysock_ssl_context_free(c.other);
 }
 
+static int bring(pysock_ssl_client_hello *hello, void *arg) {
+    hello->context = t_server_ctx_of("server-rsa");
+    hello->take_context = 1;
+    return *(int *)arg;
+}
+
+/* Nobody else has the context: it lives as long as the connection, and no longer, as the check for
+   leaks says. */
+static void an_sni_callback_may_give_its_reference_away(void **state) {
+    int answer = 0;
+    h_pair p;
+    (void)state;
+    t_deadline(60);
+    T_OK(pysock_ssl_set_sni_callback(server, bring, &answer));
+    h_connect(&p, client, server, "localhost");
+    T_CHECK(pysock_ssl_get_context(p.server) != server);
+    h_greet(&p);
+    h_close(&p);
+    T_STEP("also where the answer is no");
+    answer = PYSOCK_ALERT_UNRECOGNIZED_NAME;
+    h_try(&p, client, server, "localhost");
+    h_is_alert(&p.at_client, "TLSV1_UNRECOGNIZED_NAME");
+}
+
 static void an_sni_callback_refuses_with_an_alert(void **state) {
     static const struct {
         int answer;
@@ -476,6 +510,7 @@ static const struct CMUnitTest tests[] = {
     CASE(curves_are_chosen_by_name),
     CASE(an_sni_callback_switches_to_another_context),
     CASE(the_context_that_was_switched_to_verifies_clients),
+    CASE(an_sni_callback_may_give_its_reference_away),
     CASE(an_sni_callback_refuses_with_an_alert),
     CASE(a_client_without_sni_is_asked_about_too),
     CASE(an_sni_callback_may_close_the_socket),

@@ -473,6 +473,33 @@ static void two_share_one_and_close_ends_both(void **state) {
     t_close_pair(pair);
 }
 
+static void a_duplicate_of_its_descriptor_finds_the_poller(void **state) {
+    pysock_poller *p, *q, *other;
+    int ends[2], copy, foreign;
+    (void)state;
+    t_deadline(30);
+    T_OK(pipe(ends));
+    foreign = T_OK(epoll_create1(EPOLL_CLOEXEC));
+    other = T_OK(pysock_poller_new_epoll());
+    p = epoll_with(ends[0], POLLIN);
+    copy = T_OK(dup(T_OK(pysock_poller_fileno(p))));
+    q = T_OK(pysock_poller_from_fileno(copy));
+    T_CHECK(q == p);
+    pysock_poller_free(q);
+    T_FAILS(pysock_poller_from_fileno(foreign), PYSOCK_OS_ERROR, EINVAL);
+    T_FAILS(pysock_poller_from_fileno(ends[0]), PYSOCK_OS_ERROR, EINVAL);
+    T_EQ(write(ends[1], "x", 1), 1);
+    T_EQ(poll_one(p, ends[0], PYSOCK_NO_TIMEOUT), POLLIN);
+    T_OK(pysock_poller_close(p));
+    T_FAILS(pysock_poller_from_fileno(copy), PYSOCK_OS_ERROR, EINVAL);
+    pysock_poller_free(p);
+    pysock_poller_free(other);
+    close(copy);
+    close(foreign);
+    close(ends[0]);
+    close(ends[1]);
+}
+
 static void *poll_until_it_fails(void *arg) {
     pysock_pollevent event;
     T_FAILS(pysock_poller_poll(arg, &event, 1, PYSOCK_NO_TIMEOUT), PYSOCK_OS_ERROR, EBADF);
@@ -499,7 +526,7 @@ static void close_ends_the_polls_that_wait(void **state) {
 typedef struct fork_job {
     pysock_poller *p;
     pysock **pair;
-    int epfd, fd;
+    int epfd, fd, other;
 } fork_job;
 
 static void poll_in_the_child(void *arg) {
@@ -526,6 +553,40 @@ static void a_forked_child_has_a_set_of_its_own_under_the_same_number(void **sta
     T_EQ(pysock_poller_fileno(job.p), job.epfd);
     pysock_poller_free(job.p);
     t_close_pair(pair);
+}
+
+static void change_in_the_child(void *arg) {
+    fork_job *job = arg;
+    T_OK(pysock_poller_modify(job->p, job->fd, POLLIN | ET));
+    T_OK(pysock_poller_unregister(job->p, job->other));
+    T_FAILS(pysock_poller_unregister(job->p, job->other), PYSOCK_OS_ERROR, ENOENT);
+    T_FAILS(pysock_poller_register(job->p, job->fd, POLLIN), PYSOCK_OS_ERROR, EEXIST);
+    T_EQ(poll_one(job->p, job->fd, PYSOCK_NO_TIMEOUT), POLLIN);
+    T_OK(pysock_poller_unregister(job->p, job->fd));
+    T_FAILS(pysock_poller_modify(job->p, job->fd, POLLIN), PYSOCK_OS_ERROR, ENOENT);
+}
+
+static void in_a_forked_child_registrations_can_be_changed_before_the_first_poll(void **state) {
+    int ends[2], others[2];
+    fork_job job;
+    (void)state;
+    t_deadline(30);
+    T_OK(pipe(ends));
+    T_OK(pipe(others));
+    T_EQ(write(ends[1], "x", 1), 1);
+    memset(&job, 0, sizeof job);
+    job.fd = ends[0];
+    job.other = others[0];
+    job.p = epoll_with(job.fd, POLLIN);
+    T_OK(pysock_poller_register(job.p, job.other, POLLIN));
+    t_wait_for_child(t_run_in_child(change_in_the_child, &job, 0));
+    T_EQ(poll_one(job.p, job.fd, PYSOCK_NO_TIMEOUT), POLLIN);
+    T_OK(pysock_poller_unregister(job.p, job.other));
+    pysock_poller_free(job.p);
+    for (int i = 0; i < 2; i++) {
+        close(ends[i]);
+        close(others[i]);
+    }
 }
 
 static void nothing_is_left_open(void **state) {
@@ -560,8 +621,10 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(the_peers_end_is_RDHUP),
     cmocka_unit_test(its_descriptor_is_readable_when_there_is_something_to_tell),
     cmocka_unit_test(two_share_one_and_close_ends_both),
+    cmocka_unit_test(a_duplicate_of_its_descriptor_finds_the_poller),
     cmocka_unit_test(close_ends_the_polls_that_wait),
     cmocka_unit_test(a_forked_child_has_a_set_of_its_own_under_the_same_number),
+    cmocka_unit_test(in_a_forked_child_registrations_can_be_changed_before_the_first_poll),
     cmocka_unit_test(nothing_is_left_open),
 };
 

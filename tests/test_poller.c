@@ -741,6 +741,28 @@ static void a_closed_descriptor_is_not_taken_for_one_of_the_librarys(void **stat
     }
 }
 
+static void every_call_on_a_closed_poller_fails(void **state) {
+    pysock *pair[2];
+    pysock_poller *p = T_OK(pysock_poller_new());
+    pysock_pollevent event;
+    int fds[2];
+    (void)state;
+    t_deadline(30);
+    t_pair(pair);
+    for (int i = 0; i < 2; i++)
+        fds[i] = T_OK(pysock_fileno(pair[i]));
+    T_OK(pysock_poller_register(p, fds[0], POLLIN));
+    T_OK(pysock_poller_close(p));
+    for (int i = 0; i < 2; i++) {
+        T_FAILS(pysock_poller_register(p, fds[i], POLLIN), PYSOCK_OS_ERROR, EBADF);
+        T_FAILS(pysock_poller_modify(p, fds[i], POLLIN), PYSOCK_OS_ERROR, EBADF);
+        T_FAILS(pysock_poller_unregister(p, fds[i]), PYSOCK_OS_ERROR, EBADF);
+    }
+    T_FAILS(pysock_poller_poll(p, &event, 1, 0), PYSOCK_OS_ERROR, EBADF);
+    pysock_poller_free(p);
+    t_close_pair(pair);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(poll_answers_for_each_descriptor),
     cmocka_unit_test(poll_waits_no_longer_than_it_may),
@@ -768,6 +790,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(one_event_reaches_every_poller),
     cmocka_unit_test(registrations_may_change_while_someone_polls),
     cmocka_unit_test(idle_registrations_cost_no_cpu),
+    cmocka_unit_test(every_call_on_a_closed_poller_fails),
 };
 
 int main(int argc, char **argv) {

@@ -1096,6 +1096,11 @@ static void garbage_instead_of_a_client_hello_is_an_error(void **state) {
         {"record that is too long", BYTES("\x16\x03\x03\xff\xff\x01\x00\xff\xfb\x03\x03"), NULL},
         {"empty handshake", BYTES("\x16\x03\x03\x00\x04\x01\x00\x00\x00"), NULL},
         {"data", BYTES("\x17\x03\x03\x00\x05hello"), NULL},
+        {"hello of TLS 1.3 alone",
+         BYTES("\x16\x03\x01\x00\x36\x01\x00\x00\x32\x03\x03"
+               "0123456789abcdef0123456789abcdef\x00\x00\x02\x13\x01\x01\x00"
+               "\x00\x07\x00\x2b\x00\x03\x02\x03\x04"),
+         "UNSUPPORTED_PROTOCOL"},
         {"truncated hello",
          BYTES("\x16\x03\x03\x00\x0a\x01\x00\x00\x06\x03\x03\x00\x00\x00\x00"), NULL},
     };

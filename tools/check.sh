@@ -163,7 +163,18 @@ check_symbols() {
             if (!good) { print "  FAILED  no pysock_ symbol is defined"; exit 1 }
             if (!bad) print "  " good " external symbols, all of them pysock_"
             exit bad
-        }'
+        }' || return 1
+    # Without TLS the same calls are there.
+    # shellcheck disable=SC2086
+    quietly symbols-no-ssl "$CC" -O0 "-I$PYSOCK_DIR" $CPPFLAGS -DPYSOCK_NO_SSL \
+        -c tests/compile/implementation.c -o "$out/symbols-no-ssl.o" || return 1
+    for object in symbols symbols-no-ssl; do
+        nm -gP "$out/$object.o" | awk '$2 == "T" { print $1 }' | sort >"$out/$object.list"
+    done
+    if ! diff "$out/symbols.list" "$out/symbols-no-ssl.list"; then
+        echo '  FAILED  PYSOCK_NO_SSL has not the same functions'
+        return 1
+    fi
 }
 
 # ---- outline ----

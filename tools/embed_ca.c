@@ -112,7 +112,7 @@ static const char *refuse(bundle *b, const pysock_buf *der, const pysock_ssl_cer
             return "left out, it is there already";
     if (cert->not_after_seconds < (int64_t)time(NULL))
         return "left out, it has expired";
-    if (pysock_ssl_load_verify_data(b->probe, der->data, der->size) == 0)
+    if (pysock_ssl_load_verify_data(b->probe, pysock_buf_data(der), pysock_buf_size(der)) == 0)
         return NULL;
     b->out_of_memory = pysock_error() == PYSOCK_MEMORY_ERROR;
     return b->out_of_memory ? "out of memory" : "left out, it cannot be used";
@@ -138,7 +138,8 @@ static bool keep(bundle *b, pysock_buf *der, pysock_ssl_cert *cert)
 static bool add_one(bundle *b, const char *pem, const char *path, size_t line)
 {
     pysock_buf *der = pysock_ssl_pem_cert_to_der_cert(pem);
-    pysock_ssl_cert *cert = der ? pysock_ssl_cert_parse(der->data, der->size) : NULL;
+    pysock_ssl_cert *cert =
+        der ? pysock_ssl_cert_parse(pysock_buf_data(der), pysock_buf_size(der)) : NULL;
     const char *why;
     bool ok = cert != NULL;
 
@@ -204,9 +205,10 @@ static bool add_file(bundle *b, const char *path)
 
 static void write_bytes(FILE *f, const pysock_buf *der)
 {
-    for (size_t i = 0; i < der->size; i++) {
+    const unsigned char *data = pysock_buf_data(der);
+    for (size_t i = 0; i < pysock_buf_size(der); i++) {
         const char *before = i % BYTES_IN_LINE ? " " : "\n    ";
-        fprintf(f, "%s0x%02x,", before, der->data[i]);
+        fprintf(f, "%s0x%02x,", before, data[i]);
     }
 }
 

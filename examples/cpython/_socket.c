@@ -343,9 +343,9 @@ static PyObject *socket_settimeout(PyObject *o, PyObject *arg)
 
 static PyObject *socket_setblocking(PyObject *o, PyObject *arg)
 {
-    int on = PyObject_IsTrue(arg);
+    long on = PyLong_AsLong(arg);
 
-    return on < 0 ? NULL : set_timeout(SELF(o), on ? PYSOCK_NO_TIMEOUT : 0.0);
+    return on == -1 && PyErr_Occurred() ? NULL : set_timeout(SELF(o), on ? PYSOCK_NO_TIMEOUT : 0.0);
 }
 
 static PyObject *socket_gettimeout(PyObject *o, PyObject *unused)
@@ -489,18 +489,37 @@ static int size_and_flags(PyObject *const *args, Py_ssize_t n, const char *name,
    smaller, cost more. */
 #define LITTLE 4096
 
+/* With MSG_TRUNC there are as many bytes as the datagram has, of which only the first have come. */
+static void clear_unknown(PyObject *bytes, size_t known)
+{
+    size_t size = (size_t)PyBytes_GET_SIZE(bytes);
+
+    if (size > known)
+        memset(PyBytes_AS_STRING(bytes) + known, 0, size - known);
+}
+
 /* from: where the sender's address goes, or NULL. */
 static PyObject *recv_little(binding_socket *self, size_t size, int flags, pysock_addr *from)
 {
     char room[LITTLE];
     binding_call call;
+    PyObject *data;
     ptrdiff_t got;
 
     binding_begin(self->b, &call);
     got = from ? pysock_recvfrom(self->s, room, size, flags, from)
                : pysock_recv(self->s, room, size, flags);
     binding_end(&call);
-    return got < 0 ? binding_raise(self->b) : PyBytes_FromStringAndSize(room, got);
+    if (got < 0)
+        return binding_raise(self->b);
+    if ((size_t)got <= size)
+        return PyBytes_FromStringAndSize(room, got);
+    data = PyBytes_FromStringAndSize(NULL, got);
+    if (data) {
+        memcpy(PyBytes_AS_STRING(data), room, size);
+        clear_unknown(data, size);
+    }
+    return data;
 }
 
 /* The same into bytes of that size, for which there may be no memory. */
@@ -520,8 +539,8 @@ static PyObject *recv_much(binding_socket *self, Py_ssize_t size, int flags, pys
         Py_DECREF(data);
         return binding_raise(self->b);
     }
-    if (got != size)
-        _PyBytes_Resize(&data, got);
+    if (got != size && _PyBytes_Resize(&data, got) == 0)
+        clear_unknown(data, (size_t)size);
     return data;
 }
 
@@ -718,10 +737,10 @@ static PyObject *receive_message(binding_socket *self, struct iovec *buffers, si
         PyMem_Free(msg.control);
         return binding_raise(self->b);
     }
-    if (first)
-        _PyBytes_Resize(&first, got);
-    else
+    if (!first)
         first = PyLong_FromSsize_t(got);
+    else if (got < PyBytes_GET_SIZE(first)) /* with MSG_TRUNC it may be more */
+        _PyBytes_Resize(&first, got);
     if (first && (ancillary = ancillary_to_list(&msg)))
         address = address_to_object(&msg.addr, self->proto);
     if (address)

@@ -135,12 +135,17 @@ static int inet_from_object(binding_socket *s, PyObject *o, pysock_addr *addr, i
                            : !PyArg_ParseTuple(o, "Oi", &host_object, &port)) {
         if (PyErr_ExceptionMatches(PyExc_OverflowError))
             return check_port(-1, caller);
+        if (PyTuple_GET_SIZE(o) >= 2 && PyTuple_GET_SIZE(o) <= (family == AF_INET6 ? 4 : 2))
+            return -1; /* which says what is wrong with an item */
         return bad_tuple(caller, name,
                          family == AF_INET6 ? "(host, port[, flowinfo[, scopeid]])"
                                             : "(host, port)");
     }
-    if (host_from_object(host_object, 0, 0, &host, &keep) < 0)
+    if (host_from_object(host_object, 0, 0, &host, &keep) < 0) {
+        if (PyErr_ExceptionMatches(PyExc_UnicodeError)) /* in an address, Python's TypeError */
+            PyErr_SetString(PyExc_TypeError, "encoding of hostname failed");
         return -1;
+    }
     r = check_port(port, caller);
     if (r == 0 && flowinfo > 0xfffff) {
         PyErr_Format(PyExc_OverflowError, "%s(): flowinfo must be 0-1048575.", caller);

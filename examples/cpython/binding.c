@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <time.h>
 
-/* The call that the thread is in, for the hooks. */
+/* The call that the thread is in, for the hooks; NULL in Python's code. */
 static __thread binding_call *running;
 
 /* How many times the main interpreter has ended. */
@@ -21,11 +21,23 @@ static void take_lock(const binding_call *c)
     PyEval_RestoreThread(c->thread);
 }
 
-/* Back from Python's code in a call, which may have worked for another interpreter meanwhile. */
-static void back_in_call(void)
+/* Out of a call into Python's code, where no call is under way: those that keep the lock may do the
+   library's other work, too, and come back here. */
+static binding_call *into_python(void)
 {
+    binding_call *c = running;
+
+    take_lock(c);
+    running = NULL;
+    return c;
+}
+
+/* Back from Python's code in a call, which may have worked for another interpreter meanwhile. */
+static void back_in_call(binding_call *c)
+{
+    running = c;
     PyEval_SaveThread();
-    pysock_state_swap(running->b->state);
+    pysock_state_swap(c->b->state);
 }
 
 /* Python's main thread, as far as it is known: a module may be imported first by another one. */
@@ -46,14 +58,15 @@ static void note_main_thread(void)
    be the end of them. */
 static int interrupted(void *arg)
 {
+    binding_call *call;
     int raised;
 
     (void)arg;
     if (!running || (main_thread.known && !pthread_equal(pthread_self(), main_thread.id)))
         return 0;
-    take_lock(running);
+    call = into_python();
     raised = PyErr_CheckSignals() < 0;
-    back_in_call();
+    back_in_call(call);
     return raised;
 }
 
@@ -63,6 +76,7 @@ static int interrupted(void *arg)
 static int audited(void *arg, const pysock_audit_event *event)
 {
     char text[PYSOCK_ADDR_STRLEN] = "";
+    binding_call *call;
     int denied;
 
     (void)arg;
@@ -71,9 +85,9 @@ static int audited(void *arg, const pysock_audit_event *event)
         return 0;
     if (event->addr)
         pysock_addr_format(event->addr, text, sizeof text);
-    take_lock(running);
+    call = into_python();
     denied = PySys_Audit(event->name, "zz", event->host ? event->host : text, event->service) < 0;
-    back_in_call();
+    back_in_call(call);
     return denied;
 }
 
@@ -273,13 +287,15 @@ static int await_errand(errand *e)
 
 int binding_call_back(binding *b, int (*fn)(void *arg), void *arg, size_t size, int refused)
 {
+    PyThreadState *held = NULL;
+    binding_call *call;
     errand *e;
     int answer = refused;
 
     if (running && running->b == b) {
-        take_lock(running);
+        call = into_python();
         answer = fn(arg);
-        back_in_call();
+        back_in_call(call);
         return answer;
     }
     e = calloc(1, sizeof *e + size);
@@ -290,10 +306,14 @@ int binding_call_back(binding *b, int (*fn)(void *arg), void *arg, size_t size, 
     e->answer = refused;
     e->users = 1;
     memcpy(e->arg, arg, size);
+    if (!running && PyGILState_GetThisThreadState()) /* in a call that keeps the lock */
+        held = PyEval_SaveThread();
     if (send_errand(e) == 0 && await_errand(e)) {
         answer = e->answer;
         memcpy(arg, e->arg, size);
     }
+    if (held)
+        PyEval_RestoreThread(held);
     drop_errand(e);
     return answer;
 }

@@ -8,6 +8,10 @@
 #include <Python.h>
 #include <structmember.h>
 
+#if PY_VERSION_HEX >> 16 != 0x030b
+#error "these modules are what the Lib of CPython 3.11 wants; say make cpython PYTHON=python3.11"
+#endif
+
 #include "pysock.h"
 
 #define BINDING_API extern __attribute__((visibility("default")))
@@ -72,8 +76,8 @@ BINDING_API PyObject *binding_raise(binding *b);
 
 /* A callback of the library's into Python: fn(arg) with the interpreter's lock held, and its
    answer; or refused, where the interpreter is going down. On the thread of a call it runs there.
-   On one of the library's own another thread does it, with a copy of arg (so many bytes), which is
-   copied back. */
+   On one of the library's own, or where a call that keeps the lock does the library's work,
+   another thread does it, with a copy of arg (so many bytes), which is copied back. */
 BINDING_API int binding_call_back(binding *b, int (*fn)(void *arg), void *arg, size_t size,
                                   int refused);
 

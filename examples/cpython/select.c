@@ -6,6 +6,7 @@
 #include <math.h>
 #ifdef __linux__
 #include <sys/epoll.h>
+#include <unistd.h>
 #endif
 
 typedef struct select_state {
@@ -292,6 +293,7 @@ static PyObject *poll_poll(PyObject *o, PyObject *const *args, Py_ssize_t n)
 {
     poll_object *self = POLL(o);
     binding_call call;
+    PyObject *result;
     double seconds;
     ptrdiff_t ready;
 
@@ -308,8 +310,10 @@ static PyObject *poll_poll(PyObject *o, PyObject *const *args, Py_ssize_t n)
     binding_begin(self->b, &call);
     ready = pysock_poll(self->fds, self->count, seconds);
     binding_end(&call);
+    /* Making the list may collect garbage, and so run anything. */
+    result = ready < 0 ? binding_raise(self->b) : event_list(self->fds, self->count, ready);
     self->polling = 0;
-    return ready < 0 ? binding_raise(self->b) : event_list(self->fds, self->count, ready);
+    return result;
 }
 
 static void poll_dealloc(PyObject *o)
@@ -383,8 +387,9 @@ typedef struct epoll_object {
     PyObject_HEAD
     binding *b;
     pysock_poller *p; /* NULL: closed */
-    pysock_poller *ended; /* closed, to be freed by the last poll under way */
-    int polls;
+    pysock_poller *ended; /* closed, to be freed by the last call under way */
+    int users;            /* how many of those there are */
+    int duplicate; /* of the poller's descriptor, which is this object's; or -1 */
 } epoll_object;
 
 #define EPOLL(o) ((epoll_object *)(o))
@@ -396,7 +401,7 @@ static pysock_poller *epoll_open(PyObject *o)
     return EPOLL(o)->p;
 }
 
-static PyObject *epoll_around(PyTypeObject *type, binding *b, pysock_poller *p)
+static PyObject *epoll_around(PyTypeObject *type, binding *b, pysock_poller *p, int duplicate)
 {
     epoll_object *self = (epoll_object *)type->tp_alloc(type, 0);
 
@@ -406,6 +411,7 @@ static PyObject *epoll_around(PyTypeObject *type, binding *b, pysock_poller *p)
     }
     self->b = b;
     self->p = p;
+    self->duplicate = duplicate;
     return (PyObject *)self;
 }
 
@@ -435,7 +441,7 @@ static PyObject *epoll_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     binding_begin(b, &call);
     p = pysock_poller_new_epoll();
     binding_end(&call);
-    return p ? epoll_around(type, b, p) : binding_raise(b);
+    return p ? epoll_around(type, b, p, -1) : binding_raise(b);
 }
 
 static PyObject *epoll_fromfd(PyObject *type, PyObject *arg)
@@ -448,25 +454,43 @@ static PyObject *epoll_fromfd(PyObject *type, PyObject *arg)
         return NULL;
     binding_enter(b);
     p = pysock_poller_from_fileno(fd);
-    return p ? epoll_around((PyTypeObject *)type, b, p) : binding_raise(b);
+    if (!p)
+        return binding_raise(b);
+    return epoll_around((PyTypeObject *)type, b, p, pysock_poller_fileno(p) == fd ? -1 : fd);
 }
 
-/* Polls of other threads that are under way fail with EBADF; the last one frees. */
-static void epoll_end(epoll_object *self)
+/* A call that used the poller without the interpreter's lock is over. The last one frees it. */
+static void epoll_leave(epoll_object *self)
 {
-    pysock_poller *p = self->p;
+    pysock_poller *p = self->ended;
     binding_call call;
 
-    if (!p)
+    if (--self->users || !p)
         return;
-    self->p = NULL;
-    if (self->polls)
-        self->ended = p;
+    self->ended = NULL;
     binding_begin(self->b, &call);
-    pysock_poller_close(p);
-    if (!self->ended)
-        pysock_poller_free(p);
+    pysock_poller_free(p);
     binding_end(&call);
+}
+
+/* Polls of other threads that are under way fail with EBADF; but who has a duplicate of the
+   poller's descriptor closes that alone. */
+static void epoll_end(epoll_object *self)
+{
+    binding_call call;
+
+    if (!self->p)
+        return;
+    self->ended = self->p;
+    self->p = NULL;
+    self->users++;
+    binding_begin(self->b, &call);
+    if (self->duplicate < 0)
+        pysock_poller_close(self->ended);
+    else
+        close(self->duplicate);
+    binding_end(&call);
+    epoll_leave(self);
 }
 
 static PyObject *epoll_close(PyObject *o, PyObject *unused)
@@ -493,6 +517,8 @@ static PyObject *epoll_fileno(PyObject *o, PyObject *unused)
     if (!epoll_open(o))
         return NULL;
     fd = pysock_poller_fileno(EPOLL(o)->p);
+    if (fd >= 0 && EPOLL(o)->duplicate >= 0)
+        fd = EPOLL(o)->duplicate;
     return fd < 0 ? binding_raise(EPOLL(o)->b) : PyLong_FromLong(fd);
 }
 
@@ -614,24 +640,18 @@ static PyObject *pollevent_list(const pysock_pollevent *events, ptrdiff_t count)
 static PyObject *epoll_wait_list(epoll_object *self, pysock_pollevent *events, size_t max,
                                  double seconds)
 {
-    pysock_poller *p = self->p, *ended = NULL;
+    pysock_poller *p = self->p;
     binding_call call;
+    PyObject *result;
     ptrdiff_t n;
 
-    self->polls++;
+    self->users++;
     binding_begin(self->b, &call);
     n = pysock_poller_poll(p, events, max, seconds);
     binding_end(&call);
-    if (--self->polls == 0) {
-        ended = self->ended;
-        self->ended = NULL;
-    }
-    if (ended) {
-        pysock_poller_free(ended);
-        if (n < 0)
-            return binding_raise_errno(EBADF);
-    }
-    return n < 0 ? binding_raise(self->b) : pollevent_list(events, n);
+    result = n < 0 ? binding_raise(self->b) : pollevent_list(events, n);
+    epoll_leave(self);
+    return result;
 }
 
 static PyObject *epoll_poll(PyObject *o, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)

@@ -227,6 +227,7 @@ static int ask_callback(connection_object *self, pysock_ssl_client_hello *hello)
 {
     PyObject *context = Py_XNewRef(self->context), *name, *owner, *answer = NULL;
     PyObject *callback = context ? ((context_object *)context)->sni_callback : NULL;
+    const pysock_ssl_context *before = hello->context;
     int alert = 0;
 
     if (callback) {
@@ -241,6 +242,8 @@ static int ask_callback(connection_object *self, pysock_ssl_client_hello *hello)
         Py_XDECREF(name);
         Py_SETREF(context, Py_NewRef(Py_None)); /* the callback may have held the last one */
         self->hello = NULL;
+        if (hello->context != before) /* self, and its new context, may be gone in a moment */
+            hello->take_context = pysock_ssl_context_retain(hello->context) != NULL;
         alert = alert_of(answer, callback);
         Py_XDECREF(answer);
         Py_DECREF(callback);
@@ -279,6 +282,7 @@ int connection_sni_callback(pysock_ssl_client_hello *hello, void *arg)
     PyOS_snprintf(a.name, sizeof a.name, "%s", hello->server_name ? hello->server_name : "");
     alert = binding_call_back((binding *)arg, ask, &a, sizeof a, PYSOCK_ALERT_INTERNAL_ERROR);
     hello->context = a.hello.context;
+    hello->take_context = a.hello.take_context;
     return alert;
 }
 
@@ -286,7 +290,8 @@ int connection_sni_callback(pysock_ssl_client_hello *hello, void *arg)
 
 static void tell_message(connection_object *self, const pysock_ssl_message *m)
 {
-    PyObject *callback = ((context_object *)self->context)->message_callback;
+    context_object *context = (context_object *)self->context; /* NULL: self is garbage */
+    PyObject *callback = context ? context->message_callback : NULL;
     PyObject *owner = self->owner ? behind(self->owner) : behind(self->socket);
 
     if (callback && owner) {

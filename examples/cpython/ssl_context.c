@@ -275,10 +275,18 @@ static Py_ssize_t copy_password(PyObject *o, const char *of_type, char *buf)
     return n;
 }
 
-/* The library asks for the password while the call holds the interpreter's lock. */
-static ptrdiff_t ask_password(char *buf, size_t size, void *arg)
+typedef struct password_question {
+    binding *b;
+    PyObject *callback; /* borrowed */
+    char *buf;
+    size_t size;
+} password_question;
+
+/* The password's length; -1 with an exception, which is the call's. */
+static int ask_in_python(void *arg)
 {
-    PyObject *answer = PyObject_CallNoArgs((PyObject *)arg);
+    password_question *q = arg;
+    PyObject *answer = PyObject_CallNoArgs(q->callback);
     char text[PASSWORD_MAX + 1];
     Py_ssize_t n;
 
@@ -287,8 +295,18 @@ static ptrdiff_t ask_password(char *buf, size_t size, void *arg)
     n = copy_password(answer, "password callback must return a string", text);
     Py_DECREF(answer);
     if (n >= 0)
-        memcpy(buf, text, (size_t)n < size ? (size_t)n : size);
-    return n;
+        memcpy(q->buf, text, (size_t)n < q->size ? (size_t)n : q->size);
+    return (int)n;
+}
+
+/* The library asks on the thread of the call. */
+static ptrdiff_t ask_password(char *buf, size_t size, void *arg)
+{
+    password_question *q = arg;
+
+    q->buf = buf;
+    q->size = size;
+    return binding_call_back(q->b, ask_in_python, q, sizeof *q, -1);
 }
 
 /* What went wrong in a file is the PEM library's fault for OpenSSL. */
@@ -306,21 +324,27 @@ static PyObject *raise_of_file(context_object *self, const char *library, int li
 static PyObject *load_chain(context_object *self, PyObject *cert, PyObject *key,
                             PyObject *password)
 {
+    password_question question = {self->st->b, password, NULL, 0};
     pysock_ssl_chain_options options;
     char text[PASSWORD_MAX + 1];
+    binding_call call;
+    int r;
 
     memset(&options, 0, sizeof options);
     options.certfile = path_text(cert);
     options.keyfile = path_text(key);
     if (password != Py_None && PyCallable_Check(password)) {
         options.password_callback = ask_password;
-        options.arg = password;
+        options.arg = &question;
     } else if (password != Py_None) {
         if (copy_password(password, "password should be a string or callable", text) < 0)
             return NULL;
         options.password = text;
     }
-    if (pysock_ssl_load_cert_chain_ex(self->ctx, &options) < 0)
+    binding_begin(self->st->b, &call);
+    r = pysock_ssl_load_cert_chain_ex(self->ctx, &options);
+    binding_end(&call);
+    if (r < 0)
         return raise_of_file(self, "SSL", __LINE__);
     if (PyErr_Occurred())
         return NULL;
@@ -785,9 +809,13 @@ static int set_keylog_filename(context_object *self, PyObject *value, void *clos
     (void)closure;
     if (value && value != Py_None && !PyUnicode_FSConverter(value, &path))
         return -1;
-    r = zero_or_raise(self, pysock_ssl_set_keylog_filename(self->ctx, path_text(path)));
+    r = pysock_ssl_set_keylog_filename(self->ctx, path_text(path));
     Py_XDECREF(path);
-    return r;
+    if (r == 0 || pysock_error() != PYSOCK_OS_ERROR)
+        return zero_or_raise(self, r);
+    errno = pysock_error_code();
+    PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, value);
+    return -1;
 }
 
 static PyObject *get_message_callback(context_object *self, void *closure)
