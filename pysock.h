@@ -18890,7 +18890,8 @@ PYSOCKDEF int pysock_ssl_set_context(pysock *s, pysock_ssl_context *ctx)
     t = c.s->tls;
     if (!pysock__is_tls_locked(c.s))
         r = pysock__fail_not_tls(c.name);
-    else if (t && (t->begun || c.s->hs_busy || c.s->phase != PYSOCK__HANDSHAKING))
+    else if (t && (t->begun || t->first_len || c.s->hs_busy
+                   || c.s->phase != PYSOCK__HANDSHAKING))
         r = pysock__call_fail(&c, -EALREADY);
     else
         r = pysock__context_fits_locked(&c, ctx);
