@@ -5,7 +5,8 @@
 #   tools/setup.sh test    also what `make test` needs: cmocka, the sanitizers, and as peers
 #                          openssl, gnutls, nginx, curl, python3, stunnel and haproxy
 #   tools/setup.sh cpython what `make cpython` needs: Python's headers
-#   tools/setup.sh exam    also what `make check-cpython` needs: CPython's own tests, pip, requests
+#   tools/setup.sh exam    also what `make check-cpython` needs: CPython's own tests, pip, requests,
+#                          names of services
 #   tools/setup.sh ci      also what `make check` needs: clang, a C++ compiler and libidn2; and
 #                          testssl for tools/check-testssl.sh
 #
@@ -120,6 +121,8 @@ have_python_dev() {
 }
 have_python_tests() { $PYTHON -c 'import test.support, test.test_socket' >/dev/null 2>&1; }
 have_python_pip() { $PYTHON -m pip --version >/dev/null 2>&1; }
+# Names of services, which CPython's tests look up.
+have_services() { grep -q '^http[[:space:]]' /etc/services 2>/dev/null; }
 have_python_requests() { $PYTHON -c 'import requests' >/dev/null 2>&1; }
 have_cxx() { links_main g++ cpp || links_main c++ cpp; }
 
@@ -148,6 +151,7 @@ describe() {
     python_tests) echo "CPython's own tests ($PYTHON -m test)" ;;
     python_pip) echo "pip ($PYTHON -m pip)" ;;
     python_requests) echo "requests ($PYTHON)" ;;
+    services) echo '/etc/services' ;;
     sanitizers) echo "the sanitizer libraries of $CC (address, undefined, thread)" ;;
     *) echo "$1" ;;
     esac
@@ -183,6 +187,10 @@ packages_of() {
     apt-get:python_tests) echo "libpython$(python_version)-testsuite" ;;
     apt-get:python_pip) echo python3-pip ;;
     apt-get:python_requests) echo python3-requests ;;
+    apt-get:services) echo netbase ;;
+    dnf:services) echo setup ;;
+    pacman:services) echo iana-etc ;;
+    apk:services) echo alpine-baselayout ;;
     dnf:python_dev) echo python3-devel ;;
     dnf:python_tests) echo python3-test ;;
     dnf:python_pip) echo python3-pip ;;
@@ -376,7 +384,7 @@ install_missing() {
 base='cc make bearssl'
 for_tests='cmocka sanitizers openssl gnutls nginx curl python3 timeout'
 for_tests="$for_tests stunnel haproxy"
-for_exam='python_tests python_pip python_requests'
+for_exam='python_tests python_pip python_requests services'
 case ${1-} in
 '') wanted=$base ;;
 test) wanted="$base $for_tests" ;;

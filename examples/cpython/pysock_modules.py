@@ -8,6 +8,7 @@ them; so the modules are loaded here, from build/cpython or the directory that P
 """
 import os
 import sys
+from importlib import import_module, machinery, util
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 NAMES = ("_socket", "select", "_ssl")
@@ -33,11 +34,9 @@ class Finder:
         self.where = where
 
     def path(self, name):
-        from importlib import machinery
         return os.path.join(self.where, name + machinery.EXTENSION_SUFFIXES[0])
 
     def find_spec(self, name, path=None, target=None):
-        from importlib import machinery, util
         if name not in NAMES:
             return None
         loader = machinery.ExtensionFileLoader(name, self.path(name))
@@ -47,7 +46,6 @@ class Finder:
 def plant(where=None):
     """Loads the modules of a directory under their names. ImportError if one is missing, or if the
     interpreter's own is in use already."""
-    from importlib import import_module
     finder = Finder(os.path.abspath(where or directory()))
     for name in NAMES:
         if getattr(sys.modules.get(name), "__file__", None) == finder.path(name):
