@@ -251,7 +251,7 @@ FLAGS_fuzz = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sa
 FUZZ_INSIDE = $(notdir $(basename $(shell grep -l PYSOCK_IMPLEMENTATION tests/fuzz/fuzz_*.c)))
 
 fuzz:
-	@$(SETUP)
+	@FUZZ_CC='$(FUZZ_CC)' $(SETUP) fuzz
 	@$(MAKE) --no-print-directory $(PARALLEL) $(FUZZERS:%=build/fuzz/%)
 	@set -e; for f in $(FUZZERS); do tests/fuzz/run.sh build/fuzz/$$f $(FUZZ_SECONDS); done
 

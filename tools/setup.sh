@@ -7,6 +7,7 @@
 #   tools/setup.sh cpython what `make cpython` needs: Python's headers
 #   tools/setup.sh exam    also what `make check-cpython` needs: CPython's own tests, pip, requests,
 #                          names of services
+#   tools/setup.sh fuzz    what `make fuzz` needs: clang with its fuzzer and sanitizers
 #   tools/setup.sh ci      also what `make check` needs: clang, a C++ compiler and libidn2; and
 #                          testssl for tools/check-testssl.sh
 #
@@ -15,7 +16,7 @@
 set -u
 export LC_ALL=C
 
-CC=${CC:-cc} PYTHON=${PYTHON:-python3}
+CC=${CC:-cc} FUZZ_CC=${FUZZ_CC:-clang} PYTHON=${PYTHON:-python3}
 CPPFLAGS=${CPPFLAGS-} CFLAGS=${CFLAGS-} LDFLAGS=${LDFLAGS-}
 PATH=$PATH:/usr/sbin:/sbin # nginx and haproxy live there, and users seldom look there
 services_of_ours=
@@ -110,6 +111,12 @@ have_curl() { curl --version >/dev/null 2>&1; }
 have_python3() { python3 -c 'import ssl' >/dev/null 2>&1; }
 have_timeout() { timeout 1 true 2>/dev/null || gtimeout 1 true 2>/dev/null; }
 have_clang() { links_main clang c && links_main clang++ cpp; }
+have_fuzzer() {
+    echo 'int LLVMFuzzerTestOneInput(const unsigned char *data, unsigned long size);
+int LLVMFuzzerTestOneInput(const unsigned char *data, unsigned long size)
+{ return !data && size; }' |
+        links "$FUZZ_CC" c -fsanitize=fuzzer,address,undefined
+}
 have_idn2() {
     echo '#include <idn2.h>
 int main(void) { return idn2_check_version(IDN2_VERSION) == NULL; }' | links "$CC" c -lidn2
@@ -145,6 +152,7 @@ describe() {
     python3) echo 'python3 with its ssl module' ;;
     timeout) echo 'the timeout command (coreutils)' ;;
     clang) echo 'clang and clang++' ;;
+    fuzzer) echo "libFuzzer and the sanitizers of $FUZZ_CC" ;;
     cxx) echo 'a C++ compiler' ;;
     idn2) echo 'libidn2 with its header' ;;
     python_dev) echo "Python's headers ($PYTHON)" ;;
@@ -181,6 +189,7 @@ packages_of() {
     apt-get:stunnel) echo stunnel4 ;;
     apt-get:testssl | pacman:testssl | apk:testssl) echo testssl.sh ;;
     apt-get:clang) echo clang g++ ;;
+    apt-get:fuzzer) echo clang libclang-rt-dev ;;
     apt-get:cxx) echo g++ ;;
     apt-get:idn2) echo libidn2-dev ;;
     apt-get:python_dev) echo python3-dev ;;
@@ -225,6 +234,8 @@ packages_of() {
     apk:idn2) echo libidn2-dev ;;
     brew:cc | brew:cxx | brew:clang | brew:sanitizers) ;; # Xcode's; brew's would not be used
     brew:python3) echo python ;;
+    brew:fuzzer) ;; # Apple's clang has none
+    *:fuzzer) echo clang compiler-rt ;;
     brew:timeout) echo coreutils ;;
     *:sanitizers)
         case $manager:$CC in
@@ -390,7 +401,8 @@ case ${1-} in
 test) wanted="$base $for_tests" ;;
 cpython) wanted="$base python_dev" ;;
 exam) wanted="$base python_dev $for_exam" ;;
-ci) wanted="$base $for_tests clang cxx idn2 testssl python_dev $for_exam" ;;
+fuzz) wanted="$base fuzzer" ;;
+ci) wanted="$base $for_tests clang fuzzer cxx idn2 testssl python_dev $for_exam" ;;
 *)
     sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "$0"
     case $1 in -h | --help) exit 0 ;; *) exit 2 ;; esac
