@@ -174,8 +174,10 @@ find_manager() {
     manager=
 }
 
-python_version() {
-    $PYTHON -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || echo 3
+# The package of CPython's tests has the interpreter's version in its name: Python comes first.
+apt_python_tests() {
+    $PYTHON -c 'import sys; print("libpython%d.%d-testsuite" % sys.version_info[:2])' 2>/dev/null ||
+        echo python3
 }
 
 # The packages of THING for the manager; nothing where it has none.
@@ -193,7 +195,7 @@ packages_of() {
     apt-get:cxx) echo g++ ;;
     apt-get:idn2) echo libidn2-dev ;;
     apt-get:python_dev) echo python3-dev ;;
-    apt-get:python_tests) echo "libpython$(python_version)-testsuite" ;;
+    apt-get:python_tests) apt_python_tests ;;
     apt-get:python_pip) echo python3-pip ;;
     apt-get:python_requests) echo python3-requests ;;
     apt-get:services) echo netbase ;;
@@ -418,6 +420,11 @@ if [ -n "$missing" ]; then
     install_missing $missing
     # shellcheck disable=SC2046,SC2086
     set -- $(missing_of $missing)
+    if [ "$*" = python_tests ]; then
+        install_missing python_tests
+        # shellcheck disable=SC2046
+        set -- $(missing_of python_tests)
+    fi
     [ $# -eq 0 ] || explain "$@"
 fi
 say "all there: $wanted"
