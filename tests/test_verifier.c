@@ -2,6 +2,7 @@
    by a client that is shown a server's certificate, or by a server that is shown a client's. */
 #include "support.h"
 
+#include "peers/chains.h"
 #include "peers/files.h"
 #include "peers/handshake.h"
 #include "peers/process.h"
@@ -64,19 +65,8 @@ typedef struct verdict {
 } verdict;
 
 static int make_chains(void **state) {
-    static p_process p;
-    p_args args = {{NULL}, 0};
-    int status;
     (void)state;
-    if (!p_is_installed("openssl"))
-        return 0; /* each test says so */
-    t_deadline(180);
-    p_add(&args, "sh", "tools/mkchains.sh", f_dir(), NULL);
-    status = p_run_within(&p, &args, 170); /* many keys and programs */
-    if (status != 0)
-        P_FAIL(&p, "tools/mkchains.sh failed");
-    p_end(&p);
-    return status;
+    return c_make_chains(NULL);
 }
 
 static void trust(pysock_ssl_context *ctx, const char *anchors) {

@@ -8,25 +8,15 @@
 
 #include "support.h"
 
+#include "peers/chains.h"
 #include "peers/files.h"
 #include "peers/process.h"
 
 #define WWW "www.example.test"
 
 static int make_chains(void **state) {
-    static p_process p;
-    p_args args = {{NULL}, 0};
-    int status;
     (void)state;
-    if (!p_is_installed("openssl"))
-        return 0; /* each test says so */
-    t_deadline(180);
-    p_add(&args, "sh", "tools/mkchains.sh", f_dir(), "revocation", NULL);
-    status = p_run_within(&p, &args, 170); /* many keys and programs */
-    if (status != 0)
-        P_FAIL(&p, "tools/mkchains.sh failed");
-    p_end(&p);
-    return status;
+    return c_make_chains("revocation");
 }
 
 /* ---- a verifier that is shown chain-NAME.pem ---- */
