@@ -572,7 +572,8 @@ PYSOCKDEF pysock *pysock_dup(pysock *s);
 /* Lets the descriptor go, and returns it: it is the caller's to close. The handle is dead, calls
    that wait fail with EBADF. What was queued is sent first (EAGAIN where that must not wait); of
    TLS the keys, and what it had decrypted, are lost: unwrap first. EBUSY: another thread's recv or
-   send waits in the kernel with it. */
+   send waits in the kernel with it. Where output was lost, and no call has said so yet, it fails
+   once with the reason. */
 PYSOCKDEF int pysock_detach(pysock *s);
 
 /* Connects, to the first address that host stands for in the socket's family; with TLS wrapped
@@ -697,14 +698,25 @@ PYSOCKDEF ptrdiff_t pysock_recv_fds(pysock *s, void *buf, size_t size, int *fds,
 
 /* how: SHUT_RD, SHUT_WR or SHUT_RDWR, each once what was queued is out. On TLS, SHUT_WR sends
    close_notify and then FIN; what the peer still sends can be received, but in TLS 1.2 many peers
-   answer by closing too. */
+   answer by closing too. After output that had been taken was lost, ending it fails with the reason
+   (EPIPE, ECONNRESET ...). */
 PYSOCKDEF int pysock_shutdown(pysock *s, int how);
 
 /* Closes. Wakes every call that waits on s, in any thread, which then fails with EBADF. Output that
    is on its way, close_notify included, is finished by the reactor within PYSOCK_CLOSE_TIMEOUT
-   seconds. NULL and closed sockets are fine. The handle is dead afterwards; but where files from
-   pysock_makefile() are open it is closed with the last of them, as in Python. */
+   seconds (without threads: by this call, if s blocks or has a timeout). So that unread input does
+   not make the kernel reset it away, what TLS or pysock_send_buf() has taken is also waited for:
+   after a FIN, input is read and dropped until all is acknowledged or the peer ends. With SO_LINGER
+   {1, 0} nothing is finished and the connection reset; {1, seconds} makes the close of a blocking
+   socket sleep, as in the kernel. NULL and closed sockets are fine. The handle is dead afterwards;
+   but where files from pysock_makefile() are open it is closed with the last of them, as in Python.
+   Closed all the same, -1 says that output which had been taken before was lost. */
 PYSOCKDEF int pysock_close(pysock *s);
+
+/* Closes at once: what is queued is dropped, the connection is reset, files of s are not waited
+   for, nor is anything else. After pysock_close() it cuts short what that is still finishing. NULL
+   and closed sockets are fine. Returns 0. Thread-safe. */
+PYSOCKDEF int pysock_abort(pysock *s);
 
 /* The descriptor, for select and pollers; -1 (and an error) for a closed socket. It stays the
    socket's: do not close it, and read or write it only if s is plain. */
@@ -1448,13 +1460,16 @@ PYSOCKDEF FILE *pysock_fdopen(pysock *s, const char *mode);
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #ifndef PYSOCK_NO_THREADS
 #include <pthread.h>
+#include <sched.h>
 #endif
 #ifdef __linux__
+#include <linux/sockios.h>
 #include <sys/eventfd.h>
 #include <sys/sendfile.h>
 #endif
@@ -1562,6 +1577,7 @@ static int pysock__thread_start(pysock__thread *t, void (*fn)(void *), void *arg
     return -ENOTSUP;
 }
 
+static void pysock__thread_yield(void) {}
 static void pysock__thread_join(pysock__thread *t) { (void)t; }
 static void pysock__thread_detach(pysock__thread *t) { (void)t; }
 
@@ -1633,6 +1649,7 @@ static int pysock__thread_start(pysock__thread *t, void (*fn)(void *), void *arg
     return -err;
 }
 
+static void pysock__thread_yield(void) { sched_yield(); }
 static void pysock__thread_join(pysock__thread *t) { pthread_join(t->id, NULL); }
 static void pysock__thread_detach(pysock__thread *t) { pthread_detach(t->id); }
 
@@ -2560,6 +2577,53 @@ static int pysock__sys_linger(int fd)
     socklen_t len = sizeof l;
 
     return getsockopt(fd, SOL_SOCKET, SO_LINGER, &l, &len) == 0 && l.l_onoff ? l.l_linger : -1;
+}
+
+static int pysock__sys_set_linger(int fd, int on, int seconds)
+{
+    struct linger l;
+
+    memset(&l, 0, sizeof l);
+    l.l_onoff = on;
+    l.l_linger = seconds;
+    return setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof l) < 0 ? pysock__neg_errno() : 0;
+}
+
+static int pysock__sys_linger_off(int fd)
+{
+    return pysock__sys_set_linger(fd, 0, 0);
+}
+
+/* Ends a connection by a reset, now where the system can; with the last close of the descriptor
+   elsewhere. Sleepers in other threads are woken. */
+static void pysock__sys_reset(int fd)
+{
+    pysock__sys_set_linger(fd, 1, 0);
+#ifdef __linux__
+    {
+        struct sockaddr none;
+        memset(&none, 0, sizeof none);
+        none.sa_family = AF_UNSPEC;
+        connect(fd, &none, sizeof none);
+    }
+#endif
+}
+
+/* Bytes that were sent and the peer has not acknowledged; 0 where the system cannot tell. */
+static int pysock__sys_unacknowledged(int fd)
+{
+    int n = 0;
+#if defined(SIOCOUTQ)
+    return ioctl(fd, SIOCOUTQ, &n) < 0 ? 0 : n;
+#elif defined(SO_NWRITE)
+    socklen_t len = sizeof n;
+    return getsockopt(fd, SOL_SOCKET, SO_NWRITE, &n, &len) < 0 ? 0 : n;
+#elif defined(FIONWRITE)
+    return ioctl(fd, FIONWRITE, &n) < 0 ? 0 : n;
+#else
+    (void)fd;
+    return n;
+#endif
 }
 
 /* Platform: names. */
@@ -12109,6 +12173,14 @@ static void pysock__tls_overhear(pysock__tls *t, int sent, const unsigned char *
     }
 }
 
+/* 1 if records with the user's bytes have not left, or not whole. */
+static int pysock__tls_holds_plaintext(const pysock__tls *t)
+{
+    size_t n;
+
+    return t->established && (t->mid_record || (!t->ended && br_ssl_engine_sendrec_buf(t->eng, &n)));
+}
+
 static void pysock__tls_out_done(pysock__tls *t, size_t n)
 {
     size_t len;
@@ -13219,6 +13291,7 @@ typedef struct pysock__sock {
     uintptr_t handle;
     pysock_state *state; /* counted */
     pysock__mutex lock;
+    int closers; /* atomic: closes that want the lock; who works in turns lets them have it */
 
     /* guarded by the table's lock */
     uintptr_t older; /* whose descriptor it was before; a handle, weak */
@@ -13229,6 +13302,7 @@ typedef struct pysock__sock {
     unsigned generation; /* of fork, when this process last drove it */
     pysock__list waiters;
     int watchers;     /* how many of them are selects and pollers */
+    int notify_wanted; /* calls that wait for a notification alone */
     int kernel_waits; /* calls that sleep, or may sleep, in the kernel */
     int drained;      /* the last recv took all there was, or little: polling first saves a call */
     int obeys;        /* O_NONBLOCK that others have set */
@@ -13241,8 +13315,11 @@ typedef struct pysock__sock {
     int kernel_sends;  /* plain sends that go on without the lock */
     int kernel_writes; /* those, and calls that sleep until there is room */
     int write_error;   /* a negated errno value, once writing failed */
+    int output_lost;   /* it dropped output that had been taken */
+    int loss_told;     /* a call has failed with write_error since */
     int shut_when_flushed; /* 1: SHUT_WR is due when all is out */
     int64_t close_deadline;
+    int64_t lingering; /* ns: the close has sent FIN, and looks again after this */
 
 #ifndef PYSOCK_NO_SSL
     /* guarded by lock: TLS */
@@ -13257,7 +13334,6 @@ typedef struct pysock__sock {
     int in_busy;    /* a call reads from the kernel without the lock */
     int hs_busy;    /* the engine belongs to a handshake step */
     int hs_callers; /* blocking calls that drive the handshake */
-    int hs_waiting; /* those that wait for the end of another one's step */
     int hs_asked;   /* caller_drives, and do_handshake said that it goes on: its end makes s
                        readable, too, until a call has seen it */
 #endif
@@ -13349,26 +13425,32 @@ static void pysock__sock_free(pysock__sock *s)
     pysock__free(s);
 }
 
-/* Closes the descriptor and forgets whose it was, at one stroke: a select that looked it up between
-   the two would take it for somebody else's and never hear of the close. (Where close may take its
-   time because of SO_LINGER, it is told before.) */
-static void pysock__close_fd(pysock__sock *s)
+/* Closes the descriptor and forgets whose it was under one lock: otherwise a select() that looks
+   the number up in between would treat it as foreign and miss the close. Where SO_LINGER makes the
+   kernel's close sleep, only a blocking close() of the user's does (may_sleep), and after the rest;
+   the reactor and all others have the kernel finish by itself. */
+static void pysock__close_fd(pysock__sock *s, int may_sleep)
 {
-    int at_once = !s->detached && pysock__sys_linger(s->fd) <= 0;
+    int sleeps = 0;
 
     if (s->fd < 0)
         return;
+    if (!s->detached)
+        sleeps = pysock__sys_linger(s->fd) > 0;
+    if (sleeps && !may_sleep)
+        sleeps = pysock__sys_linger_off(s->fd) < 0;
     pysock__lock(&pysock__table.lock);
     if ((size_t)s->fd < pysock__table.fd_cap && pysock__table.by_fd[s->fd] == s->handle)
         pysock__table.by_fd[s->fd] = 0;
-    if (at_once)
+    if (!s->detached && !sleeps)
         pysock__fd_close(s->fd);
     pysock__unlock(&pysock__table.lock);
-    if (!at_once && !s->detached)
+    if (!s->detached && sleeps)
         pysock__fd_close(s->fd);
 }
 
-static void pysock__release(pysock__sock *s)
+/* One reference less; the last one closes. */
+static void pysock__release_and_sleep(pysock__sock *s, int may_sleep)
 {
     pysock__slot *slot = pysock__slot_of(s);
     uintptr_t generation;
@@ -13376,7 +13458,7 @@ static void pysock__release(pysock__sock *s)
     if (pysock__add(&slot->word, (uintptr_t)-1) & PYSOCK__LOW)
         return;
     generation = (s->handle >> PYSOCK__HALF) + 1;
-    pysock__close_fd(s);
+    pysock__close_fd(s, may_sleep);
     pysock__lock(&pysock__table.lock);
     pysock__store(&slot->word, (generation & PYSOCK__LOW ? generation : 1) << PYSOCK__HALF);
     slot->next_free = pysock__table.free_head;
@@ -13384,6 +13466,11 @@ static void pysock__release(pysock__sock *s)
     pysock__table.open--;
     pysock__unlock(&pysock__table.lock);
     pysock__sock_free(s);
+}
+
+static void pysock__release(pysock__sock *s)
+{
+    pysock__release_and_sleep(s, 0);
 }
 
 /* The descriptor is not this socket's any more, but that of the one from which it was adopted, if
@@ -13418,9 +13505,10 @@ static pysock__sock *pysock__acquire_fd(int fd)
     return handle ? pysock__acquire_handle(handle) : NULL;
 }
 
-/* Takes a slot for s, with the user's reference and the maker's, and enters its descriptor. 0 or a
+/* Takes a slot for s, with the user's reference and the maker's, and enters its descriptor. epoch:
+   its state's when the call began; a cleanup raises that before it goes through the table. 0 or a
    negated errno value. */
-static int pysock__table_enter(pysock__sock *s)
+static int pysock__table_enter(pysock__sock *s, unsigned epoch)
 {
     pysock__slot *slot;
     uintptr_t generation;
@@ -13432,6 +13520,8 @@ static int pysock__table_enter(pysock__sock *s)
     pysock__unlock(&pysock__table.lock);
     err = pysock__reactor_reserve(open);
     pysock__lock(&pysock__table.lock);
+    if (err == 0 && epoch != pysock__epoch(s->state))
+        err = -ESHUTDOWN;
     if (err == 0 && !pysock__table.free_head && pysock__table.used == PYSOCK_MAX_SOCKETS)
         err = -EMFILE;
     if (err == 0 && s->fd >= 0)
@@ -13525,6 +13615,7 @@ typedef struct pysock__call {
     int limited; /* the deadline is the kernel's option */
     int told;    /* what poll said of the last sleep */
     int futile;  /* how often it was of no use */
+    int alone;   /* it has TLS input to itself while it waits */
 } pysock__call;
 
 /* Where there is no thread, a call that does not wait does some of its work. */
@@ -13544,7 +13635,7 @@ static int pysock__call_assist(pysock__call *c)
 static int pysock__call_begin(pysock__call *c, const pysock *handle, const char *name)
 {
     c->name = name;
-    c->all = c->limited = c->told = c->futile = 0;
+    c->all = c->limited = c->told = c->futile = c->alone = 0;
     c->deadline = 0;
     if (!handle)
         return pysock__fail_value(name, "the socket is NULL");
@@ -13598,6 +13689,13 @@ static int pysock__call_fail(pysock__call *c, int err)
     if (err == -EBADF && c->s->fd < 0)
         err = -ENOTSUP; /* there is no descriptor, but memory BIOs */
     return pysock__fail_os(err, c->name, pysock__describe(c->s, text));
+}
+
+/* Output has failed before. */
+static int pysock__call_fail_output(pysock__call *c)
+{
+    c->s->loss_told = 1;
+    return pysock__call_fail(c, c->s->write_error);
 }
 
 static int pysock__call_fail_closed(pysock__call *c)
@@ -13689,6 +13787,16 @@ static int pysock__kernel_tells_all(const pysock__sock *s)
            && !pysock__load(&pysock__reactor.threadless);
 }
 
+/* The same of one wait. A thread that never waits otherwise then needs no waker, which would be a
+   descriptor more for each. */
+static int pysock__kernel_ends_wait(const pysock__call *c, short events)
+{
+    return events
+           && (pysock__kernel_tells_all(c->s)
+               || ((c->alone || (c->s->phase == PYSOCK__CONNECTING && c->s->type == SOCK_STREAM))
+                   && !pysock__load(&pysock__reactor.threadless)));
+}
+
 /* Sleeps on the descriptor, and on the waker where something else than the kernel may end the
    wait. */
 static int pysock__wait_asleep_locked(pysock__call *c, short events)
@@ -13696,17 +13804,18 @@ static int pysock__wait_asleep_locked(pysock__call *c, short events)
     pysock__sock *s = c->s;
     pysock__waiter me;
     struct pollfd fds[2];
-    int r;
+    int r, writes;
 
     fds[1].fd = s->fd;
     fds[1].events = events;
-    if (events && pysock__kernel_tells_all(s)) {
-        s->kernel_writes += events == POLLOUT;
+    if (pysock__kernel_ends_wait(c, events)) {
+        writes = events == POLLOUT && s->phase != PYSOCK__CONNECTING;
+        s->kernel_writes += writes;
         pysock__enter_kernel_locked(s);
         PYSOCK_TRACE("before_sleep", s);
         r = pysock__poll(fds + 1, 1, c->deadline);
         pysock__leave_kernel_locked(s);
-        s->kernel_writes -= events == POLLOUT;
+        s->kernel_writes -= writes;
         c->told = r > 0 ? fds[1].revents : 0;
         return r;
     }
@@ -13736,6 +13845,30 @@ static int pysock__nonblock_obeyed(const pysock__call *c)
     return c->timeout < 0 && c->s->obeys && !pysock__fd_blocks(c->s->fd);
 }
 
+/* Sets the call's deadline when it is first needed. A call without a timeout that waits for the
+   descriptor waits no longer than SO_RCVTIMEO or SO_SNDTIMEO allow, which is EAGAIN then, as the
+   kernel has it: limited. */
+static void pysock__set_deadline_locked(pysock__call *c, short events)
+{
+    int64_t limit = 0;
+
+    if (c->timeout < 0 && events && (!c->deadline || c->limited)) {
+        limit = pysock__sys_timeo(c->s->fd, events == POLLOUT);
+        if (limit && !c->deadline)
+            c->deadline = pysock__deadline_in(limit);
+        c->limited = limit != 0;
+    }
+    if (!c->deadline)
+        c->deadline = pysock__deadline_in(c->timeout);
+}
+
+static int pysock__call_overdue(pysock__call *c)
+{
+    if (c->deadline == PYSOCK__NEVER || pysock__now() < c->deadline)
+        return 0;
+    return c->limited ? pysock__fail_again() : pysock__call_fail_timeout(c);
+}
+
 /* The one place where a call on a socket sleeps: until the descriptor has one of events (0: it is
    not asked), somebody notifies, or the deadline passes. The caller has tested its level under the
    lock and tests again afterwards; the waiter is in the list before the lock is let go, so that no
@@ -13744,8 +13877,7 @@ static int pysock__wait_locked(pysock__call *c, short events)
 {
     int r;
 
-    if (!c->deadline)
-        c->deadline = pysock__deadline_in(c->timeout);
+    pysock__set_deadline_locked(c, events);
     r = pysock__wait_asleep_locked(c, events);
     if (pysock__call_check_locked(c) < 0)
         return -1;
@@ -13753,12 +13885,87 @@ static int pysock__wait_locked(pysock__call *c, short events)
         return pysock__call_interrupted_locked(c);
     if (r < 0)
         return pysock__call_fail(c, r);
-    if (r == 0 && c->deadline != PYSOCK__NEVER && pysock__now() >= c->deadline)
-        return pysock__call_fail_timeout(c);
-    return 0;
+    return r == 0 ? pysock__call_overdue(c) : 0;
+}
+
+/* Between two turns of work that never had to wait: others get the lock, and what may end the call
+   is looked at. 0: go on; -1: the call is to end. */
+static int pysock__give_way_locked(pysock__call *c)
+{
+    pysock__sock *s = c->s;
+
+    pysock__unlock_sock(s);
+    pysock__reactor_assist();
+    do /* the lock is not fair: a close would not get it from a call that takes it at once again */
+        pysock__thread_yield();
+    while (pysock__load(&s->closers));
+    pysock__lock(&s->lock);
+    if (pysock__call_check_locked(c) < 0)
+        return -1;
+    pysock__set_deadline_locked(c, 0);
+    return pysock__call_overdue(c);
+}
+
+/* How far work on a socket has come, and what it waits for. Flush, fill, a handshake's step and
+   connecting all answer in these words, and pysock__await_locked() acts on them. */
+typedef enum pysock__progress {
+    PYSOCK__DONE,        /* there is nothing left to do, or there is something to report */
+    PYSOCK__AGAIN,       /* more can be done at once; it has been enough for one turn */
+    PYSOCK__WAIT_READ,   /* more, when the descriptor is readable */
+    PYSOCK__WAIT_WRITE,  /* more, when it is writable */
+    PYSOCK__WAIT_NOTIFY, /* more, when another call or the reactor has notified */
+    PYSOCK__STOPPED      /* it will never be done; the socket has latched why */
+} pysock__progress;
+
+/* The events that a watch or a call waits for. */
+static short pysock__progress_events(pysock__progress p)
+{
+    return p == PYSOCK__WAIT_READ ? POLLIN : p == PYSOCK__WAIT_WRITE ? POLLOUT : 0;
+}
+
+/* Waits for what p says. 0: go on with the work; -1: the call is to end. */
+static int pysock__await_locked(pysock__call *c, pysock__progress p)
+{
+    int r;
+
+    switch (p) {
+    case PYSOCK__AGAIN:
+        return pysock__give_way_locked(c);
+    case PYSOCK__WAIT_READ:
+    case PYSOCK__WAIT_WRITE:
+        return pysock__wait_locked(c, pysock__progress_events(p));
+    case PYSOCK__WAIT_NOTIFY:
+        c->s->notify_wanted++;
+        r = pysock__wait_locked(c, 0);
+        c->s->notify_wanted--;
+        return r;
+    default:
+        return 0;
+    }
 }
 
 /* Sockets: output. What has been taken and not yet sent: the engine's records, then the queue. */
+
+static int pysock__is_tls_locked(const pysock__sock *s)
+{
+#ifndef PYSOCK_NO_SSL
+    return s->tls || s->wrap_ctx;
+#else
+    (void)s;
+    return 0;
+#endif
+}
+
+/* 1 while a handshake keeps plaintext from flowing. */
+static int pysock__handshakes_locked(const pysock__sock *s)
+{
+#ifndef PYSOCK_NO_SSL
+    return s->tls && !s->tls->established;
+#else
+    (void)s;
+    return 0;
+#endif
+}
 
 static int pysock__output_waits_locked(pysock__sock *s)
 {
@@ -13769,23 +13976,42 @@ static int pysock__output_waits_locked(pysock__sock *s)
     return !pysock__chain_empty(&s->queue);
 }
 
-/* Writing has failed for good: what waits is dropped. */
+/* 1 if bytes of the user's wait, not only an alert or a handshake's records. */
+static int pysock__promised_output_locked(const pysock__sock *s)
+{
+#ifndef PYSOCK_NO_SSL
+    if (s->tls && !s->hs_busy && pysock__tls_holds_plaintext(s->tls))
+        return 1;
+#endif
+    return !pysock__chain_empty(&s->queue);
+}
+
+/* Writing has failed for good: what waits is dropped, and whoever asks about output hears so. */
 static void pysock__output_failed_locked(pysock__sock *s, int err)
 {
     if (!s->write_error)
         s->write_error = err;
+    s->output_lost |= pysock__promised_output_locked(s);
     pysock__chain_drop(&s->queue);
     s->queue_full = 0;
     pysock__notify_locked(s, NULL);
 }
 
+/* Works out anew whether the queue is full: from high on, until it is below low, or empty. */
+static void pysock__queue_level_locked(pysock__sock *s)
+{
+    s->queue_full = s->queue_full ? s->queue.bytes && s->queue.bytes >= s->low
+                                  : s->queue.bytes >= s->high;
+}
+
 static void pysock__queue_consume_locked(pysock__sock *s, size_t n)
 {
+    int was_full = s->queue_full;
+
     pysock__chain_consume(&s->queue, n);
-    if (!s->queue_full || s->queue.bytes >= s->low)
-        return;
-    s->queue_full = 0;
-    pysock__notify_locked(s, NULL);
+    pysock__queue_level_locked(s);
+    if (was_full && !s->queue_full)
+        pysock__notify_locked(s, NULL);
 }
 
 /* Writes to the kernel without waiting: the number, 0 if it takes nothing now, or an error. */
@@ -13852,8 +14078,8 @@ static ptrdiff_t pysock__read_records(pysock__sock *s, void *buf, size_t n)
     return (ptrdiff_t)n;
 }
 
-/* Sends the engine's records. 0: all out; POLLOUT: the kernel takes no more; or an error. */
-static int pysock__flush_records_locked(pysock__sock *s)
+/* Sends the engine's records. */
+static pysock__progress pysock__flush_records_locked(pysock__sock *s)
 {
     const unsigned char *p;
     ptrdiff_t r;
@@ -13863,12 +14089,14 @@ static int pysock__flush_records_locked(pysock__sock *s)
         p = pysock__tls_out(s->tls, &n);
         r = pysock__write_now(s, p, n);
         if (r == 0)
-            return POLLOUT;
-        if (r < 0)
-            return (int)r;
+            return PYSOCK__WAIT_WRITE;
+        if (r < 0) {
+            pysock__output_failed_locked(s, (int)r);
+            return PYSOCK__STOPPED;
+        }
         pysock__tls_out_done(s->tls, (size_t)r);
     }
-    return 0;
+    return PYSOCK__DONE;
 }
 
 /* Makes records of the queue's first bytes. 0: there is nothing to do. */
@@ -13893,89 +14121,98 @@ static int pysock__encrypt_queue_locked(pysock__sock *s)
 #endif
 
 #ifndef PYSOCK_NO_SSL
-/* One round of a TLS socket's output: 1 if there is more to do at once. *err as flush has it. */
-static int pysock__flush_tls_locked(pysock__sock *s, int *err)
+/* One round of a TLS socket's output. */
+static pysock__progress pysock__flush_tls_locked(pysock__sock *s)
 {
-    *err = pysock__flush_records_locked(s);
-    if (*err == 0 && pysock__encrypt_queue_locked(s))
-        return 1;
-    if (*err == 0 && !pysock__chain_empty(&s->queue))
-        *err = -EPIPE; /* the connection has ended: the queue will never be sent */
-    if (*err || !s->shut_when_flushed || s->tls->close_sent || s->tls->no_close_notify)
-        return 0;
-    pysock__tls_close_notify(s->tls); /* before the FIN */
-    return s->tls->close_sent;
+    pysock__tls *t = s->tls;
+    pysock__progress p;
+
+    if (s->hs_busy || !t->established) /* after the handshake; what was taken before this one, too */
+        return t->handshakes || !pysock__chain_empty(&s->queue) ? PYSOCK__WAIT_NOTIFY
+                                                                : PYSOCK__DONE;
+    p = pysock__flush_records_locked(s);
+    if (p != PYSOCK__DONE)
+        return p;
+    if (pysock__encrypt_queue_locked(s))
+        return PYSOCK__AGAIN;
+    if (!pysock__chain_empty(&s->queue)) { /* the connection has ended: this will never be sent */
+        pysock__output_failed_locked(s, -EPIPE);
+        return PYSOCK__STOPPED;
+    }
+    if (!s->shut_when_flushed || t->close_sent || t->no_close_notify)
+        return PYSOCK__DONE;
+    pysock__tls_close_notify(t); /* before the FIN */
+    return t->close_sent ? PYSOCK__AGAIN : PYSOCK__DONE;
 }
 #endif
 
 /* One round of a plain socket's: the same. */
-static int pysock__flush_plain_locked(pysock__sock *s, int *err)
+static pysock__progress pysock__flush_plain_locked(pysock__sock *s)
 {
     const unsigned char *data;
     ptrdiff_t r;
     size_t n;
 
-    *err = 0;
     if (pysock__chain_empty(&s->queue))
-        return 0;
-    if (s->kernel_sends) {
-        *err = -EALREADY;
-        return 0;
-    }
+        return PYSOCK__DONE;
+    if (s->kernel_sends)
+        return PYSOCK__WAIT_NOTIFY; /* a send without the lock, which goes on with the queue */
     n = pysock__chain_front(&s->queue, &data);
     r = pysock__write_now(s, data, n);
-    if (r > 0)
-        pysock__queue_consume_locked(s, (size_t)r);
-    else
-        *err = r ? (int)r : POLLOUT;
-    return r > 0;
+    if (r == 0)
+        return PYSOCK__WAIT_WRITE;
+    if (r < 0) {
+        pysock__output_failed_locked(s, (int)r);
+        return PYSOCK__STOPPED;
+    }
+    pysock__queue_consume_locked(s, (size_t)r);
+    return PYSOCK__AGAIN;
 }
 
-/* Sends what waits, as far as the kernel takes it, at most a few records. 0: all is out; POLLOUT:
-   more when the kernel has room; -EBUSY: more, at once; -EALREADY: more, when a send that is under
-   way without the lock has ended (it notifies and goes on); else the error. */
-static int pysock__flush_locked(pysock__sock *s)
+#define PYSOCK__WRITES_AT_ONCE 16 /* so that a queue does not hold the lock for long */
+
+/* Sends what waits, as far as the kernel takes it. */
+static pysock__progress pysock__flush_locked(pysock__sock *s)
 {
-    int budget = 16, more = 1, err = 0;
+    pysock__progress p = PYSOCK__AGAIN;
+    int budget = PYSOCK__WRITES_AT_ONCE;
 
     if (s->write_error)
-        return s->write_error;
+        return PYSOCK__STOPPED;
     s->generation = pysock__fork_generation;
-    while (more && budget--) {
+    while (p == PYSOCK__AGAIN && budget--) {
 #ifndef PYSOCK_NO_SSL
-        if (s->tls && (s->hs_busy || !s->tls->established))
-            return 0; /* it goes on when the handshake is over */
         if (s->tls) {
-            more = pysock__flush_tls_locked(s, &err);
+            p = pysock__flush_tls_locked(s);
             continue;
         }
 #endif
-        more = pysock__flush_plain_locked(s, &err);
+        p = pysock__flush_plain_locked(s);
     }
-    if (more)
-        return -EBUSY;
-    if (err < 0 && err != -EALREADY)
-        pysock__output_failed_locked(s, err);
-    if (err == 0 && s->shut_when_flushed) {
+    if (p == PYSOCK__DONE && s->shut_when_flushed && !pysock__handshakes_locked(s)) {
         s->shut_when_flushed = 0;
         pysock__sys_shutdown(s->fd, SHUT_WR);
     }
-    return err;
+    return p;
 }
 
 /* Flushes without waiting, and leaves the rest to the reactor. */
-static int pysock__flush_or_kick_locked(pysock__sock *s)
+static pysock__progress pysock__flush_or_kick_locked(pysock__sock *s)
 {
-    int r = pysock__flush_locked(s);
+    pysock__progress p = pysock__flush_locked(s);
 
-    if (r == POLLOUT || r == -EBUSY)
+    if (p == PYSOCK__WAIT_WRITE || p == PYSOCK__AGAIN)
         pysock__kick(&s->watch);
-    return r;
+    return p;
 }
+
+#define PYSOCK__READS_AT_ONCE 64 /* so that a flood does not own who reads it */
 
 /* Sockets: the handshake. Whoever sets hs_busy owns the engine for one step, without the lock. */
 
 #ifndef PYSOCK_NO_SSL
+
+#define PYSOCK__BYTES_AT_ONCE ((size_t)64 * 1024) /* likewise, in a handshake */
 
 /* Whether the reactor is to drive: nobody else does, and somebody could be waiting. */
 static int pysock__handshake_wanted_locked(const pysock__sock *s)
@@ -13993,40 +14230,47 @@ static void pysock__want_reactor_locked(pysock__sock *s)
         pysock__kick(&s->watch);
 }
 
-/* Moves the handshake as far as it goes without waiting; the caller owns the engine. 0: finished,
-   one way or the other; POLLIN or POLLOUT: what it waits for; or the kernel's error. */
-static int pysock__handshake_step(pysock__sock *s)
+/* Moves the handshake as far as it goes without waiting, but at most for one turn's worth; the
+   caller owns the engine. STOPPED: *err is the kernel's error, -ENODATA at the stream's end. */
+static pysock__progress pysock__handshake_step(pysock__sock *s, int *err)
 {
+    size_t n, bytes = PYSOCK__BYTES_AT_ONCE;
+    int flags, reads = PYSOCK__READS_AT_ONCE;
     pysock__tls *t = s->tls;
     ptrdiff_t r;
-    size_t n;
     void *p;
 
+    *err = 0;
     for (;;) {
-        int flags = pysock__tls_flags(t);
+        flags = pysock__tls_flags(t);
         if (flags & PYSOCK__OUT) {
             const unsigned char *out = pysock__tls_out(t, &n);
             r = pysock__write_now(s, out, n);
             if (r == 0)
-                return POLLOUT;
-            if (r < 0)
-                return t->ended ? 0 : (int)r;
+                return PYSOCK__WAIT_WRITE;
+            if (r < 0) {
+                *err = (int)r;
+                return t->ended ? PYSOCK__DONE : PYSOCK__STOPPED;
+            }
             pysock__tls_overhear(t, 1, out, (size_t)r);
             pysock__tls_out_done(t, (size_t)r);
             continue;
         }
         if (flags & (PYSOCK__ENDED | PYSOCK__APP_OUT | PYSOCK__APP_IN))
-            return 0;
+            return PYSOCK__DONE;
+        if (!reads-- || !bytes)
+            return PYSOCK__AGAIN;
         p = pysock__tls_in(t, &n);
         if (!p)
             continue; /* it has just failed */
         r = pysock__read_records(s, p, n);
         if (r == -EAGAIN)
-            return POLLIN;
-        if (r < 0)
-            return (int)r;
-        if (r == 0)
-            return -ENODATA;
+            return PYSOCK__WAIT_READ;
+        if (r <= 0) {
+            *err = r ? (int)r : -ENODATA;
+            return PYSOCK__STOPPED;
+        }
+        bytes -= (size_t)r < bytes ? (size_t)r : bytes;
         PYSOCK_TRACE("handshake_step", s);
         pysock__tls_overhear(t, 0, (const unsigned char *)p, (size_t)r);
         pysock__tls_in_done(t, (size_t)r);
@@ -14055,48 +14299,51 @@ static void pysock__handshake_fault_locked(pysock__sock *s, int err)
     }
 }
 
-/* Books what a step has brought, and gives the engine back. */
-static void pysock__handshake_book_locked(pysock__sock *s, int result)
+/* Applies what a step has brought, and gives the engine back. DONE or STOPPED: the handshake is
+   over. */
+static pysock__progress pysock__handshake_apply_locked(pysock__sock *s, pysock__progress p,
+                                                       int err)
 {
     pysock__tls *t = s->tls;
 
-    if (result == 0 && !t->ended)
-        result = pysock__tls_finish(t) < 0 ? -ENOMEM : 0;
+    if (p == PYSOCK__DONE && !t->ended && pysock__tls_finish(t) < 0) {
+        p = PYSOCK__STOPPED;
+        err = -ENOMEM;
+    }
     s->hs_busy = 0;
     if (s->phase == PYSOCK__CLOSING)
         pysock__kick(&s->watch); /* it may have had to leave the engine to this step */
-    if (result > 0) {
-        if (s->hs_waiting)
+    if (p != PYSOCK__DONE && p != PYSOCK__STOPPED) {
+        if (s->notify_wanted)
             pysock__notify_locked(s, NULL); /* whoever waits for the engine */
-        return;
+        return p;
     }
-    if (result == 0 && t->established) {
+    if (p == PYSOCK__DONE && t->established) {
         if (s->phase == PYSOCK__HANDSHAKING)
             pysock__set_phase_locked(s, PYSOCK__SECURE);
         if (!pysock__chain_empty(&s->queue))
             pysock__kick(&s->watch); /* queued behind the handshake */
-        return;
+        return p;
     }
-    pysock__handshake_fault_locked(s, result);
-    pysock__chain_drop(&s->queue);
-    s->write_error = -EPIPE;
+    pysock__handshake_fault_locked(s, err);
+    pysock__output_failed_locked(s, -EPIPE);
     if (s->phase == PYSOCK__HANDSHAKING)
         pysock__set_phase_locked(s, PYSOCK__BROKEN);
+    return PYSOCK__STOPPED;
 }
 
-/* One step by whoever holds the lock and finds the engine free. Returns what it waits for, 0 when
-   the handshake is over. */
-static int pysock__handshake_drive_locked(pysock__sock *s)
+/* One step by a thread that holds the lock and finds the engine free. */
+static pysock__progress pysock__handshake_drive_locked(pysock__sock *s)
 {
-    int result;
+    pysock__progress p;
+    int err;
 
     s->hs_busy = 1;
     s->generation = pysock__fork_generation;
     pysock__unlock(&s->lock);
-    result = pysock__handshake_step(s);
+    p = pysock__handshake_step(s, &err);
     pysock__lock(&s->lock);
-    pysock__handshake_book_locked(s, result);
-    return result > 0 ? result : 0;
+    return pysock__handshake_apply_locked(s, p, err);
 }
 
 /* The connection stands: begins the handshake that was wrapped around it. */
@@ -14147,25 +14394,42 @@ static void pysock__handshake_again_locked(pysock__sock *s)
     pysock__want_reactor_locked(s);
 }
 
+/* Waits for what a step has said. Where nobody else drives, and nothing is queued, the engine is
+   kept: then nothing but the kernel ends the wait. */
+static int pysock__handshake_await_locked(pysock__call *c, pysock__progress p)
+{
+    pysock__sock *s = c->s;
+    int r;
+
+    c->alone = p == PYSOCK__WAIT_READ && s->hs_callers == 1 && pysock__chain_empty(&s->queue);
+    if (!c->alone)
+        return pysock__await_locked(c, p);
+    s->hs_busy = 1;
+    r = pysock__await_locked(c, p);
+    s->hs_busy = c->alone = 0;
+    if (s->notify_wanted)
+        pysock__notify_locked(s, NULL);
+    if (s->phase == PYSOCK__CLOSING)
+        pysock__kick(&s->watch);
+    return r;
+}
+
 /* A blocking call drives the handshake to its end. 0 or a failure. */
 static int pysock__handshake_wait_locked(pysock__call *c)
 {
     pysock__sock *s = c->s;
-    int r = 0, want;
+    pysock__progress p;
+    int r = 0;
 
     s->hs_callers++;
     while (r == 0 && s->phase == PYSOCK__HANDSHAKING) {
-        if (s->hs_busy) {
-            s->hs_waiting++;
-            r = pysock__wait_locked(c, 0);
-            s->hs_waiting--;
-            continue;
-        }
-        want = pysock__handshake_drive_locked(s);
+        p = s->hs_busy ? PYSOCK__WAIT_NOTIFY : pysock__handshake_drive_locked(s);
         if (pysock__call_check_locked(c) < 0)
             r = -1;
-        else if (s->phase == PYSOCK__HANDSHAKING && !s->hs_busy && want)
-            r = pysock__wait_locked(c, (short)want);
+        else if (s->phase == PYSOCK__HANDSHAKING && s->hs_busy) /* by another one meanwhile */
+            r = pysock__await_locked(c, PYSOCK__WAIT_NOTIFY);
+        else if (s->phase == PYSOCK__HANDSHAKING)
+            r = pysock__handshake_await_locked(c, p);
     }
     s->hs_callers--;
     pysock__want_reactor_locked(s);
@@ -14217,27 +14481,28 @@ static void pysock__connected_locked(pysock__sock *s)
 /* Sockets: the reactor's side. */
 
 #ifndef PYSOCK_NO_SSL
-static int pysock__drive_tls_locked(pysock__sock *s, short revents)
+/* Connecting and the handshake. DONE: nothing of these keeps output back. */
+static pysock__progress pysock__drive_tls_locked(pysock__sock *s, short revents)
 {
-    pysock__watch *w = &s->watch;
+    pysock__progress p;
 
     if (s->phase == PYSOCK__CONNECTING && s->wrap_ctx) {
         if (revents)
             pysock__connect_check_locked(s);
-        if (s->phase == PYSOCK__CONNECTING) {
-            w->events = pysock__handshake_wanted_locked(s) ? POLLOUT : 0;
-            return 0;
-        }
+        if (s->phase == PYSOCK__CONNECTING)
+            return pysock__handshake_wanted_locked(s) ? PYSOCK__WAIT_WRITE : PYSOCK__STOPPED;
         pysock__connected_locked(s);
     }
-    if (!s->tls || s->tls->established || s->phase == PYSOCK__BROKEN)
-        return 1;
-    if (s->hs_busy || !pysock__handshake_wanted_locked(s))
-        return 0;
-    w->events = (short)pysock__handshake_drive_locked(s);
+    if (!pysock__handshakes_locked(s) || s->phase == PYSOCK__BROKEN)
+        return PYSOCK__DONE;
     if (!pysock__handshake_wanted_locked(s))
-        w->events = 0; /* a caller has taken over */
-    return s->tls && s->tls->established;
+        return PYSOCK__STOPPED;
+    if (s->hs_busy)
+        return PYSOCK__WAIT_NOTIFY; /* whoever takes this step kicks where it matters */
+    p = pysock__handshake_drive_locked(s);
+    if (p == PYSOCK__DONE || p == PYSOCK__STOPPED)
+        return pysock__handshakes_locked(s) ? PYSOCK__STOPPED : PYSOCK__DONE;
+    return pysock__handshake_wanted_locked(s) ? p : PYSOCK__STOPPED; /* a caller has taken over */
 }
 
 /* All is out: after a close, close_notify is what remains. 1 if there is more to send now. */
@@ -14250,10 +14515,10 @@ static int pysock__closing_notify_locked(pysock__sock *s)
     return pysock__output_waits_locked(s);
 }
 #else
-static int pysock__drive_tls_locked(pysock__sock *s, short revents)
+static pysock__progress pysock__drive_tls_locked(pysock__sock *s, short revents)
 {
     (void)s, (void)revents;
-    return 1;
+    return PYSOCK__DONE;
 }
 
 static int pysock__closing_notify_locked(pysock__sock *s)
@@ -14263,58 +14528,99 @@ static int pysock__closing_notify_locked(pysock__sock *s)
 }
 #endif
 
-/* Sends what is left, of an open or a closing socket. What it waits for; -EBUSY: nothing, it goes
-   on at once; 0 or an error: no more to do. */
-static int pysock__drive_output_locked(pysock__sock *s)
+/* Sends what is left, of an open or a closing socket. */
+static pysock__progress pysock__drive_output_locked(pysock__sock *s)
 {
     int waited = pysock__output_waits_locked(s);
-    int r = pysock__flush_locked(s);
+    pysock__progress p = pysock__flush_locked(s);
 
-    if (r == 0 && s->phase == PYSOCK__CLOSING && pysock__closing_notify_locked(s))
-        r = pysock__flush_locked(s);
-    if (r == 0 && waited)
+    if (p == PYSOCK__DONE && s->phase == PYSOCK__CLOSING && pysock__closing_notify_locked(s))
+        p = pysock__flush_locked(s);
+    if (p == PYSOCK__DONE && waited)
         pysock__notify_locked(s, NULL);
-    return r;
+    return p;
+}
+
+/* Whether output was promised that a reset could still eat: what TLS or the queue has taken. A
+   plain send is the kernel's, whose close may be what another process expects of it. */
+static int pysock__lingers_locked(const pysock__sock *s)
+{
+    return s->type == SOCK_STREAM && s->fd >= 0 && (s->queue_used || pysock__is_tls_locked(s));
+}
+
+#define PYSOCK__LINGER_TICK 1000000      /* ns until it is asked again what is unacknowledged: */
+#define PYSOCK__LINGER_TICK_MAX 50000000 /* no event says so. Doubled each time up to this */
+
+/* Output is out. The kernel answers input that is unread at close, or comes later, with a reset,
+   which eats what the peer has not acknowledged: reads and drops what is there, and while something
+   is unacknowledged and the peer may still send, says FIN and goes on. */
+static pysock__progress pysock__linger_locked(pysock__sock *s)
+{
+    static const size_t size = 16384;
+    int budget = PYSOCK__READS_AT_ONCE;
+    unsigned char *drop;
+    ptrdiff_t r;
+
+    if (!pysock__lingers_locked(s))
+        return PYSOCK__DONE;
+    drop = (unsigned char *)PYSOCK_MALLOC(size); /* threads of interpreters have small stacks */
+    if (!drop)
+        return PYSOCK__DONE;
+    do
+        r = pysock__sys_recv(s->fd, drop, size, MSG_DONTWAIT);
+    while ((r > 0 && --budget) || r == -EINTR);
+    PYSOCK_FREE(drop);
+    if (r > 0)
+        return PYSOCK__AGAIN;
+    if ((r == 0 && !s->read_shut) || (r < 0 && r != -EAGAIN) || s->family == AF_UNIX)
+        return PYSOCK__DONE; /* the peer has ended, or a close here loses nothing */
+    if (pysock__sys_unacknowledged(s->fd) <= 0)
+        return PYSOCK__DONE;
+    if (!s->lingering) {
+        s->lingering = PYSOCK__LINGER_TICK;
+        pysock__sys_shutdown(s->fd, SHUT_WR);
+    } else if (s->lingering < PYSOCK__LINGER_TICK_MAX) {
+        s->lingering *= 2;
+    }
+    return s->read_shut ? PYSOCK__WAIT_NOTIFY : PYSOCK__WAIT_READ;
 }
 
 /* A closing socket: done when there is nothing more to wait for, or at its deadline. */
-static int pysock__closing_turn_locked(pysock__sock *s, int r)
+static pysock__progress pysock__closing_turn_locked(pysock__sock *s, pysock__progress p)
 {
     pysock__watch *w = &s->watch;
-    int busy = 0;
+    int64_t now = pysock__now();
 
-#ifndef PYSOCK_NO_SSL
-    busy = s->hs_busy; /* another thread's last step; it kicks when it is over */
-#endif
-    if ((w->events || r == -EBUSY || busy) && pysock__now() < s->close_deadline) {
+    if (p == PYSOCK__DONE || p == PYSOCK__STOPPED)
+        p = pysock__linger_locked(s);
+    if (p != PYSOCK__DONE && now < s->close_deadline) {
         w->deadline = s->close_deadline;
-        return r;
+        if (s->lingering && now + s->lingering < w->deadline)
+            w->deadline = now + s->lingering;
+        return p;
     }
-    w->events = 0;
     s->phase = PYSOCK__CLOSED;
     if (s->kernel_waits)
         pysock__sys_shutdown(s->fd, SHUT_RDWR);
-    return 0;
+    return PYSOCK__DONE;
 }
 
 /* The callback of a socket's watch: does what is unfinished and says what it waits for. */
 static void pysock__sock_turn(pysock__watch *w, short revents)
 {
     pysock__sock *s = PYSOCK__ENTRY(w, pysock__sock, watch);
-    int r = 0;
+    pysock__progress p;
 
     pysock__lock(&s->lock);
-    w->events = 0;
     w->deadline = PYSOCK__NEVER;
-    if (pysock__drive_tls_locked(s, revents) && s->phase >= PYSOCK__OPEN
-        && s->phase < PYSOCK__CLOSED)
-        r = pysock__drive_output_locked(s);
-    if (r == POLLOUT)
-        w->events |= POLLOUT;
+    p = pysock__drive_tls_locked(s, revents);
+    if (p == PYSOCK__DONE && s->phase >= PYSOCK__OPEN && s->phase < PYSOCK__CLOSED)
+        p = pysock__drive_output_locked(s);
     if (s->phase == PYSOCK__CLOSING)
-        r = pysock__closing_turn_locked(s, r);
-    if (r == -EBUSY)
-        pysock__kick(w);
+        p = pysock__closing_turn_locked(s, p);
+    w->events = pysock__progress_events(p);
+    if (p == PYSOCK__AGAIN)
+        pysock__kick(w); /* after the others' turns */
     pysock__unlock_sock(s);
 }
 
@@ -14371,7 +14677,7 @@ static void pysock__sock_after_fork(pysock__sock *s)
         else
             s->watchers++;
     }
-    s->kernel_waits = s->kernel_sends = s->kernel_writes = 0;
+    s->kernel_waits = s->kernel_sends = s->kernel_writes = s->notify_wanted = 0;
     s->shut_when_flushed = 0;
     s->lookup = NULL;
     memset(s->names, 0, sizeof s->names);
@@ -14382,7 +14688,7 @@ static void pysock__sock_after_fork(pysock__sock *s)
         s->phase = PYSOCK__FAILED;
     }
 #ifndef PYSOCK_NO_SSL
-    s->in_busy = s->hs_busy = s->hs_callers = s->hs_waiting = 0;
+    s->in_busy = s->hs_busy = s->hs_callers = 0;
 #endif
 }
 
@@ -14430,20 +14736,39 @@ static void pysock__install(void)
     pysock__install_exit();
 }
 
+/* A call that makes sockets: they belong to the state that was current when it began, and what
+   began before a cleanup of that must not succeed after it. */
+typedef struct pysock__maker {
+    const char *what; /* the call, for messages */
+    pysock_state *state;
+    unsigned epoch;
+} pysock__maker;
+
+static pysock__maker pysock__maker_begin(const char *what)
+{
+    pysock__maker m;
+
+    m.what = what;
+    m.state = pysock__state();
+    m.epoch = pysock__epoch(m.state);
+    return m;
+}
+
 /* A socket around a descriptor (-1: TLS over memory BIOs has none), which it takes unless it fails
    (NULL with an error). From here on a cleanup may close it; the caller has a reference of its own,
    for pysock__publish(). */
-static pysock__sock *pysock__sock_new(int fd, int family, int type, int proto, const char *what)
+static pysock__sock *pysock__sock_new(const pysock__maker *m, int fd, int family, int type,
+                                      int proto)
 {
-    pysock_state *st = pysock__state();
+    pysock_state *st = m->state;
     pysock__sock *s;
     int64_t timeout;
     int err, blocks;
 
     pysock__install();
     if (pysock__is_ending(st)) {
-        pysock__fail(PYSOCK_OS_ERROR, ESHUTDOWN, "ESHUTDOWN", "%s: pysock_cleanup() is under way",
-                     what);
+        pysock__fail(PYSOCK_OS_ERROR, ESHUTDOWN, "ESHUTDOWN", "%s: a cleanup is under way",
+                     m->what);
         return NULL;
     }
     pysock__lock(&pysock__process.lock);
@@ -14451,7 +14776,7 @@ static pysock__sock *pysock__sock_new(int fd, int family, int type, int proto, c
     pysock__unlock(&pysock__process.lock);
     s = (pysock__sock *)pysock__alloc(sizeof *s);
     if (!s) {
-        pysock__fail_memory(what);
+        pysock__fail_memory(m->what);
         return NULL;
     }
     s->state = pysock__state_retain(st);
@@ -14471,7 +14796,7 @@ static pysock__sock *pysock__sock_new(int fd, int family, int type, int proto, c
     blocks = fd >= 0 && timeout >= 0 && pysock__fd_blocks(fd);
     err = fd >= 0 && timeout >= 0 ? pysock__fd_set_nonblocking(fd, 1) : 0;
     if (err == 0)
-        err = pysock__table_enter(s);
+        err = pysock__table_enter(s, m->epoch);
     if (err == 0)
         return s;
     if (blocks)
@@ -14480,9 +14805,11 @@ static pysock__sock *pysock__sock_new(int fd, int family, int type, int proto, c
     if (err == -EMFILE)
         pysock__fail(PYSOCK_OS_ERROR, EMFILE, "EMFILE",
                      "%s: there are %d sockets already; compile with a larger PYSOCK_MAX_SOCKETS",
-                     what, (int)PYSOCK_MAX_SOCKETS);
+                     m->what, (int)PYSOCK_MAX_SOCKETS);
+    else if (err == -ESHUTDOWN)
+        pysock__fail(PYSOCK_OS_ERROR, ESHUTDOWN, "ESHUTDOWN", "%s: ended by a cleanup", m->what);
     else
-        pysock__fail_os(err, what, "");
+        pysock__fail_os(err, m->what, "");
     return NULL;
 }
 
@@ -14492,9 +14819,10 @@ static pysock *pysock__handle(const pysock__sock *s)
 }
 
 /* The same, which takes the descriptor in any case. */
-static pysock__sock *pysock__sock_take(int fd, int family, int type, int proto, const char *what)
+static pysock__sock *pysock__sock_take(const pysock__maker *m, int fd, int family, int type,
+                                       int proto)
 {
-    pysock__sock *s = pysock__sock_new(fd, family, type, proto, what);
+    pysock__sock *s = pysock__sock_new(m, fd, family, type, proto);
 
     if (!s)
         pysock__fd_close(fd);
@@ -14539,40 +14867,35 @@ static pysock *pysock__publish(pysock__sock *s, pysock__phase phase)
     return handle;
 }
 
-/* What has been taken and should still go out at close. */
-static int pysock__close_pending_locked(pysock__sock *s)
+/* What has been taken goes out, as far as it can without waiting. DONE: a close has no more to
+   do. */
+static pysock__progress pysock__close_begin_locked(pysock__sock *s)
 {
-    int r;
+    pysock__progress p = PYSOCK__DONE;
 
-    if (s->detached || s->fd < 0 || s->generation != pysock__fork_generation || s->write_error)
-        return 0; /* the parent's, or nobody to send to */
-    if (s->kernel_writes)
-        return 0; /* a send that is broken off now has no order with what is queued */
-#ifndef PYSOCK_NO_SSL
-    if (s->tls && !s->tls->established)
-        return !pysock__chain_empty(&s->queue) && s->phase == PYSOCK__HANDSHAKING;
-    if (!s->tls && pysock__chain_empty(&s->queue))
-#else
-    if (pysock__chain_empty(&s->queue))
-#endif
-        return 0;
-    if (pysock__sys_linger(s->fd) == 0)
-        return 0;
-    r = pysock__flush_locked(s);
-    if (r == 0 && pysock__closing_notify_locked(s))
-        r = pysock__flush_locked(s);
-    return r == POLLOUT || r == -EBUSY;
+    if (s->detached || s->generation != pysock__fork_generation || !pysock__lingers_locked(s))
+        return PYSOCK__DONE; /* the parent's, or nothing was promised */
+    if (s->kernel_writes || pysock__sys_linger(s->fd) == 0)
+        return PYSOCK__DONE; /* a send that is broken off now has no order with what is queued */
+    if (pysock__handshakes_locked(s) && s->phase != PYSOCK__BROKEN)
+        return pysock__chain_empty(&s->queue) ? PYSOCK__DONE : PYSOCK__WAIT_NOTIFY;
+    p = pysock__flush_locked(s);
+    if (p == PYSOCK__DONE && pysock__closing_notify_locked(s))
+        p = pysock__flush_locked(s);
+    return p == PYSOCK__DONE || p == PYSOCK__STOPPED ? pysock__linger_locked(s) : p;
 }
 
-/* Closes: waiters are told, sleepers in the kernel woken, the rest is left to the reactor until
+/* Closes: waiters are notified, sleepers in the kernel woken, the rest is left to the reactor until
    close_deadline. Ends with the user's reference gone. */
 static void pysock__close_locked(pysock__sock *s, int64_t close_deadline)
 {
-    int pending = pysock__close_pending_locked(s);
+    int pending = pysock__close_begin_locked(s) != PYSOCK__DONE;
     size_t i;
 
-    if (s->kernel_waits)
+    if (s->kernel_waits) {
         pysock__sys_shutdown(s->fd, pending ? SHUT_RD : SHUT_RDWR);
+        s->read_shut = 1;
+    }
     for (i = 0; i < PYSOCK__SENDTO_NAMES; i++) {
         pysock__lookup_release(s->names[i]);
         s->names[i] = NULL;
@@ -14615,16 +14938,6 @@ static double pysock__timeout_seconds(int64_t ns)
 
 /* API: getting ready. */
 
-static int pysock__is_tls_locked(const pysock__sock *s)
-{
-#ifndef PYSOCK_NO_SSL
-    return s->tls || s->wrap_ctx;
-#else
-    (void)s;
-    return 0;
-#endif
-}
-
 /* Tells a failed connect, once. */
 static int pysock__tell_failed_locked(pysock__sock *s)
 {
@@ -14638,7 +14951,8 @@ static int pysock__connect_wait_locked(pysock__call *c)
     pysock__sock *s = c->s;
 
     while (s->phase == PYSOCK__RESOLVING || s->phase == PYSOCK__CONNECTING) {
-        if (pysock__wait_locked(c, s->phase == PYSOCK__CONNECTING ? POLLOUT : 0) < 0)
+        if (pysock__await_locked(c, s->phase == PYSOCK__CONNECTING ? PYSOCK__WAIT_WRITE
+                                                                   : PYSOCK__WAIT_NOTIFY) < 0)
             return -1;
         if (s->phase == PYSOCK__CONNECTING)
             pysock__connect_check_locked(s);
@@ -14648,18 +14962,31 @@ static int pysock__connect_wait_locked(pysock__call *c)
 
 /* API: queued output. */
 
+/* Output waits for what p says. Behind a handshake the call drives that. 0: go on; -1: the call is
+   to end. */
+static int pysock__await_output_locked(pysock__call *c, pysock__progress p)
+{
+#ifndef PYSOCK_NO_SSL
+    if (p == PYSOCK__WAIT_NOTIFY && c->s->phase == PYSOCK__HANDSHAKING) {
+        if (pysock__handshake_wait_locked(c) < 0)
+            return -1;
+        return c->s->phase == PYSOCK__BROKEN ? pysock__raise(&c->s->fault) : 0;
+    }
+#endif
+    return pysock__await_locked(c, p);
+}
+
 /* Sends until nothing waits. 0, or -1 with the deadline's, the hook's or the kernel's error. */
 static int pysock__flush_wait_locked(pysock__call *c)
 {
-    int r;
+    pysock__progress p;
 
-    for (;;) {
-        r = pysock__flush_locked(c->s);
-        if (r == 0 || (r < 0 && r != -EBUSY && r != -EALREADY))
-            return r ? pysock__call_fail(c, r) : 0;
-        if (r != -EBUSY && pysock__wait_locked(c, r == POLLOUT ? POLLOUT : 0) < 0)
-            return -1;
-    }
+    do {
+        p = pysock__flush_locked(c->s);
+        if (p == PYSOCK__STOPPED)
+            return pysock__call_fail_output(c);
+    } while (p != PYSOCK__DONE && pysock__await_output_locked(c, p) == 0);
+    return p == PYSOCK__DONE ? 0 : -1;
 }
 
 /* Copies into the queue what a non-blocking send on a socket with queued output takes. */
@@ -14679,7 +15006,7 @@ static ptrdiff_t pysock__enqueue_copy_locked(pysock__call *c, const void *data, 
         return pysock__fail_memory(c->name);
     }
     pysock_buf_release(b);
-    s->queue_full = s->queue.bytes >= s->high;
+    pysock__queue_level_locked(s);
     pysock__flush_or_kick_locked(s);
     return (ptrdiff_t)size;
 }
@@ -14789,15 +15116,13 @@ static void pysock__input_ended_locked(pysock__sock *s, int err)
                           "recv on %.255s: the stream ended without close_notify", on);
 }
 
-#define PYSOCK__READS_AT_ONCE 64 /* so that a flood of empty records does not hold a call */
-
-/* Reads records without waiting, until plaintext, the end or an error is there (1), or the kernel
-   has no more (0). -EBUSY: only a notification helps, because another call is reading, or because
-   the engine must send first or has begun another handshake (the phase says so). -EALREADY: there
-   may be more at once, but it has been enough. Others who watch are told. */
-static int pysock__fill_locked(pysock__sock *s, const pysock__waiter *except)
+/* Reads records without waiting. DONE: plaintext, the end or an error can be received. WAIT_NOTIFY:
+   another call is reading, or the peer has begun another handshake (the phase says so). WAIT_WRITE:
+   the engine must send first. Other waiters are notified. */
+static pysock__progress pysock__fill_locked(pysock__sock *s, const pysock__waiter *except)
 {
     pysock__tls *t = s->tls;
+    pysock__progress flushed;
     ptrdiff_t r;
     size_t n;
     void *p;
@@ -14805,30 +15130,30 @@ static int pysock__fill_locked(pysock__sock *s, const pysock__waiter *except)
 
     s->generation = pysock__fork_generation;
     for (;;) {
-        if (pysock__tls_flags(t) & PYSOCK__OUT)
-            pysock__flush_or_kick_locked(s);
+        flushed = pysock__tls_flags(t) & PYSOCK__OUT ? pysock__flush_or_kick_locked(s)
+                                                     : PYSOCK__DONE;
         flags = pysock__tls_flags(t);
         if (!s->input_end && (flags & PYSOCK__ENDED || pysock__tls_closed_cleanly(t))) {
             pysock__input_ended_locked(s, 0);
             pysock__notify_locked(s, except);
         }
         if (flags & PYSOCK__APP_IN || s->input_end)
-            return 1;
+            return PYSOCK__DONE;
         if (s->in_busy)
-            return -EBUSY;
+            return PYSOCK__WAIT_NOTIFY;
         p = pysock__tls_in(t, &n);
         if (!p && !s->write_error)
-            return -EBUSY;
+            return flushed == PYSOCK__DONE ? PYSOCK__WAIT_NOTIFY : flushed;
         if (t->ahead_pos == t->ahead_len && !budget--)
-            return -EALREADY;
+            return PYSOCK__AGAIN;
         r = p ? pysock__read_records(s, p, n) : s->write_error;
         if (r == -EAGAIN)
-            return 0;
+            return PYSOCK__WAIT_READ;
         if (r > 0) {
             pysock__tls_in_done(t, (size_t)r);
             if (pysock__tls_renegotiates(t) && s->phase == PYSOCK__SECURE) {
                 pysock__handshake_again_locked(s);
-                return -EBUSY;
+                return PYSOCK__WAIT_NOTIFY;
             }
             if (!(pysock__tls_flags(t) & PYSOCK__APP_IN))
                 continue;
@@ -14837,20 +15162,6 @@ static int pysock__fill_locked(pysock__sock *s, const pysock__waiter *except)
         }
         pysock__notify_locked(s, except);
     }
-}
-
-/* After pysock__fill_locked() has brought nothing: waits for what it said. */
-static int pysock__wait_input_locked(pysock__call *c, int filled)
-{
-    if (filled != -EALREADY)
-        return pysock__wait_locked(c, filled < 0 ? 0 : POLLIN);
-    pysock__unlock(&c->s->lock); /* others have their turn, and the deadline is looked at */
-    pysock__lock(&c->s->lock);
-    if (!c->deadline)
-        c->deadline = pysock__deadline_in(c->timeout);
-    if (c->deadline != PYSOCK__NEVER && pysock__now() >= c->deadline)
-        return pysock__call_fail_timeout(c);
-    return pysock__call_check_locked(c);
 }
 
 /* Where the engine wants a record's header, and the socket has no timeout: sleeps in the kernel's
@@ -14882,7 +15193,8 @@ static int pysock__fill_asleep_locked(pysock__call *c)
     if (r == -EINTR)
         return pysock__call_interrupted_locked(c);
     if (r == -EAGAIN)
-        return pysock__sys_timeo(s->fd, 0) ? pysock__fail_again() : pysock__wait_locked(c, POLLIN);
+        return pysock__sys_timeo(s->fd, 0) ? pysock__fail_again()
+                                           : pysock__await_locked(c, PYSOCK__WAIT_READ);
     if (r > 0 && ahead)
         return 0;
     if (r > 0) {
@@ -14913,6 +15225,23 @@ static int pysock__may_fill_asleep_locked(const pysock__call *c)
            && pysock__tls_in(s->tls, &n) && n <= 5;
 }
 
+/* Waits for input, and keeps others from it meanwhile: then nothing but the kernel brings it. */
+static int pysock__await_input_locked(pysock__call *c, pysock__progress p)
+{
+    pysock__sock *s = c->s;
+    int r;
+
+    c->alone = p == PYSOCK__WAIT_READ && !s->in_busy;
+    if (!c->alone)
+        return pysock__await_locked(c, p);
+    s->in_busy = 1;
+    r = pysock__await_locked(c, p);
+    s->in_busy = c->alone = 0;
+    if (!pysock__list_empty(&s->waiters))
+        pysock__notify_locked(s, NULL); /* whoever found the input busy */
+    return r;
+}
+
 /* What recv answers at the end of input. */
 static ptrdiff_t pysock__tls_end_locked(pysock__sock *s)
 {
@@ -14930,7 +15259,7 @@ static size_t pysock__tls_recv_rest_locked(pysock__sock *s, unsigned char *buf, 
     unsigned char *p = NULL;
     size_t n;
 
-    if (pysock__fill_locked(s, NULL) > 0 && s->phase == PYSOCK__SECURE)
+    if (pysock__fill_locked(s, NULL) == PYSOCK__DONE && s->phase == PYSOCK__SECURE)
         p = br_ssl_engine_recvapp_buf(s->tls->eng, &n);
     if (!p)
         return 0;
@@ -14943,9 +15272,10 @@ static size_t pysock__tls_recv_rest_locked(pysock__sock *s, unsigned char *buf, 
 static ptrdiff_t pysock__tls_recv_locked(pysock__call *c, void *buf, size_t size, int flags)
 {
     pysock__sock *s = c->s;
+    pysock__progress filled;
     unsigned char *p;
     size_t n;
-    int r, ending;
+    int ending;
 
     if (flags & ~MSG_PEEK)
         return pysock__fail_value(c->name, "on TLS sockets no flag but MSG_PEEK is supported");
@@ -14976,14 +15306,14 @@ static ptrdiff_t pysock__tls_recv_locked(pysock__call *c, void *buf, size_t size
                 return -1;
             continue;
         }
-        r = pysock__fill_locked(s, NULL);
-        if (r > 0)
+        filled = pysock__fill_locked(s, NULL);
+        if (filled == PYSOCK__DONE)
             continue;
         if (s->phase != PYSOCK__SECURE && !ending)
             continue; /* the peer wants another handshake */
         if (c->timeout == 0)
             return pysock__tls_fail_again(c);
-        if (pysock__wait_input_locked(c, r) < 0)
+        if (pysock__await_input_locked(c, filled) < 0)
             return -1;
     }
 }
@@ -15013,9 +15343,9 @@ static int pysock__fail_not_writable(pysock__call *c)
 static ptrdiff_t pysock__tls_send_locked(pysock__call *c, const unsigned char *data, size_t size)
 {
     pysock__sock *s = c->s;
+    pysock__progress p;
     unsigned char *room;
     size_t n, taken = 0;
-    int r;
 
     s->hs_asked = 0;
     while (taken < size && taken < PYSOCK__SEND_AT_ONCE) {
@@ -15023,8 +15353,10 @@ static ptrdiff_t pysock__tls_send_locked(pysock__call *c, const unsigned char *d
             return taken ? (ptrdiff_t)taken : -1;
         if (s->phase != PYSOCK__SECURE)
             continue;
-        r = pysock__flush_locked(s);
-        if (r == POLLOUT || r == -EBUSY) {
+        p = pysock__flush_locked(s);
+        if (p == PYSOCK__STOPPED)
+            return pysock__call_fail_output(c);
+        if (p != PYSOCK__DONE) {
             if (c->timeout == 0 && !taken && !pysock__chain_empty(&s->queue))
                 return pysock__enqueue_copy_locked(c, data, size);
             if (c->timeout == 0) {
@@ -15038,8 +15370,6 @@ static ptrdiff_t pysock__tls_send_locked(pysock__call *c, const unsigned char *d
             }
             continue;
         }
-        if (r < 0)
-            return pysock__call_fail(c, r);
         room = pysock__tls_flags(s->tls) & PYSOCK__APP_OUT
                    ? br_ssl_engine_sendapp_buf(s->tls->eng, &n)
                    : NULL;
@@ -15053,10 +15383,12 @@ static ptrdiff_t pysock__tls_send_locked(pysock__call *c, const unsigned char *d
     }
     if (!size && s->phase != PYSOCK__SECURE && pysock__ready_locked(c) < 0)
         return -1;
-    r = taken ? pysock__flush_or_kick_locked(s) : 0;
-    if (r == POLLOUT && c->timeout != 0 && pysock__flush_wait_locked(c) < 0 && c->all)
+    p = taken ? pysock__flush_or_kick_locked(s) : PYSOCK__DONE;
+    if (p == PYSOCK__STOPPED)
+        return pysock__call_fail_output(c);
+    if (p != PYSOCK__DONE && c->timeout != 0 && pysock__flush_wait_locked(c) < 0 && c->all)
         return -1; /* for send it is taken: the reactor has it */
-    return r < 0 && r != -EBUSY ? pysock__call_fail(c, r) : (ptrdiff_t)taken;
+    return (ptrdiff_t)taken;
 }
 
 #endif /* PYSOCK_NO_SSL */
@@ -15100,9 +15432,7 @@ static int pysock__wait_out_locked(pysock__call *c)
         return pysock__call_interrupted_locked(c);
     if (r < 0)
         return pysock__call_fail(c, r);
-    if (c->deadline == PYSOCK__NEVER || pysock__now() < c->deadline)
-        return 0;
-    return c->limited ? pysock__fail_again() : pysock__call_fail_timeout(c);
+    return pysock__call_overdue(c);
 }
 
 /* A part of what the call wants is done: what poll said was of use. */
@@ -15111,22 +15441,12 @@ static void pysock__call_progress(pysock__call *c)
     c->told = c->futile = 0;
 }
 
-/* Waits; a call without a timeout no longer than SO_RCVTIMEO or SO_SNDTIMEO allow, which is EAGAIN
-   then, as the kernel has it. */
-static int pysock__wait_limited_locked(pysock__call *c, short events)
+/* Waits for what the kernel's own call waits for. */
+static int pysock__wait_kernel_locked(pysock__call *c, short events)
 {
-    int64_t limit = 0;
-
     if (c->told && ++c->futile && (c->futile > 2 || !(c->told & events)))
         return pysock__wait_out_locked(c);
-    if (c->timeout < 0 && (!c->deadline || c->limited))
-        limit = pysock__sys_timeo(c->s->fd, events == POLLOUT);
-    if (limit && !c->deadline)
-        c->deadline = pysock__deadline_in(limit);
-    c->limited = limit != 0;
-    if (pysock__wait_locked(c, events) == 0)
-        return 0;
-    return limit && pysock__last.kind == PYSOCK_TIMEOUT_ERROR ? pysock__fail_again() : -1;
+    return pysock__wait_locked(c, events);
 }
 
 /* After a system call on a plain socket that did not succeed: 0 to try again, -1 to end. */
@@ -15140,7 +15460,7 @@ static int pysock__retry_locked(pysock__call *c, ptrdiff_t r, short events)
         return pysock__call_fail(c, (int)r);
     if (c->timeout == 0 || pysock__nonblock_obeyed(c))
         return pysock__fail_again();
-    return pysock__wait_limited_locked(c, events);
+    return pysock__wait_kernel_locked(c, events);
 }
 
 /* With these flags a call does not wait, whatever the socket is. */
@@ -15248,21 +15568,22 @@ static ptrdiff_t pysock__queued_send_locked(pysock__call *c, const void *data, s
                                             const pysock__msg *msg, int flags)
 {
     pysock__sock *s = c->s;
+    pysock__progress p;
     ptrdiff_t r;
 
     for (;;) {
-        r = pysock__flush_locked(s);
-        if (r == POLLOUT || r == -EBUSY || r == -EALREADY) {
+        p = pysock__flush_locked(s);
+        if (p == PYSOCK__STOPPED)
+            return pysock__call_fail_output(c);
+        if (p != PYSOCK__DONE) {
             if (flags & MSG_OOB)
                 return pysock__fail_value(c->name, "MSG_OOB cannot overtake queued output");
             if (c->timeout == 0)
                 return msg ? pysock__fail_again() : pysock__enqueue_copy_locked(c, data, size);
-            if (r != -EBUSY && pysock__wait_locked(c, r == POLLOUT ? POLLOUT : 0) < 0)
+            if (pysock__await_locked(c, p) < 0)
                 return -1;
             continue;
         }
-        if (r < 0)
-            return pysock__call_fail(c, (int)r);
         r = pysock__sys_send_any(s->fd, data, size, msg, flags | MSG_DONTWAIT);
         if (r >= 0)
             return r;
@@ -15418,19 +15739,18 @@ PYSOCKDEF pysock_buf *pysock_recv_buf(pysock *s, size_t size)
 static int pysock__queue_room_locked(pysock__call *c)
 {
     pysock__sock *s = c->s;
-    int r;
+    pysock__progress p;
 
     while (s->queue_full) {
         if (c->timeout == 0)
             return pysock__fail_again();
-        r = pysock__flush_locked(s);
-        if (r < 0 && r != -EBUSY && r != -EALREADY)
-            return pysock__call_fail(c, r);
-        if (r && r != -EBUSY && s->queue_full
-            && pysock__wait_locked(c, r == POLLOUT ? POLLOUT : 0) < 0)
+        p = pysock__flush_locked(s);
+        if (p == PYSOCK__STOPPED)
+            break;
+        if (s->queue_full && pysock__await_output_locked(c, p) < 0)
             return -1;
     }
-    return s->write_error ? pysock__call_fail(c, s->write_error) : 0;
+    return s->write_error ? pysock__call_fail_output(c) : 0;
 }
 
 /* Whether output can be queued: a connection stands, or a handshake is on its way. */
@@ -15485,10 +15805,10 @@ PYSOCKDEF int pysock_send_buf(pysock *s, pysock_buf *b)
             r = pysock__fail_memory("send_buf");
         } else {
             c.s->queue_used = 1;
-            c.s->queue_full = c.s->queue.bytes >= c.s->high;
+            pysock__queue_level_locked(c.s);
             pysock__flush_or_kick_locked(c.s);
             if (c.s->write_error)
-                r = pysock__call_fail(&c, c.s->write_error);
+                r = pysock__call_fail_output(&c);
         }
     }
     pysock__call_end(&c);
@@ -15505,7 +15825,7 @@ PYSOCKDEF int pysock_set_watermarks(pysock *s, size_t low, size_t high)
         return -1;
     c.s->low = low;
     c.s->high = high;
-    c.s->queue_full = c.s->queue.bytes >= (c.s->queue_full ? low : high);
+    pysock__queue_level_locked(c.s);
     pysock__notify_locked(c.s, NULL);
     pysock__call_end(&c);
     return 0;
@@ -16060,30 +16380,73 @@ PYSOCKDEF ptrdiff_t pysock_recv_fds(pysock *s, void *buf, size_t size, int *fds,
     return r;
 }
 
-/* What pysock_close() does; it may be called with another socket's lock held. */
-static void pysock__close_handle(pysock *handle)
+/* Takes the lock to close: those that work in turns let it be had. */
+static void pysock__lock_to_close(pysock__sock *s)
+{
+    pysock__add(&s->closers, 1);
+    pysock__lock(&s->lock);
+    pysock__add(&s->closers, -1);
+}
+
+/* Where there is no thread a blocking socket's close finishes itself. */
+static void pysock__close_await(pysock__sock *s)
+{
+    struct pollfd fd;
+    pysock__waker *waker;
+    int64_t tick;
+    int closing, r = 0;
+
+    while (pysock__load(&pysock__reactor.threadless) && pysock__thread_waker(&waker) == 0) {
+        pysock__lock(&s->lock);
+        closing = s->phase == PYSOCK__CLOSING;
+        tick = s->close_deadline;
+        pysock__unlock(&s->lock);
+        if (!closing || pysock__now() >= tick)
+            return;
+        pysock__waker_drain(waker, r > 0);
+        if (tick > pysock__deadline_in(PYSOCK__LINGER_TICK_MAX))
+            tick = pysock__deadline_in(PYSOCK__LINGER_TICK_MAX); /* another thread may lead */
+        fd.fd = waker->rfd;
+        fd.events = POLLIN;
+        fd.revents = 0;
+        r = pysock__sleep(waker, &fd, 1, tick);
+    }
+}
+
+/* What pysock_close() does; it may be called with another socket's lock held, and does not wait
+   then. */
+static int pysock__close_handle(pysock *handle, int may_wait)
 {
     pysock__sock *s = handle ? pysock__acquire_handle((uintptr_t)handle) : NULL;
-    int mine;
+    char on[512];
+    int mine, r = 0;
 
     if (!s)
-        return;
-    pysock__lock(&s->lock);
+        return 0;
+    pysock__lock_to_close(s);
     mine = s->phase < PYSOCK__CLOSING && !s->io_refs;
-    if (mine)
+    may_wait = may_wait && mine && s->timeout != 0;
+    if (mine) {
         pysock__close_locked(s, pysock__deadline_in((int64_t)(PYSOCK_CLOSE_TIMEOUT * 1e9)));
-    else
+        if (s->output_lost && !s->loss_told)
+            r = pysock__fail_os(s->write_error, "close: output that had been taken is lost",
+                                pysock__describe(s, on));
+    } else {
         s->close_wanted = 1; /* by the last file that is closed */
+    }
     pysock__unlock_sock(s);
+    if (may_wait)
+        pysock__close_await(s);
     if (mine)
-        pysock__release(s); /* the user's reference */
-    pysock__release(s);
+        pysock__release_and_sleep(s, may_wait); /* the user's reference */
+    pysock__release_and_sleep(s, may_wait);
+    return r;
 }
 
 /* API: making, connecting, listening. */
 
 /* Asks the audit hook whether a socket may be made. */
-static int pysock__audit_new(const char *what, int family, int type, int proto)
+static int pysock__audit_new(const pysock__maker *m, int family, int type, int proto)
 {
     pysock_audit_event e;
 
@@ -16094,45 +16457,53 @@ static int pysock__audit_new(const char *what, int family, int type, int proto)
     e.proto = proto;
     if (!pysock__denied(&e))
         return 0;
-    return pysock__fail(PYSOCK_OS_ERROR, EACCES, "EACCES", "%s: denied by the audit hook", what);
+    return pysock__fail(PYSOCK_OS_ERROR, EACCES, "EACCES", "%s: denied by the audit hook", m->what);
 }
 
-PYSOCKDEF pysock *pysock_socket(int family, int type, int proto)
+static pysock *pysock__socket(const pysock__maker *m, int family, int type, int proto)
 {
     pysock__sock *s;
     int fd;
 
-    if (pysock__audit_new("socket", family, type, proto) < 0)
+    if (pysock__audit_new(m, family, type, proto) < 0)
         return NULL;
     fd = pysock__sys_socket(family, type, proto);
     if (fd < 0) {
-        pysock__fail_os(fd, "socket", "");
+        pysock__fail_os(fd, m->what, "");
         return NULL;
     }
-    s = pysock__sock_take(fd, family, type, proto, "socket");
+    s = pysock__sock_take(m, fd, family, type, proto);
     return s ? pysock__publish(s, PYSOCK__NEW) : NULL;
+}
+
+PYSOCKDEF pysock *pysock_socket(int family, int type, int proto)
+{
+    pysock__maker m = pysock__maker_begin("socket");
+
+    return pysock__socket(&m, family, type, proto);
 }
 
 PYSOCKDEF int pysock_socketpair(int family, int type, int proto, pysock *pair[2])
 {
+    pysock__maker m = pysock__maker_begin("socketpair");
     pysock__sock *s;
     int fds[2], err;
 
     if (!pair)
         return pysock__fail_value("socketpair", "pair is NULL");
     pair[0] = pair[1] = NULL;
-    if (pysock__audit_new("socketpair", family, type, proto) < 0)
+    if (pysock__audit_new(&m, family, type, proto) < 0)
         return -1;
     err = pysock__sys_socketpair(family, type, proto, fds);
     if (err < 0)
         return pysock__fail_os(err, "socketpair", "");
-    s = pysock__sock_take(fds[0], family, type, proto, "socketpair");
+    s = pysock__sock_take(&m, fds[0], family, type, proto);
     if (!s) {
         pysock__fd_close(fds[1]);
         return -1;
     }
     pair[0] = pysock__publish(s, PYSOCK__OPEN);
-    s = pysock__sock_take(fds[1], family, type, proto, "socketpair");
+    s = pysock__sock_take(&m, fds[1], family, type, proto);
     if (!s) {
         pysock_close(pair[0]);
         pair[0] = NULL;
@@ -16159,14 +16530,14 @@ static int pysock__adopt_check(int fd, pysock_addr *peer, int family, int type, 
 }
 
 /* A socket around fd, which stays the caller's if it fails. */
-static pysock *pysock__adopt(const char *what, int fd, int family, int type, int proto)
+static pysock *pysock__adopt(const pysock__maker *m, int fd, int family, int type, int proto)
 {
     pysock__sock *s;
     pysock_addr peer;
     int err;
 
     if (fd < 0) {
-        pysock__fail_value(what, "the descriptor is negative");
+        pysock__fail_value(m->what, "the descriptor is negative");
         return NULL;
     }
     err = pysock__adopt_check(fd, &peer, family, type, proto);
@@ -16175,12 +16546,12 @@ static pysock *pysock__adopt(const char *what, int fd, int family, int type, int
     if (err < 0) {
         char text[32];
         snprintf(text, sizeof text, "descriptor %d", fd);
-        pysock__fail_os(err, what, text);
+        pysock__fail_os(err, m->what, text);
         return NULL;
     }
-    if (pysock__audit_new(what, family, type, proto) < 0)
+    if (pysock__audit_new(m, family, type, proto) < 0)
         return NULL;
-    s = pysock__sock_new(fd, family, type, proto, what);
+    s = pysock__sock_new(m, fd, family, type, proto);
     if (!s)
         return NULL;
     pysock__sys_no_sigpipe(fd);
@@ -16196,20 +16567,23 @@ static pysock *pysock__adopt(const char *what, int fd, int family, int type, int
 
 PYSOCKDEF pysock *pysock_adopt(int fd, int family, int type, int proto)
 {
-    return pysock__adopt("adopt", fd, family, type, proto);
+    pysock__maker m = pysock__maker_begin("adopt");
+
+    return pysock__adopt(&m, fd, family, type, proto);
 }
 
 /* A socket around copy, a duplicate, or the errno value why there is none. */
-static pysock *pysock__adopt_copy(const char *what, int copy, int family, int type, int proto)
+static pysock *pysock__adopt_copy(const pysock__maker *m, int copy, int family, int type,
+                                  int proto)
 {
     pysock__fault fault;
     pysock *s;
 
     if (copy < 0) {
-        pysock__fail_os(copy, what, "");
+        pysock__fail_os(copy, m->what, "");
         return NULL;
     }
-    s = pysock__adopt(what, copy, family, type, proto);
+    s = pysock__adopt(m, copy, family, type, proto);
     if (s)
         return s;
     fault = pysock__last;
@@ -16220,15 +16594,18 @@ static pysock *pysock__adopt_copy(const char *what, int copy, int family, int ty
 
 PYSOCKDEF pysock *pysock_fromfd(int fd, int family, int type, int proto)
 {
+    pysock__maker m = pysock__maker_begin("fromfd");
+
     if (fd < 0) {
         pysock__fail_value("fromfd", "the descriptor is negative");
         return NULL;
     }
-    return pysock__adopt_copy("fromfd", pysock__fd_dup(fd), family, type, proto);
+    return pysock__adopt_copy(&m, pysock__fd_dup(fd), family, type, proto);
 }
 
 PYSOCKDEF pysock *pysock_dup(pysock *s)
 {
+    pysock__maker m = pysock__maker_begin("dup");
     int family, type, proto, fd;
     pysock__call c;
     pysock *copy;
@@ -16248,7 +16625,7 @@ PYSOCKDEF pysock *pysock_dup(pysock *s)
     timeout = pysock__timeout_seconds(c.s->timeout);
     fd = pysock__fd_dup(c.s->fd);
     pysock__call_end(&c);
-    copy = pysock__adopt_copy("dup", fd, family, type, proto);
+    copy = pysock__adopt_copy(&m, fd, family, type, proto);
     if (copy && pysock_settimeout(copy, timeout) < 0) {
         pysock_close(copy);
         return NULL;
@@ -16691,7 +17068,7 @@ static int pysock__accept_kernel_locked(pysock__call *c, pysock_addr *peer)
     int waits = listens && c->timeout != 0 && !pysock__nonblock_obeyed(c);
 
     for (;;) {
-        if (waits && pysock__wait_limited_locked(c, POLLIN) < 0)
+        if (waits && pysock__wait_kernel_locked(c, POLLIN) < 0)
             return -1;
         if (waits && !c->told)
             continue; /* woken, but not by a connection */
@@ -16743,10 +17120,11 @@ static int pysock__accept_tls_locked(pysock__call *c, pysock__sock *child)
 }
 
 /* Makes a socket of an accepted descriptor, with TLS where the listener has it. */
-static pysock *pysock__accept_child_locked(pysock__call *c, int fd, const pysock_addr *peer)
+static pysock *pysock__accept_child_locked(pysock__call *c, const pysock__maker *m, int fd,
+                                           const pysock_addr *peer)
 {
     pysock__sock *s = c->s;
-    pysock__sock *child = pysock__sock_take(fd, s->family, s->type, s->proto, c->name);
+    pysock__sock *child = pysock__sock_take(m, fd, s->family, s->type, s->proto);
     pysock__fault fault;
     int r;
 
@@ -16759,26 +17137,27 @@ static pysock *pysock__accept_child_locked(pysock__call *c, int fd, const pysock
     if (r == 0)
         return pysock__publish(child, PYSOCK__OPEN);
     fault = pysock__last;
-    pysock__close_handle(pysock__publish(child, PYSOCK__OPEN));
+    pysock__close_handle(pysock__publish(child, PYSOCK__OPEN), 0);
     pysock__raise(&fault);
     return NULL;
 }
 
 /* A connection has come, of which a socket is to be made. */
-static int pysock__accept_audit_locked(pysock__call *c)
+static int pysock__accept_audit_locked(pysock__call *c, const pysock__maker *m)
 {
     int r;
 
     if (!pysock__load(&pysock__process.audited))
         return 0;
     pysock__unlock(&c->s->lock);
-    r = pysock__audit_new("accept", c->s->family, c->s->type, c->s->proto);
+    r = pysock__audit_new(m, c->s->family, c->s->type, c->s->proto);
     pysock__lock(&c->s->lock);
     return r < 0 ? -1 : pysock__call_check_locked(c);
 }
 
 PYSOCKDEF pysock *pysock_accept(pysock *s, pysock_addr *peer)
 {
+    pysock__maker m = pysock__maker_begin("accept");
     pysock__call c;
     pysock_addr addr;
     pysock *child = NULL;
@@ -16791,10 +17170,10 @@ PYSOCKDEF pysock *pysock_accept(pysock *s, pysock_addr *peer)
         return NULL;
     pysock__refresh_phase_locked(c.s);
     fd = pysock__accept_kernel_locked(&c, &addr);
-    if (fd >= 0 && pysock__accept_audit_locked(&c) < 0)
+    if (fd >= 0 && pysock__accept_audit_locked(&c, &m) < 0)
         pysock__fd_close(fd);
     else if (fd >= 0)
-        child = pysock__accept_child_locked(&c, fd, &addr);
+        child = pysock__accept_child_locked(&c, &m, fd, &addr);
     pysock__call_end(&c);
     if (child && peer)
         *peer = addr;
@@ -16826,6 +17205,7 @@ PYSOCKDEF int pysock_accept_fd(pysock *s, pysock_addr *peer)
 
 PYSOCKDEF int pysock_shutdown(pysock *s, int how)
 {
+    pysock__progress p;
     pysock__call c;
     int r = 0;
 
@@ -16843,15 +17223,17 @@ PYSOCKDEF int pysock_shutdown(pysock *s, int how)
 #endif
     if (r == 0 && how != SHUT_RD && pysock__output_waits_locked(c.s)) {
         c.s->shut_when_flushed = 1;
-        r = pysock__flush_or_kick_locked(c.s);
-        if (r == POLLOUT && c.timeout != 0)
-            pysock__flush_wait_locked(&c);
+        p = pysock__flush_or_kick_locked(c.s);
+        if (p != PYSOCK__DONE && p != PYSOCK__STOPPED && c.timeout != 0)
+            pysock__flush_wait_locked(&c); /* if that ends too early the reactor goes on */
         r = how == SHUT_RDWR ? pysock__sys_shutdown(c.s->fd, SHUT_RD) : 0;
     } else if (r == 0) {
         r = pysock__sys_shutdown(c.s->fd, how);
     }
     c.s->read_shut |= how != SHUT_WR;
-    if (r < 0 && r != -1)
+    if (how != SHUT_RD && c.s->output_lost)
+        r = pysock__call_fail_output(&c);
+    else if (r < 0 && r != -1)
         r = pysock__call_fail(&c, r);
     pysock__call_end(&c);
     return r;
@@ -16859,8 +17241,38 @@ PYSOCKDEF int pysock_shutdown(pysock *s, int how)
 
 PYSOCKDEF int pysock_close(pysock *handle)
 {
+    int r;
+
     pysock__fork_check();
-    pysock__close_handle(handle);
+    r = pysock__close_handle(handle, 1);
+    pysock__run_errands();
+    return r;
+}
+
+PYSOCKDEF int pysock_abort(pysock *handle)
+{
+    pysock__sock *s = handle ? pysock__acquire_handle((uintptr_t)handle) : NULL;
+    int mine;
+
+    pysock__fork_check();
+    if (!s)
+        return 0;
+    pysock__lock_to_close(s);
+    mine = s->phase < PYSOCK__CLOSING;
+    if (mine && s->fd >= 0 && s->generation == pysock__fork_generation)
+        pysock__sys_reset(s->fd);
+    if (mine) {
+        pysock__chain_drop(&s->queue);
+        pysock__close_locked(s, 0);
+    } else if (s->phase == PYSOCK__CLOSING) { /* a close that takes its time is cut short */
+        pysock__sys_reset(s->fd);
+        s->close_deadline = 0;
+        pysock__kick(&s->watch);
+    }
+    pysock__unlock_sock(s);
+    if (mine)
+        pysock__release(s); /* the user's reference */
+    pysock__release(s);
     pysock__run_errands();
     return 0;
 }
@@ -16869,25 +17281,24 @@ PYSOCKDEF int pysock_close(pysock *handle)
 static int pysock__detach_wait_locked(pysock__call *c)
 {
     pysock__sock *s = c->s;
-    int r;
+    pysock__progress p;
 
 #ifndef PYSOCK_NO_SSL
-    while (s->hs_busy) {
-        s->hs_waiting++;
-        r = c->timeout == 0 ? pysock__fail_again() : pysock__wait_locked(c, 0);
-        s->hs_waiting--;
-        if (r < 0)
+    while (s->hs_busy && !s->kernel_waits)
+        if ((c->timeout == 0 ? pysock__fail_again()
+                             : pysock__await_locked(c, PYSOCK__WAIT_NOTIFY)) < 0)
             return -1;
-    }
 #endif
     if (pysock__output_waits_locked(s)) {
-        r = pysock__flush_locked(s);
-        if (r && c->timeout == 0)
-            return r == POLLOUT || r == -EBUSY || r == -EALREADY ? pysock__fail_again()
-                                                                 : pysock__call_fail(c, r);
-        if (r && pysock__flush_wait_locked(c) < 0)
+        p = pysock__flush_locked(s);
+        if (p != PYSOCK__DONE && p != PYSOCK__STOPPED && c->timeout == 0)
+            return pysock__fail_again();
+        if (p != PYSOCK__DONE && p != PYSOCK__STOPPED && pysock__flush_wait_locked(c) < 0
+            && !s->output_lost)
             return -1;
     }
+    if (s->output_lost && !s->loss_told)
+        return pysock__call_fail_output(c); /* once: the descriptor can be had all the same */
     if (s->kernel_waits)
         return pysock__call_fail(c, -EBUSY);
     return 0;
@@ -17186,7 +17597,7 @@ static void pysock__close_all(const pysock_state *st, int64_t deadline)
         int mine = 0;
         if (!s)
             continue;
-        pysock__lock(&s->lock);
+        pysock__lock_to_close(s);
         if (st && s->state != st) {
             ; /* another interpreter's */
         } else if (s->phase < PYSOCK__CLOSING) {
@@ -18415,6 +18826,7 @@ PYSOCKDEF int pysock_ssl_wrap_socket(pysock *s, pysock_ssl_context *ctx,
 PYSOCKDEF pysock *pysock_ssl_wrap_bio(pysock_ssl_context *ctx, pysock_bio *incoming,
                                       pysock_bio *outgoing, const pysock_ssl_wrap_options *options)
 {
+    pysock__maker m = pysock__maker_begin("ssl_wrap_bio");
     pysock_ssl_wrap_options none;
     pysock__fault fault;
     pysock__sock *s;
@@ -18429,7 +18841,7 @@ PYSOCKDEF pysock *pysock_ssl_wrap_bio(pysock_ssl_context *ctx, pysock_bio *incom
     }
     if (pysock__wrap_check(ctx, options) < 0)
         return NULL;
-    s = pysock__sock_new(-1, AF_UNSPEC, SOCK_STREAM, 0, "ssl_wrap_bio");
+    s = pysock__sock_new(&m, -1, AF_UNSPEC, SOCK_STREAM, 0);
     if (!s)
         return NULL;
     pysock__lock(&s->lock);
@@ -18447,7 +18859,7 @@ PYSOCKDEF pysock *pysock_ssl_wrap_bio(pysock_ssl_context *ctx, pysock_bio *incom
     if (r == 0)
         return handle;
     fault = pysock__last;
-    pysock__close_handle(handle);
+    pysock__close_handle(handle, 0);
     pysock__raise(&fault);
     return NULL;
 }
@@ -18506,29 +18918,51 @@ static void pysock__unwrapped_locked(pysock__sock *s)
     pysock__set_phase_locked(s, PYSOCK__OPEN);
 }
 
+/* What is queued goes out, and then our close_notify is made. 0, or the call is to end. */
+static int pysock__unwrap_begin_locked(pysock__call *c)
+{
+    pysock__sock *s = c->s;
+
+    while (s->phase != PYSOCK__UNWRAPPING) {
+        if (pysock__ready_locked(c) < 0)
+            return -1;
+        if (pysock__chain_empty(&s->queue)) {
+            pysock__tls_close_notify(s->tls);
+            pysock__set_phase_locked(s, PYSOCK__UNWRAPPING);
+        } else if (c->timeout == 0) {
+            return pysock__fail_again();
+        } else if (pysock__flush_wait_locked(c) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
 /* Our close_notify out, the peer's in. */
 static int pysock__unwrap_locked(pysock__call *c)
 {
     pysock__sock *s = c->s;
-    unsigned char *p;
+    pysock__progress p;
+    unsigned char *app;
     size_t n;
-    int r, ended;
+    int ended;
 
     for (;;) {
         if (c->timeout != 0 && pysock__flush_wait_locked(c) < 0)
             return -1;
-        r = pysock__flush_or_kick_locked(s);
-        if (r < 0 && r != -EBUSY) /* nobody sends without the lock on TLS */
-            return pysock__call_fail(c, r);
+        p = pysock__flush_or_kick_locked(s);
+        if (p == PYSOCK__STOPPED)
+            return pysock__call_fail_output(c);
         ended = s->input_end == PYSOCK__END_CLEAN
                 || (s->tls->half_close && s->input_end == PYSOCK__END_RAGGED);
-        if (r == 0 && ended && !s->in_busy) {
+        if (p == PYSOCK__DONE && ended && !s->in_busy) {
             pysock__unwrapped_locked(s);
             return 0;
         }
         if (!ended && s->input_end != PYSOCK__GOING_ON)
             return pysock__raise(&s->fault);
-        while ((p = br_ssl_engine_recvapp_buf(s->tls->eng, &n)) != NULL) {
+        while ((app = br_ssl_engine_recvapp_buf(s->tls->eng, &n)) != NULL) {
+            (void)app;
             if (s->tls->half_close)
                 return pysock__fail(PYSOCK_SSL_ERROR, EPROTO,
                                     "APPLICATION_DATA_AFTER_CLOSE_NOTIFY",
@@ -18536,12 +18970,12 @@ static int pysock__unwrap_locked(pysock__call *c)
                                     c->name);
             br_ssl_engine_recvapp_ack(s->tls->eng, n); /* too late to be read */
         }
-        r = pysock__fill_locked(s, NULL);
-        if (r > 0)
+        p = pysock__fill_locked(s, NULL);
+        if (p == PYSOCK__DONE)
             continue;
         if (c->timeout == 0)
             return s->bio_in ? pysock__tls_fail_again(c) : PYSOCK_IN_PROGRESS;
-        if (pysock__wait_input_locked(c, r) < 0)
+        if (pysock__await_locked(c, p) < 0)
             return -1;
         if (s->phase != PYSOCK__UNWRAPPING)
             return 0; /* another thread's unwrap has finished it */
@@ -18561,16 +18995,8 @@ PYSOCKDEF int pysock_ssl_unwrap(pysock *s)
         r = pysock__fail(PYSOCK_SSL_ERROR, EPROTO, "SHUTDOWN_WHILE_IN_INIT",
                          "%s: the handshake is not finished yet", c.name);
     else
-        r = c.s->phase == PYSOCK__UNWRAPPING ? 0 : pysock__ready_locked(&c);
-    if (r == 0 && c.s->phase == PYSOCK__SECURE) {
-        if (!pysock__chain_empty(&c.s->queue))
-            r = c.timeout == 0 ? pysock__fail_again() : pysock__flush_wait_locked(&c);
-        if (r == 0 && c.s->phase == PYSOCK__SECURE) {
-            pysock__tls_close_notify(c.s->tls);
-            pysock__set_phase_locked(c.s, PYSOCK__UNWRAPPING);
-        }
-    }
-    if (r == 0 && c.s->phase == PYSOCK__UNWRAPPING)
+        r = pysock__unwrap_begin_locked(&c);
+    if (r == 0)
         r = pysock__unwrap_locked(&c);
     pysock__call_end(&c);
     return r;
@@ -19880,9 +20306,9 @@ PYSOCKDEF int pysock_ssl_match_hostname(const void *der, size_t size, const char
 static short pysock__levels_locked(pysock__sock *s, short want, short revents, int *ask,
                                    const pysock__waiter *except)
 {
-    short have = (short)(revents & (POLLERR | POLLHUP | POLLNVAL));
+    short have = (short)((revents & (POLLERR | POLLHUP | POLLNVAL)) | (s->output_lost ? POLLERR : 0));
 #ifndef PYSOCK_NO_SSL
-    int filled;
+    pysock__progress filled;
 #endif
 
     (void)except; /* unused without TLS */
@@ -19910,10 +20336,10 @@ static short pysock__levels_locked(pysock__sock *s, short want, short revents, i
         filled = revents & (PYSOCK__INPUT | PYSOCK__RDHUP | POLLERR | POLLHUP)
                          || s->tls->ahead_pos < s->tls->ahead_len
                      ? pysock__fill_locked(s, except)
-                     : 0;
-        if (filled == -EBUSY)
-            *ask = -1; /* somebody will tell; the kernel would say it over and over */
-        else if (filled == -EALREADY)
+                     : PYSOCK__WAIT_READ;
+        if (filled == PYSOCK__WAIT_NOTIFY || filled == PYSOCK__WAIT_WRITE)
+            *ask = -1; /* a notification will come; the kernel would report it over and over */
+        else if (filled == PYSOCK__AGAIN)
             *ask |= PYSOCK__ASK_AGAIN;
         if (s->phase != PYSOCK__SECURE)
             return 0; /* another handshake */
@@ -20079,6 +20505,8 @@ static ptrdiff_t pysock__select_test(pysock__select_call *c, int polled)
         }
         if (!c->is_poll && (e->have & POLLNVAL || e->fd < 0))
             return -EBADF;
+        if (!c->is_poll && e->want == POLLIN && !(e->have & POLLIN))
+            e->have &= (short)(revents | ~POLLERR); /* lost output is no reason to receive */
         e->have &= e->means;
         ready += e->have != 0;
         e->mute |= !c->is_poll && revents && !e->have && !(revents & ~(POLLHUP | POLLERR));
@@ -21147,10 +21575,10 @@ static pysock *pysock__close_failed(pysock *s)
 }
 
 /* One address's turn: a connected socket or NULL. */
-static pysock *pysock__try_address(const pysock_addr *addr, double seconds,
+static pysock *pysock__try_address(const pysock__maker *m, const pysock_addr *addr, double seconds,
                                    const pysock_connection_options *options)
 {
-    pysock *s = pysock_socket(addr->u.sa.sa_family, SOCK_STREAM, 0);
+    pysock *s = pysock__socket(m, addr->u.sa.sa_family, SOCK_STREAM, 0);
     int bound = options->source_port || (options->source_host && options->source_host[0]);
 
     if (!s)
@@ -21193,14 +21621,14 @@ static void pysock__wait_lookup_done(void *arg, pysock__lookup *l)
 
 /* Sleeps until the worker is done. 0 or a negated errno value. */
 static int pysock__wait_lookup_sleep(pysock__wait_lookup *w, pysock__waker *waker, int64_t deadline,
-                                     unsigned epoch)
+                                     const pysock__maker *m)
 {
     struct pollfd fd;
     int r = 0, done;
 
     for (;;) {
         pysock__waker_drain(waker, r > 0);
-        if (r >= 0 && epoch != pysock__epoch(pysock__state()))
+        if (r >= 0 && m->epoch != pysock__epoch(m->state))
             r = -ESHUTDOWN;
         pysock__lock(&w->lock);
         done = w->done;
@@ -21212,7 +21640,7 @@ static int pysock__wait_lookup_sleep(pysock__wait_lookup *w, pysock__waker *wake
         fd.fd = waker->rfd;
         fd.events = POLLIN;
         r = pysock__sleep(waker, &fd, 1, deadline);
-        if (epoch != pysock__epoch(pysock__state()))
+        if (m->epoch != pysock__epoch(m->state))
             r = -ESHUTDOWN;
         else if (r == -EINTR)
             r = pysock__interrupted() ? -EINTR : 0;
@@ -21222,9 +21650,9 @@ static int pysock__wait_lookup_sleep(pysock__wait_lookup *w, pysock__waker *wake
 }
 
 /* Looks a name up on a worker, so that the deadline holds. Fails, or fills list. */
-static int pysock__resolve_until(const char *host, int port, pysock__addrs *list, int64_t deadline)
+static int pysock__resolve_until(const pysock__maker *m, const char *host, int port,
+                                 pysock__addrs *list, int64_t deadline)
 {
-    unsigned epoch = pysock__epoch(pysock__state());
     pysock__wait_lookup *w = (pysock__wait_lookup *)pysock__alloc(sizeof *w);
     pysock__waker *waker;
     pysock__lookup *l = NULL;
@@ -21242,7 +21670,7 @@ static int pysock__resolve_until(const char *host, int port, pysock__addrs *list
                      : pysock__fail_memory("create_connection");
     }
     pysock__lookup_start(l);
-    r = pysock__wait_lookup_sleep(w, waker, deadline, epoch);
+    r = pysock__wait_lookup_sleep(w, waker, deadline, m);
     if (r < 0) {
         pysock__fail_os(r, "create_connection: looking up", host);
     } else if (l->err) {
@@ -21257,7 +21685,8 @@ static int pysock__resolve_until(const char *host, int port, pysock__addrs *list
 }
 
 /* Every address of host. */
-static int pysock__resolve_all(const char *host, int port, pysock__addrs *list, int64_t deadline)
+static int pysock__resolve_all(const pysock__maker *m, const char *host, int port,
+                               pysock__addrs *list, int64_t deadline)
 {
     int err = pysock__resolve_numeric(host, port, AF_UNSPEC, SOCK_STREAM, list), sys = 0;
 
@@ -21268,13 +21697,14 @@ static int pysock__resolve_all(const char *host, int port, pysock__addrs *list, 
     if (pysock__audit_lookup("create_connection", host, port, AF_UNSPEC, SOCK_STREAM) < 0)
         return -1;
     if (deadline != PYSOCK__NEVER)
-        return pysock__resolve_until(host, port, list, deadline);
+        return pysock__resolve_until(m, host, port, list, deadline);
     err = pysock__resolve(host, port, AF_UNSPEC, SOCK_STREAM, list, &sys);
     return err ? pysock__fail_gai(err, sys, "create_connection", host) : 0;
 }
 
 /* Tries the addresses in turn, each with its share of the time that is left. */
 typedef struct pysock__attempt {
+    const pysock__maker *maker;
     const char *host;
     int64_t deadline;
     double timeout;
@@ -21316,7 +21746,7 @@ static pysock *pysock__attempt_all(pysock__attempt *a, const pysock__addrs *list
                          "create_connection to %.200s: timed out after %g s", a->host, a->timeout);
             return NULL;
         }
-        s = pysock__try_address(&list->items[i], share, a->options);
+        s = pysock__try_address(a->maker, &list->items[i], share, a->options);
         if (s)
             return s;
         pysock__attempt_failed(a, &list->items[i]);
@@ -21336,6 +21766,7 @@ PYSOCKDEF pysock *pysock_create_connection_ex(const char *host, int port, double
                                               const pysock_connection_options *options)
 {
     static const pysock_connection_options none = {NULL, 0, 0, NULL, NULL};
+    pysock__maker m = pysock__maker_begin("create_connection");
     pysock__fault before = pysock__last;
     pysock__addrs list = {NULL, 0, 0, 0};
     pysock__attempt a;
@@ -21354,12 +21785,13 @@ PYSOCKDEF pysock *pysock_create_connection_ex(const char *host, int port, double
         return NULL;
     }
     memset(&a, 0, sizeof a);
+    a.maker = &m;
     a.host = host && host[0] ? host : "localhost";
     a.timeout = timeout;
     a.deadline = pysock__deadline_in(ns);
     a.options = options ? options : &none;
     pysock__install(); /* a fork must find the resolver's lock free */
-    if (pysock__resolve_all(a.host, port, &list, a.deadline) == 0)
+    if (pysock__resolve_all(&m, a.host, port, &list, a.deadline) == 0)
         s = pysock__attempt_all(&a, &list);
     pysock__free(list.items);
     if (s && pysock_settimeout(s, timeout) < 0)
@@ -21426,12 +21858,13 @@ static pysock *pysock__server_failed(pysock *s, const char *host, int port)
 static pysock *pysock__create_server(const char *host, int port, int family, int backlog,
                                      const pysock_server_options *options)
 {
+    pysock__maker m = pysock__maker_begin("create_server");
     pysock *s;
 
     if (pysock__check_family("create_server", family) < 0
         || (family != AF_UNIX && pysock__check_host("create_server", host, port) < 0))
         return NULL;
-    s = pysock_socket(family, SOCK_STREAM, 0);
+    s = pysock__socket(&m, family, SOCK_STREAM, 0);
     if (!s)
         return NULL;
     if (pysock__server_prepare(s, family, options) < 0)
