@@ -981,6 +981,7 @@ PYSOCKDEF int pysock_ssl_get_maximum_version(pysock_ssl_context *ctx);
 
 /* Python's options, which have OpenSSL's numbers. Those marked "always" are taken, and are so
    whether they are set or not. */
+#define PYSOCK_OP_LEGACY_SERVER_CONNECT ((uint64_t)0x4) /* a client takes servers without RFC 5746 */
 #define PYSOCK_OP_ALL ((uint64_t)0x80000050)                    /* workarounds: none is needed */
 #define PYSOCK_OP_IGNORE_UNEXPECTED_EOF ((uint64_t)0x80)        /* a ragged end is a clean one */
 #define PYSOCK_OP_ALLOW_CLIENT_RENEGOTIATION ((uint64_t)0x100)  /* on a server */
@@ -10396,7 +10397,7 @@ typedef struct pysock__code {
 
 /* BearSSL's errors (bearssl_ssl.h). */
 static const pysock__code pysock__engine_errors[] = {
-    {BR_ERR_BAD_PARAM, "INTERNAL_ERROR", "BearSSL was called with a bad parameter"},
+    {BR_ERR_BAD_PARAM, "LENGTH_MISMATCH", "a message of the peer's is malformed"},
     {BR_ERR_BAD_STATE, "INTERNAL_ERROR", "BearSSL was called in the wrong state"},
     {BR_ERR_UNSUPPORTED_VERSION, "UNSUPPORTED_PROTOCOL",
      "the peer speaks no version of TLS that is enabled here"},
@@ -10411,7 +10412,8 @@ static const pysock__code pysock__engine_errors[] = {
     {BR_ERR_BAD_ALERT, "BAD_ALERT", "an alert is malformed"},
     {BR_ERR_BAD_HANDSHAKE, "BAD_HANDSHAKE", "a handshake message is malformed"},
     {BR_ERR_OVERSIZED_ID, "SSL_SESSION_ID_TOO_LONG", "the peer's session id is too long"},
-    {BR_ERR_BAD_CIPHER_SUITE, "NO_SHARED_CIPHER", "no cipher suite in common"},
+    {BR_ERR_BAD_CIPHER_SUITE, "WRONG_CIPHER_RETURNED",
+     "the server chose a cipher suite that was not offered, or is not for this version"},
     {BR_ERR_BAD_COMPRESSION, "UNSUPPORTED_COMPRESSION_ALGORITHM", "the peer wants compression"},
     {BR_ERR_BAD_FRAGLEN, "SSL3_EXT_INVALID_MAX_FRAGMENT_LENGTH", "a bad maximum fragment length"},
     {BR_ERR_BAD_SECRENEG, "RENEGOTIATION_MISMATCH", "secure renegotiation does not match"},
@@ -10422,7 +10424,8 @@ static const pysock__code pysock__engine_errors[] = {
     {BR_ERR_LIMIT_EXCEEDED, "EXCESSIVE_MESSAGE_SIZE", "the peer's key or message is too large"},
     {BR_ERR_BAD_FINISHED, "DIGEST_CHECK_FAILED", "the Finished message does not match"},
     {BR_ERR_RESUME_MISMATCH, "OLD_SESSION_CIPHER_NOT_RETURNED", "the resumed session has changed"},
-    {BR_ERR_INVALID_ALGORITHM, "NO_SHARED_SIGNATURE_ALGORITHMS", "no algorithm in common"},
+    {BR_ERR_INVALID_ALGORITHM, "NO_SHARED_SIGNATURE_ALGORITHMS",
+     "the peer uses a curve or an algorithm that was not offered"},
     {BR_ERR_BAD_SIGNATURE, "BAD_SIGNATURE", "the peer's signature is wrong"},
     {BR_ERR_WRONG_KEY_USAGE, "UNKNOWN_CERTIFICATE_TYPE",
      "the certificate's key is for another use"},
@@ -10518,7 +10521,7 @@ static int pysock__alert_for(int err, int verify_code)
     switch (verify_code) {
     case 0: break;
     case 7: case 8: return BR_ALERT_DECRYPT_ERROR;
-    case 9: case 62: case 64: return BR_ALERT_BAD_CERTIFICATE;
+    case 1: case 9: case 62: case 64: return BR_ALERT_BAD_CERTIFICATE;
     case 10: case 11: case 12: return BR_ALERT_CERTIFICATE_EXPIRED;
     case 23: return BR_ALERT_CERTIFICATE_REVOKED;
     case 17: return BR_ALERT_INTERNAL_ERROR;
@@ -10535,18 +10538,17 @@ static int pysock__alert_for(int err, int verify_code)
     case BR_ERR_UNKNOWN_TYPE:
     case BR_ERR_UNEXPECTED:
     case BR_ERR_BAD_CCS: return BR_ALERT_UNEXPECTED_MESSAGE;
-    case BR_ERR_BAD_CIPHER_SUITE:
-    case BR_ERR_INVALID_ALGORITHM:
     case BR_ERR_NO_CLIENT_AUTH:
     case BR_ERR_BAD_SECRENEG: return BR_ALERT_HANDSHAKE_FAILURE;
     case BR_ERR_BAD_FINISHED:
     case BR_ERR_BAD_SIGNATURE: return BR_ALERT_DECRYPT_ERROR;
     case BR_ERR_EXTRA_EXTENSION: return BR_ALERT_UNSUPPORTED_EXTENSION;
-    case BR_ERR_OVERSIZED_ID:
+    case BR_ERR_BAD_CIPHER_SUITE:
+    case BR_ERR_INVALID_ALGORITHM:
+    case BR_ERR_BAD_FRAGLEN:
     case BR_ERR_BAD_COMPRESSION:
     case BR_ERR_RESUME_MISMATCH: return BR_ALERT_ILLEGAL_PARAMETER;
     case BR_ERR_WRONG_KEY_USAGE: return BR_ALERT_UNSUPPORTED_CERTIFICATE;
-    case BR_ERR_BAD_PARAM:
     case BR_ERR_BAD_STATE:
     case BR_ERR_NO_RANDOM: return BR_ALERT_INTERNAL_ERROR;
     default: return BR_ALERT_DECODE_ERROR;
@@ -11290,6 +11292,25 @@ static int pysock__policy_choose(const br_ssl_server_policy_class **pctx,
     return 0;
 }
 
+/* BearSSL's multiplication, which notes that the peer's point is none, or one of those whose result
+   is zero whatever the key is (RFC 8422, 5.11; RFC 7748, 6.1). */
+static PYSOCK__THREAD_LOCAL int pysock__point_refused;
+
+static uint32_t pysock__ec_mul(unsigned char *point, size_t len, const unsigned char *x,
+                               size_t xlen, int curve)
+{
+    uint32_t ok = br_ec_get_default()->mul(point, len, x, xlen, curve);
+    unsigned char any = curve != BR_EC_curve25519;
+    size_t i;
+
+    for (i = 0; i < len; i++)
+        any |= point[i];
+    if (ok && any)
+        return ok;
+    pysock__point_refused = 1;
+    return 0;
+}
+
 /* RSA's decryption, or the fixed key's part of ECDH. */
 static uint32_t pysock__policy_exchange(const br_ssl_server_policy_class **pctx,
                                         unsigned char *data, size_t *len)
@@ -11304,7 +11325,7 @@ static uint32_t pysock__policy_exchange(const br_ssl_server_policy_class **pctx,
         return br_rsa_ssl_decrypt(br_rsa_private_get_default(),
                                   br_skey_decoder_get_rsa(&p->chosen->key), data, *len);
     key = br_skey_decoder_get_ec(&p->chosen->key);
-    ok = ec->mul(data, *len, key->x, key->xlen, key->curve);
+    ok = pysock__ec_mul(data, *len, key->x, key->xlen, key->curve);
     offset = ec->xoff(key->curve, &size);
     memmove(data, data + offset, size);
     *len = size;
@@ -11389,8 +11410,30 @@ static const br_ssl_client_certificate_class pysock__ccert_class = {
 
 /* TLS: the connection. */
 
-#define PYSOCK__HELLO_MAX ((size_t)64 * 1024) /* bytes of the records that hold a ClientHello */
 #define PYSOCK__AHEAD ((size_t)64 * 1024)     /* bytes that are read ahead */
+
+/* Handshake messages (RFC 5246, 7.4). */
+enum { PYSOCK__HELLO_REQUEST, PYSOCK__CLIENT_HELLO, PYSOCK__SERVER_HELLO,
+       PYSOCK__SESSION_TICKET = 4, PYSOCK__CERTIFICATE = 11, PYSOCK__SERVER_KEY_EXCHANGE,
+       PYSOCK__CERTIFICATE_REQUEST, PYSOCK__SERVER_HELLO_DONE, PYSOCK__CERTIFICATE_VERIFY,
+       PYSOCK__CLIENT_KEY_EXCHANGE, PYSOCK__FINISHED = 20, PYSOCK__CERTIFICATE_STATUS = 22,
+       PYSOCK__NO_MESSAGE = 256 };
+
+/* What comes in, on its way to the engine. */
+typedef struct pysock__intake {
+    unsigned char header[5]; /* of the record that is being read */
+    size_t header_len;
+    int direct;              /* its body goes straight to the engine: plaintext-to-be */
+    pysock__bytes body;      /* or else here */
+    pysock__bytes message;   /* the handshake message that is being put together */
+    pysock__bytes ready;     /* records, opened, that the engine has not taken from ready_pos on */
+    size_t ready_pos;
+    pysock__bytes early;     /* plaintext that came while a renegotiation began */
+    size_t early_pos;
+    int answered;            /* the server's hello has come */
+    int last;                /* the type of the handshake message before; PYSOCK__NO_MESSAGE */
+    unsigned empty, warnings, requests; /* in a row */
+} pysock__intake;
 
 /* One direction's records, for the message callback. */
 typedef struct pysock__overheard {
@@ -11421,7 +11464,7 @@ typedef struct pysock__tls {
     pysock__keylog *keylog;
     uint64_t options;
     pysock__store *asked;   /* a server's that asks for certificates: BearSSL reads names in it */
-    br_ec_impl curves;      /* a client's, where they are restricted */
+    br_ec_impl curves;      /* BearSSL's, which look at what the peer sends, and may be restricted */
     unsigned session_epoch; /* the context's, when the settings were taken */
     const br_ssl_session_cache_class *cache; /* a server's; BearSSL finds the connection by it */
     /* the engine's owner */
@@ -11443,9 +11486,9 @@ typedef struct pysock__tls {
     size_t flight_pos;
     unsigned char first[8]; /* what the peer sent first, to tell HTTP and noise */
     size_t first_len;
-    pysock__bytes hello; /* a server's first records, until the ClientHello is whole */
-    size_t hello_record; /* where the last of them begins */
-    int hello_done;
+    pysock__intake in;
+    int refused; /* ended by us: what the engine had made before still leaves */
+    int certificate_asked; /* the server has sent a CertificateRequest */
     void (*message_callback)(const pysock_ssl_message *m, void *arg);
     void *message_arg;
     pysock__overheard overheard[2]; /* received, sent */
@@ -11494,7 +11537,10 @@ static void pysock__tls_free(pysock__tls *t)
         return;
     pysock__tls_drop_settings(t);
     pysock__bytes_free(&t->flight);
-    pysock__bytes_free(&t->hello);
+    pysock__bytes_free(&t->in.body);
+    pysock__bytes_free(&t->in.message);
+    pysock__bytes_free(&t->in.ready);
+    pysock__bytes_free(&t->in.early);
     pysock__peer_release(t->peer);
     pysock__session_release(t->session);
     pysock__context_release(t->ctx);
@@ -11674,6 +11720,9 @@ static void pysock__tls_set_engine(pysock__tls *t)
                                    t->buffers + BR_SSL_BUFSIZE_INPUT, BR_SSL_BUFSIZE_OUTPUT);
     if (t->verifier)
         br_ssl_engine_set_x509(eng, &t->verifier->vtable);
+    t->curves = *br_ec_get_default();
+    t->curves.mul = pysock__ec_mul;
+    br_ssl_engine_set_ec(eng, &t->curves);
 }
 
 static void pysock__tls_set_client(pysock__tls *t)
@@ -11682,11 +11731,8 @@ static void pysock__tls_set_client(pysock__tls *t)
 
     pysock__tls_set_engine(t);
     br_ssl_client_set_default_rsapub(cc);
-    if (t->policy.curves) {
-        t->curves = *t->eng->iec;
+    if (t->policy.curves)
         t->curves.supported_curves &= t->policy.curves;
-        br_ssl_engine_set_ec(t->eng, &t->curves);
-    }
     if (t->options & PYSOCK_OP_NO_RENEGOTIATION)
         br_ssl_engine_add_flags(t->eng, BR_OPT_NO_RENEGOTIATION);
     t->policy.vtable.client = &pysock__ccert_class;
@@ -11840,6 +11886,24 @@ static int pysock__tls_take_settings(pysock__tls *t, const char *what)
     return 0;
 }
 
+/* Writes the ClientHello. The extension for signature algorithms is TLS 1.2's (RFC 5246, 7.4.1.4.1);
+   BearSSL writes it for what it has to verify them with. */
+static int pysock__client_reset(pysock__tls *t, const char *sni)
+{
+    br_rsa_pkcs1_vrfy rsa = t->eng->irsavrfy;
+    br_ecdsa_vrfy ecdsa = t->eng->iecdsa;
+    int ok;
+
+    if (t->eng->version_max < BR_TLS12) {
+        t->eng->irsavrfy = 0;
+        t->eng->iecdsa = 0;
+    }
+    ok = br_ssl_client_reset(&t->br.client, sni, t->session != NULL);
+    t->eng->irsavrfy = rsa;
+    t->eng->iecdsa = ecdsa;
+    return ok;
+}
+
 /* Writes the first flight, or gets ready for it. */
 static int pysock__tls_reset(pysock__tls *t, const char *what)
 {
@@ -11858,7 +11922,7 @@ static int pysock__tls_reset(pysock__tls *t, const char *what)
                 sni[n - 1] = 0;
         }
         pysock__session_offer(t);
-        ok = br_ssl_client_reset(&t->br.client, sni[0] ? sni : NULL, t->session != NULL);
+        ok = pysock__client_reset(t, sni[0] ? sni : NULL);
     }
     if (ok)
         return 0;
@@ -11898,7 +11962,7 @@ static pysock__tls *pysock__tls_new(const pysock__tls_options *o, char *hostname
     t->no_close_notify = o->no_close_notify;
     t->eng = o->server ? &t->br.server.eng : &t->br.client.eng;
     t->hostname = hostname;
-    t->hello_done = !o->server;
+    t->in.last = PYSOCK__NO_MESSAGE;
     if (o->session) {
         pysock__add(&o->session->refs, 1);
         t->session = o->session;
@@ -11926,6 +11990,30 @@ static int pysock__looks_like_http(const unsigned char *first, size_t n)
             return 1;
     }
     return 0;
+}
+
+/* What is known of why a server has sent this alert, and what to do. */
+static const char *pysock__alert_hint(const pysock__tls *t, int alert)
+{
+    int bare = !t->policy.identities[PYSOCK__RSA] && !t->policy.identities[PYSOCK__EC];
+
+    if (t->server || t->established)
+        return "";
+    if (alert == BR_ALERT_PROTOCOL_VERSION)
+        return t->eng->version_max >= BR_TLS12
+                   ? "; the highest version that this library speaks is TLSv1.2"
+               : t->eng->version_max == BR_TLS11
+                   ? "; the highest version that the context allows is TLSv1.1"
+                   : "; the highest version that the context allows is TLSv1";
+    if (t->certificate_asked && bare)
+        return "; it had asked for a client certificate (CertificateRequest), and the context has "
+               "none: pysock_ssl_load_cert_chain()";
+    if (!t->in.answered
+        && (alert == BR_ALERT_HANDSHAKE_FAILURE || alert == BR_ALERT_INSUFFICIENT_SECURITY))
+        return "; it takes none of the suites, curves or signatures offered: there is no "
+               "finite-field DHE here, and RSA key exchange only if pysock_ssl_set_ciphers() says "
+               "so";
+    return "";
 }
 
 /* Why the engine failed, as a fault without "on what". */
@@ -11978,7 +12066,8 @@ static void pysock__tls_describe(pysock__tls *t, int err)
     if (err >= BR_ERR_RECV_FATAL_ALERT) {
         c = pysock__code_find(pysock__alerts, PYSOCK__COUNT(pysock__alerts), err & 0xff);
         pysock__fault_set(&t->fault, PYSOCK_SSL_ERROR, err, c->reason,
-                          "the peer refused with the fatal alert %s (%d)", c->sentence, err & 0xff);
+                          "the peer refused with the fatal alert %s (%d)%s", c->sentence,
+                          err & 0xff, pysock__alert_hint(t, err & 0xff));
         return;
     }
     if (!t->established && noise) {
@@ -12005,7 +12094,7 @@ static void pysock__tls_make_alert(pysock__tls *t, int level, int description)
     unsigned char *record;
     size_t len = 2;
 
-    if ((t->ended && t->mid_record) || t->alert_end)
+    if ((t->ended && t->mid_record && !t->refused) || t->alert_end)
         return; /* half a record has left, and the engine has dropped the rest; or once is enough */
     if (!version && !t->server)
         version = t->eng->version_in; /* the server's choice, though it is refused */
@@ -12031,19 +12120,27 @@ static void pysock__tls_notice_end(pysock__tls *t)
             t, 2, pysock__alert_for(err, t->verifier ? t->verifier->verify_code : 0));
 }
 
+/* The engine's records, where they may still leave. */
+static unsigned char *pysock__tls_engine_out(const pysock__tls *t, size_t *len)
+{
+    return t->ended && !t->refused ? NULL : br_ssl_engine_sendrec_buf(t->eng, len);
+}
+
 /* What the engine can do now: PYSOCK__ flags. */
 static int pysock__tls_flags(pysock__tls *t)
 {
     unsigned st = br_ssl_engine_current_state(t->eng);
     const unsigned char *p;
     size_t n;
-    int own_alert;
+    int own_alert, early;
 
     if (st == BR_SSL_CLOSED && !t->ended)
         pysock__tls_notice_end(t);
     own_alert = t->alert_pos < t->alert_end || t->flight_pos < t->flight.len;
+    early = t->handshakes && t->in.early.len && (t->established || t->ended) ? PYSOCK__APP_IN : 0;
     if (t->ended)
-        return PYSOCK__ENDED | (own_alert ? PYSOCK__OUT : 0);
+        return PYSOCK__ENDED | early
+               | (own_alert || pysock__tls_engine_out(t, &n) ? PYSOCK__OUT : 0);
     if (t->close_sent && !t->mid_record && (p = br_ssl_engine_sendrec_buf(t->eng, &n)) != NULL
         && p[0] == 21) {
         /* the engine answers the peer's close_notify; ours is enough */
@@ -12052,7 +12149,7 @@ static int pysock__tls_flags(pysock__tls *t)
     }
     return ((st & BR_SSL_SENDREC) || own_alert ? PYSOCK__OUT : 0)
            | (st & BR_SSL_RECVREC && !t->peer_closed ? PYSOCK__IN : 0)
-           | (st & BR_SSL_RECVAPP ? PYSOCK__APP_IN : 0)
+           | (st & BR_SSL_RECVAPP ? PYSOCK__APP_IN : early)
            | ((st & BR_SSL_SENDAPP) && !t->close_sent ? PYSOCK__APP_OUT : 0);
 }
 
@@ -12085,7 +12182,7 @@ static const unsigned char *pysock__tls_out(pysock__tls *t, size_t *len)
         *len = t->flight.len - t->flight_pos;
         return t->flight.data + t->flight_pos;
     }
-    p = t->ended ? NULL : br_ssl_engine_sendrec_buf(t->eng, len);
+    p = pysock__tls_engine_out(t, len);
     if (p)
         return p;
     *len = t->alert_end - t->alert_pos;
@@ -12178,7 +12275,7 @@ static int pysock__tls_holds_plaintext(const pysock__tls *t)
 {
     size_t n;
 
-    return t->established && (t->mid_record || (!t->ended && br_ssl_engine_sendrec_buf(t->eng, &n)));
+    return t->established && (t->mid_record || pysock__tls_engine_out(t, &n));
 }
 
 static void pysock__tls_out_done(pysock__tls *t, size_t n)
@@ -12190,7 +12287,7 @@ static void pysock__tls_out_done(pysock__tls *t, size_t n)
         t->flight_pos += n;
         if (t->flight_pos == t->flight.len)
             t->flight_pos = t->flight.len = 0;
-    } else if (!t->ended && br_ssl_engine_sendrec_buf(t->eng, &len)) {
+    } else if (pysock__tls_engine_out(t, &len)) {
         t->mid_record = n < len;
         br_ssl_engine_sendrec_ack(t->eng, n);
     } else {
@@ -12198,11 +12295,11 @@ static void pysock__tls_out_done(pysock__tls *t, size_t n)
     }
 }
 
-/* TLS: what a client says first. A server holds its records back until the whole ClientHello is
-   there, asks the sni_callback, and then gives them to the engine. */
+/* TLS: reading hellos. A vector of RFC 5246 (4.3) is its length, in so many bytes, and its contents.
+   What is malformed is refused here, with the alert that the RFC names: BearSSL overlooks much of
+   it. */
 
-/* A vector of RFC 5246 (4.3): its length in size bytes, then its contents. -1 if it is cut off. */
-static int pysock__hello_vector(pysock__der *in, int size, pysock__der *out)
+static int pysock__vector(pysock__der *in, int size, pysock__der *out)
 {
     size_t len = 0;
 
@@ -12217,106 +12314,311 @@ static int pysock__hello_vector(pysock__der *in, int size, pysock__der *out)
     return 0;
 }
 
+/* A vector that is all of in. */
+static int pysock__vector_whole(pysock__der *in, int size, pysock__der *out)
+{
+    return pysock__vector(in, size, out) < 0 || in->p != in->end ? -1 : 0;
+}
+
+/* What concerns us in a ClientHello or a ServerHello. Where an extension is missing p is NULL. */
 typedef struct pysock__hello {
-    pysock__der name;      /* SNI's; empty if there is none */
-    pysock__der protocols; /* ALPN's */
-    pysock__der versions;  /* supported_versions, which TLS 1.3 has instead of the hello's own */
-    int names, offers;     /* how often each extension is there */
+    pysock__der name;         /* SNI's host name */
+    pysock__der protocols;    /* ALPN's list */
+    pysock__der versions;     /* supported_versions, which TLS 1.3 has instead of the hello's own */
+    pysock__der suites;
+    pysock__der renegotiation; /* renegotiation_info */
+    unsigned char seen[65536 / 8]; /* extensions by their number */
 } pysock__hello;
 
-/* The host name in a server_name extension (RFC 6066, 3). */
-static int pysock__hello_name(pysock__der value, pysock__der *name)
+/* A server_name extension (RFC 6066, 3): at most one name of each type, none of them empty. The
+   alert, 0: it is well. */
+static int pysock__read_server_name(pysock__der value, pysock__der *name)
 {
     pysock__der list, entry;
     int type;
 
-    if (pysock__hello_vector(&value, 2, &list) < 0)
-        return -1;
+    if (pysock__vector_whole(&value, 2, &list) < 0 || list.p == list.end)
+        return BR_ALERT_DECODE_ERROR;
     while (list.p < list.end) {
         type = *list.p++;
-        if (pysock__hello_vector(&list, 2, &entry) < 0)
-            return -1;
-        if (type == 0)
-            *name = entry;
+        if (pysock__vector(&list, 2, &entry) < 0 || entry.p == entry.end)
+            return BR_ALERT_DECODE_ERROR;
+        if (type)
+            continue;
+        if (name->p)
+            return BR_ALERT_DECODE_ERROR;
+        if (pysock__der_len(&entry) > 255 || memchr(entry.p, 0, pysock__der_len(&entry)))
+            return PYSOCK_ALERT_UNRECOGNIZED_NAME;
+        *name = entry;
     }
     return 0;
 }
 
-/* Reads a ClientHello as far as it concerns us. -1: malformed, as the engine will say too. */
-static int pysock__hello_parse(pysock__der hello, pysock__hello *out)
+/* A list of elements of size bytes, not empty, with a length of so many bytes before it. */
+static int pysock__read_list(pysock__der value, int length_size, int size, pysock__der *list)
 {
-    pysock__der body, skip, extensions, value;
-    int type;
+    return pysock__vector_whole(&value, length_size, list) < 0 || list->p == list->end
+                   || pysock__der_len(list) % (size_t)size
+               ? BR_ALERT_DECODE_ERROR
+               : 0;
+}
 
-    memset(out, 0, sizeof *out);
-    if (hello.end - hello.p < 1 || *hello.p++ != 1 || pysock__hello_vector(&hello, 3, &body) < 0
-        || body.end - body.p < 34)
-        return -1;
-    body.p += 34; /* version and random */
-    if (pysock__hello_vector(&body, 1, &skip) < 0 || pysock__hello_vector(&body, 2, &skip) < 0
-        || pysock__hello_vector(&body, 1, &skip) < 0)
-        return -1;
+/* ALPN's list of names, none of them empty (RFC 7301, 3.1). */
+static int pysock__read_protocols(pysock__der value, pysock__der *list)
+{
+    pysock__der names, name;
+
+    if (pysock__read_list(value, 2, 1, list))
+        return BR_ALERT_DECODE_ERROR;
+    names = *list;
+    while (names.p < names.end)
+        if (pysock__vector(&names, 1, &name) < 0 || name.p == name.end)
+            return BR_ALERT_DECODE_ERROR;
+    return 0;
+}
+
+/* Point formats: uncompressed is the only one that is left, and must be there (RFC 8422, 5.1.2). */
+static int pysock__read_point_formats(pysock__der value)
+{
+    pysock__der list;
+
+    if (pysock__read_list(value, 1, 1, &list))
+        return BR_ALERT_DECODE_ERROR;
+    return memchr(list.p, 0, pysock__der_len(&list)) ? 0 : BR_ALERT_ILLEGAL_PARAMETER;
+}
+
+static int pysock__read_extension(int client, int type, pysock__der value, pysock__hello *out)
+{
+    pysock__der list;
+
+    switch (type) {
+    case 0: /* server_name; the server's answer is empty */
+        return client ? pysock__read_server_name(value, &out->name)
+               : value.p == value.end ? 0
+                                      : BR_ALERT_DECODE_ERROR;
+    case 1: /* max_fragment_length */
+        return value.end - value.p != 1 ? BR_ALERT_DECODE_ERROR : 0;
+    case 10: /* supported_groups */
+        return client ? pysock__read_list(value, 2, 2, &list) : 0;
+    case 11:
+        return pysock__read_point_formats(value);
+    case 13: /* signature_algorithms */
+        return client ? pysock__read_list(value, 2, 2, &list) : 0;
+    case 16:
+        return pysock__read_protocols(value, &out->protocols);
+    case 43:
+        return client ? pysock__read_list(value, 1, 2, &out->versions) : 0;
+    case 0xff01:
+        return pysock__vector_whole(&value, 1, &out->renegotiation) < 0 ? BR_ALERT_DECODE_ERROR : 0;
+    default:
+        return 0;
+    }
+}
+
+/* The extensions at the end of a hello: RFC 5246 (7.4.1.4) allows one of each. */
+static int pysock__read_extensions(int client, pysock__der body, pysock__hello *out)
+{
+    pysock__der extensions, value;
+    int type, alert;
+
     if (body.p == body.end)
         return 0;
-    if (pysock__hello_vector(&body, 2, &extensions) < 0)
-        return -1;
-    while (extensions.end - extensions.p >= 2) {
+    if (pysock__vector_whole(&body, 2, &extensions) < 0)
+        return BR_ALERT_DECODE_ERROR;
+    while (extensions.p < extensions.end) {
+        if (extensions.end - extensions.p < 2)
+            return BR_ALERT_DECODE_ERROR;
         type = extensions.p[0] << 8 | extensions.p[1];
         extensions.p += 2;
-        if (pysock__hello_vector(&extensions, 2, &value) < 0
-            || (type == 0 && (out->names++ || pysock__hello_name(value, &out->name) < 0))
-            || (type == 43 && pysock__hello_vector(&value, 1, &out->versions) < 0)
-            || (type == 16 && (out->offers++
-                               || pysock__hello_vector(&value, 2, &out->protocols) < 0)))
-            return -1; /* RFC 5246 (7.4.1.4) allows one of each; BearSSL would take the last */
+        if (pysock__vector(&extensions, 2, &value) < 0)
+            return BR_ALERT_DECODE_ERROR;
+        if (out->seen[type >> 3] & 1 << (type & 7))
+            return BR_ALERT_ILLEGAL_PARAMETER;
+        out->seen[type >> 3] |= (unsigned char)(1 << (type & 7));
+        alert = pysock__read_extension(client, type, value, out);
+        if (alert)
+            return alert;
     }
     return 0;
 }
 
-/* 1 if the client offers one of our protocols. */
-static int pysock__hello_shares_protocol(const pysock__alpn *ours, pysock__der names)
+/* Reads a ClientHello's body. The alert that it is to be refused with, or 0. */
+static int pysock__read_client_hello(pysock__der body, pysock__hello *out)
+{
+    pysock__der id, compression;
+
+    memset(out, 0, sizeof *out);
+    if (body.end - body.p < 34)
+        return BR_ALERT_DECODE_ERROR;
+    body.p += 34; /* version and random */
+    if (pysock__vector(&body, 1, &id) < 0 || pysock__der_len(&id) > 32
+        || pysock__vector(&body, 2, &out->suites) < 0 || out->suites.p == out->suites.end
+        || pysock__der_len(&out->suites) % 2 || pysock__vector(&body, 1, &compression) < 0
+        || compression.p == compression.end)
+        return BR_ALERT_DECODE_ERROR;
+    if (!memchr(compression.p, 0, pysock__der_len(&compression)))
+        return BR_ALERT_ILLEGAL_PARAMETER;
+    return pysock__read_extensions(1, body, out);
+}
+
+/* Likewise a ServerHello's. */
+static int pysock__read_server_hello(pysock__der body, pysock__hello *out)
+{
+    pysock__der id;
+
+    memset(out, 0, sizeof *out);
+    if (body.end - body.p < 34)
+        return BR_ALERT_DECODE_ERROR;
+    body.p += 34;
+    if (pysock__vector(&body, 1, &id) < 0 || pysock__der_len(&id) > 32 || body.end - body.p < 3)
+        return BR_ALERT_DECODE_ERROR;
+    body.p += 3; /* suite and compression */
+    return pysock__read_extensions(0, body, out);
+}
+
+/* A CertificateRequest (RFC 5246, 7.4.4): the alert, or 0. */
+static int pysock__read_certificate_request(unsigned version, pysock__der body)
+{
+    pysock__der types, algorithms, names, name;
+
+    if (pysock__vector(&body, 1, &types) < 0 || types.p == types.end)
+        return BR_ALERT_DECODE_ERROR;
+    if (version >= BR_TLS12
+        && (pysock__vector(&body, 2, &algorithms) < 0 || algorithms.p == algorithms.end
+            || pysock__der_len(&algorithms) % 2))
+        return BR_ALERT_DECODE_ERROR;
+    if (pysock__vector_whole(&body, 2, &names) < 0)
+        return BR_ALERT_DECODE_ERROR;
+    while (names.p < names.end)
+        if (pysock__vector(&names, 2, &name) < 0 || name.p == name.end)
+            return BR_ALERT_DECODE_ERROR;
+    return 0;
+}
+
+/* 1 if the client signals secure renegotiation by a suite (RFC 5746, 3.3). */
+static int pysock__signals_renegotiation(const pysock__hello *hello)
+{
+    const unsigned char *p;
+
+    for (p = hello->suites.p; p < hello->suites.end; p += 2)
+        if (p[0] == 0 && p[1] == 0xff)
+            return 1;
+    return 0;
+}
+
+/* 1 if one of our protocols is in the list. */
+static int pysock__shares_protocol(const pysock__alpn *ours, pysock__der names)
 {
     pysock__der name;
     size_t i;
 
-    while (pysock__hello_vector(&names, 1, &name) == 0)
+    while (ours && pysock__vector(&names, 1, &name) == 0)
         for (i = 0; i < ours->count; i++)
             if (pysock__der_is(&name, ours->names[i], strlen(ours->names[i])))
                 return 1;
     return 0;
 }
 
-/* 1 if the client may speak a version that the engine knows. */
-static int pysock__hello_speaks_ours(const pysock__hello *hello)
+/* The highest version that both sides speak, where the client lists its own; 0: none. What is in
+   the list counts, not the hello's own version (RFC 8446, 4.2.1), which is all that BearSSL sees. */
+static unsigned pysock__shared_version(const br_ssl_engine_context *eng, const pysock__hello *hello)
 {
     const unsigned char *p = hello->versions.p;
+    unsigned version, best = 0;
 
-    for (; p < hello->versions.end && hello->versions.end - p >= 2; p += 2)
-        if (p[0] == 3 && p[1] <= 3)
-            return 1;
-    return !hello->versions.p;
+    for (; p < hello->versions.end; p += 2) {
+        version = (unsigned)(p[0] << 8 | p[1]);
+        if (version >= eng->version_min && version <= eng->version_max && version > best)
+            best = version;
+    }
+    return best;
 }
 
-/* Ends the handshake with an alert of ours. */
-static void pysock__tls_refuse(pysock__tls *t, int alert)
+/* TLS: what comes in. Every record but application data is opened and read here before the engine
+   sees it: alerts, limits, and each handshake message whole. One reading decides; what it refuses
+   the engine never hears of, and nothing reaches the engine unread. */
+
+#define PYSOCK__MAX_EMPTY 32    /* records without contents in a row */
+#define PYSOCK__MAX_WARNINGS 5  /* alerts that mean nothing */
+#define PYSOCK__MAX_REQUESTS 32 /* for another handshake, without data between */
+#define PYSOCK__MAX_EARLY ((size_t)256 * 1024) /* plaintext before a ServerHello of a renegotiation */
+
+/* How long a message of this type may be, and whether this side may get it at all (0: no). */
+static size_t pysock__message_limit(const pysock__tls *t, int type)
+{
+    switch (type) {
+    case PYSOCK__CERTIFICATE: return (size_t)160 * 1024;
+    case PYSOCK__FINISHED: return 12;
+    case PYSOCK__CLIENT_HELLO: return t->server ? (size_t)64 * 1024 : 0;
+    case PYSOCK__CERTIFICATE_VERIFY:
+    case PYSOCK__CLIENT_KEY_EXCHANGE: return t->server ? (size_t)16 * 1024 : 0;
+    case PYSOCK__SESSION_TICKET: return t->server ? 0 : (size_t)66 * 1024;
+    case PYSOCK__SERVER_HELLO:
+    case PYSOCK__SERVER_KEY_EXCHANGE:
+    case PYSOCK__CERTIFICATE_REQUEST: return t->server ? 0 : (size_t)64 * 1024;
+    case PYSOCK__CERTIFICATE_STATUS: return t->server ? 0 : (size_t)160 * 1024;
+    default: return 0;
+    }
+}
+
+/* Messages without contents. */
+static int pysock__message_is_bare(const pysock__tls *t, int type)
+{
+    return !t->server && (type == PYSOCK__HELLO_REQUEST || type == PYSOCK__SERVER_HELLO_DONE);
+}
+
+/* Ends the connection with an alert of ours. What has been made before still leaves. */
+static void pysock__tls_refuse(pysock__tls *t, int alert, const char *reason, const char *text)
 {
     const pysock__code *c =
         pysock__code_find(pysock__alerts, PYSOCK__COUNT(pysock__alerts), alert);
 
+    if (t->ended)
+        return;
+    t->refused = 1;
     pysock__tls_make_alert(t, 2, alert);
     t->ended = 1;
-    pysock__fault_set(&t->fault, PYSOCK_SSL_ERROR, BR_ERR_SEND_FATAL_ALERT + alert,
-                      "CALLBACK_FAILED",
-                      "the sni_callback refused the client with the alert %s (%d)", c->sentence,
-                      alert);
+    pysock__fault_set(&t->fault, PYSOCK_SSL_ERROR, BR_ERR_SEND_FATAL_ALERT + alert, reason,
+                      "%s; it was answered with the alert %s (%d)", text, c->sentence, alert);
 }
 
-/* Ends it with an error that the thread has just been told of. */
-static void pysock__tls_give_up(pysock__tls *t)
+/* Ends it with an error that the thread has just met. */
+static void pysock__tls_fail_internal(pysock__tls *t)
 {
+    t->refused = 1;
     pysock__tls_make_alert(t, 2, BR_ALERT_INTERNAL_ERROR);
     t->ended = 1;
     t->fault = pysock__last;
+}
+
+static void pysock__tls_fail_memory(pysock__tls *t)
+{
+    pysock__fail_memory("TLS");
+    pysock__tls_fail_internal(t);
+}
+
+/* The engine would fail like this, if it saw it. */
+static void pysock__tls_fail_as_engine(pysock__tls *t, int err)
+{
+    t->ended = t->refused = 1;
+    pysock__tls_describe(t, err);
+    pysock__tls_make_alert(t, 2, pysock__alert_for(err, 0));
+}
+
+static void pysock__tls_refuse_hello(pysock__tls *t, int alert)
+{
+    const char *who = t->server ? "client" : "server";
+    char text[160];
+
+    snprintf(text, sizeof text, "the %s's hello %s", who,
+             alert == BR_ALERT_ILLEGAL_PARAMETER  ? "has a value that is not allowed, or one twice"
+             : alert == PYSOCK_ALERT_UNRECOGNIZED_NAME ? "asks for a name that cannot be one"
+                                                   : "is malformed");
+    pysock__tls_refuse(t, alert,
+                       alert == BR_ALERT_DECODE_ERROR       ? "LENGTH_MISMATCH"
+                       : alert == PYSOCK_ALERT_UNRECOGNIZED_NAME ? "TLSV1_UNRECOGNIZED_NAME"
+                                                             : "BAD_EXTENSION",
+                       text);
 }
 
 /* Goes on with another context, which is retained: all that was taken from the old one is taken
@@ -12335,7 +12637,7 @@ static int pysock__tls_switch(pysock__tls *t, pysock_ssl_context *ctx, const cha
 
 /* Asks the sni_callback. Nobody holds a lock here; what it says holds before the engine has seen
    anything. */
-static void pysock__tls_ask(pysock__tls *t)
+static void pysock__tls_call_sni(pysock__tls *t)
 {
     int (*fn)(pysock_ssl_client_hello *hello, void *arg);
     pysock_ssl_client_hello hello;
@@ -12354,185 +12656,581 @@ static void pysock__tls_ask(pysock__tls *t)
     hello.take_context = 0;
     alert = fn(&hello, arg);
     if (alert)
-        pysock__tls_refuse(t, alert > 0 && alert < 256 ? alert : PYSOCK_ALERT_INTERNAL_ERROR);
+        pysock__tls_refuse(t, alert > 0 && alert < 256 ? alert : PYSOCK_ALERT_INTERNAL_ERROR,
+                           "CALLBACK_FAILED", "the sni_callback refused the client");
     else if (hello.context && hello.context != t->ctx
              && pysock__tls_switch(t, hello.context, "sni_callback") < 0)
-        pysock__tls_give_up(t);
+        pysock__tls_fail_internal(t);
     if (hello.take_context)
         pysock__context_release(hello.context);
 }
 
-/* The whole ClientHello is there. */
-static void pysock__tls_consider(pysock__tls *t, pysock__der message)
+/* The client's first words: who it wants, and whether it is served at all. */
+static void pysock__tls_on_first_hello(pysock__tls *t, const pysock__hello *hello)
 {
-    pysock__hello hello;
+    unsigned version;
     char *name;
-    size_t n;
+    size_t n = pysock__der_len(&hello->name);
 
-    if (pysock__hello_parse(message, &hello) < 0)
-        return; /* the engine finds the fault */
-    if (!pysock__hello_speaks_ours(&hello)) {
-        pysock__tls_make_alert(t, 2, 70);
-        t->ended = 1;
-        pysock__fault_set(&t->fault, PYSOCK_SSL_ERROR, BR_ERR_SEND_FATAL_ALERT + 70,
-                          "UNSUPPORTED_PROTOCOL", "the client wants TLS 1.3 or a later version");
-        return;
-    }
-    n = pysock__der_len(&hello.name);
-    if (n && n < 256 && !memchr(hello.name.p, 0, n)) {
+    if (n) {
         name = (char *)pysock__alloc(n + 1);
         if (!name) {
-            pysock__fail_memory("TLS handshake");
-            pysock__tls_give_up(t);
+            pysock__tls_fail_memory(t);
             return;
         }
-        memcpy(name, hello.name.p, n);
+        memcpy(name, hello->name.p, n);
         pysock__store(&t->sni, name);
     }
-    pysock__tls_ask(t);
+    pysock__tls_call_sni(t);
+    if (t->ended || !hello->versions.p)
+        return;
+    version = pysock__shared_version(t->eng, hello);
+    if (version)
+        br_ssl_engine_set_versions(t->eng, t->eng->version_min, version);
+    else
+        pysock__tls_refuse(t, BR_ALERT_PROTOCOL_VERSION, "UNSUPPORTED_PROTOCOL",
+                           "the client lists no version of TLS that is enabled here (this library "
+                           "speaks none above TLSv1.2)");
+}
+
+static void pysock__tls_on_client_hello(pysock__tls *t, pysock__der body)
+{
+    pysock__hello *hello = (pysock__hello *)PYSOCK_MALLOC(sizeof *hello);
+    int alert;
+
+    if (!hello) {
+        pysock__tls_fail_memory(t);
+        return;
+    }
+    alert = pysock__read_client_hello(body, hello);
+    if (alert)
+        pysock__tls_refuse_hello(t, alert);
+    else if (!t->handshakes)
+        pysock__tls_on_first_hello(t, hello);
+    else if (t->eng->reneg == 2
+             && (!hello->renegotiation.p || pysock__signals_renegotiation(hello)))
+        pysock__tls_refuse(t, BR_ALERT_HANDSHAKE_FAILURE, "RENEGOTIATION_MISMATCH",
+                           "the client renegotiates as if it were its first handshake (RFC 5746)");
     /* BearSSL 0.6 reads outside of its array of names when it tolerates a mismatch: its engine
        hears of ALPN only if there is a protocol in common. */
-    if (!t->ended && t->alpn && pysock__hello_shares_protocol(t->alpn, hello.protocols))
-        br_ssl_engine_set_protocol_names(t->eng, t->alpn->names, t->alpn->count);
+    if (!t->ended) {
+        int shares = pysock__shares_protocol(t->alpn, hello->protocols);
+        br_ssl_engine_set_protocol_names(t->eng, shares ? t->alpn->names : NULL,
+                                         shares ? t->alpn->count : 0);
+    }
+    PYSOCK_FREE(hello);
 }
 
-/* The bytes of the record that is being read, with its header. */
-static size_t pysock__hello_record_len(const pysock__tls *t)
+/* A server's answer: what BearSSL takes without asking whether it was offered. */
+static void pysock__tls_on_server_hello(pysock__tls *t, pysock__der body)
 {
-    const unsigned char *p;
+    pysock__hello *hello = (pysock__hello *)PYSOCK_MALLOC(sizeof *hello);
+    pysock__der names, name;
+    int alert;
 
-    if (t->hello.len - t->hello_record < 5)
-        return 5;
-    p = t->hello.data + t->hello_record;
-    return 5 + ((size_t)p[3] << 8 | p[4]);
+    if (!hello) {
+        pysock__tls_fail_memory(t);
+        return;
+    }
+    alert = pysock__read_server_hello(body, hello);
+    names = hello->protocols;
+    if (alert) {
+        pysock__tls_refuse_hello(t, alert);
+    } else if (hello->protocols.p && pysock__vector_whole(&names, 1, &name) < 0) {
+        pysock__tls_refuse_hello(t, BR_ALERT_DECODE_ERROR); /* one name (RFC 7301, 3.1) */
+    } else if (hello->protocols.p && t->alpn && !pysock__shares_protocol(t->alpn, hello->protocols)) {
+        pysock__tls_refuse(t, BR_ALERT_ILLEGAL_PARAMETER, "BAD_EXTENSION",
+                           "the server chose a protocol by ALPN that nobody offered");
+    } else if (!hello->renegotiation.p && !t->handshakes
+               && !(t->options & PYSOCK_OP_LEGACY_SERVER_CONNECT)) {
+        pysock__tls_refuse(t, BR_ALERT_HANDSHAKE_FAILURE, "UNSAFE_LEGACY_RENEGOTIATION_DISABLED",
+                           "the server does not know secure renegotiation (RFC 5746); if it is an "
+                           "old one that you trust, set PYSOCK_OP_LEGACY_SERVER_CONNECT");
+    }
+    PYSOCK_FREE(hello);
 }
 
-/* Puts the parts of the ClientHello together, out of the records that hold them. 1: it is whole; 0:
-   not yet; -1: this is none, or out of memory. */
-static int pysock__hello_assemble(const pysock__tls *t, pysock__bytes *out)
+/* Whether a point can be one of this curve, as far as its form tells. */
+static int pysock__point_formed(int curve, const pysock__der *point)
 {
-    const unsigned char *p = t->hello.data, *end = p + t->hello.len;
+    size_t n = pysock__der_len(point);
+
+    switch (curve) {
+    case BR_EC_curve25519: return n == 32;
+    case BR_EC_secp256r1: return n == 65 && point->p[0] == 4;
+    case BR_EC_secp384r1: return n == 97 && point->p[0] == 4;
+    case BR_EC_secp521r1: return n == 133 && point->p[0] == 4;
+    default: return 0;
+    }
+}
+
+/* A ServerKeyExchange of ECDHE (RFC 8422, 5.4): the alert, or 0. */
+static int pysock__read_key_exchange(const pysock__tls *t, unsigned traits, pysock__der body)
+{
+    const br_ssl_engine_context *eng = t->eng;
+    pysock__der point, signature;
+    int curve;
+
+    if (body.end - body.p < 3)
+        return BR_ALERT_DECODE_ERROR;
+    curve = body.p[1] << 8 | body.p[2];
+    if (body.p[0] != 3 || curve >= 32 || !(eng->iec->supported_curves >> curve & 1))
+        return BR_ALERT_ILLEGAL_PARAMETER; /* no named curve, or one that was not offered */
+    body.p += 3;
+    if (pysock__vector(&body, 1, &point) < 0 || point.p == point.end)
+        return BR_ALERT_DECODE_ERROR;
+    if (!pysock__point_formed(curve, &point))
+        return BR_ALERT_ILLEGAL_PARAMETER;
+    if (eng->session.version >= BR_TLS12) {
+        if (body.end - body.p < 2)
+            return BR_ALERT_DECODE_ERROR;
+        if (body.p[0] < br_sha1_ID || body.p[0] > br_sha512_ID
+            || !br_multihash_getimpl(&eng->mhash, body.p[0])
+            || body.p[1] != (traits & PYSOCK__KX_ECDHE_ECDSA ? 3 : 1))
+            return BR_ALERT_ILLEGAL_PARAMETER;
+        body.p += 2;
+    }
+    return pysock__vector_whole(&body, 2, &signature) < 0 ? BR_ALERT_DECODE_ERROR : 0;
+}
+
+/* A ClientKeyExchange, by the suite that was chosen: the alert, or 0. */
+static int pysock__read_client_key_exchange(const pysock__tls *t, unsigned traits, pysock__der body)
+{
+    pysock__der value;
+
+    if (traits & PYSOCK__KX_RSA)
+        return pysock__vector_whole(&body, 2, &value) < 0 ? BR_ALERT_DECODE_ERROR : 0;
+    if (traits & PYSOCK__KX_ECDH && body.p == body.end)
+        return 0; /* the client's certificate has the key */
+    if (pysock__vector_whole(&body, 1, &value) < 0 || value.p == value.end)
+        return BR_ALERT_DECODE_ERROR;
+    return traits & PYSOCK__KX_ECDHE && !pysock__point_formed(t->eng->ecdhe_curve, &value)
+               ? BR_ALERT_ILLEGAL_PARAMETER
+               : 0;
+}
+
+/* A client's CertificateVerify: what it signs with must have been in our CertificateRequest. */
+static int pysock__read_certificate_verify(const pysock__tls *t, pysock__der body)
+{
+    pysock__der signature;
+
+    if (t->eng->session.version >= BR_TLS12) {
+        if (body.end - body.p < 2)
+            return BR_ALERT_DECODE_ERROR;
+        if (body.p[0] < br_sha1_ID || body.p[0] > br_sha512_ID
+            || !br_multihash_getimpl(&t->eng->mhash, body.p[0])
+            || (body.p[1] != 1 && body.p[1] != 3))
+            return BR_ALERT_ILLEGAL_PARAMETER;
+        body.p += 2;
+    }
+    return pysock__vector_whole(&body, 2, &signature) < 0 ? BR_ALERT_DECODE_ERROR : 0;
+}
+
+/* What comes in its turn is looked into; what does not the engine refuses. The alert, or 0. */
+static int pysock__read_message(const pysock__tls *t, int type, pysock__der body)
+{
+    const pysock__suite *suite = pysock__suite_find(t->eng->session.cipher_suite);
+    unsigned traits = suite ? suite->traits : 0;
+    int last = t->in.last;
+
+    switch (type) {
+    case PYSOCK__CERTIFICATE: /* a server's must not be empty */
+        return last == PYSOCK__SERVER_HELLO && pysock__der_len(&body) == 3 ? BR_ALERT_DECODE_ERROR
+                                                                           : 0;
+    case PYSOCK__SERVER_KEY_EXCHANGE:
+        return last == PYSOCK__CERTIFICATE && traits & PYSOCK__KX_ECDHE
+                   ? pysock__read_key_exchange(t, traits, body)
+                   : 0;
+    case PYSOCK__CERTIFICATE_REQUEST:
+        return last == (traits & PYSOCK__KX_ECDHE ? PYSOCK__SERVER_KEY_EXCHANGE
+                                                  : PYSOCK__CERTIFICATE)
+                   ? pysock__read_certificate_request(t->eng->session.version, body)
+                   : 0;
+    case PYSOCK__CLIENT_KEY_EXCHANGE:
+        return last == (t->asked ? PYSOCK__CERTIFICATE : PYSOCK__CLIENT_HELLO)
+                   ? pysock__read_client_key_exchange(t, traits, body)
+                   : 0;
+    case PYSOCK__CERTIFICATE_VERIFY:
+        return last == PYSOCK__CLIENT_KEY_EXCHANGE && t->verifier && t->verifier->count
+                   ? pysock__read_certificate_verify(t, body)
+                   : 0;
+    default:
+        return 0;
+    }
+}
+
+/* Somebody asks for another handshake. */
+static void pysock__tls_count_request(pysock__tls *t)
+{
+    if (++t->in.requests > PYSOCK__MAX_REQUESTS)
+        pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "TOO_MANY_HANDSHAKES",
+                           "the peer asks for one handshake after another");
+}
+
+/* A whole message has come. 1: it is for the engine. */
+static int pysock__tls_on_message(pysock__tls *t, int type, pysock__der body)
+{
+    int alert = 0, first = t->in.last == PYSOCK__NO_MESSAGE;
+
+    if (type == PYSOCK__HELLO_REQUEST) {
+        pysock__tls_count_request(t);
+        return t->eng->application_data == 1; /* else ignored, and not hashed (RFC 5246, 7.4.1.1) */
+    }
+    if (type == PYSOCK__CLIENT_HELLO && (first || t->established)) {
+        if (t->handshakes)
+            pysock__tls_count_request(t);
+        if (!t->ended)
+            pysock__tls_on_client_hello(t, body);
+    } else if (type == PYSOCK__SERVER_HELLO && first && !t->established) {
+        pysock__tls_on_server_hello(t, body);
+        t->in.answered = 1;
+    } else if (type == PYSOCK__CLIENT_HELLO || type == PYSOCK__SERVER_HELLO) {
+        alert = BR_ALERT_UNEXPECTED_MESSAGE;
+    } else {
+        alert = pysock__read_message(t, type, body);
+    }
+    if (alert == BR_ALERT_UNEXPECTED_MESSAGE)
+        pysock__tls_refuse(t, alert, "UNEXPECTED_MESSAGE", "a message came out of turn");
+    else if (alert == BR_ALERT_DECODE_ERROR)
+        pysock__tls_refuse(t, alert, "LENGTH_MISMATCH", "a message of the peer's is malformed");
+    else if (alert)
+        pysock__tls_refuse(t, alert, "BAD_VALUE",
+                           "the peer uses a curve or an algorithm that was not offered, or a point "
+                           "that is none");
+    t->certificate_asked |= type == PYSOCK__CERTIFICATE_REQUEST;
+    t->in.last = type;
+    return 1;
+}
+
+/* Something opened is for the engine: it gets it as records of its own. */
+static void pysock__intake_deliver(pysock__tls *t, int type, const unsigned char *data, size_t len)
+{
+    pysock__bytes *b = &t->in.ready;
+    unsigned char header[5];
     size_t n;
 
-    while (end - p >= 5) {
-        n = (size_t)p[3] << 8 | p[4];
-        if (p[0] != 22 || (size_t)(end - p) < 5 + n)
-            return -1;
-        pysock__bytes_append(out, p + 5, n);
-        p += 5 + n;
+    while (len) {
+        n = len < 16384 ? len : 16384;
+        header[0] = (unsigned char)type;
+        memcpy(header + 1, t->in.header + 1, 2);
+        header[3] = (unsigned char)(n >> 8);
+        header[4] = (unsigned char)n;
+        pysock__bytes_append(b, header, 5);
+        pysock__bytes_append(b, data, n);
+        data += n;
+        len -= n;
     }
-    if (out->out_of_memory || !out->len || out->data[0] != 1)
-        return -1;
-    if (out->len < 4)
-        return 0;
-    n = (size_t)out->data[1] << 16 | (size_t)out->data[2] << 8 | out->data[3];
-    return n + 4 > PYSOCK__HELLO_MAX ? -1 : out->len >= n + 4;
+    if (b->out_of_memory)
+        pysock__tls_fail_memory(t);
 }
 
-/* Gives the engine what was held back. */
-static void pysock__hello_feed(pysock__tls *t)
+/* While the engine is given what has been opened, this stands in for the cipher. */
+static int pysock__opened_length(const br_sslrec_in_class *const *in, size_t len)
 {
+    (void)in, (void)len;
+    return 1;
+}
+
+static unsigned char *pysock__opened_data(const br_sslrec_in_class **in, int type, unsigned version,
+                                          void *payload, size_t *len)
+{
+    (void)in, (void)type, (void)version, (void)len;
+    return (unsigned char *)payload;
+}
+
+static const br_sslrec_in_class pysock__opened_class = {
+    sizeof(br_sslrec_in_class *), pysock__opened_length, pysock__opened_data};
+
+/* Gives the engine bytes of records; this is where a handshake's crypto runs. How many it took. */
+static size_t pysock__engine_give(pysock__tls *t, const unsigned char *data, size_t len)
+{
+    br_ssl_engine_context *eng = t->eng;
+    const br_sslrec_in_class *cipher = eng->incrypt ? eng->in.vtable : NULL;
     size_t pos = 0, n;
     unsigned char *p;
 
-    t->hello_done = 1;
-    while (!t->ended && pos < t->hello.len
-           && (p = br_ssl_engine_recvrec_buf(t->eng, &n)) != NULL) {
-        n = n < t->hello.len - pos ? n : t->hello.len - pos;
-        memcpy(p, t->hello.data + pos, n);
-        br_ssl_engine_recvrec_ack(t->eng, n);
+    pysock__point_refused = 0;
+    if (cipher)
+        eng->in.vtable = &pysock__opened_class;
+    while (pos < len && (p = br_ssl_engine_recvrec_buf(eng, &n)) != NULL) {
+        n = n < len - pos ? n : len - pos;
+        memcpy(p, data + pos, n);
+        br_ssl_engine_recvrec_ack(eng, n);
         pos += n;
     }
-    pysock__bytes_free(&t->hello);
+    if (cipher && eng->in.vtable == &pysock__opened_class) /* the keys have not changed */
+        eng->in.vtable = cipher;
+    if (pysock__point_refused)
+        pysock__tls_refuse(t, BR_ALERT_ILLEGAL_PARAMETER, "BAD_ECPOINT",
+                           "the peer's public point is not on the curve, or gives no secret");
+    return pos;
 }
 
-/* 0 if what has come of a record cannot be a handshake's. */
-static int pysock__hello_looks_good(const unsigned char *p, size_t n)
+static void pysock__intake_give(pysock__tls *t)
 {
-    return (n < 1 || p[0] == 22) && (n < 2 || p[1] == 3)
-           && (n < 5 || (p[3] << 8 | p[4]) <= 16384);
+    pysock__intake *in = &t->in;
+
+    if (t->ended || in->ready_pos == in->ready.len)
+        return;
+    in->ready_pos += pysock__engine_give(t, in->ready.data + in->ready_pos,
+                                         in->ready.len - in->ready_pos);
+    if (in->ready_pos == in->ready.len)
+        in->ready_pos = in->ready.len = 0;
 }
 
-/* n bytes of a server's first records have come. */
-static void pysock__hello_advance(pysock__tls *t, size_t n)
+/* The header of a message is there: refuses what cannot be one. */
+static void pysock__tls_on_message_header(pysock__tls *t, int type, size_t len)
 {
-    pysock__bytes message = {NULL, 0, 0, 0};
-    pysock__der whole;
-    int r = 0;
+    size_t limit = pysock__message_limit(t, type);
 
-    t->hello.len += n;
-    if (!pysock__hello_looks_good(t->hello.data + t->hello_record, t->hello.len - t->hello_record))
-        r = -1; /* the engine's business at once */
-    else if (t->hello.len - t->hello_record >= 5
-             && t->hello.len - t->hello_record == pysock__hello_record_len(t)) {
-        r = pysock__hello_assemble(t, &message);
-        t->hello_record = t->hello.len;
-    }
-    if (r > 0) {
-        whole.p = message.data;
-        whole.end = message.data + message.len;
-        pysock__tls_consider(t, whole);
-    }
-    pysock__bytes_free(&message);
-    if (r || t->hello.len > PYSOCK__HELLO_MAX)
-        pysock__hello_feed(t);
+    if (!limit && !pysock__message_is_bare(t, type))
+        pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "UNEXPECTED_MESSAGE",
+                           "a message came out of turn");
+    else if (len > limit && limit <= 12)
+        pysock__tls_refuse(t, BR_ALERT_DECODE_ERROR, "LENGTH_MISMATCH",
+                           "a message of the peer's is malformed");
+    else if (len > limit)
+        pysock__tls_refuse(t, BR_ALERT_ILLEGAL_PARAMETER, "EXCESSIVE_MESSAGE_SIZE",
+                           "a handshake message is larger than its kind may be");
 }
 
-/* Room for the rest of the record that is held back; NULL: out of memory, and the engine goes on
-   without us. */
-static unsigned char *pysock__hello_room(pysock__tls *t, size_t *len)
+/* Handshake bytes, opened. Messages are put together, whatever records they came in. */
+static void pysock__intake_handshake(pysock__tls *t, const unsigned char *data, size_t len)
 {
-    size_t end = t->hello_record + pysock__hello_record_len(t);
+    pysock__bytes *m = &t->in.message;
+    pysock__der body;
+    size_t want, n;
+    int type;
 
-    if (pysock__reserve(&t->hello.data, &t->hello.cap, end, 1) < 0) {
-        pysock__fail_memory("TLS handshake");
-        pysock__tls_give_up(t);
-        return NULL;
+    while (len && !t->ended) {
+        want = m->len < 4 ? 4 : 4 + ((size_t)m->data[1] << 16 | (size_t)m->data[2] << 8 | m->data[3]);
+        n = len < want - m->len ? len : want - m->len;
+        pysock__bytes_append(m, data, n);
+        if (m->out_of_memory) {
+            pysock__tls_fail_memory(t);
+            return;
+        }
+        data += n;
+        len -= n;
+        if (m->len < 4)
+            return;
+        want = 4 + ((size_t)m->data[1] << 16 | (size_t)m->data[2] << 8 | m->data[3]);
+        type = m->data[0];
+        pysock__tls_on_message_header(t, type, want - 4);
+        if (!t->ended && m->len == want) {
+            body.p = m->data + 4;
+            body.end = m->data + m->len;
+            if (pysock__tls_on_message(t, type, body) && !t->ended)
+                pysock__intake_deliver(t, 22, m->data, m->len);
+            m->len = 0;
+            if (len && (type == PYSOCK__CLIENT_HELLO || type == PYSOCK__SERVER_HELLO_DONE
+                        || type == PYSOCK__FINISHED))
+                pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "EXCESS_HANDSHAKE_DATA",
+                                   "bytes follow a message that nothing may follow yet");
+            pysock__intake_give(t);
+        }
     }
-    *len = end - t->hello.len;
-    return t->hello.data + t->hello.len;
 }
 
-/* Room for records: exactly what the engine asks for next. NULL: none now. */
+/* An alert, opened. Those that end the connection are the engine's business. */
+static void pysock__intake_alert(pysock__tls *t, const unsigned char *data, size_t len)
+{
+    if (len != 2 || data[0] < 1 || data[0] > 2) {
+        pysock__tls_refuse(t, BR_ALERT_DECODE_ERROR, "BAD_ALERT", "an alert is malformed");
+    } else if (data[0] == 1 && data[1] != 0 && data[1] != 100) {
+        if (++t->in.warnings > PYSOCK__MAX_WARNINGS)
+            pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "TOO_MANY_WARN_ALERTS",
+                               "the peer sends one warning after another");
+    } else if (data[0] == 1 && data[1] == 0 && t->half_close && t->established && !t->close_sent) {
+        t->peer_closed = 1; /* the engine would end our direction, too */
+    } else {
+        pysock__intake_deliver(t, 21, data, 2);
+    }
+}
+
+/* Plaintext before the ServerHello of a renegotiation: the server had sent it before it read our
+   hello. */
+static void pysock__intake_early(pysock__tls *t, const unsigned char *data, size_t len)
+{
+    pysock__bytes_append(&t->in.early, data, len);
+    if (t->in.early.out_of_memory)
+        pysock__tls_fail_memory(t);
+    else if (t->in.early.len > PYSOCK__MAX_EARLY)
+        pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "APP_DATA_IN_HANDSHAKE",
+                           "the server sends data and does not go on with its renegotiation");
+}
+
+/* A record is whole, and opened. */
+static void pysock__intake_record(pysock__tls *t, const unsigned char *data, size_t len)
+{
+    pysock__intake *in = &t->in;
+    int type = in->header[0];
+
+    if (!len && (type == 22 || (type == 23 && t->handshakes))) {
+        if (++in->empty > PYSOCK__MAX_EMPTY)
+            pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "RECORD_TOO_SMALL",
+                               "the peer sends one empty record after another");
+        return;
+    }
+    in->empty = 0;
+    if (type != 21)
+        in->warnings = 0;
+    if (type == 22)
+        pysock__intake_handshake(t, data, len);
+    else if (type == 21)
+        pysock__intake_alert(t, data, len);
+    else if (type == 23 && t->established)
+        pysock__intake_deliver(t, 23, data, len); /* the engine was busy when it began */
+    else if (type == 23 && t->handshakes && !t->server && !in->answered)
+        pysock__intake_early(t, data, len);
+    else if (type != 20 || in->message.len)
+        pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "UNEXPECTED_RECORD",
+                           "a record came out of turn");
+    else if (len != 1 || data[0] != 1)
+        pysock__tls_refuse(t, BR_ALERT_DECODE_ERROR, "BAD_CHANGE_CIPHER_SPEC",
+                           "a ChangeCipherSpec message is malformed");
+    else
+        pysock__intake_deliver(t, 20, data, len);
+    pysock__intake_give(t);
+}
+
+/* A record's header is there: whether it can be one, and who gets the rest. */
+static void pysock__intake_header(pysock__tls *t)
+{
+    br_ssl_engine_context *eng = t->eng;
+    pysock__intake *in = &t->in;
+    const unsigned char *h = in->header;
+    size_t n, len = (size_t)h[3] << 8 | h[4];
+    unsigned char *room = NULL;
+
+    if (h[1] != 3)
+        pysock__tls_fail_as_engine(t, BR_ERR_UNSUPPORTED_VERSION);
+    else if (eng->version_in && eng->version_in != (h[1] << 8 | h[2]))
+        pysock__tls_fail_as_engine(t, BR_ERR_BAD_VERSION);
+    else if ((h[0] < 20 || h[0] > 23) && !t->in.answered && t->in.last == PYSOCK__NO_MESSAGE && !t->handshakes)
+        pysock__tls_fail_as_engine(t, BR_ERR_UNKNOWN_TYPE);
+    else if (h[0] < 20 || h[0] > 23)
+        pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "UNEXPECTED_RECORD",
+                           "a record has an unknown type");
+    else if (len > (eng->incrypt ? 16384u + 2048 : 16384u) || len > eng->ibuf_len - 5)
+        pysock__tls_fail_as_engine(t, BR_ERR_TOO_LARGE);
+    else if (eng->incrypt && !eng->in.vtable->check_length(&eng->in.vtable, len))
+        pysock__tls_fail_as_engine(t, len > 16384 ? BR_ERR_TOO_LARGE : BR_ERR_BAD_MAC);
+    if (t->ended)
+        return;
+    in->body.len = 0;
+    in->direct = h[0] == 23 && t->established && (room = br_ssl_engine_recvrec_buf(eng, &n)) != NULL;
+    if (in->direct) {
+        memcpy(room, h, 5);
+        br_ssl_engine_recvrec_ack(eng, 5);
+    } else if (!len) {
+        in->header_len = 0;
+        pysock__intake_record(t, NULL, 0);
+    } else if (pysock__reserve(&in->body.data, &in->body.cap, len, 1) < 0) {
+        pysock__tls_fail_memory(t);
+    }
+}
+
+/* The body of a record that we open is there. */
+static void pysock__intake_open(pysock__tls *t)
+{
+    br_ssl_engine_context *eng = t->eng;
+    pysock__intake *in = &t->in;
+    unsigned char *data = in->body.data;
+    size_t len = in->body.len;
+
+    in->header_len = 0;
+    if (eng->incrypt) {
+        data = eng->in.vtable->decrypt(&eng->in.vtable, in->header[0],
+                                       (unsigned)(in->header[1] << 8 | in->header[2]), data, &len);
+        if (!data) {
+            pysock__tls_fail_as_engine(t, BR_ERR_BAD_MAC);
+            return;
+        }
+    }
+    pysock__intake_record(t, data, len);
+}
+
+/* A record of plaintext has gone through the engine. */
+static void pysock__intake_watch_data(pysock__tls *t)
+{
+    size_t n;
+
+    t->in.header_len = 0;
+    if (br_ssl_engine_recvapp_buf(t->eng, &n)) {
+        t->in.empty = t->in.warnings = t->in.requests = 0;
+    } else if (++t->in.empty > PYSOCK__MAX_EMPTY
+               && br_ssl_engine_current_state(t->eng) != BR_SSL_CLOSED) {
+        pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "RECORD_TOO_SMALL",
+                           "the peer sends one empty record after another");
+    }
+}
+
+/* Room for records: exactly what is wanted next. NULL: none now. */
 static unsigned char *pysock__tls_in(pysock__tls *t, size_t *len)
 {
-    if (!t->hello_done)
-        return pysock__hello_room(t, len);
-    return br_ssl_engine_recvrec_buf(t->eng, len);
-}
+    pysock__intake *in = &t->in;
 
-/* Gives the engine what it has received. close_notify makes it answer and end both directions; to
-   keep ours, the engine is put back to where it had not seen that record, which is the last one. */
-static void pysock__tls_engine_ack(pysock__tls *t, size_t n)
-{
-    br_ssl_engine_context *eng = t->eng, before;
-    int may_close = t->half_close && t->established && !t->close_sent
-                    && eng->record_type_in == 21 /* alert */ && eng->ixa >= 5 && eng->ixc == n;
-
-    if (may_close)
-        before = *eng;
-    br_ssl_engine_recvrec_ack(eng, n);
-    if (!may_close || !eng->shutdown_recv || br_ssl_engine_last_error(eng) != BR_ERR_OK)
-        return;
-    *eng = before;
-    t->peer_closed = 1;
+    pysock__intake_give(t);
+    if (t->ended || in->ready.len)
+        return NULL;
+    if (in->header_len < 5) {
+        *len = 5 - in->header_len;
+        return in->header + in->header_len;
+    }
+    if (in->direct)
+        return br_ssl_engine_recvrec_buf(t->eng, len);
+    *len = ((size_t)in->header[3] << 8 | in->header[4]) - in->body.len;
+    return in->body.data + in->body.len;
 }
 
 /* n bytes have been put where pysock__tls_in() said. This is where a handshake's crypto runs. */
 static void pysock__tls_in_done(pysock__tls *t, size_t n)
 {
-    size_t len, i;
-    const unsigned char *p;
+    pysock__intake *in = &t->in;
+    size_t i, ends;
 
-    if (!t->handshakes) {
-        p = pysock__tls_in(t, &len);
-        for (i = 0; i < n && t->first_len < sizeof t->first; i++)
-            t->first[t->first_len++] = p[i];
+    if (in->header_len < 5) {
+        for (i = 0; i < n && !t->handshakes && t->first_len < sizeof t->first; i++)
+            t->first[t->first_len++] = in->header[in->header_len + i];
+        in->header_len += n;
+        if (in->header_len == 5)
+            pysock__intake_header(t);
+        return;
     }
-    if (t->hello_done)
-        pysock__tls_engine_ack(t, n);
-    else
-        pysock__hello_advance(t, n);
+    if (in->direct) {
+        ends = t->eng->ixc == n;
+        br_ssl_engine_recvrec_ack(t->eng, n);
+        if (ends)
+            pysock__intake_watch_data(t);
+        return;
+    }
+    in->body.len += n;
+    if (in->body.len == ((size_t)in->header[3] << 8 | in->header[4]))
+        pysock__intake_open(t);
+}
+
+/* Plaintext to be received: what came early first. */
+static const unsigned char *pysock__tls_app_in(const pysock__tls *t, size_t *len)
+{
+    if (t->in.early_pos < t->in.early.len) {
+        *len = t->in.early.len - t->in.early_pos;
+        return t->in.early.data + t->in.early_pos;
+    }
+    return br_ssl_engine_recvapp_buf(t->eng, len);
+}
+
+static void pysock__tls_app_in_done(pysock__tls *t, size_t n)
+{
+    if (t->in.early_pos == t->in.early.len) {
+        br_ssl_engine_recvapp_ack(t->eng, n);
+        return;
+    }
+    t->in.early_pos += n;
+    if (t->in.early_pos == t->in.early.len) {
+        pysock__bytes_free(&t->in.early);
+        t->in.early_pos = 0;
+    }
 }
 
 /* 1 if the peer's close_notify has come. The engine notes it in shutdown_recv before it has
@@ -12590,6 +13288,9 @@ static int pysock__tls_finish(pysock__tls *t)
     t->verifier = NULL;
     pysock__bytes_free(&t->flight);
     t->flight_pos = 0;
+    pysock__bytes_free(&t->in.body);
+    pysock__bytes_free(&t->in.message);
+    t->in.last = PYSOCK__NO_MESSAGE;
     return err;
 }
 
@@ -12607,6 +13308,9 @@ static void pysock__tls_begin_again(pysock__tls *t)
     int verifies = !t->server || t->asked;
 
     t->established = 0;
+    t->in.answered = t->certificate_asked = 0;
+    if (!t->server)
+        t->in.last = PYSOCK__NO_MESSAGE;
     t->reused = t->session_new = 0;
     pysock__lock(&ctx->lock);
     if (t->server)
@@ -12622,8 +13326,7 @@ static void pysock__tls_begin_again(pysock__tls *t)
         t->verifier->lenient = t->server ? t->eng : NULL;
         br_ssl_engine_set_x509(t->eng, &t->verifier->vtable);
     } else if (verifies) {
-        pysock__fail_memory("TLS renegotiation");
-        pysock__tls_give_up(t);
+        pysock__tls_fail_memory(t);
     }
 }
 
@@ -14057,6 +14760,12 @@ static unsigned char *pysock__ahead_room(pysock__sock *s)
     return t->ahead;
 }
 
+/* What is in memory already has an end, and nobody reports it again: no budget applies to it. */
+static int pysock__input_ours(const pysock__sock *s)
+{
+    return s->bio_in || s->tls->ahead_pos < s->tls->ahead_len;
+}
+
 /* Reads records for the engine, from what was read ahead first. For the engine's owner. */
 static ptrdiff_t pysock__read_records(pysock__sock *s, void *buf, size_t n)
 {
@@ -14214,6 +14923,16 @@ static pysock__progress pysock__flush_or_kick_locked(pysock__sock *s)
 
 #define PYSOCK__BYTES_AT_ONCE ((size_t)64 * 1024) /* likewise, in a handshake */
 
+/* 1 if output that was taken waits for the handshake: queued behind it, or, where it is not the
+   first, perhaps stuck in the engine before it. */
+static int pysock__output_behind_handshake_locked(const pysock__sock *s)
+{
+    size_t n;
+
+    return !pysock__chain_empty(&s->queue)
+           || (s->tls && s->tls->handshakes && !s->hs_busy && pysock__tls_engine_out(s->tls, &n));
+}
+
 /* Whether the reactor is to drive: nobody else does, and somebody could be waiting. */
 static int pysock__handshake_wanted_locked(const pysock__sock *s)
 {
@@ -14221,7 +14940,9 @@ static int pysock__handshake_wanted_locked(const pysock__sock *s)
         return 1;
     if (s->phase != PYSOCK__HANDSHAKING && !(s->phase == PYSOCK__CONNECTING && s->wrap_ctx))
         return 0;
-    return !s->hs_callers && ((s->timeout == 0 && !s->caller_drives) || s->watchers);
+    return !s->hs_callers
+           && ((s->timeout == 0 && !s->caller_drives) || s->watchers
+               || pysock__output_behind_handshake_locked(s));
 }
 
 static void pysock__want_reactor_locked(pysock__sock *s)
@@ -14235,7 +14956,7 @@ static void pysock__want_reactor_locked(pysock__sock *s)
 static pysock__progress pysock__handshake_step(pysock__sock *s, int *err)
 {
     size_t n, bytes = PYSOCK__BYTES_AT_ONCE;
-    int flags, reads = PYSOCK__READS_AT_ONCE;
+    int flags, ahead, reads = PYSOCK__READS_AT_ONCE;
     pysock__tls *t = s->tls;
     ptrdiff_t r;
     void *p;
@@ -14258,7 +14979,8 @@ static pysock__progress pysock__handshake_step(pysock__sock *s, int *err)
         }
         if (flags & (PYSOCK__ENDED | PYSOCK__APP_OUT | PYSOCK__APP_IN))
             return PYSOCK__DONE;
-        if (!reads-- || !bytes)
+        ahead = pysock__input_ours(s);
+        if (!ahead && (!reads-- || !bytes))
             return PYSOCK__AGAIN;
         p = pysock__tls_in(t, &n);
         if (!p)
@@ -14270,7 +14992,8 @@ static pysock__progress pysock__handshake_step(pysock__sock *s, int *err)
             *err = r ? (int)r : -ENODATA;
             return PYSOCK__STOPPED;
         }
-        bytes -= (size_t)r < bytes ? (size_t)r : bytes;
+        if (!ahead)
+            bytes -= (size_t)r < bytes ? (size_t)r : bytes;
         PYSOCK_TRACE("handshake_step", s);
         pysock__tls_overhear(t, 0, (const unsigned char *)p, (size_t)r);
         pysock__tls_in_done(t, (size_t)r);
@@ -15144,7 +15867,7 @@ static pysock__progress pysock__fill_locked(pysock__sock *s, const pysock__waite
         p = pysock__tls_in(t, &n);
         if (!p && !s->write_error)
             return flushed == PYSOCK__DONE ? PYSOCK__WAIT_NOTIFY : flushed;
-        if (t->ahead_pos == t->ahead_len && !budget--)
+        if (!pysock__input_ours(s) && !budget--)
             return PYSOCK__AGAIN;
         r = p ? pysock__read_records(s, p, n) : s->write_error;
         if (r == -EAGAIN)
@@ -15256,16 +15979,16 @@ static ptrdiff_t pysock__tls_end_locked(pysock__sock *s)
    an attack on CBC (BEAST): no reason to hand the first one out alone, if the other has come. */
 static size_t pysock__tls_recv_rest_locked(pysock__sock *s, unsigned char *buf, size_t size)
 {
-    unsigned char *p = NULL;
+    const unsigned char *p = NULL;
     size_t n;
 
     if (pysock__fill_locked(s, NULL) == PYSOCK__DONE && s->phase == PYSOCK__SECURE)
-        p = br_ssl_engine_recvapp_buf(s->tls->eng, &n);
+        p = pysock__tls_app_in(s->tls, &n);
     if (!p)
         return 0;
     n = n < size ? n : size;
     memcpy(buf, p, n);
-    br_ssl_engine_recvapp_ack(s->tls->eng, n);
+    pysock__tls_app_in_done(s->tls, n);
     return n;
 }
 
@@ -15273,7 +15996,7 @@ static ptrdiff_t pysock__tls_recv_locked(pysock__call *c, void *buf, size_t size
 {
     pysock__sock *s = c->s;
     pysock__progress filled;
-    unsigned char *p;
+    const unsigned char *p;
     size_t n;
     int ending;
 
@@ -15288,13 +16011,13 @@ static ptrdiff_t pysock__tls_recv_locked(pysock__call *c, void *buf, size_t size
             continue;
         if (!size)
             return 0;
-        p = br_ssl_engine_recvapp_buf(s->tls->eng, &n);
+        p = pysock__tls_app_in(s->tls, &n);
         if (p) {
             n = size < n ? size : n;
             memcpy(buf, p, n);
             if (flags & MSG_PEEK)
                 return (ptrdiff_t)n;
-            br_ssl_engine_recvapp_ack(s->tls->eng, n);
+            pysock__tls_app_in_done(s->tls, n);
             if (n == 1 && size > 1 && s->tls->version == PYSOCK_TLSv1)
                 n += pysock__tls_recv_rest_locked(s, (unsigned char *)buf + 1, size - 1);
             return (ptrdiff_t)n;
@@ -18221,7 +18944,7 @@ PYSOCKDEF int pysock_ssl_get_maximum_version(pysock_ssl_context *ctx)
 PYSOCKDEF int pysock_ssl_set_options(pysock_ssl_context *ctx, uint64_t options)
 {
     const uint64_t known =
-        PYSOCK_OP_ALL | PYSOCK_OP_IGNORE_UNEXPECTED_EOF | PYSOCK_OP_ALLOW_CLIENT_RENEGOTIATION
+        PYSOCK_OP_LEGACY_SERVER_CONNECT | PYSOCK_OP_ALL | PYSOCK_OP_IGNORE_UNEXPECTED_EOF | PYSOCK_OP_ALLOW_CLIENT_RENEGOTIATION
         | PYSOCK_OP_NO_TICKET | PYSOCK_OP_NO_COMPRESSION | PYSOCK_OP_ENABLE_MIDDLEBOX_COMPAT
         | PYSOCK_OP_CIPHER_SERVER_PREFERENCE | PYSOCK_OP_NO_SSLv3 | PYSOCK_OP_NO_TLSv1
         | PYSOCK_OP_NO_TLSv1_1 | PYSOCK_OP_NO_TLSv1_2 | PYSOCK_OP_NO_TLSv1_3
@@ -18870,16 +19593,6 @@ static int pysock__fail_not_tls(const char *what)
                               "there is no TLS around this socket; see pysock_ssl_wrap_socket()");
 }
 
-/* What a non-blocking do_handshake does by itself where the caller is to drive. */
-static void pysock__caller_drives_locked(pysock__sock *s)
-{
-    if (s->phase == PYSOCK__CONNECTING)
-        pysock__connect_check_locked(s);
-    pysock__connected_locked(s);
-    if (s->phase == PYSOCK__HANDSHAKING && !s->hs_busy)
-        pysock__handshake_drive_locked(s);
-}
-
 PYSOCKDEF int pysock_ssl_do_handshake(pysock *s)
 {
     pysock__call c;
@@ -18887,8 +19600,13 @@ PYSOCKDEF int pysock_ssl_do_handshake(pysock *s)
 
     if (pysock__call_begin(&c, s, "ssl_do_handshake") < 0)
         return -1;
-    if (c.s->caller_drives && c.timeout == 0)
-        pysock__caller_drives_locked(c.s);
+    if (c.s->caller_drives && c.timeout == 0) {
+        if (c.s->phase == PYSOCK__CONNECTING)
+            pysock__connect_check_locked(c.s);
+        pysock__connected_locked(c.s);
+        if (c.s->phase == PYSOCK__HANDSHAKING && !c.s->hs_busy)
+            pysock__handshake_drive_locked(c.s);
+    }
     if (!pysock__is_tls_locked(c.s)) {
         r = pysock__fail_not_tls(c.name);
     } else if (c.timeout == 0 && !c.s->bio_in
@@ -18943,7 +19661,6 @@ static int pysock__unwrap_locked(pysock__call *c)
 {
     pysock__sock *s = c->s;
     pysock__progress p;
-    unsigned char *app;
     size_t n;
     int ended;
 
@@ -18961,14 +19678,13 @@ static int pysock__unwrap_locked(pysock__call *c)
         }
         if (!ended && s->input_end != PYSOCK__GOING_ON)
             return pysock__raise(&s->fault);
-        while ((app = br_ssl_engine_recvapp_buf(s->tls->eng, &n)) != NULL) {
-            (void)app;
+        while (pysock__tls_app_in(s->tls, &n)) {
             if (s->tls->half_close)
                 return pysock__fail(PYSOCK_SSL_ERROR, EPROTO,
                                     "APPLICATION_DATA_AFTER_CLOSE_NOTIFY",
                                     "%s: the peer has sent data before its own end: receive it",
                                     c->name);
-            br_ssl_engine_recvapp_ack(s->tls->eng, n); /* too late to be read */
+            pysock__tls_app_in_done(s->tls, n); /* too late to be read */
         }
         p = pysock__fill_locked(s, NULL);
         if (p == PYSOCK__DONE)
@@ -19391,7 +20107,7 @@ PYSOCKDEF size_t pysock_ssl_pending(pysock *s)
 
     if (!t)
         return 0;
-    if (!br_ssl_engine_recvapp_buf(t->eng, &n))
+    if (!pysock__tls_app_in(t, &n))
         n = 0;
     pysock__call_end(&c);
     return n;
