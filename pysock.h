@@ -1482,6 +1482,13 @@ PYSOCKDEF FILE *pysock_fdopen(pysock *s, const char *mode);
 #include <sys/epoll.h>
 #endif
 #ifndef PYSOCK_NO_SSL
+#ifdef __has_include
+#if !__has_include(<bearssl.h>)
+#error "pysock: bearssl.h is missing: apt-get install libbearssl-dev (Debian, Ubuntu), dnf install \
+bearssl-devel (Fedora), apk add bearssl-dev (Alpine), pacman -S bearssl (Arch), brew install bearssl; \
+or give its directory by -I; or compile without TLS by -DPYSOCK_NO_SSL"
+#endif
+#endif
 #include <bearssl.h>
 #endif
 
@@ -1680,6 +1687,18 @@ static void pysock__at_thread_exit(void (*fn)(void *), void *arg)
 
 #endif
 
+/* Platform: whether a call may sleep in the kernel's own recv and send. It takes that MSG_DONTWAIT
+   keeps every other call on that socket from sleeping there too, and that shutdown(2) wakes it: so
+   on these systems. XNU's send looks at O_NONBLOCK alone. Elsewhere every descriptor has that,
+   whatever the timeout is, and a call waits on the descriptor and its waker. */
+#ifndef PYSOCK__KERNEL_SLEEPS
+#if defined(__linux__) || defined(__FreeBSD__) || defined(__OpenBSD__) || defined(__DragonFly__)
+#define PYSOCK__KERNEL_SLEEPS 1
+#else
+#define PYSOCK__KERNEL_SLEEPS 0
+#endif
+#endif
+
 /* Counts forks: what must not be shared with the parent remembers the number it was made under. */
 static unsigned pysock__fork_generation;
 
@@ -1724,6 +1743,12 @@ static int pysock__fd_cloexec(int fd)
     return fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 ? pysock__neg_errno() : 0;
 }
 #endif
+
+/* O_NONBLOCK as the descriptor of a socket with this timeout has it. */
+static int pysock__fd_set_mode(int fd, int64_t timeout)
+{
+    return pysock__fd_set_nonblocking(fd, timeout >= 0 || !PYSOCK__KERNEL_SLEEPS);
+}
 
 /* A duplicate that is not inherited by programs. */
 static int pysock__fd_dup(int fd)
@@ -3001,7 +3026,11 @@ static ssize_t pysock__cookie_write(void *arg, const char *data, size_t size)
 {
     pysock__stdio *io = (pysock__stdio *)arg;
     ptrdiff_t n = io->write(io->cookie, data, size);
-    return n < 0 ? 0 : n; /* stdio's word for an error here */
+#ifdef __GLIBC__
+    return n < 0 ? 0 : n; /* nothing taken is an error, and a negative number a large one */
+#else
+    return n < (ptrdiff_t)size ? -1 : n; /* musl: anything else is a success */
+#endif
 }
 
 static int pysock__cookie_close(void *arg)
@@ -3073,18 +3102,20 @@ static size_t pysock__sys_pton(const char *text, unsigned char out[16])
 static int pysock__each_file(const char *dir, int (*each)(void *arg, const char *path), void *arg)
 {
     DIR *d = opendir(dir);
-    struct dirent *entry;
+    struct dirent *entry = NULL;
     int err = 0;
 
     if (!d)
         return pysock__neg_errno();
-    while (err >= 0 && (entry = readdir(d)) != NULL) {
+    while (err >= 0 && (errno = 0, entry = readdir(d)) != NULL) {
         char path[1024];
         struct stat st;
         int n = snprintf(path, sizeof path, "%s/%s", dir, entry->d_name);
         if (n > 0 && (size_t)n < sizeof path && stat(path, &st) == 0 && S_ISREG(st.st_mode))
             err = each(arg, path);
     }
+    if (!entry && errno)
+        err = pysock__neg_errno();
     closedir(d);
     return err;
 }
@@ -4200,15 +4231,27 @@ PYSOCKDEF int pysock_addr_port(const pysock_addr *addr)
     return addr->u.sa.sa_family == AF_INET6 ? pysock__ntohs(addr->u.in6.sin6_port) : -1;
 }
 
+/* The bytes of a Unix socket's path or abstract name, 0 where it has none: on Linux the address ends
+   before the path then, on the BSDs and macOS the path is all zeros. */
+static size_t pysock__unix_length(const pysock_addr *addr)
+{
+    size_t used = offsetof(struct sockaddr_un, sun_path), n, i;
+    const char *path = addr->u.un.sun_path;
+
+    n = (size_t)addr->len > used ? (size_t)addr->len - used : 0;
+    if (n > sizeof addr->u.un.sun_path)
+        n = sizeof addr->u.un.sun_path;
+    for (i = 0; i < n && !path[i]; i++)
+        ;
+    return i < n || n == 1 ? n : 0; /* one zero is "unix:@" */
+}
+
 static size_t pysock__unix_format(const pysock_addr *addr, char *text, size_t size)
 {
-    size_t used = offsetof(struct sockaddr_un, sun_path);
-    size_t n = (size_t)addr->len > used ? (size_t)addr->len - used : 0;
+    size_t n = pysock__unix_length(addr);
     const char *path = addr->u.un.sun_path;
     int abstract = n > 0 && path[0] == 0;
 
-    if (n > sizeof addr->u.un.sun_path)
-        n = sizeof addr->u.un.sun_path;
     if (!abstract && n && memchr(path, 0, n))
         n = strlen(path);
     return (size_t)snprintf(text, size, "unix:%s%.*s", abstract ? "@" : "",
@@ -4759,6 +4802,8 @@ PYSOCKDEF ptrdiff_t pysock_getaddrinfo(const char *host, const char *service, in
     want.ai_protocol = proto;
     want.ai_flags = flags;
     err = pysock__sys_getaddrinfo(host, service, &want, pysock__ai_add, &found, &sys);
+    if (!(flags & AI_CANONNAME))
+        found.canonname[0] = 0; /* musl gives one unasked */
     if (!err && (found.out_of_memory || (found.count && pysock__ai_finish(&found) < 0)))
         err = EAI_MEMORY;
     if (!err) {
@@ -13111,7 +13156,7 @@ static void pysock__intake_header(pysock__tls *t)
         pysock__tls_fail_as_engine(t, BR_ERR_UNKNOWN_TYPE);
     else if (h[0] < 20 || h[0] > 23)
         pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "UNEXPECTED_RECORD",
-                           "a record has an unknown type");
+                           "a record has a type that TLS does not have");
     else if (len > (eng->incrypt ? 16384u + 2048 : 16384u) || len > eng->ibuf_len - 5)
         pysock__tls_fail_as_engine(t, BR_ERR_TOO_LARGE);
     else if (eng->incrypt && !eng->in.vtable->check_length(&eng->in.vtable, len))
@@ -14009,6 +14054,7 @@ typedef struct pysock__sock {
     int kernel_waits; /* calls that sleep, or may sleep, in the kernel */
     int drained;      /* the last recv took all there was, or little: polling first saves a call */
     int obeys;        /* O_NONBLOCK that others have set */
+    int came_nonblocking; /* it had that when it was taken, and no timeout has been set since */
 
     /* guarded by lock: output */
     pysock__chain queue;
@@ -14486,15 +14532,15 @@ static void pysock__leave_kernel_locked(pysock__sock *s)
 /* A connected plain stream: nothing but the kernel, and the shutdown of a close, ends its waits. */
 static int pysock__kernel_tells_all(const pysock__sock *s)
 {
-    return s->phase == PYSOCK__OPEN && !s->queue_used && s->type == SOCK_STREAM
-           && !pysock__load(&pysock__reactor.threadless);
+    return PYSOCK__KERNEL_SLEEPS && s->phase == PYSOCK__OPEN && !s->queue_used
+           && s->type == SOCK_STREAM && !pysock__load(&pysock__reactor.threadless);
 }
 
 /* The same of one wait. A thread that never waits otherwise then needs no waker, which would be a
    descriptor more for each. */
 static int pysock__kernel_ends_wait(const pysock__call *c, short events)
 {
-    return events
+    return PYSOCK__KERNEL_SLEEPS && events
            && (pysock__kernel_tells_all(c->s)
                || ((c->alone || (c->s->phase == PYSOCK__CONNECTING && c->s->type == SOCK_STREAM))
                    && !pysock__load(&pysock__reactor.threadless)));
@@ -14545,7 +14591,8 @@ static int pysock__wait_asleep_locked(pysock__call *c, short events)
 /* Whether O_NONBLOCK that others have set forbids the call to wait. */
 static int pysock__nonblock_obeyed(const pysock__call *c)
 {
-    return c->timeout < 0 && c->s->obeys && !pysock__fd_blocks(c->s->fd);
+    return c->timeout < 0 && c->s->obeys
+           && (PYSOCK__KERNEL_SLEEPS ? !pysock__fd_blocks(c->s->fd) : c->s->came_nonblocking);
 }
 
 /* Sets the call's deadline when it is first needed. A call without a timeout that waits for the
@@ -14952,7 +14999,7 @@ static void pysock__want_reactor_locked(pysock__sock *s)
 }
 
 /* Moves the handshake as far as it goes without waiting, but at most for one turn's worth; the
-   caller owns the engine. STOPPED: *err is the kernel's error, -ENODATA at the stream's end. */
+   caller owns the engine. STOPPED: *err is the kernel's error, 0 at the stream's end. */
 static pysock__progress pysock__handshake_step(pysock__sock *s, int *err)
 {
     size_t n, bytes = PYSOCK__BYTES_AT_ONCE;
@@ -14989,7 +15036,7 @@ static pysock__progress pysock__handshake_step(pysock__sock *s, int *err)
         if (r == -EAGAIN)
             return PYSOCK__WAIT_READ;
         if (r <= 0) {
-            *err = r ? (int)r : -ENODATA;
+            *err = (int)r;
             return PYSOCK__STOPPED;
         }
         if (!ahead)
@@ -15012,7 +15059,7 @@ static void pysock__handshake_fault_locked(pysock__sock *s, int err)
                           "TLS handshake with %.120s: %.270s", on, t->fault.message);
         s->fault.verify_code = t->fault.verify_code;
         s->fault.verify_message = t->fault.verify_message;
-    } else if (err == -ENODATA || t->ended) {
+    } else if (err == 0 || t->ended) {
         pysock__fault_set(&s->fault, PYSOCK_SSL_EOF_ERROR, 8, "UNEXPECTED_EOF",
                           "TLS handshake with %.255s: the peer closed the connection before it was "
                           "finished",
@@ -15486,7 +15533,7 @@ static pysock__sock *pysock__sock_new(const pysock__maker *m, int fd, int family
     pysock_state *st = m->state;
     pysock__sock *s;
     int64_t timeout;
-    int err, blocks;
+    int err, sets, blocks;
 
     pysock__install();
     if (pysock__is_ending(st)) {
@@ -15516,8 +15563,10 @@ static pysock__sock *pysock__sock_new(const pysock__maker *m, int fd, int family
     pysock__list_init(&s->waiters);
     pysock__chain_init(&s->queue);
     pysock__watch_init(&s->watch, fd, pysock__sock_turn, pysock__sock_hold, pysock__sock_drop);
-    blocks = fd >= 0 && timeout >= 0 && pysock__fd_blocks(fd);
-    err = fd >= 0 && timeout >= 0 ? pysock__fd_set_nonblocking(fd, 1) : 0;
+    sets = fd >= 0 && (timeout >= 0 || !PYSOCK__KERNEL_SLEEPS);
+    blocks = sets && pysock__fd_blocks(fd);
+    s->came_nonblocking = sets && !blocks;
+    err = sets ? pysock__fd_set_nonblocking(fd, 1) : 0;
     if (err == 0)
         err = pysock__table_enter(s, m->epoch);
     if (err == 0)
@@ -15939,7 +15988,7 @@ static int pysock__may_fill_asleep_locked(const pysock__call *c)
     pysock__sock *s = c->s;
     size_t n;
 
-    return c->timeout < 0 && !s->in_busy && !s->input_end && !s->bio_in
+    return PYSOCK__KERNEL_SLEEPS && c->timeout < 0 && !s->in_busy && !s->input_end && !s->bio_in
            && s->tls->ahead_pos == s->tls->ahead_len
            && !pysock__load(&pysock__reactor.threadless)
            && (pysock__tls_flags(s->tls)
@@ -16196,7 +16245,7 @@ static void pysock__call_flags(pysock__call *c, int flags)
 /* A stream without a timeout may; but not where sleepers must do the reactor's work. */
 static int pysock__may_sleep_in_kernel(const pysock__call *c)
 {
-    return c->timeout < 0 && c->s->type == SOCK_STREAM
+    return PYSOCK__KERNEL_SLEEPS && c->timeout < 0 && c->s->type == SOCK_STREAM
            && !pysock__load(&pysock__reactor.threadless);
 }
 
@@ -18039,6 +18088,8 @@ PYSOCKDEF int pysock_detach(pysock *handle)
     } else if (pysock__detach_wait_locked(&c) == 0) {
         fd = c.s->fd;
         c.s->detached = 1;
+        if (!PYSOCK__KERNEL_SLEEPS && c.s->timeout < 0 && !c.s->came_nonblocking)
+            pysock__fd_set_nonblocking(fd, 0); /* as it would be elsewhere */
         pysock__close_locked(c.s, 0);
         pysock__forget_fd(c.s);
     }
@@ -18174,11 +18225,12 @@ PYSOCKDEF int pysock_settimeout(pysock *s, double seconds)
     if (c.s->fd < 0)
         r = -ENOTSUP; /* memory BIOs */
     else
-        r = pysock__fd_set_nonblocking(c.s->fd, ns >= 0);
+        r = pysock__fd_set_mode(c.s->fd, ns);
     if (r < 0) {
         r = pysock__call_fail(&c, r);
     } else {
         c.s->timeout = ns;
+        c.s->came_nonblocking = 0;
 #ifndef PYSOCK_NO_SSL
         pysock__want_reactor_locked(c.s);
 #endif
