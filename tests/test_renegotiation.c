@@ -269,6 +269,38 @@ static void a_client_refuses_another_certificate_in_a_renegotiation(void **state
     bear_unload(&other);
 }
 
+/* ... or refuses any renegotiation, and goes on without. */
+static void a_client_may_refuse_every_renegotiation(void **state) {
+    static bear_identity one;
+    static bear_run run;
+    receiver r;
+    t_thread serving;
+    int port, listener = t_raw_listen(&port);
+    pysock_ssl_context *ctx = t_client_ctx();
+    (void)state;
+    t_deadline(100);
+    bear_load(&one, "server-ec");
+    add_options(ctx, PYSOCK_OP_NO_RENEGOTIATION);
+    memset(&run, 0, sizeof run);
+    memset(&r, 0, sizeof r);
+    run.first = run.second = &one;
+    r.s = T_OK(pysock_create_connection("127.0.0.1", port, H_TIMEOUT));
+    run.fd = t_raw_accept(listener);
+    t_spawn(&serving, serve_twice, &run);
+    T_OK(pysock_ssl_wrap_socket(r.s, ctx, "localhost"));
+    t_expect(r.s, "before");
+    t_say(r.s, "go on");
+    receive_after(&r);
+    T_EQ(stats_of(ctx).connect_good, 1);
+    T_EQ(stats_of(ctx).connect_renegotiate, 0);
+    T_OK(pysock_close(r.s));
+    t_join(&serving);
+    close(run.fd);
+    close(listener);
+    bear_unload(&one);
+    pysock_ssl_context_free(ctx);
+}
+
 /* Brings its first certificate (NULL: none), then begins another handshake with its second. */
 static void *call_twice(void *arg) {
     bear_run *run = arg;
@@ -416,6 +448,7 @@ static const struct CMUnitTest tests[] = {
     CASE(a_server_refuses_openssl_s_client_by_default),
     CASE(a_server_goes_along_where_it_was_allowed),
     CASE(a_client_refuses_another_certificate_in_a_renegotiation),
+    CASE(a_client_may_refuse_every_renegotiation),
     CASE(a_server_refuses_another_certificate_in_a_renegotiation),
     CASE(a_certificate_that_comes_with_a_renegotiation_is_verified),
     CASE(select_sees_what_was_read_ahead),
