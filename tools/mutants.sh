@@ -20,8 +20,10 @@ export CC CPPFLAGS LDFLAGS LDLIBS PYSOCK_DIR OUT
 LEAST=20
 MOST=240
 
-# Turns the table into lines of NAME, FUNCTION, FIND, PUT and TEST with tabs between, for the names
-# that are given. Says what is wrong with it.
+separator=$(printf '\037') # not a blank, of which several would count as one
+
+# Turns the table into lines of NAME, FUNCTION, FIND, PUT and TEST, with a separator between, for the
+# names that are given. Says what is wrong with it.
 read_table() {
     awk -v names="$*" '
     function complain(text) { print FILENAME ":" FNR ": " text >"/dev/stderr"; bad = 1 }
@@ -44,11 +46,12 @@ read_table() {
         if (seen[field["name"]]++)
             complain("a second " field["name"])
         if (chosen(field["name"]))
-            print field["name"] "\t" field["in"] "\t" field["find"] "\t" field["put"] "\t" field["test"]
+            print field["name"] SEP field["in"] SEP field["find"] SEP field["put"] SEP field["test"]
         delete field
         started = 0
     }
     BEGIN {
+        SEP = "\037"
         split("name in find put test", words)
         wanted = split(names, pattern, " ")
         for (i = 1; i <= wanted; i++) {
@@ -147,8 +150,7 @@ baseline() {
 
 # --one LINE: of the table. Writes a line, and one more into $OUT/failed where it went unnoticed.
 one() {
-    tab=$(printf '\t')
-    IFS=$tab read -r name function find put test <<EOF
+    IFS=$separator read -r name function find put test <<EOF
 $1
 EOF
     program=${test%% *} case=${test#"$program"} case=${case# }
@@ -196,7 +198,7 @@ mkdir -p "$OUT/pristine"
 rm -f "$OUT/failed" "$OUT"/*.limit
 read_table "$@" >"$OUT/list" || exit 2
 cp "$PYSOCK_DIR/pysock.h" "$OUT/pristine/pysock.h"
-for program in $(cut -f 5 "$OUT/list" | cut -d ' ' -f 1 | sort -u); do
+for program in $(cut -d "$separator" -f 5 "$OUT/list" | cut -d ' ' -f 1 | sort -u); do
     case $program in
     test_*)
         # shellcheck disable=SC2086
@@ -206,7 +208,7 @@ for program in $(cut -f 5 "$OUT/list" | cut -d ' ' -f 1 | sort -u); do
     esac
     compile "$OUT/pristine" "$program" || exit 2
 done
-cut -f 5 "$OUT/list" | sort -u | each --baseline
+cut -d "$separator" -f 5 "$OUT/list" | sort -u | each --baseline
 each --one <"$OUT/list"
 total=$(wc -l <"$OUT/list")
 bad=0
