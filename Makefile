@@ -52,6 +52,8 @@ help:
 	@echo 'make test-plain   one of the three; also test-asan and test-tsan'
 	@echo '                  TESTS="NAME ..." runs tests/test_NAME.c and tests/whitebox_NAME.c only'
 	@echo 'make check        compile matrix, symbols, outline of the header, compile lines of examples'
+	@echo 'make mutants      changes lines of the header, in copies, one at a time: a test must notice'
+	@echo '                  each; MUTANTS="NAME ..." chooses some of tests/mutants.txt'
 	@echo 'make bench        measure on loopback; the table is also written to build/bench.txt'
 	@echo 'make limbo        judge the certificate chains in CASES (x509-limbo, a JSON object a line)'
 	@echo 'make fuzz         each harness of tests/fuzz for FUZZ_SECONDS (10); needs clang'
@@ -85,6 +87,11 @@ test-plain test-asan test-tsan: test-%:
 check:
 	@CC='$(CC)' CPPFLAGS='$(CPPFLAGS) $(DEP_CPPFLAGS)' LDFLAGS='$(ALL_LDFLAGS)' \
 	    LDLIBS='$(LDLIBS)' PYSOCK_DIR='$(PYSOCK_DIR)' JOBS='$(JOBS)' tools/check.sh
+
+mutants:
+	@$(SETUP) test
+	@CC='$(CC)' CPPFLAGS='$(CPPFLAGS) $(DEP_CPPFLAGS)' LDFLAGS='$(ALL_LDFLAGS)' LDLIBS='$(LDLIBS)' \
+	    PYSOCK_DIR='$(PYSOCK_DIR)' JOBS='$(JOBS)' tools/mutants.sh $(MUTANTS)
 
 bench:
 	@$(SETUP)
@@ -269,8 +276,8 @@ build/fuzz/fuzz_%: tests/fuzz/fuzz_%.c build/fuzz/pysock_impl.o build/fuzz/flags
 
 -include $(wildcard build/*/*.d build/*/examples/*.d build/*/tools/*.d)
 
-.PHONY: all help examples tools demo test test-plain test-asan test-tsan check bench fuzz limbo clean \
-    always cpython cpython-modules check-cpython check-cpython-short check-cpython-asan \
+.PHONY: all help examples tools demo test test-plain test-asan test-tsan check mutants bench fuzz limbo \
+    clean always cpython cpython-modules check-cpython check-cpython-short check-cpython-asan \
     bench-cpython \
     $(VARIANTS:%=build-tests-%)
 .DELETE_ON_ERROR:

@@ -119,7 +119,10 @@ T_FUNC void t_nap(double seconds) {
 
 T_FUNC void t_print_stacks(pid_t victim) {
     char text[32];
-    pid_t child = fork();
+    pid_t child;
+    if (getenv("T_NO_STACKS")) /* tools/mutants.sh: nobody reads them */
+        return;
+    child = fork();
     if (child == 0) {
         snprintf(text, sizeof text, "%ld", (long)victim);
         execlp("gdb", "gdb", "-q", "-nx", "-batch", "-p", text, "-ex", "thread apply all bt 16",
@@ -166,6 +169,8 @@ __attribute__((constructor)) static void t_before_main(void) {
     for (int i = 0; i < 4; i++)
         sigaction(t_crash_signal[i], NULL, &t_crash_action[i]);
     setvbuf(stdout, NULL, _IOLBF, 0); /* an abort must not swallow which test it was */
+    if (getenv("T_ONLY") && getenv("T_ONLY")[0]) /* the cases of that name; "*" and "?" stand for any */
+        cmocka_set_test_filter(getenv("T_ONLY"));
 }
 
 T_FUNC void t_watch_start(void) {
