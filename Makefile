@@ -55,8 +55,8 @@ help:
 	@echo 'make examples     build/examples/NAME from each examples/NAME.c (the default)'
 	@echo 'make tools        build/tools/embed_ca, which turns CA certificates into a C header'
 	@echo 'make test         all tests: plain, under AddressSanitizer+UBSan, under ThreadSanitizer'
-	@echo 'make test-plain   one of the three; also test-asan and test-tsan'
-	@echo 'make test-macos-like   the tests on an implementation that takes Linux for macOS'
+	@echo 'make test-plain   one of the three; also test-asan and test-tsan; and test-macos-like, the'
+	@echo '                  tests on an implementation that takes Linux for macOS'
 	@echo '                  TESTS="NAME ..." runs tests/test_NAME.c and tests/whitebox_NAME.c only'
 	@echo 'make check        compile matrix, symbols, outline of the header, compile lines of examples'
 	@echo 'make bench        measure on loopback; the table is also written to build/bench.txt'
@@ -71,7 +71,11 @@ help:
 	@echo 'CC, CFLAGS, CPPFLAGS, LDFLAGS and LDLIBS may be given. V=1 shows the commands, WERROR= tolerates'
 	@echo 'warnings in tests. Everything is built in build/.'
 
-examples: $(EXAMPLES)
+examples:
+	@$(SETUP)
+	@$(MAKE) --no-print-directory $(PARALLEL) build-examples
+
+build-examples: $(EXAMPLES)
 
 tools: $(TOOL_PROGRAMS)
 
@@ -86,10 +90,12 @@ test:
 	@$(RUN_TESTS) $(foreach v,$(VARIANTS),$(CHOSEN_TESTS:%=build/$(v)/%))
 
 test-plain test-asan test-tsan test-macos-like: test-%:
+	@$(SETUP) $(if $(filter asan tsan,$*),test,plain)
 	@$(MAKE) --no-print-directory $(PARALLEL) build-tests-$*
 	@$(RUN_TESTS) $(patsubst %,build/$*/%,$(call tests_of,$*))
 
 check:
+	@$(SETUP) check
 	@CC='$(CC)' CPPFLAGS='$(CPPFLAGS) $(DEP_CPPFLAGS)' LDFLAGS='$(ALL_LDFLAGS)' \
 	    LDLIBS='$(LDLIBS)' PYSOCK_DIR='$(PYSOCK_DIR)' JOBS='$(JOBS)' tools/check.sh
 
@@ -101,7 +107,8 @@ bench:
 clean:
 	rm -rf build
 
-SETUP = CC='$(CC)' PYTHON='$(PYTHON)' CPPFLAGS='$(CPPFLAGS)' CFLAGS='$(CFLAGS)' LDFLAGS='$(LDFLAGS)' tools/setup.sh
+SETUP = CC='$(CC)' PYTHON='$(PYTHON)' CPPFLAGS='$(CPPFLAGS)' CFLAGS='$(CFLAGS)' \
+    LDFLAGS='$(LDFLAGS)' LDLIBS='$(LDLIBS)' tools/setup.sh
 RUN_TESTS = TIMEOUT='$(TIMEOUT)' tools/run-tests.sh
 PARALLEL = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS))
 
@@ -277,9 +284,9 @@ build/fuzz/fuzz_%: tests/fuzz/fuzz_%.c build/fuzz/pysock_impl.o build/fuzz/flags
 
 -include $(wildcard build/*/*.d build/*/examples/*.d build/*/tools/*.d)
 
-.PHONY: all help examples tools demo test test-plain test-asan test-tsan check bench fuzz limbo clean \
-    always cpython cpython-modules check-cpython check-cpython-short check-cpython-asan \
-    bench-cpython test-macos-like build-tests-macos-like \
+.PHONY: all help examples build-examples tools demo test test-plain test-asan test-tsan check \
+    bench fuzz limbo clean always cpython cpython-modules check-cpython check-cpython-short \
+    check-cpython-asan bench-cpython test-macos-like build-tests-macos-like \
     $(VARIANTS:%=build-tests-%)
 .DELETE_ON_ERROR:
 .SECONDARY:
