@@ -7,11 +7,15 @@
      | PYSOCK_OP_NO_COMPRESSION | PYSOCK_OP_ENABLE_MIDDLEBOX_COMPAT                               \
      | PYSOCK_OP_IGNORE_UNEXPECTED_EOF)
 
+#ifndef PYSOCK_OP_LEGACY_SERVER_CONNECT
+#define PYSOCK_OP_LEGACY_SERVER_CONNECT ((uint64_t)0) /* the library asks for no such thing */
+#endif
+
 /* What the library knows. Others are workarounds for bugs that it does not have. */
 #define CONTEXT_KNOWN_OPTIONS                                                                     \
     (CONTEXT_OPTIONS | PYSOCK_OP_NO_TICKET | PYSOCK_OP_NO_TLSv1 | PYSOCK_OP_NO_TLSv1_1            \
      | PYSOCK_OP_NO_TLSv1_2 | PYSOCK_OP_NO_TLSv1_3 | PYSOCK_OP_NO_RENEGOTIATION                   \
-     | PYSOCK_OP_ALLOW_CLIENT_RENEGOTIATION)
+     | PYSOCK_OP_ALLOW_CLIENT_RENEGOTIATION | PYSOCK_OP_LEGACY_SERVER_CONNECT)
 
 #define HOST_NO_PARTIAL_WILDCARDS 0x4u
 #define HOST_NEVER_CHECK_SUBJECT 0x20u
