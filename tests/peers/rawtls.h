@@ -251,7 +251,7 @@ typedef struct r_peer {
     int warnings;           /* how many warnings came */
     int ended;              /* the stream has: 1 by its end, 2 by a reset */
     int broken;             /* what is written arrives nowhere */
-    size_t records_written;
+    size_t records_written; /* atomic */
 } r_peer;
 
 T_FUNC void r_peer_init(r_peer *p, int server) {
@@ -363,7 +363,7 @@ T_FUNC void r_write_clear(r_peer *p, int type, const void *data, size_t size) {
     r_number(&record, 1, (size_t)type);
     r_number(&record, 2, (size_t)p->record_version);
     r_vector(&record, 2, data, size);
-    p->records_written++;
+    __atomic_add_fetch(&p->records_written, 1, __ATOMIC_RELAXED);
     r_write(p, record.data, record.size);
 }
 
@@ -884,13 +884,19 @@ T_FUNC void r_open(r_end *e, r_peer *p, int way, pysock_ssl_context *ctx, const 
     r_end_drive(e);
 }
 
-/* Ends the peer's stream, lets the end come to its own, and frees all. */
+/* Ends the peer's stream, lets the end come to its own, and frees all. What the end still says is
+   read: to close with unread input would reset the connection. */
 T_FUNC void r_close(r_end *e, r_peer *p) {
     double end = t_now() + R_PATIENCE;
-    if (p->fd >= 0)
+    unsigned char rest[4096];
+    if (p->fd >= 0) {
+        shutdown(p->fd, SHUT_WR);
+        while (!p->ended && r_read_some(p, rest, sizeof rest) > 0)
+            continue;
         close(p->fd);
-    else
+    } else {
         T_OK(pysock_bio_write_eof(e->in));
+    }
     p->fd = -1;
     if (e->way == R_BY_CALLER)
         t_join(&e->thread);
