@@ -74,6 +74,32 @@ T_FUNC m_der m_string(unsigned int tag, const char *text) {
     return m_tlv(tag, m_bytes(text, strlen(text)));
 }
 
+/* The size of the element at p, with its header, and that of the header. */
+T_FUNC size_t m_element(const unsigned char *p, size_t *header) {
+    size_t n = p[1];
+    *header = 2;
+    if (n == 0x81 || n == 0x82) {
+        *header = n - 0x7f + 1;
+        n = n == 0x81 ? p[2] : (size_t)p[2] << 8 | p[3];
+    }
+    return *header + n;
+}
+
+/* A certificate's field by its number: 0 the version, 3 the issuer, 5 the subject, 6 the key. */
+T_FUNC m_der m_field(const m_der *cert, int number) {
+    const unsigned char *p = cert->data;
+    size_t header, n;
+    m_element(p, &header);
+    p += header;
+    m_element(p, &header);
+    p += header;
+    for (n = m_element(p, &header); number > 0; number--) {
+        p += n;
+        n = m_element(p, &header);
+    }
+    return m_bytes(p, n);
+}
+
 /* ---- PEM ---- */
 
 T_FUNC void m_put(p_text *out, const char *text) {
@@ -223,6 +249,7 @@ T_FUNC m_der m_key_der(int number) {
 
 typedef struct m_spec { /* what is 0 is as usual */
     const char *subject, *issuer;   /* common names; NULL issuer: the subject */
+    const m_der *issuer_name;       /* instead of that: a whole Name */
     int key, signer;                /* numbers of keys */
     const char *extensions;         /* M_...; NULL: no such field; "": an empty sequence */
     const m_der *extension;         /* one more */
@@ -261,7 +288,7 @@ T_FUNC m_der m_issue(const m_spec *s) {
     m_der tbs = m_hex("a003020102"), times, d, bits = m_hex("00");
     m_add(&tbs, m_tlv(0x02, m_hex(s->serial ? s->serial : "4001")));
     m_add(&tbs, m_tlv(0x30, m_hex(algorithm)));
-    m_add(&tbs, m_name(s->issuer ? s->issuer : s->subject));
+    m_add(&tbs, s->issuer_name ? *s->issuer_name : m_name(s->issuer ? s->issuer : s->subject));
     times = m_string(0x17, s->not_before ? s->not_before : "200101000000Z");
     m_add(&times, m_string(0x17, s->not_after ? s->not_after : "491231235959Z"));
     m_add(&tbs, m_tlv(0x30, times));
