@@ -258,6 +258,7 @@ typedef struct m_spec { /* what is 0 is as usual */
     const char *not_before, *not_after; /* UTCTime */
     const char *algorithm;          /* the contents of AlgorithmIdentifier; not ours: the signature
                                        is noise */
+    size_t noise;                   /* of so many bytes */
 } m_spec;
 
 T_FUNC m_der m_name(const char *common_name) {
@@ -304,8 +305,8 @@ T_FUNC m_der m_issue(const m_spec *s) {
     if (strcmp(algorithm, M_ECDSA_SHA256) == 0)
         m_add(&bits, m_sign(&tbs, s->signer));
     else
-        for (unsigned char c = 0; c < 255; c++)
-            m_add_bytes(&bits, &c, 1);
+        for (size_t i = 0; i < (s->noise ? s->noise : 64); i++)
+            m_add_hex(&bits, p_format("%02zx", i * 7 % 251));
     m_add(&tbs, m_tlv(0x30, m_hex(algorithm)));
     m_add(&tbs, m_tlv(0x03, bits));
     return m_tlv(0x30, tbs);
