@@ -202,9 +202,9 @@ static const char *next_line(const char *line) {
     return *line ? line + 1 : line;
 }
 
-/* base64 in lines of so many columns; 0: in one. Headers stay. */
+/* base64 in lines of so many columns; 0: in one; -1: each a little longer. Headers stay. */
 static void of_width(p_text *out, const char *text, int width) {
-    int column = 0, headers = 0;
+    int column = 0, headers = 0, growing = width < 0;
     for (const char *p = text; *p; p = next_line(p)) {
         size_t n = line_length(p);
         headers = is_label(p) ? 0 : headers || memchr(p, ':', n);
@@ -217,10 +217,12 @@ static void of_width(p_text *out, const char *text, int width) {
             continue;
         }
         for (size_t i = 0; i < n; i++) {
-            if (width && column == width) {
+            if (width > 0 && column == width) {
                 m_put(out, "\n");
                 column = 0;
             }
+            if (growing && !column)
+                width = width < 0 || width > 80 ? 1 : width + 1;
             p_append(out, p + i, 1);
             column++;
         }
@@ -267,6 +269,16 @@ static void with_a_bom(p_text *out, const char *text, int unused) {
     (void)unused;
     m_put(out, "\xef\xbb\xbf");
     m_put(out, text);
+}
+
+/* As files with one each are put together. */
+static void with_a_bom_before_each(p_text *out, const char *text, int unused) {
+    (void)unused;
+    for (const char *p = text; *p; p = next_line(p)) {
+        m_put(out, strncmp(p, "-----BEGIN", 10) == 0 ? "\xef\xbb\xbf" : "");
+        put_line(out, p);
+        m_put(out, "\n");
+    }
 }
 
 static void ended_by(p_text *out, const char *text, int c) {
@@ -400,6 +412,7 @@ static const struct shape {
     {"in columns of 255", of_width, 255, LOADS},
     {"in columns of 1,000", of_width, 1000, LOADS},
     {"in one line", of_width, 0, LOADS},
+    {"in lines of all lengths", of_width, -1, LOADS},
     {"blanks behind labels", blanks_behind_labels, ' ', LOADS},
     {"tabs behind labels", blanks_behind_labels, '\t', LOADS},
     {"carriage returns behind labels", blanks_behind_labels, '\r', LOADS},
@@ -409,6 +422,7 @@ static const struct shape {
     {"CRLF in every other line", behind_every_other_line, '\r', LOADS},
     {"blanks behind every other line", behind_every_other_line, ' ', LOADS},
     {"a BOM", with_a_bom, 0, LOADS},
+    {"a BOM before each object", with_a_bom_before_each, 0, LOADS},
     {"no last newline", without_its_last_newline, 0, LOADS},
     {"control-Z at the end", with_a_last_control_z, 0, OPEN},
     {"blank lines around", with_text_around, 0, LOADS},
@@ -970,6 +984,61 @@ static void bytes_behind_a_certificate_in_pem_lose_nothing(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
+/* ==== beside OpenSSL ==== */
+
+static const char *python(void) { /* the interpreter that the set-up has installed modules for */
+    return access("/usr/bin/python3", X_OK) == 0 ? "/usr/bin/python3" : "python3";
+}
+
+/* Three thousand variants: whatever is done to a file, what OpenSSL finds in it is found, and so is
+   every object that ends; or there is an error that names the file. */
+static void no_variant_of_a_file_loses_an_object_without_an_error(void **state) {
+    static p_process p;
+    p_args args = {{NULL}, 0};
+    int count = 0, wrong = 0, refused_both = 0, taken = 0;
+    char *line, *rest;
+    (void)state;
+    t_deadline(T_SCALE(180, 600));
+    P_NEED("python3");
+    p_add(&args, python(), "tests/peers/pemfiles.py", f_dir(), NULL);
+    if (p_run_within(&p, &args, T_SCALE(120, 400)) != 0)
+        P_FAIL(&p, "pemfiles.py failed");
+    rest = p.said.data;
+    while ((line = strtok_r(rest, "\n", &rest)) != NULL) {
+        char path[128], what[128];
+        int theirs, ends, ours;
+        T_EQ(sscanf(line, "%127s %d %d %127[^\n]", path, &theirs, &ends, what), 4);
+        pysock_error_clear();
+        count++;
+        if (strstr(path, "/anchors-")) {
+            pysock_ssl_context *ctx = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
+            int r = pysock_ssl_load_verify_locations(ctx, path, NULL);
+            ours = r < 0 ? -1 : (int)pysock_ssl_ca_count(ctx);
+            T_CHECK(r == 0 || pysock_ssl_ca_count(ctx) == 0);
+            pysock_ssl_context_free(ctx);
+        } else if (strstr(path, "/key-")) {
+            pysock_ssl_context *ctx = T_OK(pysock_ssl_context_new(PYSOCK_CLIENT_AUTH));
+            ends = 0;
+            ours = pysock_ssl_load_cert_chain(ctx, T_CERTS "server-ec.pem", path) < 0 ? -1 : 1;
+            pysock_ssl_context_free(ctx);
+        } else {
+            load l = load_chain_with(path, T_CERTS "chain-ec.key");
+            ours = l.result < 0 ? -1 : (int)l.count;
+        }
+        refused_both += ours < 0 && theirs < 0;
+        taken += ours > 0;
+        if (ours < 0 ? strstr(pysock_error_message(), path) != NULL
+                     : ours >= theirs && ours >= ends)
+            continue;
+        if (wrong++ < 100)
+            fprintf(stderr, "%s, %s: %d, OpenSSL %d, lines that end one %d (%s)\n", path, what, ours,
+                    theirs, ends, pysock_error_message());
+    }
+    p_end(&p);
+    T_EQ(wrong, 0);
+    T_CHECK(count > 1000 && refused_both > 100 && taken > 100);
+}
+
 int main(int argc, char **argv) {
 #define TEST(name) cmocka_unit_test_teardown(name, tear_down)
     const struct CMUnitTest tests[] = {
@@ -987,6 +1056,7 @@ int main(int argc, char **argv) {
         TEST(a_damaged_key_is_named_with_its_cause),
         TEST(of_a_bundle_of_140_the_damaged_one_is_named),
         TEST(bytes_behind_a_certificate_in_pem_lose_nothing),
+        TEST(no_variant_of_a_file_loses_an_object_without_an_error),
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
