@@ -145,7 +145,8 @@ static void all_of_a_directory_means_its_lists_too(void **state) {
     (void)state;
     t_deadline(60);
     P_NEED("openssl");
-    f_write_text("ca.cnf", "[ca]\ndefault_ca = d\n[d]\ndatabase = index.txt\ndefault_md = sha256\n");
+    f_write_text("ca.cnf",
+                 "[ca]\ndefault_ca = d\n[d]\ndatabase = index.txt\ndefault_md = sha256\n");
     f_write_text("index.txt", "");
     run("mkdir all; cp " FROM_HERE "ca.pem all; openssl ca -gencrl -config ca.cnf -cert " FROM_HERE
         "ca.pem -keyfile " FROM_HERE "ca.key -crldays 30 -out all/list.pem");
@@ -268,8 +269,8 @@ static void ssl_cert_dir_leaves_the_systems_file(void **state) {
     pysock_ssl_context_free(client);
 }
 
-/* A certificate that claims to be by one of the system's roots: where that is found the signature is
-   wrong, or of another kind; where it is not, there is no issuer. */
+/* A certificate that claims to be by one of the system's roots: where that is found the signature
+   is wrong, or of another kind; where it is not, there is no issuer. */
 static int finds_the_issuer(pysock_ssl_context *client, const char *root_file) {
     char *pem = f_read(root_file, NULL);
     m_der root = m_from_pem(pem, 0), issuer = m_field(&root, 5), leaf, key = m_key_der(2);
@@ -304,7 +305,8 @@ static void first_hashed(const char *dir, char path[512]) {
 }
 
 static void ssl_cert_file_leaves_the_systems_directory(void **state) {
-    static const char *const dirs[] = {"/etc/ssl/certs", "/etc/pki/tls/certs", "/usr/lib/ssl/certs"};
+    static const char *const dirs[] = {"/etc/ssl/certs", "/etc/pki/tls/certs",
+                                       "/usr/lib/ssl/certs"};
     pysock_ssl_context *client;
     char path[512] = "";
     (void)state;

@@ -73,7 +73,8 @@ static void a_list_loads_from_a_file_in_der(void **state) {
     (void)state;
     t_deadline(60);
     P_NEED("openssl");
-    f_write_text("ca.cnf", "[ca]\ndefault_ca = d\n[d]\ndatabase = index.txt\ndefault_md = sha256\n");
+    f_write_text("ca.cnf",
+                 "[ca]\ndefault_ca = d\n[d]\ndatabase = index.txt\ndefault_md = sha256\n");
     f_write_text("index.txt", "");
     run("openssl ca -gencrl -config ca.cnf -cert " FROM_HERE "ca.pem -keyfile " FROM_HERE "ca.key "
         "-crldays 30 -out crl.pem; openssl crl -in crl.pem -outform DER -out crl.der");
@@ -347,7 +348,7 @@ static const struct setting {
     {"-addtrust serverAuth -addreject clientAuth -setalias x", FOR_SERVERS},
 };
 
-/* 1 if there was no objection, 0 if it was OpenSSL's against what is not trusted for the purpose. */
+/* 1 if there was no objection, 0 if it was OpenSSL's against what is not trusted for that. */
 static int is_good(const h_outcome *o) {
     if (o->result < 0)
         h_is_refusal(o, 28, "certificate rejected");

@@ -506,7 +506,8 @@ static void an_encrypted_key_loads_from_pem_of_every_shape(void **state) {
     t_deadline(120);
     P_NEED("openssl");
     f_write_text("password", PASSWORD);
-    run("openssl ec -in ../../" T_CERTS "server-ec.key -aes256 -passout file:password -out old.key");
+    run("openssl ec -in ../../" T_CERTS "server-ec.key -aes256 -passout file:password "
+        "-out old.key");
     text = f_read(f_path("old.key"), NULL);
     T_CHECK(strstr(text, "Proc-Type: 4,ENCRYPTED"));
     loads_in_all_shapes(text, 1, load_encrypted_key, shapes, COUNT(shapes));
@@ -1031,8 +1032,8 @@ static void no_variant_of_a_file_loses_an_object_without_an_error(void **state) 
                      : ours >= theirs && ours >= ends)
             continue;
         if (wrong++ < 100)
-            fprintf(stderr, "%s, %s: %d, OpenSSL %d, lines that end one %d (%s)\n", path, what, ours,
-                    theirs, ends, pysock_error_message());
+            fprintf(stderr, "%s, %s: %d, OpenSSL %d, lines that end one %d (%s)\n", path, what,
+                    ours, theirs, ends, pysock_error_message());
     }
     p_end(&p);
     T_EQ(wrong, 0);

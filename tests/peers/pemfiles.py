@@ -51,7 +51,8 @@ def places(text, number):
         "in the first line": begin_end + 21, "behind the first line": begin_end + 65,
         "before a line": middle, "in a line": middle + 22, "in the last line": end - 6,
         "before the padding": text.index(b"=", end - 4) if b"=" in text[end - 4:end] else end - 1,
-        "behind the data": end - 1, "before END": end, "in END": end + 7, "before END's kind": end + 9,
+        "behind the data": end - 1, "before END": end, "in END": end + 7,
+        "before END's kind": end + 9,
         "in END's kind": end + 13, "behind END's kind": end_end - 5,
         "in the last dashes of END": end_end - 2, "behind the label END": end_end,
         "behind the object": end_end + 1,
@@ -68,8 +69,9 @@ def variants(text, number):
         yield text[:at] + text[at:at + 1].swapcase() + text[at + 1:], "other case %s" % place
     for name, (old, new) in {
             "all in lower case": (None, bytes.lower), "CR alone": (b"\n", b"\r"),
-            "CRCRLF": (b"\n", b"\r\r\n"), "LFCR": (b"\n", b"\n\r"), "double spaced": (b"\n", b"\n\n"),
-            "X509": (b" CERTIFICATE", b" X509 CERTIFICATE"), "en dashes": (b"-----", b"\xe2\x80\x93"),
+            "CRCRLF": (b"\n", b"\r\r\n"), "LFCR": (b"\n", b"\n\r"),
+            "double spaced": (b"\n", b"\n\n"), "X509": (b" CERTIFICATE", b" X509 CERTIFICATE"),
+            "en dashes": (b"-----", b"\xe2\x80\x93"),
             "four dashes": (b"-----", b"----"), "six dashes": (b"-----", b"------"),
             "two blanks": (b"BEGIN ", b"BEGIN  "), "tab for blank": (b"BEGIN ", b"BEGIN\t"),
             "underscores": (b"BEGIN ", b"BEGIN_"), "escaped newlines": (b"\n", b"\\n"),
