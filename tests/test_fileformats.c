@@ -182,6 +182,42 @@ static void damaged_der_is_named(void **state) {
     }
 }
 
+/* As pysock_ssl_load_verify_data() takes it: all of them, or an error. */
+static void der_one_after_the_other_loses_nothing(void **state) {
+    m_spec s = {.subject = "One", .extensions = M_AUTHORITY};
+    m_der one = m_issue(&s), three, all;
+    (void)state;
+    t_deadline(60);
+    s.subject = "Three";
+    three = m_issue(&s);
+    for (int i = 0; i < 4; i++) {
+        pysock_ssl_context *client = new_client();
+        m_der two;
+        T_STEP("%d", i);
+        s.subject = "Two";
+        two = m_issue(&s);
+        if (i == 1)
+            two = m_hex("3003020101");
+        else if (i == 2)
+            two = m_hex("0500");
+        else if (i == 3)
+            two.data[3]++;
+        all = one;
+        m_add(&all, two);
+        m_add(&all, three);
+        if (i == 0) {
+            T_OK(pysock_ssl_load_verify_data(client, all.data, all.size));
+            T_EQ(pysock_ssl_ca_count(client), 3);
+        } else {
+            T_FAILS(pysock_ssl_load_verify_data(client, all.data, all.size), PYSOCK_SSL_ERROR,
+                    EPROTO);
+            T_CHECK(says_number(pysock_error_message(), NULL, 2));
+            T_EQ(pysock_ssl_ca_count(client), 0);
+        }
+        pysock_ssl_context_free(client);
+    }
+}
+
 /* A certificate where the key should be, and the other way round. */
 static void der_of_another_kind_is_named(void **state) {
     pysock_ssl_context *client = new_client(), *server = new_server();
@@ -533,6 +569,7 @@ int main(int argc, char **argv) {
         TEST(an_encrypted_key_loads_from_a_file_in_der),
         TEST(an_identity_loads_from_der_in_memory),
         TEST(damaged_der_is_named),
+        TEST(der_one_after_the_other_loses_nothing),
         TEST(der_of_another_kind_is_named),
         TEST(forms_that_are_not_read_are_named_with_what_converts_them),
         TEST(a_key_of_openssh_is_named_with_what_converts_it),
