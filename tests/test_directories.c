@@ -347,6 +347,35 @@ static void a_system_without_authorities_is_told_which_package_has_them(void **s
     pysock_ssl_context_free(client);
 }
 
+/* As in Python it is no error of the context. But who is refused then is told of the file: nothing
+   is missing, and no package has to be installed. */
+static void a_damaged_default_file_is_named_in_the_end(void **state) {
+    pysock_ssl_context *client;
+    p_text text = {NULL, 0, 0};
+    const char *path;
+    char *ca = f_read(T_CERTS "other-ca.pem", NULL);
+    (void)state;
+    t_deadline(60);
+    m_put(&text, ca);
+    m_put(&text, ca);
+    *strchr(strstr(text.data + 100, "-----BEGIN"), '\n') = '*';
+    path = f_write("damaged.pem", text.data, text.size);
+    free(text.data);
+    free(ca);
+    set_environment(path, "/nowhere");
+    client = pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH);
+    if (!client) {
+        H_CONTAINS(pysock_error_message(), path);
+        return;
+    }
+    h_outcome o = judge(client, "server-ec");
+    T_EQ(o.kind, PYSOCK_SSL_CERT_VERIFICATION_ERROR);
+    H_CONTAINS(o.message, path);
+    if (h_contains(o.message, "ca-certificates"))
+        T_FAIL("'%s'", o.message);
+    pysock_ssl_context_free(client);
+}
+
 int main(int argc, char **argv) {
 #define TEST(name) cmocka_unit_test_teardown(name, tear_down)
     const struct CMUnitTest tests[] = {
@@ -363,6 +392,7 @@ int main(int argc, char **argv) {
         TEST(ssl_cert_file_replaces_the_systems_file),
         TEST(ssl_cert_dir_leaves_the_systems_file),
         TEST(ssl_cert_file_leaves_the_systems_directory),
+        TEST(a_damaged_default_file_is_named_in_the_end),
         TEST(a_system_without_authorities_is_told_which_package_has_them),
     };
     if (argc > 1)

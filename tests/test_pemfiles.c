@@ -985,6 +985,114 @@ static void bytes_behind_a_certificate_in_pem_lose_nothing(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
+/* Certificates that OpenSSL loads, whatever it says of them later. */
+static const struct odd {
+    const char *what;
+    m_spec spec;
+    const char *validity; /* the contents */
+} odd_ones[] = {
+    {"TRUE as 01", {.extensions = "300f0603551d13010101040530030101ff"}, NULL},
+    {"a time without seconds", {.extensions = M_AUTHORITY, .not_before = "2001010000Z"}, NULL},
+    {"a time with an offset",
+     {.extensions = M_AUTHORITY, .not_before = "200101000000+0100"}, NULL},
+    {"a time that is none", {.extensions = M_AUTHORITY, .not_before = "yesterday"}, NULL},
+    {"the hour 24", {.extensions = M_AUTHORITY, .not_before = "200101240000Z"}, NULL},
+    {"the second 60", {.extensions = M_AUTHORITY, .not_before = "200630235960Z"}, NULL},
+    {"30 February", {.extensions = M_AUTHORITY, .not_before = "200230000000Z"}, NULL},
+    {"a fraction of a second", {.extensions = M_AUTHORITY},
+     "181132303230303130313030303030302e355a180f32303439313233313233353935395a"},
+    {"version 1 and extensions", {.extensions = M_AUTHORITY, .version = "00"}, NULL},
+    {"version 4", {.extensions = M_AUTHORITY, .version = "a003020103"}, NULL},
+    {"an extension twice", {.extensions = M_AUTHORITY M_CA}, NULL},
+    {"another extension twice",
+     {.extensions = M_AUTHORITY "300906032a030404020500300906032a030404020500"}, NULL},
+    {"a malformed subjectAltName", {.extensions = M_AUTHORITY "30090603551d1104020500"}, NULL},
+    {"an empty subjectAltName", {.extensions = M_AUTHORITY "30090603551d1104023000"}, NULL},
+    {"malformed basicConstraints", {.extensions = "30090603551d1304020500"}, NULL},
+    {"a malformed keyUsage", {.extensions = M_CA "30090603551d0f04020500"}, NULL},
+    {"a malformed extKeyUsage", {.extensions = M_AUTHORITY "30090603551d2504020500"}, NULL},
+    {"an empty extKeyUsage", {.extensions = M_AUTHORITY "30090603551d2504023000"}, NULL},
+    {"malformed nameConstraints", {.extensions = M_AUTHORITY "30090603551d1e04023000"}, NULL},
+    {"a malformed key identifier", {.extensions = M_AUTHORITY "30090603551d0e04020500"}, NULL},
+    {"a malformed authority identifier",
+     {.extensions = M_AUTHORITY "30090603551d2304020500"}, NULL},
+    {"an unknown critical extension",
+     {.extensions = M_AUTHORITY "300c06032a03040101ff04020500"}, NULL},
+    {"an empty sequence of extensions", {.extensions = ""}, NULL},
+    {"no extensions", {.extensions = NULL}, NULL},
+};
+
+static m_der odd_cert(const struct odd *o) {
+    m_spec s = o->spec;
+    m_der validity = m_tlv(0x30, m_hex(o->validity ? o->validity : ""));
+    s.subject = "Odd";
+    if (o->validity)
+        s.validity = &validity;
+    if (s.version && strcmp(s.version, "00") == 0)
+        s.version = "";
+    return m_issue(&s);
+}
+
+/* One that the library cannot read is not passed over. */
+static void an_odd_certificate_among_others_is_counted_or_named(void **state) {
+    int wrong = 0;
+    (void)state;
+    t_deadline(60);
+    for (size_t i = 0; i < COUNT(odd_ones); i++) {
+        pysock_ssl_context *ctx = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
+        struct damage d = {odd_ones[i].what, NULL, 2, 2, "DER|certificate|encoding"};
+        m_der first = root_cert("First"), odd = odd_cert(&odd_ones[i]), last = root_cert("Last");
+        p_text text = {NULL, 0, 0};
+        const char *path;
+        int r;
+        T_STEP("%s", d.name);
+        m_put_certificate(&text, &first);
+        m_put_certificate(&text, &odd);
+        m_put_certificate(&text, &last);
+        path = f_write("odd.pem", text.data, text.size);
+        free(text.data);
+        pysock_error_clear();
+        r = pysock_ssl_load_verify_locations(ctx, path, NULL);
+        if (r < 0)
+            wrong += is_told(&d, path, r, "a file of anchors");
+        if (pysock_ssl_ca_count(ctx) != (r < 0 ? 0 : 3)) {
+            fprintf(stderr, "%s: %zu anchors of 3, result %d\n", d.name, pysock_ssl_ca_count(ctx),
+                    r);
+            wrong++;
+        }
+        pysock_ssl_context_free(ctx);
+    }
+    T_EQ(wrong, 0);
+}
+
+/* The same as an authority that a server shows. */
+static void an_odd_certificate_in_a_chain_is_shown_or_named(void **state) {
+    int wrong = 0;
+    (void)state;
+    t_deadline(60);
+    for (size_t i = 0; i < COUNT(odd_ones); i++) {
+        struct damage d = {odd_ones[i].what, NULL, 2, 2, "DER|certificate|encoding"};
+        m_der leaf = leaf_cert(), odd = odd_cert(&odd_ones[i]);
+        const char *key = plain_key(), *path;
+        p_text text = {NULL, 0, 0};
+        load l;
+        T_STEP("%s", d.name);
+        m_put_certificate(&text, &leaf);
+        m_put_certificate(&text, &odd);
+        path = f_write("odd.pem", text.data, text.size);
+        free(text.data);
+        pysock_error_clear();
+        l = load_chain_with(path, key);
+        if (l.result < 0)
+            wrong += is_told(&d, path, l.result, "a chain");
+        else if (l.count != 2) {
+            fprintf(stderr, "%s: %zu certificates of 2 are shown\n", d.name, l.count);
+            wrong++;
+        }
+    }
+    T_EQ(wrong, 0);
+}
+
 /* ==== beside OpenSSL ==== */
 
 static const char *python(void) { /* the interpreter that the set-up has installed modules for */
@@ -1057,6 +1165,8 @@ int main(int argc, char **argv) {
         TEST(a_damaged_key_is_named_with_its_cause),
         TEST(of_a_bundle_of_140_the_damaged_one_is_named),
         TEST(bytes_behind_a_certificate_in_pem_lose_nothing),
+        TEST(an_odd_certificate_among_others_is_counted_or_named),
+        TEST(an_odd_certificate_in_a_chain_is_shown_or_named),
         TEST(no_variant_of_a_file_loses_an_object_without_an_error),
     };
     if (argc > 1)

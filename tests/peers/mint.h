@@ -256,6 +256,8 @@ typedef struct m_spec { /* what is 0 is as usual */
     const m_der *spki;              /* instead of the key's own */
     const char *serial;             /* the contents of the INTEGER, in hexadecimal digits */
     const char *not_before, *not_after; /* UTCTime */
+    const m_der *validity;          /* instead of both: a whole Validity */
+    const char *version;            /* instead of version 3, with its tag, in hexadecimal digits */
     const char *algorithm;          /* the contents of AlgorithmIdentifier; not ours: the signature
                                        is noise */
     size_t noise;                   /* of so many bytes */
@@ -286,13 +288,13 @@ T_FUNC m_der m_sign(const m_der *tbs, int signer) {
 
 T_FUNC m_der m_issue(const m_spec *s) {
     const char *algorithm = s->algorithm ? s->algorithm : M_ECDSA_SHA256;
-    m_der tbs = m_hex("a003020102"), times, d, bits = m_hex("00");
+    m_der tbs = m_hex(s->version ? s->version : "a003020102"), times, d, bits = m_hex("00");
     m_add(&tbs, m_tlv(0x02, m_hex(s->serial ? s->serial : "4001")));
     m_add(&tbs, m_tlv(0x30, m_hex(algorithm)));
     m_add(&tbs, s->issuer_name ? *s->issuer_name : m_name(s->issuer ? s->issuer : s->subject));
     times = m_string(0x17, s->not_before ? s->not_before : "200101000000Z");
     m_add(&times, m_string(0x17, s->not_after ? s->not_after : "491231235959Z"));
-    m_add(&tbs, m_tlv(0x30, times));
+    m_add(&tbs, s->validity ? *s->validity : m_tlv(0x30, times));
     m_add(&tbs, m_name(s->subject));
     m_add(&tbs, s->spki ? *s->spki : m_spki(M_ALGORITHM_P256, m_point(s->key)));
     if (s->extensions) {
