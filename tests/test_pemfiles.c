@@ -985,6 +985,37 @@ static void bytes_behind_a_certificate_in_pem_lose_nothing(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
+/* The last anchor stands behind more text than anybody reads: it is found, or the file is refused. */
+static void a_file_that_is_too_long_is_not_read_in_part(void **state) {
+    static char lines[1 << 20];
+    pysock_ssl_context *ctx = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
+    p_text first = {NULL, 0, 0}, last = {NULL, 0, 0};
+    m_der d = root_cert("Last");
+    const char *path = f_path("long.pem");
+    FILE *f = fopen(path, "wb");
+    int r;
+    (void)state;
+    t_deadline(120);
+    T_CHECK(f != NULL);
+    put_roots(&first, 1);
+    m_put_certificate(&last, &d);
+    memset(lines, 'x', sizeof lines);
+    for (size_t i = 63; i < sizeof lines; i += 64)
+        lines[i] = '\n';
+    T_EQ(fwrite(first.data, 1, first.size, f), first.size);
+    for (int i = 0; i < 66; i++)
+        T_EQ(fwrite(lines, 1, sizeof lines, f), sizeof lines);
+    T_EQ(fwrite(last.data, 1, last.size, f), last.size);
+    T_EQ(fclose(f), 0);
+    r = pysock_ssl_load_verify_locations(ctx, path, NULL);
+    if (r < 0)
+        H_CONTAINS(pysock_error_message(), path);
+    T_EQ(pysock_ssl_ca_count(ctx), r < 0 ? 0 : 2);
+    pysock_ssl_context_free(ctx);
+    free(first.data);
+    free(last.data);
+}
+
 /* Certificates that OpenSSL loads, whatever it says of them later. */
 static const struct odd {
     const char *what;
@@ -1165,6 +1196,7 @@ int main(int argc, char **argv) {
         TEST(a_damaged_key_is_named_with_its_cause),
         TEST(of_a_bundle_of_140_the_damaged_one_is_named),
         TEST(bytes_behind_a_certificate_in_pem_lose_nothing),
+        TEST(a_file_that_is_too_long_is_not_read_in_part),
         TEST(an_odd_certificate_among_others_is_counted_or_named),
         TEST(an_odd_certificate_in_a_chain_is_shown_or_named),
         TEST(no_variant_of_a_file_loses_an_object_without_an_error),
