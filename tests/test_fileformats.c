@@ -311,6 +311,25 @@ static void forms_that_are_not_read_are_named_with_what_converts_them(void **sta
     T_EQ(wrong, 0);
 }
 
+/* There are certificates in it, too. */
+static void pkcs7_beside_a_certificate_is_named(void **state) {
+    pysock_ssl_context *client = new_client(), *server = new_server();
+    (void)state;
+    t_deadline(60);
+    P_NEED("openssl");
+    run("openssl crl2pkcs7 -nocrl -certfile " FROM_HERE "chain-ec.pem -out p7; "
+        "cat " FROM_HERE "chain-ec.pem p7 >both.pem");
+    T_FAILS(pysock_ssl_load_verify_locations(client, f_path("both.pem"), NULL), PYSOCK_SSL_ERROR,
+            EPROTO);
+    error_names(f_path("both.pem"), 3, 3, "PKCS#7|PKCS7");
+    T_EQ(pysock_ssl_ca_count(client), 0);
+    T_FAILS(pysock_ssl_load_cert_chain(server, f_path("both.pem"), T_CERTS "chain-ec.key"),
+            PYSOCK_SSL_ERROR, EPROTO);
+    error_names(f_path("both.pem"), 3, 3, "PKCS#7|PKCS7");
+    pysock_ssl_context_free(client);
+    pysock_ssl_context_free(server);
+}
+
 /* As ssh-keygen writes it by default: a line of 70 columns, too. */
 static const char openssh_key[] =
     "-----BEGIN OPENSSH PRIVATE KEY-----\n"
@@ -507,6 +526,34 @@ static void a_chain_may_begin_with_a_trusted_certificate(void **state) {
     pysock_ssl_context_free(server);
 }
 
+/* OpenSSL takes no notice of it there. */
+static void a_trusted_certificate_further_down_a_chain_is_sent_or_named(void **state) {
+    pysock_ssl_context *server = new_server();
+    char *chain = f_read(T_CERTS "chain-ec.pem", NULL), *second, *middle;
+    p_text text = {NULL, 0, 0};
+    const char *path;
+    (void)state;
+    t_deadline(60);
+    P_NEED("openssl");
+    second = strstr(chain + 1, "-----BEGIN CERTIFICATE-----");
+    T_CHECK(second != NULL);
+    f_write_text("middle.pem", second);
+    *second = 0;
+    middle = f_read(trusted("middle.pem", "-addtrust serverAuth"), NULL);
+    m_put(&text, chain);
+    m_put(&text, middle);
+    path = f_write("chain.pem", text.data, text.size);
+    free(text.data);
+    free(chain);
+    free(middle);
+    if (pysock_ssl_load_cert_chain(server, path, T_CERTS "chain-ec.key") < 0) {
+        error_names(path, 2, 2, "TRUSTED");
+        pysock_ssl_context_free(server);
+        return;
+    }
+    is_accepted(t_client_ctx(), server);
+}
+
 /* The certificate, and behind it what OpenSSL's CERT_CERTIFICATE_AUX does not know. */
 static void malformed_settings_are_an_error(void **state) {
     static const char *const settings_of[] = {
@@ -576,12 +623,14 @@ int main(int argc, char **argv) {
         TEST(der_one_after_the_other_loses_nothing),
         TEST(der_of_another_kind_is_named),
         TEST(forms_that_are_not_read_are_named_with_what_converts_them),
+        TEST(pkcs7_beside_a_certificate_is_named),
         TEST(a_key_of_openssh_is_named_with_what_converts_it),
         TEST(a_key_of_openssh_beside_a_certificate_is_named),
         TEST(the_settings_of_a_trusted_certificate_hold),
         TEST(a_trusted_certificate_loads_beside_others),
         TEST(a_rejected_intermediate_ends_no_path),
         TEST(a_chain_may_begin_with_a_trusted_certificate),
+        TEST(a_trusted_certificate_further_down_a_chain_is_sent_or_named),
         TEST(malformed_settings_are_an_error),
         TEST(a_trusted_certificate_may_have_no_settings),
     };

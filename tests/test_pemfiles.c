@@ -985,7 +985,7 @@ static void bytes_behind_a_certificate_in_pem_lose_nothing(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-/* The last anchor stands behind more text than anybody reads: it is found, or the file is refused. */
+/* The last anchor stands behind more text than anybody reads: it is found, or there is an error. */
 static void a_file_that_is_too_long_is_not_read_in_part(void **state) {
     static char lines[1 << 20];
     pysock_ssl_context *ctx = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
