@@ -578,6 +578,9 @@ static void objects_of_kinds_that_do_not_matter_are_passed_over(void **state) {
     m_put_pem(&text, "EC PRIVATE KEY", key.data, key.size);
     m_put_certificate(&text, &leaf);
     m_put_pem(&text, "DH PARAMETERS", parameters.data, parameters.size);
+    m_put_pem(&text, "CERTIFICATE REQUEST", parameters.data, parameters.size);
+    m_put_pem(&text, "NEW CERTIFICATE REQUEST", parameters.data, parameters.size);
+    m_put_pem(&text, "PUBLIC KEY", parameters.data, parameters.size);
     m_put_pem(&text, "X509 CERTIFICATE", middle.data, middle.size);
     m_put_pem(&text, "X509 CRL", crl.data, crl.size);
     path = f_write("all.pem", text.data, text.size);
