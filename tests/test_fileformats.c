@@ -168,7 +168,7 @@ static void damaged_der_is_named(void **state) {
         free(der);
         if (i < 2) {
             T_FAILS(pysock_ssl_load_verify_locations(client, path, NULL), PYSOCK_SSL_ERROR, EPROTO);
-            error_names(path, 0, 0, "DER|damaged|cut off|certificate");
+            error_names(path, 0, 0, "DER|damaged|cut off");
             T_EQ(pysock_ssl_ca_count(client), 0);
             T_FAILS(pysock_ssl_load_cert_chain(server, path, T_CERTS "server-ec.key"),
                     PYSOCK_SSL_ERROR, EPROTO);
@@ -176,7 +176,7 @@ static void damaged_der_is_named(void **state) {
             T_FAILS(pysock_ssl_load_cert_chain(server, T_CERTS "server-ec.pem", path),
                     PYSOCK_SSL_ERROR, EPROTO);
         }
-        error_names(path, 0, 0, "DER|damaged|cut off|certificate");
+        error_names(path, 0, 0, "DER|damaged|cut off");
         pysock_ssl_context_free(client);
         pysock_ssl_context_free(server);
     }
