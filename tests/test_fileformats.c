@@ -286,7 +286,7 @@ static void tells(const char *path, int as, const struct foreign *f, int *wrong)
     else
         r = pysock_ssl_load_cert_chain(ctx, T_CERTS "server-ec.pem", path);
     if (r == 0 || pysock_error() != PYSOCK_SSL_ERROR || !strstr(pysock_error_message(), path)
-        || !says_one_of(pysock_error_message(), f->kind)
+        || !says_besides(pysock_error_message(), path, f->kind)
         || (f->command && !strstr(pysock_error_message(), f->command))) {
         fprintf(stderr, "%s, as %d: result %d, not '%s' and '%s': %s\n", f->make, as, r, f->kind,
                 f->command ? f->command : "", pysock_error_message());

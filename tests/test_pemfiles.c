@@ -810,7 +810,7 @@ static int is_told(const struct damage *d, const char *path, int result, const c
         what = "no file";
     else if (!says_number(m, path, d->number) && !says_number(m, path, d->or_number))
         what = "no number of the object";
-    else if (!says_one_of(m, d->causes))
+    else if (!says_besides(m, path, d->causes))
         what = "no cause";
     if (what)
         fprintf(stderr, "%s, %s: %s ('%s')\n", d->name, where, what, m);
