@@ -4,6 +4,7 @@
 
 #include <linux/sockios.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 
 #define SIZE (4u << 20)
 #define LAST (128u * 1024) /* what fits into the kernel's buffers for certain */
@@ -78,13 +79,29 @@ static void expect_the_rest(pysock *s, size_t have) {
         T_EQ(pysock_ssl_eof_is_clean(s), 1);
 }
 
-static int is_open(int fd) {
-    return fcntl(fd, F_GETFD) >= 0;
+/* A descriptor, whose number another file may get when it is closed. */
+typedef struct file_id {
+    int fd;
+    ino_t inode;
+} file_id;
+
+static file_id file_of(pysock *s) {
+    file_id f;
+    struct stat st;
+    f.fd = T_OK(pysock_fileno(s));
+    T_EQ(fstat(f.fd, &st), 0);
+    f.inode = st.st_ino;
+    return f;
 }
 
-static void wait_closed(int fd) {
+static int is_open(file_id f) {
+    struct stat st;
+    return fstat(f.fd, &st) == 0 && st.st_ino == f.inode;
+}
+
+static void wait_closed(file_id f) {
     double end = t_now() + LONG;
-    while (is_open(fd)) {
+    while (is_open(f)) {
         if (t_now() > end)
             T_FAIL("the descriptor is never closed");
         t_nap(0.005);
@@ -282,6 +299,7 @@ static void a_cleanup_loses_nothing_of_what_is_out(void **state) {
         for (int closed = 0; closed < 2; closed++) {
             pysock_state *st = T_OK(pysock_state_new()), *before;
             int port, raw = t_raw_listen(&port), fd, mine;
+            file_id file;
             pysock *pair[2];
             t_thread t;
             char byte;
@@ -305,10 +323,11 @@ static void a_cleanup_loses_nothing_of_what_is_out(void **state) {
             }
             leave_unread(pair, A_REQUEST);
             T_OK(pysock_sendall(pair[1], reply, LAST, 0));
+            file = file_of(pair[1]);
             if (closed)
                 T_OK(pysock_close(pair[1]));
             pysock_state_cleanup(st);
-            T_CHECK(!is_open(mine));
+            T_CHECK(!is_open(file));
             t_recv_exactly(pair[0], got, LAST);
             t_verify(got, LAST, 0, 1);
             T_EQ(pysock_recv(pair[0], &byte, 1, 0), 0);
@@ -325,6 +344,7 @@ static void a_cleanup_does_not_wait_for_a_silent_peer(void **state) {
         pysock_state *st = T_OK(pysock_state_new()), *before;
         int port, raw = t_raw_listen(&port), fd = t_raw_connect(port), mine = t_raw_accept(raw);
         struct linger linger = {1, 600};
+        file_id file;
         double start;
         pysock *s;
         close(raw);
@@ -335,12 +355,13 @@ static void a_cleanup_does_not_wait_for_a_silent_peer(void **state) {
         wait_unread(s);
         T_OK(pysock_setsockopt(s, SOL_SOCKET, SO_LINGER, &linger, sizeof linger));
         queue_all(s);
+        file = file_of(s);
         if (closed)
             T_OK(pysock_close(s));
         start = t_now();
         pysock_state_cleanup(st);
         T_CHECK(t_now() - start < LONG);
-        T_CHECK(!is_open(mine));
+        T_CHECK(!is_open(file));
         close(fd);
         pysock_state_free(st);
     }
@@ -365,9 +386,9 @@ static void close_starts_no_thread_where_all_has_arrived(void **state) {
     threads = t_count_threads();
     for (int leftover = 0; leftover < 2; leftover++) {
         pysock *pair[2];
-        int fd;
+        file_id file;
         t_pair(pair);
-        fd = pysock_fileno(pair[1]);
+        file = file_of(pair[1]);
         t_say(pair[0], "GET");
         t_expect(pair[1], "GET");
         t_say(pair[1], "reply");
@@ -378,7 +399,7 @@ static void close_starts_no_thread_where_all_has_arrived(void **state) {
         }
         wait_acknowledged(pair[1]);
         T_OK(pysock_close(pair[1]));
-        T_CHECK(!is_open(fd));
+        T_CHECK(!is_open(file));
         T_EQ(t_count_threads(), threads);
         T_OK(pysock_close(pair[0]));
     }
@@ -393,18 +414,18 @@ static void close_starts_no_thread_where_the_peer_has_ended(void **state) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         char byte;
-        int fd;
+        file_id file;
         make_pair(pair, tls);
-        fd = pysock_fileno(pair[1]);
+        file = file_of(pair[1]);
         T_OK(pysock_shutdown(pair[0], SHUT_WR));
         T_EQ(pysock_recv(pair[1], &byte, 1, 0), 0);
         if (tls) { /* the FIN behind the close_notify */
-            struct pollfd p = {fd, POLLRDHUP, 0};
+            struct pollfd p = {file.fd, POLLRDHUP, 0};
             T_EQ(poll(&p, 1, (int)(LONG * 1000)), 1);
         }
         T_OK(pysock_sendall(pair[1], "reply", 5, 0));
         T_OK(pysock_close(pair[1]));
-        T_CHECK(!is_open(fd));
+        T_CHECK(!is_open(file));
         T_EQ(t_count_threads(), threads);
         t_expect(pair[0], "reply");
         T_EQ(pysock_recv(pair[0], &byte, 1, 0), 0);
@@ -440,14 +461,14 @@ static void SO_LINGER_does_not_stop_the_reactor(void **state) {
     t_deadline(120);
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
-        int fd;
+        file_id file;
         make_pair(pair, tls);
-        fd = pysock_fileno(pair[1]);
+        file = file_of(pair[1]);
         set_linger(pair[1], 600);
         queue_all(pair[1]);
         T_OK(pysock_close(pair[1]));
         one_handshake_by_the_reactor();
-        wait_closed(fd); /* the peer reads nothing: by the close deadline */
+        wait_closed(file); /* the peer reads nothing: by the close deadline */
         one_handshake_by_the_reactor();
         T_OK(pysock_close(pair[0]));
     }
@@ -475,17 +496,18 @@ static void SO_LINGER_of_no_seconds_aborts(void **state) {
     for (int tls = 0; tls < 2; tls++)
         for (int queued = 0; queued < 2; queued++) {
             pysock *pair[2];
-            int fd, error = 0;
+            int error = 0;
+            file_id file;
             struct pollfd p;
             socklen_t len = sizeof error;
             T_STEP("%s, %s", tls ? "TLS" : "plain", queued ? "queued output" : "idle");
             make_pair(pair, tls);
-            fd = pysock_fileno(pair[1]);
+            file = file_of(pair[1]);
             if (queued)
                 queue_all(pair[1]);
             set_linger(pair[1], 0);
             pysock_close(pair[1]); /* may report the loss */
-            T_CHECK(!is_open(fd));
+            T_CHECK(!is_open(file));
             p.fd = pysock_fileno(pair[0]);
             p.events = 0;
             T_EQ(poll(&p, 1, (int)(LONG * 1000)), 1);
