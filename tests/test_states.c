@@ -15,12 +15,13 @@ typedef enum maker {
     FROMFD,
     DUP,
     CREATE_CONNECTION,
+    CREATE_CONNECTION_BY_NAME,
     CREATE_SERVER
 } maker;
 
 static const char *const maker_names[] = {
     "socket", "socketpair", "accept", "accept with TLS", "adopt",
-    "fromfd", "dup", "create_connection", "create_server"};
+    "fromfd", "dup", "create_connection", "create_connection by name", "create_server"};
 
 typedef struct making {
     maker what;
@@ -62,6 +63,9 @@ static void make(making *m) {
     case CREATE_CONNECTION:
         m->made[0] = pysock_create_connection("127.0.0.1", m->port, LONG);
         break;
+    case CREATE_CONNECTION_BY_NAME:
+        m->made[0] = pysock_create_connection("localhost", m->port, LONG);
+        break;
     case CREATE_SERVER: m->made[0] = pysock_create_server("127.0.0.1", 0, -1); break;
     }
     m->code = errno;
@@ -98,7 +102,7 @@ static void prepare(making *m, maker what, const char *event, pysock_state *in) 
         m->from = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     if (what == ADOPT || what == FROMFD)
         m->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (what == CREATE_CONNECTION)
+    if (what == CREATE_CONNECTION || what == CREATE_CONNECTION_BY_NAME)
         m->fd = t_raw_listen(&m->port);
     pysock_set_audit_hook(stop_here, m);
     pysock_state_swap(before);
@@ -207,7 +211,7 @@ static const struct {
              {ADOPT, "socket.__new__"},
              {FROMFD, "socket.__new__"},
              {DUP, "socket.__new__"},
-             {CREATE_CONNECTION, "socket.getaddrinfo"},
+             {CREATE_CONNECTION_BY_NAME, "socket.getaddrinfo"},
              {CREATE_CONNECTION, "socket.__new__"},
              {CREATE_CONNECTION, "socket.connect"},
              {CREATE_SERVER, "socket.__new__"},
