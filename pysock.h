@@ -3065,6 +3065,8 @@ static FILE *pysock__stdio_open(void *cookie, pysock__stdio_read_fn read,
     if (!f) {
         *err = pysock__neg_errno();
         PYSOCK_FREE(io);
+    } else if (read) {
+        setvbuf(f, NULL, _IONBF, 0); /* what it reads from has a buffer */
     }
     return f;
 }
@@ -11525,6 +11527,7 @@ typedef struct pysock__tls {
     int peer_closed; /* the peer's has come, and with half_close the engine has not been told */
     int ended;      /* the engine is closed: by close_notify, or with the fault */
     int mid_record; /* part of a record has left */
+    int out_type;   /* the type of that record */
     int begun;      /* something has */
     pysock__bytes flight; /* the handshake's records, to be sent together: Nagle's algorithm and a
                              delayed acknowledgement would cost 40 ms otherwise */
@@ -12318,13 +12321,18 @@ static void pysock__tls_overhear(pysock__tls *t, int sent, const unsigned char *
 /* 1 if records with the user's bytes have not left, or not whole. */
 static int pysock__tls_holds_plaintext(const pysock__tls *t)
 {
+    const unsigned char *p;
     size_t n;
 
-    return t->established && (t->mid_record || pysock__tls_engine_out(t, &n));
+    if (!t->established || t->mid_record)
+        return t->established && t->out_type == 23;
+    p = pysock__tls_engine_out(t, &n);
+    return p && p[0] == 23;
 }
 
 static void pysock__tls_out_done(pysock__tls *t, size_t n)
 {
+    const unsigned char *p;
     size_t len;
 
     t->begun = 1;
@@ -12332,7 +12340,8 @@ static void pysock__tls_out_done(pysock__tls *t, size_t n)
         t->flight_pos += n;
         if (t->flight_pos == t->flight.len)
             t->flight_pos = t->flight.len = 0;
-    } else if (pysock__tls_engine_out(t, &len)) {
+    } else if ((p = pysock__tls_engine_out(t, &len)) != NULL) {
+        t->out_type = t->mid_record ? t->out_type : p[0];
         t->mid_record = n < len;
         br_ssl_engine_sendrec_ack(t->eng, n);
     } else {
@@ -14089,6 +14098,7 @@ typedef struct pysock__sock {
 
     /* guarded by lock: what is seldom needed */
     int io_refs;      /* files made of it that are open */
+    int files_unread; /* atomic: those that hold input which nobody has read yet */
     int close_wanted; /* by the user: the last of the files does it */
     int detached;     /* the descriptor is the user's */
     int read_shut;    /* by pysock_shutdown() */
@@ -15340,12 +15350,12 @@ static pysock__progress pysock__linger_locked(pysock__sock *s)
         r = pysock__sys_recv(s->fd, drop, size, MSG_DONTWAIT);
     while ((r > 0 && --budget) || r == -EINTR);
     PYSOCK_FREE(drop);
+    if ((r == 0 && !s->read_shut) || (r < 0 && r != -EAGAIN))
+        return PYSOCK__DONE; /* the peer has ended */
+    if (s->family == AF_UNIX || pysock__sys_unacknowledged(s->fd) <= 0)
+        return PYSOCK__DONE; /* a close here loses nothing */
     if (r > 0)
         return PYSOCK__AGAIN;
-    if ((r == 0 && !s->read_shut) || (r < 0 && r != -EAGAIN) || s->family == AF_UNIX)
-        return PYSOCK__DONE; /* the peer has ended, or a close here loses nothing */
-    if (pysock__sys_unacknowledged(s->fd) <= 0)
-        return PYSOCK__DONE;
     if (!s->lingering) {
         s->lingering = PYSOCK__LINGER_TICK;
         pysock__sys_shutdown(s->fd, SHUT_WR);
@@ -18461,7 +18471,7 @@ PYSOCKDEF void pysock_state_cleanup(pysock_state *st)
     pysock__broadcast(st);
     deadline = pysock__deadline_in(100000000);
     pysock__close_all(st, deadline);
-    pysock__state_await(st, deadline);
+    pysock__state_await(st, deadline + 20000000); /* the reactor ends at the deadline what lingers */
     pysock__store(&st->ending, 0);
     pysock_state_swap(before);
     pysock__cleaning_end(&me, st);
@@ -19494,6 +19504,11 @@ static int pysock__wrap_allowed_locked(pysock__call *c, int server)
     pysock__refresh_phase_locked(s);
     if (s->tls || (s->wrap_ctx && s->phase == PYSOCK__LISTENING))
         return pysock__fail_value(c->name, "there is TLS around this socket already");
+    if (pysock__load(&s->files_unread))
+        return pysock__fail_value(c->name,
+                                  "a file made of this socket holds unread input that came in "
+                                  "clear: read or close it first, and do not take it for the "
+                                  "peer's words under TLS");
     if (s->phase == PYSOCK__LISTENING && !server)
         return pysock__fail_value(c->name, "a listening socket needs a server's context "
                                            "(PYSOCK_CLIENT_AUTH)");
@@ -22821,6 +22836,7 @@ struct pysock_file {
     pysock *s;
     int readable, writable, unbuffered;
     int timed_out; /* a read has: as in Python there is no other */
+    int unread;    /* the socket counts it among those that hold input */
     size_t size;   /* of the buffers, as asked for; `in` grows with long lines and reads */
     unsigned char *in, *out;
     size_t start, end, in_cap; /* what `in` holds */
@@ -22878,20 +22894,21 @@ static int pysock__file_mode(const char *what, const char *mode, int *readable, 
                         mode ? mode : "(NULL)");
 }
 
-PYSOCKDEF pysock_file *pysock_makefile(pysock *s, const char *mode, ptrdiff_t buffering)
+static pysock_file *pysock__makefile(pysock *s, const char *mode, ptrdiff_t buffering,
+                                     const char *what)
 {
     int readable, writable;
     pysock_file *f;
 
-    if (pysock__file_mode("makefile", mode, &readable, &writable) < 0)
+    if (pysock__file_mode(what, mode, &readable, &writable) < 0)
         return NULL;
     if (buffering > (ptrdiff_t)INT_MAX) {
-        pysock__fail_value("makefile", "the buffers are too large");
+        pysock__fail_value(what, "the buffers are too large");
         return NULL;
     }
     f = (pysock_file *)pysock__alloc(sizeof *f);
     if (!f) {
-        pysock__fail_memory("makefile");
+        pysock__fail_memory(what);
         return NULL;
     }
     f->s = s;
@@ -22902,12 +22919,17 @@ PYSOCKDEF pysock_file *pysock_makefile(pysock *s, const char *mode, ptrdiff_t bu
     if (writable && !f->unbuffered)
         f->out = (unsigned char *)PYSOCK_MALLOC(f->size);
     if (writable && !f->unbuffered && !f->out)
-        pysock__fail_memory("makefile");
-    else if (pysock__file_attach(s, "makefile") == 0)
+        pysock__fail_memory(what);
+    else if (pysock__file_attach(s, what) == 0)
         return f;
     pysock__free(f->out);
     pysock__free(f);
     return NULL;
+}
+
+PYSOCKDEF pysock_file *pysock_makefile(pysock *s, const char *mode, ptrdiff_t buffering)
+{
+    return pysock__makefile(s, mode, buffering, "makefile");
 }
 
 static int pysock__file_check(pysock_file *f, const char *what, int writing)
@@ -22918,6 +22940,22 @@ static int pysock__file_check(pysock_file *f, const char *what, int writing)
         return 0;
     return pysock__fail(PYSOCK_OS_ERROR, EBADF, "EBADF", "%s: the file was not made for %s", what,
                         writing ? "writing" : "reading");
+}
+
+/* The socket must know which files hold input: TLS must not begin before that has been read. */
+static void pysock__file_count(pysock_file *f)
+{
+    pysock__sock *s;
+    int unread = f->end > f->start;
+
+    if (unread == f->unread)
+        return;
+    s = pysock__acquire_handle((uintptr_t)f->s);
+    if (!s)
+        return; /* a cleanup has closed it */
+    pysock__add(&s->files_unread, unread ? 1 : -1);
+    f->unread = unread;
+    pysock__release(s);
 }
 
 /* Makes room for more bytes behind what `in` holds. 0 or -1. */
@@ -22969,6 +23007,7 @@ static ptrdiff_t pysock__file_fill(pysock_file *f, size_t want)
     n = pysock__file_recv(f, f->in + f->end, want);
     if (n > 0)
         f->end += (size_t)n;
+    pysock__file_count(f);
     return n;
 }
 
@@ -22982,6 +23021,7 @@ static size_t pysock__file_take(pysock_file *f, void *buf, size_t size)
     f->start += n;
     if (f->start == f->end)
         f->start = f->end = 0;
+    pysock__file_count(f);
     return n;
 }
 
@@ -22996,17 +23036,17 @@ static int pysock__file_give_back(pysock_file *f, const void *buf, size_t n)
     memmove(f->in + f->start + n, f->in + f->start, f->end - f->start);
     memcpy(f->in + f->start, buf, n);
     f->end += n;
+    pysock__file_count(f);
     pysock__raise(&fault);
     return 0;
 }
 
-PYSOCKDEF ptrdiff_t pysock_file_read1(pysock_file *f, void *buf, size_t size)
+static ptrdiff_t pysock__file_read1(pysock_file *f, void *buf, size_t size, const char *what)
 {
     size_t n;
     ptrdiff_t r;
 
-    if (pysock__file_check(f, "file_read1", 0) < 0
-        || pysock__check_memory("file_read1", buf, size) < 0)
+    if (pysock__file_check(f, what, 0) < 0 || pysock__check_memory(what, buf, size) < 0)
         return -1;
     n = pysock__file_take(f, buf, size);
     if (n || !size)
@@ -23017,6 +23057,11 @@ PYSOCKDEF ptrdiff_t pysock_file_read1(pysock_file *f, void *buf, size_t size)
     return r <= 0 ? r : (ptrdiff_t)pysock__file_take(f, buf, size);
 }
 
+PYSOCKDEF ptrdiff_t pysock_file_read1(pysock_file *f, void *buf, size_t size)
+{
+    return pysock__file_read1(f, buf, size, "file_read1");
+}
+
 PYSOCKDEF ptrdiff_t pysock_file_read(pysock_file *f, void *buf, size_t size)
 {
     unsigned char *p = (unsigned char *)buf;
@@ -23024,7 +23069,7 @@ PYSOCKDEF ptrdiff_t pysock_file_read(pysock_file *f, void *buf, size_t size)
     ptrdiff_t n;
 
     if (f && f->unbuffered)
-        return pysock_file_read1(f, buf, size);
+        return pysock__file_read1(f, buf, size, "file_read");
     if (pysock__file_check(f, "file_read", 0) < 0
         || pysock__check_memory("file_read", buf, size) < 0)
         return -1;
@@ -23064,6 +23109,7 @@ PYSOCKDEF pysock_buf *pysock_file_readall(pysock_file *f)
     all = pysock_buf_copy(f->end > f->start ? f->in + f->start : NULL, f->end - f->start);
     if (all)
         f->start = f->end = 0;
+    pysock__file_count(f);
     return all;
 }
 
@@ -23177,6 +23223,7 @@ PYSOCKDEF ptrdiff_t pysock_file_readlines(pysock_file *f, ptrdiff_t hint, pysock
         count++;
     }
     f->start += (size_t)bytes;
+    pysock__file_count(f);
     *lines = list;
     return (ptrdiff_t)count;
 }
@@ -23262,6 +23309,8 @@ PYSOCKDEF int pysock_file_close(pysock_file *f)
         return 0;
     r = pysock_file_flush(f);
     fault = pysock__last;
+    f->start = f->end = 0;
+    pysock__file_count(f);
     pysock__file_detach(f->s);
     pysock__free(f->in);
     pysock__free(f->out);
@@ -23269,11 +23318,20 @@ PYSOCKDEF int pysock_file_close(pysock_file *f)
     return r < 0 ? pysock__raise(&fault) : 0;
 }
 
-/* Conveniences: a FILE. The socket's handle is the cookie. */
+/* Conveniences: a FILE. To write, the socket's handle is the cookie. To read, a file of ours is: its
+   buffer is the only one, so that wrapping can tell whether it holds input. */
 
 static ptrdiff_t pysock__stdio_read(void *cookie, char *buf, size_t size)
 {
-    return pysock_recv((pysock *)cookie, buf, size, 0);
+    pysock_file *f = (pysock_file *)cookie;
+
+    f->timed_out = 0; /* as stdio has it: clearerr() and go on */
+    return pysock_file_read1(f, buf, size);
+}
+
+static int pysock__stdio_close_reader(void *cookie)
+{
+    return pysock_file_close((pysock_file *)cookie);
 }
 
 /* All of it: stdio takes a short count for an error, and drops the rest. */
@@ -23295,6 +23353,7 @@ static int pysock__stdio_close(void *cookie)
 PYSOCKDEF FILE *pysock_fdopen(pysock *s, const char *mode)
 {
     int readable, writable, err;
+    pysock_file *reader = NULL;
     FILE *f;
 
     if (pysock__file_mode("fdopen", mode, &readable, &writable) < 0)
@@ -23303,13 +23362,20 @@ PYSOCKDEF FILE *pysock_fdopen(pysock *s, const char *mode)
         pysock__fail_value("fdopen", "a FILE goes one way: make one with r and one with w");
         return NULL;
     }
-    if (pysock__file_attach(s, "fdopen") < 0)
+    if (readable && !(reader = pysock__makefile(s, "r", -1, "fdopen")))
         return NULL;
-    f = pysock__stdio_open(s, readable ? pysock__stdio_read : NULL,
-                           writable ? pysock__stdio_write : NULL, pysock__stdio_close, &err);
+    if (!readable && pysock__file_attach(s, "fdopen") < 0)
+        return NULL;
+    if (readable)
+        f = pysock__stdio_open(reader, pysock__stdio_read, NULL, pysock__stdio_close_reader, &err);
+    else
+        f = pysock__stdio_open(s, NULL, pysock__stdio_write, pysock__stdio_close, &err);
     if (f)
         return f;
-    pysock__file_detach(s);
+    if (readable)
+        pysock_file_close(reader);
+    else
+        pysock__file_detach(s);
     pysock__fail_os(err, "fdopen", "");
     return NULL;
 }
