@@ -892,8 +892,10 @@ PYSOCKDEF void pysock_ssl_context_free(pysock_ssl_context *ctx);
 /* One reference more, to be freed as well; returns ctx. */
 PYSOCKDEF pysock_ssl_context *pysock_ssl_context_retain(pysock_ssl_context *ctx);
 
-/* The certificate chain (leaf first) and its private key, from PEM files; keyfile NULL: both are in
-   certfile. Later connections use it. A context has one chain for each kind of key, RSA and EC, and
+/* The certificate chain (leaf first) and its private key, from files of PEM or DER; keyfile NULL:
+   both are in certfile. Whatever is damaged, or of a kind that may have been meant and is not read,
+   is an error that names the file, the object in it and the cause; PKCS#12, PKCS#7, OpenSSH's keys
+   and UTF-16 with the command that converts them. Later connections use it. A context has one chain for each kind of key, RSA and EC, and
    a second one of a kind replaces the first. Errors name the file and leave the context as it was.
    Keys: PKCS#1, SEC1, PKCS#8; an encrypted one needs pysock_ssl_load_cert_chain_ex(). */
 PYSOCKDEF int pysock_ssl_load_cert_chain(pysock_ssl_context *ctx, const char *certfile,
@@ -922,15 +924,25 @@ typedef struct pysock_ssl_chain_options {
 PYSOCKDEF int pysock_ssl_load_cert_chain_ex(pysock_ssl_context *ctx,
                                             const pysock_ssl_chain_options *options);
 
-/* Adds trust anchors, and revocation lists: a PEM file, a directory, or either NULL; or PEM, or DER
-   one after the other, in memory. A file without any is an error. A directory with names such as
-   9d66eef0.0 and 9d66eef0.r0, which "openssl rehash" makes, is looked up when a certificate's
-   issuer, or its list, is wanted, as OpenSSL does: a file with the next number is seen when it
-   comes, one that changes is not read again. Of any other directory every file is read at once, and
-   so it is for PYSOCK_PROTOCOL_TLS_SERVER, as a server names its authorities to its clients. */
+/* Adds trust anchors, and revocation lists: a file, a directory, or either NULL; or from memory;
+   PEM, or DER one after the other. All of a file is taken, or nothing and an error that names the
+   object (see pysock_ssl_load_cert_chain()); one without any is an error. The settings in OpenSSL's
+   TRUSTED CERTIFICATE hold. Of a directory only files with names such as 9d66eef0.0 and 9d66eef0.r0
+   count, which "openssl rehash" makes; without any it is an error. They are looked up when a
+   certificate's issuer, or its list, is wanted, as OpenSSL does: a file with the next number is
+   seen when it comes, one that changes is not read again. For PYSOCK_PROTOCOL_TLS_SERVER all are
+   read at once, as a server names its authorities to its clients. */
 PYSOCKDEF int pysock_ssl_load_verify_locations(pysock_ssl_context *ctx, const char *cafile,
                                                const char *capath);
 PYSOCKDEF int pysock_ssl_load_verify_data(pysock_ssl_context *ctx, const void *data, size_t size);
+
+/* The same from every file of a directory, whatever its name is, at once. Files that hold no
+   certificate are passed over; a damaged one is an error, and nothing is added. */
+PYSOCKDEF int pysock_ssl_load_verify_directory(pysock_ssl_context *ctx, const char *path);
+
+/* The system's trust store: a file, or what SSL_CERT_FILE names in its place, and a directory of
+   hashed names, or what SSL_CERT_DIR names (parted by colons). As in Python what is not there is no
+   error here; the handshake's says what was missing or damaged. */
 PYSOCKDEF int pysock_ssl_load_default_certs(pysock_ssl_context *ctx);
 
 /* How many trust anchors the context has. */
@@ -953,7 +965,8 @@ PYSOCKDEF int pysock_ssl_get_verify_mode(pysock_ssl_context *ctx);
 PYSOCKDEF int pysock_ssl_set_check_hostname(pysock_ssl_context *ctx, int on);
 PYSOCKDEF int pysock_ssl_get_check_hostname(pysock_ssl_context *ctx);
 
-/* Whether a certificate without subjectAltName may name the host in its subject: 1 by default. */
+/* Whether a certificate whose subjectAltName has neither DNS names nor addresses may name the host in
+   its subject (RFC 2818, 3.1): 0 by default, unlike in Python. */
 PYSOCKDEF int pysock_ssl_set_hostname_checks_common_name(pysock_ssl_context *ctx, int on);
 PYSOCKDEF int pysock_ssl_get_hostname_checks_common_name(pysock_ssl_context *ctx);
 
@@ -3092,6 +3105,12 @@ static int64_t pysock__wall_seconds(void)
     return (int64_t)time(NULL);
 }
 
+/* 4 or 16 bytes of an address as text. */
+static const char *pysock__sys_ip_text(const unsigned char *ip, size_t n, char *text, size_t size)
+{
+    return inet_ntop(n == 4 ? AF_INET : AF_INET6, ip, text, (socklen_t)size) ? text : "?";
+}
+
 /* 4 or 16 bytes of an address written as text, or 0 if it is none. */
 static size_t pysock__sys_pton(const char *text, unsigned char out[16])
 {
@@ -3268,7 +3287,7 @@ typedef struct pysock__fault {
     int verify_code;
     const char *reason; /* static */
     const char *verify_message; /* static */
-    char message[400];
+    char message[560];
 } pysock__fault;
 
 static PYSOCK__THREAD_LOCAL pysock__fault pysock__last;
@@ -5285,7 +5304,7 @@ PYSOCKDEF int pysock_idna_encode(const char *name, char *text, size_t size)
 
 #ifndef PYSOCK_NO_SSL
 
-#define PYSOCK__PEM_MAX ((size_t)64 << 20)   /* bytes of a PEM file */
+#define PYSOCK__FILE_MAX ((size_t)64 << 20)  /* bytes of a file with certificates */
 #define PYSOCK__CHAIN_BYTES ((size_t)160 << 10) /* bytes of a peer's chain */
 #define PYSOCK__CHAIN_CERTS 64
 
@@ -5330,13 +5349,16 @@ static void pysock__wipe(void *memory, size_t size)
         *p++ = 0;
 }
 
+/* Certificates: files. What a file or memory holds is PEM text or DER; either way it is a row of
+   objects, and what cannot be read is an error that names it: nothing is ever lost silently. */
+
 #define PYSOCK__TEXT_ROOM ((size_t)16 << 10) /* most keys fit: growing leaves a copy behind */
 
-/* Reads a whole file, for PEM: carriage returns dropped, a final newline added. */
-static int pysock__read_text(const char *path, pysock__bytes *out)
+/* Reads a whole file, with a newline behind it. 0 or a negated errno value. */
+static int pysock__read_file(const char *path, pysock__bytes *out)
 {
     char chunk[4096];
-    size_t n, i, kept;
+    size_t n;
     int err = 0;
     FILE *f = pysock__file_open(path, &err);
 
@@ -5345,154 +5367,342 @@ static int pysock__read_text(const char *path, pysock__bytes *out)
     setvbuf(f, NULL, _IONBF, 0); /* a buffer would keep a copy of a key */
     if (pysock__reserve(&out->data, &out->cap, PYSOCK__TEXT_ROOM, 1) < 0)
         out->out_of_memory = 1;
-    while ((n = fread(chunk, 1, sizeof chunk, f)) > 0 && out->len < PYSOCK__PEM_MAX) {
-        for (i = kept = 0; i < n; i++)
-            if (chunk[i] != '\r')
-                chunk[kept++] = chunk[i];
-        pysock__bytes_append(out, chunk, kept);
-    }
+    while ((n = fread(chunk, 1, sizeof chunk, f)) > 0 && out->len <= PYSOCK__FILE_MAX)
+        pysock__bytes_append(out, chunk, n);
     if (ferror(f))
         err = -EIO;
+    else if (out->len > PYSOCK__FILE_MAX)
+        err = -EFBIG;
     fclose(f);
     pysock__wipe(chunk, sizeof chunk);
     pysock__bytes_append(out, "\n", 1);
+    out->len -= !out->out_of_memory;
     return out->out_of_memory ? -ENOMEM : err;
 }
 
-/* The same for text in memory. */
-static int pysock__copy_text(const void *data, size_t size, pysock__bytes *out)
+/* The same for what is in memory. */
+static int pysock__copy_bytes(const void *data, size_t size, pysock__bytes *out)
 {
-    const char *p = (const char *)data;
-    size_t i, start = 0;
-
     if (pysock__reserve(&out->data, &out->cap, size + 1, 1) < 0)
         out->out_of_memory = 1;
-    for (i = 0; i <= size; i++) {
-        if (i < size && p[i] != '\r')
-            continue;
-        pysock__bytes_append(out, p + start, i - start);
-        start = i + 1;
-    }
+    pysock__bytes_append(out, data, size);
     pysock__bytes_append(out, "\n", 1);
+    out->len -= !out->out_of_memory;
     return out->out_of_memory ? -ENOMEM : 0;
 }
 
-typedef struct pysock__pem_object {
-    const char *name;    /* "RSA PRIVATE KEY" */
+/* One object of a file. */
+typedef struct pysock__object {
+    const char *name;    /* PEM's label: "RSA PRIVATE KEY"; for DER the one that it would have */
     const char *headers; /* RFC 1421's, as lines of the text; mostly there are none */
     size_t headers_len;
+    int from_der;
     pysock__bytes der;
-} pysock__pem_object;
+} pysock__object;
+
+/* Where reading has stopped, and why, for messages. */
+typedef struct pysock__file_fault {
+    unsigned number; /* of the object, from 1 on; 0: of the whole file */
+    char cause[200];
+} pysock__file_fault;
+
+static int pysock__file_damaged(pysock__file_fault *fault, unsigned number, const char *cause)
+{
+    fault->number = number;
+    snprintf(fault->cause, sizeof fault->cause, "%s", cause);
+    return -EBADMSG;
+}
+
+/* What kind of thing has this label, in words; NULL: nothing that is known. */
+static const char *pysock__label_kind(const char *name)
+{
+    static const struct {
+        const char *end, *kind;
+    } known[] = {
+        {"OPENSSH PRIVATE KEY", "a private key in OpenSSH's form"},
+        {"PRIVATE KEY", "a private key"},
+        {"PUBLIC KEY", "a public key"},
+        {"PARAMETERS", "parameters"},
+        {"CERTIFICATE REQUEST", "a certificate request"},
+        {"X509 CRL", "a revocation list"},
+        {"CERTIFICATE", "a certificate"},
+        {"PKCS7", "PKCS#7"},
+        {"PKCS #7 SIGNED DATA", "PKCS#7"},
+        {"CMS", "PKCS#7"},
+        {"PKCS12", "PKCS#12"},
+    };
+    size_t i, n = strlen(name), k;
+
+    for (i = 0; i < PYSOCK__COUNT(known); i++) {
+        k = strlen(known[i].end);
+        if (n >= k && strcmp(name + n - k, known[i].end) == 0 && (n == k || name[n - k - 1] == ' '))
+            return known[i].kind;
+    }
+    return NULL;
+}
+
+static int pysock__label_is_certificate(const char *name)
+{
+    return strcmp(name, "CERTIFICATE") == 0 || strcmp(name, "X509 CERTIFICATE") == 0
+           || strcmp(name, "TRUSTED CERTIFICATE") == 0;
+}
+
+static int pysock__label_is_key(const char *name)
+{
+    size_t n = strlen(name);
+
+    return n >= 11 && strcmp(name + n - 11, "PRIVATE KEY") == 0;
+}
+
+/* An object that is not looked for. 0: it does not matter beside others; -EBADMSG: it may be what
+   the user means, and would be lost. */
+static int pysock__object_unwanted(const pysock__object *object, pysock__file_fault *fault)
+{
+    const char *kind = pysock__label_kind(object->name);
+    char text[200];
+
+    if (!kind)
+        snprintf(text, sizeof text, "its kind '%.64s' is unknown", object->name);
+    else if (strcmp(kind, "PKCS#7") == 0)
+        snprintf(text, sizeof text,
+                 "it is PKCS#7, which is not read; convert the file with: openssl pkcs7%s "
+                 "-print_certs -in FILE -out NEW",
+                 object->from_der ? " -inform DER" : "");
+    else if (strcmp(kind, "PKCS#12") == 0)
+        snprintf(text, sizeof text, "it is PKCS#12, which is not read; convert the file with: "
+                                    "openssl pkcs12 -nodes -in FILE -out NEW");
+    else if (strcmp(kind, "a certificate") == 0)
+        snprintf(text, sizeof text, "a kind of certificate ('%.64s') that is not read",
+                 object->name);
+    else
+        return 0;
+    return pysock__file_damaged(fault, fault->number, text);
+}
+
+/* Files: PEM (RFC 7468, read leniently in its layout and strictly in its contents). */
+
+typedef struct pysock__pem_line {
+    const char *p;
+    size_t n;
+} pysock__pem_line;
+
+/* The next line, without blanks behind it and the byte order mark of a file that was put in. 0: the
+   text has ended. */
+static int pysock__pem_next_line(const pysock__bytes *text, size_t *pos, pysock__pem_line *line)
+{
+    const char *start = (const char *)text->data + *pos, *newline;
+
+    if (*pos >= text->len)
+        return 0;
+    newline = (const char *)memchr(start, '\n', text->len - *pos);
+    line->p = start;
+    line->n = newline ? (size_t)(newline - start) : text->len - *pos;
+    *pos += line->n + 1;
+    if (line->n >= 3 && memcmp(line->p, "\xef\xbb\xbf", 3) == 0) {
+        line->p += 3;
+        line->n -= 3;
+    }
+    while (line->n && (unsigned char)line->p[line->n - 1] <= ' ')
+        line->n--;
+    return 1;
+}
+
+static int pysock__pem_begins(const pysock__pem_line *line, const char *word)
+{
+    size_t n = strlen(word);
+
+    return line->n >= n && memcmp(line->p, word, n) == 0;
+}
+
+/* The label of a BEGIN or END line, behind so many bytes; 0 bytes if the line is damaged. */
+static size_t pysock__pem_label(const pysock__pem_line *line, size_t skip, const char **label)
+{
+    size_t n;
+
+    if (line->n < skip + 6 || memcmp(line->p + line->n - 5, "-----", 5) != 0)
+        return 0;
+    *label = line->p + skip;
+    n = line->n - skip - 5;
+    return n < 64 && !memchr(*label, '-', n) ? n : 0;
+}
 
 /* The length of the headers at pos and the empty line that ends them; 0 if there are none. No line
    of base64 has a colon. */
 static size_t pysock__pem_headers(const pysock__bytes *text, size_t pos)
 {
-    const unsigned char *p = text->data + pos, *end = text->data + text->len, *line;
-    const unsigned char *newline = (const unsigned char *)memchr(p, '\n', (size_t)(end - p));
-    int blank = 0;
+    pysock__pem_line line;
+    size_t start = pos;
 
-    if (!newline || *p == '-' || !memchr(p, ':', (size_t)(newline - p)))
+    if (!pysock__pem_next_line(text, &pos, &line) || !line.n || *line.p == '-'
+        || !memchr(line.p, ':', line.n))
         return 0;
-    for (line = p; line < end && *line != '-' && !blank; line = newline + 1) {
-        newline = (const unsigned char *)memchr(line, '\n', (size_t)(end - line));
-        if (!newline)
-            break;
-        while (line < newline && (*line == ' ' || *line == '\t'))
-            line++;
-        blank = line == newline;
-    }
-    return (size_t)(line - p);
+    while (line.n && *line.p != '-')
+        if (!pysock__pem_next_line(text, &pos, &line))
+            return text->len - start;
+    return line.n ? (size_t)(line.p - (const char *)text->data) - start : pos - start;
 }
 
-/* After a BEGIN line, which ends at *pos: takes the headers, which BearSSL does not know, and makes
-   room for all that the object may be. */
-static int pysock__pem_begin(br_pem_decoder_context *pem, pysock__pem_object *object,
-                             const pysock__bytes *text, size_t *pos)
+/* Object's base64 on its way to BearSSL's decoder, which works in constant time. */
+typedef struct pysock__pem_body {
+    br_pem_decoder_context decoder;
+    char chunk[65];
+    size_t n, letters, pads;
+} pysock__pem_body;
+
+static int pysock__pem_push(pysock__pem_body *body, const char *data, size_t n)
 {
-    const unsigned char *start, *dash;
-    size_t n = pysock__pem_headers(text, *pos);
+    size_t k;
 
-    object->name = br_pem_decoder_name(pem);
-    object->headers = (const char *)text->data + *pos;
-    object->headers_len = n;
-    *pos += n;
-    pysock__bytes_free(&object->der);
-    start = text->data + *pos;
-    dash = (const unsigned char *)memchr(start, '-', text->len - *pos);
-    n = dash ? (size_t)(dash - start) : text->len - *pos;
-    br_pem_decoder_setdest(pem, pysock__bytes_append, &object->der);
-    return pysock__reserve(&object->der.data, &object->der.cap, n / 4 * 3 + 3, 1);
-}
-
-/* Calls each(arg, object) for every complete object in the PEM text, until it answers non-zero,
-   which is then the result. -EBADMSG: damaged or cut off. */
-static int pysock__pem_each_object(const pysock__bytes *text,
-                                   int (*each)(void *arg, const pysock__pem_object *object),
-                                   void *arg)
-{
-    br_pem_decoder_context *pem = (br_pem_decoder_context *)pysock__alloc(sizeof *pem);
-    pysock__pem_object object;
-    size_t pos = 0;
-    int inside = 0, result = 0;
-
-    if (!pem)
-        return -ENOMEM;
-    memset(&object, 0, sizeof object);
-    br_pem_decoder_init(pem);
-    while (pos < text->len && result == 0) {
-        pos += br_pem_decoder_push(pem, text->data + pos, text->len - pos);
-        switch (br_pem_decoder_event(pem)) {
-        case BR_PEM_BEGIN_OBJ:
-            inside = 1;
-            result = pysock__pem_begin(pem, &object, text, &pos);
-            break;
-        case BR_PEM_END_OBJ:
-            inside = 0;
-            result = object.der.out_of_memory ? -ENOMEM : each(arg, &object);
-            break;
-        case BR_PEM_ERROR:
-            result = -EBADMSG;
-            break;
-        default:
-            break;
+    while (n) {
+        k = br_pem_decoder_push(&body->decoder, data, n);
+        data += k;
+        n -= k;
+        switch (br_pem_decoder_event(&body->decoder)) {
+        case BR_PEM_ERROR: return -1;
+        default: break;
         }
     }
-    if (inside && result == 0)
-        result = -EBADMSG;
-    pysock__bytes_free(&object.der);
-    pysock__wipe(pem, sizeof *pem);
-    pysock__free(pem);
+    return 0;
+}
+
+static int pysock__pem_start(pysock__pem_body *body, pysock__bytes *der)
+{
+    static const char begin[] = "-----BEGIN X-----\n";
+
+    br_pem_decoder_init(&body->decoder);
+    body->n = body->letters = body->pads = 0;
+    if (pysock__pem_push(body, begin, sizeof begin - 1) < 0)
+        return -1;
+    br_pem_decoder_setdest(&body->decoder, pysock__bytes_append, der);
+    return 0;
+}
+
+/* A line of base64, of any length; blanks in it do not count. -1: it is none. */
+static int pysock__pem_take_line(pysock__pem_body *body, const pysock__pem_line *line)
+{
+    size_t i;
+
+    for (i = 0; i < line->n; i++) {
+        unsigned char c = (unsigned char)line->p[i];
+        if (c <= ' ' && c)
+            continue;
+        if (c == '=' ? ++body->pads > 2
+                     : body->pads || !((c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z')
+                                       || (c >= 'a' && c <= 'z') || c == '+' || c == '/'))
+            return -1;
+        body->letters++;
+        body->chunk[body->n++] = (char)c;
+        if (body->n < 64)
+            continue;
+        body->chunk[64] = '\n';
+        if (pysock__pem_push(body, body->chunk, 65) < 0)
+            return -1;
+        body->n = 0;
+    }
+    return 0;
+}
+
+static int pysock__pem_finish(pysock__pem_body *body)
+{
+    static const char end[] = "-----END X-----\n";
+
+    if (body->letters % 4)
+        return -1;
+    body->chunk[body->n] = '\n';
+    if (body->n && pysock__pem_push(body, body->chunk, body->n + 1) < 0)
+        return -1;
+    return pysock__pem_push(body, end, sizeof end - 1);
+}
+
+/* A text that is being read, object by object. */
+typedef struct pysock__pem_reader {
+    const pysock__bytes *text;
+    size_t pos;
+    char name[64];
+    int inside;
+    pysock__object object;
+    pysock__pem_body body;
+} pysock__pem_reader;
+
+/* A BEGIN line: takes the headers behind it, and makes room for all that the object may be. */
+static int pysock__pem_begin(pysock__pem_reader *r, const pysock__pem_line *line,
+                             pysock__file_fault *fault)
+{
+    const char *label = NULL, *dash;
+    size_t n = pysock__pem_label(line, 11, &label);
+
+    if (r->inside)
+        return pysock__file_damaged(fault, fault->number,
+                                    "it has no END line before the next BEGIN line");
+    fault->number++;
+    if (!n)
+        return pysock__file_damaged(fault, fault->number, "its BEGIN line is damaged");
+    memcpy(r->name, label, n);
+    r->name[n] = 0;
+    r->inside = 1;
+    n = r->pos < r->text->len ? pysock__pem_headers(r->text, r->pos) : 0;
+    r->object.headers = (const char *)r->text->data + r->pos;
+    r->object.headers_len = n;
+    r->pos += n;
+    pysock__bytes_free(&r->object.der);
+    n = r->pos < r->text->len ? r->text->len - r->pos : 0;
+    dash = n ? (const char *)memchr(r->text->data + r->pos, '-', n) : NULL;
+    n = dash ? (size_t)(dash - (const char *)r->text->data) - r->pos : n;
+    if (pysock__reserve(&r->object.der.data, &r->object.der.cap, n / 4 * 3 + 3, 1) < 0)
+        return -ENOMEM;
+    return pysock__pem_start(&r->body, &r->object.der) < 0 ? -ENOMEM : 0;
+}
+
+/* An END line: the object is whole. */
+static int pysock__pem_end(pysock__pem_reader *r, const pysock__pem_line *line,
+                           pysock__file_fault *fault)
+{
+    const char *label = NULL;
+    size_t n = pysock__pem_label(line, 9, &label);
+
+    if (!r->inside)
+        return pysock__file_damaged(fault, fault->number + 1, "it has an END line and no BEGIN line");
+    if (n != strlen(r->name) || memcmp(label, r->name, n) != 0)
+        return pysock__file_damaged(fault, fault->number,
+                                    "its END line is damaged, or of another kind");
+    if (pysock__pem_finish(&r->body) < 0)
+        return pysock__file_damaged(fault, fault->number, "its base64 is damaged");
+    r->inside = 0;
+    return r->object.der.out_of_memory ? -ENOMEM : 0;
+}
+
+typedef int (*pysock__object_fn)(void *arg, const pysock__object *object,
+                                 pysock__file_fault *fault);
+
+static int pysock__pem_each(const pysock__bytes *text, pysock__file_fault *fault,
+                            pysock__object_fn each, void *arg)
+{
+    pysock__pem_reader *r = (pysock__pem_reader *)pysock__alloc(sizeof *r);
+    pysock__pem_line line;
+    int result = 0;
+
+    if (!r)
+        return -ENOMEM;
+    r->text = text;
+    r->object.name = r->name;
+    while (result == 0 && pysock__pem_next_line(text, &r->pos, &line)) {
+        if (pysock__pem_begins(&line, "-----BEGIN ")
+            || (!r->inside && line.n == 10 && pysock__pem_begins(&line, "-----BEGIN"))) {
+            result = pysock__pem_begin(r, &line, fault);
+        } else if (pysock__pem_begins(&line, "-----END ")) {
+            result = pysock__pem_end(r, &line, fault);
+            if (result == 0)
+                result = each(arg, &r->object, fault);
+        } else if (r->inside && pysock__pem_take_line(&r->body, &line) < 0) {
+            result = pysock__file_damaged(fault, fault->number, "its base64 is damaged");
+        }
+    }
+    if (r->inside && result == 0)
+        result = pysock__file_damaged(fault, fault->number, "the file ends before its END line");
+    pysock__bytes_free(&r->object.der);
+    pysock__wipe(r, sizeof *r);
+    pysock__free(r);
     return result;
-}
-
-typedef struct pysock__pem_call {
-    int (*each)(void *arg, const char *name, const pysock__bytes *der);
-    void *arg;
-} pysock__pem_call;
-
-static int pysock__pem_each_plain(void *arg, const pysock__pem_object *object)
-{
-    const pysock__pem_call *call = (const pysock__pem_call *)arg;
-
-    return call->each(call->arg, object->name, &object->der);
-}
-
-/* The same for who does not look at headers. */
-static int pysock__pem_each(const pysock__bytes *text,
-                            int (*each)(void *arg, const char *name, const pysock__bytes *der),
-                            void *arg)
-{
-    pysock__pem_call call;
-
-    call.each = each;
-    call.arg = arg;
-    return pysock__pem_each_object(text, pysock__pem_each_plain, &call);
-}
-
-static int pysock__pem_is_certificate(const char *name)
-{
-    return strcmp(name, "CERTIFICATE") == 0 || strcmp(name, "X509 CERTIFICATE") == 0;
 }
 
 /* Certificates: a reader of DER (X.690) and of certificates (RFC 5280). What it reads points into
@@ -5551,12 +5761,12 @@ static int pysock__der_equal(const pysock__der *a, const pysock__der *b)
     return pysock__der_is(a, b->p, pysock__der_len(b));
 }
 
-/* BOOLEAN's contents; -1 if malformed. */
+/* BOOLEAN's contents; -1 if malformed, -2 if true is written in another way than DER's. */
 static int pysock__der_bool(const pysock__der *in)
 {
-    if (pysock__der_len(in) != 1 || (in->p[0] != 0 && in->p[0] != 0xff))
+    if (pysock__der_len(in) != 1)
         return -1;
-    return in->p[0] != 0;
+    return in->p[0] == 0 ? 0 : in->p[0] == 0xff ? 1 : -2;
 }
 
 /* A small INTEGER's contents, not negative; -1 if malformed, INT_MAX if it is larger. */
@@ -5584,6 +5794,133 @@ static int pysock__der_unsigned(pysock__der *in)
     while (in->p < in->end && !in->p[0])
         in->p++;
     return in->p < in->end ? 0 : -1;
+}
+
+/* Files: DER. */
+
+/* The tags of the first elements of a SEQUENCE, as a string of at most 7. */
+static void pysock__der_tags(pysock__der in, unsigned char tags[8])
+{
+    pysock__der value;
+    size_t n = 0;
+    int tag;
+
+    memset(tags, 0, 8);
+    while (n < 7 && in.p < in.end && (tag = pysock__der_next(&in, &value)) >= 0)
+        tags[n++] = (unsigned char)tag;
+}
+
+/* The label that PEM would give to what is in this SEQUENCE. */
+static const char *pysock__der_label(pysock__der in)
+{
+    unsigned char tags[8], inner[8];
+    pysock__der first = in, value;
+    int tag = pysock__der_next(&first, &value);
+
+    pysock__der_tags(in, tags);
+    if (tag == 0x06)
+        return "PKCS7";
+    if (tag == 0x02 && tags[1] == 0x02)
+        return "RSA PRIVATE KEY";
+    if (tag == 0x02 && tags[1] == 0x04)
+        return "EC PRIVATE KEY";
+    if (tag == 0x02 && tags[1] == 0x30)
+        return pysock__der_int(&value) == 3 ? "PKCS12" : "PRIVATE KEY";
+    if (tag == 0x30 && tags[1] == 0x04)
+        return "ENCRYPTED PRIVATE KEY";
+    if (tag == 0x30 && tags[1] == 0x03)
+        return "PUBLIC KEY";
+    pysock__der_tags(value, inner);
+    if (inner[0] == 0x02 && inner[1] == 0x30 && inner[2] == 0x30 && inner[3] == 0xa0)
+        return "CERTIFICATE REQUEST";
+    if (inner[2] == 0x17 || inner[2] == 0x18 || inner[3] == 0x17 || inner[3] == 0x18)
+        return "X509 CRL";
+    return "CERTIFICATE";
+}
+
+/* Objects one after the other, as they are put into a file. */
+static int pysock__der_each(const pysock__bytes *data, pysock__file_fault *fault,
+                            pysock__object_fn each, void *arg)
+{
+    pysock__object object;
+    pysock__der d, in;
+    int result = 0;
+
+    memset(&object, 0, sizeof object);
+    object.from_der = 1;
+    d.p = data->data;
+    d.end = d.p + data->len;
+    while (d.p < d.end && result == 0) {
+        object.der.data = (unsigned char *)(uintptr_t)d.p;
+        fault->number++;
+        if (pysock__der_expect(&d, 0x30, &in) < 0)
+            return pysock__file_damaged(fault, fault->number, "its DER is damaged or cut off");
+        object.der.len = (size_t)(d.p - object.der.data);
+        object.name = pysock__der_label(in);
+        result = each(arg, &object, fault);
+    }
+    if (result > 0 && d.p < d.end) /* what was looked for has been found */
+        return pysock__file_damaged(fault, fault->number, "its DER has bytes behind it");
+    return result;
+}
+
+/* 1 for DER: a SEQUENCE of more than 127 bytes, which no text begins with, or a shorter one that is
+   all there is. */
+static int pysock__is_der(const pysock__bytes *data)
+{
+    return data->len >= 2 && data->data[0] == 0x30
+           && (data->data[1] > 0x80 || data->data[1] + 2u == data->len);
+}
+
+/* Text of two bytes a character: with a byte order mark, or a zero beside an ASCII letter. */
+static int pysock__is_utf16(const pysock__bytes *data)
+{
+    const unsigned char *p = data->data;
+
+    return data->len >= 2
+           && ((p[0] == 0xff && p[1] == 0xfe) || (p[0] == 0xfe && p[1] == 0xff)
+               || (p[0] && p[0] < 0x80 && !p[1]) || (!p[0] && p[1] && p[1] < 0x80));
+}
+
+/* Calls each(arg, object, fault) for every object in a file, until it answers non-zero, which is
+   then the result. -EBADMSG: *fault says which is damaged, and how. */
+static int pysock__file_each(const pysock__bytes *data, pysock__file_fault *fault,
+                             pysock__object_fn each, void *arg)
+{
+    memset(fault, 0, sizeof *fault);
+    if (pysock__is_utf16(data))
+        return pysock__file_damaged(fault, 0,
+                                    "it is UTF-16; convert the file with: iconv -f UTF-16 -t ASCII "
+                                    "FILE >NEW (UTF-16LE or UTF-16BE where it has no mark)");
+    return pysock__is_der(data) ? pysock__der_each(data, fault, each, arg)
+                                : pysock__pem_each(data, fault, each, arg);
+}
+
+/* Fails because of what is in a file. */
+static int pysock__fail_in_file(const char *name, const pysock__file_fault *fault,
+                                const char *reason)
+{
+    if (!fault->number)
+        return pysock__fail(PYSOCK_SSL_ERROR, 0, reason, "%.160s: %.200s", name, fault->cause);
+    return pysock__fail(PYSOCK_SSL_ERROR, 0, reason, "%.160s: object %u in it cannot be read: %.200s",
+                        name, fault->number, fault->cause);
+}
+
+/* Fails because what is looked for is not there; other: the label of what is, or "". */
+static int pysock__fail_not_in_file(const char *name, const char *wanted, const char *label,
+                                    const char *other, size_t size, const char *reason)
+{
+    const char *kind = other[0] ? pysock__label_kind(other) : NULL;
+
+    if (!size)
+        return pysock__fail(PYSOCK_SSL_ERROR, 0, reason, "%.200s: there is no %s in it: it is empty",
+                            name, wanted);
+    if (kind)
+        return pysock__fail(PYSOCK_SSL_ERROR, 0, reason, "%.200s: there is no %s in it, but %s",
+                            name, wanted, kind);
+    return pysock__fail(PYSOCK_SSL_ERROR, 0, reason,
+                        "%.200s: there is no %s in it; PEM begins with -----BEGIN %s-----", name,
+                        wanted, label);
 }
 
 static int64_t pysock__days_from_civil(int64_t y, int64_t m, int64_t d)
@@ -5690,19 +6027,28 @@ typedef struct pysock__cert {
     int version, is_ca, pathlen; /* pathlen -1: any */
     int unknown_critical;        /* has a critical extension that nobody here understands */
     int algorithms_differ;       /* inside and outside of what is signed */
+    pysock__der key_oid, curve_oid, sig_oid; /* of what kind the key and the signature are */
+    size_t rsa_bits;             /* of an RSA key of any size */
+    int compressed;              /* the key's point is */
+    const char *problem;         /* after a failure: what is wrong, static */
 } pysock__cert;
 
+#define PYSOCK__RSA_MAX 512        /* bytes of a modulus that BearSSL takes */
 #define PYSOCK__RSA_EXPONENT_MAX 8 /* bytes: longer ones only waste the time of who verifies */
 
 static int pysock__cert_key_rsa(pysock__cert *cert, pysock__der bits)
 {
     pysock__der seq, n, e;
+    unsigned first;
 
     if (pysock__der_expect(&bits, 0x30, &seq) < 0 || pysock__der_expect(&seq, 0x02, &n) < 0
         || pysock__der_expect(&seq, 0x02, &e) < 0 || pysock__der_unsigned(&n) < 0
         || pysock__der_unsigned(&e) < 0 || seq.p != seq.end || bits.p != bits.end)
         return -1;
-    if (pysock__der_len(&e) > PYSOCK__RSA_EXPONENT_MAX)
+    cert->rsa_bits = pysock__der_len(&n) * 8;
+    for (first = n.p[0]; first < 0x80 && cert->rsa_bits; first = first << 1 | 1)
+        cert->rsa_bits--;
+    if (pysock__der_len(&e) > PYSOCK__RSA_EXPONENT_MAX || cert->rsa_bits > PYSOCK__RSA_MAX * 8)
         return 0;
     cert->key.key_type = BR_KEYTYPE_RSA;
     cert->key.key.rsa.n = (unsigned char *)(uintptr_t)n.p;
@@ -5719,13 +6065,15 @@ static void pysock__cert_key_ec(pysock__cert *cert, pysock__der params, pysock__
 
     if (pysock__der_expect(&params, 0x06, &oid) < 0)
         return; /* explicit parameters */
+    cert->curve_oid = oid;
+    cert->compressed = pysock__der_len(&bits) && (bits.p[0] == 2 || bits.p[0] == 3);
     if (pysock__der_is(&oid, "\x2a\x86\x48\xce\x3d\x03\x01\x07", 8))
         curve = BR_EC_secp256r1;
     else if (pysock__der_is(&oid, "\x2b\x81\x04\x00\x22", 5))
         curve = BR_EC_secp384r1;
     else if (pysock__der_is(&oid, "\x2b\x81\x04\x00\x23", 5))
         curve = BR_EC_secp521r1;
-    if (!curve)
+    if (!curve || cert->compressed)
         return;
     cert->key.key_type = BR_KEYTYPE_EC;
     cert->key.key.ec.curve = curve;
@@ -5742,6 +6090,7 @@ static int pysock__cert_key(pysock__cert *cert, pysock__der spki)
         || pysock__der_expect(&spki, 0x03, &bits) < 0 || spki.p != spki.end
         || !pysock__der_len(&bits) || *bits.p++ != 0)
         return -1;
+    cert->key_oid = oid;
     if (pysock__der_is(&oid, PYSOCK__OID_RSA "\x01", 9))
         return pysock__cert_key_rsa(cert, bits);
     if (pysock__der_is(&oid, "\x2a\x86\x48\xce\x3d\x02\x01", 7))
@@ -5762,7 +6111,7 @@ static int pysock__ext_basic(pysock__cert *cert, pysock__der value)
     if (tag == 0x01) {
         cert->is_ca = pysock__der_bool(&in);
         if (cert->is_ca < 0)
-            return -1;
+            return cert->is_ca;
         if (seq.p == seq.end)
             return 0;
         tag = pysock__der_next(&seq, &in);
@@ -5902,20 +6251,23 @@ static int pysock__cert_extensions(pysock__cert *cert, pysock__der exts)
     pysock__der oid[PYSOCK__EXT_MAX], value;
     size_t count = 0;
     unsigned bit;
-    int critical;
+    int critical, r;
 
     while (exts.p < exts.end) {
         if (count == PYSOCK__EXT_MAX)
             return -1;
         critical = pysock__extension_next(&exts, &oid[count], &value);
-        if (critical < 0 || pysock__oid_again(oid, count + 1))
+        if (critical < 0)
+            return critical;
+        if (pysock__oid_again(oid, count + 1))
             return -1; /* RFC 5280, 4.2: each at most once */
         bit = pysock__extension_bit(&oid[count++]);
         cert->seen |= bit;
         cert->critical |= critical ? bit : 0;
         cert->unknown_critical |= critical && !bit;
-        if (pysock__cert_extension_value(cert, bit, value) < 0)
-            return -1;
+        r = pysock__cert_extension_value(cert, bit, value);
+        if (r < 0)
+            return r;
     }
     return 0;
 }
@@ -5924,17 +6276,20 @@ static int pysock__cert_extensions(pysock__cert *cert, pysock__der exts)
 static int pysock__cert_tail(pysock__cert *cert, pysock__der tbs)
 {
     pysock__der in, exts;
-    int tag, last = 0;
+    int tag, last = 0, r;
 
     while (tbs.p < tbs.end) {
         tag = pysock__der_next(&tbs, &in);
         if ((tag != 0x81 && tag != 0x82 && tag != 0xa3) || tag <= last)
             return -1;
         last = tag;
-        if (tag == 0xa3
-            && (cert->version != 3 || pysock__der_expect(&in, 0x30, &exts) < 0 || in.p != in.end
-                || exts.p == exts.end || pysock__cert_extensions(cert, exts) < 0))
+        if (tag != 0xa3)
+            continue;
+        if (cert->version != 3 || pysock__der_expect(&in, 0x30, &exts) < 0 || in.p != in.end)
             return -1;
+        r = pysock__cert_extensions(cert, exts);
+        if (r < 0)
+            return r;
     }
     return 0;
 }
@@ -5969,7 +6324,7 @@ static int pysock__cert_body(pysock__cert *cert, pysock__der tbs, pysock__der *i
         tag = pysock__der_next(&tbs, &in);
     }
     cert->serial = in;
-    if (tag != 0x02 || pysock__der_expect(&tbs, 0x30, inner_alg) < 0
+    if (tag != 0x02 || in.p == in.end || pysock__der_expect(&tbs, 0x30, inner_alg) < 0
         || pysock__der_expect(&tbs, 0x30, &cert->issuer) < 0
         || pysock__der_expect(&tbs, 0x30, &in) < 0 || pysock__der_time(&in, &cert->not_before) < 0
         || pysock__der_time(&in, &cert->not_after) < 0 || in.p != in.end)
@@ -5987,9 +6342,11 @@ static int pysock__cert_body(pysock__cert *cert, pysock__der tbs, pysock__der *i
 /* Reads a certificate; the result points into der. -1 if malformed. */
 static int pysock__cert_parse(pysock__cert *cert, const unsigned char *der, size_t len)
 {
-    pysock__der all, outer, tbs, inner_alg, outer_alg, bits;
+    pysock__der all, outer, tbs, inner_alg, outer_alg, bits, alg;
+    int r;
 
     memset(cert, 0, sizeof *cert);
+    cert->problem = "the certificate is malformed: its DER is damaged, or not as RFC 5280 has it";
     cert->pathlen = -1;
     all.p = cert->all.p = der;
     all.end = cert->all.end = der + len;
@@ -6001,9 +6358,15 @@ static int pysock__cert_parse(pysock__cert *cert, const unsigned char *der, size
     cert->tbs.end = outer.p;
     if (pysock__der_expect(&outer, 0x30, &outer_alg) < 0
         || pysock__der_expect(&outer, 0x03, &bits) < 0 || outer.p != outer.end
-        || !pysock__der_len(&bits) || *bits.p++ != 0
-        || pysock__cert_body(cert, tbs, &inner_alg) < 0)
+        || !pysock__der_len(&bits) || *bits.p++ != 0)
         return -1;
+    r = pysock__cert_body(cert, tbs, &inner_alg);
+    if (r == -2)
+        cert->problem = "the certificate's encoding is not DER: TRUE is written as BER allows";
+    if (r < 0)
+        return -1;
+    alg = inner_alg;
+    pysock__der_expect(&alg, 0x06, &cert->sig_oid);
     cert->signature = bits;
     cert->algorithms_differ = !pysock__der_equal(&inner_alg, &outer_alg);
     cert->sig_alg = pysock__sig_alg_find(inner_alg);
@@ -6298,6 +6661,7 @@ enum {
     PYSOCK__V_MALFORMED = 1,
     PYSOCK__V_NO_ISSUER = 2,
     PYSOCK__V_NO_CRL = 3,
+    PYSOCK__V_UNSUPPORTED_KEY = 6,
     PYSOCK__V_BAD_SIGNATURE = 7,
     PYSOCK__V_CRL_SIGNATURE = 8,
     PYSOCK__V_NOT_YET_VALID = 9,
@@ -6312,6 +6676,7 @@ enum {
     PYSOCK__V_REVOKED = 23,
     PYSOCK__V_PATH_LENGTH = 25,
     PYSOCK__V_PURPOSE = 26,
+    PYSOCK__V_REJECTED = 28,
     PYSOCK__V_NO_CERT_SIGN = 32,
     PYSOCK__V_NO_CRL_ISSUER = 33,
     PYSOCK__V_CRITICAL_EXTENSION = 34,
@@ -6331,7 +6696,8 @@ enum {
     PYSOCK__V_LEAF_KEY = 66,
     PYSOCK__V_CA_KEY = 67,
     PYSOCK__V_WEAK_HASH = 68,
-    PYSOCK__V_ALGORITHMS_DIFFER = 76,
+    PYSOCK__V_UNSUPPORTED_SIGNATURE = 76,
+    PYSOCK__V_ALGORITHMS_DIFFER = 78,
     PYSOCK__V_INVALID_CA = 79,
     PYSOCK__V_PATHLEN_OF_NO_CA = 80,
     PYSOCK__V_PATHLEN_NO_CERT_SIGN = 81,
@@ -6722,15 +7088,15 @@ static int pysock__cn_match(pysock__der subject, const char *host, size_t hlen)
     return cn.p && pysock__dns_match(cn.p, (size_t)(cn.end - cn.p), host, hlen);
 }
 
-/* 1 if the certificate is for host: a DNS name, or an IP address as text; without subjectAltName by
-   its common name, unless that is not to be asked. */
+/* 1 if the certificate is for host: a DNS name, or an IP address as text; where no subjectAltName
+   has either, by its common name (RFC 2818, 3.1), unless that is not to be asked. */
 static int pysock__cert_matches(const pysock__cert *cert, const char *host, int no_common_name)
 {
     unsigned char ip[16];
     size_t iplen = pysock__sys_pton(host, ip);
     size_t hlen = strlen(host);
     pysock__der list = cert->san, name;
-    int tag, has_dns = 0;
+    int tag, has_names = 0;
 
     if (hlen && host[hlen - 1] == '.')
         hlen--;
@@ -6740,13 +7106,12 @@ static int pysock__cert_matches(const pysock__cert *cert, const char *host, int 
             return 0;
         if (tag == 0x87 && iplen && pysock__der_is(&name, ip, iplen))
             return 1;
-        has_dns |= tag == 0x82;
+        has_names |= tag == 0x82 || tag == 0x87;
         if (tag == 0x82 && !iplen
             && pysock__dns_match(name.p, (size_t)(name.end - name.p), host, hlen))
             return 1;
     }
-    return !no_common_name && !(cert->seen & PYSOCK__EXT_SAN) && !has_dns && !iplen
-           && pysock__cn_match(cert->subject, host, hlen);
+    return !no_common_name && !has_names && !iplen && pysock__cn_match(cert->subject, host, hlen);
 }
 
 /* Certificates: revocation lists (RFC 5280, section 5). One that is malformed is none. */
@@ -7282,6 +7647,96 @@ static const pysock_ssl_oid *pysock__oid_find(pysock__der oid)
     return NULL;
 }
 
+/* What an OBJECT IDENTIFIER is called, or its digits. */
+static const char *pysock__oid_words(pysock__der oid, char *text, size_t size)
+{
+    pysock__scribe w;
+    const pysock_ssl_oid *known = pysock__oid_find(oid);
+
+    if (known)
+        return known->shortname;
+    w.base = text;
+    w.used = 0;
+    w.size = size;
+    if (pysock__scribe_digits(&w, oid) < 0 || w.used >= size)
+        return "an unknown one";
+    text[w.used] = 0;
+    return text;
+}
+
+/* Algorithms that keys can be for, besides RSA and ECDSA; NULL: another one. */
+static const char *pysock__key_algorithm(const pysock__der *oid)
+{
+    static const struct {
+        const char *oid;
+        size_t len;
+        const char *name;
+    } known[] = {
+        {PYSOCK__OID_RSA "\x0a", 9, "an RSA-PSS key"},
+        {"\x2b\x65\x6e", 3, "an X25519 key"},
+        {"\x2b\x65\x6f", 3, "an X448 key"},
+        {"\x2b\x65\x70", 3, "an Ed25519 key"},
+        {"\x2b\x65\x71", 3, "an Ed448 key"},
+        {"\x2a\x86\x48\xce\x38\x04\x01", 7, "a DSA key"},
+        {"\x2a\x86\x48\x86\xf7\x0d\x01\x03\x01", 9, "a Diffie-Hellman key"},
+    };
+    size_t i;
+
+    for (i = 0; i < PYSOCK__COUNT(known); i++)
+        if (pysock__der_is(oid, known[i].oid, known[i].len))
+            return known[i].name;
+    return NULL;
+}
+
+/* What kind of key a certificate has, where it is one that is not supported. */
+static const char *pysock__cert_key_kind(const pysock__cert *cert, char *text, size_t size)
+{
+    const char *known = pysock__key_algorithm(&cert->key_oid);
+    char digits[48];
+
+    if (known)
+        return known;
+    if (cert->rsa_bits > PYSOCK__RSA_MAX * 8)
+        snprintf(text, size, "an RSA key of %u bits (more than 4,096)", (unsigned)cert->rsa_bits);
+    else if (cert->rsa_bits)
+        snprintf(text, size, "an RSA key with an exponent of more than 8 bytes");
+    else if (cert->compressed)
+        snprintf(text, size, "an EC key whose point is compressed");
+    else if (cert->curve_oid.p)
+        snprintf(text, size, "an EC key on the curve %s",
+                 pysock__oid_words(cert->curve_oid, digits, sizeof digits));
+    else if (pysock__der_is(&cert->key_oid, "\x2a\x86\x48\xce\x3d\x02\x01", 7))
+        snprintf(text, size, "an EC key with explicit curve parameters");
+    else
+        snprintf(text, size, "a key for the algorithm %s",
+                 pysock__oid_words(cert->key_oid, digits, sizeof digits));
+    return text;
+}
+
+/* The same for what signed it. */
+static const char *pysock__cert_signature_kind(const pysock__cert *cert, char *text, size_t size)
+{
+    static const struct {
+        const char *oid;
+        size_t len;
+        const char *name;
+    } known[] = {
+        {PYSOCK__OID_RSA "\x0a", 9, "an RSASSA-PSS signature"},
+        {"\x2b\x65\x70", 3, "an Ed25519 signature"},
+        {"\x2b\x65\x71", 3, "an Ed448 signature"},
+    };
+    char digits[48];
+    size_t i;
+
+    for (i = 0; i < PYSOCK__COUNT(known); i++)
+        if (pysock__der_is(&cert->sig_oid, known[i].oid, known[i].len))
+            return known[i].name;
+    snprintf(text, size, "a signature by %s",
+             cert->sig_oid.p ? pysock__oid_words(cert->sig_oid, digits, sizeof digits)
+                             : "an unknown algorithm");
+    return text;
+}
+
 /* OpenSSL's long name of it, or its digits. */
 static int pysock__scribe_oid(pysock__scribe *w, pysock__der oid, const char **text)
 {
@@ -7739,12 +8194,10 @@ static int pysock__scribe_serial(pysock__scribe *w, pysock__der in)
 static const char pysock__months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
 
 /* A date as OpenSSL prints it. */
-static const char *pysock__scribe_time(pysock__scribe *w, int64_t seconds)
+static void pysock__format_time(int64_t seconds, char *out, size_t size)
 {
-    const char *text = pysock__scribe_here(w);
     int64_t days = seconds / 86400 - (seconds % 86400 < 0), year = 1969 + days / 366, month = 1;
     int second = (int)(seconds - days * 86400);
-    char out[64];
 
     if (days < 0)
         year = 1969 + days / 365 - 1;
@@ -7752,9 +8205,17 @@ static const char *pysock__scribe_time(pysock__scribe *w, int64_t seconds)
         year++;
     while (month < 12 && pysock__days_from_civil(year, month + 1, 1) <= days)
         month++;
-    snprintf(out, sizeof out, "%.3s %2d %02d:%02d:%02d %d GMT", pysock__months + (month - 1) * 3,
+    snprintf(out, size, "%.3s %2d %02d:%02d:%02d %d GMT", pysock__months + (month - 1) * 3,
              (int)(days - pysock__days_from_civil(year, month, 1)) + 1, second / 3600,
              second / 60 % 60, second % 60, (int)year);
+}
+
+static const char *pysock__scribe_time(pysock__scribe *w, int64_t seconds)
+{
+    const char *text = pysock__scribe_here(w);
+    char out[64];
+
+    pysock__format_time(seconds, out, sizeof out);
     pysock__scribe_put(w, out, strlen(out) + 1);
     return text;
 }
@@ -7859,6 +8320,7 @@ typedef struct pysock__anchor {
     /* set once */
     pysock_buf *der;
     pysock__cert cert; /* points into der */
+    unsigned rejected; /* for these purposes, a bit for each: the settings of OpenSSL's form */
 } pysock__anchor;
 
 typedef struct pysock__revocations {
@@ -7931,7 +8393,8 @@ static int pysock__store_has_anchor(const pysock__store *st, const pysock__ancho
     size_t i;
 
     for (i = 0; i < st->count; i++)
-        if (pysock__der_equal(&st->items[i]->cert.all, &a->cert.all))
+        if (st->items[i]->rejected == a->rejected
+            && pysock__der_equal(&st->items[i]->cert.all, &a->cert.all))
             return 1;
     return 0;
 }
@@ -7968,20 +8431,71 @@ static int pysock__store_add_revocations(pysock__store *st, pysock__revocations 
     return 0;
 }
 
-/* Adds a copy of a DER certificate. 0 (also if it is there), -ENOMEM, or -EBADMSG: it cannot be
-   read, or has a key of a kind that is not supported. */
-static int pysock__store_add_der(pysock__store *st, const unsigned char *der, size_t len)
+/* 1 if a list of key purposes has this one, or any. */
+static int pysock__purposes_have(pysock__der list, pysock_ssl_purpose purpose)
+{
+    const char *want = purpose == PYSOCK_SERVER_AUTH ? "\x2b\x06\x01\x05\x05\x07\x03\x01"
+                                                     : "\x2b\x06\x01\x05\x05\x07\x03\x02";
+    pysock__der oid;
+
+    while (list.p < list.end && pysock__der_expect(&list, 0x06, &oid) == 0)
+        if (pysock__der_is(&oid, want, 8) || pysock__der_is(&oid, "\x55\x1d\x25\x00", 4))
+            return 1;
+    return 0;
+}
+
+#define PYSOCK__PURPOSE_BIT(purpose) (1u << (purpose))
+
+/* The settings behind the certificate in a TRUSTED CERTIFICATE (OpenSSL's X509_CERT_AUX: what it is
+   trusted for, and what not, both optional): for which purposes it is no anchor. -1: malformed. */
+static int pysock__trust_settings(pysock__der aux, unsigned *rejected)
+{
+    static const pysock_ssl_purpose purposes[] = {PYSOCK_SERVER_AUTH, PYSOCK_CLIENT_AUTH};
+    static const int order[] = {0x30, 0xa0, 0x0c, 0x04, 0xa1}; /* trust, reject, alias, key id, other */
+    pysock__der settings, value, trust = {NULL, NULL}, reject = {NULL, NULL};
+    size_t i, at = 0;
+    int tag;
+
+    *rejected = 0;
+    if (aux.p == aux.end)
+        return 0;
+    if (pysock__der_expect(&aux, 0x30, &settings) < 0 || aux.p != aux.end)
+        return -1;
+    while (settings.p < settings.end) {
+        tag = pysock__der_next(&settings, &value);
+        while (at < PYSOCK__COUNT(order) && order[at] != tag)
+            at++;
+        if (at++ == PYSOCK__COUNT(order))
+            return -1;
+        if (tag == 0x30)
+            trust = value;
+        else if (tag == 0xa0)
+            reject = value;
+    }
+    for (i = 0; i < PYSOCK__COUNT(purposes); i++)
+        if (pysock__purposes_have(reject, purposes[i])
+            || (trust.p && !pysock__purposes_have(trust, purposes[i])))
+            *rejected |= PYSOCK__PURPOSE_BIT(purposes[i]);
+    return 0;
+}
+
+/* Adds a copy of a DER certificate. 0 (also if it is there), -ENOMEM, or -EBADMSG, with *problem. */
+static int pysock__store_add_der(pysock__store *st, const unsigned char *der, size_t len,
+                                 unsigned rejected, const char **problem)
 {
     pysock__anchor *a;
     pysock__cert cert;
     int err = -ENOMEM;
 
-    if (pysock__cert_parse(&cert, der, len) < 0 || !cert.key.key_type)
+    if (pysock__cert_parse(&cert, der, len) < 0) {
+        *problem = cert.problem;
         return -EBADMSG;
+    }
     a = (pysock__anchor *)pysock__alloc(sizeof *a);
     if (!a)
         return -ENOMEM;
     a->refs = 1;
+    a->rejected = rejected;
     a->der = pysock_buf_copy(der, len);
     if (a->der && pysock__cert_parse(&a->cert, a->der->data, len) == 0)
         err = pysock__store_has_anchor(st, a) ? 0 : pysock__store_add_anchor(st, a);
@@ -8100,97 +8614,87 @@ static pysock__store *pysock__store_clone(const pysock__store *old)
 
 typedef struct pysock__store_load {
     pysock__store *store;
-    size_t found, bad;
+    size_t found;
+    char other[64]; /* the label of something else that was met */
 } pysock__store_load;
 
-static int pysock__store_load_count(pysock__store_load *load, int err)
+/* A certificate, with OpenSSL's settings behind it where it has that form. */
+static int pysock__store_load_cert(pysock__store_load *load, const pysock__object *object,
+                                   pysock__file_fault *fault)
 {
-    if (err == -ENOMEM)
-        return err;
-    load->found += err == 0;
-    load->bad += err != 0;
-    return 0;
+    const char *problem = "its DER is damaged or cut off";
+    pysock__der all, in;
+    unsigned rejected = 0;
+    size_t len = object->der.len;
+    int err = -EBADMSG;
+
+    all.p = object->der.data;
+    all.end = all.p + len;
+    if (strcmp(object->name, "TRUSTED CERTIFICATE") != 0) {
+        err = pysock__store_add_der(load->store, object->der.data, len, 0, &problem);
+    } else if (pysock__der_expect(&all, 0x30, &in) == 0
+               && pysock__trust_settings(all, &rejected) == 0) {
+        len = (size_t)(in.end - object->der.data);
+        err = pysock__store_add_der(load->store, object->der.data, len, rejected, &problem);
+    }
+    return err == -EBADMSG ? pysock__file_damaged(fault, fault->number, problem) : err;
 }
 
-/* A certificate that cannot be read (an unsupported key, say) is counted, not fatal: bundles hold
-   some. */
-static int pysock__store_load_object(void *arg, const char *name, const pysock__bytes *der)
+static int pysock__store_load_object(void *arg, const pysock__object *object,
+                                     pysock__file_fault *fault)
 {
     pysock__store_load *load = (pysock__store_load *)arg;
+    int err;
 
-    if (pysock__pem_is_certificate(name))
-        return pysock__store_load_count(load,
-                                        pysock__store_add_der(load->store, der->data, der->len));
-    if (strcmp(name, "X509 CRL") == 0)
-        return pysock__store_load_count(load,
-                                        pysock__store_add_crl(load->store, der->data, der->len));
-    return 0;
-}
-
-/* Certificates and CRLs in DER, one after the other. */
-static int pysock__store_load_der(pysock__store_load *load, const void *data, size_t size)
-{
-    pysock__der d, in;
-    const unsigned char *start;
-    int err = 0;
-
-    d.p = (const unsigned char *)data;
-    d.end = d.p + size;
-    while (d.p < d.end && err == 0) {
-        start = d.p;
-        if (pysock__der_expect(&d, 0x30, &in) < 0)
-            return -EBADMSG;
-        err = pysock__store_add_der(load->store, start, (size_t)(d.p - start));
+    if (pysock__label_is_certificate(object->name)) {
+        err = pysock__store_load_cert(load, object, fault);
+    } else if (strcmp(object->name, "X509 CRL") == 0) {
+        err = pysock__store_add_crl(load->store, object->der.data, object->der.len);
         if (err == -EBADMSG)
-            err = pysock__store_add_crl(load->store, start, (size_t)(d.p - start));
-        err = pysock__store_load_count(load, err);
+            err = pysock__file_damaged(fault, fault->number,
+                                       "the revocation list is malformed: its DER is damaged");
+    } else {
+        snprintf(load->other, sizeof load->other, "%s", object->name);
+        return pysock__object_unwanted(object, fault);
     }
+    load->found += err == 0;
     return err;
 }
 
-/* 1 for DER: a sequence of more than 127 bytes, which no text begins with. */
-static int pysock__is_der(const void *data, size_t size)
+/* Adds the certificates and CRLs in a file's contents: all, or none and an error. */
+static int pysock__store_load_bytes(pysock__store *st, const pysock__bytes *data, const char *name)
 {
-    const unsigned char *p = (const unsigned char *)data;
+    pysock__store_load load;
+    pysock__file_fault fault;
+    int err;
 
-    return size >= 2 && p[0] == 0x30 && p[1] > 0x80;
-}
-
-/* Adds the certificates and CRLs in PEM text or in DER. */
-static int pysock__store_load_bytes(pysock__store *st, const void *data, size_t size,
-                                    const pysock__bytes *text, const char *name)
-{
-    pysock__store_load load = {st, 0, 0};
-    int is_der = pysock__is_der(data, size);
-    int err = is_der ? pysock__store_load_der(&load, data, size)
-                     : pysock__pem_each(text, pysock__store_load_object, &load);
-
+    memset(&load, 0, sizeof load);
+    load.store = pysock__store_clone(NULL);
+    err = load.store ? pysock__file_each(data, &fault, pysock__store_load_object, &load) : -ENOMEM;
+    if (err == 0 && load.found)
+        err = pysock__store_merge(st, load.store);
+    pysock__store_release(load.store);
     if (err == -ENOMEM)
         return pysock__fail_memory("loading trust anchors");
     if (err < 0)
-        return pysock__fail(PYSOCK_SSL_ERROR, 0, is_der ? "NOT_ENOUGH_DATA" : "BAD_BASE64_DECODE",
-                            "%.200s: the %s is damaged or cut off", name,
-                            is_der ? "DER" : "PEM text");
+        return pysock__fail_in_file(name, &fault, pysock__is_der(data) ? "NOT_ENOUGH_DATA"
+                                                                       : "BAD_BASE64_DECODE");
     if (!load.found)
-        return pysock__fail(PYSOCK_SSL_ERROR, 0,
-                            load.bad ? "BAD_CERTIFICATE" : "NO_CERTIFICATE_OR_CRL_FOUND",
-                            load.bad ? "%.200s: no certificate or CRL in it can be read"
-                                     : "%.200s: there is no certificate in it; PEM begins with "
-                                       "-----BEGIN CERTIFICATE-----",
-                            name);
+        return pysock__fail_not_in_file(name, "certificate", "CERTIFICATE", load.other, data->len,
+                                        "NO_CERTIFICATE_OR_CRL_FOUND");
     return 0;
 }
 
 static int pysock__store_load_file(pysock__store *st, const char *path)
 {
-    pysock__bytes text = {NULL, 0, 0, 0};
-    int err = pysock__read_text(path, &text);
+    pysock__bytes data = {NULL, 0, 0, 0};
+    int err = pysock__read_file(path, &data);
 
     if (err < 0)
         err = pysock__fail_os(err, "reading certificates", path);
     else
-        err = pysock__store_load_bytes(st, NULL, 0, &text, path);
-    pysock__bytes_free(&text);
+        err = pysock__store_load_bytes(st, &data, path);
+    pysock__bytes_free(&data);
     return err;
 }
 
@@ -8238,23 +8742,81 @@ static int pysock__store_keep_dir(pysock__store *st, const char *path)
     return at < 0 ? pysock__fail_memory("loading trust anchors") : 0;
 }
 
-/* A directory with hashes is kept, and not read yet unless read_all is set. */
+typedef struct pysock__hashed_files {
+    int (*each)(void *arg, const char *path);
+    void *arg;
+} pysock__hashed_files;
+
+static int pysock__try_hashed_file(void *arg, const char *path)
+{
+    const pysock__hashed_files *h = (const pysock__hashed_files *)arg;
+
+    return pysock__is_hash_name(NULL, path) ? h->each(h->arg, path) : 0;
+}
+
+/* Calls each(arg, path) for the files with hashed names. */
+static int pysock__each_hashed_file(const char *dir, int (*each)(void *arg, const char *path),
+                                    void *arg)
+{
+    pysock__hashed_files h;
+
+    h.each = each;
+    h.arg = arg;
+    return pysock__each_file(dir, pysock__try_hashed_file, &h);
+}
+
+/* A directory's files with hashed names, as OpenSSL makes them: it is kept, and not read yet unless
+   read_all is set. */
 static int pysock__store_load_dir(pysock__store *st, const char *path, int read_all)
 {
-    pysock__store_load load = {st, 0, 0};
+    pysock__store_load load;
     pysock__fault before = pysock__last;
     int err = pysock__each_file(path, pysock__is_hash_name, NULL);
 
-    if (err == -EEXIST) {
-        if (pysock__store_keep_dir(st, path) < 0)
-            return -1;
-        load.found = 1;
-        err = 0;
-    }
-    if (err == 0 && (!load.found || read_all))
-        err = pysock__each_file(path, pysock__store_try_file, &load);
+    memset(&load, 0, sizeof load);
+    load.store = st;
+    if (err == 0)
+        return pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_CERTIFICATE_OR_CRL_FOUND",
+                            "%.160s: no file in this directory has a hashed name; make them with "
+                            "openssl rehash, or take all of it by pysock_ssl_load_verify_directory()",
+                            path);
+    if (err == -EEXIST)
+        err = pysock__store_keep_dir(st, path) < 0 ? -ENOMEM : 0;
+    if (err == 0 && read_all)
+        err = pysock__each_hashed_file(path, pysock__store_try_file, &load);
     if (err == -ENOMEM)
         return pysock__fail_memory("loading trust anchors");
+    if (err < 0)
+        return pysock__fail_os(err, "reading certificates", path);
+    pysock__last = before;
+    return 0;
+}
+
+/* A file of a directory that is taken whole: what is no certificate matters to nobody, what is a
+   damaged one does. */
+static int pysock__store_take_file(void *arg, const char *path)
+{
+    pysock__store_load *load = (pysock__store_load *)arg;
+
+    if (pysock__store_load_file(load->store, path) == 0)
+        load->found++;
+    else if (strcmp(pysock__last.reason, "NO_CERTIFICATE_OR_CRL_FOUND") != 0)
+        return -EBADMSG; /* which the thread's error tells */
+    return 0;
+}
+
+/* All of a directory, whatever the files' names are. */
+static int pysock__store_load_every_file(pysock__store *st, const char *path)
+{
+    pysock__store_load load;
+    pysock__fault before = pysock__last;
+    int err;
+
+    memset(&load, 0, sizeof load);
+    load.store = st;
+    err = pysock__each_file(path, pysock__store_take_file, &load);
+    if (err == -EBADMSG)
+        return -1;
     if (err < 0)
         return pysock__fail_os(err, "reading certificates", path);
     if (!load.found)
@@ -8273,10 +8835,11 @@ static int pysock__store_look_in(const pysock__store *st, pysock__store **grown,
                                  uint32_t hash, int is_crl)
 {
     unsigned first = pysock__store_next_file(*grown ? *grown : st, dir, hash, is_crl), n;
-    pysock__store_load load = {NULL, 0, 0};
+    pysock__store_load load;
     pysock__looked read = {0, 0, 0, 0};
     char path[1024];
 
+    memset(&load, 0, sizeof load);
     for (n = first; n < first + PYSOCK__FILES_MAX; n++) {
         int len = snprintf(path, sizeof path, "%s/%08lx.%s%u", (const char *)st->dirs[dir]->data,
                            (unsigned long)hash, is_crl ? "r" : "", n);
@@ -8306,7 +8869,6 @@ typedef struct pysock__key_form {
     int is_sec1;             /* in this form */
 } pysock__key_form;
 
-#define PYSOCK__RSA_MAX 512       /* bytes of a modulus, as BearSSL has it */
 #define PYSOCK__RSA_PRIME_MAX 260 /* and of a prime */
 
 /* RSAPrivateKey's contents. */
@@ -8386,29 +8948,6 @@ static int pysock__key_ec(pysock__der key, pysock__der outer, pysock__key_form *
     return size < 0 ? -1 : 0;
 }
 
-static const char *pysock__key_algorithm(const pysock__der *oid)
-{
-    static const struct {
-        const char *oid;
-        size_t len;
-        const char *name;
-    } known[] = {
-        {PYSOCK__OID_RSA "\x0a", 9, "an RSA-PSS key"},
-        {"\x2b\x65\x6e", 3, "an X25519 key"},
-        {"\x2b\x65\x6f", 3, "an X448 key"},
-        {"\x2b\x65\x70", 3, "an Ed25519 key"},
-        {"\x2b\x65\x71", 3, "an Ed448 key"},
-        {"\x2a\x86\x48\xce\x38\x04\x01", 7, "a DSA key"},
-        {"\x2a\x86\x48\x86\xf7\x0d\x01\x03\x01", 9, "a Diffie-Hellman key"},
-    };
-    size_t i;
-
-    for (i = 0; i < PYSOCK__COUNT(known); i++)
-        if (pysock__der_is(oid, known[i].oid, known[i].len))
-            return known[i].name;
-    return "a key for an unknown algorithm";
-}
-
 /* PrivateKeyInfo's contents, behind the version. */
 static int pysock__key_pkcs8(pysock__der info, pysock__key_form *form)
 {
@@ -8420,6 +8959,8 @@ static int pysock__key_pkcs8(pysock__der info, pysock__key_form *form)
     if (!pysock__der_is(&oid, PYSOCK__OID_RSA "\x01", 9)
         && !pysock__der_is(&oid, "\x2a\x86\x48\xce\x3d\x02\x01", 7)) {
         form->unsupported = pysock__key_algorithm(&oid);
+        if (!form->unsupported)
+            form->unsupported = "a key for an unknown algorithm";
         return 0;
     }
     if (pysock__der_expect(&octets, 0x30, &key) < 0 || octets.p != octets.end)
@@ -8750,7 +9291,7 @@ static int pysock__box_parse_pkcs8(pysock__key_box *box, const pysock__bytes *de
 }
 
 /* The value of a header, without blanks around it; -1 if there is none. */
-static int pysock__pem_header(const pysock__pem_object *object, const char *name, pysock__der *out)
+static int pysock__pem_header(const pysock__object *object, const char *name, pysock__der *out)
 {
     const char *p = object->headers, *end = p + object->headers_len, *line;
     size_t n = strlen(name);
@@ -8797,7 +9338,7 @@ static const pysock__key_cipher *pysock__box_find(const unsigned char *name, siz
 }
 
 /* The traditional form, by its DEK-Info. -1: malformed. */
-static int pysock__box_parse_headers(pysock__key_box *box, const pysock__pem_object *object)
+static int pysock__box_parse_headers(pysock__key_box *box, const pysock__object *object)
 {
     pysock__der info;
     const unsigned char *comma;
@@ -8844,6 +9385,7 @@ typedef struct pysock__identity {
     int key_type;    /* BR_KEYTYPE_RSA or _EC */
     int signer_type; /* of the key that signed the leaf */
     br_skey_decoder_context key;
+    char other[64]; /* while loading: the label of something else that was met */
 } pysock__identity;
 
 static void pysock__identity_release(pysock__identity *id)
@@ -8858,23 +9400,35 @@ static void pysock__identity_release(pysock__identity *id)
     pysock__free(id);
 }
 
-static int pysock__identity_add_cert(void *arg, const char *name, const pysock__bytes *der)
+/* A certificate of the chain that is to be shown: it must be one that can be read. */
+static int pysock__identity_add_cert(void *arg, const pysock__object *object,
+                                     pysock__file_fault *fault)
 {
     pysock__identity *id = (pysock__identity *)arg;
+    size_t len = object->der.len;
     unsigned char *copy;
+    pysock__der all, in;
+    pysock__cert cert;
 
-    if (!pysock__pem_is_certificate(name))
-        return 0;
+    if (!pysock__label_is_certificate(object->name)) {
+        snprintf(id->other, sizeof id->other, "%s", object->name);
+        return pysock__object_unwanted(object, fault);
+    }
     if (id->count == PYSOCK__CHAIN_CERTS)
         return -E2BIG;
-    if (!der->len)
-        return -EBADMSG;
-    copy = (unsigned char *)pysock__alloc(der->len);
+    all.p = object->der.data;
+    all.end = all.p + len;
+    if (strcmp(object->name, "TRUSTED CERTIFICATE") == 0
+        && pysock__der_expect(&all, 0x30, &in) == 0)
+        len = (size_t)(in.end - object->der.data); /* the settings behind it are ours alone */
+    if (pysock__cert_parse(&cert, object->der.data, len) < 0)
+        return pysock__file_damaged(fault, fault->number, cert.problem);
+    copy = (unsigned char *)pysock__alloc(len);
     if (!copy)
         return -ENOMEM;
-    memcpy(copy, der->data, der->len);
+    memcpy(copy, object->der.data, len);
     id->chain[id->count].data = copy;
-    id->chain[id->count++].data_len = der->len;
+    id->chain[id->count++].data_len = len;
     return 0;
 }
 
@@ -8913,28 +9467,22 @@ static int pysock__identity_fits(pysock__identity *id, const br_x509_pkey *pub)
 
 static int pysock__identity_check(pysock__identity *id, const char *certname, const char *keyname)
 {
-    br_x509_decoder_context *dec = (br_x509_decoder_context *)pysock__alloc(sizeof *dec);
-    br_x509_pkey *pub;
-    int err = 0;
+    pysock__cert leaf;
+    char kind[80];
 
-    if (!dec)
-        return pysock__fail_memory("ssl_load_cert_chain");
-    br_x509_decoder_init(dec, NULL, NULL);
-    br_x509_decoder_push(dec, id->chain[0].data, id->chain[0].data_len);
-    pub = br_x509_decoder_get_pkey(dec);
-    if (!pub)
-        err = pysock__fail(PYSOCK_SSL_ERROR, br_x509_decoder_last_error(dec), "BAD_CERTIFICATE",
-                           "%.160s: the first certificate cannot be read (BearSSL error %d)",
-                           certname, br_x509_decoder_last_error(dec));
-    else if (!pysock__identity_fits(id, pub))
-        err = pysock__fail(
+    if (pysock__cert_parse(&leaf, id->chain[0].data, id->chain[0].data_len) < 0)
+        return pysock__fail_memory("ssl_load_cert_chain"); /* it has been parsed before */
+    if (!leaf.key.key_type)
+        return pysock__fail(PYSOCK_SSL_ERROR, 0, "UNSUPPORTED_CERTIFICATE",
+                            "%.160s: the first certificate has %s, which this library cannot use",
+                            certname, pysock__cert_key_kind(&leaf, kind, sizeof kind));
+    if (!pysock__identity_fits(id, &leaf.key))
+        return pysock__fail(
             PYSOCK_SSL_ERROR, 0, "KEY_VALUES_MISMATCH",
             "%.160s: the private key does not belong to the first certificate of %.160s", keyname,
             certname);
-    else
-        id->signer_type = br_x509_decoder_get_signer_key_type(dec);
-    pysock__free(dec);
-    return err;
+    id->signer_type = leaf.sig_alg ? leaf.sig_alg->key_type : 0;
+    return 0;
 }
 
 typedef struct pysock__key_load {
@@ -8942,6 +9490,8 @@ typedef struct pysock__key_load {
     const char *name; /* of the file, for messages */
     const pysock_ssl_chain_options *options;
     int result; /* once a key was met */
+    unsigned number; /* of the object that is the key */
+    char other[64];  /* the label of something else that was met */
     pysock__bytes params; /* of EC PARAMETERS, if there were any */
     char password[PYSOCK__PASSWORD_MAX];
     size_t password_len;
@@ -8950,7 +9500,9 @@ typedef struct pysock__key_load {
 static int pysock__fail_key_damaged(const pysock__key_load *load)
 {
     return pysock__fail(PYSOCK_SSL_ERROR, 0, "PEM_LIB",
-                        "%.200s: the private key in it is damaged or cut off", load->name);
+                        "%.200s: object %u in it, the private key, is damaged or cut off (its DER "
+                        "cannot be read)",
+                        load->name, load->number);
 }
 
 static int pysock__fail_key_kind(const pysock__key_load *load, const char *kind)
@@ -9037,7 +9589,7 @@ static int pysock__key_take_box(pysock__key_load *load, pysock__key_box *box)
     return err;
 }
 
-static int pysock__key_load_object(pysock__key_load *load, const pysock__pem_object *object)
+static int pysock__key_load_object(pysock__key_load *load, const pysock__object *object)
 {
     static const char openssh[] = "in OpenSSH's form (ssh-keygen -p -m PKCS8 -f KEY changes it)";
     pysock__key_box box;
@@ -9061,31 +9613,33 @@ static int pysock__key_load_object(pysock__key_load *load, const pysock__pem_obj
 }
 
 /* 1 when a key was met, so that the search ends. */
-static int pysock__key_load_each(void *arg, const pysock__pem_object *object)
+static int pysock__key_load_each(void *arg, const pysock__object *object, pysock__file_fault *fault)
 {
     pysock__key_load *load = (pysock__key_load *)arg;
-    size_t n = strlen(object->name);
 
     if (strcmp(object->name, "EC PARAMETERS") == 0) {
         load->params.len = 0;
         pysock__bytes_append(&load->params, object->der.data, object->der.len);
         return load->params.out_of_memory ? -ENOMEM : 0;
     }
-    if (n < 11 || strcmp(object->name + n - 11, "PRIVATE KEY") != 0)
-        return 0;
+    if (!pysock__label_is_key(object->name)) {
+        snprintf(load->other, sizeof load->other, "%s", object->name);
+        return pysock__label_is_certificate(object->name) ? 0
+                                                          : pysock__object_unwanted(object, fault);
+    }
+    load->number = fault->number;
     load->result = pysock__key_load_object(load, object);
     return 1;
 }
 
-static int pysock__fail_pem(int err, const char *name, const char *what)
+static int pysock__fail_chain(int err, const char *name, const pysock__file_fault *fault)
 {
     if (err == -ENOMEM)
         return pysock__fail_memory("ssl_load_cert_chain");
     if (err == -E2BIG)
         return pysock__fail(PYSOCK_SSL_ERROR, 0, "CERTIFICATE_CHAIN_TOO_LONG",
                             "%.200s: more than %d certificates", name, PYSOCK__CHAIN_CERTS);
-    return pysock__fail(PYSOCK_SSL_ERROR, 0, "PEM_LIB",
-                        "%.200s: the %s in it is damaged or cut off", name, what);
+    return pysock__fail_in_file(name, fault, "PEM_LIB");
 }
 
 /* Finds the private key and takes it. */
@@ -9093,6 +9647,7 @@ static int pysock__identity_load_key(pysock__identity *id, const pysock__bytes *
                                      const char *keyname, const pysock_ssl_chain_options *options)
 {
     pysock__key_load *load = (pysock__key_load *)pysock__alloc(sizeof *load);
+    pysock__file_fault fault;
     int err;
 
     if (!load)
@@ -9100,28 +9655,27 @@ static int pysock__identity_load_key(pysock__identity *id, const pysock__bytes *
     load->id = id;
     load->name = keyname;
     load->options = options;
-    err = pysock__pem_each_object(key, pysock__key_load_each, load);
-    if (err < 0)
-        err = pysock__fail_pem(err, keyname, "private key");
-    else if (err > 0)
+    err = pysock__file_each(key, &fault, pysock__key_load_each, load);
+    if (err < 0 && load->result == 0)
+        err = pysock__fail_chain(err, keyname, &fault);
+    else if (err)
         err = load->result;
     else
-        err = pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_START_LINE",
-                           "%.200s: there is no private key in it; PEM begins with "
-                           "-----BEGIN PRIVATE KEY-----",
-                           keyname);
+        err = pysock__fail_not_in_file(keyname, "private key", "PRIVATE KEY", load->other, key->len,
+                                       "NO_START_LINE");
     pysock__bytes_free(&load->params);
     pysock__wipe(load, sizeof *load);
     pysock__free(load);
     return err;
 }
 
-/* Builds an identity from two PEM texts; the names are for messages. NULL on error. */
+/* Builds an identity from the contents of two files; the names are for messages. NULL on error. */
 static pysock__identity *pysock__identity_new(const pysock__bytes *cert, const char *certname,
                                               const pysock__bytes *key, const char *keyname,
                                               const pysock_ssl_chain_options *options)
 {
     pysock__identity *id = (pysock__identity *)pysock__alloc(sizeof *id);
+    pysock__file_fault fault;
     int err;
 
     if (!id) {
@@ -9129,16 +9683,14 @@ static pysock__identity *pysock__identity_new(const pysock__bytes *cert, const c
         return NULL;
     }
     id->refs = 1;
-    err = pysock__pem_each(cert, pysock__identity_add_cert, id);
+    err = pysock__file_each(cert, &fault, pysock__identity_add_cert, id);
     if (err < 0) {
-        pysock__fail_pem(err, certname, "certificate");
+        pysock__fail_chain(err, certname, &fault);
         goto failed;
     }
     if (!id->count) {
-        pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_START_LINE",
-                     "%.200s: there is no certificate in it; PEM begins with "
-                     "-----BEGIN CERTIFICATE-----",
-                     certname);
+        pysock__fail_not_in_file(certname, "certificate", "CERTIFICATE", id->other, cert->len,
+                                 "NO_START_LINE");
         goto failed;
     }
     if (pysock__identity_load_key(id, key, keyname, options) == 0
@@ -9188,17 +9740,19 @@ typedef struct pysock__path {
     } looked[PYSOCK__LOOKUPS_MAX];
     size_t looked_count;
     int out_of_memory;
-    /* the best reason why there is no path */
+    /* the best reason why there is no path, and which certificate it is about */
     int code;
     size_t code_depth;
+    const pysock__cert *culprit;
 } pysock__path;
 
 /* Remembers why a path ended; the one that came farthest counts. Returns 0: not found. */
-static int pysock__path_failed(pysock__path *b, int code)
+static int pysock__path_failed(pysock__path *b, int code, const pysock__cert *culprit)
 {
     if (!b->code || b->depth > b->code_depth) {
         b->code = code;
         b->code_depth = b->depth;
+        b->culprit = culprit;
     }
     return 0;
 }
@@ -9251,7 +9805,7 @@ static int pysock__key_weak(const br_x509_pkey *key, int level)
 
 static int pysock__key_same(const br_x509_pkey *a, const br_x509_pkey *b)
 {
-    if (a->key_type != b->key_type)
+    if (a->key_type != b->key_type || !a->key_type)
         return 0;
     if (a->key_type == BR_KEYTYPE_EC)
         return a->key.ec.curve == b->key.ec.curve && a->key.ec.qlen == b->key.ec.qlen
@@ -9270,7 +9824,9 @@ static int pysock__signature_judge(const pysock__sig_alg *alg, const pysock__der
     size_t len = pysock__der_len(signature);
     size_t hash_len;
 
-    if (!alg || alg->key_type != key->key_type)
+    if (!alg)
+        return PYSOCK__V_UNSUPPORTED_SIGNATURE;
+    if (alg->key_type != key->key_type)
         return PYSOCK__V_BAD_SIGNATURE;
     if (!alg->hash || (alg->hash == &br_sha1_vtable && level > 0))
         return PYSOCK__V_WEAK_HASH;
@@ -9358,13 +9914,12 @@ static int pysock__cert_judge(const pysock__path *b, const pysock__cert *cert, i
     if (cert->seen & PYSOCK__EXT_POLICY_CONSTRAINTS)
         return cert->critical & PYSOCK__EXT_POLICY_CONSTRAINTS ? PYSOCK__V_NO_POLICY
                                                                : PYSOCK__V_INVALID_EXTENSION;
-    if (!cert->key.key_type || pysock__key_weak(&cert->key, b->rules.security_level))
+    if (!cert->key.key_type)
+        return PYSOCK__V_UNSUPPORTED_KEY;
+    if (pysock__key_weak(&cert->key, b->rules.security_level))
         return leaf ? PYSOCK__V_LEAF_KEY : PYSOCK__V_CA_KEY;
     if (!top && cert->algorithms_differ)
         return PYSOCK__V_ALGORITHMS_DIFFER;
-    if (!top && (!pysock__der_len(&cert->serial) || pysock__der_len(&cert->serial) > 20
-                 || pysock__der_is(&cert->serial, "", 1)))
-        return PYSOCK__V_MALFORMED; /* RFC 5280, 4.1.2.2 */
     if (leaf && cert->critical & PYSOCK__EXT_NAMES && !cert->is_ca)
         return PYSOCK__V_INVALID_EXTENSION;
     if (b->rules.now < cert->not_before)
@@ -9498,11 +10053,11 @@ static int pysock__path_complete(pysock__path *b)
                 continue; /* RFC 5280, 6.1.3 (b) */
             code = pysock__constraints_judge(ca, b->certs[i], i == 0 ? leaf : 0, &b->names);
             if (code)
-                return pysock__path_failed(b, code);
+                return pysock__path_failed(b, code, b->certs[i]);
         }
     }
     code = pysock__path_revocation(b);
-    return code ? pysock__path_failed(b, code) : 1;
+    return code ? pysock__path_failed(b, code, NULL) : 1;
 }
 
 /* 1 if an anchor ends a path: any that is self-issued, or with partial chains every one. */
@@ -9534,6 +10089,12 @@ static int pysock__sent_before(const pysock__path *b, size_t i)
     return 0;
 }
 
+/* 1 if the settings of the i-th anchor's file say that it is none for this purpose. */
+static int pysock__anchor_rejected(const pysock__path *b, size_t i)
+{
+    return (b->store->items[i]->rejected & PYSOCK__PURPOSE_BIT(b->rules.purpose)) != 0;
+}
+
 /* The i-th candidate for an issuer, anchors first; NULL behind the last. The store may have grown
    since the one before. */
 static const pysock__cert *pysock__path_candidate(const pysock__path *b, size_t anchors, size_t i)
@@ -9560,12 +10121,17 @@ static int pysock__path_extend(pysock__path *b)
             || (!from_store && pysock__sent_before(b, i - anchors)))
             continue;
         if (b->depth == PYSOCK__PATH_MAX)
-            return pysock__path_failed(b, PYSOCK__V_CHAIN_TOO_LONG);
+            return pysock__path_failed(b, PYSOCK__V_CHAIN_TOO_LONG, NULL);
         is_anchor = from_store && pysock__anchor_ends(b, issuer);
-        code = pysock__issuer_judge(b, issuer, is_anchor);
+        code = from_store && pysock__anchor_rejected(b, i) ? PYSOCK__V_REJECTED
+                                                           : pysock__issuer_judge(b, issuer, is_anchor);
         if (code) {
             if (code != PYSOCK__V_NO_LOCAL_ISSUER)
-                pysock__path_failed(b, code);
+                pysock__path_failed(b, code,
+                                    code == PYSOCK__V_UNSUPPORTED_SIGNATURE
+                                            || code == PYSOCK__V_BAD_SIGNATURE
+                                        ? child
+                                        : issuer);
             continue;
         }
         b->partial |= from_store && !is_anchor;
@@ -9585,16 +10151,21 @@ static int pysock__leaf_is_anchor(pysock__path *b)
     pysock__path_look_up(b, &b->chain[0].subject, 0);
     for (i = 0; i < b->store->count; i++)
         if (pysock__der_equal(&b->store->items[i]->cert.all, &b->chain[0].all)
-            && pysock__anchor_ends(b, &b->chain[0]))
+            && !pysock__anchor_rejected(b, i) && pysock__anchor_ends(b, &b->chain[0]))
             return 1;
     return 0;
 }
 
 /* Why there is no path, where no better reason was met. */
-static int pysock__path_missing(const pysock__path *b)
+static int pysock__path_missing(pysock__path *b)
 {
     size_t i;
 
+    for (i = 1; i < b->chain_count; i++)
+        if (!b->chain[i].all.p) {
+            b->culprit = &b->chain[i];
+            return PYSOCK__V_MALFORMED; /* it may have been what is missing */
+        }
     if (b->partial)
         return PYSOCK__V_NO_ISSUER;
     if (pysock__cert_self_issued(&b->chain[0]))
@@ -9621,7 +10192,10 @@ static int pysock__path_verify(pysock__path *b)
         code = pysock__path_extend(b) ? 0 : b->code ? b->code : pysock__path_missing(b);
     if (b->out_of_memory)
         return PYSOCK__V_OUT_OF_MEMORY; /* perhaps a CRL was not seen */
-    return code ? code : pysock__cert_judge(b, leaf, 1, b->depth == 1);
+    if (code)
+        return code;
+    b->culprit = leaf;
+    return pysock__cert_judge(b, leaf, 1, b->depth == 1);
 }
 
 /* Certificates: the verifier. BearSSL streams the peer's chain into it; it keeps the chain for
@@ -9654,9 +10228,10 @@ typedef struct pysock__verifier {
     int too_long;
     unsigned usages;
     br_x509_pkey pkey;
-    br_x509_decoder_context leaf;
     int verify_code;
     const char *verify_message;
+    char detail[240]; /* what else there is to say of it; "" if nothing */
+    char default_problem[240]; /* the context's */
     pysock_buf *same_leaf; /* counted: in a renegotiation, who the peer was before; or NULL */
 } pysock__verifier;
 
@@ -9724,6 +10299,7 @@ static const char *pysock__verify_sentence(int code)
         {PYSOCK__V_MALFORMED, "a certificate in the chain is malformed"},
         {PYSOCK__V_NO_ISSUER, "unable to get issuer certificate"},
         {PYSOCK__V_NO_CRL, "unable to get certificate CRL"},
+        {PYSOCK__V_UNSUPPORTED_KEY, "unable to decode issuer public key"},
         {PYSOCK__V_BAD_SIGNATURE, "certificate signature failure"},
         {PYSOCK__V_CRL_SIGNATURE, "CRL signature failure"},
         {PYSOCK__V_NOT_YET_VALID, "certificate is not yet valid"},
@@ -9738,6 +10314,7 @@ static const char *pysock__verify_sentence(int code)
         {PYSOCK__V_REVOKED, "certificate revoked"},
         {PYSOCK__V_PATH_LENGTH, "path length constraint exceeded"},
         {PYSOCK__V_PURPOSE, "unsuitable certificate purpose"},
+        {PYSOCK__V_REJECTED, "certificate rejected"},
         {PYSOCK__V_NO_CERT_SIGN, "key usage does not include certificate signing"},
         {PYSOCK__V_NO_CRL_ISSUER, "unable to get CRL issuer certificate"},
         {PYSOCK__V_CRITICAL_EXTENSION, "unhandled critical extension"},
@@ -9757,8 +10334,8 @@ static const char *pysock__verify_sentence(int code)
         {PYSOCK__V_LEAF_KEY, "EE certificate key too weak"},
         {PYSOCK__V_CA_KEY, "CA certificate key too weak"},
         {PYSOCK__V_WEAK_HASH, "CA signature digest algorithm too weak"},
-        {PYSOCK__V_ALGORITHMS_DIFFER,
-         "subject signature algorithm and issuer public key algorithm mismatch"},
+        {PYSOCK__V_UNSUPPORTED_SIGNATURE, "cannot find certificate signature algorithm"},
+        {PYSOCK__V_ALGORITHMS_DIFFER, "cert info signature and signature algorithm mismatch"},
         {PYSOCK__V_INVALID_CA, "invalid CA certificate"},
         {PYSOCK__V_PATHLEN_OF_NO_CA, "Path length invalid for non-CA cert"},
         {PYSOCK__V_PATHLEN_NO_CERT_SIGN, "Path length given without key usage keyCertSign"},
@@ -9808,6 +10385,9 @@ static unsigned pysock__verify_error(int code)
     case PYSOCK__V_CA_KEY:
     case PYSOCK__V_WEAK_HASH:
         return BR_ERR_X509_WEAK_PUBLIC_KEY;
+    case PYSOCK__V_UNSUPPORTED_KEY:
+    case PYSOCK__V_UNSUPPORTED_SIGNATURE:
+        return BR_ERR_X509_UNSUPPORTED;
     case PYSOCK__V_CRITICAL_EXTENSION:
     case PYSOCK__V_CRITICAL_CRL_EXTENSION:
         return BR_ERR_X509_CRITICAL_EXTENSION;
@@ -9837,6 +10417,7 @@ static int pysock__chain_judge(pysock__path *b, const pysock__store *store,
     code = pysock__path_verify(b);
     if (code || !rules->host || pysock__cert_matches(&chain[0], rules->host, rules->no_common_name))
         return code;
+    b->culprit = &chain[0];
     return pysock__sys_pton(rules->host, ip) ? PYSOCK__V_IP_ADDRESS : PYSOCK__V_HOSTNAME;
 }
 
@@ -9848,7 +10429,7 @@ static int pysock__verifier_parse(const pysock__verifier *v, pysock__cert *chain
 
     for (i = 0; i < v->count; start = v->ends[i++])
         if (pysock__cert_parse(&chain[i], v->chain.data + start, v->ends[i] - start) < 0)
-            memset(&chain[i], 0, sizeof chain[i]);
+            chain[i].all.p = NULL;
     return chain[0].all.p ? 0 : -1;
 }
 
@@ -9869,6 +10450,88 @@ static void pysock__verifier_keep_path(pysock__verifier *v, const pysock__path *
     v->path_count = b->depth;
 }
 
+/* Bytes that a peer has sent, as text for a message. */
+static void pysock__printable(char *out, size_t size, const unsigned char *p, size_t n)
+{
+    size_t i;
+
+    for (i = 0; i < n && i + 1 < size; i++)
+        out[i] = p[i] > ' ' && p[i] < 0x7f ? (char)p[i] : '?';
+    out[i] = 0;
+}
+
+/* The names that a certificate is for: a few. */
+static void pysock__names_words(const pysock__cert *cert, char *out, size_t size)
+{
+    char name[64], ip[48];
+    pysock__der list = cert->san, value;
+    size_t used = 0, more = 0, told = 0, n;
+    int tag;
+
+    out[0] = 0;
+    while (list.p < list.end && (tag = pysock__der_next(&list, &value)) >= 0) {
+        n = pysock__der_len(&value);
+        if (tag == 0x82)
+            pysock__printable(name, sizeof name, value.p, n);
+        else if (tag == 0x87 && (n == 4 || n == 16))
+            snprintf(name, sizeof name, "%s", pysock__sys_ip_text(value.p, n, ip, sizeof ip));
+        else
+            continue;
+        if (told == 4 || used + strlen(name) + 24 > size) {
+            more++;
+            continue;
+        }
+        used += (size_t)snprintf(out + used, size - used, "%s'%s'", told++ ? ", " : "", name);
+    }
+    if (more)
+        snprintf(out + used, size - used, " and %u more", (unsigned)more);
+    else if (!told)
+        snprintf(out, size, "no host at all");
+}
+
+/* Says of which certificate a verdict is, and what it comes of. */
+static void pysock__verifier_explain(pysock__verifier *v, const pysock__cert *chain,
+                                     const pysock__cert *culprit, int code)
+{
+    char which[48], text[160], when[64], clock[64];
+    size_t i = culprit ? (size_t)(culprit - chain) : 0;
+
+    if (!culprit)
+        return;
+    if (culprit >= chain && i < v->count)
+        snprintf(which, sizeof which, "certificate %u of the peer's chain", (unsigned)i + 1);
+    else
+        snprintf(which, sizeof which, "the trust anchor");
+    switch (code) {
+    case PYSOCK__V_MALFORMED:
+        snprintf(v->detail, sizeof v->detail, "%s: %s", which, culprit->problem);
+        break;
+    case PYSOCK__V_UNSUPPORTED_KEY:
+        snprintf(v->detail, sizeof v->detail, "%s has %.120s, which this library cannot use", which,
+                 pysock__cert_key_kind(culprit, text, sizeof text));
+        break;
+    case PYSOCK__V_UNSUPPORTED_SIGNATURE:
+        snprintf(v->detail, sizeof v->detail, "%s has %.120s, which this library cannot check", which,
+                 pysock__cert_signature_kind(culprit, text, sizeof text));
+        break;
+    case PYSOCK__V_EXPIRED:
+    case PYSOCK__V_NOT_YET_VALID:
+        pysock__format_time(code == PYSOCK__V_EXPIRED ? culprit->not_after : culprit->not_before,
+                            when, sizeof when);
+        pysock__format_time(pysock__wall_seconds(), clock, sizeof clock);
+        snprintf(v->detail, sizeof v->detail, "%s is valid %s %s; the clock here says %s", which,
+                 code == PYSOCK__V_EXPIRED ? "until" : "from", when, clock);
+        break;
+    case PYSOCK__V_HOSTNAME:
+    case PYSOCK__V_IP_ADDRESS:
+        pysock__names_words(culprit, text, sizeof text);
+        snprintf(v->detail, sizeof v->detail, "it is valid for %s", text);
+        break;
+    default:
+        break;
+    }
+}
+
 /* Judges the chain by the verifier's rules. 0 or a V_ code. */
 static int pysock__verifier_judge_chain(pysock__verifier *v, const pysock__cert *chain)
 {
@@ -9886,21 +10549,31 @@ static int pysock__verifier_judge_chain(pysock__verifier *v, const pysock__cert 
     v->grown = b.grown;
     if (!code)
         pysock__verifier_keep_path(v, &b);
+    else
+        pysock__verifier_explain(v, chain, b.culprit, code);
     return code;
 }
 
+/* Reads the chain, takes the leaf's key, and judges where there is a store. */
 static unsigned pysock__verifier_judge(pysock__verifier *v)
 {
     pysock__cert *chain = (pysock__cert *)pysock__alloc(v->count * sizeof *chain);
-    int code;
+    int code = 0;
 
     if (!chain)
         code = PYSOCK__V_OUT_OF_MEMORY;
-    else if (pysock__verifier_parse(v, chain) < 0)
-        code = PYSOCK__V_MALFORMED;
-    else
+    else if (pysock__verifier_parse(v, chain) < 0 && (v->store || !chain[0].key.key_type))
+        code = PYSOCK__V_MALFORMED; /* (its extensions matter to nobody who does not verify) */
+    else if (!chain[0].key.key_type)
+        code = PYSOCK__V_UNSUPPORTED_KEY;
+    if (code && chain)
+        pysock__verifier_explain(v, chain, chain, code);
+    else if (!code)
+        v->pkey = chain[0].key;
+    if (!code && v->store)
         code = pysock__verifier_judge_chain(v, chain);
-    if (!code)
+    v->usages = BR_KEYTYPE_KEYX | BR_KEYTYPE_SIGN;
+    if (!code && v->store)
         v->usages = chain[0].seen & PYSOCK__EXT_KEY_USAGE
                         ? (chain[0].key_usage & PYSOCK__KU_SIGN ? BR_KEYTYPE_SIGN : 0)
                               | (chain[0].key_usage & PYSOCK__KU_ENCIPHER ? BR_KEYTYPE_KEYX : 0)
@@ -9915,7 +10588,6 @@ static unsigned pysock__verifier_judge(pysock__verifier *v)
 static unsigned pysock__verifier_end_chain(const br_x509_class **ctx)
 {
     pysock__verifier *v = (pysock__verifier *)(void *)ctx;
-    const br_x509_pkey *key;
 
     if (v->chain.out_of_memory)
         return pysock__verifier_refuse(v, BR_ERR_X509_LIMIT_EXCEEDED, PYSOCK__V_OUT_OF_MEMORY,
@@ -9926,20 +10598,12 @@ static unsigned pysock__verifier_end_chain(const br_x509_class **ctx)
     if (!v->count)
         return pysock__verifier_refuse(v, BR_ERR_X509_EMPTY_CHAIN, PYSOCK__V_MALFORMED,
                                        "the peer sent no certificate");
-    br_x509_decoder_init(&v->leaf, NULL, NULL);
-    br_x509_decoder_push(&v->leaf, v->chain.data, v->ends[0]);
-    key = br_x509_decoder_get_pkey(&v->leaf);
-    if (!key)
-        return pysock__verifier_refuse(v, (unsigned)br_x509_decoder_last_error(&v->leaf),
-                                       PYSOCK__V_MALFORMED, "the certificate cannot be read");
     if (v->same_leaf
         && (pysock_buf_size(v->same_leaf) != v->ends[0]
             || memcmp(pysock_buf_data(v->same_leaf), v->chain.data, v->ends[0]) != 0))
         return pysock__verifier_refuse(v, BR_ERR_X509_NOT_TRUSTED, PYSOCK__V_MALFORMED,
                                        "the peer came back with another certificate");
-    v->pkey = *key;
-    v->usages = BR_KEYTYPE_KEYX | BR_KEYTYPE_SIGN;
-    return v->store ? pysock__verifier_judge(v) : 0;
+    return pysock__verifier_judge(v);
 }
 
 static const br_x509_pkey *pysock__verifier_get_pkey(const br_x509_class *const *ctx,
@@ -10573,7 +11237,7 @@ static int pysock__alert_for(int err, int verify_code)
     case 23: return BR_ALERT_CERTIFICATE_REVOKED;
     case 17: return BR_ALERT_INTERNAL_ERROR;
     case 2: case 3: case 18: case 19: case 20: case 79: return BR_ALERT_UNKNOWN_CA;
-    case 26: return BR_ALERT_UNSUPPORTED_CERTIFICATE;
+    case 6: case 26: case 76: return BR_ALERT_UNSUPPORTED_CERTIFICATE;
     default: return BR_ALERT_CERTIFICATE_UNKNOWN;
     }
     switch (err) {
@@ -10917,6 +11581,7 @@ struct pysock_ssl_context {
     int verify_mode, check_hostname, no_common_name, security_level;
     unsigned verify_flags;
     uint64_t options;
+    char default_problem[240]; /* what load_default_certs() met; "" if nothing */
     int minimum, maximum; /* versions, as they were set */
     uint16_t suites[BR_MAX_CIPHER_SUITES];
     size_t suite_count; /* 0: the library's own choice */
@@ -11085,6 +11750,7 @@ static pysock_ssl_context *pysock__context_new(int protocol)
     ctx->verify_mode = client ? PYSOCK_CERT_REQUIRED : PYSOCK_CERT_NONE;
     ctx->verify_flags = PYSOCK_VERIFY_X509_TRUSTED_FIRST;
     ctx->security_level = 2;
+    ctx->no_common_name = 1;
     ctx->options = PYSOCK_OP_ALL | PYSOCK_OP_NO_SSLv3 | PYSOCK_OP_NO_COMPRESSION
                    | PYSOCK_OP_CIPHER_SERVER_PREFERENCE;
     ctx->minimum = PYSOCK_TLSv1_2;
@@ -11850,6 +12516,7 @@ static pysock__verifier *pysock__verifier_new_locked(const pysock__tls *t)
     v->purpose = t->server ? PYSOCK_CLIENT_AUTH : PYSOCK_SERVER_AUTH;
     v->flags = ctx->verify_flags;
     v->security_level = ctx->security_level;
+    memcpy(v->default_problem, ctx->default_problem, sizeof v->default_problem);
     v->no_common_name = ctx->no_common_name;
     v->host = !t->server && ctx->check_hostname && !t->unchecked_host ? t->hostname : NULL;
     v->store = t->asked ? t->asked : ctx->verify_mode == PYSOCK_CERT_NONE ? NULL : ctx->store;
@@ -12082,9 +12749,11 @@ static void pysock__tls_describe(pysock__tls *t, int err)
         int trust = v->verify_code == 2 || (v->verify_code >= 18 && v->verify_code <= 20);
         pysock__fault_set(
             &t->fault, PYSOCK_SSL_CERT_VERIFICATION_ERROR, err, "CERTIFICATE_VERIFY_FAILED",
-            "certificate verify failed: %s%s%.120s%s%s", v->verify_message,
+            "certificate verify failed: %s%s%.120s%s%s%s%s%s%s", v->verify_message,
             name ? ", certificate is not valid for '" : "", name ? v->host : "", name ? "'" : "",
-            !trust                ? ""
+            v->detail[0] ? "; " : "", v->detail,
+            trust && v->default_problem[0] ? "; " : "", trust ? v->default_problem : "",
+            !trust || v->default_problem[0] ? ""
             : v->store->count + v->store->dir_count > 0
                 ? "; if you trust its issuer, load it with pysock_ssl_load_verify_locations()"
                 : "; the context has no trust anchors at all: load some with "
@@ -15066,7 +15735,7 @@ static void pysock__handshake_fault_locked(pysock__sock *s, int err)
     pysock__describe(s, on);
     if (t->fault.kind) {
         pysock__fault_set(&s->fault, t->fault.kind, t->fault.code, t->fault.reason,
-                          "TLS handshake with %.120s: %.270s", on, t->fault.message);
+                          "TLS handshake with %.120s: %.400s", on, t->fault.message);
         s->fault.verify_code = t->fault.verify_code;
         s->fault.verify_message = t->fault.verify_message;
     } else if (err == 0 || t->ended) {
@@ -15890,7 +16559,7 @@ static void pysock__input_ended_locked(pysock__sock *s, int err)
     pysock__describe(s, on);
     if (t->ended)
         pysock__fault_set(&s->fault, t->fault.kind, t->fault.code, t->fault.reason,
-                          "TLS with %.120s: %.270s", on, t->fault.message);
+                          "TLS with %.120s: %.400s", on, t->fault.message);
     else if (err)
         pysock__fault_os(&s->fault, err, "recv", on);
     else
@@ -18573,17 +19242,17 @@ static int pysock__context_identify(pysock_ssl_context *ctx, const pysock__bytes
     return 0;
 }
 
-/* One of the two texts: from memory, or from the file. */
+/* The contents of one of the two: from memory, or from the file. */
 static int pysock__chain_text(pysock__bytes *text, const char *what, const void *data, size_t size,
                               const char *path, const char *reading)
 {
     int err;
 
     if (path) {
-        err = pysock__read_text(path, text);
+        err = pysock__read_file(path, text);
         return err < 0 ? pysock__fail_os(err, reading, path) : 0;
     }
-    return pysock__copy_text(data, size, text) < 0 ? pysock__fail_memory(what) : 0;
+    return pysock__copy_bytes(data, size, text) < 0 ? pysock__fail_memory(what) : 0;
 }
 
 static int pysock__load_chain(pysock_ssl_context *ctx, const char *what,
@@ -18716,9 +19385,23 @@ PYSOCKDEF int pysock_ssl_load_verify_locations(pysock_ssl_context *ctx, const ch
     return pysock__context_store_loaded(ctx, base, store, r);
 }
 
+PYSOCKDEF int pysock_ssl_load_verify_directory(pysock_ssl_context *ctx, const char *path)
+{
+    pysock__store *store, *base;
+
+    if (!ctx || !path)
+        return pysock__fail_value("ssl_load_verify_directory",
+                                  ctx ? "path is NULL" : "ctx is NULL");
+    store = pysock__context_copy_store(ctx, &base);
+    if (!store)
+        return -1;
+    return pysock__context_store_loaded(ctx, base, store,
+                                        pysock__store_load_every_file(store, path));
+}
+
 PYSOCKDEF int pysock_ssl_load_verify_data(pysock_ssl_context *ctx, const void *data, size_t size)
 {
-    pysock__bytes text = {NULL, 0, 0, 0};
+    pysock__bytes copy = {NULL, 0, 0, 0};
     pysock__store *store, *base;
     int r;
 
@@ -18729,11 +19412,11 @@ PYSOCKDEF int pysock_ssl_load_verify_data(pysock_ssl_context *ctx, const void *d
     store = pysock__context_copy_store(ctx, &base);
     if (!store)
         return -1;
-    if (!pysock__is_der(data, size) && pysock__copy_text(data, size, &text) < 0)
+    if (pysock__copy_bytes(data, size, &copy) < 0)
         r = pysock__fail_memory("loading trust anchors");
     else
-        r = pysock__store_load_bytes(store, data, size, &text, "the certificates in memory");
-    pysock__bytes_free(&text);
+        r = pysock__store_load_bytes(store, &copy, "the certificates in memory");
+    pysock__bytes_free(&copy);
     return pysock__context_store_loaded(ctx, base, store, r);
 }
 
@@ -18746,54 +19429,81 @@ static const char *const pysock__system_stores[] = {
     "/usr/local/share/certs/ca-root-nss.crt",
 };
 
-/* As in Python a default that is not there, or empty, is no error: the handshake's error says how
-   many anchors there are. */
+/* And directories of hashed names. */
+static const char *const pysock__system_dirs[] = {"/etc/ssl/certs", "/etc/pki/tls/certs"};
+
+/* Each environment variable replaces what it names; an empty one is none. */
+static const char *pysock__default_file(void)
+{
+    const char *file = getenv("SSL_CERT_FILE");
+    size_t i;
+
+    if (file && file[0])
+        return file;
+    for (i = 0; i < PYSOCK__COUNT(pysock__system_stores); i++)
+        if (pysock__path_kind(pysock__system_stores[i]) == 'f')
+            return pysock__system_stores[i];
+    return NULL;
+}
+
+static const char *pysock__default_dirs(void)
+{
+    const char *dir = getenv("SSL_CERT_DIR");
+    size_t i;
+
+    if (dir && dir[0])
+        return dir;
+    for (i = 0; i < PYSOCK__COUNT(pysock__system_dirs); i++)
+        if (pysock__path_kind(pysock__system_dirs[i]) == 'd')
+            return pysock__system_dirs[i];
+    return NULL;
+}
+
+/* As in Python a default that is not there, empty or damaged is no error; but the handshake that it
+   makes fail says what was damaged. -1: out of memory. */
 static int pysock__load_default(pysock_ssl_context *ctx, const char *file, const char *dir)
 {
     pysock__fault before = pysock__last;
+    const char *path = file ? file : dir;
 
     if (pysock_ssl_load_verify_locations(ctx, file, dir) == 0)
         return 0;
     if (pysock__last.kind == PYSOCK_MEMORY_ERROR)
         return -1;
+    if (file && pysock__path_kind(path) == 'f') {
+        pysock__lock(&ctx->lock);
+        snprintf(ctx->default_problem, sizeof ctx->default_problem, "%.230s", pysock__last.message);
+        pysock__unlock(&ctx->lock);
+    }
     pysock__last = before;
     return 0;
 }
 
-/* SSL_CERT_DIR: directories, parted by colons. */
-static int pysock__load_default_dirs(pysock_ssl_context *ctx, const char *dirs)
-{
-    char one[1024];
-    size_t n;
-    int r = 0;
-
-    while (r == 0 && *dirs) {
-        n = strcspn(dirs, ":");
-        if (n && n < sizeof one) {
-            memcpy(one, dirs, n);
-            one[n] = 0;
-            r = pysock__load_default(ctx, NULL, one);
-        }
-        dirs += n + (dirs[n] == ':');
-    }
-    return r;
-}
-
 PYSOCKDEF int pysock_ssl_load_default_certs(pysock_ssl_context *ctx)
 {
-    const char *file = getenv("SSL_CERT_FILE"), *dir = getenv("SSL_CERT_DIR");
-    size_t i;
+    const char *file = pysock__default_file(), *dirs = pysock__default_dirs();
+    char one[1024];
+    size_t n;
 
     if (!ctx)
         return pysock__fail_value("ssl_load_default_certs", "ctx is NULL");
-    if ((file && file[0]) || (dir && dir[0])) {
-        if (file && file[0] && pysock__load_default(ctx, file, NULL) < 0)
+    if (file && pysock__load_default(ctx, file, NULL) < 0)
+        return -1;
+    for (; dirs && *dirs; dirs += n + (dirs[n] == ':')) {
+        n = strcspn(dirs, ":");
+        if (!n || n >= sizeof one)
+            continue;
+        memcpy(one, dirs, n);
+        one[n] = 0;
+        if (pysock__load_default(ctx, NULL, one) < 0)
             return -1;
-        return dir ? pysock__load_default_dirs(ctx, dir) : 0;
     }
-    for (i = 0; i < PYSOCK__COUNT(pysock__system_stores); i++)
-        if (pysock__path_kind(pysock__system_stores[i]) == 'f')
-            return pysock__load_default(ctx, pysock__system_stores[i], NULL);
+    pysock__lock(&ctx->lock);
+    if (!ctx->store->count && !ctx->store->dir_count && !ctx->default_problem[0])
+        snprintf(ctx->default_problem, sizeof ctx->default_problem,
+                 "no CA certificates were found on this system: install the package "
+                 "ca-certificates");
+    pysock__unlock(&ctx->lock);
     return 0;
 }
 
@@ -20290,18 +21000,19 @@ PYSOCKDEF pysock_buf *pysock_ssl_der_cert_to_pem_cert(const void *der, size_t si
 }
 
 /* Takes the first object, with a NUL behind it; a second one is too much. */
-static int pysock__pem_take_one(void *arg, const char *name, const pysock__bytes *der)
+static int pysock__pem_take_one(void *arg, const pysock__object *object, pysock__file_fault *fault)
 {
     pysock_buf **b = (pysock_buf **)arg;
 
-    if (*b || !pysock__pem_is_certificate(name))
+    (void)fault;
+    if (*b || !pysock__label_is_certificate(object->name))
         return -EBADMSG;
-    *b = pysock_buf_new(der->len + 1);
+    *b = pysock_buf_new(object->der.len + 1);
     if (!*b)
         return -ENOMEM;
-    (*b)->size = der->len;
-    if (der->len)
-        memcpy((*b)->data, der->data, der->len);
+    (*b)->size = object->der.len;
+    if (object->der.len)
+        memcpy((*b)->data, object->der.data, object->der.len);
     return 0;
 }
 
@@ -20315,6 +21026,7 @@ PYSOCKDEF pysock_buf *pysock_ssl_pem_cert_to_der_cert(const char *pem)
     static const char header[] = PYSOCK__PEM_HEADER, footer[] = PYSOCK__PEM_FOOTER;
     size_t n = pem ? strlen(pem) : 0, foot = sizeof footer - 1;
     pysock__bytes text = {NULL, 0, 0, 0};
+    pysock__file_fault fault;
     pysock_buf *b = NULL;
     int err;
 
@@ -20327,9 +21039,10 @@ PYSOCKDEF pysock_buf *pysock_ssl_pem_cert_to_der_cert(const char *pem)
                            " and end with " PYSOCK__PEM_FOOTER);
         return NULL;
     }
-    err = pysock__copy_text(pem, n, &text);
+    err = pysock__copy_bytes(pem, n, &text);
+    memset(&fault, 0, sizeof fault);
     if (err == 0)
-        err = pysock__pem_each(&text, pysock__pem_take_one, &b);
+        err = pysock__pem_each(&text, &fault, pysock__pem_take_one, &b);
     pysock__bytes_free(&text);
     if (err == 0 && b)
         return b;
@@ -20429,29 +21142,25 @@ PYSOCKDEF int pysock_ssl_rand_bytes(void *buf, size_t size)
     return 0;
 }
 
-/* What load_default_certs() reads: what the environment names, or else the system's store. */
 PYSOCKDEF int pysock_ssl_get_default_verify_paths(pysock_ssl_verify_paths *paths)
 {
-    const char *file = getenv("SSL_CERT_FILE"), *dir = getenv("SSL_CERT_DIR");
-    const char *store = NULL;
+    const char *file = pysock__default_file(), *dirs = pysock__default_dirs();
     size_t i;
 
     if (!paths)
         return pysock__fail_value("ssl_get_default_verify_paths", "paths is NULL");
-    for (i = 0; i < PYSOCK__COUNT(pysock__system_stores) && !store; i++)
-        if (pysock__path_kind(pysock__system_stores[i]) == 'f')
-            store = pysock__system_stores[i];
     memset(paths, 0, sizeof *paths);
     paths->openssl_cafile_env = "SSL_CERT_FILE";
-    paths->openssl_cafile = store ? store : pysock__system_stores[0];
+    paths->openssl_cafile = pysock__system_stores[0];
+    for (i = PYSOCK__COUNT(pysock__system_stores); i--;)
+        if (pysock__path_kind(pysock__system_stores[i]) == 'f')
+            paths->openssl_cafile = pysock__system_stores[i];
     paths->openssl_capath_env = "SSL_CERT_DIR";
-    paths->openssl_capath = "";
-    if ((!file || !file[0]) && (!dir || !dir[0]))
-        paths->cafile = store;
-    else if (file && pysock__path_kind(file) == 'f')
+    paths->openssl_capath = pysock__system_dirs[0];
+    if (file && pysock__path_kind(file) == 'f')
         paths->cafile = file;
-    if (dir && pysock__path_kind(dir) == 'd')
-        paths->capath = dir;
+    if (dirs && pysock__path_kind(dirs) == 'd')
+        paths->capath = dirs;
     return 0;
 }
 
@@ -20553,6 +21262,12 @@ PYSOCKDEF int pysock_ssl_load_verify_data(pysock_ssl_context *ctx, const void *d
 {
     (void)ctx, (void)data, (void)size;
     return pysock__no_ssl("ssl_load_verify_data");
+}
+
+PYSOCKDEF int pysock_ssl_load_verify_directory(pysock_ssl_context *ctx, const char *path)
+{
+    (void)ctx, (void)path;
+    return pysock__no_ssl("ssl_load_verify_directory");
 }
 
 PYSOCKDEF int pysock_ssl_load_default_certs(pysock_ssl_context *ctx)

@@ -21,21 +21,23 @@ static int make_chains(void **state) {
 
 /* ---- a verifier that is shown chain-NAME.pem ---- */
 
-static int show_one(void *arg, const char *name, const pysock__bytes *der) {
+static int show_one(void *arg, const pysock__object *object, pysock__file_fault *fault) {
     pysock__verifier *v = arg;
-    if (!pysock__pem_is_certificate(name))
+    (void)fault;
+    if (!pysock__label_is_certificate(object->name))
         return 0;
-    v->vtable->start_cert(&v->vtable, (uint32_t)der->len);
-    v->vtable->append(&v->vtable, der->data, der->len);
+    v->vtable->start_cert(&v->vtable, (uint32_t)object->der.len);
+    v->vtable->append(&v->vtable, object->der.data, object->der.len);
     v->vtable->end_cert(&v->vtable);
     return 0;
 }
 
 static void show(pysock__verifier *v, const char *chain) {
     pysock__bytes text = {NULL, 0, 0, 0};
-    T_EQ(pysock__read_text(f_path(p_format("chain-%s.pem", chain)), &text), 0);
+    pysock__file_fault fault;
+    T_EQ(pysock__read_file(f_path(p_format("chain-%s.pem", chain)), &text), 0);
     v->vtable->start_chain(&v->vtable, NULL);
-    T_EQ(pysock__pem_each(&text, show_one, v), 0);
+    T_EQ(pysock__file_each(&text, &fault, show_one, v), 0);
     pysock__bytes_free(&text);
     v->verify_code = 0;
     v->vtable->end_chain(&v->vtable);

@@ -60,6 +60,7 @@ typedef struct input {
 
 static void read_records(input *in, const uint8_t *data, size_t size, int options)
 {
+    const char *problem;
     uint8_t *part;
     size_t n;
 
@@ -68,7 +69,7 @@ static void read_records(input *in, const uint8_t *data, size_t size, int option
         n = n < size - 3 ? n : size - 3;
         part = fuzz_copy(data + 3, n);
         if (data[0] == 'A')
-            pysock__store_add_der(in->store, part, n);
+            pysock__store_add_der(in->store, part, n, 0, &problem);
         if (data[0] == 'C' || (data[0] == 'A' && options & ANCHORS_TWICE))
             send_certificate(in->verifier, part, n);
         if (data[0] == 'H') {

@@ -108,6 +108,7 @@ static void send_certificate(pysock__verifier *v, const uint8_t *data, size_t si
 static void read_records(pysock__store *store, pysock__verifier *v, const uint8_t *data,
                          size_t size)
 {
+    const char *problem;
     pysock__der name;
     uint8_t *part;
     size_t n, i;
@@ -119,7 +120,7 @@ static void read_records(pysock__store *store, pysock__verifier *v, const uint8_
         name.p = part;
         name.end = part + n;
         switch (data[0]) {
-        case 'A': pysock__store_add_der(store, part, n); break;
+        case 'A': pysock__store_add_der(store, part, n, 0, &problem); break;
         case 'C': send_certificate(v, part, n); break;
         case 'R': try_list(store, part, n); break;
         case 'N': try_name(name); break;

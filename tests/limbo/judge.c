@@ -54,6 +54,7 @@ static int judge(const bytes *anchors, size_t anchor_count, const bytes *sent, s
     pysock__verify_rules rules = {PYSOCK_SERVER_AUTH, FLAGS, 2, 0, host, now};
     pysock__path path;
     const br_x509_class **x;
+    const char *problem;
     size_t i;
     int code;
 
@@ -62,7 +63,7 @@ static int judge(const bytes *anchors, size_t anchor_count, const bytes *sent, s
     v->vtable = &pysock__verifier_class;
     x = &v->vtable;
     for (i = 0; i < anchor_count; i++)
-        pysock__store_add_der(store, anchors[i].data, anchors[i].size);
+        pysock__store_add_der(store, anchors[i].data, anchors[i].size, 0, &problem);
     v->vtable->start_chain(x, NULL);
     for (i = 0; i < sent_count; i++) {
         v->vtable->start_cert(x, (uint32_t)sent[i].size);
