@@ -5864,12 +5864,15 @@ static int pysock__der_each(const pysock__bytes *data, pysock__file_fault *fault
     return result;
 }
 
-/* 1 for DER: a SEQUENCE of more than 127 bytes, which no text begins with, or a shorter one that is
-   all there is. */
+/* 1 for DER: a SEQUENCE, whose next bytes no text has. */
 static int pysock__is_der(const pysock__bytes *data)
 {
-    return data->len >= 2 && data->data[0] == 0x30
-           && (data->data[1] > 0x80 || data->data[1] + 2u == data->len);
+    size_t i;
+
+    for (i = 1; data->len && data->data[0] == 0x30 && i < 5 && i < data->len; i++)
+        if (data->data[i] >= 0x80 || (data->data[i] < ' ' && !memchr("\t\n\r", data->data[i], 3)))
+            return 1;
+    return 0;
 }
 
 /* Text of two bytes a character: with a byte order mark, or a zero beside an ASCII letter. */
@@ -8626,17 +8629,19 @@ static int pysock__store_load_cert(pysock__store_load *load, const pysock__objec
     pysock__der all, in;
     unsigned rejected = 0;
     size_t len = object->der.len;
-    int err = -EBADMSG;
+    int err;
 
     all.p = object->der.data;
     all.end = all.p + len;
-    if (strcmp(object->name, "TRUSTED CERTIFICATE") != 0) {
-        err = pysock__store_add_der(load->store, object->der.data, len, 0, &problem);
-    } else if (pysock__der_expect(&all, 0x30, &in) == 0
-               && pysock__trust_settings(all, &rejected) == 0) {
+    if (strcmp(object->name, "TRUSTED CERTIFICATE") == 0) {
+        if (pysock__der_expect(&all, 0x30, &in) < 0)
+            return pysock__file_damaged(fault, fault->number, problem);
+        if (pysock__trust_settings(all, &rejected) < 0)
+            return pysock__file_damaged(fault, fault->number,
+                                        "the trust settings behind the certificate are malformed");
         len = (size_t)(in.end - object->der.data);
-        err = pysock__store_add_der(load->store, object->der.data, len, rejected, &problem);
     }
+    err = pysock__store_add_der(load->store, object->der.data, len, rejected, &problem);
     return err == -EBADMSG ? pysock__file_damaged(fault, fault->number, problem) : err;
 }
 
