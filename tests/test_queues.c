@@ -267,9 +267,10 @@ static void what_cannot_be_sent_is_dropped_and_told(void **state) {
         begin_wait(&w, l.pair[0], i >> 1);
         t_raw_reset(T_OK(pysock_fileno(l.pair[1])));
         end_wait(&w);
-        T_CHECK(queue_piece_fails(l.pair[0]) != 0);
+        while (pysock_queued(l.pair[0]) > 0)
+            t_nap(0.001); /* the kernel's word may come before the reactor's */
+        T_CHECK(queue_piece_fails(l.pair[0]) == EPIPE || pysock_error_code() == ECONNRESET);
         T_EQ(pysock_queued(l.pair[0]), 0);
-        T_CHECK(queue_piece_fails(l.pair[0]) != 0);
         T_EQ(t_writable(l.pair[0], 0), 1);
         end_line(&l);
     }

@@ -168,6 +168,39 @@ static void a_close_without_a_thread_gives_a_deaf_peer_as_long(void **state) {
     close_before_a_deaf_peer(1, 1);
 }
 
+/* Its output may still be on its way: it is nobody's any more. */
+static void a_socket_that_is_closing_is_closed_to_every_call(void **state) {
+    pysock *pair[2];
+    pysock_buf *b = T_OK(pysock_buf_new(1));
+    int fd;
+    char byte;
+    (void)state;
+    t_deadline(60);
+    for (int tls = 0; tls < 2; tls++) {
+        close_timeout = 30;
+        if (tls)
+            t_tls_pair(pair, client_ctx, server_ctx);
+        else
+            t_pair(pair);
+        T_OK(pysock_setblocking(pair[0], 0));
+        queue_much(pair[0]);
+        fd = T_OK(pysock_fileno(pair[0]));
+        T_OK(pysock_close(pair[0]));
+        T_CHECK(fcntl(fd, F_GETFD) >= 0);
+        T_FAILS(pysock_fileno(pair[0]), PYSOCK_OS_ERROR, EBADF);
+        T_FAILS(pysock_recv(pair[0], &byte, 1, 0), PYSOCK_OS_ERROR, EBADF);
+        T_FAILS(pysock_send(pair[0], "x", 1, 0), PYSOCK_OS_ERROR, EBADF);
+        T_FAILS(pysock_send_buf(pair[0], b), PYSOCK_OS_ERROR, EBADF);
+        T_FAILS(pysock_settimeout(pair[0], 1), PYSOCK_OS_ERROR, EBADF);
+        T_FAILS(pysock_shutdown(pair[0], SHUT_RDWR), PYSOCK_OS_ERROR, EBADF);
+        T_OK(pysock_close(pair[0]));
+        T_OK(pysock_settimeout(pair[1], 50));
+        expect_much(pair[1]);
+        T_OK(pysock_close(pair[1]));
+    }
+    pysock_buf_release(b);
+}
+
 /* A select that sleeps for good leads, where there is no thread: the deadline is its, too. */
 static void a_sleeping_leader_keeps_the_deadlines_of_others(void **state) {
     reading r;
@@ -206,6 +239,7 @@ static const struct CMUnitTest tests[] = {
     CASE(a_close_loses_nothing_under_a_select),
     CASE(a_close_gives_a_deaf_peer_so_long_and_no_longer),
     CASE(a_close_without_a_thread_gives_a_deaf_peer_as_long),
+    CASE(a_socket_that_is_closing_is_closed_to_every_call),
     CASE(a_sleeping_leader_keeps_the_deadlines_of_others),
 };
 
