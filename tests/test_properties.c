@@ -956,6 +956,30 @@ static void detach_hands_the_descriptor_out(void **state) {
         }
 }
 
+/* A second socket looks through the descriptor for a moment: the first one has it again then, with
+   all that select knows of it. */
+static void a_descriptor_goes_back_to_whom_it_was_adopted_from(void **state) {
+    pysock *pair[2], *guest;
+    int fd;
+    (void)state;
+    t_deadline(30);
+    t_pair(pair);
+    fd = T_OK(pysock_fileno(pair[0]));
+    T_CHECK(pysock_from_fileno(fd) == pair[0]);
+    guest = T_OK(pysock_adopt(fd, -1, -1, -1));
+    T_CHECK(pysock_from_fileno(fd) == guest);
+    T_EQ(pysock_detach(guest), fd);
+    T_CHECK(pysock_from_fileno(fd) == pair[0]);
+    T_STEP("and to nobody where that one is gone");
+    guest = T_OK(pysock_adopt(fd, -1, -1, -1));
+    T_EQ(pysock_detach(pair[0]), fd);
+    T_CHECK(pysock_from_fileno(fd) == guest);
+    T_EQ(pysock_detach(guest), fd);
+    T_CHECK(pysock_from_fileno(fd) == NULL);
+    close(fd);
+    T_OK(pysock_close(pair[1]));
+}
+
 static void what_is_detached_survives_cleanup(void **state) {
     pysock *pair[2];
     char byte;
@@ -1627,6 +1651,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(any_plain_socket_can_be_duplicated),
     cmocka_unit_test(tls_cannot_be_duplicated),
     cmocka_unit_test(detach_hands_the_descriptor_out),
+    cmocka_unit_test(a_descriptor_goes_back_to_whom_it_was_adopted_from),
     cmocka_unit_test(what_is_detached_survives_cleanup),
     cmocka_unit_test(detach_ends_a_call_that_waits_or_leaves_it_alone),
     cmocka_unit_test(a_poller_tells_that_its_socket_was_detached),

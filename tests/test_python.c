@@ -632,6 +632,23 @@ static void SO_RCVTIMEO_ends_a_blocking_recv(void **state) {
     t_close_pair(pair);
 }
 
+/* A datagram is waited for in another way than a stream's bytes, and no longer. */
+static void SO_RCVTIMEO_ends_a_blocking_recv_of_datagrams(void **state) {
+    struct timeval limit = {0, 50000};
+    pysock *s = T_OK(pysock_socket(AF_INET, SOCK_DGRAM, 0));
+    double begin;
+    char byte;
+    (void)state;
+    t_deadline(30);
+    T_OK(pysock_bind(s, "127.0.0.1", 0));
+    T_OK(pysock_setsockopt(s, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit));
+    begin = t_now();
+    T_FAILS(pysock_recv(s, &byte, 1, 0), PYSOCK_OS_ERROR, EAGAIN);
+    T_CHECK(t_now() - begin > 0.045);
+    T_FAILS(pysock_recvfrom(s, &byte, 1, 0, NULL), PYSOCK_OS_ERROR, EAGAIN);
+    T_OK(pysock_close(s));
+}
+
 /* ---- a pair of the library's and a pair of the kernel's, side by side ----
    Whatever is done to both, in whatever order, both answer alike. */
 
@@ -1785,6 +1802,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(after_SHUT_RD_the_kernel_has_the_last_word),
     cmocka_unit_test(a_reset_is_told_once),
     cmocka_unit_test(SO_RCVTIMEO_ends_a_blocking_recv),
+    cmocka_unit_test(SO_RCVTIMEO_ends_a_blocking_recv_of_datagrams),
     cmocka_unit_test(a_unix_pair_does_what_the_kernels_own_does),
     cmocka_unit_test(a_tcp_connection_does_what_the_kernels_own_does),
     cmocka_unit_test(a_timeout_comes_back_as_it_was_set),

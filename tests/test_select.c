@@ -546,6 +546,42 @@ static void one_ready_socket_is_found_among_many(void **state) {
         t_close_pair(pairs[i]);
 }
 
+typedef struct select_to_write {
+    t_thread t;
+    int fd, writable;
+} select_to_write;
+
+static void *select_thread(void *arg) {
+    select_to_write *w = arg;
+    w->writable = fd_writable(w->fd, 20);
+    return NULL;
+}
+
+/* The peer says that it is done with both directions, and then, after all, takes what is there: a
+   hangup, which nobody who waits to write asks about, does not hide that there is room now. */
+static void a_hangup_does_not_hide_what_comes_after_it(void **state) {
+    static char buf[65536];
+    pysock *pair[2];
+    select_to_write w;
+    int raw;
+    (void)state;
+    t_deadline(60);
+    T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+    T_OK(pysock_setblocking(pair[0], 0));
+    fill_up(pair[0]);
+    w.fd = T_OK(pysock_fileno(pair[0]));
+    raw = T_OK(pysock_fileno(pair[1]));
+    t_spawn(&w.t, select_thread, &w);
+    t_wait_asleep(&w.t);
+    T_EQ(shutdown(raw, SHUT_RDWR), 0);
+    t_wait_asleep(&w.t);
+    while (recv(raw, buf, sizeof buf, MSG_DONTWAIT) > 0)
+        continue;
+    t_join(&w.t);
+    T_EQ(w.writable, 1);
+    t_close_pair(pair);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(the_lists_keep_only_what_is_ready_in_order),
     cmocka_unit_test(empty_lists_only_wait),
@@ -569,6 +605,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_finished_handshake_is_writable_and_not_readable),
     cmocka_unit_test(select_finishes_the_handshake_of_a_blocking_socket),
     cmocka_unit_test(one_ready_socket_is_found_among_many),
+    cmocka_unit_test(a_hangup_does_not_hide_what_comes_after_it),
 };
 
 int main(int argc, char **argv) {

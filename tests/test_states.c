@@ -265,6 +265,97 @@ static void a_cleanup_without_a_thread_cuts_closes_short(void **state) {
     cleanups_do_not_wait_for_peers(1);
 }
 
+#define REST 65536
+
+/* A socket whose kernel is full, and REST bytes more in its queue; returns how many there are. */
+static size_t queue_behind_the_kernel(pysock *pair[2]) {
+    static char chunk[4096];
+    pysock_buf *b = T_OK(pysock_buf_new(REST));
+    size_t total = 0;
+    ptrdiff_t n;
+    T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+    T_OK(pysock_setblocking(pair[0], 0));
+    while ((n = pysock_send(pair[0], chunk, sizeof chunk, 0)) > 0)
+        total += (size_t)n;
+    T_EQ(errno, EAGAIN);
+    T_OK(pysock_send_buf(pair[0], b));
+    pysock_buf_release(b);
+    T_EQ(pysock_queued(pair[0]), REST);
+    return total + REST;
+}
+
+static size_t read_all(int raw) {
+    static char buf[65536];
+    size_t have = 0, n;
+    while ((n = t_raw_read(raw, buf, sizeof buf)) > 0)
+        have += n;
+    return have;
+}
+
+/* The kernel has room by the time of the cleanup, which uses it. */
+static void a_cleanup_without_a_thread_sends_what_it_can(void **state) {
+    pysock *pair[2];
+    size_t total, have;
+    int raw;
+    (void)state;
+    t_deadline(60);
+    pysock_set_audit_hook(deny_threads, NULL);
+    total = queue_behind_the_kernel(pair);
+    raw = dup(T_OK(pysock_fileno(pair[1])));
+    T_CHECK(raw >= 0);
+    T_OK(pysock_close(pair[1]));
+    T_OK(pysock_close(pair[0]));
+    {
+        static char buf[65536];
+        for (have = 0; have < total - REST;) {
+            size_t want = total - REST - have;
+            have += t_raw_read(raw, buf, want < sizeof buf ? want : sizeof buf);
+        }
+    }
+    pysock_cleanup();
+    T_EQ(have + read_all(raw), total);
+    close(raw);
+}
+
+typedef struct late_reader {
+    t_thread t;
+    pysock *s;
+    int raw;
+    size_t have;
+} late_reader;
+
+/* Reads from the moment on when its peer's socket is closed. */
+static void *read_late(void *arg) {
+    late_reader *r = arg;
+    while (pysock_fileno(r->s) >= 0)
+        t_nap(0.0005);
+    r->have = read_all(r->raw);
+    return NULL;
+}
+
+/* There are 100 ms for it, which a busy machine may use up otherwise, but not each time. */
+static void a_cleanup_sends_what_it_can_in_time(void **state) {
+    int whole = 0;
+    (void)state;
+    t_deadline(100);
+    for (int i = 0; i < 20 && !whole; i++) {
+        late_reader r;
+        pysock *pair[2];
+        size_t total = queue_behind_the_kernel(pair);
+        r.s = pair[0];
+        r.raw = dup(T_OK(pysock_fileno(pair[1])));
+        T_CHECK(r.raw >= 0);
+        T_OK(pysock_close(pair[1]));
+        t_spawn(&r.t, read_late, &r);
+        pysock_cleanup();
+        t_join(&r.t);
+        close(r.raw);
+        T_CHECK(r.have <= total);
+        whole = r.have == total;
+    }
+    T_EQ(whole, 1);
+}
+
 /* ---- afterwards ---- */
 
 typedef struct freed {
@@ -379,6 +470,8 @@ static const struct CMUnitTest tests[] = {
     CASE(a_cleanup_waits_for_calls_but_not_for_long),
     CASE(a_cleanup_cuts_closes_short),
     CASE(a_cleanup_without_a_thread_cuts_closes_short),
+    CASE(a_cleanup_without_a_thread_sends_what_it_can),
+    CASE(a_cleanup_sends_what_it_can_in_time),
     CASE(a_freed_states_hook_is_asked_nothing),
     CASE(a_freed_state_is_current_no_more),
     CASE(closers_of_a_state_run_last_first_and_in_one_cleanup),

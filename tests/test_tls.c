@@ -1196,6 +1196,29 @@ static void fatal_alerts_are_named(void **state) {
     }
 }
 
+/* A handshake that a blocking call has begun goes on by itself from the moment on when the socket does
+   not block any more, whether it is asked for again or not. */
+static void a_handshake_goes_on_by_itself_when_its_socket_becomes_non_blocking(void **state) {
+    pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
+    pysock *pair[2];
+    (void)state;
+    t_deadline(60);
+    for (int side = 0; side < 2; side++) {
+        T_STEP("side %d", side);
+        h_plain_pair(pair);
+        t_wrap_later(pair[0], client, "localhost");
+        t_wrap_later(pair[1], server, NULL);
+        T_OK(pysock_settimeout(pair[side], 0.01));
+        T_FAILS(pysock_ssl_do_handshake(pair[side]), PYSOCK_TIMEOUT_ERROR, ETIMEDOUT);
+        T_OK(pysock_setblocking(pair[side], 0));
+        T_OK(pysock_settimeout(pair[!side], H_TIMEOUT));
+        T_EQ(pysock_ssl_do_handshake(pair[!side]), 0);
+        t_close_pair(pair);
+    }
+    pysock_ssl_context_free(client);
+    pysock_ssl_context_free(server);
+}
+
 static void the_end_of_the_stream_in_a_handshake_is_an_error(void **state) {
     (void)state;
     t_deadline(60);
@@ -1490,6 +1513,7 @@ static const struct CMUnitTest tests[] = {
     CASE(garbage_instead_of_a_client_hello_is_an_error),
     CASE(garbage_instead_of_a_server_hello_is_an_error),
     CASE(fatal_alerts_are_named),
+    CASE(a_handshake_goes_on_by_itself_when_its_socket_becomes_non_blocking),
     CASE(the_end_of_the_stream_in_a_handshake_is_an_error),
     CASE(a_reset_in_a_handshake_is_an_error_of_the_system),
     CASE(old_versions_are_refused_with_protocol_version),

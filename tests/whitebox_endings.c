@@ -125,6 +125,108 @@ static void a_close_loses_nothing_under_a_select(void **state) {
     close_under_a_reader(1, PYSOCK_NO_TIMEOUT, select_thread);
 }
 
+/* ---- in the middle of a handshake's step ---- */
+
+static sem_t in_step, step_may_end;
+
+static void sem_take(sem_t *sem) {
+    while (sem_wait(sem) != 0)
+        T_EQ(errno, EINTR);
+}
+
+/* The engine is the reactor's meanwhile. */
+static int stop_in_the_step(pysock_ssl_client_hello *hello, void *arg) {
+    (void)hello, (void)arg;
+    sem_post(&in_step);
+    sem_take(&step_may_end);
+    return 0;
+}
+
+static void *client_thread(void *arg) {
+    T_OK(pysock_ssl_wrap_socket(arg, client_ctx, "localhost"));
+    return NULL;
+}
+
+/* A pair whose server, driven by the reactor, is in such a step. */
+static void stop_a_handshake(pysock *pair[2], pysock_ssl_context *ctx, t_thread *t) {
+    T_EQ(sem_init(&in_step, 0, 0), 0);
+    T_EQ(sem_init(&step_may_end, 0, 0), 0);
+    T_OK(pysock_ssl_set_sni_callback(ctx, stop_in_the_step, NULL));
+    close_timeout = 60;
+    t_pair(pair);
+    T_OK(pysock_settimeout(pair[0], 50));
+    T_OK(pysock_setblocking(pair[1], 0));
+    T_OK(pysock_ssl_wrap_socket(pair[1], ctx, NULL));
+    t_spawn(t, client_thread, pair[0]);
+    sem_take(&in_step);
+}
+
+static void let_it_go(void) {
+    sem_post(&step_may_end);
+}
+
+/* What was queued behind the handshake is sent when it is over, and so is the end. */
+static void a_close_in_the_middle_of_a_handshake_loses_nothing(void **state) {
+    pysock_ssl_context *ctx = t_server_ctx();
+    pysock_buf *b = T_OK(pysock_buf_copy("good day", 8));
+    pysock *pair[2];
+    t_thread t;
+    char byte;
+    (void)state;
+    t_deadline(60);
+    stop_a_handshake(pair, ctx, &t);
+    T_OK(pysock_send_buf(pair[1], b));
+    T_OK(pysock_close(pair[1]));
+    t_nap(0.02); /* for the reactor to have a turn or two, were it free; nothing depends on it */
+    let_it_go();
+    t_join(&t);
+    t_expect(pair[0], "good day");
+    T_EQ(pysock_recv(pair[0], &byte, 1, 0), 0);
+    T_EQ(pysock_ssl_eof_is_clean(pair[0]), 1);
+    T_OK(pysock_close(pair[0]));
+    pysock_buf_release(b);
+    pysock_ssl_context_free(ctx);
+}
+
+/* The reactor reads and writes the descriptor: it is not handed out now. */
+static void a_descriptor_is_not_handed_out_in_the_middle_of_a_step(void **state) {
+    pysock_ssl_context *ctx = t_server_ctx();
+    pysock *pair[2];
+    t_thread t;
+    (void)state;
+    t_deadline(60);
+    stop_a_handshake(pair, ctx, &t);
+    T_FAILS(pysock_detach(pair[1]), PYSOCK_OS_ERROR, EAGAIN);
+    T_OK(pysock_fileno(pair[1]));
+    let_it_go();
+    t_join(&t);
+    t_say(pair[0], "good day");
+    T_OK(pysock_settimeout(pair[1], 50));
+    t_expect(pair[1], "good day");
+    t_close_pair(pair);
+    pysock_ssl_context_free(ctx);
+}
+
+/* No call that must not wait waits for the step. */
+static void a_call_that_must_not_wait_waits_for_no_step(void **state) {
+    pysock_ssl_context *ctx = t_server_ctx();
+    pysock *pair[2];
+    t_thread t;
+    char byte;
+    (void)state;
+    t_deadline(60);
+    stop_a_handshake(pair, ctx, &t);
+    T_FAILS(pysock_recv(pair[1], &byte, 1, 0), PYSOCK_OS_ERROR, EAGAIN);
+    T_FAILS(pysock_send(pair[1], "x", 1, 0), PYSOCK_OS_ERROR, EAGAIN);
+    T_EQ(pysock_ssl_do_handshake(pair[1]), PYSOCK_IN_PROGRESS);
+    T_EQ(t_readable(pair[1], 0), 0);
+    T_EQ(t_writable(pair[1], 0), 0);
+    let_it_go();
+    t_join(&t);
+    t_close_pair(pair);
+    pysock_ssl_context_free(ctx);
+}
+
 /* ---- peers that take nothing ---- */
 
 /* What is left goes nowhere: after so long the descriptor is closed, and not before. */
@@ -168,6 +270,39 @@ static void a_close_without_a_thread_gives_a_deaf_peer_as_long(void **state) {
     close_before_a_deaf_peer(1, 1);
 }
 
+/* Its output may still be on its way: it is nobody's any more. */
+static void a_socket_that_is_closing_is_closed_to_every_call(void **state) {
+    pysock *pair[2];
+    pysock_buf *b = T_OK(pysock_buf_new(1));
+    int fd;
+    char byte;
+    (void)state;
+    t_deadline(60);
+    for (int tls = 0; tls < 2; tls++) {
+        close_timeout = 30;
+        if (tls)
+            t_tls_pair(pair, client_ctx, server_ctx);
+        else
+            t_pair(pair);
+        T_OK(pysock_setblocking(pair[0], 0));
+        queue_much(pair[0]);
+        fd = T_OK(pysock_fileno(pair[0]));
+        T_OK(pysock_close(pair[0]));
+        T_CHECK(fcntl(fd, F_GETFD) >= 0);
+        T_FAILS(pysock_fileno(pair[0]), PYSOCK_OS_ERROR, EBADF);
+        T_FAILS(pysock_recv(pair[0], &byte, 1, 0), PYSOCK_OS_ERROR, EBADF);
+        T_FAILS(pysock_send(pair[0], "x", 1, 0), PYSOCK_OS_ERROR, EBADF);
+        T_FAILS(pysock_send_buf(pair[0], b), PYSOCK_OS_ERROR, EBADF);
+        T_FAILS(pysock_settimeout(pair[0], 1), PYSOCK_OS_ERROR, EBADF);
+        T_FAILS(pysock_shutdown(pair[0], SHUT_RDWR), PYSOCK_OS_ERROR, EBADF);
+        T_OK(pysock_close(pair[0]));
+        T_OK(pysock_settimeout(pair[1], 50));
+        expect_much(pair[1]);
+        T_OK(pysock_close(pair[1]));
+    }
+    pysock_buf_release(b);
+}
+
 /* A select that sleeps for good leads, where there is no thread: the deadline is its, too. */
 static void a_sleeping_leader_keeps_the_deadlines_of_others(void **state) {
     reading r;
@@ -204,8 +339,12 @@ static const struct CMUnitTest tests[] = {
     CASE(a_close_loses_nothing_under_a_tls_reader_in_the_kernel),
     CASE(a_close_loses_nothing_under_a_reader_with_a_timeout),
     CASE(a_close_loses_nothing_under_a_select),
+    CASE(a_close_in_the_middle_of_a_handshake_loses_nothing),
+    CASE(a_descriptor_is_not_handed_out_in_the_middle_of_a_step),
+    CASE(a_call_that_must_not_wait_waits_for_no_step),
     CASE(a_close_gives_a_deaf_peer_so_long_and_no_longer),
     CASE(a_close_without_a_thread_gives_a_deaf_peer_as_long),
+    CASE(a_socket_that_is_closing_is_closed_to_every_call),
     CASE(a_sleeping_leader_keeps_the_deadlines_of_others),
 };
 

@@ -362,6 +362,13 @@ static void *create_thread(void *arg) {
     return NULL;
 }
 
+static void *create_two_thread(void *arg) {
+    caller *c = arg;
+    c->s = pysock_create_connection("two.test", c->port, c->timeout);
+    note_result(c, c->s ? 0 : -1);
+    return NULL;
+}
+
 static void expect_result(const caller *c, intptr_t result, int code) {
     if (c->result != result || (result < 0 && c->code != code))
         T_FAIL("the call gave %ld, errno %d (%s), not %ld, %s", (long)c->result, c->code,
@@ -467,6 +474,77 @@ static void connect_takes_the_first_address_and_create_connection_each(void **st
 }
 
 /* ---- create_connection ---- */
+
+static int raw_listen_at(const char *ip, int *port, int backlog) {
+    struct sockaddr_in in;
+    socklen_t len = sizeof in;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    memset(&in, 0, sizeof in);
+    in.sin_family = AF_INET;
+    in.sin_port = htons((uint16_t)*port);
+    in.sin_addr.s_addr = inet_addr(ip);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&in, sizeof in) != 0 || listen(fd, backlog) != 0 ||
+        getsockname(fd, (struct sockaddr *)&in, &len) != 0)
+        T_FAIL("raw listener at %s: %s", ip, strerror(errno));
+    *port = ntohs(in.sin_port);
+    return fd;
+}
+
+/* Of the addresses of "two.test", at one port, the first never answers: its queue is full. fds: that
+   listener, who fills it, the other listener. */
+static int first_is_silent(int fds[3]) {
+    struct sockaddr_in in;
+    int port = 0;
+    fds[2] = raw_listen_at(here(), &port, 8);
+    fds[0] = raw_listen_at("127.0.0.2", &port, 0);
+    fds[1] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    memset(&in, 0, sizeof in);
+    in.sin_family = AF_INET;
+    in.sin_port = htons((uint16_t)port);
+    in.sin_addr.s_addr = inet_addr("127.0.0.2");
+    T_EQ(connect(fds[1], (struct sockaddr *)&in, sizeof in), 0);
+    return port;
+}
+
+static void close_three(int fds[3]) {
+    for (int i = 0; i < 3; i++)
+        close(fds[i]);
+}
+
+/* The time is shared, so that there is some left for the second. */
+static void an_address_that_is_silent_leaves_time_for_the_next(void **state) {
+    pysock_addr addr;
+    pysock *s;
+    int fds[3], port;
+    (void)state;
+    t_deadline(60);
+    port = first_is_silent(fds);
+    s = T_OK(pysock_create_connection("two.test", port, 4));
+    T_OK(pysock_getpeername(s, &addr));
+    T_EQ(addr.u.in.sin_addr.s_addr, inet_addr(here()));
+    T_OK(pysock_close(s));
+    close_three(fds);
+}
+
+/* A cleanup ends the call, and not one attempt of it. */
+static void a_cleanup_ends_all_attempts(void **state) {
+    caller c = {NULL, 0, 60, 0, 0, 0};
+    t_thread t;
+    int fds[3];
+    struct pollfd none;
+    (void)state;
+    t_deadline(60);
+    c.port = first_is_silent(fds);
+    t_spawn(&t, create_two_thread, &c);
+    t_wait_asleep(&t);
+    pysock_cleanup();
+    t_join(&t);
+    expect_result(&c, -1, ESHUTDOWN);
+    none.fd = fds[2];
+    none.events = POLLIN;
+    T_EQ(poll(&none, 1, 0), 0);
+    close_three(fds);
+}
 
 static void create_connection_gives_up_a_name_at_its_deadline(void **state) {
     int port;
@@ -1353,6 +1431,8 @@ static const struct CMUnitTest tests[] = {
     GATE_TEST(closing_does_not_wait_for_a_blocking_connect),
     GATE_TEST(a_blocking_connect_by_name_can_be_made_nonblocking_meanwhile),
     GATE_TEST(connect_takes_the_first_address_and_create_connection_each),
+    GATE_TEST(an_address_that_is_silent_leaves_time_for_the_next),
+    GATE_TEST(a_cleanup_ends_all_attempts),
     GATE_TEST(create_connection_gives_up_a_name_at_its_deadline),
     GATE_TEST(create_connection_goes_on_when_the_name_is_found),
     GATE_TEST(a_nonblocking_sendto_waits_for_no_name),
