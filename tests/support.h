@@ -6,6 +6,9 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE 1
 #endif
+#ifndef _FILE_OFFSET_BITS
+#define _FILE_OFFSET_BITS 64 /* as tests/pysock_impl.c */
+#endif
 
 #include <stdarg.h>
 #include <stddef.h>
@@ -64,10 +67,10 @@
 #define T_SANITIZED (T_ASAN || T_TSAN)
 
 #if T_TSAN
-/* glibc keeps the resolver configurations of all threads in one array, which grows under a lock that
-   ThreadSanitizer does not see, because it is not a pthread_mutex_t. getaddrinfo is left out of the
-   reports by ThreadSanitizer itself, gethostbyname2_r and gethostbyaddr_r are not: the growing frame
-   is, and nothing else. The case many_threads_that_look_hosts_up_live_at_once needs it. */
+/* glibc keeps the resolver configurations of all threads in one array, which grows under a lock
+   that ThreadSanitizer does not see: it is no pthread_mutex_t. ThreadSanitizer itself leaves
+   getaddrinfo out of its reports, but neither gethostbyname2_r nor gethostbyaddr_r: the growing
+   frame is left out here, and nothing else. many_threads_that_look_hosts_up_live_at_once needs it. */
 const char *__tsan_default_suppressions(void);
 const char *__tsan_default_suppressions(void) {
     return "race:__libc_dynarray_emplace_enlarge\n";
