@@ -70,7 +70,8 @@
 /* glibc keeps the resolver configurations of all threads in one array, which grows under a lock
    that ThreadSanitizer does not see: it is no pthread_mutex_t. ThreadSanitizer itself leaves
    getaddrinfo out of its reports, but neither gethostbyname2_r nor gethostbyaddr_r: the growing
-   frame is left out here, and nothing else. many_threads_that_look_hosts_up_live_at_once needs it. */
+   frame is left out here, and nothing else. The case in tests/test_names.c that needs it is
+   many_threads_that_look_hosts_up_live_at_once. */
 const char *__tsan_default_suppressions(void);
 const char *__tsan_default_suppressions(void) {
     return "race:__libc_dynarray_emplace_enlarge\n";
