@@ -61,6 +61,8 @@ help:
 	@echo 'make check        compile matrix, symbols, outline of the header, compile lines of examples'
 	@echo 'make mutants      changes lines of the header, in copies, one at a time: a test must notice'
 	@echo '                  each; MUTANTS="NAME ..." chooses some of tests/mutants.txt'
+	@echo 'make check-arch   the tests for another processor, ARCH=i386, s390x or armhf, by a cross'
+	@echo '                  compiler and an emulator, on Debian; TESTS chooses other than its sample'
 	@echo 'make bench        measure on loopback; the table is also written to build/bench.txt'
 	@echo 'make limbo        judge the certificate chains in CASES (x509-limbo, a JSON object a line)'
 	@echo 'make fuzz         each harness of tests/fuzz for FUZZ_SECONDS (10); needs clang'
@@ -106,6 +108,9 @@ mutants:
 	@CC='$(CC)' CPPFLAGS='$(CPPFLAGS) $(DEP_CPPFLAGS)' LDFLAGS='$(ALL_LDFLAGS)' LDLIBS='$(LDLIBS)' \
 	    PYSOCK_DIR='$(PYSOCK_DIR)' JOBS='$(JOBS)' tools/mutants.sh $(MUTANTS)
 
+check-arch:
+	+@TIMEOUT='$(TIMEOUT)' tools/check-arch.sh '$(ARCH)' $(patsubst %,'%',$(filter-out \%,$(TESTS)))
+
 bench:
 	@$(SETUP)
 	@$(MAKE) --no-print-directory $(PARALLEL) build/bench/bench
@@ -134,7 +139,8 @@ LINK_PROGRAM = @mkdir -p $(@D) && $(if $(V),,echo '  CC  $@' &&) \
 
 define variant_rules
 build-tests-$(1): $$(patsubst %,build/$(1)/%,$$(call tests_of,$(1)))
-	@$$(if $$(call tests_of,$(1)),:,echo 'no test is named $$(TESTS); there are: $$(ALL_TESTS)' >&2; false)
+	@$$(if $$(call tests_of,$(1)),:,echo \
+	    'no test is named $$(TESTS); there are: $$(ALL_TESTS)' >&2; false)
 
 build/$(1)/flags: always
 	$$(call write_flags,$$(CC) $$(ALL_CPPFLAGS) $$(FLAGS_$(1)) $$(ALL_LDFLAGS) $$(LDLIBS))
@@ -293,7 +299,7 @@ build/fuzz/fuzz_%: tests/fuzz/fuzz_%.c build/fuzz/pysock_impl.o build/fuzz/flags
 
 .PHONY: all help examples build-examples tools demo test test-plain test-asan test-tsan check mutants \
     bench fuzz limbo clean always cpython cpython-modules check-cpython check-cpython-short \
-    check-cpython-asan bench-cpython test-macos-like build-tests-macos-like \
+    check-cpython-asan bench-cpython check-arch test-macos-like build-tests-macos-like \
     $(VARIANTS:%=build-tests-%)
 .DELETE_ON_ERROR:
 .SECONDARY:

@@ -45,7 +45,7 @@
 
 #define T_MACOS_FUNC static __attribute__((unused))
 
-/* ---- SO_NOSIGPIPE: a bit for each socket, by its inode, which no other has in this process ---- */
+/* ---- SO_NOSIGPIPE: a bit for each socket, by its inode ---- */
 
 #define T_MACOS_SO_NOSIGPIPE 0x1022
 #define T_MACOS_SOCKETS (1u << 22)

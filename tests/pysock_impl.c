@@ -1,3 +1,6 @@
 /* The one object with the implementation that every tests/test_*.c is linked with. */
+#ifndef _FILE_OFFSET_BITS
+#define _FILE_OFFSET_BITS 64 /* large files on 32-bit systems too */
+#endif
 #define PYSOCK_IMPLEMENTATION
 #include "pysock.h"

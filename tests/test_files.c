@@ -2435,26 +2435,6 @@ static void sendfile_start(sendfile_job *j, pysock *s, int64_t offset) {
     t_spawn(&j->t, sendfile_thread, j);
 }
 
-/* As t_wait_asleep(), for a thread that may also sleep in sendfile(2). */
-static void wait_until_stuck(t_thread *t) {
-    int seen = 0;
-    while (seen < 5) {
-        char path[64], text[64];
-        long call = -1;
-        FILE *f;
-        snprintf(path, sizeof path, "/proc/self/task/%ld/syscall",
-                 (long)__atomic_load_n(&t->tid, __ATOMIC_ACQUIRE));
-        f = fopen(path, "r");
-        if (f) {
-            if (fgets(text, sizeof text, f) && text[0] >= '0' && text[0] <= '9')
-                call = strtol(text, NULL, 10);
-            fclose(f);
-        }
-        seen = t_is_sleeping_call(call) || call == SYS_sendfile ? seen + 1 : 0;
-        t_nap(0.002);
-    }
-}
-
 static void close_and_cleanup_end_a_sendfile_that_waits(void **state) {
     static const double timeouts[] = {PYSOCK_NO_TIMEOUT, 60};
     (void)state;
@@ -2470,7 +2450,7 @@ static void close_and_cleanup_end_a_sendfile_that_waits(void **state) {
                        timeouts[timed]);
                 T_OK(pysock_settimeout(pair[0], timeouts[timed]));
                 sendfile_start(&j, pair[0], 0);
-                wait_until_stuck(&j.t);
+                t_wait_asleep(&j.t);
                 if (cleanup)
                     pysock_cleanup();
                 else
@@ -2502,7 +2482,7 @@ static void an_interrupted_sendfile_can_be_continued(void **state) {
             T_STEP("%s, timeout %g", kind_names[kind], timeouts[timed]);
             T_OK(pysock_settimeout(pair[0], timeouts[timed]));
             sendfile_start(&j, pair[0], 77);
-            wait_until_stuck(&j.t);
+            t_wait_asleep(&j.t);
             interrupt_until(&j.t, &j.done);
             t_join(&j.t);
             T_EQ(j.result, -1);
@@ -2534,7 +2514,7 @@ static void a_signal_without_a_say_does_not_end_sendfile(void **state) {
         sink k;
         T_CHECK(open_pair(few_kinds[i], pair));
         sendfile_start(&j, pair[0], 0);
-        wait_until_stuck(&j.t);
+        t_wait_asleep(&j.t);
         for (int n = 0; n < 10; n++) {
             T_EQ(pthread_kill(j.t.id, SIGUSR1), 0);
             t_nap(0.002);
@@ -2567,7 +2547,7 @@ static void a_sendfile_that_waits_does_not_hold_up_a_recv(void **state) {
             T_STEP("%s, timeout %g", kind_names[kind], timeouts[timed]);
             T_OK(pysock_settimeout(pair[0], timeouts[timed]));
             sendfile_start(&j, pair[0], 0);
-            wait_until_stuck(&j.t);
+            t_wait_asleep(&j.t);
             for (int i = 0; i < 3; i++) {
                 t_say(pair[1], "slower!");
                 t_expect(pair[0], "slower!");

@@ -527,8 +527,8 @@ static void *read_all_thread(void *arg) {
     return NULL;
 }
 
-/* A blocking call sends all of it, where it can sleep in the kernel; others what that takes. Nothing
-   is queued. */
+/* A blocking call sends all of it, where it can sleep in the kernel; others what that takes.
+   Nothing is queued. */
 static void a_large_message_on_a_stream_goes_as_far_as_the_mode_lets_it(void **state) {
     enum { SIZE = 3 << 20 };
     static unsigned char out[SIZE], in[SIZE];

@@ -92,8 +92,8 @@ static void expect_text(size_t pathlen, const char *path, const char *want) {
         T_FAIL("%zu bytes are '%s', not '%s'", pathlen, text, want);
 }
 
-/* Linux ends the address before the path; on the BSDs and macOS it has 16 bytes, NetBSD's fewer, and
-   some systems fill the whole of sun_path. */
+/* Linux ends the address before the path; on the BSDs and macOS it has 16 bytes, and elsewhere it
+   may be a whole sockaddr_un. */
 static void a_unix_address_without_a_name_is_written_alike_everywhere(void **state) {
     static const char zeros[sizeof(((struct sockaddr_un *)0)->sun_path)];
     (void)state;
