@@ -541,7 +541,7 @@ static int drip_to_a_client(r_peer *p, int empty) {
     r_make_server_hello(&h);
     r_write_hello(&body, &h, 1, p->random[1]);
     drip_message(p, R_SERVER_HELLO, &body, empty);
-    r_make_certificate(&body);
+    r_make_certificate(p, &body);
     drip_message(p, R_CERTIFICATE, &body, empty);
     r_make_server_key(p, &body);
     drip_message(p, R_SERVER_KEY, &body, empty);
@@ -1129,6 +1129,43 @@ static void the_reactor_ends_at_cleanup_whatever_floods_it(void **state) {
     T_FAILS(pysock_fileno(s[1]), PYSOCK_OS_ERROR, EBADF);
 }
 
+/* ---- what a timeout costs ---- */
+
+#define WAITING 8
+
+/* Nothing but the kernel and close can end these waits: a thousand descriptors are a thousand
+   clients. */
+static void threads_that_wait_with_a_timeout_need_no_descriptor_each(void **state) {
+    pysock *pair[WAITING][2];
+    t_waiter w[WAITING];
+    t_thread t[WAITING];
+    int before, during;
+    (void)state;
+    t_deadline(120);
+    for (int i = 0; i < WAITING; i++)
+        t_tls_pair(pair[i], client_ctx, server_ctx);
+    before = t_count_fds();
+    memset(w, 0, sizeof w);
+    for (int i = 0; i < WAITING; i++) {
+        w[i].what = T_WAIT_RECV;
+        w[i].s = pair[i][1];
+        T_OK(pysock_settimeout(w[i].s, 100));
+        t_spawn(&t[i], t_wait_thread, &w[i]);
+    }
+    for (int i = 0; i < WAITING; i++)
+        t_wait_asleep(&t[i]);
+    during = t_count_fds();
+    for (int i = 0; i < WAITING; i++) {
+        T_OK(pysock_close(pair[i][1])); /* while it sleeps */
+        t_join(&t[i]);
+        T_OK(pysock_close(pair[i][0]));
+        T_EQ(w[i].result, -1);
+        T_EQ(w[i].code, EBADF);
+    }
+    if (during - before > 2)
+        T_FAIL("%d threads that wait hold %d descriptors", WAITING, during - before);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(as_many_as_are_allowed_are_taken),
     cmocka_unit_test(one_more_ends_the_connection),
@@ -1149,6 +1186,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_flooded_call_ends_when_its_socket_is_closed),
     cmocka_unit_test(a_flooded_call_ends_at_cleanup),
     cmocka_unit_test(the_reactor_ends_at_cleanup_whatever_floods_it),
+    cmocka_unit_test(threads_that_wait_with_a_timeout_need_no_descriptor_each),
 };
 
 int main(int argc, char **argv) {
