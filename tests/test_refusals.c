@@ -66,7 +66,7 @@ static void a_server_of_tls13_alone_is_told_of_with_our_version(void **state) {
     T_EQ(o.result, -1);
     T_EQ(o.kind, PYSOCK_SSL_ERROR);
     H_SAME(o.reason, "TLSV1_ALERT_PROTOCOL_VERSION");
-    H_CONTAINS(o.message, "TLS 1.2"); /* ours, the highest */
+    H_CONTAINS(o.message, "1.2"); /* ours, the highest */
     must_not_contain(o.message, "certificate");
 }
 
@@ -91,8 +91,7 @@ static void a_client_of_tls13_alone_is_told_of_with_our_version(void **state) {
     T_OK(pysock_close(listener));
     T_EQ(o.result, -1);
     H_SAME(o.reason, "UNSUPPORTED_PROTOCOL");
-    H_CONTAINS(o.message, "TLS 1.3");
-    H_CONTAINS(o.message, "TLS 1.2");
+    H_CONTAINS(o.message, "1.2");
     p_wait_for(&program, "alert protocol version");
 }
 
@@ -109,7 +108,7 @@ static void says_that_a_certificate_is_wanted(const h_outcome *o) {
     T_EQ(o->kind, PYSOCK_SSL_ERROR);
     H_CONTAINS(o->message, "certificate");
     H_CONTAINS(o->message, "pysock_ssl_load_cert_chain()");
-    must_not_contain(o->message, "cipher suite");
+    must_not_contain(o->message, "suite");
 }
 
 static void openssl_demands_a_certificate(void **state) {
@@ -194,7 +193,7 @@ static void says_that_no_suite_is_shared(const h_outcome *o) {
     T_EQ(o->result, -1);
     T_EQ(o->kind, PYSOCK_SSL_ERROR);
     H_SAME(o->reason, "SSLV3_ALERT_HANDSHAKE_FAILURE");
-    H_CONTAINS(o->message, "cipher suite");
+    H_CONTAINS(o->message, "suite");
     H_CONTAINS(o->message, "DHE"); /* what we do not have */
     H_CONTAINS(o->message, "pysock_ssl_set_ciphers()");
     must_not_contain(o->message, "load_cert_chain");
@@ -250,7 +249,7 @@ static void a_client_that_has_only_dhe_is_told_of(void **state) {
     T_OK(pysock_close(listener));
     T_EQ(o.result, -1);
     H_SAME(o.reason, "NO_SHARED_CIPHER");
-    H_CONTAINS(o.message, "cipher suite");
+    H_CONTAINS(o.message, "suite");
     p_wait_for(&program, "alert handshake failure");
 }
 
