@@ -233,6 +233,7 @@ typedef struct r_keys {
 typedef struct r_peer {
     int fd;               /* or -1 and the two BIOs */
     pysock_bio *to, *from;
+    const char *certificate; /* a server's, of tests/certs */
     void (*drive)(void *arg); /* lets the other end go on; or NULL, where it does by itself */
     void *drive_arg;
     int server;
@@ -265,6 +266,7 @@ T_FUNC void r_peer_init(r_peer *p, int server) {
     p->fd = -1;
     p->server = server;
     p->record_version = 0x303;
+    p->certificate = "server-ec";
     p->curve = R_X25519;
     memcpy(p->random[server], t_bytes((uint64_t)(server ? 1000 : 2000), 7), 32);
     br_sha256_init(&p->transcript);
@@ -674,14 +676,16 @@ T_FUNC void r_send_server_hello(r_peer *p) {
     r_say_hello(p, &h);
 }
 
-T_FUNC void r_make_certificate(r_bytes *body) {
-    static const char *const files[] = {T_CERTS "server-ec.pem", NULL};
+T_FUNC void r_make_certificate(const r_peer *p, r_bytes *body) {
+    char path[128];
+    const char *files[2] = {path, NULL};
+    snprintf(path, sizeof path, T_CERTS "%s.pem", p->certificate);
     r_write_chain(body, files);
 }
 
 T_FUNC void r_send_certificate(r_peer *p) {
     r_bytes body;
-    r_make_certificate(&body);
+    r_make_certificate(p, &body);
     r_send(p, R_CERTIFICATE, body.data, body.size);
 }
 
@@ -690,6 +694,8 @@ T_FUNC void r_write_server_key(const r_peer *p, r_bytes *body, int curve, const 
                                size_t size) {
     br_sha256_context sha;
     unsigned char hash[32];
+    char path[128];
+    snprintf(path, sizeof path, T_CERTS "%s.key", p->certificate);
     body->size = 0;
     r_number(body, 1, 3);
     r_number(body, 2, (size_t)curve);
@@ -699,7 +705,7 @@ T_FUNC void r_write_server_key(const r_peer *p, r_bytes *body, int curve, const 
     br_sha256_update(&sha, p->random[1], 32);
     br_sha256_update(&sha, body->data, body->size);
     br_sha256_out(&sha, hash);
-    r_sign(body, T_CERTS "server-ec.key", hash);
+    r_sign(body, path, hash);
 }
 
 T_FUNC void r_make_server_key(r_peer *p, r_bytes *body) {
