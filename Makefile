@@ -42,6 +42,12 @@ TLS_TOOLS = https_get mutual_tls smtp_starttls sni_server tls_inspect
 
 FLAGS_tsan = $(CFLAGS) -O1 -g -fno-omit-frame-pointer -fsanitize=thread
 
+# Not one of the three: the implementation, and it alone, sees macOS's manners.
+FLAGS_macos-like = $(CFLAGS) $(WERROR) -DT_MACOS_LIKE
+IMPL_FLAGS_macos-like = -include tests/macos_like.h
+# White-box programs hold the implementation and call the system themselves: not these.
+tests_of = $(filter $(if $(filter macos-like,$(1)),test_%,%),$(CHOSEN_TESTS))
+
 all: examples
 
 help:
@@ -49,9 +55,12 @@ help:
 	@echo 'make examples     build/examples/NAME from each examples/NAME.c (the default)'
 	@echo 'make tools        build/tools/embed_ca, which turns CA certificates into a C header'
 	@echo 'make test         all tests: plain, under AddressSanitizer+UBSan, under ThreadSanitizer'
-	@echo 'make test-plain   one of the three; also test-asan and test-tsan'
+	@echo 'make test-plain   one of the three; also test-asan and test-tsan; and test-macos-like, the'
+	@echo '                  tests on an implementation that takes Linux for macOS'
 	@echo '                  TESTS="NAME ..." runs tests/test_NAME.c and tests/whitebox_NAME.c only'
 	@echo 'make check        compile matrix, symbols, outline of the header, compile lines of examples'
+	@echo 'make mutants      changes lines of the header, in copies, one at a time: a test must notice'
+	@echo '                  each; MUTANTS="NAME ..." chooses some of tests/mutants.txt'
 	@echo 'make bench        measure on loopback; the table is also written to build/bench.txt'
 	@echo 'make limbo        judge the certificate chains in CASES (x509-limbo, a JSON object a line)'
 	@echo 'make fuzz         each harness of tests/fuzz for FUZZ_SECONDS (10); needs clang'
@@ -64,7 +73,11 @@ help:
 	@echo 'CC, CFLAGS, CPPFLAGS, LDFLAGS and LDLIBS may be given. V=1 shows the commands, WERROR= tolerates'
 	@echo 'warnings in tests. Everything is built in build/.'
 
-examples: $(EXAMPLES)
+examples:
+	@$(SETUP)
+	@$(MAKE) --no-print-directory $(PARALLEL) build-examples
+
+build-examples: $(EXAMPLES)
 
 tools: $(TOOL_PROGRAMS)
 
@@ -78,13 +91,20 @@ test:
 	@$(MAKE) --no-print-directory $(PARALLEL) $(VARIANTS:%=build-tests-%)
 	@$(RUN_TESTS) $(foreach v,$(VARIANTS),$(CHOSEN_TESTS:%=build/$(v)/%))
 
-test-plain test-asan test-tsan: test-%:
+test-plain test-asan test-tsan test-macos-like: test-%:
+	@$(SETUP) $(if $(filter asan tsan,$*),test,plain)
 	@$(MAKE) --no-print-directory $(PARALLEL) build-tests-$*
-	@$(RUN_TESTS) $(CHOSEN_TESTS:%=build/$*/%)
+	@$(RUN_TESTS) $(patsubst %,build/$*/%,$(call tests_of,$*))
 
 check:
+	@$(SETUP) check
 	@CC='$(CC)' CPPFLAGS='$(CPPFLAGS) $(DEP_CPPFLAGS)' LDFLAGS='$(ALL_LDFLAGS)' \
 	    LDLIBS='$(LDLIBS)' PYSOCK_DIR='$(PYSOCK_DIR)' JOBS='$(JOBS)' tools/check.sh
+
+mutants:
+	@$(SETUP) test
+	@CC='$(CC)' CPPFLAGS='$(CPPFLAGS) $(DEP_CPPFLAGS)' LDFLAGS='$(ALL_LDFLAGS)' LDLIBS='$(LDLIBS)' \
+	    PYSOCK_DIR='$(PYSOCK_DIR)' JOBS='$(JOBS)' tools/mutants.sh $(MUTANTS)
 
 bench:
 	@$(SETUP)
@@ -94,7 +114,8 @@ bench:
 clean:
 	rm -rf build
 
-SETUP = CC='$(CC)' PYTHON='$(PYTHON)' CPPFLAGS='$(CPPFLAGS)' CFLAGS='$(CFLAGS)' LDFLAGS='$(LDFLAGS)' tools/setup.sh
+SETUP = CC='$(CC)' PYTHON='$(PYTHON)' CPPFLAGS='$(CPPFLAGS)' CFLAGS='$(CFLAGS)' \
+    LDFLAGS='$(LDFLAGS)' LDLIBS='$(LDLIBS)' tools/setup.sh
 RUN_TESTS = TIMEOUT='$(TIMEOUT)' tools/run-tests.sh
 PARALLEL = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS))
 
@@ -112,14 +133,15 @@ LINK_PROGRAM = @mkdir -p $(@D) && $(if $(V),,echo '  CC  $@' &&) \
     { echo '\#line 1 "$<"'; sed 's/^\#define PYSOCK_IMPLEMENTATION$$//' $<; }
 
 define variant_rules
-build-tests-$(1): $$(CHOSEN_TESTS:%=build/$(1)/%)
-	@$$(if $$(CHOSEN_TESTS),:,echo 'no test is named $$(TESTS); there are: $$(ALL_TESTS)' >&2; false)
+build-tests-$(1): $$(patsubst %,build/$(1)/%,$$(call tests_of,$(1)))
+	@$$(if $$(call tests_of,$(1)),:,echo 'no test is named $$(TESTS); there are: $$(ALL_TESTS)' >&2; false)
 
 build/$(1)/flags: always
 	$$(call write_flags,$$(CC) $$(ALL_CPPFLAGS) $$(FLAGS_$(1)) $$(ALL_LDFLAGS) $$(LDLIBS))
 
 build/$(1)/pysock_impl.o: tests/pysock_impl.c build/$(1)/flags
-	$$(QUIET) $$(CC) -std=c99 $$(WARNINGS) $$(ALL_CPPFLAGS) $$(FLAGS_$(1)) $$(DEPEND) -c $$< -o $$@
+	$$(QUIET) $$(CC) -std=c99 $$(WARNINGS) $$(ALL_CPPFLAGS) $$(FLAGS_$(1)) $$(IMPL_FLAGS_$(1)) \
+	    $$(DEPEND) -c $$< -o $$@
 
 build/$(1)/test_%: tests/test_%.c build/$(1)/pysock_impl.o build/$(1)/flags
 	$$(QUIET) $$(CC) -std=gnu99 $$(WARNINGS) -Itests $$(ALL_CPPFLAGS) $$(FLAGS_$(1)) $$(DEPEND) $$< \
@@ -141,7 +163,7 @@ build/$(1)/whitebox_%: tests/whitebox_%.c build/$(1)/flags
 	    -o $$@ $$(ALL_LDFLAGS) -lcmocka $$(LDLIBS) -lm
 endef
 
-$(foreach v,$(VARIANTS),$(eval $(call variant_rules,$(v))))
+$(foreach v,$(VARIANTS) macos-like,$(eval $(call variant_rules,$(v))))
 
 build/examples/flags build/tools/flags build/bench/flags: always
 	$(call write_flags,$(CC) $(ALL_CPPFLAGS) $(CFLAGS) $(ALL_LDFLAGS) $(LDLIBS))
@@ -269,9 +291,9 @@ build/fuzz/fuzz_%: tests/fuzz/fuzz_%.c build/fuzz/pysock_impl.o build/fuzz/flags
 
 -include $(wildcard build/*/*.d build/*/examples/*.d build/*/tools/*.d)
 
-.PHONY: all help examples tools demo test test-plain test-asan test-tsan check bench fuzz limbo clean \
-    always cpython cpython-modules check-cpython check-cpython-short check-cpython-asan \
-    bench-cpython \
+.PHONY: all help examples build-examples tools demo test test-plain test-asan test-tsan check mutants \
+    bench fuzz limbo clean always cpython cpython-modules check-cpython check-cpython-short \
+    check-cpython-asan bench-cpython test-macos-like build-tests-macos-like \
     $(VARIANTS:%=build-tests-%)
 .DELETE_ON_ERROR:
 .SECONDARY:

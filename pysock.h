@@ -572,7 +572,8 @@ PYSOCKDEF pysock *pysock_dup(pysock *s);
 /* Lets the descriptor go, and returns it: it is the caller's to close. The handle is dead, calls
    that wait fail with EBADF. What was queued is sent first (EAGAIN where that must not wait); of
    TLS the keys, and what it had decrypted, are lost: unwrap first. EBUSY: another thread's recv or
-   send waits in the kernel with it. */
+   send waits in the kernel with it. Where output was lost, and no call has said so yet, it fails
+   once with the reason. */
 PYSOCKDEF int pysock_detach(pysock *s);
 
 /* Connects, to the first address that host stands for in the socket's family; with TLS wrapped
@@ -697,14 +698,25 @@ PYSOCKDEF ptrdiff_t pysock_recv_fds(pysock *s, void *buf, size_t size, int *fds,
 
 /* how: SHUT_RD, SHUT_WR or SHUT_RDWR, each once what was queued is out. On TLS, SHUT_WR sends
    close_notify and then FIN; what the peer still sends can be received, but in TLS 1.2 many peers
-   answer by closing too. */
+   answer by closing too. After output that had been taken was lost, ending it fails with the reason
+   (EPIPE, ECONNRESET ...). */
 PYSOCKDEF int pysock_shutdown(pysock *s, int how);
 
 /* Closes. Wakes every call that waits on s, in any thread, which then fails with EBADF. Output that
    is on its way, close_notify included, is finished by the reactor within PYSOCK_CLOSE_TIMEOUT
-   seconds. NULL and closed sockets are fine. The handle is dead afterwards; but where files from
-   pysock_makefile() are open it is closed with the last of them, as in Python. */
+   seconds (without threads: by this call, if s blocks or has a timeout). So that unread input does
+   not make the kernel reset it away, what TLS or pysock_send_buf() has taken is also waited for:
+   after a FIN, input is read and dropped until all is acknowledged or the peer ends. With SO_LINGER
+   {1, 0} nothing is finished and the connection reset; {1, seconds} makes the close of a blocking
+   socket sleep, as in the kernel. NULL and closed sockets are fine. The handle is dead afterwards;
+   but where files from pysock_makefile() are open it is closed with the last of them, as in Python.
+   Closed all the same, -1 says that output which had been taken before was lost. */
 PYSOCKDEF int pysock_close(pysock *s);
+
+/* Closes at once: what is queued is dropped, the connection is reset, files of s are not waited
+   for, nor is anything else. After pysock_close() it cuts short what that is still finishing. NULL
+   and closed sockets are fine. Returns 0. Thread-safe. */
+PYSOCKDEF int pysock_abort(pysock *s);
 
 /* The descriptor, for select and pollers; -1 (and an error) for a closed socket. It stays the
    socket's: do not close it, and read or write it only if s is plain. */
@@ -969,6 +981,7 @@ PYSOCKDEF int pysock_ssl_get_maximum_version(pysock_ssl_context *ctx);
 
 /* Python's options, which have OpenSSL's numbers. Those marked "always" are taken, and are so
    whether they are set or not. */
+#define PYSOCK_OP_LEGACY_SERVER_CONNECT ((uint64_t)0x4) /* a client takes servers without RFC 5746 */
 #define PYSOCK_OP_ALL ((uint64_t)0x80000050)                    /* workarounds: none is needed */
 #define PYSOCK_OP_IGNORE_UNEXPECTED_EOF ((uint64_t)0x80)        /* a ragged end is a clean one */
 #define PYSOCK_OP_ALLOW_CLIENT_RENEGOTIATION ((uint64_t)0x100)  /* on a server */
@@ -1448,13 +1461,16 @@ PYSOCKDEF FILE *pysock_fdopen(pysock *s, const char *mode);
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #ifndef PYSOCK_NO_THREADS
 #include <pthread.h>
+#include <sched.h>
 #endif
 #ifdef __linux__
+#include <linux/sockios.h>
 #include <sys/eventfd.h>
 #include <sys/sendfile.h>
 #endif
@@ -1466,6 +1482,13 @@ PYSOCKDEF FILE *pysock_fdopen(pysock *s, const char *mode);
 #include <sys/epoll.h>
 #endif
 #ifndef PYSOCK_NO_SSL
+#ifdef __has_include
+#if !__has_include(<bearssl.h>)
+#error "pysock: bearssl.h is missing: apt-get install libbearssl-dev (Debian, Ubuntu), dnf install \
+bearssl-devel (Fedora), apk add bearssl-dev (Alpine), pacman -S bearssl (Arch), brew install bearssl; \
+or give its directory by -I; or compile without TLS by -DPYSOCK_NO_SSL"
+#endif
+#endif
 #include <bearssl.h>
 #endif
 
@@ -1562,6 +1585,7 @@ static int pysock__thread_start(pysock__thread *t, void (*fn)(void *), void *arg
     return -ENOTSUP;
 }
 
+static void pysock__thread_yield(void) {}
 static void pysock__thread_join(pysock__thread *t) { (void)t; }
 static void pysock__thread_detach(pysock__thread *t) { (void)t; }
 
@@ -1633,6 +1657,7 @@ static int pysock__thread_start(pysock__thread *t, void (*fn)(void *), void *arg
     return -err;
 }
 
+static void pysock__thread_yield(void) { sched_yield(); }
 static void pysock__thread_join(pysock__thread *t) { pthread_join(t->id, NULL); }
 static void pysock__thread_detach(pysock__thread *t) { pthread_detach(t->id); }
 
@@ -1660,6 +1685,18 @@ static void pysock__at_thread_exit(void (*fn)(void *), void *arg)
     pthread_setspecific(pysock__exit_key, arg);
 }
 
+#endif
+
+/* Platform: whether a call may sleep in the kernel's own recv and send. It takes that MSG_DONTWAIT
+   keeps every other call on that socket from sleeping there too, and that shutdown(2) wakes it: so
+   on these systems. XNU's send looks at O_NONBLOCK alone. Elsewhere every descriptor has that,
+   whatever the timeout is, and a call waits on the descriptor and its waker. */
+#ifndef PYSOCK__KERNEL_SLEEPS
+#if defined(__linux__) || defined(__FreeBSD__) || defined(__OpenBSD__) || defined(__DragonFly__)
+#define PYSOCK__KERNEL_SLEEPS 1
+#else
+#define PYSOCK__KERNEL_SLEEPS 0
+#endif
 #endif
 
 /* Counts forks: what must not be shared with the parent remembers the number it was made under. */
@@ -1706,6 +1743,12 @@ static int pysock__fd_cloexec(int fd)
     return fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 ? pysock__neg_errno() : 0;
 }
 #endif
+
+/* O_NONBLOCK as the descriptor of a socket with this timeout has it. */
+static int pysock__fd_set_mode(int fd, int64_t timeout)
+{
+    return pysock__fd_set_nonblocking(fd, timeout >= 0 || !PYSOCK__KERNEL_SLEEPS);
+}
 
 /* A duplicate that is not inherited by programs. */
 static int pysock__fd_dup(int fd)
@@ -2562,6 +2605,53 @@ static int pysock__sys_linger(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_LINGER, &l, &len) == 0 && l.l_onoff ? l.l_linger : -1;
 }
 
+static int pysock__sys_set_linger(int fd, int on, int seconds)
+{
+    struct linger l;
+
+    memset(&l, 0, sizeof l);
+    l.l_onoff = on;
+    l.l_linger = seconds;
+    return setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof l) < 0 ? pysock__neg_errno() : 0;
+}
+
+static int pysock__sys_linger_off(int fd)
+{
+    return pysock__sys_set_linger(fd, 0, 0);
+}
+
+/* Ends a connection by a reset, now where the system can; with the last close of the descriptor
+   elsewhere. Sleepers in other threads are woken. */
+static void pysock__sys_reset(int fd)
+{
+    pysock__sys_set_linger(fd, 1, 0);
+#ifdef __linux__
+    {
+        struct sockaddr none;
+        memset(&none, 0, sizeof none);
+        none.sa_family = AF_UNSPEC;
+        connect(fd, &none, sizeof none);
+    }
+#endif
+}
+
+/* Bytes that were sent and the peer has not acknowledged; 0 where the system cannot tell. */
+static int pysock__sys_unacknowledged(int fd)
+{
+    int n = 0;
+#if defined(SIOCOUTQ)
+    return ioctl(fd, SIOCOUTQ, &n) < 0 ? 0 : n;
+#elif defined(SO_NWRITE)
+    socklen_t len = sizeof n;
+    return getsockopt(fd, SOL_SOCKET, SO_NWRITE, &n, &len) < 0 ? 0 : n;
+#elif defined(FIONWRITE)
+    return ioctl(fd, FIONWRITE, &n) < 0 ? 0 : n;
+#else
+    (void)fd;
+    return n;
+#endif
+}
+
 /* Platform: names. */
 
 #ifndef AI_NUMERICSERV
@@ -2936,7 +3026,11 @@ static ssize_t pysock__cookie_write(void *arg, const char *data, size_t size)
 {
     pysock__stdio *io = (pysock__stdio *)arg;
     ptrdiff_t n = io->write(io->cookie, data, size);
-    return n < 0 ? 0 : n; /* stdio's word for an error here */
+#ifdef __GLIBC__
+    return n < 0 ? 0 : n; /* nothing taken is an error, and a negative number a large one */
+#else
+    return n < (ptrdiff_t)size ? -1 : n; /* musl: anything else is a success */
+#endif
 }
 
 static int pysock__cookie_close(void *arg)
@@ -3008,18 +3102,20 @@ static size_t pysock__sys_pton(const char *text, unsigned char out[16])
 static int pysock__each_file(const char *dir, int (*each)(void *arg, const char *path), void *arg)
 {
     DIR *d = opendir(dir);
-    struct dirent *entry;
+    struct dirent *entry = NULL;
     int err = 0;
 
     if (!d)
         return pysock__neg_errno();
-    while (err >= 0 && (entry = readdir(d)) != NULL) {
+    while (err >= 0 && (errno = 0, entry = readdir(d)) != NULL) {
         char path[1024];
         struct stat st;
         int n = snprintf(path, sizeof path, "%s/%s", dir, entry->d_name);
         if (n > 0 && (size_t)n < sizeof path && stat(path, &st) == 0 && S_ISREG(st.st_mode))
             err = each(arg, path);
     }
+    if (!entry && errno)
+        err = pysock__neg_errno();
     closedir(d);
     return err;
 }
@@ -4135,15 +4231,27 @@ PYSOCKDEF int pysock_addr_port(const pysock_addr *addr)
     return addr->u.sa.sa_family == AF_INET6 ? pysock__ntohs(addr->u.in6.sin6_port) : -1;
 }
 
+/* The bytes of a Unix socket's path or abstract name, 0 where it has none: on Linux the address ends
+   before the path then, on the BSDs and macOS the path is all zeros. */
+static size_t pysock__unix_length(const pysock_addr *addr)
+{
+    size_t used = offsetof(struct sockaddr_un, sun_path), n, i;
+    const char *path = addr->u.un.sun_path;
+
+    n = (size_t)addr->len > used ? (size_t)addr->len - used : 0;
+    if (n > sizeof addr->u.un.sun_path)
+        n = sizeof addr->u.un.sun_path;
+    for (i = 0; i < n && !path[i]; i++)
+        ;
+    return i < n || n == 1 ? n : 0; /* one zero is "unix:@" */
+}
+
 static size_t pysock__unix_format(const pysock_addr *addr, char *text, size_t size)
 {
-    size_t used = offsetof(struct sockaddr_un, sun_path);
-    size_t n = (size_t)addr->len > used ? (size_t)addr->len - used : 0;
+    size_t n = pysock__unix_length(addr);
     const char *path = addr->u.un.sun_path;
     int abstract = n > 0 && path[0] == 0;
 
-    if (n > sizeof addr->u.un.sun_path)
-        n = sizeof addr->u.un.sun_path;
     if (!abstract && n && memchr(path, 0, n))
         n = strlen(path);
     return (size_t)snprintf(text, size, "unix:%s%.*s", abstract ? "@" : "",
@@ -4694,6 +4802,8 @@ PYSOCKDEF ptrdiff_t pysock_getaddrinfo(const char *host, const char *service, in
     want.ai_protocol = proto;
     want.ai_flags = flags;
     err = pysock__sys_getaddrinfo(host, service, &want, pysock__ai_add, &found, &sys);
+    if (!(flags & AI_CANONNAME))
+        found.canonname[0] = 0; /* musl gives one unasked */
     if (!err && (found.out_of_memory || (found.count && pysock__ai_finish(&found) < 0)))
         err = EAI_MEMORY;
     if (!err) {
@@ -10332,7 +10442,7 @@ typedef struct pysock__code {
 
 /* BearSSL's errors (bearssl_ssl.h). */
 static const pysock__code pysock__engine_errors[] = {
-    {BR_ERR_BAD_PARAM, "INTERNAL_ERROR", "BearSSL was called with a bad parameter"},
+    {BR_ERR_BAD_PARAM, "LENGTH_MISMATCH", "a message of the peer's is malformed"},
     {BR_ERR_BAD_STATE, "INTERNAL_ERROR", "BearSSL was called in the wrong state"},
     {BR_ERR_UNSUPPORTED_VERSION, "UNSUPPORTED_PROTOCOL",
      "the peer speaks no version of TLS that is enabled here"},
@@ -10347,7 +10457,8 @@ static const pysock__code pysock__engine_errors[] = {
     {BR_ERR_BAD_ALERT, "BAD_ALERT", "an alert is malformed"},
     {BR_ERR_BAD_HANDSHAKE, "BAD_HANDSHAKE", "a handshake message is malformed"},
     {BR_ERR_OVERSIZED_ID, "SSL_SESSION_ID_TOO_LONG", "the peer's session id is too long"},
-    {BR_ERR_BAD_CIPHER_SUITE, "NO_SHARED_CIPHER", "no cipher suite in common"},
+    {BR_ERR_BAD_CIPHER_SUITE, "WRONG_CIPHER_RETURNED",
+     "the server chose a cipher suite that was not offered, or is not for this version"},
     {BR_ERR_BAD_COMPRESSION, "UNSUPPORTED_COMPRESSION_ALGORITHM", "the peer wants compression"},
     {BR_ERR_BAD_FRAGLEN, "SSL3_EXT_INVALID_MAX_FRAGMENT_LENGTH", "a bad maximum fragment length"},
     {BR_ERR_BAD_SECRENEG, "RENEGOTIATION_MISMATCH", "secure renegotiation does not match"},
@@ -10358,7 +10469,8 @@ static const pysock__code pysock__engine_errors[] = {
     {BR_ERR_LIMIT_EXCEEDED, "EXCESSIVE_MESSAGE_SIZE", "the peer's key or message is too large"},
     {BR_ERR_BAD_FINISHED, "DIGEST_CHECK_FAILED", "the Finished message does not match"},
     {BR_ERR_RESUME_MISMATCH, "OLD_SESSION_CIPHER_NOT_RETURNED", "the resumed session has changed"},
-    {BR_ERR_INVALID_ALGORITHM, "NO_SHARED_SIGNATURE_ALGORITHMS", "no algorithm in common"},
+    {BR_ERR_INVALID_ALGORITHM, "NO_SHARED_SIGNATURE_ALGORITHMS",
+     "the peer uses a curve or an algorithm that was not offered"},
     {BR_ERR_BAD_SIGNATURE, "BAD_SIGNATURE", "the peer's signature is wrong"},
     {BR_ERR_WRONG_KEY_USAGE, "UNKNOWN_CERTIFICATE_TYPE",
      "the certificate's key is for another use"},
@@ -10454,7 +10566,7 @@ static int pysock__alert_for(int err, int verify_code)
     switch (verify_code) {
     case 0: break;
     case 7: case 8: return BR_ALERT_DECRYPT_ERROR;
-    case 9: case 62: case 64: return BR_ALERT_BAD_CERTIFICATE;
+    case 1: case 9: case 62: case 64: return BR_ALERT_BAD_CERTIFICATE;
     case 10: case 11: case 12: return BR_ALERT_CERTIFICATE_EXPIRED;
     case 23: return BR_ALERT_CERTIFICATE_REVOKED;
     case 17: return BR_ALERT_INTERNAL_ERROR;
@@ -10471,18 +10583,17 @@ static int pysock__alert_for(int err, int verify_code)
     case BR_ERR_UNKNOWN_TYPE:
     case BR_ERR_UNEXPECTED:
     case BR_ERR_BAD_CCS: return BR_ALERT_UNEXPECTED_MESSAGE;
-    case BR_ERR_BAD_CIPHER_SUITE:
-    case BR_ERR_INVALID_ALGORITHM:
     case BR_ERR_NO_CLIENT_AUTH:
     case BR_ERR_BAD_SECRENEG: return BR_ALERT_HANDSHAKE_FAILURE;
     case BR_ERR_BAD_FINISHED:
     case BR_ERR_BAD_SIGNATURE: return BR_ALERT_DECRYPT_ERROR;
     case BR_ERR_EXTRA_EXTENSION: return BR_ALERT_UNSUPPORTED_EXTENSION;
-    case BR_ERR_OVERSIZED_ID:
+    case BR_ERR_BAD_CIPHER_SUITE:
+    case BR_ERR_INVALID_ALGORITHM:
+    case BR_ERR_BAD_FRAGLEN:
     case BR_ERR_BAD_COMPRESSION:
     case BR_ERR_RESUME_MISMATCH: return BR_ALERT_ILLEGAL_PARAMETER;
     case BR_ERR_WRONG_KEY_USAGE: return BR_ALERT_UNSUPPORTED_CERTIFICATE;
-    case BR_ERR_BAD_PARAM:
     case BR_ERR_BAD_STATE:
     case BR_ERR_NO_RANDOM: return BR_ALERT_INTERNAL_ERROR;
     default: return BR_ALERT_DECODE_ERROR;
@@ -11226,6 +11337,25 @@ static int pysock__policy_choose(const br_ssl_server_policy_class **pctx,
     return 0;
 }
 
+/* BearSSL's multiplication, which notes that the peer's point is none, or one of those whose result
+   is zero whatever the key is (RFC 8422, 5.11; RFC 7748, 6.1). */
+static PYSOCK__THREAD_LOCAL int pysock__point_refused;
+
+static uint32_t pysock__ec_mul(unsigned char *point, size_t len, const unsigned char *x,
+                               size_t xlen, int curve)
+{
+    uint32_t ok = br_ec_get_default()->mul(point, len, x, xlen, curve);
+    unsigned char any = curve != BR_EC_curve25519;
+    size_t i;
+
+    for (i = 0; i < len; i++)
+        any |= point[i];
+    if (ok && any)
+        return ok;
+    pysock__point_refused = 1;
+    return 0;
+}
+
 /* RSA's decryption, or the fixed key's part of ECDH. */
 static uint32_t pysock__policy_exchange(const br_ssl_server_policy_class **pctx,
                                         unsigned char *data, size_t *len)
@@ -11240,7 +11370,7 @@ static uint32_t pysock__policy_exchange(const br_ssl_server_policy_class **pctx,
         return br_rsa_ssl_decrypt(br_rsa_private_get_default(),
                                   br_skey_decoder_get_rsa(&p->chosen->key), data, *len);
     key = br_skey_decoder_get_ec(&p->chosen->key);
-    ok = ec->mul(data, *len, key->x, key->xlen, key->curve);
+    ok = pysock__ec_mul(data, *len, key->x, key->xlen, key->curve);
     offset = ec->xoff(key->curve, &size);
     memmove(data, data + offset, size);
     *len = size;
@@ -11325,8 +11455,30 @@ static const br_ssl_client_certificate_class pysock__ccert_class = {
 
 /* TLS: the connection. */
 
-#define PYSOCK__HELLO_MAX ((size_t)64 * 1024) /* bytes of the records that hold a ClientHello */
 #define PYSOCK__AHEAD ((size_t)64 * 1024)     /* bytes that are read ahead */
+
+/* Handshake messages (RFC 5246, 7.4). */
+enum { PYSOCK__HELLO_REQUEST, PYSOCK__CLIENT_HELLO, PYSOCK__SERVER_HELLO,
+       PYSOCK__SESSION_TICKET = 4, PYSOCK__CERTIFICATE = 11, PYSOCK__SERVER_KEY_EXCHANGE,
+       PYSOCK__CERTIFICATE_REQUEST, PYSOCK__SERVER_HELLO_DONE, PYSOCK__CERTIFICATE_VERIFY,
+       PYSOCK__CLIENT_KEY_EXCHANGE, PYSOCK__FINISHED = 20, PYSOCK__CERTIFICATE_STATUS = 22,
+       PYSOCK__NO_MESSAGE = 256 };
+
+/* What comes in, on its way to the engine. */
+typedef struct pysock__intake {
+    unsigned char header[5]; /* of the record that is being read */
+    size_t header_len;
+    int direct;              /* its body goes straight to the engine: plaintext-to-be */
+    pysock__bytes body;      /* or else here */
+    pysock__bytes message;   /* the handshake message that is being put together */
+    pysock__bytes ready;     /* records, opened, that the engine has not taken from ready_pos on */
+    size_t ready_pos;
+    pysock__bytes early;     /* plaintext that came while a renegotiation began */
+    size_t early_pos;
+    int answered;            /* the server's hello has come */
+    int last;                /* the type of the handshake message before; PYSOCK__NO_MESSAGE */
+    unsigned empty, warnings, requests; /* in a row */
+} pysock__intake;
 
 /* One direction's records, for the message callback. */
 typedef struct pysock__overheard {
@@ -11357,7 +11509,7 @@ typedef struct pysock__tls {
     pysock__keylog *keylog;
     uint64_t options;
     pysock__store *asked;   /* a server's that asks for certificates: BearSSL reads names in it */
-    br_ec_impl curves;      /* a client's, where they are restricted */
+    br_ec_impl curves;      /* BearSSL's, which look at what the peer sends, and may be restricted */
     unsigned session_epoch; /* the context's, when the settings were taken */
     const br_ssl_session_cache_class *cache; /* a server's; BearSSL finds the connection by it */
     /* the engine's owner */
@@ -11379,9 +11531,9 @@ typedef struct pysock__tls {
     size_t flight_pos;
     unsigned char first[8]; /* what the peer sent first, to tell HTTP and noise */
     size_t first_len;
-    pysock__bytes hello; /* a server's first records, until the ClientHello is whole */
-    size_t hello_record; /* where the last of them begins */
-    int hello_done;
+    pysock__intake in;
+    int refused; /* ended by us: what the engine had made before still leaves */
+    int certificate_asked; /* the server has sent a CertificateRequest */
     void (*message_callback)(const pysock_ssl_message *m, void *arg);
     void *message_arg;
     pysock__overheard overheard[2]; /* received, sent */
@@ -11430,7 +11582,10 @@ static void pysock__tls_free(pysock__tls *t)
         return;
     pysock__tls_drop_settings(t);
     pysock__bytes_free(&t->flight);
-    pysock__bytes_free(&t->hello);
+    pysock__bytes_free(&t->in.body);
+    pysock__bytes_free(&t->in.message);
+    pysock__bytes_free(&t->in.ready);
+    pysock__bytes_free(&t->in.early);
     pysock__peer_release(t->peer);
     pysock__session_release(t->session);
     pysock__context_release(t->ctx);
@@ -11610,6 +11765,9 @@ static void pysock__tls_set_engine(pysock__tls *t)
                                    t->buffers + BR_SSL_BUFSIZE_INPUT, BR_SSL_BUFSIZE_OUTPUT);
     if (t->verifier)
         br_ssl_engine_set_x509(eng, &t->verifier->vtable);
+    t->curves = *br_ec_get_default();
+    t->curves.mul = pysock__ec_mul;
+    br_ssl_engine_set_ec(eng, &t->curves);
 }
 
 static void pysock__tls_set_client(pysock__tls *t)
@@ -11618,11 +11776,8 @@ static void pysock__tls_set_client(pysock__tls *t)
 
     pysock__tls_set_engine(t);
     br_ssl_client_set_default_rsapub(cc);
-    if (t->policy.curves) {
-        t->curves = *t->eng->iec;
+    if (t->policy.curves)
         t->curves.supported_curves &= t->policy.curves;
-        br_ssl_engine_set_ec(t->eng, &t->curves);
-    }
     if (t->options & PYSOCK_OP_NO_RENEGOTIATION)
         br_ssl_engine_add_flags(t->eng, BR_OPT_NO_RENEGOTIATION);
     t->policy.vtable.client = &pysock__ccert_class;
@@ -11776,6 +11931,24 @@ static int pysock__tls_take_settings(pysock__tls *t, const char *what)
     return 0;
 }
 
+/* Writes the ClientHello. The extension for signature algorithms is TLS 1.2's (RFC 5246, 7.4.1.4.1);
+   BearSSL writes it for what it has to verify them with. */
+static int pysock__client_reset(pysock__tls *t, const char *sni)
+{
+    br_rsa_pkcs1_vrfy rsa = t->eng->irsavrfy;
+    br_ecdsa_vrfy ecdsa = t->eng->iecdsa;
+    int ok;
+
+    if (t->eng->version_max < BR_TLS12) {
+        t->eng->irsavrfy = 0;
+        t->eng->iecdsa = 0;
+    }
+    ok = br_ssl_client_reset(&t->br.client, sni, t->session != NULL);
+    t->eng->irsavrfy = rsa;
+    t->eng->iecdsa = ecdsa;
+    return ok;
+}
+
 /* Writes the first flight, or gets ready for it. */
 static int pysock__tls_reset(pysock__tls *t, const char *what)
 {
@@ -11794,7 +11967,7 @@ static int pysock__tls_reset(pysock__tls *t, const char *what)
                 sni[n - 1] = 0;
         }
         pysock__session_offer(t);
-        ok = br_ssl_client_reset(&t->br.client, sni[0] ? sni : NULL, t->session != NULL);
+        ok = pysock__client_reset(t, sni[0] ? sni : NULL);
     }
     if (ok)
         return 0;
@@ -11834,7 +12007,7 @@ static pysock__tls *pysock__tls_new(const pysock__tls_options *o, char *hostname
     t->no_close_notify = o->no_close_notify;
     t->eng = o->server ? &t->br.server.eng : &t->br.client.eng;
     t->hostname = hostname;
-    t->hello_done = !o->server;
+    t->in.last = PYSOCK__NO_MESSAGE;
     if (o->session) {
         pysock__add(&o->session->refs, 1);
         t->session = o->session;
@@ -11862,6 +12035,30 @@ static int pysock__looks_like_http(const unsigned char *first, size_t n)
             return 1;
     }
     return 0;
+}
+
+/* What is known of why a server has sent this alert, and what to do. */
+static const char *pysock__alert_hint(const pysock__tls *t, int alert)
+{
+    int bare = !t->policy.identities[PYSOCK__RSA] && !t->policy.identities[PYSOCK__EC];
+
+    if (t->server || t->established)
+        return "";
+    if (alert == BR_ALERT_PROTOCOL_VERSION)
+        return t->eng->version_max >= BR_TLS12
+                   ? "; the highest version that this library speaks is TLSv1.2"
+               : t->eng->version_max == BR_TLS11
+                   ? "; the highest version that the context allows is TLSv1.1"
+                   : "; the highest version that the context allows is TLSv1";
+    if (t->certificate_asked && bare)
+        return "; it had asked for a client certificate (CertificateRequest), and the context has "
+               "none: pysock_ssl_load_cert_chain()";
+    if (!t->in.answered
+        && (alert == BR_ALERT_HANDSHAKE_FAILURE || alert == BR_ALERT_INSUFFICIENT_SECURITY))
+        return "; it takes none of the suites, curves or signatures offered: there is no "
+               "finite-field DHE here, and RSA key exchange only if pysock_ssl_set_ciphers() says "
+               "so";
+    return "";
 }
 
 /* Why the engine failed, as a fault without "on what". */
@@ -11914,7 +12111,8 @@ static void pysock__tls_describe(pysock__tls *t, int err)
     if (err >= BR_ERR_RECV_FATAL_ALERT) {
         c = pysock__code_find(pysock__alerts, PYSOCK__COUNT(pysock__alerts), err & 0xff);
         pysock__fault_set(&t->fault, PYSOCK_SSL_ERROR, err, c->reason,
-                          "the peer refused with the fatal alert %s (%d)", c->sentence, err & 0xff);
+                          "the peer refused with the fatal alert %s (%d)%s", c->sentence,
+                          err & 0xff, pysock__alert_hint(t, err & 0xff));
         return;
     }
     if (!t->established && noise) {
@@ -11941,7 +12139,7 @@ static void pysock__tls_make_alert(pysock__tls *t, int level, int description)
     unsigned char *record;
     size_t len = 2;
 
-    if ((t->ended && t->mid_record) || t->alert_end)
+    if ((t->ended && t->mid_record && !t->refused) || t->alert_end)
         return; /* half a record has left, and the engine has dropped the rest; or once is enough */
     if (!version && !t->server)
         version = t->eng->version_in; /* the server's choice, though it is refused */
@@ -11967,19 +12165,27 @@ static void pysock__tls_notice_end(pysock__tls *t)
             t, 2, pysock__alert_for(err, t->verifier ? t->verifier->verify_code : 0));
 }
 
+/* The engine's records, where they may still leave. */
+static unsigned char *pysock__tls_engine_out(const pysock__tls *t, size_t *len)
+{
+    return t->ended && !t->refused ? NULL : br_ssl_engine_sendrec_buf(t->eng, len);
+}
+
 /* What the engine can do now: PYSOCK__ flags. */
 static int pysock__tls_flags(pysock__tls *t)
 {
     unsigned st = br_ssl_engine_current_state(t->eng);
     const unsigned char *p;
     size_t n;
-    int own_alert;
+    int own_alert, early;
 
     if (st == BR_SSL_CLOSED && !t->ended)
         pysock__tls_notice_end(t);
     own_alert = t->alert_pos < t->alert_end || t->flight_pos < t->flight.len;
+    early = t->handshakes && t->in.early.len && (t->established || t->ended) ? PYSOCK__APP_IN : 0;
     if (t->ended)
-        return PYSOCK__ENDED | (own_alert ? PYSOCK__OUT : 0);
+        return PYSOCK__ENDED | early
+               | (own_alert || pysock__tls_engine_out(t, &n) ? PYSOCK__OUT : 0);
     if (t->close_sent && !t->mid_record && (p = br_ssl_engine_sendrec_buf(t->eng, &n)) != NULL
         && p[0] == 21) {
         /* the engine answers the peer's close_notify; ours is enough */
@@ -11988,7 +12194,7 @@ static int pysock__tls_flags(pysock__tls *t)
     }
     return ((st & BR_SSL_SENDREC) || own_alert ? PYSOCK__OUT : 0)
            | (st & BR_SSL_RECVREC && !t->peer_closed ? PYSOCK__IN : 0)
-           | (st & BR_SSL_RECVAPP ? PYSOCK__APP_IN : 0)
+           | (st & BR_SSL_RECVAPP ? PYSOCK__APP_IN : early)
            | ((st & BR_SSL_SENDAPP) && !t->close_sent ? PYSOCK__APP_OUT : 0);
 }
 
@@ -12021,7 +12227,7 @@ static const unsigned char *pysock__tls_out(pysock__tls *t, size_t *len)
         *len = t->flight.len - t->flight_pos;
         return t->flight.data + t->flight_pos;
     }
-    p = t->ended ? NULL : br_ssl_engine_sendrec_buf(t->eng, len);
+    p = pysock__tls_engine_out(t, len);
     if (p)
         return p;
     *len = t->alert_end - t->alert_pos;
@@ -12109,6 +12315,14 @@ static void pysock__tls_overhear(pysock__tls *t, int sent, const unsigned char *
     }
 }
 
+/* 1 if records with the user's bytes have not left, or not whole. */
+static int pysock__tls_holds_plaintext(const pysock__tls *t)
+{
+    size_t n;
+
+    return t->established && (t->mid_record || pysock__tls_engine_out(t, &n));
+}
+
 static void pysock__tls_out_done(pysock__tls *t, size_t n)
 {
     size_t len;
@@ -12118,7 +12332,7 @@ static void pysock__tls_out_done(pysock__tls *t, size_t n)
         t->flight_pos += n;
         if (t->flight_pos == t->flight.len)
             t->flight_pos = t->flight.len = 0;
-    } else if (!t->ended && br_ssl_engine_sendrec_buf(t->eng, &len)) {
+    } else if (pysock__tls_engine_out(t, &len)) {
         t->mid_record = n < len;
         br_ssl_engine_sendrec_ack(t->eng, n);
     } else {
@@ -12126,11 +12340,11 @@ static void pysock__tls_out_done(pysock__tls *t, size_t n)
     }
 }
 
-/* TLS: what a client says first. A server holds its records back until the whole ClientHello is
-   there, asks the sni_callback, and then gives them to the engine. */
+/* TLS: reading hellos. A vector of RFC 5246 (4.3) is its length, in so many bytes, and its contents.
+   What is malformed is refused here, with the alert that the RFC names: BearSSL overlooks much of
+   it. */
 
-/* A vector of RFC 5246 (4.3): its length in size bytes, then its contents. -1 if it is cut off. */
-static int pysock__hello_vector(pysock__der *in, int size, pysock__der *out)
+static int pysock__vector(pysock__der *in, int size, pysock__der *out)
 {
     size_t len = 0;
 
@@ -12145,106 +12359,311 @@ static int pysock__hello_vector(pysock__der *in, int size, pysock__der *out)
     return 0;
 }
 
+/* A vector that is all of in. */
+static int pysock__vector_whole(pysock__der *in, int size, pysock__der *out)
+{
+    return pysock__vector(in, size, out) < 0 || in->p != in->end ? -1 : 0;
+}
+
+/* What concerns us in a ClientHello or a ServerHello. Where an extension is missing p is NULL. */
 typedef struct pysock__hello {
-    pysock__der name;      /* SNI's; empty if there is none */
-    pysock__der protocols; /* ALPN's */
-    pysock__der versions;  /* supported_versions, which TLS 1.3 has instead of the hello's own */
-    int names, offers;     /* how often each extension is there */
+    pysock__der name;         /* SNI's host name */
+    pysock__der protocols;    /* ALPN's list */
+    pysock__der versions;     /* supported_versions, which TLS 1.3 has instead of the hello's own */
+    pysock__der suites;
+    pysock__der renegotiation; /* renegotiation_info */
+    unsigned char seen[65536 / 8]; /* extensions by their number */
 } pysock__hello;
 
-/* The host name in a server_name extension (RFC 6066, 3). */
-static int pysock__hello_name(pysock__der value, pysock__der *name)
+/* A server_name extension (RFC 6066, 3): at most one name of each type, none of them empty. The
+   alert, 0: it is well. */
+static int pysock__read_server_name(pysock__der value, pysock__der *name)
 {
     pysock__der list, entry;
     int type;
 
-    if (pysock__hello_vector(&value, 2, &list) < 0)
-        return -1;
+    if (pysock__vector_whole(&value, 2, &list) < 0 || list.p == list.end)
+        return BR_ALERT_DECODE_ERROR;
     while (list.p < list.end) {
         type = *list.p++;
-        if (pysock__hello_vector(&list, 2, &entry) < 0)
-            return -1;
-        if (type == 0)
-            *name = entry;
+        if (pysock__vector(&list, 2, &entry) < 0 || entry.p == entry.end)
+            return BR_ALERT_DECODE_ERROR;
+        if (type)
+            continue;
+        if (name->p)
+            return BR_ALERT_DECODE_ERROR;
+        if (pysock__der_len(&entry) > 255 || memchr(entry.p, 0, pysock__der_len(&entry)))
+            return PYSOCK_ALERT_UNRECOGNIZED_NAME;
+        *name = entry;
     }
     return 0;
 }
 
-/* Reads a ClientHello as far as it concerns us. -1: malformed, as the engine will say too. */
-static int pysock__hello_parse(pysock__der hello, pysock__hello *out)
+/* A list of elements of size bytes, not empty, with a length of so many bytes before it. */
+static int pysock__read_list(pysock__der value, int length_size, int size, pysock__der *list)
 {
-    pysock__der body, skip, extensions, value;
-    int type;
+    return pysock__vector_whole(&value, length_size, list) < 0 || list->p == list->end
+                   || pysock__der_len(list) % (size_t)size
+               ? BR_ALERT_DECODE_ERROR
+               : 0;
+}
 
-    memset(out, 0, sizeof *out);
-    if (hello.end - hello.p < 1 || *hello.p++ != 1 || pysock__hello_vector(&hello, 3, &body) < 0
-        || body.end - body.p < 34)
-        return -1;
-    body.p += 34; /* version and random */
-    if (pysock__hello_vector(&body, 1, &skip) < 0 || pysock__hello_vector(&body, 2, &skip) < 0
-        || pysock__hello_vector(&body, 1, &skip) < 0)
-        return -1;
+/* ALPN's list of names, none of them empty (RFC 7301, 3.1). */
+static int pysock__read_protocols(pysock__der value, pysock__der *list)
+{
+    pysock__der names, name;
+
+    if (pysock__read_list(value, 2, 1, list))
+        return BR_ALERT_DECODE_ERROR;
+    names = *list;
+    while (names.p < names.end)
+        if (pysock__vector(&names, 1, &name) < 0 || name.p == name.end)
+            return BR_ALERT_DECODE_ERROR;
+    return 0;
+}
+
+/* Point formats: uncompressed is the only one that is left, and must be there (RFC 8422, 5.1.2). */
+static int pysock__read_point_formats(pysock__der value)
+{
+    pysock__der list;
+
+    if (pysock__read_list(value, 1, 1, &list))
+        return BR_ALERT_DECODE_ERROR;
+    return memchr(list.p, 0, pysock__der_len(&list)) ? 0 : BR_ALERT_ILLEGAL_PARAMETER;
+}
+
+static int pysock__read_extension(int client, int type, pysock__der value, pysock__hello *out)
+{
+    pysock__der list;
+
+    switch (type) {
+    case 0: /* server_name; the server's answer is empty */
+        return client ? pysock__read_server_name(value, &out->name)
+               : value.p == value.end ? 0
+                                      : BR_ALERT_DECODE_ERROR;
+    case 1: /* max_fragment_length */
+        return value.end - value.p != 1 ? BR_ALERT_DECODE_ERROR : 0;
+    case 10: /* supported_groups */
+        return client ? pysock__read_list(value, 2, 2, &list) : 0;
+    case 11:
+        return pysock__read_point_formats(value);
+    case 13: /* signature_algorithms */
+        return client ? pysock__read_list(value, 2, 2, &list) : 0;
+    case 16:
+        return pysock__read_protocols(value, &out->protocols);
+    case 43:
+        return client ? pysock__read_list(value, 1, 2, &out->versions) : 0;
+    case 0xff01:
+        return pysock__vector_whole(&value, 1, &out->renegotiation) < 0 ? BR_ALERT_DECODE_ERROR : 0;
+    default:
+        return 0;
+    }
+}
+
+/* The extensions at the end of a hello: RFC 5246 (7.4.1.4) allows one of each. */
+static int pysock__read_extensions(int client, pysock__der body, pysock__hello *out)
+{
+    pysock__der extensions, value;
+    int type, alert;
+
     if (body.p == body.end)
         return 0;
-    if (pysock__hello_vector(&body, 2, &extensions) < 0)
-        return -1;
-    while (extensions.end - extensions.p >= 2) {
+    if (pysock__vector_whole(&body, 2, &extensions) < 0)
+        return BR_ALERT_DECODE_ERROR;
+    while (extensions.p < extensions.end) {
+        if (extensions.end - extensions.p < 2)
+            return BR_ALERT_DECODE_ERROR;
         type = extensions.p[0] << 8 | extensions.p[1];
         extensions.p += 2;
-        if (pysock__hello_vector(&extensions, 2, &value) < 0
-            || (type == 0 && (out->names++ || pysock__hello_name(value, &out->name) < 0))
-            || (type == 43 && pysock__hello_vector(&value, 1, &out->versions) < 0)
-            || (type == 16 && (out->offers++
-                               || pysock__hello_vector(&value, 2, &out->protocols) < 0)))
-            return -1; /* RFC 5246 (7.4.1.4) allows one of each; BearSSL would take the last */
+        if (pysock__vector(&extensions, 2, &value) < 0)
+            return BR_ALERT_DECODE_ERROR;
+        if (out->seen[type >> 3] & 1 << (type & 7))
+            return BR_ALERT_ILLEGAL_PARAMETER;
+        out->seen[type >> 3] |= (unsigned char)(1 << (type & 7));
+        alert = pysock__read_extension(client, type, value, out);
+        if (alert)
+            return alert;
     }
     return 0;
 }
 
-/* 1 if the client offers one of our protocols. */
-static int pysock__hello_shares_protocol(const pysock__alpn *ours, pysock__der names)
+/* Reads a ClientHello's body. The alert that it is to be refused with, or 0. */
+static int pysock__read_client_hello(pysock__der body, pysock__hello *out)
+{
+    pysock__der id, compression;
+
+    memset(out, 0, sizeof *out);
+    if (body.end - body.p < 34)
+        return BR_ALERT_DECODE_ERROR;
+    body.p += 34; /* version and random */
+    if (pysock__vector(&body, 1, &id) < 0 || pysock__der_len(&id) > 32
+        || pysock__vector(&body, 2, &out->suites) < 0 || out->suites.p == out->suites.end
+        || pysock__der_len(&out->suites) % 2 || pysock__vector(&body, 1, &compression) < 0
+        || compression.p == compression.end)
+        return BR_ALERT_DECODE_ERROR;
+    if (!memchr(compression.p, 0, pysock__der_len(&compression)))
+        return BR_ALERT_ILLEGAL_PARAMETER;
+    return pysock__read_extensions(1, body, out);
+}
+
+/* Likewise a ServerHello's. */
+static int pysock__read_server_hello(pysock__der body, pysock__hello *out)
+{
+    pysock__der id;
+
+    memset(out, 0, sizeof *out);
+    if (body.end - body.p < 34)
+        return BR_ALERT_DECODE_ERROR;
+    body.p += 34;
+    if (pysock__vector(&body, 1, &id) < 0 || pysock__der_len(&id) > 32 || body.end - body.p < 3)
+        return BR_ALERT_DECODE_ERROR;
+    body.p += 3; /* suite and compression */
+    return pysock__read_extensions(0, body, out);
+}
+
+/* A CertificateRequest (RFC 5246, 7.4.4): the alert, or 0. */
+static int pysock__read_certificate_request(unsigned version, pysock__der body)
+{
+    pysock__der types, algorithms, names, name;
+
+    if (pysock__vector(&body, 1, &types) < 0 || types.p == types.end)
+        return BR_ALERT_DECODE_ERROR;
+    if (version >= BR_TLS12
+        && (pysock__vector(&body, 2, &algorithms) < 0 || algorithms.p == algorithms.end
+            || pysock__der_len(&algorithms) % 2))
+        return BR_ALERT_DECODE_ERROR;
+    if (pysock__vector_whole(&body, 2, &names) < 0)
+        return BR_ALERT_DECODE_ERROR;
+    while (names.p < names.end)
+        if (pysock__vector(&names, 2, &name) < 0 || name.p == name.end)
+            return BR_ALERT_DECODE_ERROR;
+    return 0;
+}
+
+/* 1 if the client signals secure renegotiation by a suite (RFC 5746, 3.3). */
+static int pysock__signals_renegotiation(const pysock__hello *hello)
+{
+    const unsigned char *p;
+
+    for (p = hello->suites.p; p < hello->suites.end; p += 2)
+        if (p[0] == 0 && p[1] == 0xff)
+            return 1;
+    return 0;
+}
+
+/* 1 if one of our protocols is in the list. */
+static int pysock__shares_protocol(const pysock__alpn *ours, pysock__der names)
 {
     pysock__der name;
     size_t i;
 
-    while (pysock__hello_vector(&names, 1, &name) == 0)
+    while (ours && pysock__vector(&names, 1, &name) == 0)
         for (i = 0; i < ours->count; i++)
             if (pysock__der_is(&name, ours->names[i], strlen(ours->names[i])))
                 return 1;
     return 0;
 }
 
-/* 1 if the client may speak a version that the engine knows. */
-static int pysock__hello_speaks_ours(const pysock__hello *hello)
+/* The highest version that both sides speak, where the client lists its own; 0: none. What is in
+   the list counts, not the hello's own version (RFC 8446, 4.2.1), which is all that BearSSL sees. */
+static unsigned pysock__shared_version(const br_ssl_engine_context *eng, const pysock__hello *hello)
 {
     const unsigned char *p = hello->versions.p;
+    unsigned version, best = 0;
 
-    for (; p < hello->versions.end && hello->versions.end - p >= 2; p += 2)
-        if (p[0] == 3 && p[1] <= 3)
-            return 1;
-    return !hello->versions.p;
+    for (; p < hello->versions.end; p += 2) {
+        version = (unsigned)(p[0] << 8 | p[1]);
+        if (version >= eng->version_min && version <= eng->version_max && version > best)
+            best = version;
+    }
+    return best;
 }
 
-/* Ends the handshake with an alert of ours. */
-static void pysock__tls_refuse(pysock__tls *t, int alert)
+/* TLS: what comes in. Every record but application data is opened and read here before the engine
+   sees it: alerts, limits, and each handshake message whole. One reading decides; what it refuses
+   the engine never hears of, and nothing reaches the engine unread. */
+
+#define PYSOCK__MAX_EMPTY 32    /* records without contents in a row */
+#define PYSOCK__MAX_WARNINGS 5  /* alerts that mean nothing */
+#define PYSOCK__MAX_REQUESTS 32 /* for another handshake, without data between */
+#define PYSOCK__MAX_EARLY ((size_t)256 * 1024) /* plaintext before a ServerHello of a renegotiation */
+
+/* How long a message of this type may be, and whether this side may get it at all (0: no). */
+static size_t pysock__message_limit(const pysock__tls *t, int type)
+{
+    switch (type) {
+    case PYSOCK__CERTIFICATE: return (size_t)160 * 1024;
+    case PYSOCK__FINISHED: return 12;
+    case PYSOCK__CLIENT_HELLO: return t->server ? (size_t)64 * 1024 : 0;
+    case PYSOCK__CERTIFICATE_VERIFY:
+    case PYSOCK__CLIENT_KEY_EXCHANGE: return t->server ? (size_t)16 * 1024 : 0;
+    case PYSOCK__SESSION_TICKET: return t->server ? 0 : (size_t)66 * 1024;
+    case PYSOCK__SERVER_HELLO:
+    case PYSOCK__SERVER_KEY_EXCHANGE:
+    case PYSOCK__CERTIFICATE_REQUEST: return t->server ? 0 : (size_t)64 * 1024;
+    case PYSOCK__CERTIFICATE_STATUS: return t->server ? 0 : (size_t)160 * 1024;
+    default: return 0;
+    }
+}
+
+/* Messages without contents. */
+static int pysock__message_is_bare(const pysock__tls *t, int type)
+{
+    return !t->server && (type == PYSOCK__HELLO_REQUEST || type == PYSOCK__SERVER_HELLO_DONE);
+}
+
+/* Ends the connection with an alert of ours. What has been made before still leaves. */
+static void pysock__tls_refuse(pysock__tls *t, int alert, const char *reason, const char *text)
 {
     const pysock__code *c =
         pysock__code_find(pysock__alerts, PYSOCK__COUNT(pysock__alerts), alert);
 
+    if (t->ended)
+        return;
+    t->refused = 1;
     pysock__tls_make_alert(t, 2, alert);
     t->ended = 1;
-    pysock__fault_set(&t->fault, PYSOCK_SSL_ERROR, BR_ERR_SEND_FATAL_ALERT + alert,
-                      "CALLBACK_FAILED",
-                      "the sni_callback refused the client with the alert %s (%d)", c->sentence,
-                      alert);
+    pysock__fault_set(&t->fault, PYSOCK_SSL_ERROR, BR_ERR_SEND_FATAL_ALERT + alert, reason,
+                      "%s; it was answered with the alert %s (%d)", text, c->sentence, alert);
 }
 
-/* Ends it with an error that the thread has just been told of. */
-static void pysock__tls_give_up(pysock__tls *t)
+/* Ends it with an error that the thread has just met. */
+static void pysock__tls_fail_internal(pysock__tls *t)
 {
+    t->refused = 1;
     pysock__tls_make_alert(t, 2, BR_ALERT_INTERNAL_ERROR);
     t->ended = 1;
     t->fault = pysock__last;
+}
+
+static void pysock__tls_fail_memory(pysock__tls *t)
+{
+    pysock__fail_memory("TLS");
+    pysock__tls_fail_internal(t);
+}
+
+/* The engine would fail like this, if it saw it. */
+static void pysock__tls_fail_as_engine(pysock__tls *t, int err)
+{
+    t->ended = t->refused = 1;
+    pysock__tls_describe(t, err);
+    pysock__tls_make_alert(t, 2, pysock__alert_for(err, 0));
+}
+
+static void pysock__tls_refuse_hello(pysock__tls *t, int alert)
+{
+    const char *who = t->server ? "client" : "server";
+    char text[160];
+
+    snprintf(text, sizeof text, "the %s's hello %s", who,
+             alert == BR_ALERT_ILLEGAL_PARAMETER  ? "has a value that is not allowed, or one twice"
+             : alert == PYSOCK_ALERT_UNRECOGNIZED_NAME ? "asks for a name that cannot be one"
+                                                   : "is malformed");
+    pysock__tls_refuse(t, alert,
+                       alert == BR_ALERT_DECODE_ERROR       ? "LENGTH_MISMATCH"
+                       : alert == PYSOCK_ALERT_UNRECOGNIZED_NAME ? "TLSV1_UNRECOGNIZED_NAME"
+                                                             : "BAD_EXTENSION",
+                       text);
 }
 
 /* Goes on with another context, which is retained: all that was taken from the old one is taken
@@ -12263,7 +12682,7 @@ static int pysock__tls_switch(pysock__tls *t, pysock_ssl_context *ctx, const cha
 
 /* Asks the sni_callback. Nobody holds a lock here; what it says holds before the engine has seen
    anything. */
-static void pysock__tls_ask(pysock__tls *t)
+static void pysock__tls_call_sni(pysock__tls *t)
 {
     int (*fn)(pysock_ssl_client_hello *hello, void *arg);
     pysock_ssl_client_hello hello;
@@ -12282,185 +12701,581 @@ static void pysock__tls_ask(pysock__tls *t)
     hello.take_context = 0;
     alert = fn(&hello, arg);
     if (alert)
-        pysock__tls_refuse(t, alert > 0 && alert < 256 ? alert : PYSOCK_ALERT_INTERNAL_ERROR);
+        pysock__tls_refuse(t, alert > 0 && alert < 256 ? alert : PYSOCK_ALERT_INTERNAL_ERROR,
+                           "CALLBACK_FAILED", "the sni_callback refused the client");
     else if (hello.context && hello.context != t->ctx
              && pysock__tls_switch(t, hello.context, "sni_callback") < 0)
-        pysock__tls_give_up(t);
+        pysock__tls_fail_internal(t);
     if (hello.take_context)
         pysock__context_release(hello.context);
 }
 
-/* The whole ClientHello is there. */
-static void pysock__tls_consider(pysock__tls *t, pysock__der message)
+/* The client's first words: who it wants, and whether it is served at all. */
+static void pysock__tls_on_first_hello(pysock__tls *t, const pysock__hello *hello)
 {
-    pysock__hello hello;
+    unsigned version;
     char *name;
-    size_t n;
+    size_t n = pysock__der_len(&hello->name);
 
-    if (pysock__hello_parse(message, &hello) < 0)
-        return; /* the engine finds the fault */
-    if (!pysock__hello_speaks_ours(&hello)) {
-        pysock__tls_make_alert(t, 2, 70);
-        t->ended = 1;
-        pysock__fault_set(&t->fault, PYSOCK_SSL_ERROR, BR_ERR_SEND_FATAL_ALERT + 70,
-                          "UNSUPPORTED_PROTOCOL", "the client wants TLS 1.3 or a later version");
-        return;
-    }
-    n = pysock__der_len(&hello.name);
-    if (n && n < 256 && !memchr(hello.name.p, 0, n)) {
+    if (n) {
         name = (char *)pysock__alloc(n + 1);
         if (!name) {
-            pysock__fail_memory("TLS handshake");
-            pysock__tls_give_up(t);
+            pysock__tls_fail_memory(t);
             return;
         }
-        memcpy(name, hello.name.p, n);
+        memcpy(name, hello->name.p, n);
         pysock__store(&t->sni, name);
     }
-    pysock__tls_ask(t);
+    pysock__tls_call_sni(t);
+    if (t->ended || !hello->versions.p)
+        return;
+    version = pysock__shared_version(t->eng, hello);
+    if (version)
+        br_ssl_engine_set_versions(t->eng, t->eng->version_min, version);
+    else
+        pysock__tls_refuse(t, BR_ALERT_PROTOCOL_VERSION, "UNSUPPORTED_PROTOCOL",
+                           "the client lists no version of TLS that is enabled here (this library "
+                           "speaks none above TLSv1.2)");
+}
+
+static void pysock__tls_on_client_hello(pysock__tls *t, pysock__der body)
+{
+    pysock__hello *hello = (pysock__hello *)PYSOCK_MALLOC(sizeof *hello);
+    int alert;
+
+    if (!hello) {
+        pysock__tls_fail_memory(t);
+        return;
+    }
+    alert = pysock__read_client_hello(body, hello);
+    if (alert)
+        pysock__tls_refuse_hello(t, alert);
+    else if (!t->handshakes)
+        pysock__tls_on_first_hello(t, hello);
+    else if (t->eng->reneg == 2
+             && (!hello->renegotiation.p || pysock__signals_renegotiation(hello)))
+        pysock__tls_refuse(t, BR_ALERT_HANDSHAKE_FAILURE, "RENEGOTIATION_MISMATCH",
+                           "the client renegotiates as if it were its first handshake (RFC 5746)");
     /* BearSSL 0.6 reads outside of its array of names when it tolerates a mismatch: its engine
        hears of ALPN only if there is a protocol in common. */
-    if (!t->ended && t->alpn && pysock__hello_shares_protocol(t->alpn, hello.protocols))
-        br_ssl_engine_set_protocol_names(t->eng, t->alpn->names, t->alpn->count);
+    if (!t->ended) {
+        int shares = pysock__shares_protocol(t->alpn, hello->protocols);
+        br_ssl_engine_set_protocol_names(t->eng, shares ? t->alpn->names : NULL,
+                                         shares ? t->alpn->count : 0);
+    }
+    PYSOCK_FREE(hello);
 }
 
-/* The bytes of the record that is being read, with its header. */
-static size_t pysock__hello_record_len(const pysock__tls *t)
+/* A server's answer: what BearSSL takes without asking whether it was offered. */
+static void pysock__tls_on_server_hello(pysock__tls *t, pysock__der body)
 {
-    const unsigned char *p;
+    pysock__hello *hello = (pysock__hello *)PYSOCK_MALLOC(sizeof *hello);
+    pysock__der names, name;
+    int alert;
 
-    if (t->hello.len - t->hello_record < 5)
-        return 5;
-    p = t->hello.data + t->hello_record;
-    return 5 + ((size_t)p[3] << 8 | p[4]);
+    if (!hello) {
+        pysock__tls_fail_memory(t);
+        return;
+    }
+    alert = pysock__read_server_hello(body, hello);
+    names = hello->protocols;
+    if (alert) {
+        pysock__tls_refuse_hello(t, alert);
+    } else if (hello->protocols.p && pysock__vector_whole(&names, 1, &name) < 0) {
+        pysock__tls_refuse_hello(t, BR_ALERT_DECODE_ERROR); /* one name (RFC 7301, 3.1) */
+    } else if (hello->protocols.p && t->alpn && !pysock__shares_protocol(t->alpn, hello->protocols)) {
+        pysock__tls_refuse(t, BR_ALERT_ILLEGAL_PARAMETER, "BAD_EXTENSION",
+                           "the server chose a protocol by ALPN that nobody offered");
+    } else if (!hello->renegotiation.p && !t->handshakes
+               && !(t->options & PYSOCK_OP_LEGACY_SERVER_CONNECT)) {
+        pysock__tls_refuse(t, BR_ALERT_HANDSHAKE_FAILURE, "UNSAFE_LEGACY_RENEGOTIATION_DISABLED",
+                           "the server does not know secure renegotiation (RFC 5746); if it is an "
+                           "old one that you trust, set PYSOCK_OP_LEGACY_SERVER_CONNECT");
+    }
+    PYSOCK_FREE(hello);
 }
 
-/* Puts the parts of the ClientHello together, out of the records that hold them. 1: it is whole; 0:
-   not yet; -1: this is none, or out of memory. */
-static int pysock__hello_assemble(const pysock__tls *t, pysock__bytes *out)
+/* Whether a point can be one of this curve, as far as its form tells. */
+static int pysock__point_formed(int curve, const pysock__der *point)
 {
-    const unsigned char *p = t->hello.data, *end = p + t->hello.len;
+    size_t n = pysock__der_len(point);
+
+    switch (curve) {
+    case BR_EC_curve25519: return n == 32;
+    case BR_EC_secp256r1: return n == 65 && point->p[0] == 4;
+    case BR_EC_secp384r1: return n == 97 && point->p[0] == 4;
+    case BR_EC_secp521r1: return n == 133 && point->p[0] == 4;
+    default: return 0;
+    }
+}
+
+/* A ServerKeyExchange of ECDHE (RFC 8422, 5.4): the alert, or 0. */
+static int pysock__read_key_exchange(const pysock__tls *t, unsigned traits, pysock__der body)
+{
+    const br_ssl_engine_context *eng = t->eng;
+    pysock__der point, signature;
+    int curve;
+
+    if (body.end - body.p < 3)
+        return BR_ALERT_DECODE_ERROR;
+    curve = body.p[1] << 8 | body.p[2];
+    if (body.p[0] != 3 || curve >= 32 || !(eng->iec->supported_curves >> curve & 1))
+        return BR_ALERT_ILLEGAL_PARAMETER; /* no named curve, or one that was not offered */
+    body.p += 3;
+    if (pysock__vector(&body, 1, &point) < 0 || point.p == point.end)
+        return BR_ALERT_DECODE_ERROR;
+    if (!pysock__point_formed(curve, &point))
+        return BR_ALERT_ILLEGAL_PARAMETER;
+    if (eng->session.version >= BR_TLS12) {
+        if (body.end - body.p < 2)
+            return BR_ALERT_DECODE_ERROR;
+        if (body.p[0] < br_sha1_ID || body.p[0] > br_sha512_ID
+            || !br_multihash_getimpl(&eng->mhash, body.p[0])
+            || body.p[1] != (traits & PYSOCK__KX_ECDHE_ECDSA ? 3 : 1))
+            return BR_ALERT_ILLEGAL_PARAMETER;
+        body.p += 2;
+    }
+    return pysock__vector_whole(&body, 2, &signature) < 0 ? BR_ALERT_DECODE_ERROR : 0;
+}
+
+/* A ClientKeyExchange, by the suite that was chosen: the alert, or 0. */
+static int pysock__read_client_key_exchange(const pysock__tls *t, unsigned traits, pysock__der body)
+{
+    pysock__der value;
+
+    if (traits & PYSOCK__KX_RSA)
+        return pysock__vector_whole(&body, 2, &value) < 0 ? BR_ALERT_DECODE_ERROR : 0;
+    if (traits & PYSOCK__KX_ECDH && body.p == body.end)
+        return 0; /* the client's certificate has the key */
+    if (pysock__vector_whole(&body, 1, &value) < 0 || value.p == value.end)
+        return BR_ALERT_DECODE_ERROR;
+    return traits & PYSOCK__KX_ECDHE && !pysock__point_formed(t->eng->ecdhe_curve, &value)
+               ? BR_ALERT_ILLEGAL_PARAMETER
+               : 0;
+}
+
+/* A client's CertificateVerify: what it signs with must have been in our CertificateRequest. */
+static int pysock__read_certificate_verify(const pysock__tls *t, pysock__der body)
+{
+    pysock__der signature;
+
+    if (t->eng->session.version >= BR_TLS12) {
+        if (body.end - body.p < 2)
+            return BR_ALERT_DECODE_ERROR;
+        if (body.p[0] < br_sha1_ID || body.p[0] > br_sha512_ID
+            || !br_multihash_getimpl(&t->eng->mhash, body.p[0])
+            || (body.p[1] != 1 && body.p[1] != 3))
+            return BR_ALERT_ILLEGAL_PARAMETER;
+        body.p += 2;
+    }
+    return pysock__vector_whole(&body, 2, &signature) < 0 ? BR_ALERT_DECODE_ERROR : 0;
+}
+
+/* What comes in its turn is looked into; what does not the engine refuses. The alert, or 0. */
+static int pysock__read_message(const pysock__tls *t, int type, pysock__der body)
+{
+    const pysock__suite *suite = pysock__suite_find(t->eng->session.cipher_suite);
+    unsigned traits = suite ? suite->traits : 0;
+    int last = t->in.last;
+
+    switch (type) {
+    case PYSOCK__CERTIFICATE: /* a server's must not be empty */
+        return last == PYSOCK__SERVER_HELLO && pysock__der_len(&body) == 3 ? BR_ALERT_DECODE_ERROR
+                                                                           : 0;
+    case PYSOCK__SERVER_KEY_EXCHANGE:
+        return last == PYSOCK__CERTIFICATE && traits & PYSOCK__KX_ECDHE
+                   ? pysock__read_key_exchange(t, traits, body)
+                   : 0;
+    case PYSOCK__CERTIFICATE_REQUEST:
+        return last == (traits & PYSOCK__KX_ECDHE ? PYSOCK__SERVER_KEY_EXCHANGE
+                                                  : PYSOCK__CERTIFICATE)
+                   ? pysock__read_certificate_request(t->eng->session.version, body)
+                   : 0;
+    case PYSOCK__CLIENT_KEY_EXCHANGE:
+        return last == (t->asked ? PYSOCK__CERTIFICATE : PYSOCK__CLIENT_HELLO)
+                   ? pysock__read_client_key_exchange(t, traits, body)
+                   : 0;
+    case PYSOCK__CERTIFICATE_VERIFY:
+        return last == PYSOCK__CLIENT_KEY_EXCHANGE && t->verifier && t->verifier->count
+                   ? pysock__read_certificate_verify(t, body)
+                   : 0;
+    default:
+        return 0;
+    }
+}
+
+/* Somebody asks for another handshake. */
+static void pysock__tls_count_request(pysock__tls *t)
+{
+    if (++t->in.requests > PYSOCK__MAX_REQUESTS)
+        pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "TOO_MANY_HANDSHAKES",
+                           "the peer asks for one handshake after another");
+}
+
+/* A whole message has come. 1: it is for the engine. */
+static int pysock__tls_on_message(pysock__tls *t, int type, pysock__der body)
+{
+    int alert = 0, first = t->in.last == PYSOCK__NO_MESSAGE;
+
+    if (type == PYSOCK__HELLO_REQUEST) {
+        pysock__tls_count_request(t);
+        return t->eng->application_data == 1; /* else ignored, and not hashed (RFC 5246, 7.4.1.1) */
+    }
+    if (type == PYSOCK__CLIENT_HELLO && (first || t->established)) {
+        if (t->handshakes)
+            pysock__tls_count_request(t);
+        if (!t->ended)
+            pysock__tls_on_client_hello(t, body);
+    } else if (type == PYSOCK__SERVER_HELLO && first && !t->established) {
+        pysock__tls_on_server_hello(t, body);
+        t->in.answered = 1;
+    } else if (type == PYSOCK__CLIENT_HELLO || type == PYSOCK__SERVER_HELLO) {
+        alert = BR_ALERT_UNEXPECTED_MESSAGE;
+    } else {
+        alert = pysock__read_message(t, type, body);
+    }
+    if (alert == BR_ALERT_UNEXPECTED_MESSAGE)
+        pysock__tls_refuse(t, alert, "UNEXPECTED_MESSAGE", "a message came out of turn");
+    else if (alert == BR_ALERT_DECODE_ERROR)
+        pysock__tls_refuse(t, alert, "LENGTH_MISMATCH", "a message of the peer's is malformed");
+    else if (alert)
+        pysock__tls_refuse(t, alert, "BAD_VALUE",
+                           "the peer uses a curve or an algorithm that was not offered, or a point "
+                           "that is none");
+    t->certificate_asked |= type == PYSOCK__CERTIFICATE_REQUEST;
+    t->in.last = type;
+    return 1;
+}
+
+/* Something opened is for the engine: it gets it as records of its own. */
+static void pysock__intake_deliver(pysock__tls *t, int type, const unsigned char *data, size_t len)
+{
+    pysock__bytes *b = &t->in.ready;
+    unsigned char header[5];
     size_t n;
 
-    while (end - p >= 5) {
-        n = (size_t)p[3] << 8 | p[4];
-        if (p[0] != 22 || (size_t)(end - p) < 5 + n)
-            return -1;
-        pysock__bytes_append(out, p + 5, n);
-        p += 5 + n;
+    while (len) {
+        n = len < 16384 ? len : 16384;
+        header[0] = (unsigned char)type;
+        memcpy(header + 1, t->in.header + 1, 2);
+        header[3] = (unsigned char)(n >> 8);
+        header[4] = (unsigned char)n;
+        pysock__bytes_append(b, header, 5);
+        pysock__bytes_append(b, data, n);
+        data += n;
+        len -= n;
     }
-    if (out->out_of_memory || !out->len || out->data[0] != 1)
-        return -1;
-    if (out->len < 4)
-        return 0;
-    n = (size_t)out->data[1] << 16 | (size_t)out->data[2] << 8 | out->data[3];
-    return n + 4 > PYSOCK__HELLO_MAX ? -1 : out->len >= n + 4;
+    if (b->out_of_memory)
+        pysock__tls_fail_memory(t);
 }
 
-/* Gives the engine what was held back. */
-static void pysock__hello_feed(pysock__tls *t)
+/* While the engine is given what has been opened, this stands in for the cipher. */
+static int pysock__opened_length(const br_sslrec_in_class *const *in, size_t len)
 {
+    (void)in, (void)len;
+    return 1;
+}
+
+static unsigned char *pysock__opened_data(const br_sslrec_in_class **in, int type, unsigned version,
+                                          void *payload, size_t *len)
+{
+    (void)in, (void)type, (void)version, (void)len;
+    return (unsigned char *)payload;
+}
+
+static const br_sslrec_in_class pysock__opened_class = {
+    sizeof(br_sslrec_in_class *), pysock__opened_length, pysock__opened_data};
+
+/* Gives the engine bytes of records; this is where a handshake's crypto runs. How many it took. */
+static size_t pysock__engine_give(pysock__tls *t, const unsigned char *data, size_t len)
+{
+    br_ssl_engine_context *eng = t->eng;
+    const br_sslrec_in_class *cipher = eng->incrypt ? eng->in.vtable : NULL;
     size_t pos = 0, n;
     unsigned char *p;
 
-    t->hello_done = 1;
-    while (!t->ended && pos < t->hello.len
-           && (p = br_ssl_engine_recvrec_buf(t->eng, &n)) != NULL) {
-        n = n < t->hello.len - pos ? n : t->hello.len - pos;
-        memcpy(p, t->hello.data + pos, n);
-        br_ssl_engine_recvrec_ack(t->eng, n);
+    pysock__point_refused = 0;
+    if (cipher)
+        eng->in.vtable = &pysock__opened_class;
+    while (pos < len && (p = br_ssl_engine_recvrec_buf(eng, &n)) != NULL) {
+        n = n < len - pos ? n : len - pos;
+        memcpy(p, data + pos, n);
+        br_ssl_engine_recvrec_ack(eng, n);
         pos += n;
     }
-    pysock__bytes_free(&t->hello);
+    if (cipher && eng->in.vtable == &pysock__opened_class) /* the keys have not changed */
+        eng->in.vtable = cipher;
+    if (pysock__point_refused)
+        pysock__tls_refuse(t, BR_ALERT_ILLEGAL_PARAMETER, "BAD_ECPOINT",
+                           "the peer's public point is not on the curve, or gives no secret");
+    return pos;
 }
 
-/* 0 if what has come of a record cannot be a handshake's. */
-static int pysock__hello_looks_good(const unsigned char *p, size_t n)
+static void pysock__intake_give(pysock__tls *t)
 {
-    return (n < 1 || p[0] == 22) && (n < 2 || p[1] == 3)
-           && (n < 5 || (p[3] << 8 | p[4]) <= 16384);
+    pysock__intake *in = &t->in;
+
+    if (t->ended || in->ready_pos == in->ready.len)
+        return;
+    in->ready_pos += pysock__engine_give(t, in->ready.data + in->ready_pos,
+                                         in->ready.len - in->ready_pos);
+    if (in->ready_pos == in->ready.len)
+        in->ready_pos = in->ready.len = 0;
 }
 
-/* n bytes of a server's first records have come. */
-static void pysock__hello_advance(pysock__tls *t, size_t n)
+/* The header of a message is there: refuses what cannot be one. */
+static void pysock__tls_on_message_header(pysock__tls *t, int type, size_t len)
 {
-    pysock__bytes message = {NULL, 0, 0, 0};
-    pysock__der whole;
-    int r = 0;
+    size_t limit = pysock__message_limit(t, type);
 
-    t->hello.len += n;
-    if (!pysock__hello_looks_good(t->hello.data + t->hello_record, t->hello.len - t->hello_record))
-        r = -1; /* the engine's business at once */
-    else if (t->hello.len - t->hello_record >= 5
-             && t->hello.len - t->hello_record == pysock__hello_record_len(t)) {
-        r = pysock__hello_assemble(t, &message);
-        t->hello_record = t->hello.len;
-    }
-    if (r > 0) {
-        whole.p = message.data;
-        whole.end = message.data + message.len;
-        pysock__tls_consider(t, whole);
-    }
-    pysock__bytes_free(&message);
-    if (r || t->hello.len > PYSOCK__HELLO_MAX)
-        pysock__hello_feed(t);
+    if (!limit && !pysock__message_is_bare(t, type))
+        pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "UNEXPECTED_MESSAGE",
+                           "a message came out of turn");
+    else if (len > limit && limit <= 12)
+        pysock__tls_refuse(t, BR_ALERT_DECODE_ERROR, "LENGTH_MISMATCH",
+                           "a message of the peer's is malformed");
+    else if (len > limit)
+        pysock__tls_refuse(t, BR_ALERT_ILLEGAL_PARAMETER, "EXCESSIVE_MESSAGE_SIZE",
+                           "a handshake message is larger than its kind may be");
 }
 
-/* Room for the rest of the record that is held back; NULL: out of memory, and the engine goes on
-   without us. */
-static unsigned char *pysock__hello_room(pysock__tls *t, size_t *len)
+/* Handshake bytes, opened. Messages are put together, whatever records they came in. */
+static void pysock__intake_handshake(pysock__tls *t, const unsigned char *data, size_t len)
 {
-    size_t end = t->hello_record + pysock__hello_record_len(t);
+    pysock__bytes *m = &t->in.message;
+    pysock__der body;
+    size_t want, n;
+    int type;
 
-    if (pysock__reserve(&t->hello.data, &t->hello.cap, end, 1) < 0) {
-        pysock__fail_memory("TLS handshake");
-        pysock__tls_give_up(t);
-        return NULL;
+    while (len && !t->ended) {
+        want = m->len < 4 ? 4 : 4 + ((size_t)m->data[1] << 16 | (size_t)m->data[2] << 8 | m->data[3]);
+        n = len < want - m->len ? len : want - m->len;
+        pysock__bytes_append(m, data, n);
+        if (m->out_of_memory) {
+            pysock__tls_fail_memory(t);
+            return;
+        }
+        data += n;
+        len -= n;
+        if (m->len < 4)
+            return;
+        want = 4 + ((size_t)m->data[1] << 16 | (size_t)m->data[2] << 8 | m->data[3]);
+        type = m->data[0];
+        pysock__tls_on_message_header(t, type, want - 4);
+        if (!t->ended && m->len == want) {
+            body.p = m->data + 4;
+            body.end = m->data + m->len;
+            if (pysock__tls_on_message(t, type, body) && !t->ended)
+                pysock__intake_deliver(t, 22, m->data, m->len);
+            m->len = 0;
+            if (len && (type == PYSOCK__CLIENT_HELLO || type == PYSOCK__SERVER_HELLO_DONE
+                        || type == PYSOCK__FINISHED))
+                pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "EXCESS_HANDSHAKE_DATA",
+                                   "bytes follow a message that nothing may follow yet");
+            pysock__intake_give(t);
+        }
     }
-    *len = end - t->hello.len;
-    return t->hello.data + t->hello.len;
 }
 
-/* Room for records: exactly what the engine asks for next. NULL: none now. */
+/* An alert, opened. Those that end the connection are the engine's business. */
+static void pysock__intake_alert(pysock__tls *t, const unsigned char *data, size_t len)
+{
+    if (len != 2 || data[0] < 1 || data[0] > 2) {
+        pysock__tls_refuse(t, BR_ALERT_DECODE_ERROR, "BAD_ALERT", "an alert is malformed");
+    } else if (data[0] == 1 && data[1] != 0 && data[1] != 100) {
+        if (++t->in.warnings > PYSOCK__MAX_WARNINGS)
+            pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "TOO_MANY_WARN_ALERTS",
+                               "the peer sends one warning after another");
+    } else if (data[0] == 1 && data[1] == 0 && t->half_close && t->established && !t->close_sent) {
+        t->peer_closed = 1; /* the engine would end our direction, too */
+    } else {
+        pysock__intake_deliver(t, 21, data, 2);
+    }
+}
+
+/* Plaintext before the ServerHello of a renegotiation: the server had sent it before it read our
+   hello. */
+static void pysock__intake_early(pysock__tls *t, const unsigned char *data, size_t len)
+{
+    pysock__bytes_append(&t->in.early, data, len);
+    if (t->in.early.out_of_memory)
+        pysock__tls_fail_memory(t);
+    else if (t->in.early.len > PYSOCK__MAX_EARLY)
+        pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "APP_DATA_IN_HANDSHAKE",
+                           "the server sends data and does not go on with its renegotiation");
+}
+
+/* A record is whole, and opened. */
+static void pysock__intake_record(pysock__tls *t, const unsigned char *data, size_t len)
+{
+    pysock__intake *in = &t->in;
+    int type = in->header[0];
+
+    if (!len && (type == 22 || (type == 23 && t->handshakes))) {
+        if (++in->empty > PYSOCK__MAX_EMPTY)
+            pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "RECORD_TOO_SMALL",
+                               "the peer sends one empty record after another");
+        return;
+    }
+    in->empty = 0;
+    if (type != 21)
+        in->warnings = 0;
+    if (type == 22)
+        pysock__intake_handshake(t, data, len);
+    else if (type == 21)
+        pysock__intake_alert(t, data, len);
+    else if (type == 23 && t->established)
+        pysock__intake_deliver(t, 23, data, len); /* the engine was busy when it began */
+    else if (type == 23 && t->handshakes && !t->server && !in->answered)
+        pysock__intake_early(t, data, len);
+    else if (type != 20 || in->message.len)
+        pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "UNEXPECTED_RECORD",
+                           "a record came out of turn");
+    else if (len != 1 || data[0] != 1)
+        pysock__tls_refuse(t, BR_ALERT_DECODE_ERROR, "BAD_CHANGE_CIPHER_SPEC",
+                           "a ChangeCipherSpec message is malformed");
+    else
+        pysock__intake_deliver(t, 20, data, len);
+    pysock__intake_give(t);
+}
+
+/* A record's header is there: whether it can be one, and who gets the rest. */
+static void pysock__intake_header(pysock__tls *t)
+{
+    br_ssl_engine_context *eng = t->eng;
+    pysock__intake *in = &t->in;
+    const unsigned char *h = in->header;
+    size_t n, len = (size_t)h[3] << 8 | h[4];
+    unsigned char *room = NULL;
+
+    if (h[1] != 3)
+        pysock__tls_fail_as_engine(t, BR_ERR_UNSUPPORTED_VERSION);
+    else if (eng->version_in && eng->version_in != (h[1] << 8 | h[2]))
+        pysock__tls_fail_as_engine(t, BR_ERR_BAD_VERSION);
+    else if ((h[0] < 20 || h[0] > 23) && !t->in.answered && t->in.last == PYSOCK__NO_MESSAGE && !t->handshakes)
+        pysock__tls_fail_as_engine(t, BR_ERR_UNKNOWN_TYPE);
+    else if (h[0] < 20 || h[0] > 23)
+        pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "UNEXPECTED_RECORD",
+                           "a record has a type that TLS does not have");
+    else if (len > (eng->incrypt ? 16384u + 2048 : 16384u) || len > eng->ibuf_len - 5)
+        pysock__tls_fail_as_engine(t, BR_ERR_TOO_LARGE);
+    else if (eng->incrypt && !eng->in.vtable->check_length(&eng->in.vtable, len))
+        pysock__tls_fail_as_engine(t, len > 16384 ? BR_ERR_TOO_LARGE : BR_ERR_BAD_MAC);
+    if (t->ended)
+        return;
+    in->body.len = 0;
+    in->direct = h[0] == 23 && t->established && (room = br_ssl_engine_recvrec_buf(eng, &n)) != NULL;
+    if (in->direct) {
+        memcpy(room, h, 5);
+        br_ssl_engine_recvrec_ack(eng, 5);
+    } else if (!len) {
+        in->header_len = 0;
+        pysock__intake_record(t, NULL, 0);
+    } else if (pysock__reserve(&in->body.data, &in->body.cap, len, 1) < 0) {
+        pysock__tls_fail_memory(t);
+    }
+}
+
+/* The body of a record that we open is there. */
+static void pysock__intake_open(pysock__tls *t)
+{
+    br_ssl_engine_context *eng = t->eng;
+    pysock__intake *in = &t->in;
+    unsigned char *data = in->body.data;
+    size_t len = in->body.len;
+
+    in->header_len = 0;
+    if (eng->incrypt) {
+        data = eng->in.vtable->decrypt(&eng->in.vtable, in->header[0],
+                                       (unsigned)(in->header[1] << 8 | in->header[2]), data, &len);
+        if (!data) {
+            pysock__tls_fail_as_engine(t, BR_ERR_BAD_MAC);
+            return;
+        }
+    }
+    pysock__intake_record(t, data, len);
+}
+
+/* A record of plaintext has gone through the engine. */
+static void pysock__intake_watch_data(pysock__tls *t)
+{
+    size_t n;
+
+    t->in.header_len = 0;
+    if (br_ssl_engine_recvapp_buf(t->eng, &n)) {
+        t->in.empty = t->in.warnings = t->in.requests = 0;
+    } else if (++t->in.empty > PYSOCK__MAX_EMPTY
+               && br_ssl_engine_current_state(t->eng) != BR_SSL_CLOSED) {
+        pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "RECORD_TOO_SMALL",
+                           "the peer sends one empty record after another");
+    }
+}
+
+/* Room for records: exactly what is wanted next. NULL: none now. */
 static unsigned char *pysock__tls_in(pysock__tls *t, size_t *len)
 {
-    if (!t->hello_done)
-        return pysock__hello_room(t, len);
-    return br_ssl_engine_recvrec_buf(t->eng, len);
-}
+    pysock__intake *in = &t->in;
 
-/* Gives the engine what it has received. close_notify makes it answer and end both directions; to
-   keep ours, the engine is put back to where it had not seen that record, which is the last one. */
-static void pysock__tls_engine_ack(pysock__tls *t, size_t n)
-{
-    br_ssl_engine_context *eng = t->eng, before;
-    int may_close = t->half_close && t->established && !t->close_sent
-                    && eng->record_type_in == 21 /* alert */ && eng->ixa >= 5 && eng->ixc == n;
-
-    if (may_close)
-        before = *eng;
-    br_ssl_engine_recvrec_ack(eng, n);
-    if (!may_close || !eng->shutdown_recv || br_ssl_engine_last_error(eng) != BR_ERR_OK)
-        return;
-    *eng = before;
-    t->peer_closed = 1;
+    pysock__intake_give(t);
+    if (t->ended || in->ready.len)
+        return NULL;
+    if (in->header_len < 5) {
+        *len = 5 - in->header_len;
+        return in->header + in->header_len;
+    }
+    if (in->direct)
+        return br_ssl_engine_recvrec_buf(t->eng, len);
+    *len = ((size_t)in->header[3] << 8 | in->header[4]) - in->body.len;
+    return in->body.data + in->body.len;
 }
 
 /* n bytes have been put where pysock__tls_in() said. This is where a handshake's crypto runs. */
 static void pysock__tls_in_done(pysock__tls *t, size_t n)
 {
-    size_t len, i;
-    const unsigned char *p;
+    pysock__intake *in = &t->in;
+    size_t i, ends;
 
-    if (!t->handshakes) {
-        p = pysock__tls_in(t, &len);
-        for (i = 0; i < n && t->first_len < sizeof t->first; i++)
-            t->first[t->first_len++] = p[i];
+    if (in->header_len < 5) {
+        for (i = 0; i < n && !t->handshakes && t->first_len < sizeof t->first; i++)
+            t->first[t->first_len++] = in->header[in->header_len + i];
+        in->header_len += n;
+        if (in->header_len == 5)
+            pysock__intake_header(t);
+        return;
     }
-    if (t->hello_done)
-        pysock__tls_engine_ack(t, n);
-    else
-        pysock__hello_advance(t, n);
+    if (in->direct) {
+        ends = t->eng->ixc == n;
+        br_ssl_engine_recvrec_ack(t->eng, n);
+        if (ends)
+            pysock__intake_watch_data(t);
+        return;
+    }
+    in->body.len += n;
+    if (in->body.len == ((size_t)in->header[3] << 8 | in->header[4]))
+        pysock__intake_open(t);
+}
+
+/* Plaintext to be received: what came early first. */
+static const unsigned char *pysock__tls_app_in(const pysock__tls *t, size_t *len)
+{
+    if (t->in.early_pos < t->in.early.len) {
+        *len = t->in.early.len - t->in.early_pos;
+        return t->in.early.data + t->in.early_pos;
+    }
+    return br_ssl_engine_recvapp_buf(t->eng, len);
+}
+
+static void pysock__tls_app_in_done(pysock__tls *t, size_t n)
+{
+    if (t->in.early_pos == t->in.early.len) {
+        br_ssl_engine_recvapp_ack(t->eng, n);
+        return;
+    }
+    t->in.early_pos += n;
+    if (t->in.early_pos == t->in.early.len) {
+        pysock__bytes_free(&t->in.early);
+        t->in.early_pos = 0;
+    }
 }
 
 /* 1 if the peer's close_notify has come. The engine notes it in shutdown_recv before it has
@@ -12518,6 +13333,9 @@ static int pysock__tls_finish(pysock__tls *t)
     t->verifier = NULL;
     pysock__bytes_free(&t->flight);
     t->flight_pos = 0;
+    pysock__bytes_free(&t->in.body);
+    pysock__bytes_free(&t->in.message);
+    t->in.last = PYSOCK__NO_MESSAGE;
     return err;
 }
 
@@ -12535,6 +13353,9 @@ static void pysock__tls_begin_again(pysock__tls *t)
     int verifies = !t->server || t->asked;
 
     t->established = 0;
+    t->in.answered = t->certificate_asked = 0;
+    if (!t->server)
+        t->in.last = PYSOCK__NO_MESSAGE;
     t->reused = t->session_new = 0;
     pysock__lock(&ctx->lock);
     if (t->server)
@@ -12550,8 +13371,7 @@ static void pysock__tls_begin_again(pysock__tls *t)
         t->verifier->lenient = t->server ? t->eng : NULL;
         br_ssl_engine_set_x509(t->eng, &t->verifier->vtable);
     } else if (verifies) {
-        pysock__fail_memory("TLS renegotiation");
-        pysock__tls_give_up(t);
+        pysock__tls_fail_memory(t);
     }
 }
 
@@ -13219,6 +14039,7 @@ typedef struct pysock__sock {
     uintptr_t handle;
     pysock_state *state; /* counted */
     pysock__mutex lock;
+    int closers; /* atomic: closes that want the lock; who works in turns lets them have it */
 
     /* guarded by the table's lock */
     uintptr_t older; /* whose descriptor it was before; a handle, weak */
@@ -13229,9 +14050,11 @@ typedef struct pysock__sock {
     unsigned generation; /* of fork, when this process last drove it */
     pysock__list waiters;
     int watchers;     /* how many of them are selects and pollers */
+    int notify_wanted; /* calls that wait for a notification alone */
     int kernel_waits; /* calls that sleep, or may sleep, in the kernel */
     int drained;      /* the last recv took all there was, or little: polling first saves a call */
     int obeys;        /* O_NONBLOCK that others have set */
+    int came_nonblocking; /* it had that when it was taken, and no timeout has been set since */
 
     /* guarded by lock: output */
     pysock__chain queue;
@@ -13241,8 +14064,11 @@ typedef struct pysock__sock {
     int kernel_sends;  /* plain sends that go on without the lock */
     int kernel_writes; /* those, and calls that sleep until there is room */
     int write_error;   /* a negated errno value, once writing failed */
+    int output_lost;   /* it dropped output that had been taken */
+    int loss_told;     /* a call has failed with write_error since */
     int shut_when_flushed; /* 1: SHUT_WR is due when all is out */
     int64_t close_deadline;
+    int64_t lingering; /* ns: the close has sent FIN, and looks again after this */
 
 #ifndef PYSOCK_NO_SSL
     /* guarded by lock: TLS */
@@ -13257,7 +14083,6 @@ typedef struct pysock__sock {
     int in_busy;    /* a call reads from the kernel without the lock */
     int hs_busy;    /* the engine belongs to a handshake step */
     int hs_callers; /* blocking calls that drive the handshake */
-    int hs_waiting; /* those that wait for the end of another one's step */
     int hs_asked;   /* caller_drives, and do_handshake said that it goes on: its end makes s
                        readable, too, until a call has seen it */
 #endif
@@ -13349,26 +14174,32 @@ static void pysock__sock_free(pysock__sock *s)
     pysock__free(s);
 }
 
-/* Closes the descriptor and forgets whose it was, at one stroke: a select that looked it up between
-   the two would take it for somebody else's and never hear of the close. (Where close may take its
-   time because of SO_LINGER, it is told before.) */
-static void pysock__close_fd(pysock__sock *s)
+/* Closes the descriptor and forgets whose it was under one lock: otherwise a select() that looks
+   the number up in between would treat it as foreign and miss the close. Where SO_LINGER makes the
+   kernel's close sleep, only a blocking close() of the user's does (may_sleep), and after the rest;
+   the reactor and all others have the kernel finish by itself. */
+static void pysock__close_fd(pysock__sock *s, int may_sleep)
 {
-    int at_once = !s->detached && pysock__sys_linger(s->fd) <= 0;
+    int sleeps = 0;
 
     if (s->fd < 0)
         return;
+    if (!s->detached)
+        sleeps = pysock__sys_linger(s->fd) > 0;
+    if (sleeps && !may_sleep)
+        sleeps = pysock__sys_linger_off(s->fd) < 0;
     pysock__lock(&pysock__table.lock);
     if ((size_t)s->fd < pysock__table.fd_cap && pysock__table.by_fd[s->fd] == s->handle)
         pysock__table.by_fd[s->fd] = 0;
-    if (at_once)
+    if (!s->detached && !sleeps)
         pysock__fd_close(s->fd);
     pysock__unlock(&pysock__table.lock);
-    if (!at_once && !s->detached)
+    if (!s->detached && sleeps)
         pysock__fd_close(s->fd);
 }
 
-static void pysock__release(pysock__sock *s)
+/* One reference less; the last one closes. */
+static void pysock__release_and_sleep(pysock__sock *s, int may_sleep)
 {
     pysock__slot *slot = pysock__slot_of(s);
     uintptr_t generation;
@@ -13376,7 +14207,7 @@ static void pysock__release(pysock__sock *s)
     if (pysock__add(&slot->word, (uintptr_t)-1) & PYSOCK__LOW)
         return;
     generation = (s->handle >> PYSOCK__HALF) + 1;
-    pysock__close_fd(s);
+    pysock__close_fd(s, may_sleep);
     pysock__lock(&pysock__table.lock);
     pysock__store(&slot->word, (generation & PYSOCK__LOW ? generation : 1) << PYSOCK__HALF);
     slot->next_free = pysock__table.free_head;
@@ -13384,6 +14215,11 @@ static void pysock__release(pysock__sock *s)
     pysock__table.open--;
     pysock__unlock(&pysock__table.lock);
     pysock__sock_free(s);
+}
+
+static void pysock__release(pysock__sock *s)
+{
+    pysock__release_and_sleep(s, 0);
 }
 
 /* The descriptor is not this socket's any more, but that of the one from which it was adopted, if
@@ -13418,9 +14254,10 @@ static pysock__sock *pysock__acquire_fd(int fd)
     return handle ? pysock__acquire_handle(handle) : NULL;
 }
 
-/* Takes a slot for s, with the user's reference and the maker's, and enters its descriptor. 0 or a
+/* Takes a slot for s, with the user's reference and the maker's, and enters its descriptor. epoch:
+   its state's when the call began; a cleanup raises that before it goes through the table. 0 or a
    negated errno value. */
-static int pysock__table_enter(pysock__sock *s)
+static int pysock__table_enter(pysock__sock *s, unsigned epoch)
 {
     pysock__slot *slot;
     uintptr_t generation;
@@ -13432,6 +14269,8 @@ static int pysock__table_enter(pysock__sock *s)
     pysock__unlock(&pysock__table.lock);
     err = pysock__reactor_reserve(open);
     pysock__lock(&pysock__table.lock);
+    if (err == 0 && epoch != pysock__epoch(s->state))
+        err = -ESHUTDOWN;
     if (err == 0 && !pysock__table.free_head && pysock__table.used == PYSOCK_MAX_SOCKETS)
         err = -EMFILE;
     if (err == 0 && s->fd >= 0)
@@ -13525,6 +14364,7 @@ typedef struct pysock__call {
     int limited; /* the deadline is the kernel's option */
     int told;    /* what poll said of the last sleep */
     int futile;  /* how often it was of no use */
+    int alone;   /* it has TLS input to itself while it waits */
 } pysock__call;
 
 /* Where there is no thread, a call that does not wait does some of its work. */
@@ -13544,7 +14384,7 @@ static int pysock__call_assist(pysock__call *c)
 static int pysock__call_begin(pysock__call *c, const pysock *handle, const char *name)
 {
     c->name = name;
-    c->all = c->limited = c->told = c->futile = 0;
+    c->all = c->limited = c->told = c->futile = c->alone = 0;
     c->deadline = 0;
     if (!handle)
         return pysock__fail_value(name, "the socket is NULL");
@@ -13598,6 +14438,13 @@ static int pysock__call_fail(pysock__call *c, int err)
     if (err == -EBADF && c->s->fd < 0)
         err = -ENOTSUP; /* there is no descriptor, but memory BIOs */
     return pysock__fail_os(err, c->name, pysock__describe(c->s, text));
+}
+
+/* Output has failed before. */
+static int pysock__call_fail_output(pysock__call *c)
+{
+    c->s->loss_told = 1;
+    return pysock__call_fail(c, c->s->write_error);
 }
 
 static int pysock__call_fail_closed(pysock__call *c)
@@ -13685,8 +14532,18 @@ static void pysock__leave_kernel_locked(pysock__sock *s)
 /* A connected plain stream: nothing but the kernel, and the shutdown of a close, ends its waits. */
 static int pysock__kernel_tells_all(const pysock__sock *s)
 {
-    return s->phase == PYSOCK__OPEN && !s->queue_used && s->type == SOCK_STREAM
-           && !pysock__load(&pysock__reactor.threadless);
+    return PYSOCK__KERNEL_SLEEPS && s->phase == PYSOCK__OPEN && !s->queue_used
+           && s->type == SOCK_STREAM && !pysock__load(&pysock__reactor.threadless);
+}
+
+/* The same of one wait. A thread that never waits otherwise then needs no waker, which would be a
+   descriptor more for each. */
+static int pysock__kernel_ends_wait(const pysock__call *c, short events)
+{
+    return PYSOCK__KERNEL_SLEEPS && events
+           && (pysock__kernel_tells_all(c->s)
+               || ((c->alone || (c->s->phase == PYSOCK__CONNECTING && c->s->type == SOCK_STREAM))
+                   && !pysock__load(&pysock__reactor.threadless)));
 }
 
 /* Sleeps on the descriptor, and on the waker where something else than the kernel may end the
@@ -13696,17 +14553,18 @@ static int pysock__wait_asleep_locked(pysock__call *c, short events)
     pysock__sock *s = c->s;
     pysock__waiter me;
     struct pollfd fds[2];
-    int r;
+    int r, writes;
 
     fds[1].fd = s->fd;
     fds[1].events = events;
-    if (events && pysock__kernel_tells_all(s)) {
-        s->kernel_writes += events == POLLOUT;
+    if (pysock__kernel_ends_wait(c, events)) {
+        writes = events == POLLOUT && s->phase != PYSOCK__CONNECTING;
+        s->kernel_writes += writes;
         pysock__enter_kernel_locked(s);
         PYSOCK_TRACE("before_sleep", s);
         r = pysock__poll(fds + 1, 1, c->deadline);
         pysock__leave_kernel_locked(s);
-        s->kernel_writes -= events == POLLOUT;
+        s->kernel_writes -= writes;
         c->told = r > 0 ? fds[1].revents : 0;
         return r;
     }
@@ -13733,7 +14591,32 @@ static int pysock__wait_asleep_locked(pysock__call *c, short events)
 /* Whether O_NONBLOCK that others have set forbids the call to wait. */
 static int pysock__nonblock_obeyed(const pysock__call *c)
 {
-    return c->timeout < 0 && c->s->obeys && !pysock__fd_blocks(c->s->fd);
+    return c->timeout < 0 && c->s->obeys
+           && (PYSOCK__KERNEL_SLEEPS ? !pysock__fd_blocks(c->s->fd) : c->s->came_nonblocking);
+}
+
+/* Sets the call's deadline when it is first needed. A call without a timeout that waits for the
+   descriptor waits no longer than SO_RCVTIMEO or SO_SNDTIMEO allow, which is EAGAIN then, as the
+   kernel has it: limited. */
+static void pysock__set_deadline_locked(pysock__call *c, short events)
+{
+    int64_t limit = 0;
+
+    if (c->timeout < 0 && events && (!c->deadline || c->limited)) {
+        limit = pysock__sys_timeo(c->s->fd, events == POLLOUT);
+        if (limit && !c->deadline)
+            c->deadline = pysock__deadline_in(limit);
+        c->limited = limit != 0;
+    }
+    if (!c->deadline)
+        c->deadline = pysock__deadline_in(c->timeout);
+}
+
+static int pysock__call_overdue(pysock__call *c)
+{
+    if (c->deadline == PYSOCK__NEVER || pysock__now() < c->deadline)
+        return 0;
+    return c->limited ? pysock__fail_again() : pysock__call_fail_timeout(c);
 }
 
 /* The one place where a call on a socket sleeps: until the descriptor has one of events (0: it is
@@ -13744,8 +14627,7 @@ static int pysock__wait_locked(pysock__call *c, short events)
 {
     int r;
 
-    if (!c->deadline)
-        c->deadline = pysock__deadline_in(c->timeout);
+    pysock__set_deadline_locked(c, events);
     r = pysock__wait_asleep_locked(c, events);
     if (pysock__call_check_locked(c) < 0)
         return -1;
@@ -13753,12 +14635,87 @@ static int pysock__wait_locked(pysock__call *c, short events)
         return pysock__call_interrupted_locked(c);
     if (r < 0)
         return pysock__call_fail(c, r);
-    if (r == 0 && c->deadline != PYSOCK__NEVER && pysock__now() >= c->deadline)
-        return pysock__call_fail_timeout(c);
-    return 0;
+    return r == 0 ? pysock__call_overdue(c) : 0;
+}
+
+/* Between two turns of work that never had to wait: others get the lock, and what may end the call
+   is looked at. 0: go on; -1: the call is to end. */
+static int pysock__give_way_locked(pysock__call *c)
+{
+    pysock__sock *s = c->s;
+
+    pysock__unlock_sock(s);
+    pysock__reactor_assist();
+    do /* the lock is not fair: a close would not get it from a call that takes it at once again */
+        pysock__thread_yield();
+    while (pysock__load(&s->closers));
+    pysock__lock(&s->lock);
+    if (pysock__call_check_locked(c) < 0)
+        return -1;
+    pysock__set_deadline_locked(c, 0);
+    return pysock__call_overdue(c);
+}
+
+/* How far work on a socket has come, and what it waits for. Flush, fill, a handshake's step and
+   connecting all answer in these words, and pysock__await_locked() acts on them. */
+typedef enum pysock__progress {
+    PYSOCK__DONE,        /* there is nothing left to do, or there is something to report */
+    PYSOCK__AGAIN,       /* more can be done at once; it has been enough for one turn */
+    PYSOCK__WAIT_READ,   /* more, when the descriptor is readable */
+    PYSOCK__WAIT_WRITE,  /* more, when it is writable */
+    PYSOCK__WAIT_NOTIFY, /* more, when another call or the reactor has notified */
+    PYSOCK__STOPPED      /* it will never be done; the socket has latched why */
+} pysock__progress;
+
+/* The events that a watch or a call waits for. */
+static short pysock__progress_events(pysock__progress p)
+{
+    return p == PYSOCK__WAIT_READ ? POLLIN : p == PYSOCK__WAIT_WRITE ? POLLOUT : 0;
+}
+
+/* Waits for what p says. 0: go on with the work; -1: the call is to end. */
+static int pysock__await_locked(pysock__call *c, pysock__progress p)
+{
+    int r;
+
+    switch (p) {
+    case PYSOCK__AGAIN:
+        return pysock__give_way_locked(c);
+    case PYSOCK__WAIT_READ:
+    case PYSOCK__WAIT_WRITE:
+        return pysock__wait_locked(c, pysock__progress_events(p));
+    case PYSOCK__WAIT_NOTIFY:
+        c->s->notify_wanted++;
+        r = pysock__wait_locked(c, 0);
+        c->s->notify_wanted--;
+        return r;
+    default:
+        return 0;
+    }
 }
 
 /* Sockets: output. What has been taken and not yet sent: the engine's records, then the queue. */
+
+static int pysock__is_tls_locked(const pysock__sock *s)
+{
+#ifndef PYSOCK_NO_SSL
+    return s->tls || s->wrap_ctx;
+#else
+    (void)s;
+    return 0;
+#endif
+}
+
+/* 1 while a handshake keeps plaintext from flowing. */
+static int pysock__handshakes_locked(const pysock__sock *s)
+{
+#ifndef PYSOCK_NO_SSL
+    return s->tls && !s->tls->established;
+#else
+    (void)s;
+    return 0;
+#endif
+}
 
 static int pysock__output_waits_locked(pysock__sock *s)
 {
@@ -13769,23 +14726,42 @@ static int pysock__output_waits_locked(pysock__sock *s)
     return !pysock__chain_empty(&s->queue);
 }
 
-/* Writing has failed for good: what waits is dropped. */
+/* 1 if bytes of the user's wait, not only an alert or a handshake's records. */
+static int pysock__promised_output_locked(const pysock__sock *s)
+{
+#ifndef PYSOCK_NO_SSL
+    if (s->tls && !s->hs_busy && pysock__tls_holds_plaintext(s->tls))
+        return 1;
+#endif
+    return !pysock__chain_empty(&s->queue);
+}
+
+/* Writing has failed for good: what waits is dropped, and whoever asks about output hears so. */
 static void pysock__output_failed_locked(pysock__sock *s, int err)
 {
     if (!s->write_error)
         s->write_error = err;
+    s->output_lost |= pysock__promised_output_locked(s);
     pysock__chain_drop(&s->queue);
     s->queue_full = 0;
     pysock__notify_locked(s, NULL);
 }
 
+/* Works out anew whether the queue is full: from high on, until it is below low, or empty. */
+static void pysock__queue_level_locked(pysock__sock *s)
+{
+    s->queue_full = s->queue_full ? s->queue.bytes && s->queue.bytes >= s->low
+                                  : s->queue.bytes >= s->high;
+}
+
 static void pysock__queue_consume_locked(pysock__sock *s, size_t n)
 {
+    int was_full = s->queue_full;
+
     pysock__chain_consume(&s->queue, n);
-    if (!s->queue_full || s->queue.bytes >= s->low)
-        return;
-    s->queue_full = 0;
-    pysock__notify_locked(s, NULL);
+    pysock__queue_level_locked(s);
+    if (was_full && !s->queue_full)
+        pysock__notify_locked(s, NULL);
 }
 
 /* Writes to the kernel without waiting: the number, 0 if it takes nothing now, or an error. */
@@ -13831,6 +14807,12 @@ static unsigned char *pysock__ahead_room(pysock__sock *s)
     return t->ahead;
 }
 
+/* What is in memory already has an end, and nobody reports it again: no budget applies to it. */
+static int pysock__input_ours(const pysock__sock *s)
+{
+    return s->bio_in || s->tls->ahead_pos < s->tls->ahead_len;
+}
+
 /* Reads records for the engine, from what was read ahead first. For the engine's owner. */
 static ptrdiff_t pysock__read_records(pysock__sock *s, void *buf, size_t n)
 {
@@ -13852,8 +14834,8 @@ static ptrdiff_t pysock__read_records(pysock__sock *s, void *buf, size_t n)
     return (ptrdiff_t)n;
 }
 
-/* Sends the engine's records. 0: all out; POLLOUT: the kernel takes no more; or an error. */
-static int pysock__flush_records_locked(pysock__sock *s)
+/* Sends the engine's records. */
+static pysock__progress pysock__flush_records_locked(pysock__sock *s)
 {
     const unsigned char *p;
     ptrdiff_t r;
@@ -13863,12 +14845,14 @@ static int pysock__flush_records_locked(pysock__sock *s)
         p = pysock__tls_out(s->tls, &n);
         r = pysock__write_now(s, p, n);
         if (r == 0)
-            return POLLOUT;
-        if (r < 0)
-            return (int)r;
+            return PYSOCK__WAIT_WRITE;
+        if (r < 0) {
+            pysock__output_failed_locked(s, (int)r);
+            return PYSOCK__STOPPED;
+        }
         pysock__tls_out_done(s->tls, (size_t)r);
     }
-    return 0;
+    return PYSOCK__DONE;
 }
 
 /* Makes records of the queue's first bytes. 0: there is nothing to do. */
@@ -13893,89 +14877,108 @@ static int pysock__encrypt_queue_locked(pysock__sock *s)
 #endif
 
 #ifndef PYSOCK_NO_SSL
-/* One round of a TLS socket's output: 1 if there is more to do at once. *err as flush has it. */
-static int pysock__flush_tls_locked(pysock__sock *s, int *err)
+/* One round of a TLS socket's output. */
+static pysock__progress pysock__flush_tls_locked(pysock__sock *s)
 {
-    *err = pysock__flush_records_locked(s);
-    if (*err == 0 && pysock__encrypt_queue_locked(s))
-        return 1;
-    if (*err == 0 && !pysock__chain_empty(&s->queue))
-        *err = -EPIPE; /* the connection has ended: the queue will never be sent */
-    if (*err || !s->shut_when_flushed || s->tls->close_sent || s->tls->no_close_notify)
-        return 0;
-    pysock__tls_close_notify(s->tls); /* before the FIN */
-    return s->tls->close_sent;
+    pysock__tls *t = s->tls;
+    pysock__progress p;
+
+    if (s->hs_busy || !t->established) /* after the handshake; what was taken before this one, too */
+        return t->handshakes || !pysock__chain_empty(&s->queue) ? PYSOCK__WAIT_NOTIFY
+                                                                : PYSOCK__DONE;
+    p = pysock__flush_records_locked(s);
+    if (p != PYSOCK__DONE)
+        return p;
+    if (pysock__encrypt_queue_locked(s))
+        return PYSOCK__AGAIN;
+    if (!pysock__chain_empty(&s->queue)) { /* the connection has ended: this will never be sent */
+        pysock__output_failed_locked(s, -EPIPE);
+        return PYSOCK__STOPPED;
+    }
+    if (!s->shut_when_flushed || t->close_sent || t->no_close_notify)
+        return PYSOCK__DONE;
+    pysock__tls_close_notify(t); /* before the FIN */
+    return t->close_sent ? PYSOCK__AGAIN : PYSOCK__DONE;
 }
 #endif
 
 /* One round of a plain socket's: the same. */
-static int pysock__flush_plain_locked(pysock__sock *s, int *err)
+static pysock__progress pysock__flush_plain_locked(pysock__sock *s)
 {
     const unsigned char *data;
     ptrdiff_t r;
     size_t n;
 
-    *err = 0;
     if (pysock__chain_empty(&s->queue))
-        return 0;
-    if (s->kernel_sends) {
-        *err = -EALREADY;
-        return 0;
-    }
+        return PYSOCK__DONE;
+    if (s->kernel_sends)
+        return PYSOCK__WAIT_NOTIFY; /* a send without the lock, which goes on with the queue */
     n = pysock__chain_front(&s->queue, &data);
     r = pysock__write_now(s, data, n);
-    if (r > 0)
-        pysock__queue_consume_locked(s, (size_t)r);
-    else
-        *err = r ? (int)r : POLLOUT;
-    return r > 0;
+    if (r == 0)
+        return PYSOCK__WAIT_WRITE;
+    if (r < 0) {
+        pysock__output_failed_locked(s, (int)r);
+        return PYSOCK__STOPPED;
+    }
+    pysock__queue_consume_locked(s, (size_t)r);
+    return PYSOCK__AGAIN;
 }
 
-/* Sends what waits, as far as the kernel takes it, at most a few records. 0: all is out; POLLOUT:
-   more when the kernel has room; -EBUSY: more, at once; -EALREADY: more, when a send that is under
-   way without the lock has ended (it notifies and goes on); else the error. */
-static int pysock__flush_locked(pysock__sock *s)
+#define PYSOCK__WRITES_AT_ONCE 16 /* so that a queue does not hold the lock for long */
+
+/* Sends what waits, as far as the kernel takes it. */
+static pysock__progress pysock__flush_locked(pysock__sock *s)
 {
-    int budget = 16, more = 1, err = 0;
+    pysock__progress p = PYSOCK__AGAIN;
+    int budget = PYSOCK__WRITES_AT_ONCE;
 
     if (s->write_error)
-        return s->write_error;
+        return PYSOCK__STOPPED;
     s->generation = pysock__fork_generation;
-    while (more && budget--) {
+    while (p == PYSOCK__AGAIN && budget--) {
 #ifndef PYSOCK_NO_SSL
-        if (s->tls && (s->hs_busy || !s->tls->established))
-            return 0; /* it goes on when the handshake is over */
         if (s->tls) {
-            more = pysock__flush_tls_locked(s, &err);
+            p = pysock__flush_tls_locked(s);
             continue;
         }
 #endif
-        more = pysock__flush_plain_locked(s, &err);
+        p = pysock__flush_plain_locked(s);
     }
-    if (more)
-        return -EBUSY;
-    if (err < 0 && err != -EALREADY)
-        pysock__output_failed_locked(s, err);
-    if (err == 0 && s->shut_when_flushed) {
+    if (p == PYSOCK__DONE && s->shut_when_flushed && !pysock__handshakes_locked(s)) {
         s->shut_when_flushed = 0;
         pysock__sys_shutdown(s->fd, SHUT_WR);
     }
-    return err;
+    return p;
 }
 
 /* Flushes without waiting, and leaves the rest to the reactor. */
-static int pysock__flush_or_kick_locked(pysock__sock *s)
+static pysock__progress pysock__flush_or_kick_locked(pysock__sock *s)
 {
-    int r = pysock__flush_locked(s);
+    pysock__progress p = pysock__flush_locked(s);
 
-    if (r == POLLOUT || r == -EBUSY)
+    if (p == PYSOCK__WAIT_WRITE || p == PYSOCK__AGAIN)
         pysock__kick(&s->watch);
-    return r;
+    return p;
 }
+
+#define PYSOCK__READS_AT_ONCE 64 /* so that a flood does not own who reads it */
 
 /* Sockets: the handshake. Whoever sets hs_busy owns the engine for one step, without the lock. */
 
 #ifndef PYSOCK_NO_SSL
+
+#define PYSOCK__BYTES_AT_ONCE ((size_t)64 * 1024) /* likewise, in a handshake */
+
+/* 1 if output that was taken waits for the handshake: queued behind it, or, where it is not the
+   first, perhaps stuck in the engine before it. */
+static int pysock__output_behind_handshake_locked(const pysock__sock *s)
+{
+    size_t n;
+
+    return !pysock__chain_empty(&s->queue)
+           || (s->tls && s->tls->handshakes && !s->hs_busy && pysock__tls_engine_out(s->tls, &n));
+}
 
 /* Whether the reactor is to drive: nobody else does, and somebody could be waiting. */
 static int pysock__handshake_wanted_locked(const pysock__sock *s)
@@ -13984,7 +14987,9 @@ static int pysock__handshake_wanted_locked(const pysock__sock *s)
         return 1;
     if (s->phase != PYSOCK__HANDSHAKING && !(s->phase == PYSOCK__CONNECTING && s->wrap_ctx))
         return 0;
-    return !s->hs_callers && ((s->timeout == 0 && !s->caller_drives) || s->watchers);
+    return !s->hs_callers
+           && ((s->timeout == 0 && !s->caller_drives) || s->watchers
+               || pysock__output_behind_handshake_locked(s));
 }
 
 static void pysock__want_reactor_locked(pysock__sock *s)
@@ -13993,40 +14998,49 @@ static void pysock__want_reactor_locked(pysock__sock *s)
         pysock__kick(&s->watch);
 }
 
-/* Moves the handshake as far as it goes without waiting; the caller owns the engine. 0: finished,
-   one way or the other; POLLIN or POLLOUT: what it waits for; or the kernel's error. */
-static int pysock__handshake_step(pysock__sock *s)
+/* Moves the handshake as far as it goes without waiting, but at most for one turn's worth; the
+   caller owns the engine. STOPPED: *err is the kernel's error, 0 at the stream's end. */
+static pysock__progress pysock__handshake_step(pysock__sock *s, int *err)
 {
+    size_t n, bytes = PYSOCK__BYTES_AT_ONCE;
+    int flags, ahead, reads = PYSOCK__READS_AT_ONCE;
     pysock__tls *t = s->tls;
     ptrdiff_t r;
-    size_t n;
     void *p;
 
+    *err = 0;
     for (;;) {
-        int flags = pysock__tls_flags(t);
+        flags = pysock__tls_flags(t);
         if (flags & PYSOCK__OUT) {
             const unsigned char *out = pysock__tls_out(t, &n);
             r = pysock__write_now(s, out, n);
             if (r == 0)
-                return POLLOUT;
-            if (r < 0)
-                return t->ended ? 0 : (int)r;
+                return PYSOCK__WAIT_WRITE;
+            if (r < 0) {
+                *err = (int)r;
+                return t->ended ? PYSOCK__DONE : PYSOCK__STOPPED;
+            }
             pysock__tls_overhear(t, 1, out, (size_t)r);
             pysock__tls_out_done(t, (size_t)r);
             continue;
         }
         if (flags & (PYSOCK__ENDED | PYSOCK__APP_OUT | PYSOCK__APP_IN))
-            return 0;
+            return PYSOCK__DONE;
+        ahead = pysock__input_ours(s);
+        if (!ahead && (!reads-- || !bytes))
+            return PYSOCK__AGAIN;
         p = pysock__tls_in(t, &n);
         if (!p)
             continue; /* it has just failed */
         r = pysock__read_records(s, p, n);
         if (r == -EAGAIN)
-            return POLLIN;
-        if (r < 0)
-            return (int)r;
-        if (r == 0)
-            return -ENODATA;
+            return PYSOCK__WAIT_READ;
+        if (r <= 0) {
+            *err = (int)r;
+            return PYSOCK__STOPPED;
+        }
+        if (!ahead)
+            bytes -= (size_t)r < bytes ? (size_t)r : bytes;
         PYSOCK_TRACE("handshake_step", s);
         pysock__tls_overhear(t, 0, (const unsigned char *)p, (size_t)r);
         pysock__tls_in_done(t, (size_t)r);
@@ -14045,7 +15059,7 @@ static void pysock__handshake_fault_locked(pysock__sock *s, int err)
                           "TLS handshake with %.120s: %.270s", on, t->fault.message);
         s->fault.verify_code = t->fault.verify_code;
         s->fault.verify_message = t->fault.verify_message;
-    } else if (err == -ENODATA || t->ended) {
+    } else if (err == 0 || t->ended) {
         pysock__fault_set(&s->fault, PYSOCK_SSL_EOF_ERROR, 8, "UNEXPECTED_EOF",
                           "TLS handshake with %.255s: the peer closed the connection before it was "
                           "finished",
@@ -14055,48 +15069,51 @@ static void pysock__handshake_fault_locked(pysock__sock *s, int err)
     }
 }
 
-/* Books what a step has brought, and gives the engine back. */
-static void pysock__handshake_book_locked(pysock__sock *s, int result)
+/* Applies what a step has brought, and gives the engine back. DONE or STOPPED: the handshake is
+   over. */
+static pysock__progress pysock__handshake_apply_locked(pysock__sock *s, pysock__progress p,
+                                                       int err)
 {
     pysock__tls *t = s->tls;
 
-    if (result == 0 && !t->ended)
-        result = pysock__tls_finish(t) < 0 ? -ENOMEM : 0;
+    if (p == PYSOCK__DONE && !t->ended && pysock__tls_finish(t) < 0) {
+        p = PYSOCK__STOPPED;
+        err = -ENOMEM;
+    }
     s->hs_busy = 0;
     if (s->phase == PYSOCK__CLOSING)
         pysock__kick(&s->watch); /* it may have had to leave the engine to this step */
-    if (result > 0) {
-        if (s->hs_waiting)
+    if (p != PYSOCK__DONE && p != PYSOCK__STOPPED) {
+        if (s->notify_wanted)
             pysock__notify_locked(s, NULL); /* whoever waits for the engine */
-        return;
+        return p;
     }
-    if (result == 0 && t->established) {
+    if (p == PYSOCK__DONE && t->established) {
         if (s->phase == PYSOCK__HANDSHAKING)
             pysock__set_phase_locked(s, PYSOCK__SECURE);
         if (!pysock__chain_empty(&s->queue))
             pysock__kick(&s->watch); /* queued behind the handshake */
-        return;
+        return p;
     }
-    pysock__handshake_fault_locked(s, result);
-    pysock__chain_drop(&s->queue);
-    s->write_error = -EPIPE;
+    pysock__handshake_fault_locked(s, err);
+    pysock__output_failed_locked(s, -EPIPE);
     if (s->phase == PYSOCK__HANDSHAKING)
         pysock__set_phase_locked(s, PYSOCK__BROKEN);
+    return PYSOCK__STOPPED;
 }
 
-/* One step by whoever holds the lock and finds the engine free. Returns what it waits for, 0 when
-   the handshake is over. */
-static int pysock__handshake_drive_locked(pysock__sock *s)
+/* One step by a thread that holds the lock and finds the engine free. */
+static pysock__progress pysock__handshake_drive_locked(pysock__sock *s)
 {
-    int result;
+    pysock__progress p;
+    int err;
 
     s->hs_busy = 1;
     s->generation = pysock__fork_generation;
     pysock__unlock(&s->lock);
-    result = pysock__handshake_step(s);
+    p = pysock__handshake_step(s, &err);
     pysock__lock(&s->lock);
-    pysock__handshake_book_locked(s, result);
-    return result > 0 ? result : 0;
+    return pysock__handshake_apply_locked(s, p, err);
 }
 
 /* The connection stands: begins the handshake that was wrapped around it. */
@@ -14147,25 +15164,42 @@ static void pysock__handshake_again_locked(pysock__sock *s)
     pysock__want_reactor_locked(s);
 }
 
+/* Waits for what a step has said. Where nobody else drives, and nothing is queued, the engine is
+   kept: then nothing but the kernel ends the wait. */
+static int pysock__handshake_await_locked(pysock__call *c, pysock__progress p)
+{
+    pysock__sock *s = c->s;
+    int r;
+
+    c->alone = p == PYSOCK__WAIT_READ && s->hs_callers == 1 && pysock__chain_empty(&s->queue);
+    if (!c->alone)
+        return pysock__await_locked(c, p);
+    s->hs_busy = 1;
+    r = pysock__await_locked(c, p);
+    s->hs_busy = c->alone = 0;
+    if (s->notify_wanted)
+        pysock__notify_locked(s, NULL);
+    if (s->phase == PYSOCK__CLOSING)
+        pysock__kick(&s->watch);
+    return r;
+}
+
 /* A blocking call drives the handshake to its end. 0 or a failure. */
 static int pysock__handshake_wait_locked(pysock__call *c)
 {
     pysock__sock *s = c->s;
-    int r = 0, want;
+    pysock__progress p;
+    int r = 0;
 
     s->hs_callers++;
     while (r == 0 && s->phase == PYSOCK__HANDSHAKING) {
-        if (s->hs_busy) {
-            s->hs_waiting++;
-            r = pysock__wait_locked(c, 0);
-            s->hs_waiting--;
-            continue;
-        }
-        want = pysock__handshake_drive_locked(s);
+        p = s->hs_busy ? PYSOCK__WAIT_NOTIFY : pysock__handshake_drive_locked(s);
         if (pysock__call_check_locked(c) < 0)
             r = -1;
-        else if (s->phase == PYSOCK__HANDSHAKING && !s->hs_busy && want)
-            r = pysock__wait_locked(c, (short)want);
+        else if (s->phase == PYSOCK__HANDSHAKING && s->hs_busy) /* by another one meanwhile */
+            r = pysock__await_locked(c, PYSOCK__WAIT_NOTIFY);
+        else if (s->phase == PYSOCK__HANDSHAKING)
+            r = pysock__handshake_await_locked(c, p);
     }
     s->hs_callers--;
     pysock__want_reactor_locked(s);
@@ -14217,27 +15251,28 @@ static void pysock__connected_locked(pysock__sock *s)
 /* Sockets: the reactor's side. */
 
 #ifndef PYSOCK_NO_SSL
-static int pysock__drive_tls_locked(pysock__sock *s, short revents)
+/* Connecting and the handshake. DONE: nothing of these keeps output back. */
+static pysock__progress pysock__drive_tls_locked(pysock__sock *s, short revents)
 {
-    pysock__watch *w = &s->watch;
+    pysock__progress p;
 
     if (s->phase == PYSOCK__CONNECTING && s->wrap_ctx) {
         if (revents)
             pysock__connect_check_locked(s);
-        if (s->phase == PYSOCK__CONNECTING) {
-            w->events = pysock__handshake_wanted_locked(s) ? POLLOUT : 0;
-            return 0;
-        }
+        if (s->phase == PYSOCK__CONNECTING)
+            return pysock__handshake_wanted_locked(s) ? PYSOCK__WAIT_WRITE : PYSOCK__STOPPED;
         pysock__connected_locked(s);
     }
-    if (!s->tls || s->tls->established || s->phase == PYSOCK__BROKEN)
-        return 1;
-    if (s->hs_busy || !pysock__handshake_wanted_locked(s))
-        return 0;
-    w->events = (short)pysock__handshake_drive_locked(s);
+    if (!pysock__handshakes_locked(s) || s->phase == PYSOCK__BROKEN)
+        return PYSOCK__DONE;
     if (!pysock__handshake_wanted_locked(s))
-        w->events = 0; /* a caller has taken over */
-    return s->tls && s->tls->established;
+        return PYSOCK__STOPPED;
+    if (s->hs_busy)
+        return PYSOCK__WAIT_NOTIFY; /* whoever takes this step kicks where it matters */
+    p = pysock__handshake_drive_locked(s);
+    if (p == PYSOCK__DONE || p == PYSOCK__STOPPED)
+        return pysock__handshakes_locked(s) ? PYSOCK__STOPPED : PYSOCK__DONE;
+    return pysock__handshake_wanted_locked(s) ? p : PYSOCK__STOPPED; /* a caller has taken over */
 }
 
 /* All is out: after a close, close_notify is what remains. 1 if there is more to send now. */
@@ -14250,10 +15285,10 @@ static int pysock__closing_notify_locked(pysock__sock *s)
     return pysock__output_waits_locked(s);
 }
 #else
-static int pysock__drive_tls_locked(pysock__sock *s, short revents)
+static pysock__progress pysock__drive_tls_locked(pysock__sock *s, short revents)
 {
     (void)s, (void)revents;
-    return 1;
+    return PYSOCK__DONE;
 }
 
 static int pysock__closing_notify_locked(pysock__sock *s)
@@ -14263,58 +15298,99 @@ static int pysock__closing_notify_locked(pysock__sock *s)
 }
 #endif
 
-/* Sends what is left, of an open or a closing socket. What it waits for; -EBUSY: nothing, it goes
-   on at once; 0 or an error: no more to do. */
-static int pysock__drive_output_locked(pysock__sock *s)
+/* Sends what is left, of an open or a closing socket. */
+static pysock__progress pysock__drive_output_locked(pysock__sock *s)
 {
     int waited = pysock__output_waits_locked(s);
-    int r = pysock__flush_locked(s);
+    pysock__progress p = pysock__flush_locked(s);
 
-    if (r == 0 && s->phase == PYSOCK__CLOSING && pysock__closing_notify_locked(s))
-        r = pysock__flush_locked(s);
-    if (r == 0 && waited)
+    if (p == PYSOCK__DONE && s->phase == PYSOCK__CLOSING && pysock__closing_notify_locked(s))
+        p = pysock__flush_locked(s);
+    if (p == PYSOCK__DONE && waited)
         pysock__notify_locked(s, NULL);
-    return r;
+    return p;
+}
+
+/* Whether output was promised that a reset could still eat: what TLS or the queue has taken. A
+   plain send is the kernel's, whose close may be what another process expects of it. */
+static int pysock__lingers_locked(const pysock__sock *s)
+{
+    return s->type == SOCK_STREAM && s->fd >= 0 && (s->queue_used || pysock__is_tls_locked(s));
+}
+
+#define PYSOCK__LINGER_TICK 1000000      /* ns until it is asked again what is unacknowledged: */
+#define PYSOCK__LINGER_TICK_MAX 50000000 /* no event says so. Doubled each time up to this */
+
+/* Output is out. The kernel answers input that is unread at close, or comes later, with a reset,
+   which eats what the peer has not acknowledged: reads and drops what is there, and while something
+   is unacknowledged and the peer may still send, says FIN and goes on. */
+static pysock__progress pysock__linger_locked(pysock__sock *s)
+{
+    static const size_t size = 16384;
+    int budget = PYSOCK__READS_AT_ONCE;
+    unsigned char *drop;
+    ptrdiff_t r;
+
+    if (!pysock__lingers_locked(s))
+        return PYSOCK__DONE;
+    drop = (unsigned char *)PYSOCK_MALLOC(size); /* threads of interpreters have small stacks */
+    if (!drop)
+        return PYSOCK__DONE;
+    do
+        r = pysock__sys_recv(s->fd, drop, size, MSG_DONTWAIT);
+    while ((r > 0 && --budget) || r == -EINTR);
+    PYSOCK_FREE(drop);
+    if (r > 0)
+        return PYSOCK__AGAIN;
+    if ((r == 0 && !s->read_shut) || (r < 0 && r != -EAGAIN) || s->family == AF_UNIX)
+        return PYSOCK__DONE; /* the peer has ended, or a close here loses nothing */
+    if (pysock__sys_unacknowledged(s->fd) <= 0)
+        return PYSOCK__DONE;
+    if (!s->lingering) {
+        s->lingering = PYSOCK__LINGER_TICK;
+        pysock__sys_shutdown(s->fd, SHUT_WR);
+    } else if (s->lingering < PYSOCK__LINGER_TICK_MAX) {
+        s->lingering *= 2;
+    }
+    return s->read_shut ? PYSOCK__WAIT_NOTIFY : PYSOCK__WAIT_READ;
 }
 
 /* A closing socket: done when there is nothing more to wait for, or at its deadline. */
-static int pysock__closing_turn_locked(pysock__sock *s, int r)
+static pysock__progress pysock__closing_turn_locked(pysock__sock *s, pysock__progress p)
 {
     pysock__watch *w = &s->watch;
-    int busy = 0;
+    int64_t now = pysock__now();
 
-#ifndef PYSOCK_NO_SSL
-    busy = s->hs_busy; /* another thread's last step; it kicks when it is over */
-#endif
-    if ((w->events || r == -EBUSY || busy) && pysock__now() < s->close_deadline) {
+    if (p == PYSOCK__DONE || p == PYSOCK__STOPPED)
+        p = pysock__linger_locked(s);
+    if (p != PYSOCK__DONE && now < s->close_deadline) {
         w->deadline = s->close_deadline;
-        return r;
+        if (s->lingering && now + s->lingering < w->deadline)
+            w->deadline = now + s->lingering;
+        return p;
     }
-    w->events = 0;
     s->phase = PYSOCK__CLOSED;
     if (s->kernel_waits)
         pysock__sys_shutdown(s->fd, SHUT_RDWR);
-    return 0;
+    return PYSOCK__DONE;
 }
 
 /* The callback of a socket's watch: does what is unfinished and says what it waits for. */
 static void pysock__sock_turn(pysock__watch *w, short revents)
 {
     pysock__sock *s = PYSOCK__ENTRY(w, pysock__sock, watch);
-    int r = 0;
+    pysock__progress p;
 
     pysock__lock(&s->lock);
-    w->events = 0;
     w->deadline = PYSOCK__NEVER;
-    if (pysock__drive_tls_locked(s, revents) && s->phase >= PYSOCK__OPEN
-        && s->phase < PYSOCK__CLOSED)
-        r = pysock__drive_output_locked(s);
-    if (r == POLLOUT)
-        w->events |= POLLOUT;
+    p = pysock__drive_tls_locked(s, revents);
+    if (p == PYSOCK__DONE && s->phase >= PYSOCK__OPEN && s->phase < PYSOCK__CLOSED)
+        p = pysock__drive_output_locked(s);
     if (s->phase == PYSOCK__CLOSING)
-        r = pysock__closing_turn_locked(s, r);
-    if (r == -EBUSY)
-        pysock__kick(w);
+        p = pysock__closing_turn_locked(s, p);
+    w->events = pysock__progress_events(p);
+    if (p == PYSOCK__AGAIN)
+        pysock__kick(w); /* after the others' turns */
     pysock__unlock_sock(s);
 }
 
@@ -14371,7 +15447,7 @@ static void pysock__sock_after_fork(pysock__sock *s)
         else
             s->watchers++;
     }
-    s->kernel_waits = s->kernel_sends = s->kernel_writes = 0;
+    s->kernel_waits = s->kernel_sends = s->kernel_writes = s->notify_wanted = 0;
     s->shut_when_flushed = 0;
     s->lookup = NULL;
     memset(s->names, 0, sizeof s->names);
@@ -14382,7 +15458,7 @@ static void pysock__sock_after_fork(pysock__sock *s)
         s->phase = PYSOCK__FAILED;
     }
 #ifndef PYSOCK_NO_SSL
-    s->in_busy = s->hs_busy = s->hs_callers = s->hs_waiting = 0;
+    s->in_busy = s->hs_busy = s->hs_callers = 0;
 #endif
 }
 
@@ -14430,20 +15506,39 @@ static void pysock__install(void)
     pysock__install_exit();
 }
 
+/* A call that makes sockets: they belong to the state that was current when it began, and what
+   began before a cleanup of that must not succeed after it. */
+typedef struct pysock__maker {
+    const char *what; /* the call, for messages */
+    pysock_state *state;
+    unsigned epoch;
+} pysock__maker;
+
+static pysock__maker pysock__maker_begin(const char *what)
+{
+    pysock__maker m;
+
+    m.what = what;
+    m.state = pysock__state();
+    m.epoch = pysock__epoch(m.state);
+    return m;
+}
+
 /* A socket around a descriptor (-1: TLS over memory BIOs has none), which it takes unless it fails
    (NULL with an error). From here on a cleanup may close it; the caller has a reference of its own,
    for pysock__publish(). */
-static pysock__sock *pysock__sock_new(int fd, int family, int type, int proto, const char *what)
+static pysock__sock *pysock__sock_new(const pysock__maker *m, int fd, int family, int type,
+                                      int proto)
 {
-    pysock_state *st = pysock__state();
+    pysock_state *st = m->state;
     pysock__sock *s;
     int64_t timeout;
-    int err, blocks;
+    int err, sets, blocks;
 
     pysock__install();
     if (pysock__is_ending(st)) {
-        pysock__fail(PYSOCK_OS_ERROR, ESHUTDOWN, "ESHUTDOWN", "%s: pysock_cleanup() is under way",
-                     what);
+        pysock__fail(PYSOCK_OS_ERROR, ESHUTDOWN, "ESHUTDOWN", "%s: a cleanup is under way",
+                     m->what);
         return NULL;
     }
     pysock__lock(&pysock__process.lock);
@@ -14451,7 +15546,7 @@ static pysock__sock *pysock__sock_new(int fd, int family, int type, int proto, c
     pysock__unlock(&pysock__process.lock);
     s = (pysock__sock *)pysock__alloc(sizeof *s);
     if (!s) {
-        pysock__fail_memory(what);
+        pysock__fail_memory(m->what);
         return NULL;
     }
     s->state = pysock__state_retain(st);
@@ -14468,10 +15563,12 @@ static pysock__sock *pysock__sock_new(int fd, int family, int type, int proto, c
     pysock__list_init(&s->waiters);
     pysock__chain_init(&s->queue);
     pysock__watch_init(&s->watch, fd, pysock__sock_turn, pysock__sock_hold, pysock__sock_drop);
-    blocks = fd >= 0 && timeout >= 0 && pysock__fd_blocks(fd);
-    err = fd >= 0 && timeout >= 0 ? pysock__fd_set_nonblocking(fd, 1) : 0;
+    sets = fd >= 0 && (timeout >= 0 || !PYSOCK__KERNEL_SLEEPS);
+    blocks = sets && pysock__fd_blocks(fd);
+    s->came_nonblocking = sets && !blocks;
+    err = sets ? pysock__fd_set_nonblocking(fd, 1) : 0;
     if (err == 0)
-        err = pysock__table_enter(s);
+        err = pysock__table_enter(s, m->epoch);
     if (err == 0)
         return s;
     if (blocks)
@@ -14480,9 +15577,11 @@ static pysock__sock *pysock__sock_new(int fd, int family, int type, int proto, c
     if (err == -EMFILE)
         pysock__fail(PYSOCK_OS_ERROR, EMFILE, "EMFILE",
                      "%s: there are %d sockets already; compile with a larger PYSOCK_MAX_SOCKETS",
-                     what, (int)PYSOCK_MAX_SOCKETS);
+                     m->what, (int)PYSOCK_MAX_SOCKETS);
+    else if (err == -ESHUTDOWN)
+        pysock__fail(PYSOCK_OS_ERROR, ESHUTDOWN, "ESHUTDOWN", "%s: ended by a cleanup", m->what);
     else
-        pysock__fail_os(err, what, "");
+        pysock__fail_os(err, m->what, "");
     return NULL;
 }
 
@@ -14492,9 +15591,10 @@ static pysock *pysock__handle(const pysock__sock *s)
 }
 
 /* The same, which takes the descriptor in any case. */
-static pysock__sock *pysock__sock_take(int fd, int family, int type, int proto, const char *what)
+static pysock__sock *pysock__sock_take(const pysock__maker *m, int fd, int family, int type,
+                                       int proto)
 {
-    pysock__sock *s = pysock__sock_new(fd, family, type, proto, what);
+    pysock__sock *s = pysock__sock_new(m, fd, family, type, proto);
 
     if (!s)
         pysock__fd_close(fd);
@@ -14539,40 +15639,35 @@ static pysock *pysock__publish(pysock__sock *s, pysock__phase phase)
     return handle;
 }
 
-/* What has been taken and should still go out at close. */
-static int pysock__close_pending_locked(pysock__sock *s)
+/* What has been taken goes out, as far as it can without waiting. DONE: a close has no more to
+   do. */
+static pysock__progress pysock__close_begin_locked(pysock__sock *s)
 {
-    int r;
+    pysock__progress p = PYSOCK__DONE;
 
-    if (s->detached || s->fd < 0 || s->generation != pysock__fork_generation || s->write_error)
-        return 0; /* the parent's, or nobody to send to */
-    if (s->kernel_writes)
-        return 0; /* a send that is broken off now has no order with what is queued */
-#ifndef PYSOCK_NO_SSL
-    if (s->tls && !s->tls->established)
-        return !pysock__chain_empty(&s->queue) && s->phase == PYSOCK__HANDSHAKING;
-    if (!s->tls && pysock__chain_empty(&s->queue))
-#else
-    if (pysock__chain_empty(&s->queue))
-#endif
-        return 0;
-    if (pysock__sys_linger(s->fd) == 0)
-        return 0;
-    r = pysock__flush_locked(s);
-    if (r == 0 && pysock__closing_notify_locked(s))
-        r = pysock__flush_locked(s);
-    return r == POLLOUT || r == -EBUSY;
+    if (s->detached || s->generation != pysock__fork_generation || !pysock__lingers_locked(s))
+        return PYSOCK__DONE; /* the parent's, or nothing was promised */
+    if (s->kernel_writes || pysock__sys_linger(s->fd) == 0)
+        return PYSOCK__DONE; /* a send that is broken off now has no order with what is queued */
+    if (pysock__handshakes_locked(s) && s->phase != PYSOCK__BROKEN)
+        return pysock__chain_empty(&s->queue) ? PYSOCK__DONE : PYSOCK__WAIT_NOTIFY;
+    p = pysock__flush_locked(s);
+    if (p == PYSOCK__DONE && pysock__closing_notify_locked(s))
+        p = pysock__flush_locked(s);
+    return p == PYSOCK__DONE || p == PYSOCK__STOPPED ? pysock__linger_locked(s) : p;
 }
 
-/* Closes: waiters are told, sleepers in the kernel woken, the rest is left to the reactor until
+/* Closes: waiters are notified, sleepers in the kernel woken, the rest is left to the reactor until
    close_deadline. Ends with the user's reference gone. */
 static void pysock__close_locked(pysock__sock *s, int64_t close_deadline)
 {
-    int pending = pysock__close_pending_locked(s);
+    int pending = pysock__close_begin_locked(s) != PYSOCK__DONE;
     size_t i;
 
-    if (s->kernel_waits)
+    if (s->kernel_waits) {
         pysock__sys_shutdown(s->fd, pending ? SHUT_RD : SHUT_RDWR);
+        s->read_shut = 1;
+    }
     for (i = 0; i < PYSOCK__SENDTO_NAMES; i++) {
         pysock__lookup_release(s->names[i]);
         s->names[i] = NULL;
@@ -14615,16 +15710,6 @@ static double pysock__timeout_seconds(int64_t ns)
 
 /* API: getting ready. */
 
-static int pysock__is_tls_locked(const pysock__sock *s)
-{
-#ifndef PYSOCK_NO_SSL
-    return s->tls || s->wrap_ctx;
-#else
-    (void)s;
-    return 0;
-#endif
-}
-
 /* Tells a failed connect, once. */
 static int pysock__tell_failed_locked(pysock__sock *s)
 {
@@ -14638,7 +15723,8 @@ static int pysock__connect_wait_locked(pysock__call *c)
     pysock__sock *s = c->s;
 
     while (s->phase == PYSOCK__RESOLVING || s->phase == PYSOCK__CONNECTING) {
-        if (pysock__wait_locked(c, s->phase == PYSOCK__CONNECTING ? POLLOUT : 0) < 0)
+        if (pysock__await_locked(c, s->phase == PYSOCK__CONNECTING ? PYSOCK__WAIT_WRITE
+                                                                   : PYSOCK__WAIT_NOTIFY) < 0)
             return -1;
         if (s->phase == PYSOCK__CONNECTING)
             pysock__connect_check_locked(s);
@@ -14648,18 +15734,31 @@ static int pysock__connect_wait_locked(pysock__call *c)
 
 /* API: queued output. */
 
+/* Output waits for what p says. Behind a handshake the call drives that. 0: go on; -1: the call is
+   to end. */
+static int pysock__await_output_locked(pysock__call *c, pysock__progress p)
+{
+#ifndef PYSOCK_NO_SSL
+    if (p == PYSOCK__WAIT_NOTIFY && c->s->phase == PYSOCK__HANDSHAKING) {
+        if (pysock__handshake_wait_locked(c) < 0)
+            return -1;
+        return c->s->phase == PYSOCK__BROKEN ? pysock__raise(&c->s->fault) : 0;
+    }
+#endif
+    return pysock__await_locked(c, p);
+}
+
 /* Sends until nothing waits. 0, or -1 with the deadline's, the hook's or the kernel's error. */
 static int pysock__flush_wait_locked(pysock__call *c)
 {
-    int r;
+    pysock__progress p;
 
-    for (;;) {
-        r = pysock__flush_locked(c->s);
-        if (r == 0 || (r < 0 && r != -EBUSY && r != -EALREADY))
-            return r ? pysock__call_fail(c, r) : 0;
-        if (r != -EBUSY && pysock__wait_locked(c, r == POLLOUT ? POLLOUT : 0) < 0)
-            return -1;
-    }
+    do {
+        p = pysock__flush_locked(c->s);
+        if (p == PYSOCK__STOPPED)
+            return pysock__call_fail_output(c);
+    } while (p != PYSOCK__DONE && pysock__await_output_locked(c, p) == 0);
+    return p == PYSOCK__DONE ? 0 : -1;
 }
 
 /* Copies into the queue what a non-blocking send on a socket with queued output takes. */
@@ -14679,7 +15778,7 @@ static ptrdiff_t pysock__enqueue_copy_locked(pysock__call *c, const void *data, 
         return pysock__fail_memory(c->name);
     }
     pysock_buf_release(b);
-    s->queue_full = s->queue.bytes >= s->high;
+    pysock__queue_level_locked(s);
     pysock__flush_or_kick_locked(s);
     return (ptrdiff_t)size;
 }
@@ -14789,15 +15888,13 @@ static void pysock__input_ended_locked(pysock__sock *s, int err)
                           "recv on %.255s: the stream ended without close_notify", on);
 }
 
-#define PYSOCK__READS_AT_ONCE 64 /* so that a flood of empty records does not hold a call */
-
-/* Reads records without waiting, until plaintext, the end or an error is there (1), or the kernel
-   has no more (0). -EBUSY: only a notification helps, because another call is reading, or because
-   the engine must send first or has begun another handshake (the phase says so). -EALREADY: there
-   may be more at once, but it has been enough. Others who watch are told. */
-static int pysock__fill_locked(pysock__sock *s, const pysock__waiter *except)
+/* Reads records without waiting. DONE: plaintext, the end or an error can be received. WAIT_NOTIFY:
+   another call is reading, or the peer has begun another handshake (the phase says so). WAIT_WRITE:
+   the engine must send first. Other waiters are notified. */
+static pysock__progress pysock__fill_locked(pysock__sock *s, const pysock__waiter *except)
 {
     pysock__tls *t = s->tls;
+    pysock__progress flushed;
     ptrdiff_t r;
     size_t n;
     void *p;
@@ -14805,30 +15902,30 @@ static int pysock__fill_locked(pysock__sock *s, const pysock__waiter *except)
 
     s->generation = pysock__fork_generation;
     for (;;) {
-        if (pysock__tls_flags(t) & PYSOCK__OUT)
-            pysock__flush_or_kick_locked(s);
+        flushed = pysock__tls_flags(t) & PYSOCK__OUT ? pysock__flush_or_kick_locked(s)
+                                                     : PYSOCK__DONE;
         flags = pysock__tls_flags(t);
         if (!s->input_end && (flags & PYSOCK__ENDED || pysock__tls_closed_cleanly(t))) {
             pysock__input_ended_locked(s, 0);
             pysock__notify_locked(s, except);
         }
         if (flags & PYSOCK__APP_IN || s->input_end)
-            return 1;
+            return PYSOCK__DONE;
         if (s->in_busy)
-            return -EBUSY;
+            return PYSOCK__WAIT_NOTIFY;
         p = pysock__tls_in(t, &n);
         if (!p && !s->write_error)
-            return -EBUSY;
-        if (t->ahead_pos == t->ahead_len && !budget--)
-            return -EALREADY;
+            return flushed == PYSOCK__DONE ? PYSOCK__WAIT_NOTIFY : flushed;
+        if (!pysock__input_ours(s) && !budget--)
+            return PYSOCK__AGAIN;
         r = p ? pysock__read_records(s, p, n) : s->write_error;
         if (r == -EAGAIN)
-            return 0;
+            return PYSOCK__WAIT_READ;
         if (r > 0) {
             pysock__tls_in_done(t, (size_t)r);
             if (pysock__tls_renegotiates(t) && s->phase == PYSOCK__SECURE) {
                 pysock__handshake_again_locked(s);
-                return -EBUSY;
+                return PYSOCK__WAIT_NOTIFY;
             }
             if (!(pysock__tls_flags(t) & PYSOCK__APP_IN))
                 continue;
@@ -14837,20 +15934,6 @@ static int pysock__fill_locked(pysock__sock *s, const pysock__waiter *except)
         }
         pysock__notify_locked(s, except);
     }
-}
-
-/* After pysock__fill_locked() has brought nothing: waits for what it said. */
-static int pysock__wait_input_locked(pysock__call *c, int filled)
-{
-    if (filled != -EALREADY)
-        return pysock__wait_locked(c, filled < 0 ? 0 : POLLIN);
-    pysock__unlock(&c->s->lock); /* others have their turn, and the deadline is looked at */
-    pysock__lock(&c->s->lock);
-    if (!c->deadline)
-        c->deadline = pysock__deadline_in(c->timeout);
-    if (c->deadline != PYSOCK__NEVER && pysock__now() >= c->deadline)
-        return pysock__call_fail_timeout(c);
-    return pysock__call_check_locked(c);
 }
 
 /* Where the engine wants a record's header, and the socket has no timeout: sleeps in the kernel's
@@ -14882,7 +15965,8 @@ static int pysock__fill_asleep_locked(pysock__call *c)
     if (r == -EINTR)
         return pysock__call_interrupted_locked(c);
     if (r == -EAGAIN)
-        return pysock__sys_timeo(s->fd, 0) ? pysock__fail_again() : pysock__wait_locked(c, POLLIN);
+        return pysock__sys_timeo(s->fd, 0) ? pysock__fail_again()
+                                           : pysock__await_locked(c, PYSOCK__WAIT_READ);
     if (r > 0 && ahead)
         return 0;
     if (r > 0) {
@@ -14904,13 +15988,30 @@ static int pysock__may_fill_asleep_locked(const pysock__call *c)
     pysock__sock *s = c->s;
     size_t n;
 
-    return c->timeout < 0 && !s->in_busy && !s->input_end && !s->bio_in
+    return PYSOCK__KERNEL_SLEEPS && c->timeout < 0 && !s->in_busy && !s->input_end && !s->bio_in
            && s->tls->ahead_pos == s->tls->ahead_len
            && !pysock__load(&pysock__reactor.threadless)
            && (pysock__tls_flags(s->tls)
                & (PYSOCK__OUT | PYSOCK__IN | PYSOCK__APP_IN | PYSOCK__ENDED))
                   == PYSOCK__IN
            && pysock__tls_in(s->tls, &n) && n <= 5;
+}
+
+/* Waits for input, and keeps others from it meanwhile: then nothing but the kernel brings it. */
+static int pysock__await_input_locked(pysock__call *c, pysock__progress p)
+{
+    pysock__sock *s = c->s;
+    int r;
+
+    c->alone = p == PYSOCK__WAIT_READ && !s->in_busy;
+    if (!c->alone)
+        return pysock__await_locked(c, p);
+    s->in_busy = 1;
+    r = pysock__await_locked(c, p);
+    s->in_busy = c->alone = 0;
+    if (!pysock__list_empty(&s->waiters))
+        pysock__notify_locked(s, NULL); /* whoever found the input busy */
+    return r;
 }
 
 /* What recv answers at the end of input. */
@@ -14927,25 +16028,26 @@ static ptrdiff_t pysock__tls_end_locked(pysock__sock *s)
    an attack on CBC (BEAST): no reason to hand the first one out alone, if the other has come. */
 static size_t pysock__tls_recv_rest_locked(pysock__sock *s, unsigned char *buf, size_t size)
 {
-    unsigned char *p = NULL;
+    const unsigned char *p = NULL;
     size_t n;
 
-    if (pysock__fill_locked(s, NULL) > 0 && s->phase == PYSOCK__SECURE)
-        p = br_ssl_engine_recvapp_buf(s->tls->eng, &n);
+    if (pysock__fill_locked(s, NULL) == PYSOCK__DONE && s->phase == PYSOCK__SECURE)
+        p = pysock__tls_app_in(s->tls, &n);
     if (!p)
         return 0;
     n = n < size ? n : size;
     memcpy(buf, p, n);
-    br_ssl_engine_recvapp_ack(s->tls->eng, n);
+    pysock__tls_app_in_done(s->tls, n);
     return n;
 }
 
 static ptrdiff_t pysock__tls_recv_locked(pysock__call *c, void *buf, size_t size, int flags)
 {
     pysock__sock *s = c->s;
-    unsigned char *p;
+    pysock__progress filled;
+    const unsigned char *p;
     size_t n;
-    int r, ending;
+    int ending;
 
     if (flags & ~MSG_PEEK)
         return pysock__fail_value(c->name, "on TLS sockets no flag but MSG_PEEK is supported");
@@ -14958,13 +16060,13 @@ static ptrdiff_t pysock__tls_recv_locked(pysock__call *c, void *buf, size_t size
             continue;
         if (!size)
             return 0;
-        p = br_ssl_engine_recvapp_buf(s->tls->eng, &n);
+        p = pysock__tls_app_in(s->tls, &n);
         if (p) {
             n = size < n ? size : n;
             memcpy(buf, p, n);
             if (flags & MSG_PEEK)
                 return (ptrdiff_t)n;
-            br_ssl_engine_recvapp_ack(s->tls->eng, n);
+            pysock__tls_app_in_done(s->tls, n);
             if (n == 1 && size > 1 && s->tls->version == PYSOCK_TLSv1)
                 n += pysock__tls_recv_rest_locked(s, (unsigned char *)buf + 1, size - 1);
             return (ptrdiff_t)n;
@@ -14976,14 +16078,14 @@ static ptrdiff_t pysock__tls_recv_locked(pysock__call *c, void *buf, size_t size
                 return -1;
             continue;
         }
-        r = pysock__fill_locked(s, NULL);
-        if (r > 0)
+        filled = pysock__fill_locked(s, NULL);
+        if (filled == PYSOCK__DONE)
             continue;
         if (s->phase != PYSOCK__SECURE && !ending)
             continue; /* the peer wants another handshake */
         if (c->timeout == 0)
             return pysock__tls_fail_again(c);
-        if (pysock__wait_input_locked(c, r) < 0)
+        if (pysock__await_input_locked(c, filled) < 0)
             return -1;
     }
 }
@@ -15013,9 +16115,9 @@ static int pysock__fail_not_writable(pysock__call *c)
 static ptrdiff_t pysock__tls_send_locked(pysock__call *c, const unsigned char *data, size_t size)
 {
     pysock__sock *s = c->s;
+    pysock__progress p;
     unsigned char *room;
     size_t n, taken = 0;
-    int r;
 
     s->hs_asked = 0;
     while (taken < size && taken < PYSOCK__SEND_AT_ONCE) {
@@ -15023,8 +16125,10 @@ static ptrdiff_t pysock__tls_send_locked(pysock__call *c, const unsigned char *d
             return taken ? (ptrdiff_t)taken : -1;
         if (s->phase != PYSOCK__SECURE)
             continue;
-        r = pysock__flush_locked(s);
-        if (r == POLLOUT || r == -EBUSY) {
+        p = pysock__flush_locked(s);
+        if (p == PYSOCK__STOPPED)
+            return pysock__call_fail_output(c);
+        if (p != PYSOCK__DONE) {
             if (c->timeout == 0 && !taken && !pysock__chain_empty(&s->queue))
                 return pysock__enqueue_copy_locked(c, data, size);
             if (c->timeout == 0) {
@@ -15038,8 +16142,6 @@ static ptrdiff_t pysock__tls_send_locked(pysock__call *c, const unsigned char *d
             }
             continue;
         }
-        if (r < 0)
-            return pysock__call_fail(c, r);
         room = pysock__tls_flags(s->tls) & PYSOCK__APP_OUT
                    ? br_ssl_engine_sendapp_buf(s->tls->eng, &n)
                    : NULL;
@@ -15053,10 +16155,12 @@ static ptrdiff_t pysock__tls_send_locked(pysock__call *c, const unsigned char *d
     }
     if (!size && s->phase != PYSOCK__SECURE && pysock__ready_locked(c) < 0)
         return -1;
-    r = taken ? pysock__flush_or_kick_locked(s) : 0;
-    if (r == POLLOUT && c->timeout != 0 && pysock__flush_wait_locked(c) < 0 && c->all)
+    p = taken ? pysock__flush_or_kick_locked(s) : PYSOCK__DONE;
+    if (p == PYSOCK__STOPPED)
+        return pysock__call_fail_output(c);
+    if (p != PYSOCK__DONE && c->timeout != 0 && pysock__flush_wait_locked(c) < 0 && c->all)
         return -1; /* for send it is taken: the reactor has it */
-    return r < 0 && r != -EBUSY ? pysock__call_fail(c, r) : (ptrdiff_t)taken;
+    return (ptrdiff_t)taken;
 }
 
 #endif /* PYSOCK_NO_SSL */
@@ -15100,9 +16204,7 @@ static int pysock__wait_out_locked(pysock__call *c)
         return pysock__call_interrupted_locked(c);
     if (r < 0)
         return pysock__call_fail(c, r);
-    if (c->deadline == PYSOCK__NEVER || pysock__now() < c->deadline)
-        return 0;
-    return c->limited ? pysock__fail_again() : pysock__call_fail_timeout(c);
+    return pysock__call_overdue(c);
 }
 
 /* A part of what the call wants is done: what poll said was of use. */
@@ -15111,22 +16213,12 @@ static void pysock__call_progress(pysock__call *c)
     c->told = c->futile = 0;
 }
 
-/* Waits; a call without a timeout no longer than SO_RCVTIMEO or SO_SNDTIMEO allow, which is EAGAIN
-   then, as the kernel has it. */
-static int pysock__wait_limited_locked(pysock__call *c, short events)
+/* Waits for what the kernel's own call waits for. */
+static int pysock__wait_kernel_locked(pysock__call *c, short events)
 {
-    int64_t limit = 0;
-
     if (c->told && ++c->futile && (c->futile > 2 || !(c->told & events)))
         return pysock__wait_out_locked(c);
-    if (c->timeout < 0 && (!c->deadline || c->limited))
-        limit = pysock__sys_timeo(c->s->fd, events == POLLOUT);
-    if (limit && !c->deadline)
-        c->deadline = pysock__deadline_in(limit);
-    c->limited = limit != 0;
-    if (pysock__wait_locked(c, events) == 0)
-        return 0;
-    return limit && pysock__last.kind == PYSOCK_TIMEOUT_ERROR ? pysock__fail_again() : -1;
+    return pysock__wait_locked(c, events);
 }
 
 /* After a system call on a plain socket that did not succeed: 0 to try again, -1 to end. */
@@ -15140,7 +16232,7 @@ static int pysock__retry_locked(pysock__call *c, ptrdiff_t r, short events)
         return pysock__call_fail(c, (int)r);
     if (c->timeout == 0 || pysock__nonblock_obeyed(c))
         return pysock__fail_again();
-    return pysock__wait_limited_locked(c, events);
+    return pysock__wait_kernel_locked(c, events);
 }
 
 /* With these flags a call does not wait, whatever the socket is. */
@@ -15153,7 +16245,7 @@ static void pysock__call_flags(pysock__call *c, int flags)
 /* A stream without a timeout may; but not where sleepers must do the reactor's work. */
 static int pysock__may_sleep_in_kernel(const pysock__call *c)
 {
-    return c->timeout < 0 && c->s->type == SOCK_STREAM
+    return PYSOCK__KERNEL_SLEEPS && c->timeout < 0 && c->s->type == SOCK_STREAM
            && !pysock__load(&pysock__reactor.threadless);
 }
 
@@ -15248,21 +16340,22 @@ static ptrdiff_t pysock__queued_send_locked(pysock__call *c, const void *data, s
                                             const pysock__msg *msg, int flags)
 {
     pysock__sock *s = c->s;
+    pysock__progress p;
     ptrdiff_t r;
 
     for (;;) {
-        r = pysock__flush_locked(s);
-        if (r == POLLOUT || r == -EBUSY || r == -EALREADY) {
+        p = pysock__flush_locked(s);
+        if (p == PYSOCK__STOPPED)
+            return pysock__call_fail_output(c);
+        if (p != PYSOCK__DONE) {
             if (flags & MSG_OOB)
                 return pysock__fail_value(c->name, "MSG_OOB cannot overtake queued output");
             if (c->timeout == 0)
                 return msg ? pysock__fail_again() : pysock__enqueue_copy_locked(c, data, size);
-            if (r != -EBUSY && pysock__wait_locked(c, r == POLLOUT ? POLLOUT : 0) < 0)
+            if (pysock__await_locked(c, p) < 0)
                 return -1;
             continue;
         }
-        if (r < 0)
-            return pysock__call_fail(c, (int)r);
         r = pysock__sys_send_any(s->fd, data, size, msg, flags | MSG_DONTWAIT);
         if (r >= 0)
             return r;
@@ -15418,19 +16511,18 @@ PYSOCKDEF pysock_buf *pysock_recv_buf(pysock *s, size_t size)
 static int pysock__queue_room_locked(pysock__call *c)
 {
     pysock__sock *s = c->s;
-    int r;
+    pysock__progress p;
 
     while (s->queue_full) {
         if (c->timeout == 0)
             return pysock__fail_again();
-        r = pysock__flush_locked(s);
-        if (r < 0 && r != -EBUSY && r != -EALREADY)
-            return pysock__call_fail(c, r);
-        if (r && r != -EBUSY && s->queue_full
-            && pysock__wait_locked(c, r == POLLOUT ? POLLOUT : 0) < 0)
+        p = pysock__flush_locked(s);
+        if (p == PYSOCK__STOPPED)
+            break;
+        if (s->queue_full && pysock__await_output_locked(c, p) < 0)
             return -1;
     }
-    return s->write_error ? pysock__call_fail(c, s->write_error) : 0;
+    return s->write_error ? pysock__call_fail_output(c) : 0;
 }
 
 /* Whether output can be queued: a connection stands, or a handshake is on its way. */
@@ -15485,10 +16577,10 @@ PYSOCKDEF int pysock_send_buf(pysock *s, pysock_buf *b)
             r = pysock__fail_memory("send_buf");
         } else {
             c.s->queue_used = 1;
-            c.s->queue_full = c.s->queue.bytes >= c.s->high;
+            pysock__queue_level_locked(c.s);
             pysock__flush_or_kick_locked(c.s);
             if (c.s->write_error)
-                r = pysock__call_fail(&c, c.s->write_error);
+                r = pysock__call_fail_output(&c);
         }
     }
     pysock__call_end(&c);
@@ -15505,7 +16597,7 @@ PYSOCKDEF int pysock_set_watermarks(pysock *s, size_t low, size_t high)
         return -1;
     c.s->low = low;
     c.s->high = high;
-    c.s->queue_full = c.s->queue.bytes >= (c.s->queue_full ? low : high);
+    pysock__queue_level_locked(c.s);
     pysock__notify_locked(c.s, NULL);
     pysock__call_end(&c);
     return 0;
@@ -16060,30 +17152,73 @@ PYSOCKDEF ptrdiff_t pysock_recv_fds(pysock *s, void *buf, size_t size, int *fds,
     return r;
 }
 
-/* What pysock_close() does; it may be called with another socket's lock held. */
-static void pysock__close_handle(pysock *handle)
+/* Takes the lock to close: those that work in turns let it be had. */
+static void pysock__lock_to_close(pysock__sock *s)
+{
+    pysock__add(&s->closers, 1);
+    pysock__lock(&s->lock);
+    pysock__add(&s->closers, -1);
+}
+
+/* Where there is no thread a blocking socket's close finishes itself. */
+static void pysock__close_await(pysock__sock *s)
+{
+    struct pollfd fd;
+    pysock__waker *waker;
+    int64_t tick;
+    int closing, r = 0;
+
+    while (pysock__load(&pysock__reactor.threadless) && pysock__thread_waker(&waker) == 0) {
+        pysock__lock(&s->lock);
+        closing = s->phase == PYSOCK__CLOSING;
+        tick = s->close_deadline;
+        pysock__unlock(&s->lock);
+        if (!closing || pysock__now() >= tick)
+            return;
+        pysock__waker_drain(waker, r > 0);
+        if (tick > pysock__deadline_in(PYSOCK__LINGER_TICK_MAX))
+            tick = pysock__deadline_in(PYSOCK__LINGER_TICK_MAX); /* another thread may lead */
+        fd.fd = waker->rfd;
+        fd.events = POLLIN;
+        fd.revents = 0;
+        r = pysock__sleep(waker, &fd, 1, tick);
+    }
+}
+
+/* What pysock_close() does; it may be called with another socket's lock held, and does not wait
+   then. */
+static int pysock__close_handle(pysock *handle, int may_wait)
 {
     pysock__sock *s = handle ? pysock__acquire_handle((uintptr_t)handle) : NULL;
-    int mine;
+    char on[512];
+    int mine, r = 0;
 
     if (!s)
-        return;
-    pysock__lock(&s->lock);
+        return 0;
+    pysock__lock_to_close(s);
     mine = s->phase < PYSOCK__CLOSING && !s->io_refs;
-    if (mine)
+    may_wait = may_wait && mine && s->timeout != 0;
+    if (mine) {
         pysock__close_locked(s, pysock__deadline_in((int64_t)(PYSOCK_CLOSE_TIMEOUT * 1e9)));
-    else
+        if (s->output_lost && !s->loss_told)
+            r = pysock__fail_os(s->write_error, "close: output that had been taken is lost",
+                                pysock__describe(s, on));
+    } else {
         s->close_wanted = 1; /* by the last file that is closed */
+    }
     pysock__unlock_sock(s);
+    if (may_wait)
+        pysock__close_await(s);
     if (mine)
-        pysock__release(s); /* the user's reference */
-    pysock__release(s);
+        pysock__release_and_sleep(s, may_wait); /* the user's reference */
+    pysock__release_and_sleep(s, may_wait);
+    return r;
 }
 
 /* API: making, connecting, listening. */
 
 /* Asks the audit hook whether a socket may be made. */
-static int pysock__audit_new(const char *what, int family, int type, int proto)
+static int pysock__audit_new(const pysock__maker *m, int family, int type, int proto)
 {
     pysock_audit_event e;
 
@@ -16094,45 +17229,53 @@ static int pysock__audit_new(const char *what, int family, int type, int proto)
     e.proto = proto;
     if (!pysock__denied(&e))
         return 0;
-    return pysock__fail(PYSOCK_OS_ERROR, EACCES, "EACCES", "%s: denied by the audit hook", what);
+    return pysock__fail(PYSOCK_OS_ERROR, EACCES, "EACCES", "%s: denied by the audit hook", m->what);
 }
 
-PYSOCKDEF pysock *pysock_socket(int family, int type, int proto)
+static pysock *pysock__socket(const pysock__maker *m, int family, int type, int proto)
 {
     pysock__sock *s;
     int fd;
 
-    if (pysock__audit_new("socket", family, type, proto) < 0)
+    if (pysock__audit_new(m, family, type, proto) < 0)
         return NULL;
     fd = pysock__sys_socket(family, type, proto);
     if (fd < 0) {
-        pysock__fail_os(fd, "socket", "");
+        pysock__fail_os(fd, m->what, "");
         return NULL;
     }
-    s = pysock__sock_take(fd, family, type, proto, "socket");
+    s = pysock__sock_take(m, fd, family, type, proto);
     return s ? pysock__publish(s, PYSOCK__NEW) : NULL;
+}
+
+PYSOCKDEF pysock *pysock_socket(int family, int type, int proto)
+{
+    pysock__maker m = pysock__maker_begin("socket");
+
+    return pysock__socket(&m, family, type, proto);
 }
 
 PYSOCKDEF int pysock_socketpair(int family, int type, int proto, pysock *pair[2])
 {
+    pysock__maker m = pysock__maker_begin("socketpair");
     pysock__sock *s;
     int fds[2], err;
 
     if (!pair)
         return pysock__fail_value("socketpair", "pair is NULL");
     pair[0] = pair[1] = NULL;
-    if (pysock__audit_new("socketpair", family, type, proto) < 0)
+    if (pysock__audit_new(&m, family, type, proto) < 0)
         return -1;
     err = pysock__sys_socketpair(family, type, proto, fds);
     if (err < 0)
         return pysock__fail_os(err, "socketpair", "");
-    s = pysock__sock_take(fds[0], family, type, proto, "socketpair");
+    s = pysock__sock_take(&m, fds[0], family, type, proto);
     if (!s) {
         pysock__fd_close(fds[1]);
         return -1;
     }
     pair[0] = pysock__publish(s, PYSOCK__OPEN);
-    s = pysock__sock_take(fds[1], family, type, proto, "socketpair");
+    s = pysock__sock_take(&m, fds[1], family, type, proto);
     if (!s) {
         pysock_close(pair[0]);
         pair[0] = NULL;
@@ -16159,14 +17302,14 @@ static int pysock__adopt_check(int fd, pysock_addr *peer, int family, int type, 
 }
 
 /* A socket around fd, which stays the caller's if it fails. */
-static pysock *pysock__adopt(const char *what, int fd, int family, int type, int proto)
+static pysock *pysock__adopt(const pysock__maker *m, int fd, int family, int type, int proto)
 {
     pysock__sock *s;
     pysock_addr peer;
     int err;
 
     if (fd < 0) {
-        pysock__fail_value(what, "the descriptor is negative");
+        pysock__fail_value(m->what, "the descriptor is negative");
         return NULL;
     }
     err = pysock__adopt_check(fd, &peer, family, type, proto);
@@ -16175,12 +17318,12 @@ static pysock *pysock__adopt(const char *what, int fd, int family, int type, int
     if (err < 0) {
         char text[32];
         snprintf(text, sizeof text, "descriptor %d", fd);
-        pysock__fail_os(err, what, text);
+        pysock__fail_os(err, m->what, text);
         return NULL;
     }
-    if (pysock__audit_new(what, family, type, proto) < 0)
+    if (pysock__audit_new(m, family, type, proto) < 0)
         return NULL;
-    s = pysock__sock_new(fd, family, type, proto, what);
+    s = pysock__sock_new(m, fd, family, type, proto);
     if (!s)
         return NULL;
     pysock__sys_no_sigpipe(fd);
@@ -16196,20 +17339,23 @@ static pysock *pysock__adopt(const char *what, int fd, int family, int type, int
 
 PYSOCKDEF pysock *pysock_adopt(int fd, int family, int type, int proto)
 {
-    return pysock__adopt("adopt", fd, family, type, proto);
+    pysock__maker m = pysock__maker_begin("adopt");
+
+    return pysock__adopt(&m, fd, family, type, proto);
 }
 
 /* A socket around copy, a duplicate, or the errno value why there is none. */
-static pysock *pysock__adopt_copy(const char *what, int copy, int family, int type, int proto)
+static pysock *pysock__adopt_copy(const pysock__maker *m, int copy, int family, int type,
+                                  int proto)
 {
     pysock__fault fault;
     pysock *s;
 
     if (copy < 0) {
-        pysock__fail_os(copy, what, "");
+        pysock__fail_os(copy, m->what, "");
         return NULL;
     }
-    s = pysock__adopt(what, copy, family, type, proto);
+    s = pysock__adopt(m, copy, family, type, proto);
     if (s)
         return s;
     fault = pysock__last;
@@ -16220,15 +17366,18 @@ static pysock *pysock__adopt_copy(const char *what, int copy, int family, int ty
 
 PYSOCKDEF pysock *pysock_fromfd(int fd, int family, int type, int proto)
 {
+    pysock__maker m = pysock__maker_begin("fromfd");
+
     if (fd < 0) {
         pysock__fail_value("fromfd", "the descriptor is negative");
         return NULL;
     }
-    return pysock__adopt_copy("fromfd", pysock__fd_dup(fd), family, type, proto);
+    return pysock__adopt_copy(&m, pysock__fd_dup(fd), family, type, proto);
 }
 
 PYSOCKDEF pysock *pysock_dup(pysock *s)
 {
+    pysock__maker m = pysock__maker_begin("dup");
     int family, type, proto, fd;
     pysock__call c;
     pysock *copy;
@@ -16248,7 +17397,7 @@ PYSOCKDEF pysock *pysock_dup(pysock *s)
     timeout = pysock__timeout_seconds(c.s->timeout);
     fd = pysock__fd_dup(c.s->fd);
     pysock__call_end(&c);
-    copy = pysock__adopt_copy("dup", fd, family, type, proto);
+    copy = pysock__adopt_copy(&m, fd, family, type, proto);
     if (copy && pysock_settimeout(copy, timeout) < 0) {
         pysock_close(copy);
         return NULL;
@@ -16691,7 +17840,7 @@ static int pysock__accept_kernel_locked(pysock__call *c, pysock_addr *peer)
     int waits = listens && c->timeout != 0 && !pysock__nonblock_obeyed(c);
 
     for (;;) {
-        if (waits && pysock__wait_limited_locked(c, POLLIN) < 0)
+        if (waits && pysock__wait_kernel_locked(c, POLLIN) < 0)
             return -1;
         if (waits && !c->told)
             continue; /* woken, but not by a connection */
@@ -16743,10 +17892,11 @@ static int pysock__accept_tls_locked(pysock__call *c, pysock__sock *child)
 }
 
 /* Makes a socket of an accepted descriptor, with TLS where the listener has it. */
-static pysock *pysock__accept_child_locked(pysock__call *c, int fd, const pysock_addr *peer)
+static pysock *pysock__accept_child_locked(pysock__call *c, const pysock__maker *m, int fd,
+                                           const pysock_addr *peer)
 {
     pysock__sock *s = c->s;
-    pysock__sock *child = pysock__sock_take(fd, s->family, s->type, s->proto, c->name);
+    pysock__sock *child = pysock__sock_take(m, fd, s->family, s->type, s->proto);
     pysock__fault fault;
     int r;
 
@@ -16759,26 +17909,27 @@ static pysock *pysock__accept_child_locked(pysock__call *c, int fd, const pysock
     if (r == 0)
         return pysock__publish(child, PYSOCK__OPEN);
     fault = pysock__last;
-    pysock__close_handle(pysock__publish(child, PYSOCK__OPEN));
+    pysock__close_handle(pysock__publish(child, PYSOCK__OPEN), 0);
     pysock__raise(&fault);
     return NULL;
 }
 
 /* A connection has come, of which a socket is to be made. */
-static int pysock__accept_audit_locked(pysock__call *c)
+static int pysock__accept_audit_locked(pysock__call *c, const pysock__maker *m)
 {
     int r;
 
     if (!pysock__load(&pysock__process.audited))
         return 0;
     pysock__unlock(&c->s->lock);
-    r = pysock__audit_new("accept", c->s->family, c->s->type, c->s->proto);
+    r = pysock__audit_new(m, c->s->family, c->s->type, c->s->proto);
     pysock__lock(&c->s->lock);
     return r < 0 ? -1 : pysock__call_check_locked(c);
 }
 
 PYSOCKDEF pysock *pysock_accept(pysock *s, pysock_addr *peer)
 {
+    pysock__maker m = pysock__maker_begin("accept");
     pysock__call c;
     pysock_addr addr;
     pysock *child = NULL;
@@ -16791,10 +17942,10 @@ PYSOCKDEF pysock *pysock_accept(pysock *s, pysock_addr *peer)
         return NULL;
     pysock__refresh_phase_locked(c.s);
     fd = pysock__accept_kernel_locked(&c, &addr);
-    if (fd >= 0 && pysock__accept_audit_locked(&c) < 0)
+    if (fd >= 0 && pysock__accept_audit_locked(&c, &m) < 0)
         pysock__fd_close(fd);
     else if (fd >= 0)
-        child = pysock__accept_child_locked(&c, fd, &addr);
+        child = pysock__accept_child_locked(&c, &m, fd, &addr);
     pysock__call_end(&c);
     if (child && peer)
         *peer = addr;
@@ -16826,6 +17977,7 @@ PYSOCKDEF int pysock_accept_fd(pysock *s, pysock_addr *peer)
 
 PYSOCKDEF int pysock_shutdown(pysock *s, int how)
 {
+    pysock__progress p;
     pysock__call c;
     int r = 0;
 
@@ -16843,15 +17995,17 @@ PYSOCKDEF int pysock_shutdown(pysock *s, int how)
 #endif
     if (r == 0 && how != SHUT_RD && pysock__output_waits_locked(c.s)) {
         c.s->shut_when_flushed = 1;
-        r = pysock__flush_or_kick_locked(c.s);
-        if (r == POLLOUT && c.timeout != 0)
-            pysock__flush_wait_locked(&c);
+        p = pysock__flush_or_kick_locked(c.s);
+        if (p != PYSOCK__DONE && p != PYSOCK__STOPPED && c.timeout != 0)
+            pysock__flush_wait_locked(&c); /* if that ends too early the reactor goes on */
         r = how == SHUT_RDWR ? pysock__sys_shutdown(c.s->fd, SHUT_RD) : 0;
     } else if (r == 0) {
         r = pysock__sys_shutdown(c.s->fd, how);
     }
     c.s->read_shut |= how != SHUT_WR;
-    if (r < 0 && r != -1)
+    if (how != SHUT_RD && c.s->output_lost)
+        r = pysock__call_fail_output(&c);
+    else if (r < 0 && r != -1)
         r = pysock__call_fail(&c, r);
     pysock__call_end(&c);
     return r;
@@ -16859,8 +18013,38 @@ PYSOCKDEF int pysock_shutdown(pysock *s, int how)
 
 PYSOCKDEF int pysock_close(pysock *handle)
 {
+    int r;
+
     pysock__fork_check();
-    pysock__close_handle(handle);
+    r = pysock__close_handle(handle, 1);
+    pysock__run_errands();
+    return r;
+}
+
+PYSOCKDEF int pysock_abort(pysock *handle)
+{
+    pysock__sock *s = handle ? pysock__acquire_handle((uintptr_t)handle) : NULL;
+    int mine;
+
+    pysock__fork_check();
+    if (!s)
+        return 0;
+    pysock__lock_to_close(s);
+    mine = s->phase < PYSOCK__CLOSING;
+    if (mine && s->fd >= 0 && s->generation == pysock__fork_generation)
+        pysock__sys_reset(s->fd);
+    if (mine) {
+        pysock__chain_drop(&s->queue);
+        pysock__close_locked(s, 0);
+    } else if (s->phase == PYSOCK__CLOSING) { /* a close that takes its time is cut short */
+        pysock__sys_reset(s->fd);
+        s->close_deadline = 0;
+        pysock__kick(&s->watch);
+    }
+    pysock__unlock_sock(s);
+    if (mine)
+        pysock__release(s); /* the user's reference */
+    pysock__release(s);
     pysock__run_errands();
     return 0;
 }
@@ -16869,25 +18053,24 @@ PYSOCKDEF int pysock_close(pysock *handle)
 static int pysock__detach_wait_locked(pysock__call *c)
 {
     pysock__sock *s = c->s;
-    int r;
+    pysock__progress p;
 
 #ifndef PYSOCK_NO_SSL
-    while (s->hs_busy) {
-        s->hs_waiting++;
-        r = c->timeout == 0 ? pysock__fail_again() : pysock__wait_locked(c, 0);
-        s->hs_waiting--;
-        if (r < 0)
+    while (s->hs_busy && !s->kernel_waits)
+        if ((c->timeout == 0 ? pysock__fail_again()
+                             : pysock__await_locked(c, PYSOCK__WAIT_NOTIFY)) < 0)
             return -1;
-    }
 #endif
     if (pysock__output_waits_locked(s)) {
-        r = pysock__flush_locked(s);
-        if (r && c->timeout == 0)
-            return r == POLLOUT || r == -EBUSY || r == -EALREADY ? pysock__fail_again()
-                                                                 : pysock__call_fail(c, r);
-        if (r && pysock__flush_wait_locked(c) < 0)
+        p = pysock__flush_locked(s);
+        if (p != PYSOCK__DONE && p != PYSOCK__STOPPED && c->timeout == 0)
+            return pysock__fail_again();
+        if (p != PYSOCK__DONE && p != PYSOCK__STOPPED && pysock__flush_wait_locked(c) < 0
+            && !s->output_lost)
             return -1;
     }
+    if (s->output_lost && !s->loss_told)
+        return pysock__call_fail_output(c); /* once: the descriptor can be had all the same */
     if (s->kernel_waits)
         return pysock__call_fail(c, -EBUSY);
     return 0;
@@ -16905,6 +18088,8 @@ PYSOCKDEF int pysock_detach(pysock *handle)
     } else if (pysock__detach_wait_locked(&c) == 0) {
         fd = c.s->fd;
         c.s->detached = 1;
+        if (!PYSOCK__KERNEL_SLEEPS && c.s->timeout < 0 && !c.s->came_nonblocking)
+            pysock__fd_set_nonblocking(fd, 0); /* as it would be elsewhere */
         pysock__close_locked(c.s, 0);
         pysock__forget_fd(c.s);
     }
@@ -17040,11 +18225,12 @@ PYSOCKDEF int pysock_settimeout(pysock *s, double seconds)
     if (c.s->fd < 0)
         r = -ENOTSUP; /* memory BIOs */
     else
-        r = pysock__fd_set_nonblocking(c.s->fd, ns >= 0);
+        r = pysock__fd_set_mode(c.s->fd, ns);
     if (r < 0) {
         r = pysock__call_fail(&c, r);
     } else {
         c.s->timeout = ns;
+        c.s->came_nonblocking = 0;
 #ifndef PYSOCK_NO_SSL
         pysock__want_reactor_locked(c.s);
 #endif
@@ -17186,7 +18372,7 @@ static void pysock__close_all(const pysock_state *st, int64_t deadline)
         int mine = 0;
         if (!s)
             continue;
-        pysock__lock(&s->lock);
+        pysock__lock_to_close(s);
         if (st && s->state != st) {
             ; /* another interpreter's */
         } else if (s->phase < PYSOCK__CLOSING) {
@@ -17810,7 +18996,7 @@ PYSOCKDEF int pysock_ssl_get_maximum_version(pysock_ssl_context *ctx)
 PYSOCKDEF int pysock_ssl_set_options(pysock_ssl_context *ctx, uint64_t options)
 {
     const uint64_t known =
-        PYSOCK_OP_ALL | PYSOCK_OP_IGNORE_UNEXPECTED_EOF | PYSOCK_OP_ALLOW_CLIENT_RENEGOTIATION
+        PYSOCK_OP_LEGACY_SERVER_CONNECT | PYSOCK_OP_ALL | PYSOCK_OP_IGNORE_UNEXPECTED_EOF | PYSOCK_OP_ALLOW_CLIENT_RENEGOTIATION
         | PYSOCK_OP_NO_TICKET | PYSOCK_OP_NO_COMPRESSION | PYSOCK_OP_ENABLE_MIDDLEBOX_COMPAT
         | PYSOCK_OP_CIPHER_SERVER_PREFERENCE | PYSOCK_OP_NO_SSLv3 | PYSOCK_OP_NO_TLSv1
         | PYSOCK_OP_NO_TLSv1_1 | PYSOCK_OP_NO_TLSv1_2 | PYSOCK_OP_NO_TLSv1_3
@@ -18415,6 +19601,7 @@ PYSOCKDEF int pysock_ssl_wrap_socket(pysock *s, pysock_ssl_context *ctx,
 PYSOCKDEF pysock *pysock_ssl_wrap_bio(pysock_ssl_context *ctx, pysock_bio *incoming,
                                       pysock_bio *outgoing, const pysock_ssl_wrap_options *options)
 {
+    pysock__maker m = pysock__maker_begin("ssl_wrap_bio");
     pysock_ssl_wrap_options none;
     pysock__fault fault;
     pysock__sock *s;
@@ -18429,7 +19616,7 @@ PYSOCKDEF pysock *pysock_ssl_wrap_bio(pysock_ssl_context *ctx, pysock_bio *incom
     }
     if (pysock__wrap_check(ctx, options) < 0)
         return NULL;
-    s = pysock__sock_new(-1, AF_UNSPEC, SOCK_STREAM, 0, "ssl_wrap_bio");
+    s = pysock__sock_new(&m, -1, AF_UNSPEC, SOCK_STREAM, 0);
     if (!s)
         return NULL;
     pysock__lock(&s->lock);
@@ -18447,7 +19634,7 @@ PYSOCKDEF pysock *pysock_ssl_wrap_bio(pysock_ssl_context *ctx, pysock_bio *incom
     if (r == 0)
         return handle;
     fault = pysock__last;
-    pysock__close_handle(handle);
+    pysock__close_handle(handle, 0);
     pysock__raise(&fault);
     return NULL;
 }
@@ -18458,16 +19645,6 @@ static int pysock__fail_not_tls(const char *what)
                               "there is no TLS around this socket; see pysock_ssl_wrap_socket()");
 }
 
-/* What a non-blocking do_handshake does by itself where the caller is to drive. */
-static void pysock__caller_drives_locked(pysock__sock *s)
-{
-    if (s->phase == PYSOCK__CONNECTING)
-        pysock__connect_check_locked(s);
-    pysock__connected_locked(s);
-    if (s->phase == PYSOCK__HANDSHAKING && !s->hs_busy)
-        pysock__handshake_drive_locked(s);
-}
-
 PYSOCKDEF int pysock_ssl_do_handshake(pysock *s)
 {
     pysock__call c;
@@ -18475,8 +19652,13 @@ PYSOCKDEF int pysock_ssl_do_handshake(pysock *s)
 
     if (pysock__call_begin(&c, s, "ssl_do_handshake") < 0)
         return -1;
-    if (c.s->caller_drives && c.timeout == 0)
-        pysock__caller_drives_locked(c.s);
+    if (c.s->caller_drives && c.timeout == 0) {
+        if (c.s->phase == PYSOCK__CONNECTING)
+            pysock__connect_check_locked(c.s);
+        pysock__connected_locked(c.s);
+        if (c.s->phase == PYSOCK__HANDSHAKING && !c.s->hs_busy)
+            pysock__handshake_drive_locked(c.s);
+    }
     if (!pysock__is_tls_locked(c.s)) {
         r = pysock__fail_not_tls(c.name);
     } else if (c.timeout == 0 && !c.s->bio_in
@@ -18506,42 +19688,62 @@ static void pysock__unwrapped_locked(pysock__sock *s)
     pysock__set_phase_locked(s, PYSOCK__OPEN);
 }
 
+/* What is queued goes out, and then our close_notify is made. 0, or the call is to end. */
+static int pysock__unwrap_begin_locked(pysock__call *c)
+{
+    pysock__sock *s = c->s;
+
+    while (s->phase != PYSOCK__UNWRAPPING) {
+        if (pysock__ready_locked(c) < 0)
+            return -1;
+        if (pysock__chain_empty(&s->queue)) {
+            pysock__tls_close_notify(s->tls);
+            pysock__set_phase_locked(s, PYSOCK__UNWRAPPING);
+        } else if (c->timeout == 0) {
+            return pysock__fail_again();
+        } else if (pysock__flush_wait_locked(c) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
 /* Our close_notify out, the peer's in. */
 static int pysock__unwrap_locked(pysock__call *c)
 {
     pysock__sock *s = c->s;
-    unsigned char *p;
+    pysock__progress p;
     size_t n;
-    int r, ended;
+    int ended;
 
     for (;;) {
         if (c->timeout != 0 && pysock__flush_wait_locked(c) < 0)
             return -1;
-        r = pysock__flush_or_kick_locked(s);
-        if (r < 0 && r != -EBUSY) /* nobody sends without the lock on TLS */
-            return pysock__call_fail(c, r);
+        p = pysock__flush_or_kick_locked(s);
+        if (p == PYSOCK__STOPPED)
+            return pysock__call_fail_output(c);
         ended = s->input_end == PYSOCK__END_CLEAN
                 || (s->tls->half_close && s->input_end == PYSOCK__END_RAGGED);
-        if (r == 0 && ended && !s->in_busy) {
+        if (p == PYSOCK__DONE && ended && !s->in_busy) {
             pysock__unwrapped_locked(s);
             return 0;
         }
         if (!ended && s->input_end != PYSOCK__GOING_ON)
             return pysock__raise(&s->fault);
-        while ((p = br_ssl_engine_recvapp_buf(s->tls->eng, &n)) != NULL) {
+        while (pysock__tls_app_in(s->tls, &n)) {
             if (s->tls->half_close)
                 return pysock__fail(PYSOCK_SSL_ERROR, EPROTO,
                                     "APPLICATION_DATA_AFTER_CLOSE_NOTIFY",
                                     "%s: the peer has sent data before its own end: receive it",
                                     c->name);
-            br_ssl_engine_recvapp_ack(s->tls->eng, n); /* too late to be read */
+            pysock__tls_app_in_done(s->tls, n); /* too late to be read */
         }
-        r = pysock__fill_locked(s, NULL);
-        if (r > 0)
+        p = pysock__fill_locked(s, NULL);
+        if (p == PYSOCK__DONE)
             continue;
         if (c->timeout == 0)
             return s->bio_in ? pysock__tls_fail_again(c) : PYSOCK_IN_PROGRESS;
-        if (pysock__wait_input_locked(c, r) < 0)
+        if (pysock__await_locked(c, p) < 0)
             return -1;
         if (s->phase != PYSOCK__UNWRAPPING)
             return 0; /* another thread's unwrap has finished it */
@@ -18561,16 +19763,8 @@ PYSOCKDEF int pysock_ssl_unwrap(pysock *s)
         r = pysock__fail(PYSOCK_SSL_ERROR, EPROTO, "SHUTDOWN_WHILE_IN_INIT",
                          "%s: the handshake is not finished yet", c.name);
     else
-        r = c.s->phase == PYSOCK__UNWRAPPING ? 0 : pysock__ready_locked(&c);
-    if (r == 0 && c.s->phase == PYSOCK__SECURE) {
-        if (!pysock__chain_empty(&c.s->queue))
-            r = c.timeout == 0 ? pysock__fail_again() : pysock__flush_wait_locked(&c);
-        if (r == 0 && c.s->phase == PYSOCK__SECURE) {
-            pysock__tls_close_notify(c.s->tls);
-            pysock__set_phase_locked(c.s, PYSOCK__UNWRAPPING);
-        }
-    }
-    if (r == 0 && c.s->phase == PYSOCK__UNWRAPPING)
+        r = pysock__unwrap_begin_locked(&c);
+    if (r == 0)
         r = pysock__unwrap_locked(&c);
     pysock__call_end(&c);
     return r;
@@ -18965,7 +20159,7 @@ PYSOCKDEF size_t pysock_ssl_pending(pysock *s)
 
     if (!t)
         return 0;
-    if (!br_ssl_engine_recvapp_buf(t->eng, &n))
+    if (!pysock__tls_app_in(t, &n))
         n = 0;
     pysock__call_end(&c);
     return n;
@@ -19880,9 +21074,9 @@ PYSOCKDEF int pysock_ssl_match_hostname(const void *der, size_t size, const char
 static short pysock__levels_locked(pysock__sock *s, short want, short revents, int *ask,
                                    const pysock__waiter *except)
 {
-    short have = (short)(revents & (POLLERR | POLLHUP | POLLNVAL));
+    short have = (short)((revents & (POLLERR | POLLHUP | POLLNVAL)) | (s->output_lost ? POLLERR : 0));
 #ifndef PYSOCK_NO_SSL
-    int filled;
+    pysock__progress filled;
 #endif
 
     (void)except; /* unused without TLS */
@@ -19910,10 +21104,10 @@ static short pysock__levels_locked(pysock__sock *s, short want, short revents, i
         filled = revents & (PYSOCK__INPUT | PYSOCK__RDHUP | POLLERR | POLLHUP)
                          || s->tls->ahead_pos < s->tls->ahead_len
                      ? pysock__fill_locked(s, except)
-                     : 0;
-        if (filled == -EBUSY)
-            *ask = -1; /* somebody will tell; the kernel would say it over and over */
-        else if (filled == -EALREADY)
+                     : PYSOCK__WAIT_READ;
+        if (filled == PYSOCK__WAIT_NOTIFY || filled == PYSOCK__WAIT_WRITE)
+            *ask = -1; /* a notification will come; the kernel would report it over and over */
+        else if (filled == PYSOCK__AGAIN)
             *ask |= PYSOCK__ASK_AGAIN;
         if (s->phase != PYSOCK__SECURE)
             return 0; /* another handshake */
@@ -20079,6 +21273,8 @@ static ptrdiff_t pysock__select_test(pysock__select_call *c, int polled)
         }
         if (!c->is_poll && (e->have & POLLNVAL || e->fd < 0))
             return -EBADF;
+        if (!c->is_poll && e->want == POLLIN && !(e->have & POLLIN))
+            e->have &= (short)(revents | ~POLLERR); /* lost output is no reason to receive */
         e->have &= e->means;
         ready += e->have != 0;
         e->mute |= !c->is_poll && revents && !e->have && !(revents & ~(POLLHUP | POLLERR));
@@ -21147,10 +22343,10 @@ static pysock *pysock__close_failed(pysock *s)
 }
 
 /* One address's turn: a connected socket or NULL. */
-static pysock *pysock__try_address(const pysock_addr *addr, double seconds,
+static pysock *pysock__try_address(const pysock__maker *m, const pysock_addr *addr, double seconds,
                                    const pysock_connection_options *options)
 {
-    pysock *s = pysock_socket(addr->u.sa.sa_family, SOCK_STREAM, 0);
+    pysock *s = pysock__socket(m, addr->u.sa.sa_family, SOCK_STREAM, 0);
     int bound = options->source_port || (options->source_host && options->source_host[0]);
 
     if (!s)
@@ -21193,14 +22389,14 @@ static void pysock__wait_lookup_done(void *arg, pysock__lookup *l)
 
 /* Sleeps until the worker is done. 0 or a negated errno value. */
 static int pysock__wait_lookup_sleep(pysock__wait_lookup *w, pysock__waker *waker, int64_t deadline,
-                                     unsigned epoch)
+                                     const pysock__maker *m)
 {
     struct pollfd fd;
     int r = 0, done;
 
     for (;;) {
         pysock__waker_drain(waker, r > 0);
-        if (r >= 0 && epoch != pysock__epoch(pysock__state()))
+        if (r >= 0 && m->epoch != pysock__epoch(m->state))
             r = -ESHUTDOWN;
         pysock__lock(&w->lock);
         done = w->done;
@@ -21212,7 +22408,7 @@ static int pysock__wait_lookup_sleep(pysock__wait_lookup *w, pysock__waker *wake
         fd.fd = waker->rfd;
         fd.events = POLLIN;
         r = pysock__sleep(waker, &fd, 1, deadline);
-        if (epoch != pysock__epoch(pysock__state()))
+        if (m->epoch != pysock__epoch(m->state))
             r = -ESHUTDOWN;
         else if (r == -EINTR)
             r = pysock__interrupted() ? -EINTR : 0;
@@ -21222,9 +22418,9 @@ static int pysock__wait_lookup_sleep(pysock__wait_lookup *w, pysock__waker *wake
 }
 
 /* Looks a name up on a worker, so that the deadline holds. Fails, or fills list. */
-static int pysock__resolve_until(const char *host, int port, pysock__addrs *list, int64_t deadline)
+static int pysock__resolve_until(const pysock__maker *m, const char *host, int port,
+                                 pysock__addrs *list, int64_t deadline)
 {
-    unsigned epoch = pysock__epoch(pysock__state());
     pysock__wait_lookup *w = (pysock__wait_lookup *)pysock__alloc(sizeof *w);
     pysock__waker *waker;
     pysock__lookup *l = NULL;
@@ -21242,7 +22438,7 @@ static int pysock__resolve_until(const char *host, int port, pysock__addrs *list
                      : pysock__fail_memory("create_connection");
     }
     pysock__lookup_start(l);
-    r = pysock__wait_lookup_sleep(w, waker, deadline, epoch);
+    r = pysock__wait_lookup_sleep(w, waker, deadline, m);
     if (r < 0) {
         pysock__fail_os(r, "create_connection: looking up", host);
     } else if (l->err) {
@@ -21257,7 +22453,8 @@ static int pysock__resolve_until(const char *host, int port, pysock__addrs *list
 }
 
 /* Every address of host. */
-static int pysock__resolve_all(const char *host, int port, pysock__addrs *list, int64_t deadline)
+static int pysock__resolve_all(const pysock__maker *m, const char *host, int port,
+                               pysock__addrs *list, int64_t deadline)
 {
     int err = pysock__resolve_numeric(host, port, AF_UNSPEC, SOCK_STREAM, list), sys = 0;
 
@@ -21268,13 +22465,14 @@ static int pysock__resolve_all(const char *host, int port, pysock__addrs *list, 
     if (pysock__audit_lookup("create_connection", host, port, AF_UNSPEC, SOCK_STREAM) < 0)
         return -1;
     if (deadline != PYSOCK__NEVER)
-        return pysock__resolve_until(host, port, list, deadline);
+        return pysock__resolve_until(m, host, port, list, deadline);
     err = pysock__resolve(host, port, AF_UNSPEC, SOCK_STREAM, list, &sys);
     return err ? pysock__fail_gai(err, sys, "create_connection", host) : 0;
 }
 
 /* Tries the addresses in turn, each with its share of the time that is left. */
 typedef struct pysock__attempt {
+    const pysock__maker *maker;
     const char *host;
     int64_t deadline;
     double timeout;
@@ -21316,7 +22514,7 @@ static pysock *pysock__attempt_all(pysock__attempt *a, const pysock__addrs *list
                          "create_connection to %.200s: timed out after %g s", a->host, a->timeout);
             return NULL;
         }
-        s = pysock__try_address(&list->items[i], share, a->options);
+        s = pysock__try_address(a->maker, &list->items[i], share, a->options);
         if (s)
             return s;
         pysock__attempt_failed(a, &list->items[i]);
@@ -21336,6 +22534,7 @@ PYSOCKDEF pysock *pysock_create_connection_ex(const char *host, int port, double
                                               const pysock_connection_options *options)
 {
     static const pysock_connection_options none = {NULL, 0, 0, NULL, NULL};
+    pysock__maker m = pysock__maker_begin("create_connection");
     pysock__fault before = pysock__last;
     pysock__addrs list = {NULL, 0, 0, 0};
     pysock__attempt a;
@@ -21354,12 +22553,13 @@ PYSOCKDEF pysock *pysock_create_connection_ex(const char *host, int port, double
         return NULL;
     }
     memset(&a, 0, sizeof a);
+    a.maker = &m;
     a.host = host && host[0] ? host : "localhost";
     a.timeout = timeout;
     a.deadline = pysock__deadline_in(ns);
     a.options = options ? options : &none;
     pysock__install(); /* a fork must find the resolver's lock free */
-    if (pysock__resolve_all(a.host, port, &list, a.deadline) == 0)
+    if (pysock__resolve_all(&m, a.host, port, &list, a.deadline) == 0)
         s = pysock__attempt_all(&a, &list);
     pysock__free(list.items);
     if (s && pysock_settimeout(s, timeout) < 0)
@@ -21426,12 +22626,13 @@ static pysock *pysock__server_failed(pysock *s, const char *host, int port)
 static pysock *pysock__create_server(const char *host, int port, int family, int backlog,
                                      const pysock_server_options *options)
 {
+    pysock__maker m = pysock__maker_begin("create_server");
     pysock *s;
 
     if (pysock__check_family("create_server", family) < 0
         || (family != AF_UNIX && pysock__check_host("create_server", host, port) < 0))
         return NULL;
-    s = pysock_socket(family, SOCK_STREAM, 0);
+    s = pysock__socket(&m, family, SOCK_STREAM, 0);
     if (!s)
         return NULL;
     if (pysock__server_prepare(s, family, options) < 0)

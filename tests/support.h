@@ -63,6 +63,25 @@
 #endif
 #define T_SANITIZED (T_ASAN || T_TSAN)
 
+#if T_TSAN
+/* glibc keeps the resolver configurations of all threads in one array, which grows under a lock that
+   ThreadSanitizer does not see, because it is not a pthread_mutex_t. getaddrinfo is left out of the
+   reports by ThreadSanitizer itself, gethostbyname2_r and gethostbyaddr_r are not: the growing frame
+   is, and nothing else. The case many_threads_that_look_hosts_up_live_at_once needs it. */
+const char *__tsan_default_suppressions(void);
+const char *__tsan_default_suppressions(void) {
+    return "race:__libc_dynarray_emplace_enlarge\n";
+}
+#endif
+
+/* Built with an implementation that takes the system for macOS: see tests/macos_like.h. */
+#ifndef T_MACOS_LIKE
+#define T_MACOS_LIKE 0
+#endif
+
+/* Whether the descriptor of a socket with this timeout has O_NONBLOCK. */
+#define T_HAS_O_NONBLOCK(timeout) ((timeout) >= 0 || T_MACOS_LIKE)
+
 /* The number for a plain build, and the one for builds that run many times slower. */
 #define T_SCALE(plain, sanitized) (T_SANITIZED ? (sanitized) : (plain))
 
@@ -119,7 +138,10 @@ T_FUNC void t_nap(double seconds) {
 
 T_FUNC void t_print_stacks(pid_t victim) {
     char text[32];
-    pid_t child = fork();
+    pid_t child;
+    if (getenv("T_NO_STACKS")) /* tools/mutants.sh: nobody reads them */
+        return;
+    child = fork();
     if (child == 0) {
         snprintf(text, sizeof text, "%ld", (long)victim);
         execlp("gdb", "gdb", "-q", "-nx", "-batch", "-p", text, "-ex", "thread apply all bt 16",
@@ -166,6 +188,8 @@ __attribute__((constructor)) static void t_before_main(void) {
     for (int i = 0; i < 4; i++)
         sigaction(t_crash_signal[i], NULL, &t_crash_action[i]);
     setvbuf(stdout, NULL, _IOLBF, 0); /* an abort must not swallow which test it was */
+    if (getenv("T_ONLY") && getenv("T_ONLY")[0]) /* the cases of that name; "*" and "?" stand for any */
+        cmocka_set_test_filter(getenv("T_ONLY"));
 }
 
 T_FUNC void t_watch_start(void) {
@@ -479,6 +503,13 @@ T_FUNC pysock *t_listen(int *port) {
     pysock *s = T_OK(pysock_create_server("127.0.0.1", 0, 64));
     *port = t_port_of(s);
     T_CHECK(*port > 0);
+    return s;
+}
+
+/* A stream socket with timeout 0. */
+T_FUNC pysock *t_nonblocking_socket(int family) {
+    pysock *s = T_OK(pysock_socket(family, SOCK_STREAM, 0));
+    T_OK(pysock_setblocking(s, 0));
     return s;
 }
 

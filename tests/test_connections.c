@@ -390,7 +390,7 @@ static void a_connection_has_the_timeout_it_was_asked_for(void **state) {
             T_OK(pysock_setdefaulttimeout(PYSOCK_NO_TIMEOUT));
             T_CHECK(pysock_gettimeout(a) == cases[i].want);
             flags = fcntl(pysock_fileno(a), F_GETFL);
-            T_EQ((flags & O_NONBLOCK) != 0, cases[i].want >= 0);
+            T_EQ((flags & O_NONBLOCK) != 0, T_HAS_O_NONBLOCK(cases[i].want));
             T_EQ(pysock_family(a), AF_INET);
             T_EQ(pysock_type(a), SOCK_STREAM);
             T_EQ(pysock_get_inheritable(a), 0);
@@ -902,7 +902,7 @@ static int connect_at_last(pysock *s, const char *host, int port) {
 
 static void expect_mode(pysock *s, double timeout) {
     T_CHECK(pysock_gettimeout(s) == timeout);
-    T_EQ((fcntl(pysock_fileno(s), F_GETFL) & O_NONBLOCK) != 0, timeout >= 0);
+    T_EQ((fcntl(pysock_fileno(s), F_GETFL) & O_NONBLOCK) != 0, T_HAS_O_NONBLOCK(timeout));
 }
 
 /* A connect that was refused while nobody slept in it is ended by Linux with the next one, which
@@ -1068,7 +1068,7 @@ static void a_connect_to_a_full_unix_listener_waits_and_gives_up(void **state) {
     T_OK(pysock_listen(listener, 0));
     for (;;) {
         T_CHECK(filled < 8);
-        filler[filled] = T_OK(pysock_socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0));
+        filler[filled] = t_nonblocking_socket(AF_UNIX);
         rc = pysock_connect_ex(filler[filled], name, 0);
         filled++;
         if (rc)
@@ -1108,7 +1108,7 @@ static void connect_ex_tells_each_outcome(void **state) {
         T_EQ(pysock_connect_ex(s, "127.0.0.1", port), EBADF);
     }
     T_STEP("under way");
-    s = T_OK(pysock_socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
+    s = t_nonblocking_socket(AF_INET);
     T_EQ(pysock_connect_ex(s, "127.0.0.1", silent), EINPROGRESS);
     for (int i = 0; i < 3; i++) {
         rc = pysock_connect_ex(s, "127.0.0.1", silent);
@@ -1116,7 +1116,7 @@ static void connect_ex_tells_each_outcome(void **state) {
     }
     T_OK(pysock_close(s));
     T_STEP("refused without waiting: told by the next one");
-    s = T_OK(pysock_socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
+    s = t_nonblocking_socket(AF_INET);
     T_EQ(pysock_connect_ex(s, "127.0.0.1", deaf), EINPROGRESS);
     T_EQ(t_writable(s, PYSOCK_NO_TIMEOUT), 1);
     T_EQ(pysock_connect_ex(s, "127.0.0.1", deaf), ECONNREFUSED);

@@ -208,6 +208,35 @@ static void suites_are_chosen_in_openssls_language(void **state) {
     T_FAILS(pysock_ssl_set_security_level(client, 4), PYSOCK_VALUE_ERROR, EINVAL);
 }
 
+/* What the rules leave nothing of is told when a connection begins, by name. */
+static void suites_that_the_security_level_forbids_are_not_spoken(void **state) {
+    pysock *pair[2];
+    (void)state;
+    t_deadline(60);
+    T_OK(pysock_ssl_set_ciphers(client, "AES128-GCM-SHA256"));
+    T_OK(pysock_ssl_set_security_level(client, 3));
+    h_plain_pair(pair);
+    T_FAILS(pysock_ssl_wrap_socket(pair[0], client, "localhost"), PYSOCK_SSL_ERROR, EPROTO);
+    H_SAME(pysock_error_reason(), "NO_CIPHERS_AVAILABLE");
+    t_close_pair(pair);
+}
+
+/* The context asks for a name later than it was wrapped, and before there is a connection. */
+static void a_check_without_a_name_is_no_connection(void **state) {
+    int port;
+    pysock *listener = t_listen(&port), *s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
+    (void)state;
+    t_deadline(60);
+    T_OK(pysock_settimeout(s, H_TIMEOUT));
+    T_OK(pysock_ssl_set_check_hostname(client, 0));
+    T_OK(pysock_ssl_wrap_socket(s, client, NULL));
+    T_OK(pysock_ssl_set_check_hostname(client, 1));
+    T_FAILS(pysock_connect(s, "127.0.0.1", port), PYSOCK_VALUE_ERROR, EINVAL);
+    H_CONTAINS(pysock_error_message(), "server_hostname");
+    T_OK(pysock_close(s));
+    T_OK(pysock_close(listener));
+}
+
 static void the_chain_is_chosen_by_the_clients_suites(void **state) {
     static const struct {
         const char *ciphers, *auth;
@@ -399,6 +428,68 @@ static int close_it(pysock_ssl_client_hello *hello, void *arg) {
     return 0;
 }
 
+/* A ClientHello of TLS 1.2 that asks for a host of these bytes. */
+static size_t hello_for(unsigned char out[256], const void *name, size_t n) {
+    static const unsigned char rest[] = {/* suites */ 0, 4, 0xc0, 0x2b, 0xc0, 0x2f, 1, 0};
+    static const unsigned char more[] = {/* groups */ 0, 10, 0, 4, 0, 2, 0, 23,
+                                         /* signatures */ 0, 13, 0, 6, 0, 4, 4, 3, 4, 1};
+    size_t size = 0, extensions;
+    T_CHECK(n < 100);
+    memset(out, 0, 256);
+    memcpy(out, "\x16\x03\x01\0\0\x01\0\0\0\x03\x03", 11);
+    size = 11 + 32 + 1; /* the random and no session */
+    memcpy(out + size, rest, sizeof rest);
+    size += sizeof rest;
+    extensions = size;
+    size += 2;
+    memcpy(out + size, (unsigned char[]){0, 0, 0, (unsigned char)(n + 5), 0, (unsigned char)(n + 3),
+                                         0, 0, (unsigned char)n},
+           9);
+    memcpy(out + size + 9, name, n);
+    size += 9 + n;
+    memcpy(out + size, more, sizeof more);
+    size += sizeof more;
+    out[extensions + 1] = (unsigned char)(size - extensions - 2);
+    out[4] = (unsigned char)(size - 5);
+    out[8] = (unsigned char)(size - 9);
+    return size;
+}
+
+/* What stands before a NUL is no name that anybody has asked for. */
+static void a_server_name_does_not_end_at_a_NUL(void **state) {
+    static const struct {
+        const char *name;
+        size_t size;
+        int good;
+    } rows[] = {{"localhost", 9, 1},
+                {"localhost\0.example.test", 23, 0},
+                {"localhost\0", 10, 0},
+                {"\0localhost", 10, 0}};
+    (void)state;
+    t_deadline(60);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        chooser c = {NULL, PYSOCK_ALERT_ACCESS_DENIED, 0, "", ""};
+        unsigned char hello[256], answer[2];
+        const char *said;
+        pysock *pair[2];
+        size_t n = hello_for(hello, rows[i].name, rows[i].size);
+        T_STEP("row %zu", i);
+        T_OK(pysock_ssl_set_sni_callback(server, choose, &c));
+        h_plain_pair(pair);
+        T_OK(pysock_sendall(pair[0], hello, n, 0));
+        t_wrap_later(pair[1], server, NULL);
+        T_FAILS(pysock_ssl_do_handshake(pair[1]), PYSOCK_SSL_ERROR, EPROTO);
+        T_EQ(pysock_recv(pair[0], answer, 2, 0), 2);
+        T_EQ(answer[0], 21);
+        if (rows[i].good)
+            T_EQ(c.calls, 1);
+        T_EQ(strcmp(c.name, "localhost") == 0, rows[i].good);
+        said = pysock_ssl_server_hostname(pair[1]);
+        T_EQ(said && strcmp(said, "localhost") == 0, rows[i].good);
+        t_close_pair(pair);
+    }
+}
+
 static void an_sni_callback_may_close_the_socket(void **state) {
     h_pair p;
     (void)state;
@@ -506,6 +597,8 @@ static const struct CMUnitTest tests[] = {
     CASE(whose_order_of_suites_counts_is_an_option),
     CASE(no_suite_in_common_is_told_to_both),
     CASE(suites_are_chosen_in_openssls_language),
+    CASE(suites_that_the_security_level_forbids_are_not_spoken),
+    CASE(a_check_without_a_name_is_no_connection),
     CASE(the_chain_is_chosen_by_the_clients_suites),
     CASE(curves_are_chosen_by_name),
     CASE(an_sni_callback_switches_to_another_context),
@@ -513,6 +606,7 @@ static const struct CMUnitTest tests[] = {
     CASE(an_sni_callback_may_give_its_reference_away),
     CASE(an_sni_callback_refuses_with_an_alert),
     CASE(a_client_without_sni_is_asked_about_too),
+    CASE(a_server_name_does_not_end_at_a_NUL),
     CASE(an_sni_callback_may_close_the_socket),
     CASE(a_hello_in_single_bytes_and_small_records_is_waited_for),
     CASE(connections_are_logged_where_the_context_says),

@@ -6,7 +6,7 @@
 #include <sys/ioctl.h>
 #include <sys/wait.h>
 
-#ifdef __linux__
+#if defined(__linux__) && !T_MACOS_LIKE
 #include <sys/epoll.h>
 
 #define ET ((int)EPOLLET)

@@ -5,7 +5,7 @@
 #include <net/if.h>
 
 #if defined(__has_include)
-#if __has_include(<linux/errqueue.h>)
+#if __has_include(<linux/errqueue.h>) && !T_MACOS_LIKE
 #include <linux/errqueue.h>
 #define HAVE_ERRQUEUE 1
 #endif
@@ -527,7 +527,8 @@ static void *read_all_thread(void *arg) {
     return NULL;
 }
 
-/* A blocking call sends all of it; others what the kernel takes. Nothing is queued. */
+/* A blocking call sends all of it, where it can sleep in the kernel; others what that takes. Nothing
+   is queued. */
 static void a_large_message_on_a_stream_goes_as_far_as_the_mode_lets_it(void **state) {
     enum { SIZE = 3 << 20 };
     static unsigned char out[SIZE], in[SIZE];
@@ -550,12 +551,12 @@ static void a_large_message_on_a_stream_goes_as_far_as_the_mode_lets_it(void **s
             b.s = l.b;
             b.size = SIZE;
             b.data = in;
-            if (modes[mode] == PYSOCK_NO_TIMEOUT)
+            if (!T_HAS_O_NONBLOCK(modes[mode]))
                 t_spawn(&t, read_all_thread, &b);
             n = T_OK(pysock_sendmsg(l.a, iov, 3, NULL, 0, 0, NULL));
             T_CHECK(n > 0 && n <= SIZE);
             T_EQ(pysock_queued(l.a), 0);
-            if (modes[mode] == PYSOCK_NO_TIMEOUT) {
+            if (!T_HAS_O_NONBLOCK(modes[mode])) {
                 T_EQ(n, SIZE);
                 t_join(&t);
             } else {
@@ -2085,7 +2086,8 @@ static void MSG_WAITALL_waits_for_all_or_the_end(void **state) {
     FOR_EACH_KIND_OF(kind, UNIX_STREAM, TCP) {
         for (int ends = 0; ends < 2; ends++) {
             for (int call = 0; call < RECEIVERS; call++)
-                wait_for_all(kind, call, PYSOCK_NO_TIMEOUT, ends);
+                if (!T_HAS_O_NONBLOCK(PYSOCK_NO_TIMEOUT) || call == RECV || call == RECV_INTO)
+                    wait_for_all(kind, call, PYSOCK_NO_TIMEOUT, ends);
             wait_for_all(kind, RECV, 50, ends);
             wait_for_all(kind, RECV_INTO, 50, ends);
         }
@@ -2294,6 +2296,8 @@ static void urgent_data_ends_a_wait_for_it(void **state) {
 static void MSG_ERRQUEUE_never_waits(void **state) {
     (void)state;
     t_deadline(30);
+    if (T_MACOS_LIKE)
+        skip(); /* there is no such flag */
     for (int kind = UDP4; kind <= TCP; kind++) {
         channel l;
         char buf[64];

@@ -1432,6 +1432,33 @@ static void eight_threads_look_names_up_at_once(void **state) {
         t_join(&threads[i]);
 }
 
+#define CROWD 64
+
+/* Each thread that asks for a host has a resolver of its own in the system, as long as it lives:
+   none ends before all have theirs. */
+static void *crowd_thread(void *arg) {
+    pysock_hostent *h;
+    pthread_barrier_wait(arg);
+    h = T_OK(pysock_gethostbyname_ex("127.0.0.1")); /* an address: no getaddrinfo comes first */
+    T_CHECK(has_address(h, "127.0.0.1"));
+    pysock_freehostent(h);
+    pthread_barrier_wait(arg);
+    return NULL;
+}
+
+static void many_threads_that_look_hosts_up_live_at_once(void **state) {
+    static t_thread threads[CROWD];
+    pthread_barrier_t barrier;
+    (void)state;
+    t_deadline(60);
+    T_EQ(pthread_barrier_init(&barrier, NULL, CROWD), 0);
+    for (int i = 0; i < CROWD; i++)
+        t_spawn(&threads[i], crowd_thread, &barrier);
+    for (int i = 0; i < CROWD; i++)
+        t_join(&threads[i]);
+    T_EQ(pthread_barrier_destroy(&barrier), 0);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(getaddrinfo_reads_addresses_and_ports),
     cmocka_unit_test(getaddrinfo_reads_ipv6_addresses),
@@ -1475,6 +1502,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(bytes_that_are_no_text_are_no_name),
     cmocka_unit_test(idna_encode_gives_ascii),
     cmocka_unit_test(eight_threads_look_names_up_at_once),
+    cmocka_unit_test(many_threads_that_look_hosts_up_live_at_once),
 };
 
 int main(int argc, char **argv) {

@@ -11,15 +11,21 @@ static void expect_properties(pysock *s, int family, int type, int proto) {
     T_EQ(pysock_proto(s), proto);
 }
 
-/* The timeout, and O_NONBLOCK exactly where there is one. */
+/* The timeout, and O_NONBLOCK as it belongs to it. */
 static void expect_timeout(pysock *s, double timeout) {
     int flags = fcntl(T_OK(pysock_fileno(s)), F_GETFL);
     if (pysock_gettimeout(s) != timeout)
         T_FAIL("the timeout is %g, not %g", pysock_gettimeout(s), timeout);
     T_EQ(pysock_getblocking(s), timeout != 0);
     T_CHECK(flags != -1);
-    T_EQ((flags & O_NONBLOCK) != 0, timeout >= 0);
+    T_EQ((flags & O_NONBLOCK) != 0, T_HAS_O_NONBLOCK(timeout));
 }
+
+/* What a type may carry on some systems. */
+#define TYPE_FLAGS (SOCK_NONBLOCK | SOCK_CLOEXEC)
+
+/* The proto that is found out of a descriptor, where the system tells it. */
+#define FOUND_PROTO(proto) (T_MACOS_LIKE ? 0 : (proto))
 
 static void echo_once(pysock *a, pysock *b) {
     t_say(a, "there");
@@ -70,6 +76,8 @@ static void family_type_and_proto_are_what_a_socket_was_made_as(void **state) {
         pysock *s;
         if (cases[i].family == AF_INET6 && !ipv6)
             continue;
+        if (T_MACOS_LIKE && cases[i].type & TYPE_FLAGS)
+            continue;
         T_STEP("case %zu", i);
         s = T_OK(pysock_socket(cases[i].family, cases[i].type, cases[i].proto));
         expect_properties(s, cases[i].family, cases[i].told, cases[i].proto);
@@ -85,8 +93,9 @@ static void an_accepted_socket_is_as_its_listener(void **state) {
     (void)state;
     t_deadline(30);
     for (int i = 0; i < 2; i++) {
-        pysock *listener = T_OK(pysock_socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, protos[i]));
+        pysock *listener = T_OK(pysock_socket(AF_INET, SOCK_STREAM, protos[i]));
         pysock *a, *b;
+        T_OK(pysock_setblocking(listener, 0));
         T_OK(pysock_bind(listener, "127.0.0.1", 0));
         T_OK(pysock_listen(listener, 5));
         a = T_OK(pysock_create_connection("127.0.0.1", t_port_of(listener), 30));
@@ -106,12 +115,11 @@ static void paired_sockets_are_as_they_were_asked_for(void **state) {
     (void)state;
     t_deadline(30);
     for (int i = 0; i < 3; i++)
-        for (int flags = 0; flags < 2; flags++) {
+        for (int flags = 0; flags < 2 - T_MACOS_LIKE; flags++) {
             pysock *pair[2];
             T_STEP("type %d, %s", types[i], flags ? "with flags" : "without flags");
             T_OK(pysock_socketpair(AF_UNIX,
-                                   types[i] | (flags ? SOCK_NONBLOCK | SOCK_CLOEXEC : 0), 0,
-                                   pair));
+                                   types[i] | (flags ? TYPE_FLAGS : 0), 0, pair));
             for (int n = 0; n < 2; n++) {
                 expect_properties(pair[n], AF_UNIX, types[i], 0);
                 expect_timeout(pair[n], flags ? 0 : PYSOCK_NO_TIMEOUT);
@@ -216,7 +224,7 @@ static void every_new_socket_has_the_default_timeout(void **state) {
         expect_timeout(s, defaults[i]);
         expect_properties(s, AF_INET, SOCK_STREAM, 0);
         T_OK(pysock_close(s));
-        s = T_OK(pysock_socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
+        s = t_nonblocking_socket(AF_INET);
         expect_timeout(s, 0);
         T_OK(pysock_close(s));
         T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
@@ -408,7 +416,7 @@ static void programs_get_what_is_inheritable_and_nothing_else(void **state) {
 static int serve(int fd) {
     pysock *listener = T_OK(pysock_adopt(fd, -1, -1, -1));
     pysock *s = T_OK(pysock_accept(listener, NULL));
-    expect_properties(listener, AF_INET, SOCK_STREAM, IPPROTO_TCP);
+    expect_properties(listener, AF_INET, SOCK_STREAM, FOUND_PROTO(IPPROTO_TCP));
     t_say(s, "slapmahfro");
     T_OK(pysock_close(s));
     T_OK(pysock_close(listener));
@@ -461,7 +469,7 @@ static void what_a_descriptor_is_is_found_out(void **state) {
         s = T_OK(pysock_adopt(fd, -1, -1, -1));
         T_EQ(pysock_fileno(s), fd);
         T_CHECK(pysock_from_fileno(fd) == s);
-        expect_properties(s, cases[i].family, cases[i].type, cases[i].proto);
+        expect_properties(s, cases[i].family, cases[i].type, FOUND_PROTO(cases[i].proto));
         T_EQ(pysock_is_ssl(s), 0);
         T_OK(pysock_close(s));
         T_EQ(is_open(fd), 0);
@@ -471,10 +479,11 @@ static void what_a_descriptor_is_is_found_out(void **state) {
         expect_properties(s, cases[i].family, cases[i].type, cases[i].proto);
         T_EQ(pysock_detach(s), fd);
         s = T_OK(pysock_adopt(fd, -1, cases[i].type, -1));
-        expect_properties(s, cases[i].family, cases[i].type, cases[i].proto);
+        expect_properties(s, cases[i].family, cases[i].type, FOUND_PROTO(cases[i].proto));
         T_EQ(pysock_detach(s), fd);
         T_STEP("case %zu, all of it told", i);
-        s = T_OK(pysock_adopt(fd, cases[i].family, cases[i].type | SOCK_CLOEXEC, 0));
+        s = T_OK(pysock_adopt(fd, cases[i].family,
+                              cases[i].type | (T_MACOS_LIKE ? 0 : SOCK_CLOEXEC), 0));
         expect_properties(s, cases[i].family, cases[i].type, 0);
         T_OK(pysock_close(s));
     }
@@ -583,7 +592,7 @@ static void a_socket_that_obeys_o_nonblock_does_not_wait(void **state) {
     T_FAILS(pysock_sendall(s, t_flood(), 4u << 20, 0), PYSOCK_OS_ERROR, EAGAIN);
     T_STEP("a timeout makes an end of it");
     T_OK(pysock_settimeout(s, PYSOCK_NO_TIMEOUT));
-    T_EQ(fcntl(fds[0], F_GETFL) & O_NONBLOCK, 0);
+    T_EQ((fcntl(fds[0], F_GETFL) & O_NONBLOCK) != 0, T_HAS_O_NONBLOCK(PYSOCK_NO_TIMEOUT));
     T_EQ(send(fds[1], "x", 1, 0), 1);
     T_EQ(T_OK(pysock_recv(s, buf, sizeof buf, 0)), 1);
     T_OK(pysock_close(s));
@@ -595,6 +604,8 @@ static void a_socket_that_obeys_o_nonblock_does_not_wait(void **state) {
     T_OK(pysock_obey_nonblock(s, 1));
     T_FAILS(pysock_accept(s, NULL), PYSOCK_OS_ERROR, EAGAIN);
     T_OK(pysock_close(s));
+    if (T_HAS_O_NONBLOCK(PYSOCK_NO_TIMEOUT))
+        return; /* every descriptor has it: who set it cannot be seen afterwards */
     s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     T_OK(pysock_obey_nonblock(s, 1));
     fd = t_raw_listen(&port);
@@ -625,7 +636,7 @@ static void an_adopted_listener_accepts(void **state) {
         T_EQ(t_readable(listener, PYSOCK_NO_TIMEOUT), 1);
         b = T_OK(pysock_accept(listener, &addr));
         T_EQ(pysock_addr_port(&addr), t_port_of(a));
-        expect_properties(b, AF_INET, SOCK_STREAM, IPPROTO_TCP);
+        expect_properties(b, AF_INET, SOCK_STREAM, FOUND_PROTO(IPPROTO_TCP));
         T_EQ(pysock_is_ssl(b), tls);
         if (tls) {
             t_spawn(&t, t_handshake_thread, b);
@@ -1026,6 +1037,13 @@ static void detach_is_refused_while_a_call_sleeps_in_the_kernel(void **state) {
     t_stage_set(&st, T_WAIT_RECV, 0, PYSOCK_NO_TIMEOUT, client_ctx, server_ctx);
     t_spawn(&t, t_wait_thread, &st.w);
     t_wait_asleep(&t);
+    if (T_MACOS_LIKE) { /* no call sleeps there */
+        close(T_OK(pysock_detach(st.w.s)));
+        t_join(&t);
+        T_EQ(st.w.code, EBADF);
+        t_stage_clear(&st);
+        return;
+    }
     T_FAILS(pysock_detach(st.w.s), PYSOCK_OS_ERROR, EBUSY);
     T_STEP("that call goes on");
     t_say(st.peer, "x");
@@ -1326,7 +1344,7 @@ static void so_error_tells_an_error_once(void **state) {
     close(listener);
     T_STEP("a refusal, of a connect that did not wait");
     deaf = t_deaf_port(&busy);
-    s = T_OK(pysock_socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
+    s = t_nonblocking_socket(AF_INET);
     T_FAILS(pysock_connect(s, "127.0.0.1", deaf), PYSOCK_OS_ERROR, EINPROGRESS);
     T_EQ(t_writable(s, PYSOCK_NO_TIMEOUT), 1);
     T_OK(pysock_getsockopt_int(s, SOL_SOCKET, SO_ERROR, &error));

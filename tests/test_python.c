@@ -203,6 +203,8 @@ static void the_kernel_agrees_about_family_type_and_proto(void **state) {
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         int have[3], type = kinds[i].type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC);
         pysock *s;
+        if (T_MACOS_LIKE && kinds[i].type != type)
+            continue;
         T_STEP("%d, %d, %d", kinds[i].family, kinds[i].type, kinds[i].proto);
         s = pysock_socket(kinds[i].family, kinds[i].type, kinds[i].proto);
         if (!s)
@@ -798,9 +800,13 @@ static void a_unix_pair_does_what_the_kernels_own_does(void **state) {
     t_deadline(120);
     for (uint32_t seed = 1; seed <= T_SCALE(600, 90); seed++) {
         twins t;
+        if (T_MACOS_LIKE && types[seed % 3] != SOCK_STREAM)
+            continue; /* the end of messages is told otherwise there */
         memset(&t, 0, sizeof t);
         t.random = seed * 2654435761u;
-        T_OK(pysock_socketpair(AF_UNIX, types[seed % 3] | SOCK_NONBLOCK, 0, t.ours));
+        T_OK(pysock_socketpair(AF_UNIX, types[seed % 3], 0, t.ours));
+        for (int end = 0; end < 2; end++)
+            T_OK(pysock_setblocking(t.ours[end], 0));
         T_EQ(socketpair(AF_UNIX, types[seed % 3] | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, t.theirs), 0);
         play_with(&t, 200);
     }
@@ -1150,7 +1156,7 @@ static void a_refusal_is_told_by_the_next_call_once(void **state) {
     t_deadline(60);
     deaf = t_deaf_port(&fd);
     for (int how = 0; how < 3; how++) {
-        pysock *s = T_OK(pysock_socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
+        pysock *s = t_nonblocking_socket(AF_INET);
         int error = -1;
         T_STEP("by call %d", how);
         T_FAILS(pysock_recv(s, &byte, 1, 0), PYSOCK_OS_ERROR, ENOTCONN);

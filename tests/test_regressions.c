@@ -375,7 +375,7 @@ static void the_hook_about_threads_leaves_the_calls_error_alone(void **state) {
     t_deadline(30);
     listener = t_listen(&port);
     addr = t_addr_of(listener);
-    s = T_OK(pysock_socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
+    s = t_nonblocking_socket(AF_INET);
     T_OK(pysock_ssl_wrap_socket(s, client_ctx, "localhost"));
     pysock_set_audit_hook(fail_inside, NULL);
     T_FAILS(pysock_connect_addr(s, &addr), PYSOCK_OS_ERROR, EINPROGRESS);

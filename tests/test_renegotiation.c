@@ -1,6 +1,8 @@
-/* Renegotiation, asked for by either side, with openssl at the far end; and reading ahead. */
+/* Renegotiation, asked for by either side, with openssl at the far end, or with a peer that comes back
+   as somebody else; and reading ahead. */
 #include "support.h"
 
+#include "peers/bear.h"
 #include "peers/handshake.h"
 #include "peers/process.h"
 
@@ -169,6 +171,229 @@ static void a_server_goes_along_where_it_was_allowed(void **state) {
     client_asks(PYSOCK_OP_ALLOW_CLIENT_RENEGOTIATION | PYSOCK_OP_READ_AHEAD, PYSOCK_CERT_REQUIRED);
 }
 
+/* ---- who the peer is must not change ---- */
+
+typedef struct bear_run {
+    bear_peer peer;
+    const bear_identity *first, *second;
+    int fd;
+    int again; /* it went on after the second handshake */
+} bear_run;
+
+/* Shows its first certificate, then asks for another handshake and shows its second. */
+static void *serve_twice(void *arg) {
+    bear_run *run = arg;
+    bear_begin_server(&run->peer, run->fd, run->first);
+    T_CHECK(bear_say(&run->peer, "before"));
+    bear_show(&run->peer, run->second);
+    T_CHECK(br_ssl_engine_renegotiate(run->peer.eng));
+    run->again = bear_expect(&run->peer, "go on") && bear_say(&run->peer, "after");
+    shutdown(run->fd, SHUT_RDWR);
+    return NULL;
+}
+
+typedef struct receiver {
+    pysock *s;
+    h_outcome outcome;
+    char text[8];
+} receiver;
+
+static void *receive_after(void *arg) {
+    receiver *r = arg;
+    ptrdiff_t n = pysock_recv(r->s, r->text, 5, 0);
+    r->outcome = h_outcome_of(n < 0 ? -1 : 0);
+    return NULL;
+}
+
+/* Until the context has finished so many handshakes, or the thread has its answer. */
+static void wait_for_handshakes(pysock_ssl_context *ctx, unsigned n) {
+    while (stats_of(ctx).connect_good < n)
+        t_nap(0.001);
+}
+
+static void meet_server(int verify_mode, const bear_identity *first, const bear_identity *second,
+                        receiver *r, int same) {
+    static bear_run run;
+    t_thread serving, receiving;
+    int port, listener = t_raw_listen(&port);
+    pysock_ssl_context *ctx = t_client_ctx();
+    T_OK(pysock_ssl_set_check_hostname(ctx, verify_mode != PYSOCK_CERT_NONE));
+    T_OK(pysock_ssl_set_verify_mode(ctx, verify_mode));
+    memset(&run, 0, sizeof run);
+    memset(r, 0, sizeof *r);
+    run.first = first;
+    run.second = second;
+    r->s = T_OK(pysock_create_connection("127.0.0.1", port, H_TIMEOUT));
+    run.fd = t_raw_accept(listener);
+    t_spawn(&serving, serve_twice, &run);
+    T_OK(pysock_ssl_wrap_socket(r->s, ctx, "localhost"));
+    t_expect(r->s, "before");
+    t_spawn(&receiving, receive_after, r);
+    if (same) {
+        wait_for_handshakes(ctx, 2);
+        t_say(r->s, "go on");
+    }
+    t_join(&receiving);
+    if (!same)
+        T_FAILS(pysock_send(r->s, "x", 1, 0), T_ANY, T_ANY); /* for good */
+    T_OK(pysock_close(r->s));
+    t_join(&serving);
+    T_EQ(run.again, same);
+    T_EQ(stats_of(ctx).connect_renegotiate, 1);
+    close(run.fd);
+    close(listener);
+    pysock_ssl_context_free(ctx);
+}
+
+/* Both certificates are good ones for the host, by themselves. */
+static void a_client_refuses_another_certificate_in_a_renegotiation(void **state) {
+    static const int modes[] = {PYSOCK_CERT_REQUIRED, PYSOCK_CERT_NONE};
+    static bear_identity one, other;
+    receiver r;
+    (void)state;
+    t_deadline(100);
+    bear_load(&one, "server-ec");
+    bear_load(&other, "chain-ec");
+    for (size_t i = 0; i < 2; i++) {
+        T_STEP("verify mode %d, the same certificate", modes[i]);
+        meet_server(modes[i], &one, &one, &r, 1);
+        T_EQ(r.outcome.result, 0);
+        T_CHECK(strncmp(r.text, "after", 5) == 0);
+        T_STEP("verify mode %d, another certificate", modes[i]);
+        meet_server(modes[i], &one, &other, &r, 0);
+        T_EQ(r.outcome.result, -1);
+        T_EQ(r.outcome.kind, PYSOCK_SSL_CERT_VERIFICATION_ERROR);
+        H_CONTAINS(r.outcome.message, "another certificate");
+    }
+    bear_unload(&one);
+    bear_unload(&other);
+}
+
+/* ... or refuses any renegotiation, and goes on without. */
+static void a_client_may_refuse_every_renegotiation(void **state) {
+    static bear_identity one;
+    static bear_run run;
+    receiver r;
+    t_thread serving;
+    int port, listener = t_raw_listen(&port);
+    pysock_ssl_context *ctx = t_client_ctx();
+    (void)state;
+    t_deadline(100);
+    bear_load(&one, "server-ec");
+    add_options(ctx, PYSOCK_OP_NO_RENEGOTIATION);
+    memset(&run, 0, sizeof run);
+    memset(&r, 0, sizeof r);
+    run.first = run.second = &one;
+    r.s = T_OK(pysock_create_connection("127.0.0.1", port, H_TIMEOUT));
+    run.fd = t_raw_accept(listener);
+    t_spawn(&serving, serve_twice, &run);
+    T_OK(pysock_ssl_wrap_socket(r.s, ctx, "localhost"));
+    t_expect(r.s, "before");
+    t_say(r.s, "go on");
+    receive_after(&r);
+    T_EQ(stats_of(ctx).connect_good, 1);
+    T_EQ(stats_of(ctx).connect_renegotiate, 0);
+    T_OK(pysock_close(r.s));
+    t_join(&serving);
+    close(run.fd);
+    close(listener);
+    bear_unload(&one);
+    pysock_ssl_context_free(ctx);
+}
+
+/* Brings its first certificate (NULL: none), then begins another handshake with its second. */
+static void *call_twice(void *arg) {
+    bear_run *run = arg;
+    bear_begin_client(&run->peer, run->fd, run->first);
+    T_CHECK(bear_say(&run->peer, "before"));
+    T_CHECK(bear_expect(&run->peer, "next"));
+    if (run->second)
+        bear_bring(&run->peer, run->second);
+    T_CHECK(br_ssl_engine_renegotiate(run->peer.eng));
+    run->again = bear_say(&run->peer, "after") && bear_expect(&run->peer, "done");
+    shutdown(run->fd, SHUT_RDWR);
+    return NULL;
+}
+
+static h_outcome meet_client(int verify_mode, const bear_identity *first,
+                             const bear_identity *second, int good) {
+    static bear_run run;
+    t_thread t;
+    h_outcome outcome;
+    char text[8] = "";
+    int port;
+    pysock *listener = t_listen(&port), *s;
+    pysock_ssl_context *ctx = t_server_ctx();
+    T_OK(pysock_ssl_load_verify_locations(ctx, CA, NULL));
+    T_OK(pysock_ssl_set_verify_mode(ctx, verify_mode));
+    T_OK(pysock_ssl_set_session_cache(ctx, 0)); /* a resumed handshake brings no certificate */
+    add_options(ctx, PYSOCK_OP_ALLOW_CLIENT_RENEGOTIATION);
+    memset(&run, 0, sizeof run);
+    run.first = first;
+    run.second = second;
+    run.fd = t_raw_connect(port);
+    s = T_OK(pysock_accept(listener, NULL));
+    T_OK(pysock_settimeout(s, H_TIMEOUT));
+    t_spawn(&t, call_twice, &run);
+    T_OK(pysock_ssl_wrap_socket(s, ctx, NULL));
+    t_expect(s, "before");
+    t_say(s, "next");
+    outcome = h_outcome_of(pysock_recv(s, text, 5, 0) < 0 ? -1 : 0);
+    if (outcome.result == 0) {
+        T_CHECK(strncmp(text, "after", 5) == 0);
+        t_say(s, "done");
+    }
+    T_OK(pysock_close(s));
+    t_join(&t);
+    T_EQ(run.again, good);
+    T_EQ(stats_of(ctx).accept_renegotiate, 1);
+    close(run.fd);
+    T_OK(pysock_close(listener));
+    pysock_ssl_context_free(ctx);
+    return outcome;
+}
+
+static void a_server_refuses_another_certificate_in_a_renegotiation(void **state) {
+    static bear_identity one, other;
+    h_outcome outcome;
+    (void)state;
+    t_deadline(100);
+    bear_load(&one, "client");
+    bear_load(&other, "server-ec");
+    T_STEP("the same certificate");
+    outcome = meet_client(PYSOCK_CERT_REQUIRED, &one, &one, 1);
+    T_EQ(outcome.result, 0);
+    T_STEP("another one");
+    outcome = meet_client(PYSOCK_CERT_REQUIRED, &one, &other, 0);
+    T_EQ(outcome.result, -1);
+    T_EQ(outcome.kind, PYSOCK_SSL_CERT_VERIFICATION_ERROR);
+    H_CONTAINS(outcome.message, "another certificate");
+    bear_unload(&one);
+    bear_unload(&other);
+}
+
+/* Who needs no certificate, and brings one all the same, must bring a good one, each time. */
+static void a_certificate_that_comes_with_a_renegotiation_is_verified(void **state) {
+    static bear_identity good, bad;
+    h_outcome outcome;
+    (void)state;
+    t_deadline(100);
+    bear_load(&good, "client");
+    bear_load(&bad, "untrusted");
+    T_STEP("none, twice");
+    outcome = meet_client(PYSOCK_CERT_OPTIONAL, NULL, NULL, 1);
+    T_EQ(outcome.result, 0);
+    T_STEP("a good one");
+    outcome = meet_client(PYSOCK_CERT_OPTIONAL, NULL, &good, 1);
+    T_EQ(outcome.result, 0);
+    T_STEP("a bad one");
+    outcome = meet_client(PYSOCK_CERT_OPTIONAL, NULL, &bad, 0);
+    T_EQ(outcome.result, -1);
+    T_EQ(outcome.kind, PYSOCK_SSL_CERT_VERIFICATION_ERROR);
+    bear_unload(&good);
+    bear_unload(&bad);
+}
+
 /* ---- reading ahead ---- */
 
 #define RECORDS 50
@@ -222,6 +447,10 @@ static const struct CMUnitTest tests[] = {
     CASE(a_client_goes_along_while_it_reads_ahead),
     CASE(a_server_refuses_openssl_s_client_by_default),
     CASE(a_server_goes_along_where_it_was_allowed),
+    CASE(a_client_refuses_another_certificate_in_a_renegotiation),
+    CASE(a_client_may_refuse_every_renegotiation),
+    CASE(a_server_refuses_another_certificate_in_a_renegotiation),
+    CASE(a_certificate_that_comes_with_a_renegotiation_is_verified),
     CASE(select_sees_what_was_read_ahead),
 };
 

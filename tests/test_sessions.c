@@ -122,6 +122,59 @@ static void a_session_is_no_way_round_the_host_name(void **state) {
     pysock_ssl_session_release(se);
 }
 
+/* An address is not sent as a name, so the server has nothing against resumption. */
+static void a_session_is_no_way_round_the_address(void **state) {
+    pysock_ssl_session *se = session_with("127.0.0.1");
+    pysock_ssl_wrap_options options;
+    h_pair p;
+    (void)state;
+    t_deadline(60);
+    T_EQ(resumes("127.0.0.1", se), 1);
+    T_STEP("an address that the certificate has as well");
+    T_EQ(resumes("::1", se), 1);
+    T_STEP("one that it does not have");
+    memset(&options, 0, sizeof options);
+    options.server_hostname = "127.0.0.2";
+    options.session = se;
+    h_try_ex(&p, client, server, &options);
+    h_is_refusal(&p.at_client, 64, "IP address mismatch");
+    pysock_ssl_session_release(se);
+}
+
+/* Nobody has asked whom the first connection was with: the second one asks. */
+static void what_was_not_checked_is_checked_when_it_is_resumed(void **state) {
+    pysock_ssl_context *wrong = t_server_ctx_of("wrong-host");
+    pysock_ssl_wrap_options options;
+    pysock_ssl_session *se;
+    h_pair p;
+    (void)state;
+    t_deadline(60);
+    memset(&options, 0, sizeof options);
+    options.server_hostname = "localhost";
+    for (int given = 0; given < 2; given++) {
+        T_STEP("the session is %s", given ? "given" : "the context's");
+        options.no_check_hostname = 1;
+        options.session = NULL;
+        h_connect_ex(&p, client, wrong, &options);
+        se = T_OK(pysock_ssl_get_session(p.client));
+        h_close(&p);
+        options.no_check_hostname = 0;
+        options.session = given ? se : NULL;
+        h_try_ex(&p, client, wrong, &options);
+        h_is_refusal(&p.at_client, 62, "Hostname mismatch");
+        pysock_ssl_session_release(se);
+    }
+    T_STEP("the same with the server that is meant");
+    options.no_check_hostname = 1;
+    options.session = NULL;
+    h_connect_ex(&p, client, server, &options);
+    se = T_OK(pysock_ssl_get_session(p.client));
+    h_close(&p);
+    T_EQ(resumes("localhost", se), 1);
+    pysock_ssl_session_release(se);
+    pysock_ssl_context_free(wrong);
+}
+
 static void new_rules_resume_nothing(void **state) {
     pysock_ssl_session *se;
     (void)state;
@@ -281,6 +334,8 @@ static const struct CMUnitTest tests[] = {
     CASE(a_session_is_resumed_where_it_is_given),
     CASE(a_session_belongs_to_its_context_and_to_clients),
     CASE(a_session_is_no_way_round_the_host_name),
+    CASE(a_session_is_no_way_round_the_address),
+    CASE(what_was_not_checked_is_checked_when_it_is_resumed),
     CASE(new_rules_resume_nothing),
     CASE(servers_that_ask_for_certificates_resume_and_know_the_client),
     CASE(the_counters_count),

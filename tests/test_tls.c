@@ -728,6 +728,18 @@ static void a_ragged_end_is_an_end_or_an_error_as_asked(void **state) {
         }
         h_close(&p);
     }
+    T_STEP("an option makes it none");
+    {
+        uint64_t before = pysock_ssl_get_options(client);
+        h_pair p;
+        char byte;
+        T_OK(pysock_ssl_set_options(client, before | PYSOCK_OP_IGNORE_UNEXPECTED_EOF));
+        connect_with_ragged_eofs(&p, client, server, 1);
+        T_EQ(shutdown(T_OK(pysock_fileno(p.server)), SHUT_WR), 0);
+        T_EQ(pysock_recv(p.client, &byte, 1, 0), 0);
+        h_close(&p);
+        T_OK(pysock_ssl_set_options(client, before));
+    }
     T_STEP("a clean end is no error");
     for (int raise = 0; raise < 2; raise++) {
         h_pair p;

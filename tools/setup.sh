@@ -1,23 +1,25 @@
 #!/bin/sh
 # Finds what pysock needs and installs what is missing, with apt, dnf, pacman, apk or brew.
 #
-#   tools/setup.sh         a C compiler, make and BearSSL: for `make demo` and the examples
-#   tools/setup.sh test    also what `make test` needs: cmocka, the sanitizers, and as peers
-#                          openssl, gnutls, nginx, curl, python3, stunnel and haproxy
+#   tools/setup.sh         a C compiler, make and BearSSL: for `make demo`, the examples, the bench
+#   tools/setup.sh plain   also what `make test-plain` needs: cmocka, and as peers openssl, gnutls,
+#                          nginx, curl, python3, stunnel and haproxy
+#   tools/setup.sh test    also what `make test` needs: the sanitizers
+#   tools/setup.sh check   what `make check` needs: clang, a C++ compiler, libidn2 and openssl
 #   tools/setup.sh cpython what `make cpython` needs: Python's headers
 #   tools/setup.sh exam    also what `make check-cpython` needs: CPython's own tests, pip, requests,
 #                          names of services
 #   tools/setup.sh fuzz    what `make fuzz` needs: clang with its fuzzer and sanitizers
-#   tools/setup.sh ci      also what `make check` needs: clang, a C++ compiler and libidn2; and
-#                          testssl for tools/check-testssl.sh
+#   tools/setup.sh ci      all of these, and testssl for tools/check-testssl.sh
 #
 # Each thing is probed first, by compiling and linking or by running it: where all is there,
-# neither root nor the network is needed. CC, CPPFLAGS, CFLAGS and LDFLAGS are respected.
+# neither root nor the network is needed. CC, CPPFLAGS, CFLAGS, LDFLAGS and LDLIBS are respected.
 set -u
 export LC_ALL=C
 
 CC=${CC:-cc} FUZZ_CC=${FUZZ_CC:-clang} PYTHON=${PYTHON:-python3}
 CPPFLAGS=${CPPFLAGS-} CFLAGS=${CFLAGS-} LDFLAGS=${LDFLAGS-}
+LDLIBS="${LDLIBS:--lbearssl -lpthread}"
 PATH=$PATH:/usr/sbin:/sbin # nginx and haproxy live there, and users seldom look there
 services_of_ours=
 policy_file=
@@ -65,10 +67,11 @@ have_make() {
     command -v make >/dev/null || command -v gmake >/dev/null
 }
 
+# shellcheck disable=SC2086
 links_bearssl() {
     echo '#include <bearssl.h>
 int main(void) { br_ssl_client_context c; br_ssl_client_zero(&c); return 0; }' |
-        links "$CC" c "$@" -lbearssl
+        links "$CC" c "$@" $LDLIBS
 }
 
 # Fedora and Homebrew keep the header where compilers do not look; the Makefile knows the same
@@ -395,16 +398,18 @@ install_missing() {
 }
 
 base='cc make bearssl'
-for_tests='cmocka sanitizers openssl gnutls nginx curl python3 timeout'
-for_tests="$for_tests stunnel haproxy"
+for_plain='cmocka openssl gnutls nginx curl python3 timeout stunnel haproxy'
+for_check='clang cxx idn2'
 for_exam='python_tests python_pip python_requests services'
 case ${1-} in
 '') wanted=$base ;;
-test) wanted="$base $for_tests" ;;
+plain) wanted="$base $for_plain" ;;
+test) wanted="$base $for_plain sanitizers" ;;
+check) wanted="$base $for_check openssl" ;;
 cpython) wanted="$base python_dev" ;;
 exam) wanted="$base python_dev $for_exam" ;;
 fuzz) wanted="$base fuzzer" ;;
-ci) wanted="$base $for_tests clang fuzzer cxx idn2 testssl python_dev $for_exam" ;;
+ci) wanted="$base $for_plain sanitizers $for_check fuzzer testssl python_dev $for_exam" ;;
 *)
     sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "$0"
     case $1 in -h | --help) exit 0 ;; *) exit 2 ;; esac

@@ -86,11 +86,16 @@ static int resolve(binding *b, pysock_addr *addr, int family, const char *host, 
         addr->u.in6.sin6_port = htons((uint16_t)port);
         return 0;
     }
+    if (family == AF_INET6
+        && (strcmp(host, "<broadcast>") == 0 || strcmp(host, "255.255.255.255") == 0)) {
+        PyErr_SetString(PyExc_OSError, "address family mismatched");
+        return -1;
+    }
     binding_begin(b, &call);
     r = pysock_addr_resolve(addr, family, host, port);
     binding_end(&call);
     if (r < 0)
-        binding_raise(b);
+        binding_raise_lookup(b);
     return r;
 }
 

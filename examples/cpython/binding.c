@@ -486,6 +486,11 @@ static PyObject *raise_pair(PyObject *type, int code, const char *text)
     return NULL;
 }
 
+static PyObject *raise_gai(binding *b, int code)
+{
+    return raise_pair(b->gaierror ? b->gaierror : PyExc_OSError, code, gai_strerror(code));
+}
+
 PyObject *binding_raise(binding *b)
 {
     int code = pysock_error_code();
@@ -497,7 +502,7 @@ PyObject *binding_raise(binding *b)
         PyErr_SetString(PyExc_TimeoutError, "timed out");
         return NULL;
     case PYSOCK_GAI_ERROR:
-        return raise_pair(b->gaierror ? b->gaierror : PyExc_OSError, code, gai_strerror(code));
+        return raise_gai(b, code);
     case PYSOCK_H_ERROR:
         return raise_pair(b->herror ? b->herror : PyExc_OSError, code, hstrerror(code));
     case PYSOCK_VALUE_ERROR:
@@ -516,6 +521,16 @@ PyObject *binding_raise(binding *b)
             return b->raise_ssl(b);
         return raise_pair(PyExc_OSError, EPROTO, pysock_error_message());
     }
+}
+
+PyObject *binding_raise_lookup(binding *b)
+{
+    int refused = pysock_error() == PYSOCK_VALUE_ERROR;
+
+#ifdef EAI_IDN_ENCODE
+    refused |= pysock_error() == PYSOCK_GAI_ERROR && pysock_error_code() == EAI_IDN_ENCODE;
+#endif
+    return refused && !PyErr_Occurred() ? raise_gai(b, EAI_NONAME) : binding_raise(b);
 }
 
 int binding_int(PyObject *o, int *value)

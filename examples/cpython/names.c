@@ -46,6 +46,15 @@ static PyObject *names_sethostname(PyObject *m, PyObject *o)
 
 /* ---- hosts ---- */
 
+static int host_argument(PyObject *o, const char *caller, const char **text, PyObject **keep)
+{
+    if (PyUnicode_Check(o) || PyBytes_Check(o) || PyByteArray_Check(o))
+        return host_from_object(o, 0, 1, text, keep);
+    PyErr_Format(PyExc_TypeError, "%s() argument 1 must be str, bytes or bytearray, not %.200s",
+                 caller, o == Py_None ? "None" : Py_TYPE(o)->tp_name);
+    return -1;
+}
+
 static PyObject *names_gethostbyname(PyObject *m, PyObject *o)
 {
     binding *b = binding_of_module(m);
@@ -55,14 +64,14 @@ static PyObject *names_gethostbyname(PyObject *m, PyObject *o)
     PyObject *keep;
     int r;
 
-    if (host_from_object(o, 0, 1, &host, &keep) < 0)
+    if (host_argument(o, "gethostbyname", &host, &keep) < 0)
         return NULL;
     r = binding_begin_audited(b, &call, "socket.gethostbyname", Py_BuildValue("(O)", o));
     if (r == 0) {
         r = pysock_gethostbyname(host, ip, sizeof ip);
         binding_end(&call);
         if (r < 0)
-            binding_raise(b);
+            binding_raise_lookup(b);
     }
     Py_DECREF(keep);
     return r < 0 ? NULL : PyUnicode_FromString(ip);
@@ -91,7 +100,7 @@ static PyObject *hostent_to_object(const pysock_hostent *h)
                          text_list(h->addresses, h->address_count));
 }
 
-static PyObject *host_entry(PyObject *m, PyObject *o, const char *event,
+static PyObject *host_entry(PyObject *m, PyObject *o, const char *caller, const char *event,
                             pysock_hostent *(*get)(const char *))
 {
     binding *b = binding_of_module(m);
@@ -100,12 +109,12 @@ static PyObject *host_entry(PyObject *m, PyObject *o, const char *event,
     const char *host;
     PyObject *keep, *result = NULL;
 
-    if (host_from_object(o, 0, 1, &host, &keep) < 0)
+    if (host_argument(o, caller, &host, &keep) < 0)
         return NULL;
     if (binding_begin_audited(b, &call, event, Py_BuildValue("(O)", o)) == 0) {
         h = get(host);
         binding_end(&call);
-        result = h ? hostent_to_object(h) : binding_raise(b);
+        result = h ? hostent_to_object(h) : binding_raise_lookup(b);
     }
     pysock_freehostent(h);
     Py_DECREF(keep);
@@ -114,12 +123,13 @@ static PyObject *host_entry(PyObject *m, PyObject *o, const char *event,
 
 static PyObject *names_gethostbyname_ex(PyObject *m, PyObject *o)
 {
-    return host_entry(m, o, "socket.gethostbyname", pysock_gethostbyname_ex);
+    return host_entry(m, o, "gethostbyname_ex", "socket.gethostbyname",
+                      pysock_gethostbyname_ex);
 }
 
 static PyObject *names_gethostbyaddr(PyObject *m, PyObject *o)
 {
-    return host_entry(m, o, "socket.gethostbyaddr", pysock_gethostbyaddr);
+    return host_entry(m, o, "gethostbyaddr", "socket.gethostbyaddr", pysock_gethostbyaddr);
 }
 
 /* A port or service: None, an int, str or bytes. Numbers are written into digits. */
@@ -179,6 +189,10 @@ static PyObject *names_getaddrinfo(PyObject *m, PyObject *args, PyObject *kwargs
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|iiii:getaddrinfo", names, &host_object,
                                      &port_object, &family, &type, &proto, &flags))
         return NULL;
+    if (host_object != Py_None && !PyUnicode_Check(host_object) && !PyBytes_Check(host_object)) {
+        PyErr_SetString(PyExc_TypeError, "getaddrinfo() argument 1 must be string or None");
+        return NULL;
+    }
     if (host_from_object(host_object, 1, 1, &host, &keep) < 0)
         return NULL;
     if (service_from_object(port_object, digits, &service) == 0
@@ -187,7 +201,7 @@ static PyObject *names_getaddrinfo(PyObject *m, PyObject *args, PyObject *kwargs
                Py_BuildValue("OOiii", host_object, port_object, family, type, proto)) == 0) {
         count = pysock_getaddrinfo(host, service, family, type, proto, flags, &list);
         binding_end(&call);
-        result = count < 0 ? binding_raise(b) : addrinfo_to_list(list, count);
+        result = count < 0 ? binding_raise_lookup(b) : addrinfo_to_list(list, count);
         if (count >= 0)
             pysock_freeaddrinfo(list);
     }
@@ -210,7 +224,7 @@ static int nameinfo_addr(binding *b, const char *host, int port, unsigned int fl
                                AI_NUMERICHOST | AI_NUMERICSERV, &list);
     binding_end(&call);
     if (count < 0) {
-        binding_raise(b);
+        binding_raise_lookup(b);
         return -1;
     }
     *addr = list[0].addr;

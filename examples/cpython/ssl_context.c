@@ -1,18 +1,21 @@
 /* _SSLContext: settings, certificates and keys for connections to come. */
 #include "ssl_objects.h"
 
-/* OpenSSL's defaults: the chain and the name are for clients to verify, old versions are spoken
-   where the peer has no better ones. */
+/* OpenSSL's defaults. */
 #define CONTEXT_OPTIONS                                                                           \
     (PYSOCK_OP_ALL | PYSOCK_OP_NO_SSLv3 | PYSOCK_OP_CIPHER_SERVER_PREFERENCE                      \
      | PYSOCK_OP_NO_COMPRESSION | PYSOCK_OP_ENABLE_MIDDLEBOX_COMPAT                               \
      | PYSOCK_OP_IGNORE_UNEXPECTED_EOF)
 
+#ifndef PYSOCK_OP_LEGACY_SERVER_CONNECT
+#define PYSOCK_OP_LEGACY_SERVER_CONNECT ((uint64_t)0) /* the library asks for no such thing */
+#endif
+
 /* What the library knows. Others are workarounds for bugs that it does not have. */
 #define CONTEXT_KNOWN_OPTIONS                                                                     \
     (CONTEXT_OPTIONS | PYSOCK_OP_NO_TICKET | PYSOCK_OP_NO_TLSv1 | PYSOCK_OP_NO_TLSv1_1            \
      | PYSOCK_OP_NO_TLSv1_2 | PYSOCK_OP_NO_TLSv1_3 | PYSOCK_OP_NO_RENEGOTIATION                   \
-     | PYSOCK_OP_ALLOW_CLIENT_RENEGOTIATION)
+     | PYSOCK_OP_ALLOW_CLIENT_RENEGOTIATION | PYSOCK_OP_LEGACY_SERVER_CONNECT)
 
 #define HOST_NO_PARTIAL_WILDCARDS 0x4u
 #define HOST_NEVER_CHECK_SUBJECT 0x20u
@@ -45,19 +48,21 @@ static int warn_of_protocol(int protocol)
     }
 }
 
-/* Python's defaults, where the library has stricter ones. */
+/* Python's defaults, where the library has others. The lowest version is the library's, as with an
+   OpenSSL whose configuration says MinProtocol = TLSv1.2: minimum_version tells and changes it. */
 static int set_defaults(context_object *self)
 {
-    self->minimum = PYSOCK_MINIMUM_SUPPORTED;
+    self->minimum = is_fixed(self->protocol) ? PYSOCK_MINIMUM_SUPPORTED : PYSOCK_TLSv1_2;
     self->maximum = PYSOCK_MAXIMUM_SUPPORTED;
     self->options = (unsigned long)CONTEXT_OPTIONS;
     self->verify_flags = PYSOCK_VERIFY_X509_TRUSTED_FIRST;
     self->host_flags = HOST_NO_PARTIAL_WILDCARDS;
     self->num_tickets = 2;
     if (!is_fixed(self->protocol)
-        && pysock_ssl_set_minimum_version(self->ctx, PYSOCK_MINIMUM_SUPPORTED) < 0)
+        && pysock_ssl_set_minimum_version(self->ctx, self->minimum) < 0)
         return -1;
     if (pysock_ssl_set_options(self->ctx, CONTEXT_OPTIONS | PYSOCK_OP_COMPLETE_CHAIN) < 0
+        || pysock_ssl_set_hostname_checks_common_name(self->ctx, 1) < 0
         || pysock_ssl_set_ciphers(self->ctx, "DEFAULT") < 0
         || pysock_ssl_set_verify_flags(self->ctx, PYSOCK_VERIFY_X509_TRUSTED_FIRST) < 0)
         return -1;
@@ -144,30 +149,27 @@ static int zero_or_raise(context_object *self, int r)
 
 /* ---- wrapping ---- */
 
-/* The name as ASCII, without NUL; None is fine. */
+/* A server_hostname is ASCII, without NUL, or None. */
 static int check_hostname_argument(PyObject *name)
 {
-    const char *text;
     Py_ssize_t n;
 
     if (name == Py_None)
         return 0;
     if (!PyUnicode_Check(name)) {
-        PyErr_Format(PyExc_TypeError, "server_hostname must be str or None, not %.50s",
-                     Py_TYPE(name)->tp_name);
+        PyErr_Format(PyExc_TypeError, "argument must be str, not %.50s", Py_TYPE(name)->tp_name);
         return -1;
     }
-    text = PyUnicode_AsUTF8AndSize(name, &n);
-    if (!text)
+    if (PyUnicode_READY(name) < 0)
         return -1;
-    if (strlen(text) != (size_t)n) {
+    if (!PyUnicode_IS_ASCII(name)) {
+        Py_XDECREF(PyUnicode_AsASCIIString(name)); /* which says what is not */
+        return -1;
+    }
+    n = PyUnicode_GET_LENGTH(name);
+    if (strlen((const char *)PyUnicode_1BYTE_DATA(name)) != (size_t)n) {
         PyErr_SetString(PyExc_TypeError,
                         "argument must be encoded string without null bytes, not str");
-        return -1;
-    }
-    if (n == 0 || text[0] == '.') {
-        PyErr_SetString(PyExc_ValueError, "server_hostname cannot be an empty string or start "
-                                          "with a leading dot.");
         return -1;
     }
     return 0;
@@ -188,6 +190,27 @@ static int check_side(context_object *self, int server_side)
     return -1;
 }
 
+#define HOSTNAME_MAX 255 /* bytes of a name in the server_name extension */
+#define SSL_R_SSL3_EXT_INVALID_SERVERNAME 319 /* OpenSSL's number */
+
+/* Whether a server_hostname can be a server's name. */
+static int check_hostname_value(context_object *self, PyObject *name)
+{
+    Py_ssize_t n = name == Py_None ? 1 : PyUnicode_GET_LENGTH(name);
+
+    if (n == 0 || (name != Py_None && PyUnicode_READ_CHAR(name, 0) == '.')) {
+        PyErr_SetString(PyExc_ValueError, "server_hostname cannot be an empty string or start "
+                                          "with a leading dot.");
+        return -1;
+    }
+    if (n > HOSTNAME_MAX) {
+        ssl_raise_error(self->st, self->st->error, SSL_R_SSL3_EXT_INVALID_SERVERNAME, "SSL",
+                        "SSL3_EXT_INVALID_SERVERNAME", NULL, __LINE__);
+        return -1;
+    }
+    return 0;
+}
+
 static PyObject *context_wrap_socket(context_object *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"sock", "server_side", "server_hostname", "owner", "session", NULL};
@@ -201,7 +224,8 @@ static PyObject *context_wrap_socket(context_object *self, PyObject *args, PyObj
         return PyErr_Format(PyExc_TypeError,
                             "_wrap_socket() argument 'sock' must be _socket.socket, not %.50s",
                             Py_TYPE(sock)->tp_name);
-    if (check_hostname_argument(hostname) < 0 || check_side(self, server_side) < 0)
+    if (check_hostname_argument(hostname) < 0 || check_side(self, server_side) < 0
+        || check_hostname_value(self, hostname) < 0)
         return NULL;
     return connection_wrap_socket(self, sock, server_side, hostname, owner, session);
 }
@@ -217,7 +241,8 @@ static PyObject *context_wrap_bio(context_object *self, PyObject *args, PyObject
                                      self->st->bio_type, &incoming, self->st->bio_type, &outgoing,
                                      &server_side, &hostname, &owner, &session))
         return NULL;
-    if (check_hostname_argument(hostname) < 0 || check_side(self, server_side) < 0)
+    if (check_hostname_argument(hostname) < 0 || check_side(self, server_side) < 0
+        || check_hostname_value(self, hostname) < 0)
         return NULL;
     return connection_wrap_bio(self, (bio_object *)incoming, (bio_object *)outgoing, server_side,
                                hostname, owner, session);
@@ -727,21 +752,43 @@ static int warn_of_version(int version)
     }
 }
 
+/* One of Python's versions; whether the library has it, it says itself. */
 static int take_version(context_object *self, PyObject *value, int *version)
 {
-    if (!is_given(value) || binding_int(value, version) < 0)
+    long v = is_given(value) ? PyLong_AsLong(value) : -1;
+
+    if (v == -1 && PyErr_Occurred())
         return -1;
+    if (v > INT_MAX) {
+        PyErr_SetString(PyExc_OverflowError, "Option is too long");
+        return -1;
+    }
     if (is_fixed(self->protocol)) {
         PyErr_SetString(PyExc_ValueError, "The context's protocol doesn't support modification of "
                                           "highest and lowest version.");
         return -1;
     }
-    if (*version < PYSOCK_MINIMUM_SUPPORTED || *version > PYSOCK_TLSv1_3
-        || (*version >= 0 && *version < PYSOCK_SSLv3)) {
-        PyErr_Format(PyExc_ValueError, "Unsupported TLS/SSL version 0x%x", *version);
+    if (v != PYSOCK_MINIMUM_SUPPORTED && v != PYSOCK_MAXIMUM_SUPPORTED
+        && (v < PYSOCK_SSLv3 || v > PYSOCK_TLSv1_3)) {
+        PyErr_Format(PyExc_ValueError, "Unsupported TLS/SSL version 0x%x", (unsigned)v);
         return -1;
     }
+    *version = (int)v;
     return warn_of_version(*version);
+}
+
+/* The library refuses what no handshake could keep to: a lowest version above all that it has, or a
+   highest one below. Python says ValueError then. */
+static int set_version(context_object *self, int version,
+                       int (*set)(pysock_ssl_context *ctx, int version))
+{
+    if (set(self->ctx, version) == 0)
+        return 0;
+    if (pysock_error() == PYSOCK_MEMORY_ERROR)
+        ssl_raise(self->st, SSL_READING);
+    else
+        PyErr_Format(PyExc_ValueError, "Unsupported protocol version 0x%x", (unsigned)version);
+    return -1;
 }
 
 static PyObject *get_minimum_version(context_object *self, void *closure)
@@ -750,7 +797,6 @@ static PyObject *get_minimum_version(context_object *self, void *closure)
     return PyLong_FromLong(self->minimum);
 }
 
-/* SSLv3 as the lowest version is as good as TLS 1.0: it is not there. */
 static int set_minimum_version(context_object *self, PyObject *value, void *closure)
 {
     int version;
@@ -760,8 +806,7 @@ static int set_minimum_version(context_object *self, PyObject *value, void *clos
         return -1;
     if (version == PYSOCK_MAXIMUM_SUPPORTED)
         version = PYSOCK_TLSv1_2;
-    if (zero_or_raise(self, pysock_ssl_set_minimum_version(
-                                self->ctx, version == PYSOCK_SSLv3 ? PYSOCK_TLSv1 : version)) < 0)
+    if (set_version(self, version, pysock_ssl_set_minimum_version) < 0)
         return -1;
     self->minimum = version;
     return 0;
@@ -773,7 +818,6 @@ static PyObject *get_maximum_version(context_object *self, void *closure)
     return PyLong_FromLong(self->maximum);
 }
 
-/* TLS 1.3 as the highest version is as good as TLS 1.2, likewise. */
 static int set_maximum_version(context_object *self, PyObject *value, void *closure)
 {
     int version;
@@ -783,9 +827,7 @@ static int set_maximum_version(context_object *self, PyObject *value, void *clos
         return -1;
     if (version == PYSOCK_MINIMUM_SUPPORTED)
         version = PYSOCK_TLSv1;
-    if (zero_or_raise(self, pysock_ssl_set_maximum_version(
-                                self->ctx, version == PYSOCK_TLSv1_3 ? PYSOCK_TLSv1_2 : version))
-        < 0)
+    if (set_version(self, version, pysock_ssl_set_maximum_version) < 0)
         return -1;
     self->maximum = version;
     return 0;

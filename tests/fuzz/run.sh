@@ -32,6 +32,13 @@ pem)
     for key in tests/certs/*.key; do
         cat "${key%.key}.pem" "$key" >"$seeds/$(basename "$key" .key).both"
     done
+    cat tests/certs/ca.pem tests/certs/other-ca.pem >"$seeds/two"
+    for pem in tests/certs/ca.pem tests/certs/other-ca.pem; do
+        printf '\357\273\277'
+        cat "$pem"
+    done >"$seeds/marks"
+    sed 's/ CERTIFICATE/ TRUSTED&/' "$seeds/two" >"$seeds/trusted"
+    sed '2s/$/ /;3,$s/$/\r/' "$seeds/two" >"$seeds/blanks"
     ;;
 cert | certinfo)
     for pem in tests/certs/*.pem; do
