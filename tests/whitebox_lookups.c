@@ -247,6 +247,41 @@ static void names_that_were_given_up_stop_nobody(void **state) {
     a_good_name_connects();
 }
 
+typedef struct late_cancel {
+    pysock *s;
+    int returned, code;
+} late_cancel;
+
+static void *look_up_and_be_cancelled(void *arg) {
+    late_cancel *c = arg;
+    T_EQ(pysock_connect(c->s, "stuck.test", 80), -1);
+    c->code = errno;
+    c->returned = 1;
+    pthread_testcancel();
+    c->returned = 2;
+    return NULL;
+}
+
+/* Waiting for a name is no cancellation point either. */
+static void a_thread_that_is_cancelled_while_it_waits_for_a_name(void **state) {
+    static late_cancel c;
+    t_thread t;
+    (void)state;
+    t_deadline(60);
+    memset(&c, 0, sizeof c);
+    c.s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
+    T_OK(pysock_settimeout(c.s, 600));
+    shut_gate();
+    t_spawn(&t, look_up_and_be_cancelled, &c);
+    wait_for_stuck(1);
+    T_EQ(pthread_cancel(t.id), 0);
+    T_OK(pysock_close(c.s));
+    T_CHECK(t_join(&t) == PTHREAD_CANCELED);
+    T_EQ(c.returned, 1);
+    T_EQ(c.code, EBADF);
+    a_good_name_connects();
+}
+
 /* Nor does giving up make room for more workers than there may be. */
 static void names_that_were_given_up_count(void **state) {
     (void)state;
@@ -273,6 +308,7 @@ static const struct CMUnitTest tests[] = {
     CASE(cleanup_waits_for_none_of_them),
     CASE(names_that_were_given_up_stop_nobody),
     CASE(names_that_were_given_up_count),
+    CASE(a_thread_that_is_cancelled_while_it_waits_for_a_name),
 };
 
 int main(int argc, char **argv) {
