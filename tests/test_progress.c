@@ -63,7 +63,7 @@ static void set_stage(stage *st) {
     memset(pysock_buf_data(b), MARK, BLOCK);
     st->server = &server;
     p_add(&args, "stdbuf", "-oL", "openssl", "s_server", "-accept", "127.0.0.1:" P_PORT, "-cert",
-          T_CERTS "server-ec.pem", "-key", T_CERTS "server-ec.key", "-tls1_2", NULL);
+          T_CERTS "server-ec.pem", "-key", T_CERTS "server-ec.key", "-tls1_2", "-state", NULL);
     st->s = p_start_server(st->server, &args, &port);
     st->ctx = t_client_ctx();
     T_OK(pysock_setsockopt_int(st->s, SOL_SOCKET, SO_SNDBUF, 16384));
@@ -398,6 +398,94 @@ static void detach_gives_the_descriptor_when_all_is_out(void **state) {
     clear_stage(&st);
 }
 
+/* ---- a reader alone ---- */
+
+/* Until s_server has finished its second handshake: what it says before is no part of this. */
+static void wait_renegotiated(p_process *p) {
+    double end = t_now() + P_PATIENCE;
+    for (;;) {
+        unsigned seen = 0;
+        const char *at = p_string(&p->complained);
+        while ((at = strstr(at, "SSL_accept:SSLv3/TLS write finished")) != NULL) {
+            at++;
+            seen++;
+        }
+        if (seen >= 2)
+            return;
+        if (!p_pump(p, 0.1) || t_now() > end)
+            P_FAIL(p, "the handshake does not finish");
+    }
+}
+
+enum { BLOCKING, TIMED, NON_BLOCKING, BY_POLLER, READERS };
+
+typedef struct line_reader {
+    pysock *s;
+    int how;
+    double cpu;
+} line_reader;
+
+static void *read_a_line(void *arg) {
+    line_reader *r = arg;
+    double cpu = t_thread_cpu();
+    if (r->how == BY_POLLER) {
+        pysock_poller *p = t_poller_with(pysock_fileno(r->s), POLLIN);
+        pysock_pollevent event;
+        size_t have = 0;
+        char text[16];
+        while (have < 6) {
+            ptrdiff_t n = pysock_recv(r->s, text + have, 6 - have, 0);
+            if (n > 0)
+                have += (size_t)n;
+            else if (n < 0 && errno == EAGAIN)
+                T_EQ(pysock_poller_poll(p, &event, 1, LONG), 1);
+            else
+                T_FAIL("recv gave %ld: %s", (long)n, pysock_error_message());
+        }
+        T_EQ(memcmp(text, "after\n", 6), 0);
+        pysock_poller_free(p);
+    } else {
+        t_expect(r->s, "after\n");
+    }
+    r->cpu = t_thread_cpu() - cpu;
+    return NULL;
+}
+
+/* recv takes the request while the kernel is full: what it waits for is room first, then the
+   server's flights, then data; and it sleeps. */
+static void a_reader_waits_in_the_right_direction(void **state) {
+    (void)state;
+    t_deadline(200);
+    P_NEED("openssl");
+    for (int how = 0; how < READERS; how++) {
+        stage st;
+        line_reader r = {0};
+        t_thread t;
+        double until;
+        T_STEP("reader %d", how);
+        set_stage(&st);
+        r.s = st.s;
+        r.how = how;
+        T_OK(pysock_settimeout(st.s, how == BLOCKING ? PYSOCK_NO_TIMEOUT
+                                     : how == TIMED  ? LONG
+                                                     : 0));
+        t_spawn(&t, read_a_line, &r);
+        while (unread(st.s) > 0)
+            t_nap(0.002);
+        t_wait_asleep(&t);
+        for (until = t_now() + SHORT; t_now() < until;)
+            t_nap(0.1); /* time that a reader which spins would use */
+        go_on(&st);
+        wait_renegotiated(st.server);
+        wait_for_marks(st.server, st.queued);
+        p_say(st.server, "after\n");
+        t_join(&t);
+        T_CHECK(r.cpu < SHORT / 2);
+        T_EQ(pysock_queued(st.s), 0);
+        clear_stage(&st);
+    }
+}
+
 /* ---- calls that do not wait ---- */
 
 /* 0: done. */
@@ -621,6 +709,7 @@ static const struct CMUnitTest tests[] = {
     CASE(detach_says_EAGAIN_where_it_must_not_wait),
     CASE(detach_is_ended_by_close),
     CASE(detach_gives_the_descriptor_when_all_is_out),
+    CASE(a_reader_waits_in_the_right_direction),
     CASE(a_nonblocking_unwrap_is_done_only_when_TLS_is_off),
     CASE(shutdown_and_close_finish_what_is_queued),
     CASE(select_and_pollers_sleep_meanwhile),
