@@ -90,7 +90,7 @@ static void scarce_free(void *p) {
 static struct {
     pthread_mutex_t lock;
     int memory_errors, timeouts;
-    char first[1024], memory[512];
+    char first[1024], memory[1024];
 } said = {PTHREAD_MUTEX_INITIALIZER, 0, 0, "", ""};
 
 /* Takes the calling thread's error down. Returns -1. */
