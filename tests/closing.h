@@ -5,9 +5,9 @@
 #define TESTS_CLOSING_H
 
 #include "contexts.h"
+#include "file_id.h"
 
 #include <sys/ioctl.h>
-#include <sys/stat.h>
 
 #define SIZE (1u << 20)
 #define LONG T_SCALE(30.0, 60.0)
@@ -44,26 +44,6 @@ static void queue_all(pysock *s) {
     T_OK(pysock_setblocking(s, 0));
     T_OK(pysock_send_buf(s, b));
     pysock_buf_release(b);
-}
-
-/* A descriptor, whose number another file may get when it is closed. */
-typedef struct file_id {
-    int fd;
-    ino_t inode;
-} file_id;
-
-static file_id file_of(pysock *s) {
-    file_id f;
-    struct stat st;
-    f.fd = T_OK(pysock_fileno(s));
-    T_EQ(fstat(f.fd, &st), 0);
-    f.inode = st.st_ino;
-    return f;
-}
-
-static int is_open(file_id f) {
-    struct stat st;
-    return fstat(f.fd, &st) == 0 && st.st_ino == f.inode;
 }
 
 /* Without threads somebody must call: any call that sleeps does the work. */

@@ -1,31 +1,10 @@
 /* pysock_abort(): what is queued is dropped, the peer sees a reset, and nobody waits. */
 #include "contexts.h"
-
-#include <sys/stat.h>
+#include "file_id.h"
 
 #define LONG T_SCALE(30.0, 60.0)
 
 /* ---- helpers ---- */
-
-/* A descriptor, whose number another file may get when it is closed. */
-typedef struct file_id {
-    int fd;
-    ino_t inode;
-} file_id;
-
-static file_id file_of(pysock *s) {
-    file_id f;
-    struct stat st;
-    f.fd = T_OK(pysock_fileno(s));
-    T_EQ(fstat(f.fd, &st), 0);
-    f.inode = st.st_ino;
-    return f;
-}
-
-static int is_open(file_id f) {
-    struct stat st;
-    return fstat(f.fd, &st) == 0 && st.st_ino == f.inode;
-}
 
 static void must_be_reset(int fd) {
     struct pollfd p;

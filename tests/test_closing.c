@@ -1,10 +1,10 @@
 /* What close() promises: that output on its way arrives, whatever input is unread, whatever the
    peer does, within a bound; and that output which was lost is reported. */
 #include "contexts.h"
+#include "file_id.h"
 
 #include <linux/sockios.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
 
 #define SIZE (4u << 20)
 #define LAST (128u * 1024) /* what fits into the kernel's buffers for certain */
@@ -77,26 +77,6 @@ static void expect_the_rest(pysock *s, size_t have) {
     t_verify(got, SIZE, 0, 1);
     if (pysock_is_ssl(s) == 1)
         T_EQ(pysock_ssl_eof_is_clean(s), 1);
-}
-
-/* A descriptor, whose number another file may get when it is closed. */
-typedef struct file_id {
-    int fd;
-    ino_t inode;
-} file_id;
-
-static file_id file_of(pysock *s) {
-    file_id f;
-    struct stat st;
-    f.fd = T_OK(pysock_fileno(s));
-    T_EQ(fstat(f.fd, &st), 0);
-    f.inode = st.st_ino;
-    return f;
-}
-
-static int is_open(file_id f) {
-    struct stat st;
-    return fstat(f.fd, &st) == 0 && st.st_ino == f.inode;
 }
 
 static void wait_closed(file_id f) {
