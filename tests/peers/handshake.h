@@ -14,7 +14,7 @@ typedef struct h_outcome {
     int verify_code;
     char name[64];
     char reason[96];
-    char message[512];
+    char message[1024];
     char verify_message[192];
 } h_outcome;
 
