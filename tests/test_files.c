@@ -260,8 +260,10 @@ static void wrong_arguments_are_refused(void **state) {
     t_pair(pair);
     T_FAILS(pysock_makefile(NULL, "rb", -1), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_makefile(pair[0], NULL, -1), PYSOCK_VALUE_ERROR, EINVAL);
-    T_FAILS(pysock_makefile(pair[0], "rb", PTRDIFF_MAX), T_ANY, T_ANY);
-    T_FAILS(pysock_makefile(pair[0], "rwb", PTRDIFF_MAX / 2 + 1), T_ANY, T_ANY);
+    if (SIZE_MAX > UINT32_MAX) { /* else the system may have it */
+        T_FAILS(pysock_makefile(pair[0], "rb", PTRDIFF_MAX), T_ANY, T_ANY);
+        T_FAILS(pysock_makefile(pair[0], "rwb", PTRDIFF_MAX / 2 + 1), T_ANY, T_ANY);
+    }
     T_STEP("NULL for a file");
     T_FAILS(pysock_file_read(NULL, buf, 1), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_file_readinto(NULL, buf, 1), PYSOCK_VALUE_ERROR, EINVAL);
