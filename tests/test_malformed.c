@@ -203,6 +203,8 @@ static void try_parts(const char *name, pysock_ssl_context *ctx, int level, int 
 
 /* ---- messages and records out of turn ---- */
 
+#define ZERO_31 "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+
 #define OUT_OF_TURN(name, level, type) ROW(name, level, message, type, "", UNEXPECTED)
 
 static void a_server_refuses_what_is_out_of_turn(void **state) {
@@ -217,6 +219,8 @@ static void a_server_refuses_what_is_out_of_turn(void **state) {
         OUT_OF_TURN("ServerHelloDone for ClientKeyExchange", KEY, R_HELLO_DONE),
         OUT_OF_TURN("CertificateVerify for ClientKeyExchange", KEY, R_CERTIFICATE_VERIFY),
         OUT_OF_TURN("Finished for ClientKeyExchange", KEY, R_FINISHED),
+        ROW("TLS 1.3's Finished for ClientKeyExchange", KEY, message, R_FINISHED, ZERO_31 "\0",
+            UNEXPECTED),
         OUT_OF_TURN("an unknown message for ClientKeyExchange", KEY, 99),
         ROW("ChangeCipherSpec for ClientKeyExchange", KEY, record, R_CCS, "\1", UNEXPECTED),
         ROW("data for ClientKeyExchange", KEY, record, R_DATA, "data", UNEXPECTED),
@@ -494,7 +498,6 @@ static void point(r_peer *p, const row *r) {
 #define FF_30                                                                                      \
     "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff" \
     "\xff\xff\xff\xff\xff\xff\xff"
-#define ZERO_31 "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
 
 /* RFC 7748: with these the shared secret is zero, whoever computes it. */
 #define SMALL_ORDER(ROW_OF)                                                                        \
