@@ -1,6 +1,6 @@
-/* Messages and records that are malformed, out of turn or not what was offered, to a server and to a
-   client: each is answered with the alert of RFC 5246, 5746, 7301 or 8422, and the error says that
-   the peer was wrong, not the library. */
+/* Messages and records that are malformed, out of turn or not what was offered, to a server and to
+   a client: each is answered with the alert of RFC 5246, 5746, 7301 or 8422, and the error says
+   that the peer was wrong, not the library. */
 #include "contexts.h"
 
 #include "peers/rawtls.h"
@@ -950,10 +950,11 @@ static void a_server_without_renegotiation_info_is_taken_by_an_option(void **sta
     static r_end e;
     static r_peer p;
     pysock_ssl_context *ctx = t_client_ctx();
+    uint64_t options = pysock_ssl_get_options(ctx);
     (void)state;
     t_deadline(60);
-    T_EQ(pysock_ssl_get_options(ctx) & PYSOCK_OP_LEGACY_SERVER_CONNECT, 0);
-    T_OK(pysock_ssl_set_options(ctx, pysock_ssl_get_options(ctx) | PYSOCK_OP_LEGACY_SERVER_CONNECT));
+    T_EQ(options & PYSOCK_OP_LEGACY_SERVER_CONNECT, 0);
+    T_OK(pysock_ssl_set_options(ctx, options | PYSOCK_OP_LEGACY_SERVER_CONNECT));
     T_CHECK(pysock_ssl_get_options(ctx) & PYSOCK_OP_LEGACY_SERVER_CONNECT);
     FOR_EACH_WAY(way) {
         int came = finish_without_info(&e, &p, way, ctx);
