@@ -1,6 +1,6 @@
 /* What a client says first. A server's sni_callback is asked about every ClientHello that the
-   server goes on with, however it comes; every other is refused, with the alert that RFC 5246, 5746,
-   6066, 7301 or 8422 names. Nothing reaches the engine unseen. */
+   server goes on with, however it comes; every other is refused, with the alert that RFC 5246,
+   5746, 6066, 7301 or 8422 names. Nothing reaches the engine unseen. */
 #include "contexts.h"
 
 #include "peers/rawtls.h"

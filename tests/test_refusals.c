@@ -1,5 +1,5 @@
-/* What a handshake says when it comes to nothing, so that whoever reads it knows what to do; and the
-   versions and certificates that a context goes along with. */
+/* What a handshake says when it comes to nothing, so that whoever reads it knows what to do; and
+   the versions and certificates that a context goes along with. */
 #include "support.h"
 
 #include "peers/process.h"
@@ -407,7 +407,8 @@ static void a_default_context_refuses_older_versions_by_itself(void **state) {
             h.version = versions[i];
             r_say_hello(&p, &h);
             r_check_refusal(&e, &p, row, R_ALERTS(PYSOCK_ALERT_PROTOCOL_VERSION));
-            if (!h_contains(e.outcome.message, "version") && !h_contains(e.outcome.message, "TLS 1."))
+            if (!h_contains(e.outcome.message, "version")
+                && !h_contains(e.outcome.message, "TLS 1."))
                 r_complain(row, "the message is '%s'", e.outcome.message);
             pysock_ssl_context_free(ctx);
         }
