@@ -104,6 +104,7 @@
        PYSOCK_MALLOC(size), PYSOCK_REALLOC(p, size), PYSOCK_FREE(p)
        PYSOCK_ASSERT(condition) assert
        PYSOCK_MAX_SOCKETS       65535: open at a time (24 bytes of address space each)
+       PYSOCK_MAX_LOOKUPS       64: names looked up at a time, a thread for each; others wait
        PYSOCK_CLOSE_TIMEOUT     5.0: seconds that output left at close may take
 
 
@@ -1494,14 +1495,15 @@ PYSOCKDEF FILE *pysock_fdopen(pysock *s, const char *mode);
 #define PYSOCK__EPOLL 1
 #include <sys/epoll.h>
 #endif
-#ifndef PYSOCK_NO_SSL
-#ifdef __has_include
+#if defined(__has_include) && !defined(PYSOCK_NO_SSL)
 #if !__has_include(<bearssl.h>)
-#error "pysock: bearssl.h is missing: apt-get install libbearssl-dev (Debian, Ubuntu), dnf install \
-bearssl-devel (Fedora), apk add bearssl-dev (Alpine), pacman -S bearssl (Arch), brew install bearssl; \
-or give its directory by -I; or compile without TLS by -DPYSOCK_NO_SSL"
+#error "pysock: there is no bearssl.h: apt-get install libbearssl-dev (Debian, Ubuntu), \
+dnf install bearssl-devel (Fedora), apk add bearssl-dev (Alpine), pacman -S bearssl (Arch), \
+brew install bearssl (macOS); or tell where it is (-I), or do without TLS (-DPYSOCK_NO_SSL)"
+#define PYSOCK_NO_SSL 1 /* so that this is the only error */
 #endif
 #endif
+#ifndef PYSOCK_NO_SSL
 #include <bearssl.h>
 #endif
 
@@ -1520,6 +1522,9 @@ or give its directory by -I; or compile without TLS by -DPYSOCK_NO_SSL"
 #endif
 #ifndef PYSOCK_MAX_SOCKETS
 #define PYSOCK_MAX_SOCKETS 65535
+#endif
+#ifndef PYSOCK_MAX_LOOKUPS
+#define PYSOCK_MAX_LOOKUPS 64
 #endif
 #ifndef PYSOCK_CLOSE_TIMEOUT
 #define PYSOCK_CLOSE_TIMEOUT 5.0
@@ -2747,7 +2752,9 @@ static int pysock__sys_getaddrinfo(const char *host, const char *service,
     hints.ai_socktype = want->ai_socktype;
     hints.ai_protocol = want->ai_protocol;
     hints.ai_flags = want->ai_flags;
-    if (host && !pysock__is_ascii(host))
+    if (host && !pysock__is_ascii(host) && hints.ai_flags & AI_NUMERICHOST)
+        err = EAI_NONAME; /* no address is written so */
+    else if (host && !pysock__is_ascii(host))
         err = pysock__sys_getaddrinfo_idn(host, service, &hints, &list);
     else
         err = getaddrinfo(host, service, &hints, &list);
@@ -4105,16 +4112,12 @@ static int pysock__thread_denied(void)
     return denied;
 }
 
-static int pysock__sleeper_open(pysock__sleeper *sl)
+/* Puts one with an open waker where a cleanup, a fork and whoever looks for it find it. */
+static void pysock__sleeper_enlist(pysock__sleeper *sl)
 {
-    int err = pysock__waker_open(&sl->waker);
-
-    if (err < 0)
-        return err;
     pysock__lock(&pysock__process.lock);
     pysock__list_append(&pysock__process.sleepers, &sl->link);
     pysock__unlock(&pysock__process.lock);
-    return 0;
 }
 
 static void pysock__sleeper_close(pysock__sleeper *sl)
@@ -4157,11 +4160,12 @@ static int pysock__thread_waker(pysock__waker **waker)
         sl = (pysock__sleeper *)pysock__alloc(sizeof *sl);
         if (!sl)
             return -ENOMEM;
-        err = pysock__sleeper_open(sl);
+        err = pysock__waker_open(&sl->waker);
         if (err < 0) {
             pysock__free(sl);
             return err;
         }
+        pysock__sleeper_enlist(sl);
         pysock__my_sleeper = sl;
         pysock__at_thread_exit(pysock__my_sleeper_free, sl);
     } else if ((err = pysock__sleeper_refresh(sl)) < 0) {
@@ -4239,8 +4243,8 @@ static void pysock__state_less_one(pysock_state *st, size_t *count)
 
 /* ---- >>addresses ----
    Addresses as text and back, Python's calls about names, and the resolver: numeric addresses at
-   once, names by getaddrinfo, on the calling thread or on worker threads that end when no lookup is
-   left. A lookup is owned by two, its worker and whoever asked; either may leave first. The lock:
+   once, names by getaddrinfo, on the calling thread or on worker threads, one for each lookup that
+   is under way, which end when none is left. A lookup is owned by two, its worker and whoever asked; either may leave first. The lock:
    pysock__resolver.lock. */
 
 PYSOCKDEF int pysock_addr_port(const pysock_addr *addr)
@@ -4418,8 +4422,6 @@ static int pysock__resolve_numeric(const char *host, int port, int family, int t
 
     if (!any && family == AF_INET && strcmp(host, "<broadcast>") == 0)
         host = "255.255.255.255";
-    if (!any && !pysock__is_ascii(host))
-        return EAI_NONAME; /* no address is written so */
     return pysock__resolve_with(any ? NULL : host, port, family, type,
                                 AI_NUMERICHOST | (any ? AI_PASSIVE : 0), list, &sys);
 }
@@ -4568,12 +4570,12 @@ PYSOCKDEF int pysock_addr_parse(pysock_addr *addr, const char *text)
 }
 
 /* A lookup under way. done(arg, lookup) is called once on the worker, without a lock, when the
-   result is there. Freed when both owners have let go. One that only its worker still holds is
-   abandoned: the system's resolver cannot be told to stop, so its worker counts no more. */
+   result is there. Freed when both owners have let go. The system's resolver cannot be told to
+   stop: a worker whose lookup nobody wants any more still works on it. */
 typedef struct pysock__lookup {
     /* guarded by the resolver's lock */
     pysock__list link;
-    int refs, running, abandoned;
+    int refs;
     /* set once */
     char *host;
     int port, family, type;
@@ -4585,15 +4587,11 @@ typedef struct pysock__lookup {
     int finished; /* guarded by the lock of whoever asked, in done() */
 } pysock__lookup;
 
-#define PYSOCK__RESOLVER_THREADS 4  /* that work */
-#define PYSOCK__RESOLVER_HANGING 64 /* that may hang in abandoned lookups */
-
 static struct {
     pysock__mutex lock;
     pysock__list queue; /* guarded by lock */
-    int workers;        /* guarded by lock; without those that hang */
-    int hanging;        /* guarded by lock */
-} pysock__resolver = {PYSOCK__MUTEX_INIT, PYSOCK__LIST_INIT(pysock__resolver.queue), 0, 0};
+    int workers;        /* guarded by lock; PYSOCK_MAX_LOOKUPS at most */
+} pysock__resolver = {PYSOCK__MUTEX_INIT, PYSOCK__LIST_INIT(pysock__resolver.queue), 0};
 
 static void pysock__lookup_free(pysock__lookup *l)
 {
@@ -4609,8 +4607,7 @@ static void pysock__lookup_retain(pysock__lookup *l)
     pysock__unlock(&pysock__resolver.lock);
 }
 
-/* May be called with a socket's lock held: where a worker is to be hired in the place of one that
-   hangs now, somebody without a lock does it. */
+/* May be called with a socket's lock held. */
 static void pysock__lookup_release(pysock__lookup *l)
 {
     int refs;
@@ -4619,90 +4616,63 @@ static void pysock__lookup_release(pysock__lookup *l)
         return;
     pysock__lock(&pysock__resolver.lock);
     refs = --l->refs;
-    if (refs == 1 && l->running && pysock__resolver.hanging < PYSOCK__RESOLVER_HANGING) {
-        l->abandoned = 1;
-        pysock__resolver.workers--;
-        pysock__resolver.hanging++;
-        if (!pysock__list_empty(&pysock__resolver.queue))
-            pysock__store(&pysock__process.errands, 1);
-    }
     pysock__unlock(&pysock__resolver.lock);
     if (!refs)
         pysock__lookup_free(l);
 }
 
-/* Looks up, unless nobody wants to know any more. 1: the worker goes on; 0: it was given up. */
-static int pysock__lookup_run(pysock__lookup *l)
+/* Looks up, unless nobody wants to know any more. */
+static void pysock__lookup_run(pysock__lookup *l)
 {
-    int wanted, abandoned, refs;
+    int wanted;
 
     pysock__lock(&pysock__resolver.lock);
     wanted = l->refs > 1;
-    l->running = wanted;
     pysock__unlock(&pysock__resolver.lock);
     l->err = EAI_FAIL;
     if (wanted)
         l->err = pysock__resolve(l->host, l->port, l->family, l->type, &l->addrs, &l->sys);
-    pysock__lock(&pysock__resolver.lock);
-    l->running = 0; /* it did not hang: whoever lets go of it from here on abandons nothing */
-    pysock__unlock(&pysock__resolver.lock);
     l->done(l->arg, l);
-    pysock__lock(&pysock__resolver.lock);
-    refs = --l->refs;
-    abandoned = l->abandoned;
-    pysock__unlock(&pysock__resolver.lock);
-    if (!refs)
-        pysock__lookup_free(l);
-    return !abandoned;
+    pysock__lookup_release(l);
 }
 
-/* A worker ends when the queue is empty, so that no thread stays behind. */
-static void pysock__resolver_main(void *arg)
+/* Works until the queue is empty: no idle thread stays behind. The caller counts among the
+   workers. */
+static void pysock__resolver_work_locked(void)
 {
-    int counts = 1;
-
-    (void)arg;
-    pysock__lock(&pysock__resolver.lock);
-    while (counts && !pysock__list_empty(&pysock__resolver.queue)) {
+    while (!pysock__list_empty(&pysock__resolver.queue)) {
         pysock__lookup *l = PYSOCK__ENTRY(pysock__resolver.queue.next, pysock__lookup, link);
         pysock__list_remove(&l->link);
         pysock__unlock(&pysock__resolver.lock);
-        counts = pysock__lookup_run(l);
+        pysock__lookup_run(l);
         pysock__lock(&pysock__resolver.lock);
     }
-    *(counts ? &pysock__resolver.workers : &pysock__resolver.hanging) -= 1;
+    pysock__resolver.workers--;
+}
+
+static void pysock__resolver_main(void *arg)
+{
+    (void)arg;
+    pysock__lock(&pysock__resolver.lock);
+    pysock__resolver_work_locked();
     pysock__unlock(&pysock__resolver.lock);
 }
 
-/* Hires a worker if lookups wait and there are not enough; without any at all, the caller does the
-   work. No lock is held. */
+/* Hires a worker for a lookup that has just been queued: those at work may all be stuck. Where
+   there can be none, and none is at work, the caller does it. No lock is held. */
 static void pysock__resolver_hire(void)
 {
     pysock__thread thread = {0};
-    pysock__lookup *l = NULL;
-    int needed;
+    int denied = pysock__thread_denied();
 
     pysock__lock(&pysock__resolver.lock);
-    needed = !pysock__list_empty(&pysock__resolver.queue)
-             && pysock__resolver.workers < PYSOCK__RESOLVER_THREADS;
-    pysock__unlock(&pysock__resolver.lock);
-    if (!needed)
-        return;
-    needed = !pysock__thread_denied();
-    pysock__lock(&pysock__resolver.lock);
-    if (needed && pysock__resolver.workers < PYSOCK__RESOLVER_THREADS
+    if (!denied && pysock__resolver.workers < PYSOCK_MAX_LOOKUPS
         && pysock__thread_start(&thread, pysock__resolver_main, NULL) == 0) {
         pysock__thread_detach(&thread);
         pysock__resolver.workers++;
-    }
-    while (!pysock__resolver.workers && !pysock__list_empty(&pysock__resolver.queue)) {
-        l = PYSOCK__ENTRY(pysock__resolver.queue.next, pysock__lookup, link);
-        pysock__list_remove(&l->link);
+    } else if (!pysock__resolver.workers) {
         pysock__resolver.workers++; /* for as long as that takes */
-        pysock__unlock(&pysock__resolver.lock);
-        needed = pysock__lookup_run(l);
-        pysock__lock(&pysock__resolver.lock);
-        *(needed ? &pysock__resolver.workers : &pysock__resolver.hanging) -= 1;
+        pysock__resolver_work_locked();
     }
     pysock__unlock(&pysock__resolver.lock);
 }
@@ -14425,9 +14395,8 @@ static void pysock__reactor_ask(void)
     pysock__unlock(&pysock__reactor.lock);
 }
 
-/* Does what somebody with a lock held had to leave undone: threads that the audit hook is to be
-   asked about, or that are to take the place of others. Every call does it last, and before it
-   sleeps. 1: it may have taken its time, and the thread's waker may have been drained. The thread's
+/* Does what somebody with a lock held had to leave undone: asks the audit hook about the reactor's
+   thread. Every call does it last, and before it sleeps. 1: it may have taken its time, and the thread's waker may have been drained. The thread's
    error stays. */
 static int pysock__run_errands(void)
 {
@@ -14440,7 +14409,6 @@ static int pysock__run_errands(void)
     code = pysock__get_errno();
     before = pysock__last;
     pysock__reactor_ask();
-    pysock__resolver_hire();
     pysock__last = before;
     pysock__set_errno(code);
     return 1;
@@ -15286,9 +15254,10 @@ static void pysock__set_deadline_locked(pysock__call *c, short events)
 {
     int64_t limit = 0;
 
-    if (c->timeout < 0 && events && (!c->deadline || c->limited)) {
+    if (c->timeout < 0 && events
+        && (!c->deadline || c->deadline == PYSOCK__NEVER || c->limited)) {
         limit = pysock__sys_timeo(c->s->fd, events == POLLOUT);
-        if (limit && !c->deadline)
+        if (limit && !c->limited)
             c->deadline = pysock__deadline_in(limit);
         c->limited = limit != 0;
     }
@@ -16156,7 +16125,7 @@ static void pysock__fork_child(void)
     pysock__states_after_fork();
     pysock__reactor_after_fork();
     pysock__list_init(&pysock__resolver.queue);
-    pysock__resolver.workers = pysock__resolver.hanging = 0;
+    pysock__resolver.workers = 0;
     pysock__sleepers_after_fork();
 #ifndef PYSOCK_NO_SSL
     pysock__contexts_after_fork();
@@ -20769,7 +20738,7 @@ PYSOCKDEF int pysock_ssl_set_session(pysock *s, pysock_ssl_session *session)
     } else if (!t) {
         old = c.s->wrap_session;
         c.s->wrap_session = pysock_ssl_session_retain(session);
-    } else if (t->begun || c.s->hs_busy) {
+    } else if (c.s->hs_busy || t->begun) {
         r = pysock__fail_value(c.name, "the handshake has begun");
     } else {
         old = t->session;
@@ -20814,7 +20783,7 @@ PYSOCKDEF int pysock_ssl_set_context(pysock *s, pysock_ssl_context *ctx)
     t = c.s->tls;
     if (!pysock__is_tls_locked(c.s))
         r = pysock__fail_not_tls(c.name);
-    else if (t && (t->begun || t->first_len || c.s->hs_busy
+    else if (t && (c.s->hs_busy || t->begun || t->first_len
                    || c.s->phase != PYSOCK__HANDSHAKING))
         r = pysock__call_fail(&c, -EALREADY);
     else
@@ -22338,9 +22307,9 @@ PYSOCKDEF pysock_poller *pysock_poller_new(void)
     pysock__mutex_init(&p->lock);
     pysock__list_init(&p->ready);
     p->sleeper.after_fork = pysock__poller_after_fork;
-    err = pysock__sleeper_open(&p->sleeper);
+    err = pysock__waker_open(&p->sleeper.waker);
     if (err == 0 && (err = pysock__pset_open(&p->pset, &p->sleeper.waker)) < 0)
-        pysock__sleeper_close(&p->sleeper);
+        pysock__waker_close(&p->sleeper.waker);
     if (err < 0) {
         pysock__mutex_free(&p->lock);
         pysock__free(p);
@@ -22349,6 +22318,7 @@ PYSOCKDEF pysock_poller *pysock_poller_new(void)
     }
     p->refs = 1;
     p->state = pysock__state_retain(pysock__state());
+    pysock__sleeper_enlist(&p->sleeper); /* from here on others find it */
     return p;
 }
 
@@ -23229,9 +23199,10 @@ static double pysock__attempt_share(const pysock__attempt *a, size_t left)
 static void pysock__attempt_failed(pysock__attempt *a, const pysock_addr *addr)
 {
     pysock__fault fault = pysock__last;
-    size_t used = strlen(a->told);
+    size_t used = strlen(a->told), room = sizeof a->told - used;
 
-    snprintf(a->told + used, sizeof a->told - used, "%s%s", used ? "; " : "", fault.message);
+    if ((size_t)snprintf(a->told + used, room, "%s%s", used ? "; " : "", fault.message) >= room)
+        a->told[sizeof a->told - 1] = 0; /* cut off */
     if (a->options->failed)
         a->options->failed(a->options->arg, addr);
     pysock__raise(&fault);
