@@ -683,6 +683,7 @@ make_names() {
     odd_leaf cn-only 'subjectAltName = none'
     odd_leaf cn-beside 'subjectAltName = DNS:other.test'
     odd_leaf cn-beside-mail 'subjectAltName = email:a@other.test'
+    odd_leaf cn-beside-address 'subjectAltName = IP:127.0.0.1'
     leaf_subject='/CN=127.0.0.1'
     odd_leaf cn-address 'subjectAltName = none'
     leaf_subject='/CN=*.example.test'
