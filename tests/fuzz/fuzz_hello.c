@@ -1,7 +1,7 @@
 /* What a client says first, to a server with an sni_callback. The client is BearSSL's, and honest:
-   left alone it completes the handshake. The input is a script that rewrites its first messages, and
-   puts anything before, between and behind their records; the client's transcript follows, so that
-   whatever the server believes to have read, both ends agree about it.
+   left alone it completes the handshake. The input is a script that rewrites its first messages,
+   and puts anything before, between and behind their records; the client's transcript follows, so
+   that whatever the server believes to have read, both ends agree about it.
 
    The first byte says what the callback answers (see WITH_). With one that refuses no handshake is
    ever completed, and no application data received; with one that agrees, none without its having
