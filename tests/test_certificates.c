@@ -1127,6 +1127,43 @@ static void authorities_load_from_memory(void **state) {
     is_accepted(ctx, t_server_ctx(), "localhost");
 }
 
+/* A sequence whose length is right, and whose first element is not. */
+static void der_that_is_damaged_inside_is_an_error(void **state) {
+    static const struct {
+        unsigned char der[8];
+        size_t size;
+    } list[] = {
+        {{0x30, 0x02, 0x7e, 0x3b}, 4},
+        {{0x30, 0x01, 0x02}, 3},
+        {{0x30, 0x03, 0x02, 0x05, 0x01}, 5},
+        {{0x30, 0x02, 0x1f, 0x01}, 4},
+        {{0x30, 0x03, 0x30, 0x80, 0x00}, 5},
+        {{0x30, 0x04, 0x30, 0x02, 0x02, 0x7f}, 6},
+    };
+    (void)state;
+    t_deadline(60);
+    pysock_ssl_context *client = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
+    pysock_ssl_context *server = t_server_ctx();
+    size_t cert_size, key_size;
+    char *cert = f_read(EC_PEM, &cert_size), *key = f_read(EC_KEY, &key_size);
+    for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
+        const unsigned char *der = list[i].der;
+        size_t n = list[i].size;
+        T_STEP("number %zu", i);
+        T_FAILS(pysock_ssl_load_verify_data(client, der, n), PYSOCK_SSL_ERROR, EPROTO);
+        T_FAILS(pysock_ssl_load_cert_chain_data(server, der, n, key, key_size), PYSOCK_SSL_ERROR,
+                EPROTO);
+        T_FAILS(pysock_ssl_load_cert_chain_data(server, cert, cert_size, der, n), PYSOCK_SSL_ERROR,
+                EPROTO);
+    }
+    free(cert);
+    free(key);
+    T_EQ(pysock_ssl_ca_count(client), 0);
+    is_still_server_ec(server);
+    pysock_ssl_context_free(client);
+    pysock_ssl_context_free(server);
+}
+
 static void authorities_that_are_not_found_are_named(void **state) {
     (void)state;
     t_deadline(60);
@@ -1250,6 +1287,7 @@ static const struct CMUnitTest tests[] = {
     CASE(authorities_load_from_hashed_names_alone),
     CASE(several_authorities_load_from_one_file),
     CASE(authorities_load_from_memory),
+    CASE(der_that_is_damaged_inside_is_an_error),
     CASE(authorities_that_are_not_found_are_named),
     CASE(the_default_context_uses_the_system_trust_store),
 };
