@@ -142,9 +142,18 @@
    Every call may be made from any thread, on the same socket too: one reading and one writing is
    fine, and so is closing a socket that others wait on (they fail with EBADF). Two threads that
    read one stream each get a part of it, as in the kernel. Signal handlers must not call; the
-   library's own threads block all signals. A forked child has the sockets, without any thread or
-   unfinished business of its parent's, and starts a thread of its own when it needs one; what it
-   never used it closes silently, so that the parent's connections go on.
+   library's own threads block all signals. No call is a cancellation point: pthread_cancel() takes
+   effect after it, at the program's next one; close what a thread waits on, or clean up, to end its
+   wait. A hook or callback that the library calls must not be one either.
+
+   The library starts threads when they are needed: the reactor's, when something is left to do that
+   no call waits for (a non-blocking handshake, output that is queued, a close that the peer has not
+   taken yet), and one for each name that is looked up under a deadline, which ends with the lookup.
+   A program whose TLS sockets block, and that connects to addresses, or to names without a timeout,
+   has none until it closes a socket whose output is still on its way. A forked child has the
+   sockets, without any thread or unfinished business of its parent's, and starts a thread of its
+   own when it needs one; what it never used it closes silently, so that the parent's connections go
+   on.
 
    Inside, locks are taken in this order: a socket's, a poller's, the reactor's; the others are
    leaves. None is held across poll, a callback, a hook or a handshake's step.
@@ -896,9 +905,10 @@ PYSOCKDEF pysock_ssl_context *pysock_ssl_context_retain(pysock_ssl_context *ctx)
 /* The certificate chain (leaf first) and its private key, from files of PEM or DER; keyfile NULL:
    both are in certfile. Whatever is damaged, or of a kind that may have been meant and is not read,
    is an error that names the file, the object in it and the cause; PKCS#12, PKCS#7, OpenSSH's keys
-   and UTF-16 with the command that converts them. Later connections use it. A context has one chain for each kind of key, RSA and EC, and
-   a second one of a kind replaces the first. Errors name the file and leave the context as it was.
-   Keys: PKCS#1, SEC1, PKCS#8; an encrypted one needs pysock_ssl_load_cert_chain_ex(). */
+   and UTF-16 with the command that converts them. Later connections use it. A context has one chain
+   for each kind of key, RSA and EC, and a second one of a kind replaces the first. Errors name the
+   file and leave the context as it was. Keys: PKCS#1, SEC1, PKCS#8; an encrypted one needs
+   pysock_ssl_load_cert_chain_ex(). */
 PYSOCKDEF int pysock_ssl_load_cert_chain(pysock_ssl_context *ctx, const char *certfile,
                                          const char *keyfile);
 PYSOCKDEF int pysock_ssl_load_cert_chain_data(pysock_ssl_context *ctx, const void *cert,
@@ -966,8 +976,8 @@ PYSOCKDEF int pysock_ssl_get_verify_mode(pysock_ssl_context *ctx);
 PYSOCKDEF int pysock_ssl_set_check_hostname(pysock_ssl_context *ctx, int on);
 PYSOCKDEF int pysock_ssl_get_check_hostname(pysock_ssl_context *ctx);
 
-/* Whether a certificate whose subjectAltName has neither DNS names nor addresses may name the host in
-   its subject (RFC 2818, 3.1): 0 by default, unlike in Python. */
+/* Whether a certificate whose subjectAltName has neither DNS names nor addresses may name the host
+   in its subject (RFC 2818, 3.1): 0 by default, unlike in Python. */
 PYSOCKDEF int pysock_ssl_set_hostname_checks_common_name(pysock_ssl_context *ctx, int on);
 PYSOCKDEF int pysock_ssl_get_hostname_checks_common_name(pysock_ssl_context *ctx);
 
@@ -995,7 +1005,7 @@ PYSOCKDEF int pysock_ssl_get_maximum_version(pysock_ssl_context *ctx);
 
 /* Python's options, which have OpenSSL's numbers. Those marked "always" are taken, and are so
    whether they are set or not. */
-#define PYSOCK_OP_LEGACY_SERVER_CONNECT ((uint64_t)0x4) /* a client takes servers without RFC 5746 */
+#define PYSOCK_OP_LEGACY_SERVER_CONNECT ((uint64_t)0x4)         /* servers without RFC 5746 */
 #define PYSOCK_OP_ALL ((uint64_t)0x80000050)                    /* workarounds: none is needed */
 #define PYSOCK_OP_IGNORE_UNEXPECTED_EOF ((uint64_t)0x80)        /* a ragged end is a clean one */
 #define PYSOCK_OP_ALLOW_CLIENT_RENEGOTIATION ((uint64_t)0x100)  /* on a server */
@@ -1706,9 +1716,9 @@ static void pysock__at_thread_exit(void (*fn)(void *), void *arg)
 
 #endif
 
-/* Platform: cancellation. A thread that were cancelled in a call would leave locks held, and waiters
-   on a stack that is gone. So no call is a cancellation point: each of the system's that is one
-   stands between these two. */
+/* Platform: cancellation. A thread that was cancelled in a call would leave locks held, and
+   waiters on a stack that is gone. So no call is a cancellation point: each of the system's that is
+   one stands between these two. */
 
 static int pysock__cancel_off(void)
 {
@@ -4362,8 +4372,8 @@ static void pysock__state_less_one(pysock_state *st, size_t *count)
 /* ---- >>addresses ----
    Addresses as text and back, Python's calls about names, and the resolver: numeric addresses at
    once, names by getaddrinfo, on the calling thread or on worker threads, one for each lookup that
-   is under way, which end when none is left. A lookup is owned by two, its worker and whoever asked; either may leave first. The lock:
-   pysock__resolver.lock. */
+   is under way, which end when none is left. A lookup is owned by two, its worker and whoever
+   asked; either may leave first. The lock: pysock__resolver.lock. */
 
 PYSOCKDEF int pysock_addr_port(const pysock_addr *addr)
 {
@@ -4374,8 +4384,8 @@ PYSOCKDEF int pysock_addr_port(const pysock_addr *addr)
     return addr->u.sa.sa_family == AF_INET6 ? pysock__ntohs(addr->u.in6.sin6_port) : -1;
 }
 
-/* The bytes of a Unix socket's path or abstract name, 0 where it has none: on Linux the address ends
-   before the path then, on the BSDs and macOS the path is all zeros. */
+/* The bytes of a Unix socket's path or abstract name, 0 where it has none: on Linux the address
+   ends before the path then, on the BSDs and macOS the path is all zeros. */
 static size_t pysock__unix_length(const pysock_addr *addr)
 {
     size_t used = offsetof(struct sockaddr_un, sun_path), n, i;
@@ -5789,7 +5799,8 @@ static int pysock__pem_end(pysock__pem_reader *r, const pysock__pem_line *line,
     size_t n = pysock__pem_label(line, 9, &label);
 
     if (!r->inside)
-        return pysock__file_damaged(fault, fault->number + 1, "it has an END line and no BEGIN line");
+        return pysock__file_damaged(fault, fault->number + 1,
+                                    "it has an END line and no BEGIN line");
     if (n != strlen(r->name) || memcmp(label, r->name, n) != 0)
         return pysock__file_damaged(fault, fault->number,
                                     "its END line is damaged, or of another kind");
@@ -6035,8 +6046,9 @@ static int pysock__fail_in_file(const char *name, const pysock__file_fault *faul
 {
     if (!fault->number)
         return pysock__fail(PYSOCK_SSL_ERROR, 0, reason, "%.160s: %.200s", name, fault->cause);
-    return pysock__fail(PYSOCK_SSL_ERROR, 0, reason, "%.160s: object %u in it cannot be read: %.200s",
-                        name, fault->number, fault->cause);
+    return pysock__fail(PYSOCK_SSL_ERROR, 0, reason,
+                        "%.160s: object %u in it cannot be read: %.200s", name, fault->number,
+                        fault->cause);
 }
 
 /* Fails because what is looked for is not there; other: the label of what is, or "". */
@@ -6046,8 +6058,8 @@ static int pysock__fail_not_in_file(const char *name, const char *wanted, const 
     const char *kind = other[0] ? pysock__label_kind(other) : NULL;
 
     if (!size)
-        return pysock__fail(PYSOCK_SSL_ERROR, 0, reason, "%.200s: there is no %s in it: it is empty",
-                            name, wanted);
+        return pysock__fail(PYSOCK_SSL_ERROR, 0, reason,
+                            "%.200s: there is no %s in it: it is empty", name, wanted);
     if (kind)
         return pysock__fail(PYSOCK_SSL_ERROR, 0, reason, "%.200s: there is no %s in it, but %s",
                             name, wanted, kind);
@@ -8584,7 +8596,8 @@ static int pysock__purposes_have(pysock__der list, pysock_ssl_purpose purpose)
 static int pysock__trust_settings(pysock__der aux, unsigned *rejected)
 {
     static const pysock_ssl_purpose purposes[] = {PYSOCK_SERVER_AUTH, PYSOCK_CLIENT_AUTH};
-    static const int order[] = {0x30, 0xa0, 0x0c, 0x04, 0xa1}; /* trust, reject, alias, key id, other */
+    /* trust, reject, alias, key id, other */
+    static const int order[] = {0x30, 0xa0, 0x0c, 0x04, 0xa1};
     pysock__der settings, value, trust = {NULL, NULL}, reject = {NULL, NULL};
     size_t i, at = 0;
     int tag;
@@ -8612,7 +8625,8 @@ static int pysock__trust_settings(pysock__der aux, unsigned *rejected)
     return 0;
 }
 
-/* Adds a copy of a DER certificate. 0 (also if it is there), -ENOMEM, or -EBADMSG, with *problem. */
+/* Adds a copy of a DER certificate. 0 (also if it is there), -ENOMEM, or -EBADMSG, with *problem.
+   */
 static int pysock__store_add_der(pysock__store *st, const unsigned char *der, size_t len,
                                  unsigned rejected, const char **problem)
 {
@@ -8911,10 +8925,11 @@ static int pysock__store_load_dir(pysock__store *st, const char *path, int read_
     memset(&load, 0, sizeof load);
     load.store = st;
     if (err == 0)
-        return pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_CERTIFICATE_OR_CRL_FOUND",
-                            "%.160s: no file in this directory has a hashed name; make them with "
-                            "openssl rehash, or take all of it by pysock_ssl_load_verify_directory()",
-                            path);
+        return pysock__fail(
+            PYSOCK_SSL_ERROR, 0, "NO_CERTIFICATE_OR_CRL_FOUND",
+            "%.160s: no file in this directory has a hashed name; make them with "
+            "openssl rehash, or take all of it by pysock_ssl_load_verify_directory()",
+            path);
     if (err == -EEXIST)
         err = pysock__store_keep_dir(st, path) < 0 ? -ENOMEM : 0;
     if (err == 0 && read_all)
@@ -10258,8 +10273,9 @@ static int pysock__path_extend(pysock__path *b)
         if (b->depth == PYSOCK__PATH_MAX)
             return pysock__path_failed(b, PYSOCK__V_CHAIN_TOO_LONG, NULL);
         is_anchor = from_store && pysock__anchor_ends(b, issuer);
-        code = from_store && pysock__anchor_rejected(b, i) ? PYSOCK__V_REJECTED
-                                                           : pysock__issuer_judge(b, issuer, is_anchor);
+        code = from_store && pysock__anchor_rejected(b, i)
+                   ? PYSOCK__V_REJECTED
+                   : pysock__issuer_judge(b, issuer, is_anchor);
         if (code) {
             if (code != PYSOCK__V_NO_LOCAL_ISSUER)
                 pysock__path_failed(b, code,
@@ -10646,8 +10662,8 @@ static void pysock__verifier_explain(pysock__verifier *v, const pysock__cert *ch
                  pysock__cert_key_kind(culprit, text, sizeof text));
         break;
     case PYSOCK__V_UNSUPPORTED_SIGNATURE:
-        snprintf(v->detail, sizeof v->detail, "%s has %.120s, which this library cannot check", which,
-                 pysock__cert_signature_kind(culprit, text, sizeof text));
+        snprintf(v->detail, sizeof v->detail, "%s has %.120s, which this library cannot check",
+                 which, pysock__cert_signature_kind(culprit, text, sizeof text));
         break;
     case PYSOCK__V_EXPIRED:
     case PYSOCK__V_NOT_YET_VALID:
@@ -12319,7 +12335,7 @@ typedef struct pysock__tls {
     pysock__keylog *keylog;
     uint64_t options;
     pysock__store *asked;   /* a server's that asks for certificates: BearSSL reads names in it */
-    br_ec_impl curves;      /* BearSSL's, which look at what the peer sends, and may be restricted */
+    br_ec_impl curves;      /* BearSSL's, behind a look at the peer's points; may be restricted */
     unsigned session_epoch; /* the context's, when the settings were taken */
     const br_ssl_session_cache_class *cache; /* a server's; BearSSL finds the connection by it */
     /* the engine's owner */
@@ -12743,8 +12759,8 @@ static int pysock__tls_take_settings(pysock__tls *t, const char *what)
     return 0;
 }
 
-/* Writes the ClientHello. The extension for signature algorithms is TLS 1.2's (RFC 5246, 7.4.1.4.1);
-   BearSSL writes it for what it has to verify them with. */
+/* Writes the ClientHello. The extension for signature algorithms is TLS 1.2's (RFC 5246,
+   7.4.1.4.1); BearSSL writes it for what it has to verify them with. */
 static int pysock__client_reset(pysock__tls *t, const char *sni)
 {
     br_rsa_pkcs1_vrfy rsa = t->eng->irsavrfy;
@@ -13161,9 +13177,9 @@ static void pysock__tls_out_done(pysock__tls *t, size_t n)
     }
 }
 
-/* TLS: reading hellos. A vector of RFC 5246 (4.3) is its length, in so many bytes, and its contents.
-   What is malformed is refused here, with the alert that the RFC names: BearSSL overlooks much of
-   it. */
+/* TLS: reading hellos. A vector of RFC 5246 (4.3) is its length, in so many bytes, and its
+   contents. What is malformed is refused here, with the alert that the RFC names: BearSSL overlooks
+   much of it. */
 
 static int pysock__vector(pysock__der *in, int size, pysock__der *out)
 {
@@ -13386,7 +13402,8 @@ static int pysock__shares_protocol(const pysock__alpn *ours, pysock__der names)
 }
 
 /* The highest version that both sides speak, where the client lists its own; 0: none. What is in
-   the list counts, not the hello's own version (RFC 8446, 4.2.1), which is all that BearSSL sees. */
+   the list counts, not the hello's own version (RFC 8446, 4.2.1), which is all that BearSSL sees.
+   */
 static unsigned pysock__shared_version(const br_ssl_engine_context *eng, const pysock__hello *hello)
 {
     const unsigned char *p = hello->versions.p;
@@ -13407,14 +13424,14 @@ static unsigned pysock__shared_version(const br_ssl_engine_context *eng, const p
 #define PYSOCK__MAX_EMPTY 32    /* records without contents in a row */
 #define PYSOCK__MAX_WARNINGS 5  /* alerts that mean nothing */
 #define PYSOCK__MAX_REQUESTS 32 /* for another handshake, without data between */
-#define PYSOCK__MAX_EARLY ((size_t)256 * 1024) /* plaintext before a ServerHello of a renegotiation */
+#define PYSOCK__MAX_EARLY ((size_t)256 * 1024) /* data before a renegotiation's ServerHello */
 
 /* How long a message of this type may be, and whether this side may get it at all (0: no). */
 static size_t pysock__message_limit(const pysock__tls *t, int type)
 {
     switch (type) {
     case PYSOCK__CERTIFICATE: return (size_t)160 * 1024;
-    case PYSOCK__FINISHED: return 12;
+    case PYSOCK__FINISHED: return t->eng->incrypt ? 12 : 0;
     case PYSOCK__CLIENT_HELLO: return t->server ? (size_t)64 * 1024 : 0;
     case PYSOCK__CERTIFICATE_VERIFY:
     case PYSOCK__CLIENT_KEY_EXCHANGE: return t->server ? (size_t)16 * 1024 : 0;
@@ -13604,7 +13621,8 @@ static void pysock__tls_on_server_hello(pysock__tls *t, pysock__der body)
         pysock__tls_refuse_hello(t, alert);
     } else if (hello->protocols.p && pysock__vector_whole(&names, 1, &name) < 0) {
         pysock__tls_refuse_hello(t, BR_ALERT_DECODE_ERROR); /* one name (RFC 7301, 3.1) */
-    } else if (hello->protocols.p && t->alpn && !pysock__shares_protocol(t->alpn, hello->protocols)) {
+    } else if (hello->protocols.p && t->alpn
+               && !pysock__shares_protocol(t->alpn, hello->protocols)) {
         pysock__tls_refuse(t, BR_ALERT_ILLEGAL_PARAMETER, "BAD_EXTENSION",
                            "the server chose a protocol by ALPN that nobody offered");
     } else if (!hello->renegotiation.p && !t->handshakes
@@ -13692,6 +13710,23 @@ static int pysock__read_certificate_verify(const pysock__tls *t, pysock__der bod
     return pysock__vector_whole(&body, 2, &signature) < 0 ? BR_ALERT_DECODE_ERROR : 0;
 }
 
+/* A server's list must not be empty, and no certificate in a list (RFC 5246, 7.4.2). What is wrong
+   with the lengths otherwise is the engine's to say. */
+static int pysock__read_certificates(pysock__der body, int may_be_empty)
+{
+    size_t n;
+
+    if (pysock__der_len(&body) == 3 && !may_be_empty)
+        return BR_ALERT_DECODE_ERROR;
+    for (body.p += pysock__der_len(&body) < 3 ? 0 : 3; pysock__der_len(&body) >= 3; body.p += n) {
+        n = (size_t)body.p[0] << 16 | (size_t)body.p[1] << 8 | body.p[2];
+        if (!n)
+            return BR_ALERT_DECODE_ERROR;
+        n = n + 3 < pysock__der_len(&body) ? n + 3 : pysock__der_len(&body);
+    }
+    return 0;
+}
+
 /* What comes in its turn is looked into; what does not the engine refuses. The alert, or 0. */
 static int pysock__read_message(const pysock__tls *t, int type, pysock__der body)
 {
@@ -13700,9 +13735,8 @@ static int pysock__read_message(const pysock__tls *t, int type, pysock__der body
     int last = t->in.last;
 
     switch (type) {
-    case PYSOCK__CERTIFICATE: /* a server's must not be empty */
-        return last == PYSOCK__SERVER_HELLO && pysock__der_len(&body) == 3 ? BR_ALERT_DECODE_ERROR
-                                                                           : 0;
+    case PYSOCK__CERTIFICATE:
+        return pysock__read_certificates(body, last != PYSOCK__SERVER_HELLO);
     case PYSOCK__SERVER_KEY_EXCHANGE:
         return last == PYSOCK__CERTIFICATE && traits & PYSOCK__KX_ECDHE
                    ? pysock__read_key_exchange(t, traits, body)
@@ -13869,7 +13903,9 @@ static void pysock__intake_handshake(pysock__tls *t, const unsigned char *data, 
     int type;
 
     while (len && !t->ended) {
-        want = m->len < 4 ? 4 : 4 + ((size_t)m->data[1] << 16 | (size_t)m->data[2] << 8 | m->data[3]);
+        want = 4;
+        if (m->len >= 4)
+            want += (size_t)m->data[1] << 16 | (size_t)m->data[2] << 8 | m->data[3];
         n = len < want - m->len ? len : want - m->len;
         pysock__bytes_append(m, data, n);
         if (m->out_of_memory) {
@@ -13973,7 +14009,8 @@ static void pysock__intake_header(pysock__tls *t)
         pysock__tls_fail_as_engine(t, BR_ERR_UNSUPPORTED_VERSION);
     else if (eng->version_in && eng->version_in != (h[1] << 8 | h[2]))
         pysock__tls_fail_as_engine(t, BR_ERR_BAD_VERSION);
-    else if ((h[0] < 20 || h[0] > 23) && !t->in.answered && t->in.last == PYSOCK__NO_MESSAGE && !t->handshakes)
+    else if ((h[0] < 20 || h[0] > 23) && !t->in.answered && t->in.last == PYSOCK__NO_MESSAGE
+             && !t->handshakes)
         pysock__tls_fail_as_engine(t, BR_ERR_UNKNOWN_TYPE);
     else if (h[0] < 20 || h[0] > 23)
         pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "UNEXPECTED_RECORD",
@@ -13985,8 +14022,9 @@ static void pysock__intake_header(pysock__tls *t)
     if (t->ended)
         return;
     in->body.len = 0;
-    in->direct = h[0] == 23 && t->established && (room = br_ssl_engine_recvrec_buf(eng, &n)) != NULL;
-    if (in->direct) {
+    room = h[0] == 23 && t->established ? br_ssl_engine_recvrec_buf(eng, &n) : NULL;
+    in->direct = room != NULL;
+    if (room) {
         memcpy(room, h, 5);
         br_ssl_engine_recvrec_ack(eng, 5);
     } else if (!len) {
@@ -14564,8 +14602,8 @@ static void pysock__reactor_ask(void)
 }
 
 /* Does what somebody with a lock held had to leave undone: asks the audit hook about the reactor's
-   thread. Every call does it last, and before it sleeps. 1: it may have taken its time, and the thread's waker may have been drained. The thread's
-   error stays. */
+   thread. Every call does it last, and before it sleeps. 1: it may have taken its time, and the
+   thread's waker may have been drained. The thread's error stays. */
 static int pysock__run_errands(void)
 {
     pysock__fault before;
@@ -15705,7 +15743,7 @@ static pysock__progress pysock__flush_tls_locked(pysock__sock *s)
     pysock__tls *t = s->tls;
     pysock__progress p;
 
-    if (s->hs_busy || !t->established) /* after the handshake; what was taken before this one, too */
+    if (s->hs_busy || !t->established) /* after the handshake, with what was taken before it */
         return t->handshakes || !pysock__chain_empty(&s->queue) ? PYSOCK__WAIT_NOTIFY
                                                                 : PYSOCK__DONE;
     p = pysock__flush_records_locked(s);
@@ -19329,7 +19367,7 @@ PYSOCKDEF void pysock_state_cleanup(pysock_state *st)
     pysock__broadcast(st);
     deadline = pysock__deadline_in(100000000);
     pysock__close_all(st, deadline);
-    pysock__state_await(st, deadline + 20000000); /* the reactor ends at the deadline what lingers */
+    pysock__state_await(st, deadline + 20000000); /* the reactor ends what lingers at deadline */
     pysock__store(&st->ending, 0);
     pysock_state_swap(before);
     pysock__cleaning_end(&me, st);
@@ -19905,11 +19943,12 @@ PYSOCKDEF int pysock_ssl_get_maximum_version(pysock_ssl_context *ctx)
 PYSOCKDEF int pysock_ssl_set_options(pysock_ssl_context *ctx, uint64_t options)
 {
     const uint64_t known =
-        PYSOCK_OP_LEGACY_SERVER_CONNECT | PYSOCK_OP_ALL | PYSOCK_OP_IGNORE_UNEXPECTED_EOF | PYSOCK_OP_ALLOW_CLIENT_RENEGOTIATION
-        | PYSOCK_OP_NO_TICKET | PYSOCK_OP_NO_COMPRESSION | PYSOCK_OP_ENABLE_MIDDLEBOX_COMPAT
-        | PYSOCK_OP_CIPHER_SERVER_PREFERENCE | PYSOCK_OP_NO_SSLv3 | PYSOCK_OP_NO_TLSv1
-        | PYSOCK_OP_NO_TLSv1_1 | PYSOCK_OP_NO_TLSv1_2 | PYSOCK_OP_NO_TLSv1_3
-        | PYSOCK_OP_NO_RENEGOTIATION | PYSOCK_OP_READ_AHEAD | PYSOCK_OP_COMPLETE_CHAIN;
+        PYSOCK_OP_LEGACY_SERVER_CONNECT | PYSOCK_OP_ALL | PYSOCK_OP_IGNORE_UNEXPECTED_EOF
+        | PYSOCK_OP_ALLOW_CLIENT_RENEGOTIATION | PYSOCK_OP_NO_TICKET | PYSOCK_OP_NO_COMPRESSION
+        | PYSOCK_OP_ENABLE_MIDDLEBOX_COMPAT | PYSOCK_OP_CIPHER_SERVER_PREFERENCE
+        | PYSOCK_OP_NO_SSLv3 | PYSOCK_OP_NO_TLSv1 | PYSOCK_OP_NO_TLSv1_1 | PYSOCK_OP_NO_TLSv1_2
+        | PYSOCK_OP_NO_TLSv1_3 | PYSOCK_OP_NO_RENEGOTIATION | PYSOCK_OP_READ_AHEAD
+        | PYSOCK_OP_COMPLETE_CHAIN;
 
     if (!ctx)
         return pysock__fail_value("ssl_set_options", "ctx is NULL");
@@ -20386,14 +20425,16 @@ static int pysock__wrap_check(pysock_ssl_context *ctx, const pysock_ssl_wrap_opt
     if (options->session && options->session->context != ctx->serial)
         return pysock__fail_value(what, "the session is of a different context");
     if (host && !client)
-        return pysock__fail_value(what, "server_hostname is for clients only, and this context is a "
-                                        "server's; a client's is made for PYSOCK_SERVER_AUTH");
+        return pysock__fail_value(what,
+                                  "server_hostname is for clients only, and this context is a "
+                                  "server's; a client's is made for PYSOCK_SERVER_AUTH");
     if (host && pysock__host_advice(host))
         return pysock__fail(PYSOCK_VALUE_ERROR, EINVAL, "EINVAL", "%s: server_hostname '%.200s'%s",
                             what, host, pysock__host_advice(host));
     if (host && !pysock__host_fits(host))
-        return pysock__fail_value(what, "server_hostname is empty, is longer than 255 bytes, or has "
-                                        "an empty label or white space");
+        return pysock__fail_value(what,
+                                  "server_hostname is empty, is longer than 255 bytes, or has "
+                                  "an empty label or white space");
     if (needs_host && !host)
         return pysock__fail_value(what,
                                   "server_hostname is needed because the context's "
@@ -22015,7 +22056,8 @@ PYSOCKDEF int pysock_ssl_match_hostname(const void *der, size_t size, const char
 static short pysock__levels_locked(pysock__sock *s, short want, short revents, int *ask,
                                    const pysock__waiter *except)
 {
-    short have = (short)((revents & (POLLERR | POLLHUP | POLLNVAL)) | (s->output_lost ? POLLERR : 0));
+    short lost = s->output_lost ? POLLERR : 0;
+    short have = (short)((revents & (POLLERR | POLLHUP | POLLNVAL)) | lost);
 #ifndef PYSOCK_NO_SSL
     pysock__progress filled;
 #endif
@@ -24325,8 +24367,8 @@ PYSOCKDEF int pysock_file_close(pysock_file *f)
     return r < 0 ? pysock__raise(&fault) : 0;
 }
 
-/* Conveniences: a FILE. To write, the socket's handle is the cookie. To read, a file of ours is: its
-   buffer is the only one, so that wrapping can tell whether it holds input. */
+/* Conveniences: a FILE. To write, the socket's handle is the cookie. To read, a file of ours is:
+   its buffer is the only one, so that wrapping can tell whether it holds input. */
 
 static ptrdiff_t pysock__stdio_read(void *cookie, char *buf, size_t size)
 {
