@@ -1360,7 +1360,8 @@ typedef struct pysock_ssl_verify_paths {
 PYSOCKDEF int pysock_ssl_get_default_verify_paths(pysock_ssl_verify_paths *paths);
 
 /* 0 if the certificate (in DER) is for this host: a DNS name, an international one, or an IP
-   address as text; else -1 with SSLCertVerificationError. Python's match_hostname(). */
+   address as text; else -1 with SSLCertVerificationError. Python's match_hostname(), but for the
+   common name, which does not count. */
 PYSOCKDEF int pysock_ssl_match_hostname(const void *der, size_t size, const char *hostname);
 
 typedef struct pysock_ssl_oid { /* Python's ssl._ASN1Object, and ssl.Purpose's values */
@@ -21172,7 +21173,7 @@ PYSOCKDEF int pysock_ssl_match_hostname(const void *der, size_t size, const char
             return -1;
         name = ascii;
     }
-    if (pysock__cert_matches(&cert, name, 0))
+    if (pysock__cert_matches(&cert, name, 1))
         return 0;
     code = pysock__sys_pton(name, ip) ? PYSOCK__V_IP_ADDRESS : PYSOCK__V_HOSTNAME;
     pysock__fail(PYSOCK_SSL_CERT_VERIFICATION_ERROR, (int)pysock__verify_error(code),
