@@ -311,11 +311,11 @@ static void a_timed_connect_gives_up_a_name_at_its_deadline(void **state) {
     (void)state;
     t_deadline(60);
     listener = listen_here(&port);
-    a = stream(0.2);
+    a = stream(1);
     shut_gate(0);
     start = t_now();
     T_FAILS(pysock_connect(a, "held.test", port), PYSOCK_TIMEOUT_ERROR, ETIMEDOUT);
-    T_CHECK(t_now() - start >= 0.19);
+    T_CHECK(t_now() - start >= 0.99);
     wait_until_held(1);
     T_STEP("the same socket, by number");
     T_OK(pysock_settimeout(a, 30));
@@ -1125,7 +1125,7 @@ static void wait_for_the_workers(void) {
     do {
         t_nap(0.001);
         pysock__lock(&pysock__resolver.lock);
-        workers = pysock__resolver.workers + pysock__resolver.hanging;
+        workers = pysock__resolver.workers;
         pysock__unlock(&pysock__resolver.lock);
     } while (workers);
 }
