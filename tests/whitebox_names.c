@@ -473,6 +473,39 @@ static void connect_takes_the_first_address_and_create_connection_each(void **st
     T_OK(pysock_close(listener));
 }
 
+/* ---- fork ---- */
+
+/* What the parent's workers look up is lost here, and said to be; other names are found. */
+static void child_looks_up(void *arg) {
+    pysock *lost = arg, *s;
+    T_EQ(t_writable(lost, 20), 1);
+    T_FAILS(pysock_send(lost, "x", 1, 0), PYSOCK_OS_ERROR, ECONNABORTED);
+    if (T_TSAN)
+        return; /* threads of a child are more than this sanitizer can do */
+    s = stream(0);
+    T_FAILS(pysock_connect(s, "noname.test", 9), PYSOCK_OS_ERROR, EINPROGRESS);
+    T_EQ(t_writable(s, 20), 1);
+    T_FAILS(pysock_send(s, "x", 1, 0), PYSOCK_GAI_ERROR, EADDRNOTAVAIL);
+    T_OK(pysock_close(s));
+}
+
+static void a_child_looks_names_up_itself(void **state) {
+    enum { HELD = 8 }; /* as many as keep every worker busy */
+    pysock *held[HELD];
+    (void)state;
+    t_deadline(60);
+    shut_gate(0);
+    for (int i = 0; i < HELD; i++) {
+        held[i] = stream(0);
+        T_FAILS(pysock_connect(held[i], "held.test", 9), PYSOCK_OS_ERROR, EINPROGRESS);
+    }
+    wait_until_held(4);
+    t_wait_for_child(t_run_in_child(child_looks_up, held[0], 0));
+    for (int i = 0; i < HELD; i++)
+        T_OK(pysock_close(held[i]));
+    open_gate();
+}
+
 /* ---- create_connection ---- */
 
 static int raw_listen_at(const char *ip, int *port, int backlog) {
@@ -1431,6 +1464,7 @@ static const struct CMUnitTest tests[] = {
     GATE_TEST(closing_does_not_wait_for_a_blocking_connect),
     GATE_TEST(a_blocking_connect_by_name_can_be_made_nonblocking_meanwhile),
     GATE_TEST(connect_takes_the_first_address_and_create_connection_each),
+    GATE_TEST(a_child_looks_names_up_itself),
     GATE_TEST(an_address_that_is_silent_leaves_time_for_the_next),
     GATE_TEST(a_cleanup_ends_all_attempts),
     GATE_TEST(create_connection_gives_up_a_name_at_its_deadline),
