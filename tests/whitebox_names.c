@@ -1150,6 +1150,40 @@ static void a_host_with_many_names_is_told_whole(void **state) {
 #endif
 }
 
+typedef struct select_to_write {
+    t_thread t;
+    pysock *s;
+    int writable;
+} select_to_write;
+
+static void *select_thread(void *arg) {
+    select_to_write *w = arg;
+    w->writable = t_writable(w->s, 20);
+    return NULL;
+}
+
+/* It was asleep before the name was there, and the kernel has nothing to say. */
+static void who_selects_is_told_when_a_sendtos_name_is_there(void **state) {
+    select_to_write w;
+    int port;
+    pysock *b;
+    (void)state;
+    t_deadline(60);
+    b = bound_datagram(&port);
+    w.s = datagram(0);
+    shut_gate(0);
+    T_FAILS(pysock_sendto(w.s, "one", 3, 0, "held.test", port), PYSOCK_OS_ERROR, EAGAIN);
+    wait_until_held(1);
+    t_spawn(&w.t, select_thread, &w);
+    t_wait_asleep(&w.t);
+    open_gate();
+    t_join(&w.t);
+    T_EQ(w.writable, 1);
+    T_EQ(pysock_sendto(w.s, "one", 3, 0, "held.test", port), 3);
+    T_OK(pysock_close(w.s));
+    T_OK(pysock_close(b));
+}
+
 /* ---- what a review found ---- */
 
 /* Until no worker of the resolver's has anything left to do. */
@@ -1464,6 +1498,7 @@ static const struct CMUnitTest tests[] = {
     GATE_TEST(closing_does_not_wait_for_a_blocking_connect),
     GATE_TEST(a_blocking_connect_by_name_can_be_made_nonblocking_meanwhile),
     GATE_TEST(connect_takes_the_first_address_and_create_connection_each),
+    GATE_TEST(who_selects_is_told_when_a_sendtos_name_is_there),
     GATE_TEST(a_child_looks_names_up_itself),
     GATE_TEST(an_address_that_is_silent_leaves_time_for_the_next),
     GATE_TEST(a_cleanup_ends_all_attempts),
