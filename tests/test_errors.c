@@ -97,29 +97,6 @@ static void a_refusal_in_the_reactor_keeps_its_verify_code(void **state) {
     pysock_ssl_context_free(server);
 }
 
-/* A failed handshake is for good; a failed connect is told, and then the kernel has the word. */
-static void a_failed_connect_is_told_once(void **state) {
-    int deaf, port = t_deaf_port(&deaf);
-    pysock *s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
-    char byte;
-    (void)state;
-    t_deadline(60);
-    T_OK(pysock_setblocking(s, 0));
-    T_FAILS(pysock_connect(s, "localhost", port), PYSOCK_OS_ERROR, EINPROGRESS);
-    T_EQ(t_writable(s, 30), 1);
-    {
-        struct pollfd fd = {pysock_fileno(s), POLLIN | POLLOUT, 0};
-        while (pysock_poll(&fd, 1, 0) != 1 || !(fd.revents & POLLERR))
-            continue;
-        T_EQ(fd.revents & (POLLIN | POLLOUT), POLLIN | POLLOUT);
-    }
-    T_FAILS(pysock_recv(s, &byte, 1, 0), PYSOCK_OS_ERROR, ECONNREFUSED);
-    for (int i = 0; i < 2; i++)
-        T_CHECK(pysock_recv(s, &byte, 1, 0) == 0 || pysock_error_code() != ECONNREFUSED);
-    T_OK(pysock_close(s));
-    close(deaf);
-}
-
 static void clear_forgets_all_of_it(void **state) {
     (void)state;
     t_deadline(30);
@@ -192,7 +169,6 @@ static void each_kind_has_its_errno_and_name(void **state) {
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_later_error_has_no_verify_code),
     cmocka_unit_test(a_refusal_in_the_reactor_keeps_its_verify_code),
-    cmocka_unit_test(a_failed_connect_is_told_once),
     cmocka_unit_test(clear_forgets_all_of_it),
     cmocka_unit_test(an_error_is_its_threads_and_outlives_success),
     cmocka_unit_test(each_kind_has_its_errno_and_name),

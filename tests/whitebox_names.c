@@ -1184,6 +1184,20 @@ static void who_selects_is_told_when_a_sendtos_name_is_there(void **state) {
     T_OK(pysock_close(b));
 }
 
+/* Then it is a socket like a new one. */
+static void a_name_that_is_not_found_is_told_once(void **state) {
+    pysock *s = stream(0);
+    char byte;
+    (void)state;
+    t_deadline(60);
+    T_FAILS(pysock_connect(s, "noname.test", 9), PYSOCK_OS_ERROR, EINPROGRESS);
+    T_EQ(t_writable(s, 20), 1);
+    T_FAILS(pysock_recv(s, &byte, 1, 0), PYSOCK_GAI_ERROR, EADDRNOTAVAIL);
+    T_FAILS(pysock_recv(s, &byte, 1, 0), PYSOCK_OS_ERROR, ENOTCONN);
+    T_FAILS(pysock_connect(s, "noname.test", 9), PYSOCK_OS_ERROR, EINPROGRESS);
+    T_OK(pysock_close(s));
+}
+
 /* ---- what a review found ---- */
 
 /* Until no worker of the resolver's has anything left to do. */
@@ -1498,6 +1512,7 @@ static const struct CMUnitTest tests[] = {
     GATE_TEST(closing_does_not_wait_for_a_blocking_connect),
     GATE_TEST(a_blocking_connect_by_name_can_be_made_nonblocking_meanwhile),
     GATE_TEST(connect_takes_the_first_address_and_create_connection_each),
+    GATE_TEST(a_name_that_is_not_found_is_told_once),
     GATE_TEST(who_selects_is_told_when_a_sendtos_name_is_there),
     GATE_TEST(a_child_looks_names_up_itself),
     GATE_TEST(an_address_that_is_silent_leaves_time_for_the_next),
