@@ -276,8 +276,8 @@ build/fuzz/fuzz_%: tests/fuzz/fuzz_%.c build/fuzz/pysock_impl.o build/fuzz/flags
 
 -include $(wildcard build/*/*.d build/*/examples/*.d build/*/tools/*.d)
 
-.PHONY: all help examples tools demo test test-plain test-asan test-tsan check mutants bench fuzz limbo \
-    clean always cpython cpython-modules check-cpython check-cpython-short check-cpython-asan \
+.PHONY: all help examples tools demo test test-plain test-asan test-tsan check mutants bench fuzz \
+    limbo clean always cpython cpython-modules check-cpython check-cpython-short check-cpython-asan \
     bench-cpython \
     $(VARIANTS:%=build-tests-%)
 .DELETE_ON_ERROR:

@@ -1,5 +1,5 @@
-/* What a forked child finds of its parent's sockets, where other threads, or the reactor, were in the
-   middle of something. */
+/* What a forked child finds of its parent's sockets, where other threads, or the reactor, were in
+   the middle of something. */
 #include "contexts.h"
 
 static void *recv_thread(void *arg) {
@@ -47,7 +47,7 @@ static void queue_much(pysock *s) {
     T_CHECK(pysock_queued(s) > 0);
 }
 
-/* What the parent has queued is the parent's to send; what the child queues, its own reactor does. */
+/* What the parent has queued is the parent's to send; what the child queues, its reactor sends. */
 static void child_queues_for_itself(void *arg) {
     static char buf[65536];
     pysock **pair = arg;

@@ -1,4 +1,4 @@
-/* Queued output: where its marks are, who is told when it passes them, and its order among sends. */
+/* Queued output: its marks, who is told when it passes them, and its order among sends. */
 #include "contexts.h"
 
 #define PIECE 16384
@@ -319,8 +319,8 @@ static void *send_thread(void *arg) {
     return NULL;
 }
 
-/* A send that sleeps in the kernel has not ended: what is queued meanwhile comes behind it, and what
-   is sent then, behind that. Nobody calls after that; each is told when its turn has come. */
+/* A send that sleeps in the kernel has not ended: what is queued meanwhile comes behind it, and
+   what is sent then, behind that. Nobody calls after that; each is told when its turn has come. */
 static void a_queue_and_later_sends_wait_for_a_send_in_the_kernel(void **state) {
     enum { MUCH = 4 << 20 };
     static char much[MUCH], received[MUCH + 8];

@@ -523,8 +523,8 @@ static int raw_listen_at(const char *ip, int *port, int backlog) {
     return fd;
 }
 
-/* Of the addresses of "two.test", at one port, the first never answers: its queue is full. fds: that
-   listener, who fills it, the other listener. */
+/* Of the addresses of "two.test", at one port, the first never answers: its queue is full. fds: its
+   listener, who fills that, the other listener. */
 static int first_is_silent(int fds[3]) {
     struct sockaddr_in in;
     int port = 0;
