@@ -22154,7 +22154,7 @@ typedef struct pysock__entry {
     short means; /* which of the levels count as ready */
     int closed;  /* what has this number now is the library's: the asker's file is closed */
     int watched; /* the waiter is in the socket's list */
-    int mute;    /* the kernel says over and over what this list does not ask */
+    int mute;    /* the kernel says at once what this list does not ask: it naps instead */
 } pysock__entry;
 
 typedef struct pysock__select_call {
@@ -22168,6 +22168,7 @@ typedef struct pysock__select_call {
     size_t sockets; /* that are ours */
     size_t watched; /* how many sockets have levels that the kernel does not know */
     int unaided;    /* it sleeps without a waker */
+    int mute;       /* an entry is: that may change, and the kernel would not say when */
     int is_poll; /* POLLNVAL is an answer, and so are errors that nobody asked for */
 } pysock__select_call;
 
@@ -22294,6 +22295,7 @@ static ptrdiff_t pysock__select_test(pysock__select_call *c, int polled)
     ptrdiff_t ready = 0;
     size_t i;
 
+    c->mute = 0;
     for (i = 0; i < c->count; i++) {
         pysock__entry *e = &c->entries[i];
         struct pollfd *p = &c->fds[i + 1];
@@ -22312,7 +22314,9 @@ static ptrdiff_t pysock__select_test(pysock__select_call *c, int polled)
             e->have &= (short)(revents | ~POLLERR); /* lost output is no reason to receive */
         e->have &= e->means;
         ready += e->have != 0;
-        e->mute |= !c->is_poll && revents && !e->have && !(revents & ~(POLLHUP | POLLERR));
+        if (polled)
+            e->mute = !c->is_poll && revents && !e->have && !(revents & ~(POLLHUP | POLLERR));
+        c->mute |= e->mute;
         p->fd = ask < 0 || e->mute ? -1 : e->fd;
         p->events = (short)(ask < 0 ? 0 : ask & 0x7fff);
         p->revents = 0;
@@ -22334,6 +22338,22 @@ static ptrdiff_t pysock__select_at_once(pysock__select_call *c)
     }
     r = pysock__poll(c->fds + 1, c->count, 0);
     return r < 0 ? r : pysock__select_test(c, 1);
+}
+
+#define PYSOCK__SELECT_NAP 20000000 /* ns */
+
+/* Sleeps, until something happens or something that cannot be told may have. */
+static int pysock__select_sleep(pysock__select_call *c, int64_t deadline)
+{
+    int64_t nap = c->mute && deadline ? pysock__deadline_in(PYSOCK__SELECT_NAP) : PYSOCK__NEVER;
+
+    c->fds[0].fd = c->waker ? c->waker->rfd : -1;
+    c->fds[0].events = POLLIN;
+    c->fds[0].revents = 0;
+    PYSOCK_TRACE("before_sleep", NULL);
+    deadline = nap < deadline ? nap : deadline;
+    return c->waker ? pysock__sleep(c->waker, c->fds, c->count + 1, deadline)
+                    : pysock__poll(c->fds, c->count + 1, deadline);
 }
 
 static ptrdiff_t pysock__select_run(pysock__select_call *c)
@@ -22359,19 +22379,12 @@ static ptrdiff_t pysock__select_run(pysock__select_call *c)
             return -ESHUTDOWN; /* before any sleep: the drain may have eaten the broadcast */
         if (ready < 0)
             return ready;
-        c->fds[0].fd = c->waker ? c->waker->rfd : -1;
-        c->fds[0].events = POLLIN;
-        c->fds[0].revents = 0;
-        PYSOCK_TRACE("before_sleep", NULL);
-        if (c->waker)
-            r = pysock__sleep(c->waker, c->fds, c->count + 1, ready ? 0 : c->deadline);
-        else
-            r = pysock__poll(c->fds, c->count + 1, ready ? 0 : c->deadline);
+        r = pysock__select_sleep(c, ready ? 0 : c->deadline);
         if (r == -EINTR && pysock__interrupted())
             return -EINTR;
         if (r < 0 && r != -EINTR)
             return r;
-        ready = pysock__select_test(c, r > 0);
+        ready = pysock__select_test(c, 1); /* without an event, revents is 0 */
         if (c->epoch != pysock__epoch(pysock__state()))
             return -ESHUTDOWN; /* what the cleanup closed is not the news */
         if (ready || (c->deadline != PYSOCK__NEVER && pysock__now() >= c->deadline))
@@ -23010,10 +23023,26 @@ static int pysock__epoll_change(pysock_poller *p, int fd, uint32_t events)
     return err;
 }
 
+/* Whether nothing is open under this number, as far as the program goes: a close of a socket may
+   still be finishing its output. */
+static int pysock__fd_is_closed(int fd)
+{
+    pysock__sock *s = pysock__acquire_fd(fd);
+    int closed;
+
+    if (!s)
+        return pysock__fd_inheritable(fd) < 0;
+    pysock__lock(&s->lock);
+    closed = s->phase >= PYSOCK__CLOSING;
+    pysock__unlock(&s->lock);
+    pysock__release(s);
+    return closed;
+}
+
 static int pysock__epoll_unregister(pysock_poller *p, int fd)
 {
     pysock__reg *reg, *dead = NULL;
-    int err;
+    int err, unknown = 0;
 
     pysock__lock(&p->lock);
     err = pysock__poller_renew_locked(p);
@@ -23026,13 +23055,13 @@ static int pysock__epoll_unregister(pysock_poller *p, int fd)
         pysock__reg_claim_locked(p, fd);
     } else if (err == 0) {
         dead = pysock__reg_claim_locked(p, fd);
-        err = pysock__fd_inheritable(fd) < 0 ? -EBADF : -ENOENT;
+        unknown = 1;
         reg = NULL;
     }
     pysock__unlock(&p->lock);
     if (reg || dead)
         pysock__reg_free(p, reg ? reg : dead);
-    return err;
+    return !unknown ? err : pysock__fd_is_closed(fd) ? -EBADF : -ENOENT;
 }
 
 static int pysock__epoll_register(pysock_poller *p, int fd, uint32_t events)

@@ -27,7 +27,7 @@ typedef struct swept {
     intptr_t (*call)(pysock *s);
 } swept;
 
-static char room[64];
+static char room[512] __attribute__((aligned(16))); /* for any of the structures, too */
 static size_t room_count;
 static pysock_addr room_addr;
 static pysock_msg room_msg;

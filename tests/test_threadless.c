@@ -83,7 +83,7 @@ static void find_out(void) {
     pysock *pair[2];
     (void)queue_much(pair);
     T_OK(pysock_close(pair[1]));
-    T_OK(pysock_close(pair[0]));
+    T_FAILS(pysock_close(pair[0]), PYSOCK_OS_ERROR, T_ANY); /* what was queued is lost */
     T_EQ(pysock_select(NULL, NULL, NULL, NULL, NULL, NULL, 0.001), 0);
 }
 

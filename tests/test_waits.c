@@ -409,12 +409,6 @@ static void a_timed_handshake_costs_no_descriptor(void **state) {
     a_crowd_waits(T_WAIT_HANDSHAKE, 1, 600.0, BY_CLEANUP);
 }
 
-static void a_timed_TLS_sendall_costs_no_descriptor(void **state) {
-    (void)state;
-    t_deadline(120);
-    a_crowd_waits(T_WAIT_SENDALL, 1, 600.0, BY_CLOSE);
-}
-
 /* ---- a low watermark of 0 ---- */
 
 #define BLOCK 500000
@@ -623,7 +617,6 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(an_untimed_TLS_recv_costs_no_descriptor),
     cmocka_unit_test(a_timed_plain_recv_costs_no_descriptor),
     cmocka_unit_test(a_timed_handshake_costs_no_descriptor),
-    cmocka_unit_test(a_timed_TLS_sendall_costs_no_descriptor),
     cmocka_unit_test(a_low_watermark_of_0_means_empty),
     cmocka_unit_test(a_timed_send_buf_keeps_its_timeout_at_any_watermark),
     cmocka_unit_test(a_send_buf_that_waits_goes_on_at_any_watermark),

@@ -208,7 +208,7 @@ static pysock_ssl_context *new_client_ctx(void) {
 static int load_rsa_and_default_certs(pysock_ssl_context *ctx) {
     if (TRY(pysock_ssl_load_cert_chain(ctx, T_CERTS "server-rsa.pem", T_CERTS "server-rsa.key")))
         return -1;
-    if (TRY(pysock_ssl_load_verify_locations(ctx, NULL, "tests/certs")))
+    if (TRY(pysock_ssl_load_verify_directory(ctx, "tests/certs")))
         return -1;
     return TRY(pysock_ssl_set_session_cache(ctx, 10));
 }

@@ -88,7 +88,7 @@ static int go_threadless(void **state) {
     T_OK(pysock_send_buf(pair[0], much));
     T_EQ(pysock__load(&pysock__reactor.threadless), 1);
     T_OK(pysock_close(pair[1]));
-    T_OK(pysock_close(pair[0]));
+    T_FAILS(pysock_close(pair[0]), PYSOCK_OS_ERROR, T_ANY); /* what was queued is lost */
     pysock_buf_release(much);
     return 0;
 }
