@@ -4,11 +4,10 @@
 
    Each side of a ratio has a client and a server process on loopback, all pinned to one core. The
    sides of a group take turns, forwards and backwards; a row's value is the median of the turns'
-   own ratios, so that a machine that slows down for a while slows down both. A hostile peer of a
-   flood runs on another core, if there is one; that the flooded server is never idle costs the
-   client, which shares its core, nearly half of that. The table goes to
-   stdout and, tab-separated, to build/bench.txt: row, value, bound, "ok" or "short". Exits
-   with 0 also when a row falls short, with 1 when one could not be measured. */
+   own ratios, so that a machine that slows down for a while slows down both. For the floods the
+   server has that core to itself, if there is another. The table goes to stdout and, tab-separated,
+   to build/bench.txt: row, value, bound, "ok" or "short". Exits with 0 also when a row falls short,
+   with 1 when one could not be measured. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE 1 /* sched_setaffinity */
 #endif

@@ -427,6 +427,7 @@ void py_flood_serve(int arg)
 void py_flood_open(int arg, int port)
 {
     flood_start(arg, port);
+    leave_the_core(); /* the server is never idle: the client must not wait for its turn there */
     py_handshake_open(0, port);
 }
 
