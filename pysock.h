@@ -142,9 +142,18 @@
    Every call may be made from any thread, on the same socket too: one reading and one writing is
    fine, and so is closing a socket that others wait on (they fail with EBADF). Two threads that
    read one stream each get a part of it, as in the kernel. Signal handlers must not call; the
-   library's own threads block all signals. A forked child has the sockets, without any thread or
-   unfinished business of its parent's, and starts a thread of its own when it needs one; what it
-   never used it closes silently, so that the parent's connections go on.
+   library's own threads block all signals. No call is a cancellation point: pthread_cancel() takes
+   effect after it, at the program's next one; close what a thread waits on, or clean up, to end its
+   wait. A hook or callback that the library calls must not be one either.
+
+   The library starts threads when they are needed: the reactor's, when something is left to do that
+   no call waits for (a non-blocking handshake, output that is queued, a close that the peer has not
+   taken yet), and one for each name that is looked up under a deadline, which ends with the lookup.
+   A program whose TLS sockets block, and that connects to addresses, or to names without a timeout,
+   has none until it closes a socket whose output is still on its way. A forked child has the
+   sockets, without any thread or unfinished business of its parent's, and starts a thread of its
+   own when it needs one; what it never used it closes silently, so that the parent's connections go
+   on.
 
    Inside, locks are taken in this order: a socket's, a poller's, the reactor's; the others are
    leaves. None is held across poll, a callback, a hook or a handshake's step.
@@ -896,9 +905,10 @@ PYSOCKDEF pysock_ssl_context *pysock_ssl_context_retain(pysock_ssl_context *ctx)
 /* The certificate chain (leaf first) and its private key, from files of PEM or DER; keyfile NULL:
    both are in certfile. Whatever is damaged, or of a kind that may have been meant and is not read,
    is an error that names the file, the object in it and the cause; PKCS#12, PKCS#7, OpenSSH's keys
-   and UTF-16 with the command that converts them. Later connections use it. A context has one chain for each kind of key, RSA and EC, and
-   a second one of a kind replaces the first. Errors name the file and leave the context as it was.
-   Keys: PKCS#1, SEC1, PKCS#8; an encrypted one needs pysock_ssl_load_cert_chain_ex(). */
+   and UTF-16 with the command that converts them. Later connections use it. A context has one chain
+   for each kind of key, RSA and EC, and a second one of a kind replaces the first. Errors name the
+   file and leave the context as it was. Keys: PKCS#1, SEC1, PKCS#8; an encrypted one needs
+   pysock_ssl_load_cert_chain_ex(). */
 PYSOCKDEF int pysock_ssl_load_cert_chain(pysock_ssl_context *ctx, const char *certfile,
                                          const char *keyfile);
 PYSOCKDEF int pysock_ssl_load_cert_chain_data(pysock_ssl_context *ctx, const void *cert,
@@ -966,8 +976,8 @@ PYSOCKDEF int pysock_ssl_get_verify_mode(pysock_ssl_context *ctx);
 PYSOCKDEF int pysock_ssl_set_check_hostname(pysock_ssl_context *ctx, int on);
 PYSOCKDEF int pysock_ssl_get_check_hostname(pysock_ssl_context *ctx);
 
-/* Whether a certificate whose subjectAltName has neither DNS names nor addresses may name the host in
-   its subject (RFC 2818, 3.1): 0 by default, unlike in Python. */
+/* Whether a certificate whose subjectAltName has neither DNS names nor addresses may name the host
+   in its subject (RFC 2818, 3.1): 0 by default, unlike in Python. */
 PYSOCKDEF int pysock_ssl_set_hostname_checks_common_name(pysock_ssl_context *ctx, int on);
 PYSOCKDEF int pysock_ssl_get_hostname_checks_common_name(pysock_ssl_context *ctx);
 
@@ -995,7 +1005,7 @@ PYSOCKDEF int pysock_ssl_get_maximum_version(pysock_ssl_context *ctx);
 
 /* Python's options, which have OpenSSL's numbers. Those marked "always" are taken, and are so
    whether they are set or not. */
-#define PYSOCK_OP_LEGACY_SERVER_CONNECT ((uint64_t)0x4) /* a client takes servers without RFC 5746 */
+#define PYSOCK_OP_LEGACY_SERVER_CONNECT ((uint64_t)0x4)         /* servers without RFC 5746 */
 #define PYSOCK_OP_ALL ((uint64_t)0x80000050)                    /* workarounds: none is needed */
 #define PYSOCK_OP_IGNORE_UNEXPECTED_EOF ((uint64_t)0x80)        /* a ragged end is a clean one */
 #define PYSOCK_OP_ALLOW_CLIENT_RENEGOTIATION ((uint64_t)0x100)  /* on a server */
@@ -1216,7 +1226,8 @@ PYSOCKDEF pysock *pysock_ssl_wrap_bio(pysock_ssl_context *ctx, pysock_bio *incom
 PYSOCKDEF int pysock_ssl_do_handshake(pysock *s);
 
 /* Sends close_notify, waits for the peer's, and makes s a plain socket again. 0, PYSOCK_IN_PROGRESS
-   on a non-blocking socket (call again when select says readable), or -1. */
+   on a non-blocking socket (call again when select says readable), or -1: EAGAIN while a
+   non-blocking socket has output queued, which goes first. */
 PYSOCKDEF int pysock_ssl_unwrap(pysock *s);
 
 PYSOCKDEF int pysock_is_ssl(pysock *s);              /* 1 if TLS is around s */
@@ -1349,7 +1360,8 @@ typedef struct pysock_ssl_verify_paths {
 PYSOCKDEF int pysock_ssl_get_default_verify_paths(pysock_ssl_verify_paths *paths);
 
 /* 0 if the certificate (in DER) is for this host: a DNS name, an international one, or an IP
-   address as text; else -1 with SSLCertVerificationError. Python's match_hostname(). */
+   address as text; else -1 with SSLCertVerificationError. Python's match_hostname(), but for the
+   common name, which does not count. */
 PYSOCKDEF int pysock_ssl_match_hostname(const void *der, size_t size, const char *hostname);
 
 typedef struct pysock_ssl_oid { /* Python's ssl._ASN1Object, and ssl.Purpose's values */
@@ -1705,6 +1717,29 @@ static void pysock__at_thread_exit(void (*fn)(void *), void *arg)
 
 #endif
 
+/* Platform: cancellation. A thread that was cancelled in a call would leave locks held, and
+   waiters on a stack that is gone. So no call is a cancellation point: each of the system's that is
+   one stands between these two. */
+
+static int pysock__cancel_off(void)
+{
+    int before = 0;
+
+#if PYSOCK__THREADS && !defined(__ANDROID__) /* which has no pthread_cancel() */
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+#endif
+    return before;
+}
+
+static void pysock__cancel_restore(int before)
+{
+#if PYSOCK__THREADS && !defined(__ANDROID__)
+    pthread_setcancelstate(before, &before);
+#else
+    (void)before;
+#endif
+}
+
 /* Platform: whether a call may sleep in the kernel's own recv and send. It takes that MSG_DONTWAIT
    keeps every other call on that socket from sleeping there too, and that shutdown(2) wakes it: so
    on these systems. XNU's send looks at O_NONBLOCK alone. Elsewhere every descriptor has that,
@@ -1739,7 +1774,10 @@ static int pysock__get_errno(void)
 
 static void pysock__fd_close(int fd)
 {
+    int before = pysock__cancel_off();
+
     close(fd); /* EINTR closes it too, on every system that matters */
+    pysock__cancel_restore(before);
 }
 
 static int pysock__fd_set_nonblocking(int fd, int on)
@@ -1801,6 +1839,16 @@ static int pysock__fd_blocks(int fd)
     return flags >= 0 && !(flags & O_NONBLOCK);
 }
 
+/* Opens a file, not inherited by programs started meanwhile. -1: errno says why. */
+static int pysock__fd_open(const char *path, int flags, mode_t mode)
+{
+    int before = pysock__cancel_off();
+    int fd = open(path, flags | O_CLOEXEC, mode);
+
+    pysock__cancel_restore(before);
+    return fd;
+}
+
 /* The size of a regular file; -EINVAL if it is none. */
 static int64_t pysock__fd_size(int fd)
 {
@@ -1824,19 +1872,25 @@ static int64_t pysock__fd_seek(int fd, int64_t offset)
 
 static ptrdiff_t pysock__fd_read_at(int fd, void *buf, size_t size, int64_t offset)
 {
+    int before;
     ssize_t n;
 
     if ((int64_t)(off_t)offset != offset)
         return -EOVERFLOW;
+    before = pysock__cancel_off();
     do
         n = pread(fd, buf, size, (off_t)offset);
     while (n < 0 && errno == EINTR);
+    pysock__cancel_restore(before);
     return n < 0 ? pysock__neg_errno() : n;
 }
 
 static int pysock__poll(struct pollfd *fds, size_t count, int64_t deadline)
 {
+    int before = pysock__cancel_off();
     int n = poll(fds, (nfds_t)count, pysock__poll_ms(deadline));
+
+    pysock__cancel_restore(before);
     return n < 0 ? pysock__neg_errno() : n;
 }
 
@@ -1844,11 +1898,12 @@ static int pysock__poll(struct pollfd *fds, size_t count, int64_t deadline)
 static int pysock__poll_in(int fd, int ms)
 {
     struct pollfd p;
-    int n;
+    int before = pysock__cancel_off(), n;
 
     p.fd = fd;
     p.events = POLLIN;
     n = poll(&p, 1, ms);
+    pysock__cancel_restore(before);
     return n < 0 ? pysock__neg_errno() : n;
 }
 
@@ -1873,7 +1928,7 @@ static int pysock__fd_out_of_the_way(int fd)
 
     if (moved < 0)
         return fd;
-    close(fd);
+    pysock__fd_close(fd);
     return moved;
 }
 
@@ -1899,8 +1954,8 @@ static int pysock__waker_open(pysock__waker *w)
         if ((err = pysock__fd_cloexec(ends[0])) < 0 || (err = pysock__fd_cloexec(ends[1])) < 0
             || (err = pysock__fd_set_nonblocking(ends[0], 1)) < 0
             || (err = pysock__fd_set_nonblocking(ends[1], 1)) < 0) {
-            close(ends[0]);
-            close(ends[1]);
+            pysock__fd_close(ends[0]);
+            pysock__fd_close(ends[1]);
             w->rfd = w->wfd = -1;
             return err;
         }
@@ -1913,20 +1968,23 @@ static void pysock__waker_close(pysock__waker *w)
 {
     if (w->rfd < 0)
         return;
-    close(w->rfd);
+    pysock__fd_close(w->rfd);
     if (w->wfd != w->rfd)
-        close(w->wfd);
+        pysock__fd_close(w->wfd);
     w->rfd = w->wfd = -1;
 }
 
 static void pysock__wake(pysock__waker *w)
 {
     uint64_t one = 1;
+    int before;
 
     if (pysock__exchange(&w->signaled, 1))
         return;
+    before = pysock__cancel_off();
     while (write(w->wfd, &one, sizeof one) < 0 && errno == EINTR)
         ;
+    pysock__cancel_restore(before);
 }
 
 /* told: poll has said that it is readable. (That can be so although `signaled` is clear again, when
@@ -1934,11 +1992,14 @@ static void pysock__wake(pysock__waker *w)
 static void pysock__waker_drain(pysock__waker *w, int told)
 {
     uint64_t scratch[8];
+    int before;
 
     if (!told && !pysock__load(&w->signaled))
         return;
+    before = pysock__cancel_off();
     while (read(w->rfd, scratch, sizeof scratch) == (ssize_t)sizeof scratch)
         ;
+    pysock__cancel_restore(before);
     pysock__exchange(&w->signaled, 0);
 }
 
@@ -2015,7 +2076,7 @@ static int pysock__pset_knows(pysock__pset *set, int fd)
 
 static void pysock__pset_close(pysock__pset *set)
 {
-    close(set->epfd);
+    pysock__fd_close(set->epfd);
 }
 
 static int pysock__pset_fileno(const pysock__pset *set)
@@ -2032,7 +2093,7 @@ static int pysock__pset_open(pysock__pset *set, pysock__waker *waker)
         return pysock__neg_errno();
     err = pysock__pset_set(set, waker->rfd, POLLIN, PYSOCK__PSET_WAKER, 0);
     if (err < 0)
-        close(set->epfd);
+        pysock__fd_close(set->epfd);
     return err;
 }
 
@@ -2054,7 +2115,7 @@ static int pysock__pset_renew(pysock__pset *set, pysock__waker *waker)
     if (err < 0)
         return err;
     err = pysock__pset_replace(set->epfd, fresh.epfd);
-    close(fresh.epfd);
+    pysock__fd_close(fresh.epfd);
     return err;
 }
 
@@ -2063,7 +2124,7 @@ static int pysock__pset_wait(pysock__pset *set, pysock__waker *waker, pysock__sl
 {
     struct epoll_event evs[64];
     struct pollfd fds[2];
-    int n, i, filled = 0;
+    int n, i, before, filled = 0;
 
     if (sleep && deadline) {
         fds[0].fd = waker->rfd;
@@ -2076,7 +2137,9 @@ static int pysock__pset_wait(pysock__pset *set, pysock__waker *waker, pysock__sl
     }
     if (max > PYSOCK__COUNT(evs))
         max = PYSOCK__COUNT(evs);
+    before = pysock__cancel_off();
     n = epoll_wait(set->epfd, evs, (int)max, pysock__poll_ms(deadline));
+    pysock__cancel_restore(before);
     if (n < 0)
         return pysock__neg_errno();
     for (i = 0; i < n; i++) {
@@ -2351,14 +2414,16 @@ static int pysock__sys_socketpair(int family, int type, int proto, int fds[2])
 
 static int pysock__sys_accept(int fd, pysock_addr *peer)
 {
-    int child;
+    int before = pysock__cancel_off(), child;
 
     peer->len = sizeof peer->u;
 #ifndef PYSOCK__CLOEXEC_BY_HAND
     child = accept4(fd, &peer->u.sa, &peer->len, SOCK_CLOEXEC);
+    pysock__cancel_restore(before);
     return child < 0 ? pysock__neg_errno() : pysock__sys_prepare(child);
 #else
     child = accept(fd, &peer->u.sa, &peer->len);
+    pysock__cancel_restore(before);
     if (child < 0)
         return pysock__neg_errno();
     pysock__fd_cloexec(child);
@@ -2369,7 +2434,11 @@ static int pysock__sys_accept(int fd, pysock_addr *peer)
 
 static int pysock__sys_connect(int fd, const pysock_addr *addr)
 {
-    return connect(fd, &addr->u.sa, addr->len) < 0 ? pysock__neg_errno() : 0;
+    int before = pysock__cancel_off();
+    int r = connect(fd, &addr->u.sa, addr->len);
+
+    pysock__cancel_restore(before);
+    return r < 0 ? pysock__neg_errno() : 0;
 }
 
 static int pysock__sys_bind(int fd, const pysock_addr *addr)
@@ -2392,7 +2461,7 @@ static int pysock__sys_read_ended(int fd)
     p.fd = fd;
     p.events = POLLRDHUP;
     p.revents = 0;
-    return poll(&p, 1, 0) > 0 && p.revents & POLLRDHUP;
+    return pysock__poll(&p, 1, 0) > 0 && p.revents & POLLRDHUP;
 #else
     (void)fd;
     return 0;
@@ -2406,13 +2475,19 @@ static int pysock__sys_shutdown(int fd, int how)
 
 static ptrdiff_t pysock__sys_recv(int fd, void *buf, size_t size, int flags)
 {
+    int before = pysock__cancel_off();
     ssize_t n = recv(fd, buf, size, flags);
+
+    pysock__cancel_restore(before);
     return n < 0 ? pysock__neg_errno() : n;
 }
 
 static ptrdiff_t pysock__sys_send(int fd, const void *data, size_t size, int flags)
 {
+    int before = pysock__cancel_off();
     ssize_t n = send(fd, data, size, flags | MSG_NOSIGNAL);
+
+    pysock__cancel_restore(before);
     return n < 0 ? pysock__neg_errno() : n;
 }
 
@@ -2444,10 +2519,13 @@ static ptrdiff_t pysock__sys_recvmsg(int fd, pysock__msg *m, int flags)
 {
     struct msghdr h;
     ssize_t n;
+    int before;
 
     if (m->is_bytes && m->from) {
         socklen_t len = sizeof m->from->u;
+        before = pysock__cancel_off();
         n = recvfrom(fd, m->iov->iov_base, m->iov->iov_len, flags, &m->from->u.sa, &len);
+        pysock__cancel_restore(before);
         if (n >= 0)
             m->from->len = len < sizeof m->from->u ? len : sizeof m->from->u;
         return n < 0 ? pysock__neg_errno() : n;
@@ -2460,7 +2538,9 @@ static ptrdiff_t pysock__sys_recvmsg(int fd, pysock__msg *m, int flags)
         h.msg_name = &m->from->u;
         h.msg_namelen = sizeof m->from->u;
     }
+    before = pysock__cancel_off();
     n = recvmsg(fd, &h, flags);
+    pysock__cancel_restore(before);
     if (n < 0)
         return pysock__neg_errno();
     if (m->from)
@@ -2474,10 +2554,13 @@ static ptrdiff_t pysock__sys_sendmsg(int fd, const pysock__msg *m, int flags)
 {
     struct msghdr h;
     ssize_t n;
+    int before;
 
     if (m->count == 1 && !m->controllen && m->to) {
+        before = pysock__cancel_off();
         n = sendto(fd, m->iov->iov_base, m->iov->iov_len, flags | MSG_NOSIGNAL, &m->to->u.sa,
                    m->to->len);
+        pysock__cancel_restore(before);
         return n < 0 ? pysock__neg_errno() : n;
     }
     n = pysock__sys_msghdr(&h, m);
@@ -2487,7 +2570,9 @@ static ptrdiff_t pysock__sys_sendmsg(int fd, const pysock__msg *m, int flags)
         h.msg_name = (void *)(uintptr_t)&m->to->u;
         h.msg_namelen = m->to->len;
     }
+    before = pysock__cancel_off();
     n = sendmsg(fd, &h, flags | MSG_NOSIGNAL);
+    pysock__cancel_restore(before);
     return n < 0 ? pysock__neg_errno() : n;
 }
 
@@ -2507,12 +2592,14 @@ static ptrdiff_t pysock__sys_sendfile(int fd, int file, int64_t offset, size_t c
     struct timespec zero = {0, 0};
     off_t at = (off_t)offset;
     ptrdiff_t n;
+    int cancel;
 
     if ((int64_t)at != offset)
         return -EOPNOTSUPP;
     sigemptyset(&sigpipe);
     sigaddset(&sigpipe, SIGPIPE);
     sigpending(&pending);
+    cancel = pysock__cancel_off();
     pysock__sigmask(SIG_BLOCK, &sigpipe, &before);
     n = sendfile(fd, file, &at, count);
     n = n < 0 ? pysock__neg_errno() : n;
@@ -2520,6 +2607,7 @@ static ptrdiff_t pysock__sys_sendfile(int fd, int file, int64_t offset, size_t c
         while (sigtimedwait(&sigpipe, NULL, &zero) < 0 && errno == EINTR)
             ;
     pysock__sigmask(SIG_SETMASK, &before, NULL);
+    pysock__cancel_restore(cancel);
     return n == -EINVAL || n == -ENOSYS || n == -ENOTSOCK ? -EOPNOTSUPP : n;
 }
 
@@ -2645,10 +2733,11 @@ static void pysock__sys_reset(int fd)
     pysock__sys_set_linger(fd, 1, 0);
 #ifdef __linux__
     {
-        struct sockaddr none;
+        pysock_addr none;
         memset(&none, 0, sizeof none);
-        none.sa_family = AF_UNSPEC;
-        connect(fd, &none, sizeof none);
+        none.u.sa.sa_family = AF_UNSPEC;
+        none.len = sizeof none.u.sa;
+        pysock__sys_connect(fd, &none);
     }
 #endif
 }
@@ -2745,7 +2834,7 @@ static int pysock__sys_getaddrinfo(const char *host, const char *service,
                                    int *sys)
 {
     struct addrinfo hints, *list = NULL, *ai;
-    int err;
+    int before = pysock__cancel_off(), err;
 
     memset(&hints, 0, sizeof hints);
     hints.ai_family = want->ai_family;
@@ -2759,6 +2848,7 @@ static int pysock__sys_getaddrinfo(const char *host, const char *service,
     else
         err = getaddrinfo(host, service, &hints, &list);
     *sys = err == EAI_SYSTEM ? errno : 0;
+    pysock__cancel_restore(before);
     if (err)
         return err;
     for (ai = list; ai; ai = ai->ai_next)
@@ -2771,9 +2861,11 @@ static int pysock__sys_getaddrinfo(const char *host, const char *service,
 static int pysock__sys_getnameinfo(const pysock_addr *addr, char *host, size_t hostsize,
                                    char *service, size_t servicesize, int flags, int *sys)
 {
+    int before = pysock__cancel_off();
     int err = getnameinfo(&addr->u.sa, addr->len, host, (socklen_t)hostsize, service,
                           (socklen_t)servicesize, flags);
 
+    pysock__cancel_restore(before);
     *sys = err == EAI_SYSTEM ? errno : 0;
     return err;
 }
@@ -2791,7 +2883,7 @@ static int pysock__sys_gethost(const char *name, const pysock_addr *addr,
     struct hostent *found = NULL;
     const void *raw = NULL;
     socklen_t rawlen = 4;
-    int r, code = HOST_NOT_FOUND;
+    int r, before, code = HOST_NOT_FOUND;
 #if defined(__GLIBC__) && defined(__USE_MISC)
     struct hostent entry;
     size_t size = 1024;
@@ -2811,13 +2903,16 @@ static int pysock__sys_gethost(const char *name, const pysock_addr *addr,
         room = (char *)PYSOCK_MALLOC(size);
         if (!room)
             return -ENOMEM;
+        before = pysock__cancel_off();
         err = name ? gethostbyname2_r(name, AF_INET, &entry, room, size, &found, &code)
                    : gethostbyaddr_r(raw, rawlen, addr->u.sa.sa_family, &entry, room, size, &found,
                                      &code);
+        pysock__cancel_restore(before);
     }
     r = found ? take(arg, found) : -1000 - code;
     PYSOCK_FREE(room);
 #else
+    before = pysock__cancel_off();
     pysock__lock(&pysock__netdb_lock);
     found = name ? gethostbyname(name) : gethostbyaddr(raw, rawlen, addr->u.sa.sa_family);
 #ifdef h_errno
@@ -2825,6 +2920,7 @@ static int pysock__sys_gethost(const char *name, const pysock_addr *addr,
 #endif
     r = found ? take(arg, found) : -1000 - code;
     pysock__unlock(&pysock__netdb_lock);
+    pysock__cancel_restore(before);
 #endif
     return r;
 }
@@ -2837,6 +2933,7 @@ static int pysock__sys_gethost(const char *name, const pysock_addr *addr,
 static int pysock__sys_getservbyname(const char *service, const char *proto)
 {
     struct servent *found = NULL;
+    int before = pysock__cancel_off();
     int port;
 #ifdef PYSOCK__NETDB_ROOM
     struct servent entry;
@@ -2850,6 +2947,7 @@ static int pysock__sys_getservbyname(const char *service, const char *proto)
     port = found ? ntohs((uint16_t)found->s_port) : -1;
     pysock__unlock(&pysock__netdb_lock);
 #endif
+    pysock__cancel_restore(before);
     return port;
 }
 
@@ -2857,6 +2955,7 @@ static int pysock__sys_getservbyname(const char *service, const char *proto)
 static int pysock__sys_getservbyport(int port, const char *proto, char *service, size_t size)
 {
     struct servent *found = NULL;
+    int before = pysock__cancel_off();
     int n;
 #ifdef PYSOCK__NETDB_ROOM
     struct servent entry;
@@ -2870,12 +2969,14 @@ static int pysock__sys_getservbyport(int port, const char *proto, char *service,
     n = found ? snprintf(service, size, "%s", found->s_name) : -1;
     pysock__unlock(&pysock__netdb_lock);
 #endif
+    pysock__cancel_restore(before);
     return n;
 }
 
 static int pysock__sys_getprotobyname(const char *name)
 {
     struct protoent *found = NULL;
+    int before = pysock__cancel_off();
     int proto;
 #ifdef PYSOCK__NETDB_ROOM
     struct protoent entry;
@@ -2889,6 +2990,7 @@ static int pysock__sys_getprotobyname(const char *name)
     proto = found ? found->p_proto : -1;
     pysock__unlock(&pysock__netdb_lock);
 #endif
+    pysock__cancel_restore(before);
     return proto;
 }
 
@@ -2953,8 +3055,10 @@ static int pysock__sys_inet_ntop(int family, const void *packed, char *text, siz
 static int pysock__sys_if_each(int (*each)(void *arg, unsigned int index, const char *name),
                                void *arg)
 {
+    int before = pysock__cancel_off();
     struct if_nameindex *list = if_nameindex(), *i;
 
+    pysock__cancel_restore(before);
     if (!list)
         return pysock__neg_errno();
     for (i = list; i->if_index || i->if_name; i++)
@@ -3118,23 +3222,35 @@ static const char *pysock__sys_ip_text(const unsigned char *ip, size_t n, char *
     return inet_ntop(n == 4 ? AF_INET : AF_INET6, ip, text, (socklen_t)size) ? text : "?";
 }
 
-/* 4 or 16 bytes of an address written as text, or 0 if it is none. */
+/* 4 or 16 bytes of an address written as text, or 0 if it is none. The zone of an IPv6 address
+   (RFC 4007, 11: "fe80::1%eth0") means something on this machine alone, and is left out. */
 static size_t pysock__sys_pton(const char *text, unsigned char out[16])
 {
-    if (inet_pton(AF_INET, text, out) == 1)
+    const char *zone = strchr(text, '%');
+    size_t len = zone ? (size_t)(zone - text) : strlen(text);
+    char address[INET6_ADDRSTRLEN];
+
+    if (len >= sizeof address || (zone && !zone[1]))
+        return 0;
+    memcpy(address, text, len);
+    address[len] = 0;
+    if (!zone && inet_pton(AF_INET, address, out) == 1)
         return 4;
-    return inet_pton(AF_INET6, text, out) == 1 ? 16 : 0;
+    return inet_pton(AF_INET6, address, out) == 1 ? 16 : 0;
 }
 
 /* Calls each(arg, path) for the regular files in dir. */
 static int pysock__each_file(const char *dir, int (*each)(void *arg, const char *path), void *arg)
 {
+    int before = pysock__cancel_off(), err = 0;
     DIR *d = opendir(dir);
     struct dirent *entry = NULL;
-    int err = 0;
 
-    if (!d)
-        return pysock__neg_errno();
+    if (!d) {
+        err = pysock__neg_errno();
+        pysock__cancel_restore(before);
+        return err;
+    }
     while (err >= 0 && (errno = 0, entry = readdir(d)) != NULL) {
         char path[1024];
         struct stat st;
@@ -3145,6 +3261,7 @@ static int pysock__each_file(const char *dir, int (*each)(void *arg, const char 
     if (!entry && errno)
         err = pysock__neg_errno();
     closedir(d);
+    pysock__cancel_restore(before);
     return err;
 }
 
@@ -3158,10 +3275,10 @@ static int pysock__path_kind(const char *path)
     return S_ISDIR(st.st_mode) ? 'd' : S_ISREG(st.st_mode) ? 'f' : 0;
 }
 
-/* Opens a file for reading, not inherited by programs started meanwhile. NULL: *err is why. */
+/* Opens a file for reading. NULL: *err is why. */
 static FILE *pysock__file_open(const char *path, int *err)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = pysock__fd_open(path, O_RDONLY, 0);
     FILE *f;
     struct stat st;
 
@@ -3170,14 +3287,14 @@ static FILE *pysock__file_open(const char *path, int *err)
         return NULL;
     }
     if (fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)) {
-        close(fd);
+        pysock__fd_close(fd);
         *err = -EISDIR;
         return NULL;
     }
     f = fdopen(fd, "rb");
     if (!f) {
         *err = pysock__neg_errno();
-        close(fd);
+        pysock__fd_close(fd);
     }
     return f;
 }
@@ -3185,14 +3302,14 @@ static FILE *pysock__file_open(const char *path, int *err)
 /* Opens a file for appending, which only its owner may read if it is new; likewise. */
 static FILE *pysock__file_append(const char *path, int *err)
 {
-    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    int fd = pysock__fd_open(path, O_WRONLY | O_CREAT | O_APPEND, 0600);
     FILE *f = fd < 0 ? NULL : fdopen(fd, "ab");
 
     if (f)
         return f;
     *err = pysock__neg_errno();
     if (fd >= 0)
-        close(fd);
+        pysock__fd_close(fd);
     return NULL;
 }
 
@@ -3860,10 +3977,19 @@ static void pysock__state_release(pysock_state *st)
     pysock__free(st);
 }
 
+#define PYSOCK__EPOCH_OF_ALL 0x10000u /* what everybody's cleanup adds; a state's adds 1 */
+
 /* Differs from before when waits of the state have been ended, by its cleanup or everybody's. */
 static unsigned pysock__epoch(const pysock_state *st)
 {
     return pysock__load(&pysock__process.epoch) + pysock__load(&st->epoch);
+}
+
+/* Fails because the epoch is not the one that what began in. */
+static int pysock__fail_ended(const char *what, unsigned began, const pysock_state *st)
+{
+    return pysock__fail(PYSOCK_OS_ERROR, ESHUTDOWN, "ESHUTDOWN", "%s: ended by pysock_%scleanup()",
+                        what, (pysock__epoch(st) - began) % PYSOCK__EPOCH_OF_ALL ? "state_" : "");
 }
 
 static int pysock__is_ending(const pysock_state *st)
@@ -4209,7 +4335,10 @@ static void pysock__wake_sleepers(void)
 /* Ends every wait of calls that began before: those of st, or, for NULL, all. */
 static void pysock__broadcast(pysock_state *st)
 {
-    pysock__add(st ? &st->epoch : &pysock__process.epoch, 1);
+    if (st)
+        pysock__add(&st->epoch, 1);
+    else
+        pysock__add(&pysock__process.epoch, PYSOCK__EPOCH_OF_ALL);
     pysock__wake_sleepers();
 }
 
@@ -4244,8 +4373,8 @@ static void pysock__state_less_one(pysock_state *st, size_t *count)
 /* ---- >>addresses ----
    Addresses as text and back, Python's calls about names, and the resolver: numeric addresses at
    once, names by getaddrinfo, on the calling thread or on worker threads, one for each lookup that
-   is under way, which end when none is left. A lookup is owned by two, its worker and whoever asked; either may leave first. The lock:
-   pysock__resolver.lock. */
+   is under way, which end when none is left. A lookup is owned by two, its worker and whoever
+   asked; either may leave first. The lock: pysock__resolver.lock. */
 
 PYSOCKDEF int pysock_addr_port(const pysock_addr *addr)
 {
@@ -4256,8 +4385,8 @@ PYSOCKDEF int pysock_addr_port(const pysock_addr *addr)
     return addr->u.sa.sa_family == AF_INET6 ? pysock__ntohs(addr->u.in6.sin6_port) : -1;
 }
 
-/* The bytes of a Unix socket's path or abstract name, 0 where it has none: on Linux the address ends
-   before the path then, on the BSDs and macOS the path is all zeros. */
+/* The bytes of a Unix socket's path or abstract name, 0 where it has none: on Linux the address
+   ends before the path then, on the BSDs and macOS the path is all zeros. */
 static size_t pysock__unix_length(const pysock_addr *addr)
 {
     size_t used = offsetof(struct sockaddr_un, sun_path), n, i;
@@ -4374,23 +4503,39 @@ static const char *pysock__gai_name(int code)
     }
 }
 
-static void pysock__fault_gai(pysock__fault *f, int code, int sys, const char *what,
-                              const char *host)
+/* What is wrong with a text that is often given for a host, or NULL. */
+static const char *pysock__host_advice(const char *host)
 {
+    const char *colon = strchr(host, ':');
+
+    if (strstr(host, "://"))
+        return "; that is a URL: give the host in it";
+    if (colon && (host[0] == '[' || !strchr(colon + 1, ':')))
+        return "; that is a host with a port: give them apart, an IPv6 address without brackets";
+    return NULL;
+}
+
+/* A lookup of subject has failed; host is what was looked up in it, or NULL. */
+static void pysock__fault_gai(pysock__fault *f, int code, int sys, const char *what,
+                              const char *subject, const char *host)
+{
+    const char *advice = host ? pysock__host_advice(host) : NULL;
+
+    if (!advice)
+        advice = pysock__is_ascii(subject) ? "" : pysock__idn_advice();
     if (code == EAI_SYSTEM)
-        pysock__fault_os(f, -sys, what, host);
+        pysock__fault_os(f, -sys, what, subject);
     else if (code == EAI_MEMORY)
         pysock__fault_set(f, PYSOCK_MEMORY_ERROR, ENOMEM, "ENOMEM", "%s: out of memory", what);
     else
         pysock__fault_set(f, PYSOCK_GAI_ERROR, code, pysock__gai_name(code),
-                          "%s: looking up '%.200s' failed: %s%s", what, host,
-                          pysock__gai_sentence(code),
-                          pysock__is_ascii(host) ? "" : pysock__idn_advice());
+                          "%s: looking up '%.200s' failed: %s%s", what, subject,
+                          pysock__gai_sentence(code), advice);
 }
 
 static int pysock__fail_gai(int code, int sys, const char *what, const char *host)
 {
-    pysock__fault_gai(&pysock__last, code, sys, what, host);
+    pysock__fault_gai(&pysock__last, code, sys, what, host, host);
     return pysock__raise(&pysock__last);
 }
 
@@ -4407,6 +4552,8 @@ static int pysock__resolve_with(const char *host, int port, int family, int type
     want.ai_family = family;
     want.ai_socktype = type == SOCK_STREAM ? SOCK_STREAM : SOCK_DGRAM;
     want.ai_flags = flags | AI_NUMERICSERV;
+    if (host && pysock__host_advice(host))
+        return EAI_NONAME;
     snprintf(service, sizeof service, "%d", port);
     err = pysock__sys_getaddrinfo(host, service, &want, pysock__addrs_add, list, sys);
     if (!err && list->out_of_memory)
@@ -4761,6 +4908,17 @@ static const char *pysock__ai_subject(const char *host, const char *service, cha
     return text;
 }
 
+/* The system takes numbers modulo 65536, with a sign and white space before them: none of that is a
+   service, and "65616" is not port 80. */
+static int pysock__service_fits(const char *service)
+{
+    size_t digits = strspn(service, "0123456789");
+
+    if (digits && !service[digits])
+        return digits <= 9 && strtol(service, NULL, 10) <= 65535;
+    return !service[0] || !strchr(" \t\n\v\f\r+-", service[0]);
+}
+
 PYSOCKDEF ptrdiff_t pysock_getaddrinfo(const char *host, const char *service, int family, int type,
                                        int proto, int flags, pysock_addrinfo **list)
 {
@@ -4792,7 +4950,12 @@ PYSOCKDEF ptrdiff_t pysock_getaddrinfo(const char *host, const char *service, in
     want.ai_socktype = type;
     want.ai_protocol = proto;
     want.ai_flags = flags;
-    err = pysock__sys_getaddrinfo(host, service, &want, pysock__ai_add, &found, &sys);
+    if (service && !pysock__service_fits(service))
+        err = EAI_SERVICE;
+    else if (host && pysock__host_advice(host))
+        err = EAI_NONAME;
+    else
+        err = pysock__sys_getaddrinfo(host, service, &want, pysock__ai_add, &found, &sys);
     if (!(flags & AI_CANONNAME))
         found.canonname[0] = 0; /* musl gives one unasked */
     if (!err && (found.out_of_memory || (found.count && pysock__ai_finish(&found) < 0)))
@@ -4802,7 +4965,8 @@ PYSOCKDEF ptrdiff_t pysock_getaddrinfo(const char *host, const char *service, in
         return (ptrdiff_t)found.count;
     }
     pysock__free(found.items);
-    return pysock__fail_gai(err, sys, "getaddrinfo", subject);
+    pysock__fault_gai(&pysock__last, err, sys, "getaddrinfo", subject, host);
+    return pysock__raise(&pysock__last);
 }
 
 PYSOCKDEF void pysock_freeaddrinfo(pysock_addrinfo *list)
@@ -4830,7 +4994,10 @@ PYSOCKDEF int pysock_getnameinfo(const pysock_addr *addr, int flags, char *host,
         return pysock__fail(PYSOCK_OS_ERROR, EACCES, "EACCES",
                             "getnameinfo of %s: denied by the audit hook", text);
     err = pysock__sys_getnameinfo(addr, host, hostsize, service, servicesize, flags, &sys);
-    return err ? pysock__fail_gai(err, sys, "getnameinfo", text) : 0;
+    if (!err)
+        return 0;
+    pysock__fault_gai(&pysock__last, err, sys, "getnameinfo", text, NULL);
+    return pysock__raise(&pysock__last);
 }
 
 /* The first address of a host name or address, as Python's gethostby calls begin. */
@@ -5329,11 +5496,12 @@ static int pysock__read_file(const char *path, pysock__bytes *out)
 {
     char chunk[4096];
     size_t n;
-    int err = 0;
+    int before, err = 0;
     FILE *f = pysock__file_open(path, &err);
 
     if (!f)
         return err;
+    before = pysock__cancel_off();
     setvbuf(f, NULL, _IONBF, 0); /* a buffer would keep a copy of a key */
     if (pysock__reserve(&out->data, &out->cap, PYSOCK__TEXT_ROOM, 1) < 0)
         out->out_of_memory = 1;
@@ -5344,6 +5512,7 @@ static int pysock__read_file(const char *path, pysock__bytes *out)
     else if (out->len > PYSOCK__FILE_MAX)
         err = -EFBIG;
     fclose(f);
+    pysock__cancel_restore(before);
     pysock__wipe(chunk, sizeof chunk);
     pysock__bytes_append(out, "\n", 1);
     out->len -= !out->out_of_memory;
@@ -5631,7 +5800,8 @@ static int pysock__pem_end(pysock__pem_reader *r, const pysock__pem_line *line,
     size_t n = pysock__pem_label(line, 9, &label);
 
     if (!r->inside)
-        return pysock__file_damaged(fault, fault->number + 1, "it has an END line and no BEGIN line");
+        return pysock__file_damaged(fault, fault->number + 1,
+                                    "it has an END line and no BEGIN line");
     if (n != strlen(r->name) || memcmp(label, r->name, n) != 0)
         return pysock__file_damaged(fault, fault->number,
                                     "its END line is damaged, or of another kind");
@@ -5787,6 +5957,8 @@ static const char *pysock__der_label(pysock__der in)
     pysock__der first = in, value;
     int tag = pysock__der_next(&first, &value);
 
+    if (tag < 0)
+        return "CERTIFICATE"; /* whose reader will say what is wrong with it */
     pysock__der_tags(in, tags);
     if (tag == 0x06)
         return "PKCS7";
@@ -5875,8 +6047,9 @@ static int pysock__fail_in_file(const char *name, const pysock__file_fault *faul
 {
     if (!fault->number)
         return pysock__fail(PYSOCK_SSL_ERROR, 0, reason, "%.160s: %.200s", name, fault->cause);
-    return pysock__fail(PYSOCK_SSL_ERROR, 0, reason, "%.160s: object %u in it cannot be read: %.200s",
-                        name, fault->number, fault->cause);
+    return pysock__fail(PYSOCK_SSL_ERROR, 0, reason,
+                        "%.160s: object %u in it cannot be read: %.200s", name, fault->number,
+                        fault->cause);
 }
 
 /* Fails because what is looked for is not there; other: the label of what is, or "". */
@@ -5886,8 +6059,8 @@ static int pysock__fail_not_in_file(const char *name, const char *wanted, const 
     const char *kind = other[0] ? pysock__label_kind(other) : NULL;
 
     if (!size)
-        return pysock__fail(PYSOCK_SSL_ERROR, 0, reason, "%.200s: there is no %s in it: it is empty",
-                            name, wanted);
+        return pysock__fail(PYSOCK_SSL_ERROR, 0, reason,
+                            "%.200s: there is no %s in it: it is empty", name, wanted);
     if (kind)
         return pysock__fail(PYSOCK_SSL_ERROR, 0, reason, "%.200s: there is no %s in it, but %s",
                             name, wanted, kind);
@@ -8424,7 +8597,8 @@ static int pysock__purposes_have(pysock__der list, pysock_ssl_purpose purpose)
 static int pysock__trust_settings(pysock__der aux, unsigned *rejected)
 {
     static const pysock_ssl_purpose purposes[] = {PYSOCK_SERVER_AUTH, PYSOCK_CLIENT_AUTH};
-    static const int order[] = {0x30, 0xa0, 0x0c, 0x04, 0xa1}; /* trust, reject, alias, key id, other */
+    /* trust, reject, alias, key id, other */
+    static const int order[] = {0x30, 0xa0, 0x0c, 0x04, 0xa1};
     pysock__der settings, value, trust = {NULL, NULL}, reject = {NULL, NULL};
     size_t i, at = 0;
     int tag;
@@ -8452,7 +8626,8 @@ static int pysock__trust_settings(pysock__der aux, unsigned *rejected)
     return 0;
 }
 
-/* Adds a copy of a DER certificate. 0 (also if it is there), -ENOMEM, or -EBADMSG, with *problem. */
+/* Adds a copy of a DER certificate. 0 (also if it is there), -ENOMEM, or -EBADMSG, with *problem.
+   */
 static int pysock__store_add_der(pysock__store *st, const unsigned char *der, size_t len,
                                  unsigned rejected, const char **problem)
 {
@@ -8751,10 +8926,11 @@ static int pysock__store_load_dir(pysock__store *st, const char *path, int read_
     memset(&load, 0, sizeof load);
     load.store = st;
     if (err == 0)
-        return pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_CERTIFICATE_OR_CRL_FOUND",
-                            "%.160s: no file in this directory has a hashed name; make them with "
-                            "openssl rehash, or take all of it by pysock_ssl_load_verify_directory()",
-                            path);
+        return pysock__fail(
+            PYSOCK_SSL_ERROR, 0, "NO_CERTIFICATE_OR_CRL_FOUND",
+            "%.160s: no file in this directory has a hashed name; make them with "
+            "openssl rehash, or take all of it by pysock_ssl_load_verify_directory()",
+            path);
     if (err == -EEXIST)
         err = pysock__store_keep_dir(st, path) < 0 ? -ENOMEM : 0;
     if (err == 0 && read_all)
@@ -10098,8 +10274,9 @@ static int pysock__path_extend(pysock__path *b)
         if (b->depth == PYSOCK__PATH_MAX)
             return pysock__path_failed(b, PYSOCK__V_CHAIN_TOO_LONG, NULL);
         is_anchor = from_store && pysock__anchor_ends(b, issuer);
-        code = from_store && pysock__anchor_rejected(b, i) ? PYSOCK__V_REJECTED
-                                                           : pysock__issuer_judge(b, issuer, is_anchor);
+        code = from_store && pysock__anchor_rejected(b, i)
+                   ? PYSOCK__V_REJECTED
+                   : pysock__issuer_judge(b, issuer, is_anchor);
         if (code) {
             if (code != PYSOCK__V_NO_LOCAL_ISSUER)
                 pysock__path_failed(b, code,
@@ -10486,8 +10663,8 @@ static void pysock__verifier_explain(pysock__verifier *v, const pysock__cert *ch
                  pysock__cert_key_kind(culprit, text, sizeof text));
         break;
     case PYSOCK__V_UNSUPPORTED_SIGNATURE:
-        snprintf(v->detail, sizeof v->detail, "%s has %.120s, which this library cannot check", which,
-                 pysock__cert_signature_kind(culprit, text, sizeof text));
+        snprintf(v->detail, sizeof v->detail, "%s has %.120s, which this library cannot check",
+                 which, pysock__cert_signature_kind(culprit, text, sizeof text));
         break;
     case PYSOCK__V_EXPIRED:
     case PYSOCK__V_NOT_YET_VALID:
@@ -11265,9 +11442,13 @@ typedef struct pysock__keylog {
 
 static void pysock__keylog_release(pysock__keylog *k)
 {
+    int before;
+
     if (!k || pysock__add(&k->refs, -1))
         return;
+    before = pysock__cancel_off();
     fclose(k->file);
+    pysock__cancel_restore(before);
     pysock__mutex_free(&k->lock);
     pysock__free(k->name);
     pysock__free(k);
@@ -11289,14 +11470,17 @@ static void pysock__keylog_write(pysock__keylog *k, const br_ssl_engine_context 
 {
     char random[65], secret[97];
     volatile char *wipe = secret;
+    int before;
     size_t i;
 
     pysock__hex(random, eng->client_random, sizeof eng->client_random);
     pysock__hex(secret, eng->session.master_secret, sizeof eng->session.master_secret);
+    before = pysock__cancel_off();
     pysock__lock(&k->lock);
     fprintf(k->file, "CLIENT_RANDOM %s %s\n", random, secret);
     fflush(k->file);
     pysock__unlock(&k->lock);
+    pysock__cancel_restore(before);
     for (i = 0; i < sizeof secret; i++)
         wipe[i] = 0;
 }
@@ -12152,7 +12336,7 @@ typedef struct pysock__tls {
     pysock__keylog *keylog;
     uint64_t options;
     pysock__store *asked;   /* a server's that asks for certificates: BearSSL reads names in it */
-    br_ec_impl curves;      /* BearSSL's, which look at what the peer sends, and may be restricted */
+    br_ec_impl curves;      /* BearSSL's, behind a look at the peer's points; may be restricted */
     unsigned session_epoch; /* the context's, when the settings were taken */
     const br_ssl_session_cache_class *cache; /* a server's; BearSSL finds the connection by it */
     /* the engine's owner */
@@ -12576,8 +12760,8 @@ static int pysock__tls_take_settings(pysock__tls *t, const char *what)
     return 0;
 }
 
-/* Writes the ClientHello. The extension for signature algorithms is TLS 1.2's (RFC 5246, 7.4.1.4.1);
-   BearSSL writes it for what it has to verify them with. */
+/* Writes the ClientHello. The extension for signature algorithms is TLS 1.2's (RFC 5246,
+   7.4.1.4.1); BearSSL writes it for what it has to verify them with. */
 static int pysock__client_reset(pysock__tls *t, const char *sni)
 {
     br_rsa_pkcs1_vrfy rsa = t->eng->irsavrfy;
@@ -12599,7 +12783,7 @@ static int pysock__tls_reset(pysock__tls *t, const char *what)
 {
     char sni[256];
     size_t n;
-    int ok;
+    int before = pysock__cancel_off(), ok; /* BearSSL opens and reads a file for random bytes */
 
     if (t->server) {
         ok = br_ssl_server_reset(&t->br.server);
@@ -12614,6 +12798,7 @@ static int pysock__tls_reset(pysock__tls *t, const char *what)
         pysock__session_offer(t);
         ok = pysock__client_reset(t, sni[0] ? sni : NULL);
     }
+    pysock__cancel_restore(before);
     if (ok)
         return 0;
     return pysock__fail(
@@ -12993,9 +13178,9 @@ static void pysock__tls_out_done(pysock__tls *t, size_t n)
     }
 }
 
-/* TLS: reading hellos. A vector of RFC 5246 (4.3) is its length, in so many bytes, and its contents.
-   What is malformed is refused here, with the alert that the RFC names: BearSSL overlooks much of
-   it. */
+/* TLS: reading hellos. A vector of RFC 5246 (4.3) is its length, in so many bytes, and its
+   contents. What is malformed is refused here, with the alert that the RFC names: BearSSL overlooks
+   much of it. */
 
 static int pysock__vector(pysock__der *in, int size, pysock__der *out)
 {
@@ -13218,7 +13403,8 @@ static int pysock__shares_protocol(const pysock__alpn *ours, pysock__der names)
 }
 
 /* The highest version that both sides speak, where the client lists its own; 0: none. What is in
-   the list counts, not the hello's own version (RFC 8446, 4.2.1), which is all that BearSSL sees. */
+   the list counts, not the hello's own version (RFC 8446, 4.2.1), which is all that BearSSL sees.
+   */
 static unsigned pysock__shared_version(const br_ssl_engine_context *eng, const pysock__hello *hello)
 {
     const unsigned char *p = hello->versions.p;
@@ -13239,14 +13425,14 @@ static unsigned pysock__shared_version(const br_ssl_engine_context *eng, const p
 #define PYSOCK__MAX_EMPTY 32    /* records without contents in a row */
 #define PYSOCK__MAX_WARNINGS 5  /* alerts that mean nothing */
 #define PYSOCK__MAX_REQUESTS 32 /* for another handshake, without data between */
-#define PYSOCK__MAX_EARLY ((size_t)256 * 1024) /* plaintext before a ServerHello of a renegotiation */
+#define PYSOCK__MAX_EARLY ((size_t)256 * 1024) /* data before a renegotiation's ServerHello */
 
 /* How long a message of this type may be, and whether this side may get it at all (0: no). */
 static size_t pysock__message_limit(const pysock__tls *t, int type)
 {
     switch (type) {
     case PYSOCK__CERTIFICATE: return (size_t)160 * 1024;
-    case PYSOCK__FINISHED: return 12;
+    case PYSOCK__FINISHED: return t->eng->incrypt ? 12 : 0;
     case PYSOCK__CLIENT_HELLO: return t->server ? (size_t)64 * 1024 : 0;
     case PYSOCK__CERTIFICATE_VERIFY:
     case PYSOCK__CLIENT_KEY_EXCHANGE: return t->server ? (size_t)16 * 1024 : 0;
@@ -13436,7 +13622,8 @@ static void pysock__tls_on_server_hello(pysock__tls *t, pysock__der body)
         pysock__tls_refuse_hello(t, alert);
     } else if (hello->protocols.p && pysock__vector_whole(&names, 1, &name) < 0) {
         pysock__tls_refuse_hello(t, BR_ALERT_DECODE_ERROR); /* one name (RFC 7301, 3.1) */
-    } else if (hello->protocols.p && t->alpn && !pysock__shares_protocol(t->alpn, hello->protocols)) {
+    } else if (hello->protocols.p && t->alpn
+               && !pysock__shares_protocol(t->alpn, hello->protocols)) {
         pysock__tls_refuse(t, BR_ALERT_ILLEGAL_PARAMETER, "BAD_EXTENSION",
                            "the server chose a protocol by ALPN that nobody offered");
     } else if (!hello->renegotiation.p && !t->handshakes
@@ -13524,6 +13711,23 @@ static int pysock__read_certificate_verify(const pysock__tls *t, pysock__der bod
     return pysock__vector_whole(&body, 2, &signature) < 0 ? BR_ALERT_DECODE_ERROR : 0;
 }
 
+/* A server's list must not be empty, and no certificate in a list (RFC 5246, 7.4.2). What is wrong
+   with the lengths otherwise is the engine's to say. */
+static int pysock__read_certificates(pysock__der body, int may_be_empty)
+{
+    size_t n;
+
+    if (pysock__der_len(&body) == 3 && !may_be_empty)
+        return BR_ALERT_DECODE_ERROR;
+    for (body.p += pysock__der_len(&body) < 3 ? 0 : 3; pysock__der_len(&body) >= 3; body.p += n) {
+        n = (size_t)body.p[0] << 16 | (size_t)body.p[1] << 8 | body.p[2];
+        if (!n)
+            return BR_ALERT_DECODE_ERROR;
+        n = n + 3 < pysock__der_len(&body) ? n + 3 : pysock__der_len(&body);
+    }
+    return 0;
+}
+
 /* What comes in its turn is looked into; what does not the engine refuses. The alert, or 0. */
 static int pysock__read_message(const pysock__tls *t, int type, pysock__der body)
 {
@@ -13532,9 +13736,8 @@ static int pysock__read_message(const pysock__tls *t, int type, pysock__der body
     int last = t->in.last;
 
     switch (type) {
-    case PYSOCK__CERTIFICATE: /* a server's must not be empty */
-        return last == PYSOCK__SERVER_HELLO && pysock__der_len(&body) == 3 ? BR_ALERT_DECODE_ERROR
-                                                                           : 0;
+    case PYSOCK__CERTIFICATE:
+        return pysock__read_certificates(body, last != PYSOCK__SERVER_HELLO);
     case PYSOCK__SERVER_KEY_EXCHANGE:
         return last == PYSOCK__CERTIFICATE && traits & PYSOCK__KX_ECDHE
                    ? pysock__read_key_exchange(t, traits, body)
@@ -13701,7 +13904,9 @@ static void pysock__intake_handshake(pysock__tls *t, const unsigned char *data, 
     int type;
 
     while (len && !t->ended) {
-        want = m->len < 4 ? 4 : 4 + ((size_t)m->data[1] << 16 | (size_t)m->data[2] << 8 | m->data[3]);
+        want = 4;
+        if (m->len >= 4)
+            want += (size_t)m->data[1] << 16 | (size_t)m->data[2] << 8 | m->data[3];
         n = len < want - m->len ? len : want - m->len;
         pysock__bytes_append(m, data, n);
         if (m->out_of_memory) {
@@ -13805,7 +14010,8 @@ static void pysock__intake_header(pysock__tls *t)
         pysock__tls_fail_as_engine(t, BR_ERR_UNSUPPORTED_VERSION);
     else if (eng->version_in && eng->version_in != (h[1] << 8 | h[2]))
         pysock__tls_fail_as_engine(t, BR_ERR_BAD_VERSION);
-    else if ((h[0] < 20 || h[0] > 23) && !t->in.answered && t->in.last == PYSOCK__NO_MESSAGE && !t->handshakes)
+    else if ((h[0] < 20 || h[0] > 23) && !t->in.answered && t->in.last == PYSOCK__NO_MESSAGE
+             && !t->handshakes)
         pysock__tls_fail_as_engine(t, BR_ERR_UNKNOWN_TYPE);
     else if (h[0] < 20 || h[0] > 23)
         pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "UNEXPECTED_RECORD",
@@ -13817,8 +14023,9 @@ static void pysock__intake_header(pysock__tls *t)
     if (t->ended)
         return;
     in->body.len = 0;
-    in->direct = h[0] == 23 && t->established && (room = br_ssl_engine_recvrec_buf(eng, &n)) != NULL;
-    if (in->direct) {
+    room = h[0] == 23 && t->established ? br_ssl_engine_recvrec_buf(eng, &n) : NULL;
+    in->direct = room != NULL;
+    if (room) {
         memcpy(room, h, 5);
         br_ssl_engine_recvrec_ack(eng, 5);
     } else if (!len) {
@@ -14396,8 +14603,8 @@ static void pysock__reactor_ask(void)
 }
 
 /* Does what somebody with a lock held had to leave undone: asks the audit hook about the reactor's
-   thread. Every call does it last, and before it sleeps. 1: it may have taken its time, and the thread's waker may have been drained. The thread's
-   error stays. */
+   thread. Every call does it last, and before it sleeps. 1: it may have taken its time, and the
+   thread's waker may have been drained. The thread's error stays. */
 static int pysock__run_errands(void)
 {
     pysock__fault before;
@@ -14567,7 +14774,7 @@ static void pysock__await_leader_locked(void)
 /* Lets the reactor finish what it has until deadline, ends it, and forgets what is left then. */
 static void pysock__reactor_stop(int64_t deadline)
 {
-    int r = 0;
+    int before, r = 0;
 
     pysock__lock(&pysock__reactor.lock);
     if (pysock__reactor.started) {
@@ -14575,7 +14782,9 @@ static void pysock__reactor_stop(int64_t deadline)
         pysock__reactor.stop_deadline = deadline;
         pysock__wake(&pysock__reactor.waker);
         pysock__unlock(&pysock__reactor.lock);
+        before = pysock__cancel_off();
         pysock__thread_join(&pysock__reactor.thread);
+        pysock__cancel_restore(before);
         pysock__lock(&pysock__reactor.lock);
         pysock__waker_close(&pysock__reactor.waker);
         pysock__reactor.started = pysock__reactor.stopping = 0;
@@ -15118,8 +15327,7 @@ static int pysock__call_fail_timeout(pysock__call *c)
 static int pysock__call_check_locked(pysock__call *c)
 {
     if (c->epoch != pysock__epoch(c->s->state))
-        return pysock__fail(PYSOCK_OS_ERROR, ESHUTDOWN, "ESHUTDOWN",
-                            "%s: ended by pysock_cleanup()", c->name);
+        return pysock__fail_ended(c->name, c->epoch, c->s->state);
     if (c->s->phase >= PYSOCK__CLOSING)
         return pysock__call_fail_closed(c);
     return 0;
@@ -15536,7 +15744,7 @@ static pysock__progress pysock__flush_tls_locked(pysock__sock *s)
     pysock__tls *t = s->tls;
     pysock__progress p;
 
-    if (s->hs_busy || !t->established) /* after the handshake; what was taken before this one, too */
+    if (s->hs_busy || !t->established) /* after the handshake, with what was taken before it */
         return t->handshakes || !pysock__chain_empty(&s->queue) ? PYSOCK__WAIT_NOTIFY
                                                                 : PYSOCK__DONE;
     p = pysock__flush_records_locked(s);
@@ -16232,7 +16440,7 @@ static pysock__sock *pysock__sock_new(const pysock__maker *m, int fd, int family
                      "%s: there are %d sockets already; compile with a larger PYSOCK_MAX_SOCKETS",
                      m->what, (int)PYSOCK_MAX_SOCKETS);
     else if (err == -ESHUTDOWN)
-        pysock__fail(PYSOCK_OS_ERROR, ESHUTDOWN, "ESHUTDOWN", "%s: ended by a cleanup", m->what);
+        pysock__fail_ended(m->what, m->epoch, st);
     else
         pysock__fail_os(err, m->what, "");
     return NULL;
@@ -17059,12 +17267,13 @@ static int pysock__check_memory(const char *what, const void *data, size_t size)
     return 0;
 }
 
-PYSOCKDEF ptrdiff_t pysock_recv(pysock *s, void *buf, size_t size, int flags)
+static ptrdiff_t pysock__recv(pysock *s, void *buf, size_t size, int flags,
+                              const char *what)
 {
     pysock__call c;
     ptrdiff_t r;
 
-    if (pysock__check_memory("recv", buf, size) < 0 || pysock__call_begin(&c, s, "recv") < 0)
+    if (pysock__check_memory(what, buf, size) < 0 || pysock__call_begin(&c, s, what) < 0)
         return -1;
     pysock__call_flags(&c, flags);
 #ifndef PYSOCK_NO_SSL
@@ -17075,6 +17284,11 @@ PYSOCKDEF ptrdiff_t pysock_recv(pysock *s, void *buf, size_t size, int flags)
         r = pysock__plain_recv_bytes_locked(&c, buf, size, flags);
     pysock__call_end(&c);
     return r;
+}
+
+PYSOCKDEF ptrdiff_t pysock_recv(pysock *s, void *buf, size_t size, int flags)
+{
+    return pysock__recv(s, buf, size, flags, "recv");
 }
 
 PYSOCKDEF ptrdiff_t pysock_recv_into(pysock *s, void *buf, size_t size, int flags)
@@ -17096,17 +17310,23 @@ static ptrdiff_t pysock__send_locked(pysock__call *c, const void *data, size_t s
     return pysock__plain_send_locked(c, data, size, NULL, flags);
 }
 
-PYSOCKDEF ptrdiff_t pysock_send(pysock *s, const void *data, size_t size, int flags)
+static ptrdiff_t pysock__send(pysock *s, const void *data, size_t size, int flags,
+                              const char *what)
 {
     pysock__call c;
     ptrdiff_t r;
 
-    if (pysock__check_memory("send", data, size) < 0 || pysock__call_begin(&c, s, "send") < 0)
+    if (pysock__check_memory(what, data, size) < 0 || pysock__call_begin(&c, s, what) < 0)
         return -1;
     pysock__call_flags(&c, flags);
     r = pysock__send_locked(&c, data, size, flags);
     pysock__call_end(&c);
     return r;
+}
+
+PYSOCKDEF ptrdiff_t pysock_send(pysock *s, const void *data, size_t size, int flags)
+{
+    return pysock__send(s, data, size, flags, "send");
 }
 
 /* A send has taken less than there is: 1 if only a signal can have made the kernel's call stop. */
@@ -17151,7 +17371,7 @@ PYSOCKDEF pysock_buf *pysock_recv_buf(pysock *s, size_t size)
     b = pysock_buf_new(size);
     if (!b)
         return NULL;
-    n = pysock_recv(s, b->data, size, 0);
+    n = pysock__recv(s, b->data, size, 0, "recv_buf");
     if (n < 0) {
         pysock_buf_release(b);
         return NULL;
@@ -17585,16 +17805,16 @@ static int pysock__check_buffers(const char *what, const struct iovec *buffers, 
     return 0;
 }
 
-PYSOCKDEF ptrdiff_t pysock_recvmsg_into(pysock *s, const struct iovec *buffers, size_t count,
-                                        pysock_msg *msg, int flags)
+static ptrdiff_t pysock__recvmsg(pysock *s, const struct iovec *buffers, size_t count,
+                                 pysock_msg *msg, int flags, const char *what)
 {
     pysock__msg m;
     size_t total;
     ptrdiff_t r;
 
     if (!msg || (!msg->control && msg->controllen))
-        return pysock__fail_value("recvmsg", msg ? "msg->control is NULL" : "msg is NULL");
-    if (pysock__check_buffers("recvmsg", buffers, count, &total) < 0)
+        return pysock__fail_value(what, msg ? "msg->control is NULL" : "msg is NULL");
+    if (pysock__check_buffers(what, buffers, count, &total) < 0)
         return -1;
     memset(&m, 0, sizeof m);
     memset(&msg->addr, 0, sizeof msg->addr);
@@ -17603,12 +17823,18 @@ PYSOCKDEF ptrdiff_t pysock_recvmsg_into(pysock *s, const struct iovec *buffers, 
     m.control = msg->control;
     m.controllen = msg->controllen;
     m.from = &msg->addr;
-    r = pysock__recv_msg(s, "recvmsg", &m, total, flags);
+    r = pysock__recv_msg(s, what, &m, total, flags);
     if (r < 0)
         return r;
     msg->controllen = m.controllen;
     msg->flags = m.flags;
     return r;
+}
+
+PYSOCKDEF ptrdiff_t pysock_recvmsg_into(pysock *s, const struct iovec *buffers, size_t count,
+                                        pysock_msg *msg, int flags)
+{
+    return pysock__recvmsg(s, buffers, count, msg, flags, "recvmsg_into");
 }
 
 PYSOCKDEF ptrdiff_t pysock_recvmsg(pysock *s, void *buf, size_t size, pysock_msg *msg, int flags)
@@ -17617,12 +17843,12 @@ PYSOCKDEF ptrdiff_t pysock_recvmsg(pysock *s, void *buf, size_t size, pysock_msg
 
     iov.iov_base = buf;
     iov.iov_len = size;
-    return pysock_recvmsg_into(s, &iov, 1, msg, flags);
+    return pysock__recvmsg(s, &iov, 1, msg, flags, "recvmsg");
 }
 
 /* Writes the items as the kernel wants them, into *room (to be freed) unless they fit few. */
 static int pysock__cmsg_build(const pysock_cmsg *items, size_t count, void *few, size_t few_size,
-                              void **room, pysock__msg *m)
+                              void **room, pysock__msg *m, const char *what)
 {
     struct cmsghdr head;
     size_t i, total = 0;
@@ -17631,14 +17857,14 @@ static int pysock__cmsg_build(const pysock_cmsg *items, size_t count, void *few,
     *room = NULL;
     for (i = 0; i < count; i++) {
         if (!items[i].data && items[i].size)
-            return pysock__fail_value("sendmsg", "an item's data is NULL");
+            return pysock__fail_value(what, "an item's data is NULL");
         if (items[i].size > PYSOCK__CMSG_MAX
             || CMSG_SPACE(items[i].size) > PYSOCK__CMSG_MAX - total)
-            return pysock__fail_value("sendmsg", "the ancillary data is too large");
+            return pysock__fail_value(what, "the ancillary data is too large");
         total += CMSG_SPACE(items[i].size);
     }
     if (total > few_size && (*room = PYSOCK_MALLOC(total)) == NULL)
-        return pysock__fail_memory("sendmsg");
+        return pysock__fail_memory(what);
     m->control = *room ? *room : few;
     m->controllen = total;
     memset(m->control, 0, total);
@@ -17656,9 +17882,9 @@ static int pysock__cmsg_build(const pysock_cmsg *items, size_t count, void *few,
     return 0;
 }
 
-PYSOCKDEF ptrdiff_t pysock_sendmsg(pysock *s, const struct iovec *buffers, size_t count,
-                                   const pysock_cmsg *ancdata, size_t anccount, int flags,
-                                   const pysock_addr *addr)
+static ptrdiff_t pysock__sendmsg(pysock *s, const struct iovec *buffers, size_t count,
+                                 const pysock_cmsg *ancdata, size_t anccount, int flags,
+                                 const pysock_addr *addr, const char *what)
 {
     union {
         struct cmsghdr aligned;
@@ -17670,19 +17896,19 @@ PYSOCKDEF ptrdiff_t pysock_sendmsg(pysock *s, const struct iovec *buffers, size_
     size_t total;
     ptrdiff_t r;
 
-    if (pysock__check_buffers("sendmsg", buffers, count, &total) < 0)
+    if (pysock__check_buffers(what, buffers, count, &total) < 0)
         return -1;
     if (!ancdata && anccount)
-        return pysock__fail_value("sendmsg", "the array of ancillary data is NULL");
+        return pysock__fail_value(what, "the array of ancillary data is NULL");
     if (addr && (!addr->len || addr->len > sizeof addr->u))
-        return pysock__fail_value("sendmsg", "the address is empty");
+        return pysock__fail_value(what, "the address is empty");
     memset(&m, 0, sizeof m);
     m.iov = buffers;
     m.count = count;
     m.to = addr;
-    if (pysock__cmsg_build(ancdata, anccount, &few, sizeof few, &room, &m) < 0)
+    if (pysock__cmsg_build(ancdata, anccount, &few, sizeof few, &room, &m, what) < 0)
         return -1;
-    r = pysock__call_begin(&c, s, "sendmsg");
+    r = pysock__call_begin(&c, s, what);
     if (r == 0) {
         pysock__call_flags(&c, flags);
         r = pysock__no_messages_locked(&c);
@@ -17692,6 +17918,13 @@ PYSOCKDEF ptrdiff_t pysock_sendmsg(pysock *s, const struct iovec *buffers, size_
     }
     pysock__free(room);
     return r;
+}
+
+PYSOCKDEF ptrdiff_t pysock_sendmsg(pysock *s, const struct iovec *buffers, size_t count,
+                                   const pysock_cmsg *ancdata, size_t anccount, int flags,
+                                   const pysock_addr *addr)
+{
+    return pysock__sendmsg(s, buffers, count, ancdata, anccount, flags, addr, "sendmsg");
 }
 
 #define PYSOCK__AFALG_IV 256 /* bytes: more than any cipher has */
@@ -17736,7 +17969,7 @@ PYSOCKDEF ptrdiff_t pysock_sendmsg_afalg(pysock *s, const struct iovec *buffers,
         return -1;
     if (family != PYSOCK__AF_ALG) /* others would send the data as it is */
         return pysock__fail_value("sendmsg_afalg", "the socket's family is not AF_ALG");
-    return pysock_sendmsg(s, buffers, count, items, used, flags, NULL);
+    return pysock__sendmsg(s, buffers, count, items, used, flags, NULL, "sendmsg_afalg");
 }
 
 #define PYSOCK__FDS_MAX 1024 /* Linux passes 253 at most */
@@ -17759,13 +17992,14 @@ PYSOCKDEF ptrdiff_t pysock_send_fds(pysock *s, const void *data, size_t size, co
     item.type = SCM_RIGHTS;
     item.data = fds;
     item.size = count * sizeof *fds;
-    return pysock_sendmsg(s, &iov, 1, &item, count ? 1 : 0, flags, NULL);
+    return pysock__sendmsg(s, &iov, 1, &item, count ? 1 : 0, flags, NULL, "send_fds");
 }
 
 PYSOCKDEF ptrdiff_t pysock_recv_fds(pysock *s, void *buf, size_t size, int *fds, size_t *count,
                                     int flags, int *msg_flags)
 {
     size_t room = count ? *count : 0, n, i, got = 0;
+    struct iovec iov;
     pysock_cmsg item;
     pysock_msg msg;
     ptrdiff_t r;
@@ -17781,7 +18015,9 @@ PYSOCKDEF ptrdiff_t pysock_recv_fds(pysock *s, void *buf, size_t size, int *fds,
     msg.control = room ? PYSOCK_MALLOC(msg.controllen) : NULL;
     if (room && !msg.control)
         return pysock__fail_memory("recv_fds");
-    r = pysock_recvmsg(s, buf, size, &msg, flags | PYSOCK__CMSG_CLOEXEC);
+    iov.iov_base = buf;
+    iov.iov_len = size;
+    r = pysock__recvmsg(s, &iov, 1, &msg, flags | PYSOCK__CMSG_CLOEXEC, "recv_fds");
     memset(&item, 0, sizeof item);
     while (r >= 0 && pysock_msg_next(&msg, &item)) {
         if (item.level != SOL_SOCKET || item.type != SCM_RIGHTS)
@@ -18214,7 +18450,7 @@ static void pysock__resolved(void *arg, pysock__lookup *l)
         s->lookup = NULL;
         pysock__lookup_release(l); /* the worker has one of its own */
         if (l->err)
-            pysock__fault_gai(&s->fault, l->err, l->sys, "connect", l->host);
+            pysock__fault_gai(&s->fault, l->err, l->sys, "connect", l->host, l->host);
         else if (denied)
             pysock__fault_set(&s->fault, PYSOCK_OS_ERROR, EACCES, "EACCES",
                               "connect to %.200s: denied by the audit hook", l->host);
@@ -18674,6 +18910,19 @@ PYSOCKDEF int pysock_close(pysock *handle)
     return r;
 }
 
+/* Resets the connection: at once, or, where a handshake's step may just be sending, when that has
+   let go of the descriptor. */
+static void pysock__reset_locked(pysock__sock *s)
+{
+#ifndef PYSOCK_NO_SSL
+    if (s->hs_busy && !s->kernel_waits) {
+        pysock__sys_set_linger(s->fd, 1, 0);
+        return;
+    }
+#endif
+    pysock__sys_reset(s->fd);
+}
+
 PYSOCKDEF int pysock_abort(pysock *handle)
 {
     pysock__sock *s = handle ? pysock__acquire_handle((uintptr_t)handle) : NULL;
@@ -18685,12 +18934,12 @@ PYSOCKDEF int pysock_abort(pysock *handle)
     pysock__lock_to_close(s);
     mine = s->phase < PYSOCK__CLOSING;
     if (mine && s->fd >= 0 && s->generation == pysock__fork_generation)
-        pysock__sys_reset(s->fd);
+        pysock__reset_locked(s);
     if (mine) {
         pysock__chain_drop(&s->queue);
         pysock__close_locked(s, 0);
     } else if (s->phase == PYSOCK__CLOSING) { /* a close that takes its time is cut short */
-        pysock__sys_reset(s->fd);
+        pysock__reset_locked(s);
         s->close_deadline = 0;
         pysock__kick(&s->watch);
     }
@@ -18865,15 +19114,15 @@ PYSOCKDEF int pysock_getpeername(pysock *s, pysock_addr *addr)
     return pysock__get_name(s, addr, "getpeername", pysock__sys_getpeername);
 }
 
-PYSOCKDEF int pysock_settimeout(pysock *s, double seconds)
+static int pysock__settimeout(pysock *s, double seconds, const char *what)
 {
-    int64_t ns = pysock__timeout_ns(seconds, "settimeout");
+    int64_t ns = pysock__timeout_ns(seconds, what);
     pysock__call c;
     int r;
 
     if (ns == -2)
         return -1;
-    if (pysock__call_begin(&c, s, "settimeout") < 0)
+    if (pysock__call_begin(&c, s, what) < 0)
         return -1;
     if (c.s->fd < 0)
         r = -ENOTSUP; /* memory BIOs */
@@ -18892,6 +19141,11 @@ PYSOCKDEF int pysock_settimeout(pysock *s, double seconds)
     return r;
 }
 
+PYSOCKDEF int pysock_settimeout(pysock *s, double seconds)
+{
+    return pysock__settimeout(s, seconds, "settimeout");
+}
+
 PYSOCKDEF int pysock_obey_nonblock(pysock *s, int on)
 {
     pysock__call c;
@@ -18905,7 +19159,7 @@ PYSOCKDEF int pysock_obey_nonblock(pysock *s, int on)
 
 PYSOCKDEF int pysock_setblocking(pysock *s, int flag)
 {
-    return pysock_settimeout(s, flag ? PYSOCK_NO_TIMEOUT : 0.0);
+    return pysock__settimeout(s, flag ? PYSOCK_NO_TIMEOUT : 0.0, "setblocking");
 }
 
 PYSOCKDEF double pysock_gettimeout(pysock *s)
@@ -19114,7 +19368,7 @@ PYSOCKDEF void pysock_state_cleanup(pysock_state *st)
     pysock__broadcast(st);
     deadline = pysock__deadline_in(100000000);
     pysock__close_all(st, deadline);
-    pysock__state_await(st, deadline + 20000000); /* the reactor ends at the deadline what lingers */
+    pysock__state_await(st, deadline + 20000000); /* the reactor ends what lingers at deadline */
     pysock__store(&st->ending, 0);
     pysock_state_swap(before);
     pysock__cleaning_end(&me, st);
@@ -19690,11 +19944,12 @@ PYSOCKDEF int pysock_ssl_get_maximum_version(pysock_ssl_context *ctx)
 PYSOCKDEF int pysock_ssl_set_options(pysock_ssl_context *ctx, uint64_t options)
 {
     const uint64_t known =
-        PYSOCK_OP_LEGACY_SERVER_CONNECT | PYSOCK_OP_ALL | PYSOCK_OP_IGNORE_UNEXPECTED_EOF | PYSOCK_OP_ALLOW_CLIENT_RENEGOTIATION
-        | PYSOCK_OP_NO_TICKET | PYSOCK_OP_NO_COMPRESSION | PYSOCK_OP_ENABLE_MIDDLEBOX_COMPAT
-        | PYSOCK_OP_CIPHER_SERVER_PREFERENCE | PYSOCK_OP_NO_SSLv3 | PYSOCK_OP_NO_TLSv1
-        | PYSOCK_OP_NO_TLSv1_1 | PYSOCK_OP_NO_TLSv1_2 | PYSOCK_OP_NO_TLSv1_3
-        | PYSOCK_OP_NO_RENEGOTIATION | PYSOCK_OP_READ_AHEAD | PYSOCK_OP_COMPLETE_CHAIN;
+        PYSOCK_OP_LEGACY_SERVER_CONNECT | PYSOCK_OP_ALL | PYSOCK_OP_IGNORE_UNEXPECTED_EOF
+        | PYSOCK_OP_ALLOW_CLIENT_RENEGOTIATION | PYSOCK_OP_NO_TICKET | PYSOCK_OP_NO_COMPRESSION
+        | PYSOCK_OP_ENABLE_MIDDLEBOX_COMPAT | PYSOCK_OP_CIPHER_SERVER_PREFERENCE
+        | PYSOCK_OP_NO_SSLv3 | PYSOCK_OP_NO_TLSv1 | PYSOCK_OP_NO_TLSv1_1 | PYSOCK_OP_NO_TLSv1_2
+        | PYSOCK_OP_NO_TLSv1_3 | PYSOCK_OP_NO_RENEGOTIATION | PYSOCK_OP_READ_AHEAD
+        | PYSOCK_OP_COMPLETE_CHAIN;
 
     if (!ctx)
         return pysock__fail_value("ssl_set_options", "ctx is NULL");
@@ -19870,17 +20125,19 @@ PYSOCKDEF int pysock_ssl_set_message_callback(pysock_ssl_context *ctx,
 static pysock__keylog *pysock__keylog_new(const char *filename)
 {
     pysock__keylog *k = (pysock__keylog *)pysock__alloc(sizeof *k);
-    int err = -ENOMEM;
+    int before, err = -ENOMEM;
 
     if (k && (k->name = pysock__strdup(filename)) != NULL)
         k->file = pysock__file_append(filename, &err);
     if (k && k->file) {
         k->refs = 1;
         pysock__mutex_init(&k->lock);
+        before = pysock__cancel_off();
         if (fseek(k->file, 0, SEEK_END) == 0 && ftell(k->file) == 0) { /* at once, as Python does */
             fputs("# The keys of TLS connections, in NSS's key log format\n", k->file);
             fflush(k->file);
         }
+        pysock__cancel_restore(before);
         return k;
     }
     if (k)
@@ -20141,8 +20398,17 @@ static int pysock__wrap_server(const pysock_ssl_context *ctx,
     return options->server_side != 0;
 }
 
+/* A name without empty labels, but for the root's behind the last dot, or an address. */
+static int pysock__host_fits(const char *host)
+{
+    size_t n = strlen(host);
+
+    return n && n <= 255 && host[0] != '.' && !strstr(host, "..") && !strpbrk(host, " \t\r\n\v\f");
+}
+
 /* What would make every handshake fail is told at once. */
-static int pysock__wrap_check(pysock_ssl_context *ctx, const pysock_ssl_wrap_options *options)
+static int pysock__wrap_check(pysock_ssl_context *ctx, const pysock_ssl_wrap_options *options,
+                              const char *what)
 {
     const char *host = options->server_hostname;
     int client = !pysock__wrap_server(ctx, options), needs_host, has_identity;
@@ -20152,29 +20418,33 @@ static int pysock__wrap_check(pysock_ssl_context *ctx, const pysock_ssl_wrap_opt
     has_identity = ctx->identities[PYSOCK__RSA] || ctx->identities[PYSOCK__EC] || ctx->sni_callback;
     pysock__unlock(&ctx->lock);
     if (client && options->server_side && ctx->protocol == PYSOCK_PROTOCOL_TLS_CLIENT)
-        return pysock__fail_value("ssl_wrap_socket",
+        return pysock__fail_value(what,
                                   "server_side is set, but the context is a client's");
     if (options->session && !client)
-        return pysock__fail_value("ssl_wrap_socket", "session is for clients only; a server finds "
+        return pysock__fail_value(what, "session is for clients only; a server finds "
                                                      "its sessions by itself");
     if (options->session && options->session->context != ctx->serial)
-        return pysock__fail_value("ssl_wrap_socket", "the session is of a different context");
+        return pysock__fail_value(what, "the session is of a different context");
     if (host && !client)
-        return pysock__fail_value("ssl_wrap_socket", "server_hostname is for clients only; this "
-                                                     "context is a server's");
-    if (host && (!host[0] || strlen(host) > 255 || host[0] == '.'))
-        return pysock__fail_value("ssl_wrap_socket",
-                                  "server_hostname is empty, begins with a dot or is "
-                                  "longer than 255 bytes");
+        return pysock__fail_value(what,
+                                  "server_hostname is for clients only, and this context is a "
+                                  "server's; a client's is made for PYSOCK_SERVER_AUTH");
+    if (host && pysock__host_advice(host))
+        return pysock__fail(PYSOCK_VALUE_ERROR, EINVAL, "EINVAL", "%s: server_hostname '%.200s'%s",
+                            what, host, pysock__host_advice(host));
+    if (host && !pysock__host_fits(host))
+        return pysock__fail_value(what,
+                                  "server_hostname is empty, is longer than 255 bytes, or has "
+                                  "an empty label or white space");
     if (needs_host && !host)
-        return pysock__fail_value("ssl_wrap_socket",
+        return pysock__fail_value(what,
                                   "server_hostname is needed because the context's "
                                   "check_hostname is on");
     if (!client && !has_identity && !options->no_handshake_on_connect)
-        return pysock__fail(
-            PYSOCK_SSL_ERROR, 0, "NO_CERTIFICATE_SET",
-            "ssl_wrap_socket: the server's context has no certificate; give it one with "
-            "pysock_ssl_load_cert_chain()");
+        return pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_CERTIFICATE_SET",
+                            "%s: the server's context has no certificate; give it one with "
+                            "pysock_ssl_load_cert_chain() (a client's context is made for "
+                            "PYSOCK_SERVER_AUTH)", what);
     return 0;
 }
 
@@ -20280,7 +20550,7 @@ PYSOCKDEF int pysock_ssl_wrap_socket_ex(pysock *s, pysock_ssl_context *ctx,
         return pysock__fail_value("ssl_wrap_socket", ctx ? "options is NULL" : "ctx is NULL");
     if (pysock__call_begin(&c, s, "ssl_wrap_socket") < 0)
         return -1;
-    r = pysock__wrap_check(ctx, options);
+    r = pysock__wrap_check(ctx, options, c.name);
     if (r == 0)
         r = pysock__wrap_locked(&c, ctx, options);
     pysock__call_end(&c);
@@ -20313,7 +20583,7 @@ PYSOCKDEF pysock *pysock_ssl_wrap_bio(pysock_ssl_context *ctx, pysock_bio *incom
         pysock__fail_value("ssl_wrap_bio", ctx ? "incoming or outgoing is NULL" : "ctx is NULL");
         return NULL;
     }
-    if (pysock__wrap_check(ctx, options) < 0)
+    if (pysock__wrap_check(ctx, options, "ssl_wrap_bio") < 0)
         return NULL;
     s = pysock__sock_new(&m, -1, AF_UNSPEC, SOCK_STREAM, 0);
     if (!s)
@@ -20590,10 +20860,10 @@ PYSOCKDEF const char *pysock_ssl_compression(pysock *s)
     return NULL;
 }
 
-PYSOCKDEF pysock_buf *pysock_ssl_getpeercert_der(pysock *s)
+static pysock_buf *pysock__peer_der(pysock *s, const char *what)
 {
     pysock__call c;
-    pysock__tls *t = pysock__begin_established(&c, s, "ssl_getpeercert_der");
+    pysock__tls *t = pysock__begin_established(&c, s, what);
     pysock_buf *b;
 
     if (!t)
@@ -20601,6 +20871,11 @@ PYSOCKDEF pysock_buf *pysock_ssl_getpeercert_der(pysock *s)
     b = t->peer && t->peer->sent_count ? pysock_buf_retain(t->peer->certs[0]) : pysock_buf_new(0);
     pysock__call_end(&c);
     return b;
+}
+
+PYSOCKDEF pysock_buf *pysock_ssl_getpeercert_der(pysock *s)
+{
+    return pysock__peer_der(s, "ssl_getpeercert_der");
 }
 
 /* References to some of the peer's certificates. */
@@ -20765,7 +21040,7 @@ static int pysock__context_fits_locked(pysock__call *c, pysock_ssl_context *ctx)
         options.server_hostname = t ? t->hostname : c->s->wrap_host;
     if (pysock__wrap_server(ctx, &options) != options.server_side)
         return pysock__fail_value(c->name, "the context is for the other side");
-    return pysock__wrap_check(ctx, &options);
+    return pysock__wrap_check(ctx, &options, c->name);
 }
 
 PYSOCKDEF int pysock_ssl_set_context(pysock *s, pysock_ssl_context *ctx)
@@ -20898,7 +21173,7 @@ PYSOCKDEF int pysock_ssl_match_hostname(const void *der, size_t size, const char
             return -1;
         name = ascii;
     }
-    if (pysock__cert_matches(&cert, name, 0))
+    if (pysock__cert_matches(&cert, name, 1))
         return 0;
     code = pysock__sys_pton(name, ip) ? PYSOCK__V_IP_ADDRESS : PYSOCK__V_HOSTNAME;
     pysock__fail(PYSOCK_SSL_CERT_VERIFICATION_ERROR, (int)pysock__verify_error(code),
@@ -20936,7 +21211,7 @@ PYSOCKDEF void pysock_ssl_cert_free(pysock_ssl_cert *cert)
 
 PYSOCKDEF pysock_ssl_cert *pysock_ssl_getpeercert(pysock *s)
 {
-    pysock_buf *der = pysock_ssl_getpeercert_der(s);
+    pysock_buf *der = pysock__peer_der(s, "ssl_getpeercert");
     pysock_ssl_cert *cert = NULL;
 
     if (!der)
@@ -21101,12 +21376,16 @@ PYSOCKDEF int pysock_ssl_rand_bytes(void *buf, size_t size)
     br_prng_seeder seeder = br_prng_seeder_system(NULL);
     unsigned char *p = (unsigned char *)buf;
     br_hmac_drbg_context rng;
+    int before, seeded;
     size_t n;
 
     if (pysock__check_memory("ssl_rand_bytes", buf, size) < 0)
         return -1;
     br_hmac_drbg_init(&rng, &br_sha256_vtable, NULL, 0);
-    if (!seeder || !seeder(&rng.vtable))
+    before = pysock__cancel_off();
+    seeded = seeder && seeder(&rng.vtable);
+    pysock__cancel_restore(before);
+    if (!seeded)
         return pysock__fail(PYSOCK_SSL_ERROR, 0, "PRNG_NOT_SEEDED",
                             "ssl_rand_bytes: the system gives no random bytes");
     for (; size; size -= n, p += n) {
@@ -21778,7 +22057,8 @@ PYSOCKDEF int pysock_ssl_match_hostname(const void *der, size_t size, const char
 static short pysock__levels_locked(pysock__sock *s, short want, short revents, int *ask,
                                    const pysock__waiter *except)
 {
-    short have = (short)((revents & (POLLERR | POLLHUP | POLLNVAL)) | (s->output_lost ? POLLERR : 0));
+    short lost = s->output_lost ? POLLERR : 0;
+    short have = (short)((revents & (POLLERR | POLLHUP | POLLNVAL)) | lost);
 #ifndef PYSOCK_NO_SSL
     pysock__progress filled;
 #endif
@@ -21881,12 +22161,32 @@ typedef struct pysock__select_call {
     pysock__entry *entries;
     struct pollfd *fds; /* one more: the waker comes first */
     size_t count;
-    pysock__waker *waker;
+    pysock__waker *waker; /* NULL: it has not been needed yet, or there is no descriptor for it */
+    int waker_error;      /* why there is none */
     int64_t deadline;
     unsigned epoch;
+    size_t sockets; /* that are ours */
     size_t watched; /* how many sockets have levels that the kernel does not know */
+    int unaided;    /* it sleeps without a waker */
     int is_poll; /* POLLNVAL is an answer, and so are errors that nobody asked for */
 } pysock__select_call;
+
+/* The thread's waker is made when it is first needed: to look only, or where the kernel knows all
+   and there is no descriptor left, a thread needs none. */
+static pysock__waker *pysock__select_waker(pysock__select_call *c)
+{
+    size_t i;
+
+    if (c->waker)
+        return c->waker;
+    c->waker_error = pysock__thread_waker(&c->waker);
+    for (i = 0; c->waker && i < c->count; i++)
+        if (c->entries[i].fd == c->waker->rfd) { /* nothing was open under that number */
+            c->entries[i].closed = 1;
+            c->entries[i].fd = -1;
+        }
+    return c->waker;
+}
 
 static void pysock__select_add(pysock__select_call *c, int fd, short want, short means)
 {
@@ -21898,15 +22198,15 @@ static void pysock__select_add(pysock__select_call *c, int fd, short want, short
     e->want = want;
     e->means = means;
     e->waiter.notify = pysock__notify_thread;
-    e->waiter.waker = c->waker;
-    e->closed = fd == c->waker->rfd;
+    e->closed = c->waker && fd == c->waker->rfd;
     if (e->closed)
         e->fd = -1;
     e->s = pysock__acquire_fd(e->fd);
     if (!e->s)
         return;
+    c->sockets++;
     pysock__lock(&e->s->lock);
-    if (!pysock__kernel_knows_levels(e->s)) {
+    if (!pysock__kernel_knows_levels(e->s) && (e->waiter.waker = pysock__select_waker(c)) != NULL) {
         pysock__watch_begin_locked(e->s, &e->waiter);
         e->watched = 1;
         c->watched++;
@@ -21914,20 +22214,48 @@ static void pysock__select_add(pysock__select_call *c, int fd, short want, short
     pysock__unlock(&e->s->lock);
 }
 
-/* Before the call sleeps: the sockets that were spared so far. */
-static void pysock__select_watch(pysock__select_call *c)
+/* Whether the call may sleep without a waker: nothing but the kernel changes a level, and the
+   shutdown of a close or cleanup (kernel_waits) wakes. */
+static int pysock__select_unaided(const pysock__select_call *c)
+{
+    int known = PYSOCK__KERNEL_SLEEPS && c->sockets && !c->watched
+                && !pysock__load(&pysock__reactor.threadless);
+    size_t i;
+
+    for (i = 0; known && i < c->count; i++) {
+        pysock__entry *e = &c->entries[i];
+        if (!e->s)
+            continue;
+        pysock__lock(&e->s->lock);
+        known = pysock__kernel_knows_levels(e->s);
+        pysock__unlock(&e->s->lock);
+    }
+    return known;
+}
+
+/* Before the call sleeps: the waker, and the sockets that were spared so far. 0 or a negated errno
+   value. */
+static int pysock__select_watch(pysock__select_call *c)
 {
     size_t i;
 
+    c->unaided = !pysock__select_waker(c) && pysock__select_unaided(c);
+    if (!c->waker && !c->unaided)
+        return c->waker_error;
     for (i = 0; i < c->count; i++) {
         pysock__entry *e = &c->entries[i];
         if (!e->s || e->watched)
             continue;
+        e->waiter.waker = c->waker;
         pysock__lock(&e->s->lock);
-        pysock__watch_begin_locked(e->s, &e->waiter);
+        if (c->unaided)
+            e->s->kernel_waits++;
+        else
+            pysock__watch_begin_locked(e->s, &e->waiter);
         pysock__unlock(&e->s->lock);
         e->watched = 1;
     }
+    return 0;
 }
 
 static void pysock__select_add_list(pysock__select_call *c, const int *fds, size_t count,
@@ -21949,7 +22277,10 @@ static void pysock__select_end(pysock__select_call *c)
             continue;
         if (e->watched) {
             pysock__lock(&e->s->lock);
-            pysock__watch_end_locked(e->s, &e->waiter);
+            if (c->unaided)
+                e->s->kernel_waits--;
+            else
+                pysock__watch_end_locked(e->s, &e->waiter);
             pysock__unlock_sock(e->s);
         }
         pysock__release(e->s);
@@ -22015,19 +22346,27 @@ static ptrdiff_t pysock__select_run(pysock__select_call *c)
         if (ready > 0 || ready == -EBADF || (ready == 0 && !c->deadline))
             return c->epoch != pysock__epoch(pysock__state()) ? -ESHUTDOWN : ready;
     }
-    pysock__select_watch(c);
+    r = pysock__select_watch(c);
+    if (r < 0)
+        return r;
     for (;;) {
-        pysock__waker_drain(c->waker, r > 0 && c->fds[0].revents);
+        if (c->waker)
+            pysock__waker_drain(c->waker, r > 0 && c->fds[0].revents);
+        else if (!pysock__select_unaided(c))
+            return c->waker_error;
         ready = pysock__select_test(c, 0);
         if (c->epoch != pysock__epoch(pysock__state()))
             return -ESHUTDOWN; /* before any sleep: the drain may have eaten the broadcast */
         if (ready < 0)
             return ready;
-        c->fds[0].fd = c->waker->rfd;
+        c->fds[0].fd = c->waker ? c->waker->rfd : -1;
         c->fds[0].events = POLLIN;
         c->fds[0].revents = 0;
         PYSOCK_TRACE("before_sleep", NULL);
-        r = pysock__sleep(c->waker, c->fds, c->count + 1, ready ? 0 : c->deadline);
+        if (c->waker)
+            r = pysock__sleep(c->waker, c->fds, c->count + 1, ready ? 0 : c->deadline);
+        else
+            r = pysock__poll(c->fds, c->count + 1, ready ? 0 : c->deadline);
         if (r == -EINTR && pysock__interrupted())
             return -EINTR;
         if (r < 0 && r != -EINTR)
@@ -22046,7 +22385,6 @@ static int pysock__select_begin(pysock__select_call *c, const char *what, size_t
                                 size_t few_count)
 {
     int64_t ns = pysock__timeout_ns(timeout, what);
-    int err;
 
     memset(c, 0, sizeof *c);
     if (ns == -2)
@@ -22054,9 +22392,8 @@ static int pysock__select_begin(pysock__select_call *c, const char *what, size_t
     pysock__fork_check();
     c->epoch = pysock__epoch(pysock__state());
     c->deadline = ns ? pysock__deadline_in(ns) : 0;
-    err = pysock__thread_waker(&c->waker);
-    if (err < 0)
-        return pysock__fail_os(err, what, "");
+    if (pysock__my_sleeper)
+        c->waker_error = pysock__thread_waker(&c->waker);
     c->entries = total <= few_count
                      ? few
                      : (pysock__entry *)PYSOCK_MALLOC(total * (sizeof *c->entries + sizeof *c->fds)
@@ -22067,6 +22404,12 @@ static int pysock__select_begin(pysock__select_call *c, const char *what, size_t
     if (ns == 0)
         pysock__reactor_assist();
     return 0;
+}
+
+static int pysock__select_fail(const pysock__select_call *c, const char *what, int err)
+{
+    return err == -ESHUTDOWN ? pysock__fail_ended(what, c->epoch, pysock__state())
+                             : pysock__fail_os(err, what, "");
 }
 
 /* Keeps the ready ones of a list, in their order. */
@@ -22111,7 +22454,7 @@ PYSOCKDEF ptrdiff_t pysock_select(int *rlist, size_t *rcount, int *wlist, size_t
     }
     if (c.entries != few)
         PYSOCK_FREE(c.entries);
-    return ready < 0 ? pysock__fail_os((int)ready, "select", "") : ready;
+    return ready < 0 ? pysock__select_fail(&c, "select", (int)ready) : ready;
 }
 
 PYSOCKDEF ptrdiff_t pysock_poll(struct pollfd *fds, size_t count, double timeout)
@@ -22137,7 +22480,7 @@ PYSOCKDEF ptrdiff_t pysock_poll(struct pollfd *fds, size_t count, double timeout
         fds[i].revents = c.entries[i].have;
     if (c.entries != few)
         PYSOCK_FREE(c.entries);
-    return ready < 0 ? pysock__fail_os((int)ready, "poll", "") : ready;
+    return ready < 0 ? pysock__select_fail(&c, "poll", (int)ready) : ready;
 }
 
 /* Pollers. A registration is one object; its waiter stays in the socket's list. What may be ready
@@ -23030,6 +23373,8 @@ PYSOCKDEF ptrdiff_t pysock_poller_poll(pysock_poller *p, pysock_pollevent *event
     pysock__poll_end(&c);
     if (r == 0)
         return (ptrdiff_t)c.filled;
+    if (r == -ESHUTDOWN)
+        return pysock__fail_ended("poller_poll", c.epoch, p->state);
     return pysock__fail_os(r, "poller_poll", "");
 }
 
@@ -23144,7 +23489,9 @@ static int pysock__resolve_until(const pysock__maker *m, const char *host, int p
     }
     pysock__lookup_start(l);
     r = pysock__wait_lookup_sleep(w, waker, deadline, m);
-    if (r < 0) {
+    if (r == -ESHUTDOWN) {
+        pysock__fail_ended("create_connection", m->epoch, m->state);
+    } else if (r < 0) {
         pysock__fail_os(r, "create_connection: looking up", host);
     } else if (l->err) {
         r = pysock__fail_gai(l->err, l->sys, "create_connection", host);
@@ -23525,6 +23872,7 @@ PYSOCKDEF int64_t pysock_sendfile(pysock *s, int fd, int64_t offset, int64_t cou
 
 struct pysock_file {
     pysock *s;
+    const char *what; /* the call under way, for messages */
     int readable, writable, unbuffered;
     int timed_out; /* a read has: as in Python there is no other */
     int unread;    /* the socket counts it among those that hold input */
@@ -23627,6 +23975,7 @@ static int pysock__file_check(pysock_file *f, const char *what, int writing)
 {
     if (!f)
         return pysock__fail_value(what, "the file is NULL");
+    f->what = what;
     if (writing ? f->writable : f->readable)
         return 0;
     return pysock__fail(PYSOCK_OS_ERROR, EBADF, "EBADF", "%s: the file was not made for %s", what,
@@ -23664,7 +24013,7 @@ static int pysock__file_room(pysock_file *f, size_t more)
             cap = cap > SIZE_MAX / 4 ? held + more : cap * 2;
         grown = (unsigned char *)PYSOCK_MALLOC(cap);
         if (!grown)
-            return pysock__fail_memory("file_read");
+            return pysock__fail_memory(f->what);
         if (held)
             memcpy(grown, f->in + f->start, held);
         pysock__free(f->in);
@@ -23682,8 +24031,9 @@ static ptrdiff_t pysock__file_recv(pysock_file *f, void *buf, size_t size)
     ptrdiff_t n;
 
     if (f->timed_out)
-        return pysock__fail(PYSOCK_OS_ERROR, EIO, "EIO", "cannot read from timed out object");
-    n = pysock_recv(f->s, buf, size, 0);
+        return pysock__fail(PYSOCK_OS_ERROR, EIO, "EIO", "%s: cannot read from timed out object",
+                            f->what);
+    n = pysock__recv(f->s, buf, size, 0, f->what);
     f->timed_out = n < 0 && pysock__last.kind == PYSOCK_TIMEOUT_ERROR;
     return n;
 }
@@ -23753,16 +24103,15 @@ PYSOCKDEF ptrdiff_t pysock_file_read1(pysock_file *f, void *buf, size_t size)
     return pysock__file_read1(f, buf, size, "file_read1");
 }
 
-PYSOCKDEF ptrdiff_t pysock_file_read(pysock_file *f, void *buf, size_t size)
+static ptrdiff_t pysock__file_read(pysock_file *f, void *buf, size_t size, const char *what)
 {
     unsigned char *p = (unsigned char *)buf;
     size_t got;
     ptrdiff_t n;
 
     if (f && f->unbuffered)
-        return pysock__file_read1(f, buf, size, "file_read");
-    if (pysock__file_check(f, "file_read", 0) < 0
-        || pysock__check_memory("file_read", buf, size) < 0)
+        return pysock__file_read1(f, buf, size, what);
+    if (pysock__file_check(f, what, 0) < 0 || pysock__check_memory(what, buf, size) < 0)
         return -1;
     for (got = pysock__file_take(f, buf, size); got < size; got += (size_t)n) {
         if (size - got >= f->size) {
@@ -23780,9 +24129,14 @@ PYSOCKDEF ptrdiff_t pysock_file_read(pysock_file *f, void *buf, size_t size)
     return (ptrdiff_t)got;
 }
 
+PYSOCKDEF ptrdiff_t pysock_file_read(pysock_file *f, void *buf, size_t size)
+{
+    return pysock__file_read(f, buf, size, "file_read");
+}
+
 PYSOCKDEF ptrdiff_t pysock_file_readinto(pysock_file *f, void *buf, size_t size)
 {
-    return pysock_file_read(f, buf, size);
+    return pysock__file_read(f, buf, size, "file_readinto");
 }
 
 PYSOCKDEF pysock_buf *pysock_file_readall(pysock_file *f)
@@ -23920,36 +24274,41 @@ PYSOCKDEF ptrdiff_t pysock_file_readlines(pysock_file *f, ptrdiff_t hint, pysock
 }
 
 /* Sends until all is out, each send with a timeout of its own. *sent says how much was. 0 or -1. */
-static int pysock__send_rest(pysock *s, const unsigned char *data, size_t size, size_t *sent)
+static int pysock__send_rest(pysock *s, const unsigned char *data, size_t size, size_t *sent,
+                             const char *what)
 {
     unsigned epoch = pysock__epoch(pysock__state());
     ptrdiff_t n;
 
     for (*sent = 0; *sent < size; *sent += (size_t)n) {
-        n = pysock_send(s, data + *sent, size - *sent, 0);
+        n = pysock__send(s, data + *sent, size - *sent, 0, what);
         if (n < 0 && epoch != pysock__epoch(pysock__state())) /* the kernel's send was cut short */
-            return pysock__fail(PYSOCK_OS_ERROR, ESHUTDOWN, "ESHUTDOWN",
-                                "write: ended by pysock_cleanup()");
+            return pysock__fail_ended(what, epoch, pysock__state());
         if (n < 0)
             return -1;
     }
     return 0;
 }
 
-PYSOCKDEF int pysock_file_flush(pysock_file *f)
+static int pysock__file_flush(pysock_file *f, const char *what)
 {
     size_t sent;
     int r;
 
     if (!f)
-        return pysock__fail_value("file_flush", "the file is NULL");
+        return pysock__fail_value(what, "the file is NULL");
     if (!f->out_len)
         return 0;
-    r = pysock__send_rest(f->s, f->out, f->out_len, &sent);
+    r = pysock__send_rest(f->s, f->out, f->out_len, &sent, what);
     f->out_len -= sent;
     if (sent && f->out_len)
         memmove(f->out, f->out + sent, f->out_len);
     return r;
+}
+
+PYSOCKDEF int pysock_file_flush(pysock_file *f)
+{
+    return pysock__file_flush(f, "file_flush");
 }
 
 PYSOCKDEF ptrdiff_t pysock_file_write(pysock_file *f, const void *data, size_t size, size_t *taken)
@@ -23964,7 +24323,7 @@ PYSOCKDEF ptrdiff_t pysock_file_write(pysock_file *f, const void *data, size_t s
         || pysock__check_memory("file_write", data, size) < 0)
         return -1;
     if (f->unbuffered) {
-        r = pysock_send(f->s, data, size, 0);
+        r = pysock__send(f->s, data, size, 0, f->what);
         if (taken && r > 0)
             *taken = (size_t)r;
         return r;
@@ -23975,10 +24334,10 @@ PYSOCKDEF ptrdiff_t pysock_file_write(pysock_file *f, const void *data, size_t s
         memcpy(f->out + f->out_len, p, n);
         f->out_len += n;
         done = n;
-        r = pysock_file_flush(f);
+        r = pysock__file_flush(f, f->what);
     }
     if (r == 0 && size - done >= f->size) {
-        r = pysock__send_rest(f->s, p + done, size - done, &n);
+        r = pysock__send_rest(f->s, p + done, size - done, &n, f->what);
         done += n;
     }
     n = r == 0 || size - done <= f->size - f->out_len ? size - done : f->size - f->out_len;
@@ -23998,7 +24357,7 @@ PYSOCKDEF int pysock_file_close(pysock_file *f)
 
     if (!f)
         return 0;
-    r = pysock_file_flush(f);
+    r = pysock__file_flush(f, "file_close");
     fault = pysock__last;
     f->start = f->end = 0;
     pysock__file_count(f);
@@ -24009,15 +24368,15 @@ PYSOCKDEF int pysock_file_close(pysock_file *f)
     return r < 0 ? pysock__raise(&fault) : 0;
 }
 
-/* Conveniences: a FILE. To write, the socket's handle is the cookie. To read, a file of ours is: its
-   buffer is the only one, so that wrapping can tell whether it holds input. */
+/* Conveniences: a FILE. To write, the socket's handle is the cookie. To read, a file of ours is:
+   its buffer is the only one, so that wrapping can tell whether it holds input. */
 
 static ptrdiff_t pysock__stdio_read(void *cookie, char *buf, size_t size)
 {
     pysock_file *f = (pysock_file *)cookie;
 
     f->timed_out = 0; /* as stdio has it: clearerr() and go on */
-    return pysock_file_read1(f, buf, size);
+    return pysock__file_read1(f, buf, size, "fdopen");
 }
 
 static int pysock__stdio_close_reader(void *cookie)
@@ -24030,7 +24389,8 @@ static ptrdiff_t pysock__stdio_write(void *cookie, const char *data, size_t size
 {
     size_t sent;
 
-    if (pysock__send_rest((pysock *)cookie, (const unsigned char *)data, size, &sent) == 0)
+    if (pysock__send_rest((pysock *)cookie, (const unsigned char *)data, size, &sent, "fdopen")
+        == 0)
         return (ptrdiff_t)size;
     return sent ? (ptrdiff_t)sent : -1;
 }

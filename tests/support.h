@@ -194,7 +194,7 @@ __attribute__((constructor)) static void t_before_main(void) {
     for (int i = 0; i < 4; i++)
         sigaction(t_crash_signal[i], NULL, &t_crash_action[i]);
     setvbuf(stdout, NULL, _IOLBF, 0); /* an abort must not swallow which test it was */
-    if (getenv("T_ONLY") && getenv("T_ONLY")[0]) /* the cases of that name; "*" and "?" stand for any */
+    if (getenv("T_ONLY") && getenv("T_ONLY")[0]) /* cases by name; "*" and "?" stand for any */
         cmocka_set_test_filter(getenv("T_ONLY"));
 }
 

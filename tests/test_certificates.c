@@ -335,12 +335,27 @@ static void a_key_on_p384_works(void **state) {
 
 /* ==== names ==== */
 
-static void the_common_name_counts_where_there_is_no_other(void **state) {
+static void the_common_name_does_not_count_by_itself(void **state) {
     (void)state;
     t_deadline(60);
-    accepts("cn-only", "localhost");
-    accepts("cn-only", "LocalHost");
+    refuses_the_name("cn-only", "localhost");
+    refuses_the_name("cn-only", "LocalHost");
     refuses_the_name("cn-only", "elsewhere.test");
+}
+
+static pysock_ssl_context *client_of_common_names(void) {
+    pysock_ssl_context *ctx = t_client_ctx();
+    T_OK(pysock_ssl_set_hostname_checks_common_name(ctx, 1));
+    return ctx;
+}
+
+static void the_common_name_counts_on_request_where_there_is_no_other(void **state) {
+    (void)state;
+    t_deadline(60);
+    is_accepted(client_of_common_names(), t_server_ctx_of("cn-only"), "localhost");
+    is_accepted(client_of_common_names(), t_server_ctx_of("cn-only"), "LocalHost");
+    is_refused(client_of_common_names(), t_server_ctx_of("cn-only"), "elsewhere.test", 62,
+               "hostname mismatch", "ALERT");
 }
 
 static void the_common_name_is_ignored_beside_a_subject_alt_name(void **state) {
@@ -348,6 +363,21 @@ static void the_common_name_is_ignored_beside_a_subject_alt_name(void **state) {
     t_deadline(60);
     refuses_the_name("cn-ignored", "localhost");
     accepts("cn-ignored", "other.test");
+    is_refused(client_of_common_names(), t_server_ctx_of("cn-ignored"), "localhost", 62,
+               "hostname mismatch", "ALERT");
+    is_accepted(client_of_common_names(), t_server_ctx_of("cn-ignored"), "other.test");
+}
+
+static void the_common_name_is_ignored_beside_an_address(void **state) {
+    (void)state;
+    t_deadline(60);
+    P_NEED("openssl");
+    is_refused(client_of_common_names(),
+               server_with_issued("ip", "/CN=localhost", "subjectAltName = IP:127.0.0.1\n"),
+               "localhost", 62, "hostname mismatch", "ALERT");
+    is_accepted(client_of_common_names(),
+                server_with_issued("mail", "/CN=localhost", "subjectAltName = email:a@b.test\n"),
+                "localhost");
 }
 
 static void addresses_are_matched_as_addresses(void **state) {
@@ -360,6 +390,8 @@ static void addresses_are_matched_as_addresses(void **state) {
     refuses_the_address("server-ec", "::2");
     refuses_the_address("chain-ec", "127.0.0.1");
     refuses_the_address("cn-only", "127.0.0.1");
+    is_refused(client_of_common_names(), t_server_ctx_of("cn-only"), "127.0.0.1", 64,
+               "IP address mismatch", "ALERT");
 }
 
 static void an_address_is_not_matched_by_names(void **state) {
@@ -370,6 +402,9 @@ static void an_address_is_not_matched_by_names(void **state) {
                server_with_issued("dns", "/CN=x", "subjectAltName = DNS:127.0.0.1\n"), "127.0.0.1",
                64, "IP address mismatch", "ALERT");
     is_refused(t_client_ctx(),
+               server_with_issued("cn", "/CN=127.0.0.1", "basicConstraints = CA:FALSE\n"),
+               "127.0.0.1", 64, "IP address mismatch", "ALERT");
+    is_refused(client_of_common_names(),
                server_with_issued("cn", "/CN=127.0.0.1", "basicConstraints = CA:FALSE\n"),
                "127.0.0.1", 64, "IP address mismatch", "ALERT");
     is_refused(t_client_ctx(),
@@ -961,21 +996,82 @@ static void contexts_refuse_nonsense(void **state) {
 
 /* ==== loading authorities ==== */
 
-static void authorities_load_from_a_directory(void **state) {
+/* ca.pem, another one, and what is neither. */
+static void make_directory(const char *name) {
+    T_EQ(mkdir(f_path(name), 0777), 0);
+    T_EQ(mkdir(f_path(p_format("%s/subdirectory", name)), 0777), 0);
+    copy_to(p_format("%s/ca.pem", name), CA);
+    copy_to(p_format("%s/other.crt", name), T_CERTS "other-ca.pem");
+    f_write_text(p_format("%s/README", name), "Nothing to see here.\n");
+}
+
+static void rehash(const char *name) {
+    p_args args = {{NULL}, 0};
+    p_add(&args, "openssl", "rehash", f_path(name), NULL);
+    openssl(&args);
+}
+
+static pysock_ssl_context *client_with_all_of(const char *directory) {
+    pysock_ssl_context *ctx = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
+    T_OK(pysock_ssl_load_verify_directory(ctx, directory));
+    return ctx;
+}
+
+static void authorities_load_from_all_of_a_directory(void **state) {
     (void)state;
     t_deadline(60);
-    pysock_ssl_context *ctx = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
-    T_EQ(mkdir(f_path("cas"), 0777), 0);
-    T_EQ(mkdir(f_path("cas/subdirectory"), 0777), 0);
-    copy_to("cas/ca.pem", CA);
-    copy_to("cas/other.crt", T_CERTS "other-ca.pem");
-    f_write_text("cas/README", "Nothing to see here.\n");
-    T_OK(pysock_ssl_load_verify_locations(ctx, NULL, f_path("cas")));
+    pysock_ssl_context *ctx;
+    make_directory("cas");
+    ctx = client_with_all_of(f_path("cas"));
     T_EQ(pysock_ssl_ca_count(ctx), 2);
     is_accepted(ctx, t_server_ctx_of("untrusted"), "localhost");
-    ctx = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
-    T_OK(pysock_ssl_load_verify_locations(ctx, NULL, f_path("cas")));
-    is_accepted(ctx, t_server_ctx(), "localhost");
+    is_accepted(client_with_all_of(f_path("cas")), t_server_ctx(), "localhost");
+}
+
+static void a_directory_without_hashed_names_is_an_error(void **state) {
+    (void)state;
+    t_deadline(60);
+    pysock_ssl_context *client = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
+    pysock_ssl_context *server = T_OK(pysock_ssl_context_new(PYSOCK_CLIENT_AUTH));
+    make_directory("cas");
+    for (int i = 0; i < 2; i++) {
+        pysock_ssl_context *ctx = i ? server : client;
+        T_FAILS(pysock_ssl_load_verify_locations(ctx, NULL, f_path("cas")), PYSOCK_SSL_ERROR,
+                EPROTO);
+        H_SAME(pysock_error_reason(), "NO_CERTIFICATE_OR_CRL_FOUND");
+        H_CONTAINS(pysock_error_message(), f_path("cas"));
+        H_CONTAINS(pysock_error_message(), "openssl rehash");
+        H_CONTAINS(pysock_error_message(), "pysock_ssl_load_verify_directory()");
+        T_EQ(pysock_ssl_ca_count(ctx), 0);
+        T_STEP("the file beside it is not taken either");
+        T_FAILS(pysock_ssl_load_verify_locations(ctx, CA, f_path("cas")), PYSOCK_SSL_ERROR, EPROTO);
+        T_EQ(pysock_ssl_ca_count(ctx), 0);
+    }
+    pysock_ssl_context_free(server);
+    is_refused(client, t_server_ctx(), "localhost", 20, "unable to get local issuer",
+               "TLSV1_ALERT_UNKNOWN_CA");
+}
+
+static void authorities_load_from_hashed_names_alone(void **state) {
+    (void)state;
+    t_deadline(60);
+    P_NEED("openssl");
+    pysock_ssl_context *client = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
+    pysock_ssl_context *server = T_OK(pysock_ssl_context_new(PYSOCK_CLIENT_AUTH));
+    T_EQ(mkdir(f_path("cas"), 0777), 0);
+    copy_to("cas/ca.pem", CA);
+    rehash("cas");
+    copy_to("cas/other.crt", T_CERTS "other-ca.pem"); /* it has no such name */
+    T_OK(pysock_ssl_load_verify_locations(client, NULL, f_path("cas")));
+    T_EQ(pysock_ssl_ca_count(client), 0); /* it is looked up when it is wanted */
+    T_OK(pysock_ssl_load_verify_locations(server, NULL, f_path("cas")));
+    T_EQ(pysock_ssl_ca_count(server), 1); /* it is read at once */
+    pysock_ssl_context_free(server);
+    pysock_ssl_context_retain(client);
+    is_accepted(client, t_server_ctx(), "localhost");
+    T_EQ(pysock_ssl_ca_count(client), 1);
+    is_refused(client, t_server_ctx_of("untrusted"), "localhost", 20, "unable to get local issuer",
+               "TLSV1_ALERT_UNKNOWN_CA");
 }
 
 static void several_authorities_load_from_one_file(void **state) {
@@ -1031,6 +1127,43 @@ static void authorities_load_from_memory(void **state) {
     is_accepted(ctx, t_server_ctx(), "localhost");
 }
 
+/* A sequence whose length is right, and whose first element is not. */
+static void der_that_is_damaged_inside_is_an_error(void **state) {
+    static const struct {
+        unsigned char der[8];
+        size_t size;
+    } list[] = {
+        {{0x30, 0x02, 0x7e, 0x3b}, 4},
+        {{0x30, 0x01, 0x02}, 3},
+        {{0x30, 0x03, 0x02, 0x05, 0x01}, 5},
+        {{0x30, 0x02, 0x1f, 0x01}, 4},
+        {{0x30, 0x03, 0x30, 0x80, 0x00}, 5},
+        {{0x30, 0x04, 0x30, 0x02, 0x02, 0x7f}, 6},
+    };
+    (void)state;
+    t_deadline(60);
+    pysock_ssl_context *client = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
+    pysock_ssl_context *server = t_server_ctx();
+    size_t cert_size, key_size;
+    char *cert = f_read(EC_PEM, &cert_size), *key = f_read(EC_KEY, &key_size);
+    for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
+        const unsigned char *der = list[i].der;
+        size_t n = list[i].size;
+        T_STEP("number %zu", i);
+        T_FAILS(pysock_ssl_load_verify_data(client, der, n), PYSOCK_SSL_ERROR, EPROTO);
+        T_FAILS(pysock_ssl_load_cert_chain_data(server, der, n, key, key_size), PYSOCK_SSL_ERROR,
+                EPROTO);
+        T_FAILS(pysock_ssl_load_cert_chain_data(server, cert, cert_size, der, n), PYSOCK_SSL_ERROR,
+                EPROTO);
+    }
+    free(cert);
+    free(key);
+    T_EQ(pysock_ssl_ca_count(client), 0);
+    is_still_server_ec(server);
+    pysock_ssl_context_free(client);
+    pysock_ssl_context_free(server);
+}
+
 static void authorities_that_are_not_found_are_named(void **state) {
     (void)state;
     t_deadline(60);
@@ -1059,20 +1192,40 @@ static void authorities_that_are_not_found_are_named(void **state) {
 static void the_default_context_uses_the_system_trust_store(void **state) {
     (void)state;
     t_deadline(60);
+    P_NEED("openssl");
+    pysock_ssl_context *ctx;
+    size_t usual;
     T_STEP("as the system has it");
-    is_refused(T_OK(pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH)), t_server_ctx(),
-               "localhost", 20, "unable to get local issuer", "TLSV1_ALERT_UNKNOWN_CA");
+    ctx = T_OK(pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH));
+    usual = pysock_ssl_ca_count(ctx);
+    is_refused(ctx, t_server_ctx(), "localhost", 20, "unable to get local issuer",
+               "TLSV1_ALERT_UNKNOWN_CA");
     T_STEP("SSL_CERT_FILE");
     setenv("SSL_CERT_FILE", CA, 1);
     setenv("SSL_CERT_DIR", f_dir(), 1);
-    is_accepted(T_OK(pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH)), t_server_ctx(),
-                "localhost");
+    ctx = T_OK(pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH));
+    T_EQ(pysock_ssl_ca_count(ctx), 1);
+    is_accepted(ctx, t_server_ctx(), "localhost");
+    T_STEP("SSL_CERT_FILE alone");
+    unsetenv("SSL_CERT_DIR");
+    ctx = T_OK(pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH));
+    T_EQ(pysock_ssl_ca_count(ctx), 1);
+    is_accepted(ctx, t_server_ctx(), "localhost");
     T_STEP("SSL_CERT_DIR");
     copy_to("ca.pem", CA);
     setenv("SSL_CERT_FILE", f_path("none.pem"), 1);
+    setenv("SSL_CERT_DIR", f_dir(), 1);
+    is_refused(T_OK(pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH)), t_server_ctx(),
+               "localhost", 20, "unable to get local issuer", "TLSV1_ALERT_UNKNOWN_CA");
+    T_STEP("SSL_CERT_DIR with hashed names");
+    rehash(".");
     is_accepted(T_OK(pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH)), t_server_ctx(),
                 "localhost");
+    T_STEP("SSL_CERT_DIR alone");
     unsetenv("SSL_CERT_FILE");
+    ctx = T_OK(pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH));
+    T_EQ(pysock_ssl_ca_count(ctx), usual);
+    is_accepted(ctx, t_server_ctx(), "localhost");
     unsetenv("SSL_CERT_DIR");
 }
 
@@ -1097,8 +1250,10 @@ static const struct CMUnitTest tests[] = {
     CASE(a_chain_that_breaks_its_name_constraints_is_refused),
     CASE(distinguished_names_may_be_long),
     CASE(a_key_on_p384_works),
-    CASE(the_common_name_counts_where_there_is_no_other),
+    CASE(the_common_name_does_not_count_by_itself),
+    CASE(the_common_name_counts_on_request_where_there_is_no_other),
     CASE(the_common_name_is_ignored_beside_a_subject_alt_name),
+    CASE(the_common_name_is_ignored_beside_an_address),
     CASE(addresses_are_matched_as_addresses),
     CASE(an_address_is_not_matched_by_names),
     CASE(a_wildcard_stands_for_one_label),
@@ -1127,9 +1282,12 @@ static const struct CMUnitTest tests[] = {
     CASE(a_new_identity_replaces_the_old_one_of_its_kind),
     CASE(a_server_without_an_identity_says_so),
     CASE(contexts_refuse_nonsense),
-    CASE(authorities_load_from_a_directory),
+    CASE(authorities_load_from_all_of_a_directory),
+    CASE(a_directory_without_hashed_names_is_an_error),
+    CASE(authorities_load_from_hashed_names_alone),
     CASE(several_authorities_load_from_one_file),
     CASE(authorities_load_from_memory),
+    CASE(der_that_is_damaged_inside_is_an_error),
     CASE(authorities_that_are_not_found_are_named),
     CASE(the_default_context_uses_the_system_trust_store),
 };

@@ -672,11 +672,19 @@ static void a_forked_child_has_random_bytes_of_its_own(void **state) {
     close(pipes[1]);
 }
 
+/* NULL: the variable is not set; nothing is read. */
 static void expect_paths(const char *file, const char *dir, const char *cafile,
                          const char *capath) {
     pysock_ssl_verify_paths p;
-    setenv("SSL_CERT_FILE", file, 1);
-    setenv("SSL_CERT_DIR", dir, 1);
+    T_STEP("SSL_CERT_FILE %s, SSL_CERT_DIR %s", file ? file : "unset", dir ? dir : "unset");
+    if (file)
+        setenv("SSL_CERT_FILE", file, 1);
+    else
+        unsetenv("SSL_CERT_FILE");
+    if (dir)
+        setenv("SSL_CERT_DIR", dir, 1);
+    else
+        unsetenv("SSL_CERT_DIR");
     T_OK(pysock_ssl_get_default_verify_paths(&p));
     T_CHECK(strcmp(p.openssl_cafile_env, "SSL_CERT_FILE") == 0);
     T_CHECK(strcmp(p.openssl_capath_env, "SSL_CERT_DIR") == 0);
@@ -688,22 +696,44 @@ static void expect_paths(const char *file, const char *dir, const char *cafile,
 static void the_default_paths_are_what_load_default_certs_reads(void **state) {
     pysock_ssl_verify_paths p;
     pysock_ssl_context *ctx;
+    size_t usual;
     (void)state;
     t_deadline(60);
     unsetenv("SSL_CERT_FILE");
     unsetenv("SSL_CERT_DIR");
     T_OK(pysock_ssl_get_default_verify_paths(&p));
-    if (access("/etc/ssl/certs/ca-certificates.crt", R_OK) == 0)
-        T_CHECK(strcmp(p.cafile, "/etc/ssl/certs/ca-certificates.crt") == 0);
-    expect_paths("", "", p.cafile, NULL);
+    if (access("/etc/ssl/certs/ca-certificates.crt", R_OK) == 0) /* Debian's */
+        H_SAME(p.cafile, "/etc/ssl/certs/ca-certificates.crt");
+    if (access("/etc/ssl/certs/.", R_OK) == 0)
+        H_SAME(p.capath, "/etc/ssl/certs");
+    T_CHECK(!p.cafile || access(p.cafile, R_OK) == 0);
+    T_CHECK(!p.capath || access(p.capath, R_OK | X_OK) == 0);
+    expect_paths("", "", p.cafile, p.capath);
+    /* Each replaces what it names, and leaves the other. */
+    expect_paths(T_CERTS "ca.pem", NULL, T_CERTS "ca.pem", p.capath);
+    expect_paths(T_CERTS "ca.pem", "", T_CERTS "ca.pem", p.capath);
+    expect_paths(NULL, "tests/certs", p.cafile, "tests/certs");
+    expect_paths("", "tests/certs", p.cafile, "tests/certs");
     expect_paths(T_CERTS "ca.pem", "tests/certs", T_CERTS "ca.pem", "tests/certs");
-    expect_paths(T_CERTS "ca.pem", "", T_CERTS "ca.pem", NULL);
-    expect_paths("", "tests/certs", NULL, "tests/certs");
+    /* What is not there, or of the other kind, is not read, and nothing takes its place. */
     expect_paths("tests/certs", T_CERTS "ca.pem", NULL, NULL);
-    expect_paths(T_CERTS "no-such.pem", "", NULL, NULL);
-    expect_paths(T_CERTS "ca.pem", "", T_CERTS "ca.pem", NULL);
+    expect_paths(T_CERTS "no-such.pem", "", NULL, p.capath);
+    expect_paths(NULL, T_CERTS "nowhere", p.cafile, NULL);
+    expect_paths(NULL, NULL, p.cafile, p.capath);
+    ctx = T_OK(pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH));
+    usual = pysock_ssl_ca_count(ctx);
+    pysock_ssl_context_free(ctx);
+    expect_paths(T_CERTS "ca.pem", "", T_CERTS "ca.pem", p.capath);
     ctx = T_OK(pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH));
     T_EQ(pysock_ssl_ca_count(ctx), 1);
+    pysock_ssl_context_free(ctx);
+    expect_paths("", "tests/certs", p.cafile, "tests/certs"); /* without hashed names */
+    ctx = T_OK(pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH));
+    T_EQ(pysock_ssl_ca_count(ctx), usual);
+    pysock_ssl_context_free(ctx);
+    expect_paths(T_CERTS "no-such.pem", "tests/certs", NULL, "tests/certs");
+    ctx = T_OK(pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH));
+    T_EQ(pysock_ssl_ca_count(ctx), 0);
     pysock_ssl_context_free(ctx);
     unsetenv("SSL_CERT_FILE");
     unsetenv("SSL_CERT_DIR");

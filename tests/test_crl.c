@@ -355,12 +355,17 @@ static void lists_and_anchors_load_from_files_directories_and_memory(void **stat
 
     T_EQ(mkdir(f_path("plain"), 0777), 0);
     f_write("plain/list.pem", pem, strlen(pem));
+    free(pem);
     ctx = client_that_trusts("root", LEAF);
-    T_OK(pysock_ssl_load_verify_locations(ctx, NULL, f_path("plain")));
+    T_FAILS(pysock_ssl_load_verify_locations(ctx, NULL, f_path("plain")), PYSOCK_SSL_ERROR, EPROTO);
+    H_SAME(pysock_error_reason(), "NO_CERTIFICATE_OR_CRL_FOUND");
+    H_CONTAINS(pysock_error_message(), "openssl rehash");
+    has(ctx, 1, 1, 0);
+    T_EQ(code_of(ctx, "good"), NO_CRL);
+    T_OK(pysock_ssl_load_verify_directory(ctx, f_path("plain")));
     has(ctx, 1, 1, 1);
     T_EQ(code_of(ctx, "good"), REVOKED);
     pysock_ssl_context_free(ctx);
-    free(pem);
 }
 
 static void a_store_tells_what_is_in_it(void **state) {
@@ -674,16 +679,47 @@ static void the_security_level_of_the_context_counts(void **state) {
     }
 }
 
-static void the_common_name_counts_unless_it_is_switched_off(void **state) {
+static void the_common_name_counts_while_it_is_switched_on(void **state) {
     (void)state;
     t_deadline(60);
     P_NEED("openssl");
     pysock_ssl_context *client = client_that_trusts("root", 0);
+    T_EQ(pysock_ssl_get_hostname_checks_common_name(client), 0);
+    T_EQ(code_of(client, "cn-only"), HOSTNAME);
+    T_EQ(code_of(client, "good"), OK);
+    T_OK(pysock_ssl_set_hostname_checks_common_name(client, 1));
+    T_EQ(pysock_ssl_get_hostname_checks_common_name(client), 1);
     T_EQ(code_of(client, "cn-only"), OK);
+    T_EQ(code_of(client, "cn-only-mail"), OK);
+    T_EQ(code_of(client, "cn-beside"), HOSTNAME);
+    T_EQ(code_of(client, "cn-beside-address"), HOSTNAME);
+    T_EQ(code_of(client, "good"), OK);
     T_OK(pysock_ssl_set_hostname_checks_common_name(client, 0));
+    T_EQ(pysock_ssl_get_hostname_checks_common_name(client), 0);
     T_EQ(code_of(client, "cn-only"), HOSTNAME);
     T_EQ(code_of(client, "good"), OK);
     pysock_ssl_context_free(client);
+}
+
+/* One server and one session cache: a session stands for the name check as it was. */
+static void a_common_name_that_is_switched_off_ends_resumption(void **state) {
+    (void)state;
+    t_deadline(60);
+    P_NEED("openssl");
+    pysock_ssl_context *client = client_that_trusts("root", 0), *server = server_of("cn-only");
+    h_pair p;
+    T_OK(pysock_ssl_set_hostname_checks_common_name(client, 1));
+    for (int again = 0; again < 2; again++) {
+        h_connect(&p, client, server, WWW);
+        T_EQ(pysock_ssl_session_reused(p.client), again);
+        h_close(&p);
+    }
+    T_OK(pysock_ssl_set_hostname_checks_common_name(client, 0));
+    h_try(&p, client, server, WWW);
+    T_EQ(p.at_client.verify_code, HOSTNAME);
+    h_close(&p);
+    pysock_ssl_context_free(client);
+    pysock_ssl_context_free(server);
 }
 
 /* From the leaf to the anchor, which the peer had not sent. */
@@ -738,7 +774,7 @@ static void match_hostname_says_for_whom_a_certificate_is(void **state) {
     /* As it is encoded, or, without libidn2, not at all; never by its bytes. */
     T_FAILS(pysock_ssl_match_hostname(der, n, "www.exämple.test"), T_ANY, T_ANY);
     n = der_of("cn-only", der, sizeof der);
-    T_EQ(pysock_ssl_match_hostname(der, n, WWW), 0);
+    T_FAILS(pysock_ssl_match_hostname(der, n, WWW), PYSOCK_SSL_CERT_VERIFICATION_ERROR, EPROTO);
 }
 
 static const struct CMUnitTest tests[] = {
@@ -764,7 +800,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_non_blocking_handshake_looks_up_too),
     cmocka_unit_test(the_default_directories_are_looked_up),
     cmocka_unit_test(the_security_level_of_the_context_counts),
-    cmocka_unit_test(the_common_name_counts_unless_it_is_switched_off),
+    cmocka_unit_test(the_common_name_counts_while_it_is_switched_on),
+    cmocka_unit_test(a_common_name_that_is_switched_off_ends_resumption),
     cmocka_unit_test(the_verified_chain_ends_at_the_anchor),
     cmocka_unit_test(match_hostname_says_for_whom_a_certificate_is),
 };

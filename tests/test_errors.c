@@ -78,6 +78,11 @@ static void a_refusal_in_the_reactor_keeps_its_verify_code(void **state) {
     T_OK(pysock_ssl_wrap_socket(pair[1], server, NULL));
     T_OK(pysock_ssl_wrap_socket(pair[0], client_ctx, "localhost"));
     T_EQ(t_readable(pair[0], 30), 1);
+    {
+        struct pollfd fd = {pysock_fileno(pair[0]), POLLIN | POLLOUT, 0};
+        T_EQ(pysock_poll(&fd, 1, 0), 1);
+        T_EQ(fd.revents, POLLIN | POLLOUT | POLLERR);
+    }
     for (int i = 0; i < 3; i++) { /* each call tells it */
         pysock_error_clear();
         T_EQ(pysock_ssl_do_handshake(pair[0]), -1);

@@ -510,6 +510,27 @@ static void modify_and_register_wake_who_polls(void **state) {
         t_close_pair(pair);
     }
 }
+/* What is registered may be ready without any word of the kernel's, who has given all out. */
+static void registering_what_waits_in_the_engine_wakes_who_polls(void **state) {
+    pysock *pair[2];
+    poll_job job;
+    t_thread t;
+    char byte;
+    (void)state;
+    t_deadline(60);
+    t_tls_pair(pair, client_ctx, server_ctx);
+    t_say(pair[1], "two bytes");
+    T_EQ(pysock_recv(pair[0], &byte, 1, 0), 1);
+    job.p = T_OK(pysock_poller_new());
+    t_spawn(&t, poll_for_ever, &job);
+    t_wait_asleep(&t);
+    T_OK(pysock_poller_register(job.p, pysock_fileno(pair[0]), POLLIN));
+    t_join(&t);
+    T_EQ(job.event.fd, pysock_fileno(pair[0]));
+    T_EQ(job.event.events, POLLIN);
+    pysock_poller_free(job.p);
+    t_close_pair(pair);
+}
 
 static void one_event_reaches_every_poller(void **state) {
     enum { N = 4 };
@@ -787,6 +808,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_full_tls_socket_is_not_POLLOUT_until_its_peer_reads),
     cmocka_unit_test(the_end_of_a_tls_stream_is_told_for_good),
     cmocka_unit_test(modify_and_register_wake_who_polls),
+    cmocka_unit_test(registering_what_waits_in_the_engine_wakes_who_polls),
     cmocka_unit_test(one_event_reaches_every_poller),
     cmocka_unit_test(registrations_may_change_while_someone_polls),
     cmocka_unit_test(idle_registrations_cost_no_cpu),

@@ -1,4 +1,4 @@
-/* Queued output: where its marks are, who is told when it passes them, and its order among sends. */
+/* Queued output: its marks, who is told when it passes them, and its order among sends. */
 #include "contexts.h"
 
 #define PIECE 16384
@@ -142,6 +142,33 @@ static void new_marks_count_for_what_is_queued(void **state) {
     T_FAILS(pysock_set_watermarks(l.pair[0], 2 * PIECE, PIECE), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_set_watermarks(l.pair[0], 0, 0), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_set_watermarks(l.pair[0], 0, SIZE_MAX), PYSOCK_VALUE_ERROR, EINVAL);
+    end_line(&l);
+}
+
+/* What a shutdown has said is the last is the last. */
+static void nothing_is_taken_behind_a_shutdown(void **state) {
+    (void)state;
+    t_deadline(60);
+    for (int tls = 0; tls < 2; tls++) {
+        line l;
+        T_STEP("tls %d", tls);
+        begin_line(&l, tls);
+        fill(&l, PIECE);
+        T_OK(pysock_shutdown(l.pair[0], SHUT_WR));
+        T_CHECK(pysock_queued(l.pair[0]) > 0);
+        T_FAILS(pysock_send(l.pair[0], "x", 1, 0), PYSOCK_OS_ERROR, EPIPE);
+        T_EQ(queue_piece_fails(l.pair[0]), EPIPE);
+        end_line(&l);
+    }
+}
+
+static void urgent_data_does_not_overtake_a_queue(void **state) {
+    line l;
+    (void)state;
+    t_deadline(60);
+    begin_line(&l, 0);
+    fill(&l, PIECE);
+    T_FAILS(pysock_send(l.pair[0], "x", 1, MSG_OOB), PYSOCK_VALUE_ERROR, EINVAL);
     end_line(&l);
 }
 
@@ -292,8 +319,8 @@ static void *send_thread(void *arg) {
     return NULL;
 }
 
-/* A send that sleeps in the kernel has not ended: what is queued meanwhile comes behind it, and what
-   is sent then, behind that. Nobody calls after that; each is told when its turn has come. */
+/* A send that sleeps in the kernel has not ended: what is queued meanwhile comes behind it, and
+   what is sent then, behind that. Nobody calls after that; each is told when its turn has come. */
 static void a_queue_and_later_sends_wait_for_a_send_in_the_kernel(void **state) {
     enum { MUCH = 4 << 20 };
     static char much[MUCH], received[MUCH + 8];
@@ -327,6 +354,32 @@ static void a_queue_and_later_sends_wait_for_a_send_in_the_kernel(void **state) 
     t_close_pair(pair);
 }
 
+/* A send that was broken off says how much of it is on its way, so that nothing is sent twice. */
+static void what_a_timed_tls_send_has_taken_is_what_arrives(void **state) {
+    static char data[65536], received[65536];
+    pysock *pair[2];
+    size_t taken = 0, arrived = 0;
+    ptrdiff_t n;
+    (void)state;
+    t_deadline(60);
+    t_tls_local_pair(pair, client_ctx, server_ctx);
+    T_OK(pysock_settimeout(pair[0], 0.05));
+    while ((n = pysock_send(pair[0], data, sizeof data, 0)) > 0)
+        taken += (size_t)n;
+    T_EQ(pysock_error(), PYSOCK_TIMEOUT_ERROR);
+    T_OK(pysock_settimeout(pair[1], 20));
+    while (arrived < taken) {
+        n = T_OK(pysock_recv(pair[1], received, sizeof received, 0));
+        T_CHECK(n > 0);
+        arrived += (size_t)n;
+    }
+    T_EQ(arrived, taken);
+    T_OK(pysock_settimeout(pair[0], 20));
+    T_OK(pysock_shutdown(pair[0], SHUT_WR));
+    T_EQ(pysock_recv(pair[1], received, sizeof received, 0), 0);
+    t_close_pair(pair);
+}
+
 /* The same without the one who comes last: it is the send that sets the queue going. */
 static void a_send_in_the_kernel_sets_the_queue_going(void **state) {
     enum { MUCH = 4 << 20 };
@@ -354,6 +407,9 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_queue_is_full_from_its_high_mark_down_to_its_low_one),
     cmocka_unit_test(sends_behind_a_queue_fill_it_too),
     cmocka_unit_test(new_marks_count_for_what_is_queued),
+    cmocka_unit_test(nothing_is_taken_behind_a_shutdown),
+    cmocka_unit_test(urgent_data_does_not_overtake_a_queue),
+    cmocka_unit_test(what_a_timed_tls_send_has_taken_is_what_arrives),
     cmocka_unit_test(who_waits_for_room_is_told_at_the_low_mark),
     cmocka_unit_test(who_waits_for_room_is_told_of_new_marks),
     cmocka_unit_test(a_blocking_send_buf_goes_on_where_there_is_room),

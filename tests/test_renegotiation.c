@@ -1,5 +1,5 @@
-/* Renegotiation, asked for by either side, with openssl at the far end, or with a peer that comes back
-   as somebody else; and reading ahead. */
+/* Renegotiation, asked for by either side, with openssl at the far end, or with a peer that comes
+   back as somebody else; and reading ahead. */
 #include "support.h"
 
 #include "peers/bear.h"

@@ -132,6 +132,7 @@ static void *recv_thread(void *arg) {
     char byte;
     (void)pysock_state_swap(h->st);
     h->recv_code = pysock_recv(h->receiving, &byte, 1, 0) < 0 ? pysock_error_code() : 0;
+    t_nap(0.01); /* so that the cleanup is likely to sleep by then; nothing else depends on it */
     sem_post(&h->may_leave);
     (void)pysock_state_swap(NULL);
     return NULL;

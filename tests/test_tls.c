@@ -1196,8 +1196,8 @@ static void fatal_alerts_are_named(void **state) {
     }
 }
 
-/* A handshake that a blocking call has begun goes on by itself from the moment on when the socket does
-   not block any more, whether it is asked for again or not. */
+/* A handshake that a blocking call has begun goes on by itself once the socket does not block any
+   more, whether it is asked for again or not. */
 static void a_handshake_goes_on_by_itself_when_its_socket_becomes_non_blocking(void **state) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     pysock *pair[2];

@@ -1,14 +1,19 @@
 /* What the verifier says of chains that tools/mkchains.sh makes: each one is judged in a handshake,
-   by a client that is shown a server's certificate, or by a server that is shown a client's. */
+   by a client that is shown a server's certificate, or by a server that is shown a client's. Chains
+   that no server of this library loads are shown by one that says nothing else. */
 #include "support.h"
 
 #include "peers/chains.h"
 #include "peers/files.h"
 #include "peers/handshake.h"
+#include "peers/mint.h"
 #include "peers/process.h"
+#include "peers/shown.h"
 
 #define STRICT PYSOCK_VERIFY_X509_STRICT
 #define PARTIAL PYSOCK_VERIFY_X509_PARTIAL_CHAIN
+/* No flag of the library's: pysock_ssl_set_hostname_checks_common_name(). */
+#define COMMON_NAME 0x80000000u
 
 #define WWW "www.example.test"
 
@@ -18,6 +23,7 @@ enum {
     OK = 0,
     MALFORMED = 1,
     NO_ISSUER = 2,
+    ISSUER_KEY_UNSUPPORTED = 6,
     BAD_SIGNATURE = 7,
     FUTURE = 9,
     EXPIRED = 10,
@@ -41,7 +47,8 @@ enum {
     LEAF_KEY = 66,
     CA_KEY = 67,
     WEAK_HASH = 68,
-    ALGORITHMS_DIFFER = 76,
+    SIGNATURE_UNSUPPORTED = 76,
+    ALGORITHMS_DIFFER = 78,
     INVALID_CA = 79,
     PATHLEN_OF_NO_CA = 80,
     CERT_SIGN_OF_NO_CA = 82,
@@ -81,13 +88,17 @@ static void use_chain(pysock_ssl_context *ctx, const char *name) {
 }
 
 static void use_flags(pysock_ssl_context *ctx, unsigned flags) {
-    T_OK(pysock_ssl_set_verify_flags(ctx, flags | PYSOCK_VERIFY_X509_TRUSTED_FIRST));
+    unsigned given = flags & ~COMMON_NAME;
+    T_OK(pysock_ssl_set_verify_flags(ctx, given | PYSOCK_VERIFY_X509_TRUSTED_FIRST));
+    if (flags & COMMON_NAME)
+        T_OK(pysock_ssl_set_hostname_checks_common_name(ctx, 1));
 }
 
-/* 0 if the one that judged, and the other, ended as they should; else prints what is wrong. */
+/* 0 if the one that judged, and the other (NULL: nobody knows), ended as they should; else prints
+   what is wrong. */
 static int is_as_expected(const verdict *v, const h_outcome *judge, const h_outcome *other) {
     const char *what = NULL;
-    if (!v->code && (judge->result < 0 || other->result < 0))
+    if (!v->code && (judge->result < 0 || (other && other->result < 0)))
         what = "refused";
     else if (v->code && judge->result == 0)
         what = "accepted";
@@ -100,14 +111,44 @@ static int is_as_expected(const verdict *v, const h_outcome *judge, const h_outc
     else if (v->code &&
              (!judge->verify_message[0] || !strstr(judge->message, judge->verify_message)))
         what = "nothing said";
-    else if (v->code && (other->result == 0 || other->kind != PYSOCK_SSL_ERROR))
+    else if (v->code && other && (other->result == 0 || other->kind != PYSOCK_SSL_ERROR))
         what = "the other side was not told";
     if (!what)
         return 0;
     fprintf(stderr, "%s, trusting %s, for %s, flags 0x%x: %s: code %d, not %d (%s; other: %s)\n",
             v->chain, v->anchors, v->host ? v->host : "no host", v->flags, what, judge->verify_code,
-            v->code, judge->message, other->message);
+            v->code, judge->message, other ? other->message : "nobody");
     return 1;
+}
+
+static void does_not_load(const char *path) {
+    pysock_ssl_context *server = T_OK(pysock_ssl_context_new(PYSOCK_CLIENT_AUTH));
+    T_FAILS(pysock_ssl_load_cert_chain(server, path, NULL), PYSOCK_SSL_ERROR, EPROTO);
+    H_CONTAINS(pysock_error_message(), path);
+    H_CONTAINS(pysock_error_message(), "malformed");
+    pysock_ssl_context_free(server);
+}
+
+static int judge_shown(const verdict *v) {
+    pysock_ssl_context *client = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
+    const char *path = f_path(p_format("chain-%s.pem", v->chain)), *next;
+    char *text = f_read(path, NULL);
+    m_der chain[4];
+    size_t count = 0;
+    h_outcome o;
+    does_not_load(path);
+    for (next = text; (next = strstr(next, "-----BEGIN CERTIFICATE-----")) != NULL; next++) {
+        T_CHECK(count < sizeof chain / sizeof chain[0]);
+        chain[count++] = m_from_pem(next, 0);
+    }
+    free(text);
+    trust(client, v->anchors);
+    use_flags(client, v->flags);
+    o = s_show(client, chain, count, 0, v->host);
+    if (s_is_taken(&o))
+        o.result = 0;
+    pysock_ssl_context_free(client);
+    return is_as_expected(v, &o, NULL);
 }
 
 static int judge_server(const verdict *v) {
@@ -315,14 +356,14 @@ static void weak_and_unknown_algorithms_are_refused(void **state) {
         {"int-rsa", "root", WWW, 0, OK},
         {"rsa-sha512", "root", WWW, 0, OK},
         {"int-rsa1024", "root", WWW, 0, CA_KEY},
-        {"rsa-pss", "root", WWW, 0, BAD_SIGNATURE},
+        {"rsa-pss", "root", WWW, 0, SIGNATURE_UNSUPPORTED},
         {"leaf-p384", "root", WWW, 0, OK},
         {"leaf-p521", "root", WWW, 0, OK},
         {"int-p384", "root", WWW, 0, OK},
         {"int-p521", "root", WWW, 0, OK},
-        {"int-k1", "root", WWW, 0, CA_KEY},
-        {"int-ed25519", "root", WWW, 0, CA_KEY},
-        {"int-dsa", "root", WWW, 0, CA_KEY},
+        {"int-k1", "root", WWW, 0, ISSUER_KEY_UNSUPPORTED},
+        {"int-ed25519", "root", WWW, 0, ISSUER_KEY_UNSUPPORTED},
+        {"int-dsa", "root", WWW, 0, ISSUER_KEY_UNSUPPORTED},
         {"damaged", "root", WWW, 0, BAD_SIGNATURE},
         {"algorithms-differ", "root", WWW, 0, ALGORITHMS_DIFFER},
     };
@@ -345,16 +386,53 @@ static void extensions_that_are_not_understood_are_refused(void **state) {
     JUDGE(judge_server, list);
 }
 
+/* By their code; who is shown one never says that an issuer is missing. */
 static void malformed_certificates_are_refused(void **state) {
     static const verdict list[] = {
         {"duplicate", "root", WWW, 0, MALFORMED},
-        {"int-duplicate", "root", WWW, 0, NO_LOCAL_ISSUER}, /* as if it had not been sent */
-        {"serial-zero", "root", WWW, 0, MALFORMED},
-        {"serial-long", "root", WWW, 0, MALFORMED},
-        {"version-4", "root", WWW, 0, NO_LOCAL_ISSUER},
-        {"version-1-extensions", "root", WWW, 0, NO_LOCAL_ISSUER},
-        {"version-1", "root", WWW, 0, OK},
-        {"version-1", "root", WWW, STRICT, OLD_VERSION},
+        {"int-duplicate", "root", WWW, 0, MALFORMED},
+        {"version-4", "root", WWW, 0, MALFORMED},
+        {"version-1-extensions", "root", WWW, 0, MALFORMED},
+        {"version-4", "root", WWW, PARTIAL | STRICT, MALFORMED},
+    };
+    (void)state;
+    t_deadline(120);
+    JUDGE(judge_shown, list);
+}
+
+/* It is as if it had not been sent, where the certificate's double is trusted. */
+static void a_malformed_certificate_is_passed_over_where_there_is_another_path(void **state) {
+    static const verdict list[] = {
+        {"int-duplicate", "root int-two", WWW, 0, OK},
+        {"version-4", "root int", WWW, 0, OK},
+        {"version-4", "int", WWW, PARTIAL, OK},
+        {"version-1-extensions", "root int", WWW, 0, OK},
+        {"duplicate", "root plain", WWW, PARTIAL, MALFORMED}, /* the leaf has no double */
+    };
+    (void)state;
+    t_deadline(120);
+    JUDGE(judge_shown, list);
+}
+
+/* RFC 5280, 4.1.2.2: users should be prepared to handle such numbers. */
+static void serial_numbers_of_any_size_are_taken(void **state) {
+    static const verdict list[] = {
+        {"serial-zero", "root", WWW, 0, OK},
+        {"serial-zero", "root", WWW, STRICT, OK},
+        {"serial-long", "root", WWW, 0, OK},
+        {"serial-long", "root", WWW, STRICT, OK},
+    };
+    (void)state;
+    t_deadline(120);
+    JUDGE(judge_server, list);
+}
+
+static void version_1_is_old_but_not_malformed(void **state) {
+    static const verdict list[] = {
+        {"version-1", "root", WWW, 0, HOSTNAME}, /* it has a common name alone */
+        {"version-1", "root", NULL, 0, OK},
+        {"version-1", "root", WWW, COMMON_NAME, OK},
+        {"version-1", "root", WWW, COMMON_NAME | STRICT, OLD_VERSION},
     };
     (void)state;
     t_deadline(120);
@@ -423,12 +501,42 @@ static void a_certificate_is_for_the_names_in_it(void **state) {
         {"address-as-name", "root", "127.0.0.1", 0, IP_ADDRESS},
         {"good", "root", "127.0.0.1", 0, IP_ADDRESS},
         {"mail-only", "root", WWW, 0, HOSTNAME},
-        {"cn-only", "root", WWW, 0, OK},
+        {"empty-subject", "root", WWW, 0, OK},
+    };
+    (void)state;
+    t_deadline(120);
+    JUDGE(judge_server, list);
+}
+
+static void the_common_name_does_not_count_by_itself(void **state) {
+    static const verdict list[] = {
+        {"cn-only", "root", WWW, 0, HOSTNAME},
+        {"cn-only", "root", NULL, 0, OK},
         {"cn-only", "root", "other.test", 0, HOSTNAME},
         {"cn-beside", "root", WWW, 0, HOSTNAME},
+        {"cn-beside", "root", "other.test", 0, OK},
+        {"cn-beside-mail", "root", WWW, 0, HOSTNAME},
         {"cn-address", "root", "127.0.0.1", 0, IP_ADDRESS},
-        {"cn-wildcard", "root", WWW, 0, OK},
-        {"empty-subject", "root", WWW, 0, OK},
+        {"cn-wildcard", "root", WWW, 0, HOSTNAME},
+    };
+    (void)state;
+    t_deadline(120);
+    JUDGE(judge_server, list);
+}
+
+static void the_common_name_counts_if_asked_for_and_no_name_or_address_is_there(void **state) {
+    static const verdict list[] = {
+        {"cn-only", "root", WWW, COMMON_NAME, OK},
+        {"cn-only", "root", "other.test", COMMON_NAME, HOSTNAME},
+        {"cn-beside", "root", WWW, COMMON_NAME, HOSTNAME},
+        {"cn-beside", "root", "other.test", COMMON_NAME, OK},
+        {"cn-beside-address", "root", WWW, COMMON_NAME, HOSTNAME},
+        {"cn-beside-address", "root", "127.0.0.1", COMMON_NAME, OK},
+        {"cn-beside-mail", "root", WWW, COMMON_NAME, OK},
+        {"cn-address", "root", "127.0.0.1", COMMON_NAME, IP_ADDRESS},
+        {"cn-wildcard", "root", WWW, COMMON_NAME, OK},
+        {"cn-wildcard", "root", "example.test", COMMON_NAME, HOSTNAME},
+        {"empty-subject", "root", WWW, COMMON_NAME, OK},
     };
     (void)state;
     t_deadline(120);
@@ -445,9 +553,13 @@ static void name_constraints_bind_dns_names(void **state) {
         {"dns-wildcard-in", "root", WWW, 0, OK},
         {"dns-other-kinds", "root", WWW, 0, OK},
         {"dns-cn-out", "root", "www.other.test", 0, NOT_PERMITTED},
-        {"dns-cn-in", "root", WWW, 0, OK},
+        {"dns-cn-out", "root", "www.other.test", COMMON_NAME, NOT_PERMITTED},
+        {"dns-cn-in", "root", WWW, 0, HOSTNAME},
+        {"dns-cn-in", "root", WWW, COMMON_NAME, OK},
         {"dns-cn-dot-out", "root", "www.other.test", 0, ANY},
+        {"dns-cn-dot-out", "root", "www.other.test", COMMON_NAME, ANY},
         {"dns-cn-label-out", "root", "localhost", 0, ANY},
+        {"dns-cn-label-out", "root", "localhost", COMMON_NAME, ANY},
         {"dns-star-hit", "root", WWW, 0, ANY}, /* no name as RFC 5280 has it */
         {"dns-end-hit", "root", WWW, 0, ANY},
         {"dns-soft-out", "root", "www.other.test", 0, NOT_PERMITTED},
@@ -505,10 +617,12 @@ static void name_constraints_bind_all_other_names(void **state) {
 }
 
 static void name_constraints_that_cannot_be_read_are_refused(void **state) {
+    static const verdict malformed[] = {
+        {"bad-empty", "root", WWW, 0, MALFORMED},
+        {"bad-cut", "root", WWW, 0, MALFORMED},
+        {"bad-nothing", "root", WWW, 0, MALFORMED},
+    };
     static const verdict list[] = {
-        {"bad-empty", "root", WWW, 0, NO_LOCAL_ISSUER}, /* as if it had not been sent */
-        {"bad-cut", "root", WWW, 0, NO_LOCAL_ISSUER},
-        {"bad-nothing", "root", WWW, 0, NO_LOCAL_ISSUER},
         {"bad-max", "root", WWW, 0, SUBTREE_MINMAX},
         {"bad-min", "root", WWW, 0, SUBTREE_MINMAX},
         {"bad-mask", "root", "127.0.0.1", 0, CONSTRAINT_SYNTAX},
@@ -516,6 +630,7 @@ static void name_constraints_that_cannot_be_read_are_refused(void **state) {
     };
     (void)state;
     t_deadline(120);
+    JUDGE(judge_shown, malformed);
     JUDGE(judge_server, list);
 }
 
@@ -570,23 +685,50 @@ static void a_server_judges_its_clients_alike(void **state) {
 
 /* ==== keys without a suite in TLS 1.2 as it is here ==== */
 
-static void keys_of_other_kinds_cannot_be_a_servers_or_an_anchor(void **state) {
-    static const char *const kinds[] = {"ed25519", "dsa", "k1"};
+static void keys_of_other_kinds_cannot_be_a_servers(void **state) {
+    static const char *const kinds[] = {"ed25519", "dsa"};
+    (void)state;
+    t_deadline(120);
+    P_NEED("openssl");
+    for (size_t i = 0; i < 2; i++) {
+        pysock_ssl_context *ctx = T_OK(pysock_ssl_context_new(PYSOCK_CLIENT_AUTH));
+        T_STEP("%s", kinds[i]);
+        T_FAILS(pysock_ssl_load_cert_chain(ctx, f_path(p_format("chain-leaf-%s.pem", kinds[i])),
+                                           NULL),
+                PYSOCK_SSL_ERROR, EPROTO);
+        pysock_ssl_context_free(ctx);
+    }
+}
+
+/* So that a bundle with one of them loads; what they have signed is refused. */
+static void anchors_with_keys_of_other_kinds_load_and_verify_nothing(void **state) {
+    static const struct {
+        const char *name, *said;
+    } kinds[] = {{"int-ed25519", "Ed25519"}, {"int-dsa", "DSA"}, {"int-k1", "secp256k1"}};
     (void)state;
     t_deadline(120);
     P_NEED("openssl");
     for (size_t i = 0; i < 3; i++) {
-        pysock_ssl_context *ctx = T_OK(pysock_ssl_context_new(PYSOCK_CLIENT_AUTH));
-        T_STEP("%s", kinds[i]);
-        if (i < 2)
-            T_FAILS(pysock_ssl_load_cert_chain(
-                        ctx, f_path(p_format("chain-leaf-%s.pem", kinds[i])), NULL),
-                    PYSOCK_SSL_ERROR, EPROTO);
-        T_FAILS(pysock_ssl_load_verify_locations(
-                    ctx, f_path(p_format("int-%s.pem", kinds[i])), NULL),
-                PYSOCK_SSL_ERROR, EPROTO);
-        T_EQ(pysock_ssl_ca_count(ctx), 0);
-        pysock_ssl_context_free(ctx);
+        pysock_ssl_context *client = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
+        pysock_ssl_context *server = T_OK(pysock_ssl_context_new(PYSOCK_CLIENT_AUTH));
+        h_pair p;
+        T_STEP("%s", kinds[i].name);
+        trust(client, kinds[i].name);
+        T_EQ(pysock_ssl_ca_count(client), 1);
+        use_flags(client, PARTIAL);
+        use_chain(server, kinds[i].name);
+        h_try(&p, client, server, WWW);
+        h_is_refusal(&p.at_client, ISSUER_KEY_UNSUPPORTED, "issuer public key");
+        H_CONTAINS(p.at_client.message, kinds[i].said);
+        h_close(&p);
+        T_STEP("%s beside the root", kinds[i].name);
+        trust(client, "root");
+        T_EQ(pysock_ssl_ca_count(client), 2);
+        use_chain(server, "good");
+        h_connect(&p, client, server, WWW);
+        h_close(&p);
+        pysock_ssl_context_free(client);
+        pysock_ssl_context_free(server);
     }
 }
 
@@ -601,14 +743,20 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(weak_and_unknown_algorithms_are_refused),
     cmocka_unit_test(extensions_that_are_not_understood_are_refused),
     cmocka_unit_test(malformed_certificates_are_refused),
+    cmocka_unit_test(a_malformed_certificate_is_passed_over_where_there_is_another_path),
+    cmocka_unit_test(serial_numbers_of_any_size_are_taken),
+    cmocka_unit_test(version_1_is_old_but_not_malformed),
     cmocka_unit_test(strictness_asks_for_what_rfc_5280_does),
     cmocka_unit_test(a_certificate_is_for_the_names_in_it),
+    cmocka_unit_test(the_common_name_does_not_count_by_itself),
+    cmocka_unit_test(the_common_name_counts_if_asked_for_and_no_name_or_address_is_there),
     cmocka_unit_test(name_constraints_bind_dns_names),
     cmocka_unit_test(name_constraints_bind_all_other_names),
     cmocka_unit_test(name_constraints_that_cannot_be_read_are_refused),
     cmocka_unit_test(a_costly_chain_is_refused_in_little_time),
     cmocka_unit_test(a_server_judges_its_clients_alike),
-    cmocka_unit_test(keys_of_other_kinds_cannot_be_a_servers_or_an_anchor),
+    cmocka_unit_test(keys_of_other_kinds_cannot_be_a_servers),
+    cmocka_unit_test(anchors_with_keys_of_other_kinds_load_and_verify_nothing),
 };
 
 int main(int argc, char **argv) {

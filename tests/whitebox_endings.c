@@ -188,6 +188,45 @@ static void a_close_in_the_middle_of_a_handshake_loses_nothing(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
+static void *handshake_thread(void *arg) {
+    (void)pysock_ssl_do_handshake(arg); /* it is closed meanwhile */
+    return NULL;
+}
+
+/* The same where a call drives, and the reactor has its turns in the middle of it. */
+static void a_close_in_the_middle_of_a_callers_step_loses_nothing(void **state) {
+    pysock_ssl_context *ctx = t_server_ctx();
+    pysock_buf *b = T_OK(pysock_buf_copy("good day", 8));
+    pysock *pair[2];
+    t_thread server, client;
+    int fd;
+    (void)state;
+    t_deadline(60);
+    T_EQ(sem_init(&in_step, 0, 0), 0);
+    T_EQ(sem_init(&step_may_end, 0, 0), 0);
+    T_OK(pysock_ssl_set_sni_callback(ctx, stop_in_the_step, NULL));
+    close_timeout = 60;
+    t_pair(pair);
+    T_OK(pysock_settimeout(pair[0], 50));
+    t_wrap_later(pair[1], ctx, NULL);
+    t_spawn(&server, handshake_thread, pair[1]);
+    t_spawn(&client, client_thread, pair[0]);
+    sem_take(&in_step);
+    T_OK(pysock_setblocking(pair[1], 0));
+    T_OK(pysock_send_buf(pair[1], b));
+    fd = T_OK(pysock_fileno(pair[1]));
+    T_OK(pysock_close(pair[1]));
+    t_nap(0.05); /* for the reactor's turns; nothing depends on it */
+    T_CHECK(fcntl(fd, F_GETFD) >= 0);
+    let_it_go();
+    t_join(&server);
+    t_join(&client);
+    t_expect(pair[0], "good day");
+    T_OK(pysock_close(pair[0]));
+    pysock_buf_release(b);
+    pysock_ssl_context_free(ctx);
+}
+
 /* The reactor reads and writes the descriptor: it is not handed out now. */
 static void a_descriptor_is_not_handed_out_in_the_middle_of_a_step(void **state) {
     pysock_ssl_context *ctx = t_server_ctx();
@@ -340,6 +379,7 @@ static const struct CMUnitTest tests[] = {
     CASE(a_close_loses_nothing_under_a_reader_with_a_timeout),
     CASE(a_close_loses_nothing_under_a_select),
     CASE(a_close_in_the_middle_of_a_handshake_loses_nothing),
+    CASE(a_close_in_the_middle_of_a_callers_step_loses_nothing),
     CASE(a_descriptor_is_not_handed_out_in_the_middle_of_a_step),
     CASE(a_call_that_must_not_wait_waits_for_no_step),
     CASE(a_close_gives_a_deaf_peer_so_long_and_no_longer),

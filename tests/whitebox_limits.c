@@ -262,7 +262,7 @@ static void thirty_two_names_are_looked_up_and_no_more(void **state) {
     memset(&path, 0, sizeof path);
     path.store = st;
     for (int i = 0; i < 40; i++) {
-        char cn[8];
+        char cn[12];
         snprintf(cn, sizeof cn, "%d", i);
         name = put_name(text, cn);
         T_EQ(pysock__path_look_up(&path, &name, 0), i < 32 ? 0 : -1);

@@ -683,6 +683,7 @@ make_names() {
     odd_leaf cn-only 'subjectAltName = none'
     odd_leaf cn-beside 'subjectAltName = DNS:other.test'
     odd_leaf cn-beside-mail 'subjectAltName = email:a@other.test'
+    odd_leaf cn-beside-address 'subjectAltName = IP:127.0.0.1'
     leaf_subject='/CN=127.0.0.1'
     odd_leaf cn-address 'subjectAltName = none'
     leaf_subject='/CN=*.example.test'
@@ -880,7 +881,10 @@ make_weak() {
     chain leaf-rsa1024 leaf-of-rsa1024 int
     unset leaf_key
     leaf_subject='/CN=www.example.test'
-    leaf cn-only int int 'subjectAltName = none' && chain cn-only cn-only int
+    odd_leaf cn-only 'subjectAltName = none'
+    odd_leaf cn-only-mail 'subjectAltName = email:a@other.test'
+    odd_leaf cn-beside 'subjectAltName = DNS:other.test'
+    odd_leaf cn-beside-address 'subjectAltName = IP:127.0.0.1'
     unset leaf_subject
 }
 

@@ -496,12 +496,16 @@ static ptrdiff_t socket_drain(pysock *s, unsigned char *into, size_t size, size_
 
 static void run_first(pysock_ssl_context *ctx, int client, unsigned with, input *in)
 {
-    pysock_ssl_wrap_options options = {client ? HOST : NULL, 1, 1, 0, NULL};
+    pysock_ssl_wrap_options options;
     unsigned char data[4096];
     pysock *wire, *s = socket_open(&wire);
     size_t part = left(in) / 2, got = 0;
     int result;
 
+    memset(&options, 0, sizeof options);
+    options.server_hostname = client ? HOST : NULL;
+    options.no_handshake_on_connect = 1;
+    options.raise_ragged_eofs = 1;
     FUZZ_CHECK(pysock_settimeout(s, with & WITH_NONBLOCKING ? 0 : PATIENCE) == 0);
     FUZZ_CHECK(pysock_send(wire, in->p, part, 0) == (ptrdiff_t)part);
     FUZZ_CHECK(pysock_ssl_wrap_socket_ex(s, ctx, &options) == 0);

@@ -1,5 +1,6 @@
 /* Host names: a host, and names of a certificate, some of them with wildcards. What matches must do
-   so by the rules as told again here.
+   so by the rules as told again here; the common name only where that is asked for and no name of
+   a host is in the subjectAltName.
 
    The input: flags (1: there is a subjectAltName; 2: a trailing dot is put behind the host), then
    texts that each end at a line feed: the host, the common name, and the names of the
@@ -97,18 +98,22 @@ static size_t next_text(input *in, const uint8_t **text)
     return n;
 }
 
-/* Reads the alternative names into b; whether one of them is the host. */
-static int read_alt_names(input *in, bytes *b, const char *host, const uint8_t *ip, size_t iplen)
+/* Reads the alternative names into b; whether one of them is the host. *others: whether there is
+   one of the kinds that hosts have. */
+static int read_alt_names(input *in, bytes *b, const char *host, const uint8_t *ip, size_t iplen,
+                          int *others)
 {
     const uint8_t *text;
     int found = 0;
 
+    *others = 0;
     while (in->at < in->end && b->size < 4000) {
         int kind = kinds[*in->at++ % sizeof kinds];
         size_t n = next_text(in, &text);
         if (n > 1000)
             n = 1000;
         put_element(b, kind, text, n);
+        *others |= kind == 0x82 || kind == 0x87;
         if (kind == 0x82 && !iplen)
             found |= meets(text, n, host);
         if (kind == 0x87 && iplen)
@@ -127,7 +132,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char *host, *asked;
     input in;
     size_t n, cn_size, iplen;
-    int flags, want;
+    int flags, want, others;
 
     if (!size)
         return 0;
@@ -148,10 +153,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         cn_size = 1000;
     alt.size = subject.size = 0;
     put_common_name(&subject, cn, cn_size);
-    want = read_alt_names(&in, &alt, host, ip, iplen);
+    want = read_alt_names(&in, &alt, host, ip, iplen, &others);
     if (!(flags & 1)) {
         alt.size = 0;
-        want = !iplen && meets(cn, cn_size, host);
+        want = others = 0;
     }
     alt_copy = fuzz_copy(alt.data, alt.size);
     subject_copy = fuzz_copy(subject.data, subject.size);
@@ -161,6 +166,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     cert.subject.p = subject_copy;
     cert.subject.end = subject_copy + subject.size;
     cert.seen = flags & 1 ? PYSOCK__EXT_SAN : 0;
+    FUZZ_CHECK(pysock__cert_matches(&cert, asked, 1) == want);
+    if (!others && !iplen)
+        want = meets(cn, cn_size, host);
     FUZZ_CHECK(pysock__cert_matches(&cert, asked, 0) == want);
     free(alt_copy);
     free(subject_copy);
