@@ -7,8 +7,9 @@ cc -O2 -o echo_threads echo_threads.c -I.. -lbearssl -pthread
 ./echo_threads -p 7000 --cert cert.pem --key key.pem
 
 The simplest server there is: every call blocks and every thread does its own work, handshakes
-included, so the library starts none. Bounded: at most MAX_CLIENTS threads, further clients wait in
-the kernel's queue; a client that is silent for a minute is sent away. Ctrl-C stops it.
+included. The library starts a thread of its own at most for what is still on its way at close.
+Bounded: at most MAX_CLIENTS threads, further clients wait in the kernel's queue; a client that is
+silent for a minute is sent away. Ctrl-C stops it.
 */
 #define PYSOCK_IMPLEMENTATION
 #include "pysock.h"

@@ -74,8 +74,8 @@ BINDING_API int binding_begin_audited(binding *b, binding_call *c, const char *e
    signal handler or audit hook has raised. Always NULL. */
 BINDING_API PyObject *binding_raise(binding *b);
 
-/* Likewise for a host that was to be looked up. Where the library refuses a name unasked, because it
-   is too long or cannot be encoded, Python says gaierror: not known. */
+/* Likewise for a host that was to be looked up. Where the library refuses a name unasked, because
+   it is too long or cannot be encoded, Python says gaierror: not known. */
 BINDING_API PyObject *binding_raise_lookup(binding *b);
 
 /* A callback of the library's into Python: fn(arg) with the interpreter's lock held, and its

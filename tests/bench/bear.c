@@ -261,6 +261,19 @@ long bear_echo_batch(void)
     return ECHO_BATCH;
 }
 
+/* ---- a client that asks for handshakes ---- */
+
+void bear_renegotiate(int port, int (*goes_on)(void), void (*works)(int works))
+{
+    if (!anchor.dn.data)
+        set_up_client();
+    connect_tls(port);
+    works(1);
+    while (goes_on() && br_ssl_engine_renegotiate(&client.eng) && br_sslio_flush(&io) == 0)
+        ;
+    close(descriptor);
+}
+
 /* ---- bulk ---- */
 
 void bear_bulk_serve(int arg)

@@ -4,9 +4,10 @@
 
    Each side of a ratio has a client and a server process on loopback, all pinned to one core. The
    sides of a group take turns, forwards and backwards; a row's value is the median of the turns'
-   own ratios, so that a machine that slows down for a while slows down both. The table goes to
-   stdout and, tab-separated, to build/bench.txt: row, value, bound, "ok" or "short". Exits
-   with 0 also when a row falls short, with 1 when one could not be measured. */
+   own ratios, so that a machine that slows down for a while slows down both. For the floods the
+   server has that core to itself, if there is another. The table goes to stdout and, tab-separated,
+   to build/bench.txt: row, value, bound, "ok" or "short". Exits with 0 also when a row falls short,
+   with 1 when one could not be measured. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE 1 /* sched_setaffinity */
 #endif
@@ -36,12 +37,12 @@
 #define TURNS_A_CONNECTION 3
 #define PATIENCE_SECONDS 30 /* until a child that does not answer is given up */
 
-enum { MAX_TURNS = 99, DEFAULT_TURNS = 15 };
+enum { MAX_TURNS = 99, DEFAULT_TURNS = 15, FLOOD_TURNS = 9 };
 
-enum { PLAIN, TLS, BULK, HANDSHAKES, POLLER, GROUPS };
+enum { PLAIN, TLS, BULK, HANDSHAKES, POLLER, FLOODS, TIMEOUTS, GROUPS };
 
 static const char *const group_names[GROUPS] = {"plain echo", "TLS echo", "TLS bulk", "handshakes",
-                                                "poller"};
+                                                "poller", "floods", "timeouts"};
 
 /* The indices into sides[]. */
 enum {
@@ -66,8 +67,18 @@ enum {
     EPOLL_10,
     EPOLL_5000,
     POLL_1000,
+    QUIET,
+    EMPTY,
+    WARNINGS,
+    TINY,
+    RENEGOTIATIONS,
+    HELLOS,
+    SILENT,
+    FLOODED,
     SIDES
 };
+
+#define FLOOD_FUNCTIONS py_flood_serve, py_flood_open, py_flood_batch, flood_turn
 
 static const side sides[SIDES] = {
     [RAW] = {"read/write", PLAIN, 0, raw_echo_serve, raw_echo_open, raw_echo_batch},
@@ -95,6 +106,14 @@ static const side sides[SIDES] = {
     [EPOLL_10] = {"epoll, 10 idle", POLLER, 10, raw_ping_serve, ping_open, ping_batch},
     [EPOLL_5000] = {"epoll, 5,000 idle", POLLER, 5000, raw_ping_serve, ping_open, ping_batch},
     [POLL_1000] = {"poll(2), 1,000 idle", POLLER, -1000, raw_ping_serve, ping_open, ping_batch},
+    [QUIET] = {"no flood", FLOODS, FLOOD_NONE, FLOOD_FUNCTIONS},
+    [EMPTY] = {"empty records", FLOODS, FLOOD_EMPTY, FLOOD_FUNCTIONS},
+    [WARNINGS] = {"warnings", FLOODS, FLOOD_WARNINGS, FLOOD_FUNCTIONS},
+    [TINY] = {"tiny records", FLOODS, FLOOD_TINY, FLOOD_FUNCTIONS},
+    [RENEGOTIATIONS] = {"renegotiations", FLOODS, FLOOD_RENEGOTIATIONS, FLOOD_FUNCTIONS},
+    [HELLOS] = {"hellos", FLOODS, FLOOD_HELLOS, FLOOD_FUNCTIONS},
+    [SILENT] = {"no answer", TIMEOUTS, 0, flood_serve, py_timeout_open, py_timeout_batch, NULL},
+    [FLOODED] = {"a flood", TIMEOUTS, 1, flood_serve, py_timeout_open, py_timeout_batch, NULL},
 };
 
 typedef enum bound_kind {
@@ -131,6 +150,18 @@ static const row rows[] = {
      TIME_AT_MOST, 1.3},
     {"poller-5000", "one ready among 5,000 idle on a poller, against 10", PY_5000, PY_10,
      TIME_AT_MOST, 1.3},
+    {"flood-empty", "handshake during a flood of empty records, against none", EMPTY, QUIET,
+     TIME_AT_MOST, 2.0},
+    {"flood-warnings", "handshake during a flood of warning alerts, against none", WARNINGS, QUIET,
+     TIME_AT_MOST, 2.0},
+    {"flood-tiny", "handshake during a flood of tiny records, against none", TINY, QUIET,
+     TIME_AT_MOST, 2.0},
+    {"flood-renegotiations", "handshake while a peer asks for renegotiation, against none",
+     RENEGOTIATIONS, QUIET, TIME_AT_MOST, 2.0},
+    {"flood-hellos", "handshake during a flood of hellos, against none", HELLOS, QUIET,
+     TIME_AT_MOST, 2.0},
+    {"flood-deadline", "a handshake that times out during a flood, against silence", FLOODED,
+     SILENT, TIME_AT_MOST, 1.1},
     {"threads", "threads started by plain and by blocking TLS sockets", PY, PY_TLS, NO_THREADS, 0},
     {"scale-plain", "a read/write loop against itself", RAW_AGAIN, RAW, TIME_FOR_SCALE, 0},
     {"scale-tls", "a br_sslio loop against itself", BEAR_AGAIN, BEAR, TIME_FOR_SCALE, 0},
@@ -208,6 +239,18 @@ static double take_turn(const side *sd, double seconds)
     return (end - start) / (double)done;
 }
 
+static double take_whole_turn(const side *sd, double seconds)
+{
+    double answer;
+
+    if (sd->turn)
+        sd->turn(1);
+    answer = take_turn(sd, seconds);
+    if (sd->turn)
+        sd->turn(0);
+    return answer;
+}
+
 static void be_client(const side *sd, int port)
 {
     double seconds;
@@ -215,7 +258,7 @@ static void be_client(const side *sd, int port)
     sd->open(sd->arg, port);
     tell(0);
     while (read(parent, &seconds, sizeof seconds) == (ssize_t)sizeof seconds)
-        tell(take_turn(sd, seconds));
+        tell(take_whole_turn(sd, seconds));
 }
 
 /* ---- processes ---- */
@@ -331,6 +374,12 @@ static void start_side(int index)
         give_up(index, "to the first turn");
 }
 
+/* A flood's ratios are large: fewer turns do. */
+static int turns_of(int group)
+{
+    return (group == FLOODS || group == TIMEOUTS) && turns > FLOOD_TURNS ? FLOOD_TURNS : turns;
+}
+
 static int takes_part(int index, int group)
 {
     return sides[index].group == group && runs[index].wanted && !runs[index].broken;
@@ -381,8 +430,9 @@ static void play_group(int group)
 
     if (group_size(group) == 0)
         return;
-    fprintf(stderr, "%s: %d sides, %d turns each\n", group_names[group], group_size(group), turns);
-    for (turn = 0; turn < turns; turn++) {
+    fprintf(stderr, "%s: %d sides, %d turns each\n", group_names[group], group_size(group),
+            turns_of(group));
+    for (turn = 0; turn < turns_of(group); turn++) {
         if (turn % TURNS_A_CONNECTION == 0)
             restart_sides(group);
         for (i = 0; i < SIDES; i++) {
@@ -403,13 +453,13 @@ static int compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static double median(const double *values)
+static double median(const double *values, int n)
 {
     double sorted[MAX_TURNS];
 
-    memcpy(sorted, values, (size_t)turns * sizeof *values);
-    qsort(sorted, (size_t)turns, sizeof *sorted, compare);
-    return (sorted[turns / 2] + sorted[(turns - 1) / 2]) / 2;
+    memcpy(sorted, values, (size_t)n * sizeof *values);
+    qsort(sorted, (size_t)n, sizeof *sorted, compare);
+    return (sorted[n / 2] + sorted[(n - 1) / 2]) / 2;
 }
 
 static int is_rate(const row *w)
@@ -426,13 +476,13 @@ static double value_of(const row *w)
 {
     const double *one = runs[w->one].seconds, *other = runs[w->other].seconds;
     double ratios[MAX_TURNS];
-    int i;
+    int i, n = turns_of(sides[w->one].group);
 
     if (w->kind == NO_THREADS)
         return runs[w->one].threads + runs[w->other].threads;
-    for (i = 0; i < turns; i++)
+    for (i = 0; i < n; i++)
         ratios[i] = is_rate(w) ? other[i] / one[i] : one[i] / other[i];
-    return median(ratios);
+    return median(ratios, n);
 }
 
 static int is_reached(const row *w, double value)
@@ -491,11 +541,11 @@ static void report_sides(void)
     double seconds;
     int i;
 
-    printf("\nmedians of %d turns:\n", turns);
+    printf("\nmedians of the turns:\n");
     for (i = 0; i < SIDES; i++) {
         if (!runs[i].wanted || runs[i].broken)
             continue;
-        seconds = median(runs[i].seconds);
+        seconds = median(runs[i].seconds, turns_of(sides[i].group));
         printf("  %-10s  %-22s ", group_names[sides[i].group], sides[i].name);
         if (sides[i].group == BULK)
             printf("%8.0f MB/s\n", BULK_WRITE / seconds / 1e6);
@@ -544,20 +594,34 @@ static void read_options(int argc, char **argv)
         usage();
 }
 
+static cpu_set_t pinned;  /* the one that it and its children use */
+static cpu_set_t allowed; /* the cores that this process might use at first */
+
+void leave_the_core(void)
+{
+    cpu_set_t others = allowed;
+    size_t core;
+
+    for (core = 0; core < CPU_SETSIZE; core++)
+        if (CPU_ISSET(core, &pinned))
+            CPU_CLR(core, &others);
+    if (CPU_COUNT(&others) > 0 && sched_setaffinity(0, sizeof others, &others) < 0)
+        die("sched_setaffinity: %s", strerror(errno));
+}
+
 /* The last core that this process may use: interrupts tend to go to the first. Children inherit
    it. */
 static void pin_to_one_core(void)
 {
-    cpu_set_t allowed, one;
     size_t core = CPU_SETSIZE - 1;
 
     if (sched_getaffinity(0, sizeof allowed, &allowed) < 0)
         die("sched_getaffinity: %s", strerror(errno));
     while (core > 0 && !CPU_ISSET(core, &allowed))
         core--;
-    CPU_ZERO(&one);
-    CPU_SET(core, &one);
-    if (sched_setaffinity(0, sizeof one, &one) < 0)
+    CPU_ZERO(&pinned);
+    CPU_SET(core, &pinned);
+    if (sched_setaffinity(0, sizeof pinned, &pinned) < 0)
         die("sched_setaffinity: %s", strerror(errno));
 }
 

@@ -10,7 +10,18 @@ enum {
     ECHO_BATCH = 32,     /* round trips between two looks at the clock */
     BULK_WRITE = 16384,  /* one write of a bulk transfer, and one record of TLS */
     BULK_WRITES = 128,   /* writes until the receiver acknowledges with one byte */
+    TIMED_OUT = 50,      /* ms that a handshake without an answer may take */
     PING_BURST = 64      /* bytes of a ping, polled for and received one by one */
+};
+
+/* What a hostile peer does to a server meanwhile. */
+enum {
+    FLOOD_NONE,
+    FLOOD_EMPTY,          /* empty records before a hello */
+    FLOOD_WARNINGS,       /* warning alerts */
+    FLOOD_TINY,           /* a hello without end, in records of one byte */
+    FLOOD_RENEGOTIATIONS, /* requests for another handshake, on a connection that has had one */
+    FLOOD_HELLOS          /* hellos, each on a connection of its own that is closed at the answer */
 };
 
 #define CA_FILE "tests/certs/ca.pem"
@@ -28,6 +39,8 @@ typedef struct side {
        returns how many. */
     void (*open)(int arg, int port);
     long (*batch)(void);
+    /* NULL, or called before (1) and after (0) each turn, which is not timed. */
+    void (*turn)(int begins);
 } side;
 
 /* Ends this process, which breaks the rows of its side. Named after the side being run. */
@@ -40,6 +53,9 @@ void die(const char *format, ...);
 void tell(double answer);
 
 double now(void);
+
+/* Lets this process run on the other cores, if there are any. */
+void leave_the_core(void);
 
 /* Descriptors of TCP sockets on loopback, blocking, with TCP_NODELAY. */
 int raw_listen(int *port);
@@ -68,6 +84,9 @@ long bear_echo_batch(void);
 void bear_bulk_serve(int arg);
 void bear_bulk_open(int arg, int port);
 long bear_bulk_batch(void);
+/* Asks the server for another handshake on one connection, until that breaks or goes_on() says 0;
+   works(1) once the first is done. */
+void bear_renegotiate(int port, int (*goes_on)(void), void (*works)(int works));
 void bear_handshake_serve(int arg);
 void bear_handshake_open(int arg, int port);
 long bear_handshake_batch(void);
@@ -87,5 +106,19 @@ void py_handshake_serve(int arg);
 void py_handshake_open(int arg, int port);
 long py_handshake_batch(void);
 void py_ping_serve(int arg);
+
+/* A server on a poller and clients' handshakes; arg: what a flooder does to it meanwhile. */
+void py_flood_serve(int arg);
+void py_flood_open(int arg, int port);
+long py_flood_batch(void);
+
+/* Handshakes with a timeout of TIMED_OUT ms that a server does not finish. */
+void py_timeout_open(int arg, int port);
+long py_timeout_batch(void);
+
+/* arg of the server: 1 to flood its clients, 0 to be silent. */
+void flood_serve(int arg);
+void flood_start(int kind, int port);
+void flood_turn(int begins);
 
 #endif

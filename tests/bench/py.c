@@ -357,6 +357,108 @@ long py_handshake_batch(void)
     return 1;
 }
 
+/* ---- handshakes of others during a flood ---- */
+
+enum { MAX_FD = 6000 };
+
+static pysock *guests[MAX_FD]; /* by descriptor */
+
+static void end_guest(int fd)
+{
+    pysock_poller_unregister(poller, fd);
+    pysock_close(guests[fd]);
+    guests[fd] = NULL;
+}
+
+static void take_guest(pysock *listener)
+{
+    pysock *s = pysock_accept(listener, NULL);
+    int fd;
+
+    if (!s)
+        return; /* it has gone already */
+    fd = pysock_fileno(s);
+    if (fd >= MAX_FD || pysock_setblocking(s, 0) < 0
+        || pysock_poller_register(poller, fd, POLLIN) < 0)
+        fail("register");
+    guests[fd] = s;
+}
+
+static void serve_guest(int fd)
+{
+    char buf[256];
+    ptrdiff_t n = pysock_recv(guests[fd], buf, sizeof buf, 0);
+
+    if (n > 0 || (n < 0 && errno == EAGAIN))
+        return;
+    end_guest(fd);
+}
+
+void py_flood_serve(int arg)
+{
+    pysock_pollevent events[64];
+    ptrdiff_t i, n;
+    int port, fd;
+    pysock *listener = make_listener(&port);
+
+    (void)arg;
+    make_server_context();
+    forget_sessions_unless(0);
+    poller = pysock_poller_new();
+    if (!poller || pysock_ssl_wrap_socket(listener, context, NULL) < 0
+        || pysock_setblocking(listener, 0) < 0
+        || pysock_poller_register(poller, pysock_fileno(listener), POLLIN) < 0)
+        fail("server");
+    tell(port);
+    for (;;) {
+        n = pysock_poller_poll(poller, events, 64, PYSOCK_NO_TIMEOUT);
+        if (n < 0)
+            fail("poll");
+        for (i = 0; i < n; i++) {
+            fd = events[i].fd;
+            if (fd == pysock_fileno(listener))
+                take_guest(listener);
+            else if (fd < MAX_FD && guests[fd])
+                serve_guest(fd);
+        }
+    }
+}
+
+void py_flood_open(int arg, int port)
+{
+    flood_start(arg, port);
+    leave_the_core(); /* the server is never idle: the client must not wait for its turn there */
+    py_handshake_open(0, port);
+}
+
+long py_flood_batch(void)
+{
+    return py_handshake_batch();
+}
+
+/* ---- a deadline during a flood ---- */
+
+void py_timeout_open(int arg, int port)
+{
+    (void)arg;
+    make_client_context();
+    server_port = port;
+}
+
+long py_timeout_batch(void)
+{
+    pysock *s = connect_plain(server_port);
+
+    if (pysock_settimeout(s, TIMED_OUT / 1000.0) < 0)
+        fail("settimeout");
+    if (pysock_ssl_wrap_socket(s, context, HOST_NAME) == 0)
+        die("a handshake where a timeout was due");
+    if (pysock_error() != PYSOCK_TIMEOUT_ERROR)
+        fail("handshake");
+    pysock_abort(s);
+    return 1;
+}
+
 /* ---- one ready among many idle ---- */
 
 /* n + 1 sockets on the poller, of which the one in the middle is returned. */
