@@ -68,9 +68,9 @@
    Whoever calls does the work: a blocking recv reads, decrypts and, if it must, finishes the
    handshake on the calling thread. A reactor thread does only what nobody waits for: handshakes of
    non-blocking sockets, records that the kernel would not take, output that is queued or left over
-   at close. It starts when the first of these turns up; a program with plain or blocking sockets
-   never has it. So nobody ever sees WANT_READ or WANT_WRITE, and a non-blocking call never waits
-   for a handshake's arithmetic.
+   at close. It starts when the first of these turns up: a program whose sockets block has it at
+   most for what a close leaves behind. So nobody ever sees WANT_READ or WANT_WRITE, and a
+   non-blocking call never waits for a handshake's arithmetic.
 
    select and pollers tell what recv and send would do, not what the kernel says of the descriptor:
 
@@ -132,8 +132,9 @@
    Names
    -----
    connect and sendto, without a timeout, look a name up in the calling thread, as bind and
-   getaddrinfo() always do. With a timeout, 0 included, a worker thread does, so that the deadline
-   holds and a non-blocking call never waits; closing the socket abandons it. Calls that end in
+   getaddrinfo() always do. With a timeout, 0 included, a worker thread does (PYSOCK_MAX_LOOKUPS at
+   most; each ends with its lookups), so that the deadline holds and a non-blocking call never
+   waits; closing the socket abandons it. Calls that end in
    _addr take an address of any family, and never look anything up.
 
 
@@ -492,7 +493,7 @@ PYSOCKDEF pysock_hostent *pysock_gethostbyname_ex(const char *host);
 PYSOCKDEF pysock_hostent *pysock_gethostbyaddr(const char *host);
 PYSOCKDEF void pysock_freehostent(pysock_hostent *h); /* NULL is fine */
 
-/* This machine's name, cut off never: a name longer than size - 1 is ENAMETOOLONG. */
+/* This machine's name, never truncated: a name longer than size - 1 is ENAMETOOLONG. */
 PYSOCKDEF int pysock_gethostname(char *name, size_t size);
 PYSOCKDEF int pysock_sethostname(const char *name);
 
@@ -768,7 +769,8 @@ PYSOCKDEF double pysock_getdefaulttimeout(void);
 /* The system's options: level SOL_SOCKET, IPPROTO_TCP ..., name SO_REUSEADDR, TCP_NODELAY ...; len
    is the value's size in bytes, for getsockopt in and out; setsockopt with value NULL hands the
    kernel NULL and len, as Python's setsockopt(level, name, None, len). SO_ERROR also tells, once,
-   what the reactor has met while connecting. */
+   what the reactor has met while connecting. SO_RCVTIMEO and SO_SNDTIMEO hold for calls without a
+   timeout over TLS too (EAGAIN). */
 PYSOCKDEF int pysock_setsockopt(pysock *s, int level, int name, const void *value, socklen_t len);
 PYSOCKDEF int pysock_setsockopt_int(pysock *s, int level, int name, int value);
 PYSOCKDEF int pysock_getsockopt(pysock *s, int level, int name, void *value, socklen_t *len);
@@ -884,9 +886,10 @@ enum {
 };
 
 /* SERVER_AUTH: a client's context that verifies the chain and the host name against the system's
-   trust store (SSL_CERT_FILE and SSL_CERT_DIR override it, as in Python). CLIENT_AUTH: a server's
-   context; give it a certificate with pysock_ssl_load_cert_chain(). Both write a key log where
-   SSLKEYLOGFILE says, as in Python. NULL on error. A context may be freed while sockets use it. */
+   trust store (SSL_CERT_FILE and SSL_CERT_DIR each replace their own part of it, as in Python).
+   CLIENT_AUTH: a server's context; give it a certificate with pysock_ssl_load_cert_chain(). Both
+   write a key log where SSLKEYLOGFILE says, as in Python. NULL on error. A context may be freed
+   while sockets use it. */
 PYSOCKDEF pysock_ssl_context *pysock_ssl_create_default_context(pysock_ssl_purpose purpose);
 
 /* The same without any trust anchor or key log: Python's SSLContext(PROTOCOL_TLS_CLIENT or
@@ -916,7 +919,7 @@ PYSOCKDEF int pysock_ssl_load_cert_chain_data(pysock_ssl_context *ctx, const voi
 
 typedef struct pysock_ssl_chain_options {
     const char *certfile, *keyfile; /* as above */
-    const void *cert, *key;         /* each, instead of the file: PEM in memory */
+    const void *cert, *key;         /* each, instead of the file: in memory */
     size_t cert_size, key_size;     /* bytes */
     const char *password;           /* of an encrypted key, at most 1,024 bytes; or NULL */
     /* Or where it comes from: writes the password, at most size bytes, and returns its length, or
@@ -1190,7 +1193,8 @@ typedef struct pysock_ssl_wrap_options { /* all zero is pysock_ssl_wrap_socket()
    0; one that is not connected does it in connect(); a listening socket makes TLS children. The
    socket keeps the context alive. server_hostname is what a client verifies and sends as SNI (NULL
    only if check_hostname is off), and NULL on a server. If the handshake fails the socket keeps
-   that error: close it. */
+   that error: close it. It fails with ValueError while a file of the socket's holds input that came
+   before: that must not be taken for the peer's words under TLS. */
 PYSOCKDEF int pysock_ssl_wrap_socket(pysock *s, pysock_ssl_context *ctx,
                                      const char *server_hostname);
 PYSOCKDEF int pysock_ssl_wrap_socket_ex(pysock *s, pysock_ssl_context *ctx,
@@ -1837,16 +1841,6 @@ static int pysock__fd_blocks(int fd)
     int flags = fcntl(fd, F_GETFL);
 
     return flags >= 0 && !(flags & O_NONBLOCK);
-}
-
-/* Opens a file, not inherited by programs started meanwhile. -1: errno says why. */
-static int pysock__fd_open(const char *path, int flags, mode_t mode)
-{
-    int before = pysock__cancel_off();
-    int fd = open(path, flags | O_CLOEXEC, mode);
-
-    pysock__cancel_restore(before);
-    return fd;
 }
 
 /* The size of a regular file; -EINVAL if it is none. */
@@ -3273,6 +3267,16 @@ static int pysock__path_kind(const char *path)
     if (stat(path, &st) < 0)
         return 0;
     return S_ISDIR(st.st_mode) ? 'd' : S_ISREG(st.st_mode) ? 'f' : 0;
+}
+
+/* Opens a file, not inherited by programs started meanwhile. -1: errno says why. */
+static int pysock__fd_open(const char *path, int flags, mode_t mode)
+{
+    int before = pysock__cancel_off();
+    int fd = open(path, flags | O_CLOEXEC, mode);
+
+    pysock__cancel_restore(before);
+    return fd;
 }
 
 /* Opens a file for reading. NULL: *err is why. */
@@ -14929,6 +14933,7 @@ typedef struct pysock__sock {
     int shut_when_flushed; /* 1: SHUT_WR is due when all is out */
     int64_t close_deadline;
     int64_t lingering; /* ns: the close has sent FIN, and looks again after this */
+    int delivered;     /* at close: the peer has acknowledged all but a close_notify */
 
 #ifndef PYSOCK_NO_SSL
     /* guarded by lock: TLS */
@@ -16203,7 +16208,7 @@ static pysock__progress pysock__linger_locked(pysock__sock *s)
     PYSOCK_FREE(drop);
     if ((r == 0 && !s->read_shut) || (r < 0 && r != -EAGAIN))
         return PYSOCK__DONE; /* the peer has ended */
-    if (s->family == AF_UNIX || pysock__sys_unacknowledged(s->fd) <= 0)
+    if (s->family == AF_UNIX || s->delivered || pysock__sys_unacknowledged(s->fd) <= 0)
         return PYSOCK__DONE; /* a close here loses nothing */
     if (r > 0)
         return PYSOCK__AGAIN;
@@ -16513,6 +16518,8 @@ static pysock__progress pysock__close_begin_locked(pysock__sock *s)
     if (pysock__handshakes_locked(s) && s->phase != PYSOCK__BROKEN)
         return pysock__chain_empty(&s->queue) ? PYSOCK__DONE : PYSOCK__WAIT_NOTIFY;
     p = pysock__flush_locked(s);
+    s->delivered = p == PYSOCK__DONE && s->phase < PYSOCK__BROKEN
+                   && pysock__sys_unacknowledged(s->fd) <= 0;
     if (p == PYSOCK__DONE && pysock__closing_notify_locked(s))
         p = pysock__flush_locked(s);
     return p == PYSOCK__DONE || p == PYSOCK__STOPPED ? pysock__linger_locked(s) : p;

@@ -1,11 +1,12 @@
 #!/bin/sh
 # CPython's own tests on the modules of `make cpython`.
 #
-#   tools/check-cpython.sh DIR EXAM    the exam: each module of tests runs with the modules of DIR and
-#                                      with the interpreter's own, and what passes on this machine is
-#                                      compared by name (tests/cpython/exam.py). Fails where a test
-#                                      is missing that could pass. EXAM may be a folder with a
-#                                      launcher.py, which then puts the modules in place.
+#   tools/check-cpython.sh DIR EXAM    the exam: each module of tests runs with the modules of DIR
+#                                      and with the interpreter's own, and what passes on this
+#                                      machine is compared by name (tests/cpython/exam.py). Fails
+#                                      where a test is missing that could pass. EXAM may be a
+#                                      folder with a launcher.py, which then puts the modules in
+#                                      place.
 #   tools/check-cpython.sh DIR         a short set, and tests/cpython, in one or two minutes; fails
 #                                      if a test fails
 #

@@ -4,11 +4,11 @@
 #   tools/mutants.sh [NAME...]     all of tests/mutants.txt, or those that are named ("crl_*" too)
 #
 # For each the implementation is compiled once, without optimisation, and linked with the one
-# program that the table names; a whitebox_ program is compiled with it. It must fail, or not end in
-# time. A change that goes unnoticed, whose place is not found exactly once, or that does not compile
-# makes this fail, and so does a test that fails without any change. Copies, programs and logs are
-# in OUT, build/mutants, which two at a time must not share. JOBS run at once; CC, CPPFLAGS, LDFLAGS,
-# LDLIBS and PYSOCK_DIR are as for make.
+# program that the table names; a whitebox_ program is compiled with it. It must fail, or not end
+# in time. A change that goes unnoticed, whose place is not found exactly once, or that does not
+# compile makes this fail, and so does a test that fails without any change. Copies, programs and
+# logs are in OUT, build/mutants, which two at a time must not share. JOBS run at once; CC,
+# CPPFLAGS, LDFLAGS, LDLIBS and PYSOCK_DIR are as for make.
 set -u
 export LC_ALL=C
 

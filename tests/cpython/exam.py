@@ -1,6 +1,6 @@
-"""CPython's own tests as an exam: each module runs twice, each time in an interpreter of its own, with
-the interpreter's own _socket, select and _ssl and with those of a directory. What passes with the
-first has to pass with the others, on this machine; the differences are printed by name.
+"""CPython's own tests as an exam: each module runs twice, each time in an interpreter of its own,
+with the interpreter's own _socket, select and _ssl and with those of a directory. What passes with
+the first has to pass with the others, on this machine; the differences are printed by name.
 
     exam.py [--launcher FILE] DIR OUT [MODULE ...]
 

@@ -1,5 +1,5 @@
-"""What a new context does by itself, and what only a program that asks for it gets: versions of TLS,
-the common name, trust stores."""
+"""What a new context does by itself, and what only a program that asks for it gets: versions of
+TLS, the common name, trust stores."""
 import os
 import shutil
 import ssl

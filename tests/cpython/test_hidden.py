@@ -1,5 +1,5 @@
-"""Tests of CPython's test_ssl that leave themselves out on these modules, but can pass: a class that
-is about TLS 1.3 for the most part, and those of versions that have to be asked for.
+"""Tests of CPython's test_ssl that leave themselves out on these modules, but can pass: a class
+that is about TLS 1.3 for the most part, and those of versions that have to be asked for.
 
     python3 test_hidden.py      prints the names of those that pass, for exam.py
 """
