@@ -70,11 +70,13 @@
 /* glibc keeps the resolver configurations of all threads in one array, which grows under a lock
    that ThreadSanitizer does not see: it is no pthread_mutex_t. ThreadSanitizer itself leaves
    getaddrinfo out of its reports, but neither gethostbyname2_r nor gethostbyaddr_r: the growing
-   frame is left out here, and nothing else. The case in tests/test_names.c that needs it is
-   many_threads_that_look_hosts_up_live_at_once. */
+   frame is left out here. The case in tests/test_names.c that needs it is
+   many_threads_that_look_hosts_up_live_at_once. pysock__pset_knows asks the kernel whether a number
+   that the program gave is a poller's set; whose number that is meanwhile is the program's affair,
+   but ThreadSanitizer takes the question for a use of what another thread has just opened. */
 const char *__tsan_default_suppressions(void);
 const char *__tsan_default_suppressions(void) {
-    return "race:__libc_dynarray_emplace_enlarge\n";
+    return "race:__libc_dynarray_emplace_enlarge\nrace:pysock__pset_knows\n";
 }
 #endif
 

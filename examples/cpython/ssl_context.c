@@ -434,14 +434,22 @@ static int load_cadata(context_object *self, PyObject *data)
     return r;
 }
 
+/* A directory in which nothing has a hashed name is an error in C, and trusts nothing here, as in
+   Python. */
 static int load_locations(context_object *self, PyObject *file, PyObject *path)
 {
-    int r;
+    const char *reason;
+    int r = 0;
 
-    if (!file && !path)
-        return 0;
     Py_BEGIN_ALLOW_THREADS
-    r = pysock_ssl_load_verify_locations(self->ctx, path_text(file), path_text(path));
+    if (file)
+        r = pysock_ssl_load_verify_locations(self->ctx, path_text(file), NULL);
+    if (r == 0 && path) {
+        r = pysock_ssl_load_verify_locations(self->ctx, NULL, path_text(path));
+        reason = r < 0 ? pysock_error_reason() : NULL;
+        if (reason && strcmp(reason, "NO_CERTIFICATE_OR_CRL_FOUND") == 0)
+            r = 0;
+    }
     Py_END_ALLOW_THREADS
     if (r < 0)
         raise_of_file(self, "X509", __LINE__);
