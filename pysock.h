@@ -14142,6 +14142,23 @@ static void pysock__tls_app_in_done(pysock__tls *t, size_t n)
     }
 }
 
+/* Takes plaintext, as much as one record has room for: how much, 0 where the engine takes none. */
+static size_t pysock__tls_app_out(pysock__tls *t, const void *data, size_t size)
+{
+    unsigned char *room = NULL;
+    size_t n = 0;
+
+    if (pysock__tls_flags(t) & PYSOCK__APP_OUT)
+        room = br_ssl_engine_sendapp_buf(t->eng, &n);
+    if (!room)
+        return 0;
+    n = n < size ? n : size;
+    memcpy(room, data, n);
+    br_ssl_engine_sendapp_ack(t->eng, n);
+    br_ssl_engine_flush(t->eng, 0);
+    return n;
+}
+
 /* 1 if the peer's close_notify has come. The engine notes it in shutdown_recv before it has
    answered (nobody else sets that, because br_ssl_engine_close() is not used). */
 static int pysock__tls_closed_cleanly(const pysock__tls *t)
@@ -15725,19 +15742,15 @@ static pysock__progress pysock__flush_records_locked(pysock__sock *s)
 static int pysock__encrypt_queue_locked(pysock__sock *s)
 {
     const unsigned char *data;
-    unsigned char *room;
-    size_t n, len = 0;
+    size_t n;
 
-    if (pysock__chain_empty(&s->queue) || !(pysock__tls_flags(s->tls) & PYSOCK__APP_OUT))
+    if (pysock__chain_empty(&s->queue))
         return 0;
     n = pysock__chain_front(&s->queue, &data);
-    room = br_ssl_engine_sendapp_buf(s->tls->eng, &len);
-    n = n < len ? n : len;
-    memcpy(room, data, n);
-    br_ssl_engine_sendapp_ack(s->tls->eng, n);
-    br_ssl_engine_flush(s->tls->eng, 0);
-    pysock__queue_consume_locked(s, n);
-    return 1;
+    n = pysock__tls_app_out(s->tls, data, n);
+    if (n)
+        pysock__queue_consume_locked(s, n);
+    return n != 0;
 }
 
 #endif
@@ -16984,7 +16997,6 @@ static ptrdiff_t pysock__tls_send_locked(pysock__call *c, const unsigned char *d
 {
     pysock__sock *s = c->s;
     pysock__progress p;
-    unsigned char *room;
     size_t n, taken = 0;
 
     s->hs_asked = 0;
@@ -17010,15 +17022,9 @@ static ptrdiff_t pysock__tls_send_locked(pysock__call *c, const unsigned char *d
             }
             continue;
         }
-        room = pysock__tls_flags(s->tls) & PYSOCK__APP_OUT
-                   ? br_ssl_engine_sendapp_buf(s->tls->eng, &n)
-                   : NULL;
-        if (!room)
+        n = pysock__tls_app_out(s->tls, data + taken, size - taken);
+        if (!n)
             return taken ? (ptrdiff_t)taken : pysock__fail_not_writable(c);
-        n = n < size - taken ? n : size - taken;
-        memcpy(room, data + taken, n);
-        br_ssl_engine_sendapp_ack(s->tls->eng, n);
-        br_ssl_engine_flush(s->tls->eng, 0);
         taken += n;
     }
     if (!size && s->phase != PYSOCK__SECURE && pysock__ready_locked(c) < 0)
@@ -22161,7 +22167,7 @@ typedef struct pysock__entry {
     short means; /* which of the levels count as ready */
     int closed;  /* what has this number now is the library's: the asker's file is closed */
     int watched; /* the waiter is in the socket's list */
-    int mute;    /* the kernel says at once what this list does not ask: it naps instead */
+    int masked;  /* not polled this time: it has a hangup, which this list does not ask about */
 } pysock__entry;
 
 typedef struct pysock__select_call {
@@ -22175,7 +22181,7 @@ typedef struct pysock__select_call {
     size_t sockets; /* that are ours */
     size_t watched; /* how many sockets have levels that the kernel does not know */
     int unaided;    /* it sleeps without a waker */
-    int mute;       /* an entry is: that may change, and the kernel would not say when */
+    int masked;     /* an entry is: poll() would not say when it becomes ready */
     int is_poll; /* POLLNVAL is an answer, and so are errors that nobody asked for */
 } pysock__select_call;
 
@@ -22302,7 +22308,7 @@ static ptrdiff_t pysock__select_test(pysock__select_call *c, int polled)
     ptrdiff_t ready = 0;
     size_t i;
 
-    c->mute = 0;
+    c->masked = 0;
     for (i = 0; i < c->count; i++) {
         pysock__entry *e = &c->entries[i];
         struct pollfd *p = &c->fds[i + 1];
@@ -22322,9 +22328,9 @@ static ptrdiff_t pysock__select_test(pysock__select_call *c, int polled)
         e->have &= e->means;
         ready += e->have != 0;
         if (polled)
-            e->mute = !c->is_poll && revents && !e->have && !(revents & ~(POLLHUP | POLLERR));
-        c->mute |= e->mute;
-        p->fd = ask < 0 || e->mute ? -1 : e->fd;
+            e->masked = !c->is_poll && revents && !e->have && !(revents & ~(POLLHUP | POLLERR));
+        c->masked |= e->masked;
+        p->fd = ask < 0 || e->masked ? -1 : e->fd;
         p->events = (short)(ask < 0 ? 0 : ask & 0x7fff);
         p->revents = 0;
     }
@@ -22347,18 +22353,19 @@ static ptrdiff_t pysock__select_at_once(pysock__select_call *c)
     return r < 0 ? r : pysock__select_test(c, 1);
 }
 
-#define PYSOCK__SELECT_NAP 20000000 /* ns */
+#define PYSOCK__SELECT_RETRY 20000000 /* ns, until masked entries are polled again */
 
 /* Sleeps, until something happens or something that cannot be told may have. */
 static int pysock__select_sleep(pysock__select_call *c, int64_t deadline)
 {
-    int64_t nap = c->mute && deadline ? pysock__deadline_in(PYSOCK__SELECT_NAP) : PYSOCK__NEVER;
+    int64_t retry =
+        c->masked && deadline ? pysock__deadline_in(PYSOCK__SELECT_RETRY) : PYSOCK__NEVER;
 
     c->fds[0].fd = c->waker ? c->waker->rfd : -1;
     c->fds[0].events = POLLIN;
     c->fds[0].revents = 0;
     PYSOCK_TRACE("before_sleep", NULL);
-    deadline = nap < deadline ? nap : deadline;
+    deadline = retry < deadline ? retry : deadline;
     return c->waker ? pysock__sleep(c->waker, c->fds, c->count + 1, deadline)
                     : pysock__poll(c->fds, c->count + 1, deadline);
 }
