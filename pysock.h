@@ -2445,21 +2445,22 @@ static int pysock__sys_listen(int fd, int backlog)
     return listen(fd, backlog) < 0 ? pysock__neg_errno() : 0;
 }
 
+#ifdef POLLRDHUP
+#define PYSOCK__RDHUP POLLRDHUP
+#else
+#define PYSOCK__RDHUP 0 /* not on this system */
+#endif
+
 /* 1 if nothing will be received any more. A datagram socket tells so by poll alone: its recv says
    EAGAIN, unless it sleeps. */
 static int pysock__sys_read_ended(int fd)
 {
-#ifdef POLLRDHUP
     struct pollfd p;
 
     p.fd = fd;
-    p.events = POLLRDHUP;
+    p.events = PYSOCK__RDHUP;
     p.revents = 0;
-    return pysock__poll(&p, 1, 0) > 0 && p.revents & POLLRDHUP;
-#else
-    (void)fd;
-    return 0;
-#endif
+    return PYSOCK__RDHUP && pysock__poll(&p, 1, 0) > 0 && p.revents & PYSOCK__RDHUP;
 }
 
 static int pysock__sys_shutdown(int fd, int how)
@@ -14963,6 +14964,7 @@ typedef struct pysock__sock {
     pysock_bio *bio_in, *bio_out; /* set once; counted: there is no descriptor, fd is -1 */
     pysock__input_end input_end;
     int in_busy;    /* a call reads from the kernel without the lock */
+    int out_busy;   /* a call waits for room in the kernel, and flushes when there is some */
     int hs_busy;    /* the engine belongs to a handshake step */
     int hs_callers; /* blocking calls that drive the handshake */
     int hs_asked;   /* caller_drives, and do_handshake said that it goes on: its end makes s
@@ -15247,7 +15249,8 @@ typedef struct pysock__call {
     int limited; /* the deadline is the kernel's option */
     int told;    /* what poll said of the last sleep */
     int futile;  /* how often it was of no use */
-    int alone;   /* it has TLS input to itself while it waits */
+    int alone;   /* it has TLS input, or output, to itself while it waits */
+    int hung_up; /* POLLRDHUP is there already, and so cannot say that the socket is closed */
 } pysock__call;
 
 /* Where there is no thread, a call that does not wait does some of its work. */
@@ -15267,7 +15270,7 @@ static int pysock__call_assist(pysock__call *c)
 static int pysock__call_begin(pysock__call *c, const pysock *handle, const char *name)
 {
     c->name = name;
-    c->all = c->limited = c->told = c->futile = c->alone = 0;
+    c->all = c->limited = c->told = c->futile = c->alone = c->hung_up = 0;
     c->deadline = 0;
     if (!handle)
         return pysock__fail_value(name, "the socket is NULL");
@@ -15440,7 +15443,9 @@ static int pysock__wait_asleep_locked(pysock__call *c, short events)
     fds[1].fd = s->fd;
     fds[1].events = events;
     if (pysock__kernel_ends_wait(c, events)) {
-        writes = events == POLLOUT && s->phase != PYSOCK__CONNECTING;
+        writes = events == POLLOUT && s->phase != PYSOCK__CONNECTING && !c->alone;
+        if (events == POLLOUT && c->alone)
+            fds[1].events = POLLOUT | PYSOCK__RDHUP; /* a close that sends the rest shuts input */
         s->kernel_writes += writes;
         pysock__enter_kernel_locked(s);
         PYSOCK_TRACE("before_sleep", s);
@@ -15762,6 +15767,8 @@ static pysock__progress pysock__flush_tls_locked(pysock__sock *s)
     pysock__tls *t = s->tls;
     pysock__progress p;
 
+    if (s->out_busy)
+        return PYSOCK__WAIT_NOTIFY;
     if (s->hs_busy || !t->established) /* after the handshake, with what was taken before it */
         return t->handshakes || !pysock__chain_empty(&s->queue) ? PYSOCK__WAIT_NOTIFY
                                                                 : PYSOCK__DONE;
@@ -15981,6 +15988,13 @@ static pysock__progress pysock__handshake_apply_locked(pysock__sock *s, pysock__
     return PYSOCK__STOPPED;
 }
 
+/* 1 while a handshake's step cannot begin: another goes on, or a call waits for room to send what
+   comes before it. */
+static int pysock__engine_busy_locked(const pysock__sock *s)
+{
+    return s->hs_busy || s->out_busy;
+}
+
 /* One step by a thread that holds the lock and finds the engine free. */
 static pysock__progress pysock__handshake_drive_locked(pysock__sock *s)
 {
@@ -16072,10 +16086,12 @@ static int pysock__handshake_wait_locked(pysock__call *c)
 
     s->hs_callers++;
     while (r == 0 && s->phase == PYSOCK__HANDSHAKING) {
-        p = s->hs_busy ? PYSOCK__WAIT_NOTIFY : pysock__handshake_drive_locked(s);
+        p = pysock__engine_busy_locked(s) ? PYSOCK__WAIT_NOTIFY
+                                          : pysock__handshake_drive_locked(s);
         if (pysock__call_check_locked(c) < 0)
             r = -1;
-        else if (s->phase == PYSOCK__HANDSHAKING && s->hs_busy) /* by another one meanwhile */
+        else if (s->phase == PYSOCK__HANDSHAKING
+                 && pysock__engine_busy_locked(s)) /* by another one meanwhile */
             r = pysock__await_locked(c, PYSOCK__WAIT_NOTIFY);
         else if (s->phase == PYSOCK__HANDSHAKING)
             r = pysock__handshake_await_locked(c, p);
@@ -16146,8 +16162,8 @@ static pysock__progress pysock__drive_tls_locked(pysock__sock *s, short revents)
         return PYSOCK__DONE;
     if (!pysock__handshake_wanted_locked(s))
         return PYSOCK__STOPPED;
-    if (s->hs_busy)
-        return PYSOCK__WAIT_NOTIFY; /* whoever takes this step kicks where it matters */
+    if (pysock__engine_busy_locked(s))
+        return PYSOCK__WAIT_NOTIFY; /* whoever has it kicks where it matters */
     p = pysock__handshake_drive_locked(s);
     if (p == PYSOCK__DONE || p == PYSOCK__STOPPED)
         return pysock__handshakes_locked(s) ? PYSOCK__STOPPED : PYSOCK__DONE;
@@ -16337,7 +16353,7 @@ static void pysock__sock_after_fork(pysock__sock *s)
         s->phase = PYSOCK__FAILED;
     }
 #ifndef PYSOCK_NO_SSL
-    s->in_busy = s->hs_busy = s->hs_callers = 0;
+    s->in_busy = s->out_busy = s->hs_busy = s->hs_callers = 0;
 #endif
 }
 
@@ -16615,6 +16631,26 @@ static int pysock__connect_wait_locked(pysock__call *c)
 
 /* API: queued output. */
 
+#ifndef PYSOCK_NO_SSL
+/* Waits until the kernel has room for records, and keeps others from sending them meanwhile: then
+   nothing but the kernel ends the wait, and the shutdown of a close, which POLLRDHUP tells. */
+static int pysock__await_room_locked(pysock__call *c)
+{
+    pysock__sock *s = c->s;
+    int r;
+
+    s->out_busy = c->alone = 1;
+    r = pysock__await_locked(c, PYSOCK__WAIT_WRITE);
+    s->out_busy = c->alone = 0;
+    c->hung_up = (c->told & PYSOCK__RDHUP) != 0;
+    if (!pysock__list_empty(&s->waiters))
+        pysock__notify_locked(s, NULL); /* whoever found the output busy */
+    if (r < 0 || s->phase != PYSOCK__SECURE)
+        pysock__kick(&s->watch);
+    return r;
+}
+#endif
+
 /* Output waits for what p says. Behind a handshake the call drives that. 0: go on; -1: the call is
    to end. */
 static int pysock__await_output_locked(pysock__call *c, pysock__progress p)
@@ -16625,6 +16661,8 @@ static int pysock__await_output_locked(pysock__call *c, pysock__progress p)
             return -1;
         return c->s->phase == PYSOCK__BROKEN ? pysock__raise(&c->s->fault) : 0;
     }
+    if (PYSOCK__RDHUP && p == PYSOCK__WAIT_WRITE && c->s->phase == PYSOCK__SECURE && !c->hung_up)
+        return pysock__await_room_locked(c);
 #endif
     return pysock__await_locked(c, p);
 }
@@ -16685,7 +16723,7 @@ static int pysock__secure_locked(pysock__call *c)
 
     if (s->phase == PYSOCK__OPEN && s->wrap_ctx && pysock__handshake_begin_locked(s, c->name) < 0)
         return -1;
-    if (s->phase == PYSOCK__HANDSHAKING && !s->hs_busy
+    if (s->phase == PYSOCK__HANDSHAKING && !pysock__engine_busy_locked(s)
         && (s->bio_in || (s->caller_drives && c->timeout == 0)))
         pysock__handshake_drive_locked(s);
     if (s->phase == PYSOCK__HANDSHAKING && c->timeout == 0) {
@@ -20638,7 +20676,7 @@ PYSOCKDEF int pysock_ssl_do_handshake(pysock *s)
         if (c.s->phase == PYSOCK__CONNECTING)
             pysock__connect_check_locked(c.s);
         pysock__connected_locked(c.s);
-        if (c.s->phase == PYSOCK__HANDSHAKING && !c.s->hs_busy)
+        if (c.s->phase == PYSOCK__HANDSHAKING && !pysock__engine_busy_locked(c.s))
             pysock__handshake_drive_locked(c.s);
     }
     if (!pysock__is_tls_locked(c.s)) {
@@ -22056,11 +22094,6 @@ PYSOCKDEF int pysock_ssl_match_hostname(const void *der, size_t size, const char
 /* POLLIN and POLLOUT have other names. */
 #define PYSOCK__INPUT ((short)(POLLIN | POLLRDNORM))
 #define PYSOCK__OUTPUT ((short)(POLLOUT | POLLWRNORM))
-#ifdef POLLRDHUP
-#define PYSOCK__RDHUP POLLRDHUP
-#else
-#define PYSOCK__RDHUP 0
-#endif
 
 #define PYSOCK__ASK_AGAIN 0x10000 /* input has been left in the kernel: test again at once */
 

@@ -346,6 +346,8 @@ static void a_timed_recv_works_when_no_descriptor_is_left(void **state) {
 
 /* ---- descriptors of waits ---- */
 
+static unsigned char big[65536];
+
 #define CROWD 24
 #define A_FEW 3 /* that they may share */
 
@@ -411,6 +413,57 @@ static void a_timed_handshake_costs_no_descriptor(void **state) {
     t_deadline(120);
     a_crowd_waits(T_WAIT_HANDSHAKE, 1, 600.0, BY_CLOSE);
     a_crowd_waits(T_WAIT_HANDSHAKE, 1, 600.0, BY_CLEANUP);
+}
+
+static void a_timed_TLS_sendall_costs_no_descriptor(void **state) {
+    (void)state;
+    t_deadline(120);
+    a_crowd_waits(T_WAIT_SENDALL, 1, 600.0, BY_CLOSE);
+    a_crowd_waits(T_WAIT_SENDALL, 1, 600.0, BY_CLEANUP);
+}
+
+/* Then poll reports the end of input whenever it is asked: the call must still sleep, and be woken
+   by a close as well as by room. */
+static void a_TLS_sendall_sleeps_when_the_peer_has_half_closed(void **state) {
+    (void)state;
+    t_deadline(120);
+    for (int by_close = 0; by_close < 2; by_close++) {
+        t_stage st;
+        t_thread t;
+        T_STEP("%s", by_close ? "close" : "room");
+        t_stage_set(&st, T_WAIT_SENDALL, 1, 600.0, client_ctx, server_ctx);
+        T_OK(shutdown(pysock_fileno(st.peer), SHUT_WR));
+        t_spawn(&t, t_wait_thread, &st.w);
+        t_wait_asleep(&t);
+        if (by_close)
+            T_OK(pysock_close(st.w.s));
+        else
+            for (size_t got = 0; got < T_FLOOD;)
+                got += (size_t)T_OK(pysock_recv(st.peer, big, sizeof big, 0));
+        t_join(&t);
+        T_EQ(st.w.result, by_close ? -1 : 0);
+        t_stage_clear(&st);
+    }
+}
+
+/* The call has records that the kernel has not taken, and keeps others from sending them. */
+static void what_a_broken_off_TLS_sendall_has_sent_arrives_whole(void **state) {
+    t_stage st;
+    t_thread t;
+    ptrdiff_t n;
+    (void)state;
+    t_deadline(120);
+    t_stage_set(&st, T_WAIT_SENDALL, 1, 600.0, client_ctx, server_ctx);
+    t_spawn(&t, t_wait_thread, &st.w);
+    t_wait_asleep(&t);
+    T_OK(pysock_close(st.w.s));
+    t_join(&t);
+    T_EQ(st.w.result, -1);
+    while ((n = pysock_recv(st.peer, big, sizeof big, 0)) > 0)
+        continue;
+    T_EQ(n, 0);
+    T_EQ(pysock_ssl_eof_is_clean(st.peer), 1);
+    t_stage_clear(&st);
 }
 
 /* ---- a low watermark of 0 ---- */
@@ -621,6 +674,9 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(an_untimed_TLS_recv_costs_no_descriptor),
     cmocka_unit_test(a_timed_plain_recv_costs_no_descriptor),
     cmocka_unit_test(a_timed_handshake_costs_no_descriptor),
+    cmocka_unit_test(a_timed_TLS_sendall_costs_no_descriptor),
+    cmocka_unit_test(a_TLS_sendall_sleeps_when_the_peer_has_half_closed),
+    cmocka_unit_test(what_a_broken_off_TLS_sendall_has_sent_arrives_whole),
     cmocka_unit_test(a_low_watermark_of_0_means_empty),
     cmocka_unit_test(a_timed_send_buf_keeps_its_timeout_at_any_watermark),
     cmocka_unit_test(a_send_buf_that_waits_goes_on_at_any_watermark),
