@@ -47,20 +47,39 @@
    addresses and names, sockets, select and pollers, ssl, conveniences. Then the implementation,
    each section using only those above it (search for the word with its arrows):
 
-   >>platform       descriptors, poll, wakers, threads, clocks: all that differs between systems
-   >>memory         allocation, arrays, lists
-   >>errors         the thread's last error
-   >>buffers        counted bytes, and chains of them
-   >>states         interpreters: closers, hooks, the broadcast that ends every wait
-   >>addresses      addresses as text, and the resolver
-   >>certificates   PEM, DER, keys, trust stores, host names, the verifier
-   >>tls            from a context to an engine, without a descriptor
-   >>reactor        the thread that finishes what nobody waits for
-   >>sockets        handles, states, driving, and the one place where a call sleeps
-   >>socket-api     Python's socket
-   >>ssl-api        Python's ssl
-   >>select         Python's select and poll
-   >>conveniences   create_connection, create_server, sendfile, files
+   >>platform          threads, clocks, descriptors, wakers: what differs between systems
+   >>system-calls      the same of sockets, names, files
+   >>memory            allocation, arrays, lists
+   >>errors            the thread's last error
+   >>buffers           counted bytes, chains of them, memory BIOs
+   >>states            interpreters: closers, hooks, the epoch that ends every wait
+   >>resolver          lookups of names, on worker threads
+   >>reactor           wakers, and the thread that finishes what nobody waits for
+   >>names             addresses as text, getaddrinfo and its family
+   >>der               files with certificates and keys: PEM and DER
+   >>x509              certificates, revocation lists, host names
+   >>certificate-info  certificates as people read them
+   >>trust             trust stores
+   >>keys              private keys, and chains with their keys
+   >>verifier          from a chain to an anchor
+   >>ciphers           cipher suites, and the language that chooses them
+   >>tls-errors        BearSSL's errors and alerts, in words
+   >>contexts          SSLContext and sessions
+   >>tls-keys          keys at work
+   >>tls               a TLS connection, without a descriptor
+   >>hellos            reading ClientHello and its like
+   >>tls-records       what goes into the engine and comes out of it
+   >>sockets           handles, phases, calls, and where they sleep
+   >>io                output, handshakes, TLS input and output
+   >>life              sockets are made and closed; cleanup, fork
+   >>socket-io         recv, send and their kin
+   >>socket-api        connect, accept and the rest of Python's socket
+   >>ssl-api           what Python's ssl adds to a socket
+   >>select            Python's select and poll
+   >>pollers           descriptors that stay registered, epoll
+   >>files             makefile, fdopen
+   >>conveniences      create_connection, create_server, sendfile
+   >>without-ssl       what PYSOCK_NO_SSL leaves
 
 
    How it works
@@ -1477,9 +1496,9 @@ PYSOCKDEF FILE *pysock_fdopen(pysock *s, const char *mode);
 #define PYSOCK__IMPLEMENTED
 
 /* ---- >>platform ----
-   Descriptors, poll, wakers, threads, mutexes, atomics, clocks, fork: everything that differs
-   between systems, as small functions that a Win32 twin would define too. Below this section there
-   is no system header, no errno and no system call. Calls return >= 0, or a negated errno value. */
+   Threads, mutexes, atomics, clocks, descriptors, wakers and the kernel's poll set: what differs
+   between systems, as small functions that a Win32 twin would define too. Calls return >= 0, or a
+   negated errno value. No locks but those that it defines. */
 
 #include <dirent.h>
 #include <errno.h>
@@ -2323,6 +2342,11 @@ static int pysock__pset_wait(pysock__pset *set, pysock__waker *waker, pysock__sl
 }
 
 #endif
+
+/* ---- >>system-calls ----
+   The other half of the platform: sockets, names, streams and files, a small function for each call
+   of the system. Below this room there is no system header and no call of a socket. Calls return
+   >= 0, or a negated errno value; none takes a lock. */
 
 /* Platform: sockets. One wrapper a system call; EINTR is the caller's, SIGPIPE nobody's. */
 
@@ -3321,8 +3345,8 @@ static FILE *pysock__file_append(const char *path, int *err)
 #endif
 
 /* ---- >>memory ----
-   Allocation, growable arrays, intrusive lists, reference counts. Whatever can fail says so; out of
-   memory is an error like any other. */
+   Allocation, growable arrays and bytes, intrusive lists. Whatever can fail says so; out of memory
+   is an error like any other. Nothing here is locked: each object's owner does that. */
 
 /* size bytes, zeroed. */
 static void *pysock__alloc(size_t size)
@@ -3406,9 +3430,55 @@ static void pysock__list_remove(pysock__list *l)
     pysock__list_init(l);
 }
 
+#ifndef PYSOCK_NO_SSL
+
+typedef struct pysock__bytes {
+    unsigned char *data;
+    size_t len, cap;
+    int out_of_memory;
+} pysock__bytes;
+
+/* BearSSL's callback type; a failure is remembered. */
+static void pysock__bytes_append(void *arg, const void *data, size_t n)
+{
+    pysock__bytes *b = (pysock__bytes *)arg;
+
+    if (b->out_of_memory || pysock__reserve(&b->data, &b->cap, b->len + n, 1) < 0) {
+        b->out_of_memory = 1;
+        return;
+    }
+    if (n)
+        memcpy(b->data + b->len, data, n);
+    b->len += n;
+}
+
+/* Frees, and leaves nothing of a key behind. */
+static void pysock__bytes_free(pysock__bytes *b)
+{
+    volatile unsigned char *p = b->data;
+    size_t i;
+
+    for (i = 0; i < b->len; i++)
+        p[i] = 0;
+    pysock__free(b->data);
+    memset(b, 0, sizeof *b);
+}
+
+/* For what held a secret: compilers leave out a memset of memory that dies. */
+static void pysock__wipe(void *memory, size_t size)
+{
+    volatile unsigned char *p = (volatile unsigned char *)memory;
+
+    while (size--)
+        *p++ = 0;
+}
+
+#endif /* PYSOCK_NO_SSL */
+
 /* ---- >>errors ----
-   The thread's last error. pysock__fail() is its one writer and returns the failure; a failure that
-   happens in the reactor is kept as a pysock__fault on its socket until a call can tell it. */
+   The calling thread's last error. A failure that happens on another thread than the caller's is
+   kept as a pysock__fault on its object until a call can report it. No lock: the error is the
+   thread's own. */
 
 typedef struct pysock__fault {
     pysock_error_kind kind;
@@ -3699,9 +3769,19 @@ PYSOCKDEF void pysock_error_clear(void)
     memset(&pysock__last, 0, sizeof pysock__last);
 }
 
+static int pysock__check_memory(const char *what, const void *data, size_t size)
+{
+    if (size > PTRDIFF_MAX)
+        return pysock__fail_value(what, "the size is negative or too large");
+    if (!data && size)
+        return pysock__fail_value(what, "the buffer is NULL");
+    return 0;
+}
+
 /* ---- >>buffers ----
-   Reference-counted bytes, and the chain of them that is a socket's queued output. A chain has no
-   lock of its own: the socket's guards it. */
+   Reference-counted bytes, the chain of them that is a socket's queued output, and memory BIOs,
+   which are byte pipes. A chain has no lock of its own: the socket's guards it. A BIO has one, a
+   leaf. */
 
 struct pysock_buf {
     int refs; /* atomic */
@@ -3899,11 +3979,167 @@ static void pysock__links_free(pysock__list *links)
     }
 }
 
+#ifndef PYSOCK_NO_SSL
+
+/* Buffers: memory BIOs. */
+
+struct pysock_bio {
+    int refs; /* atomic */
+    pysock__mutex lock;
+    /* guarded by lock */
+    unsigned char *data; /* from pos to len */
+    size_t pos, len, cap;
+    int eof;
+};
+
+static void pysock__bio_release(pysock_bio *bio)
+{
+    if (!bio || pysock__add(&bio->refs, -1))
+        return;
+    pysock__mutex_free(&bio->lock);
+    pysock__free(bio->data);
+    pysock__free(bio);
+}
+
+/* Takes bytes out: how many; 0 at the end; -EAGAIN if there are none yet. */
+static ptrdiff_t pysock__bio_take(pysock_bio *bio, void *buf, size_t size)
+{
+    ptrdiff_t r;
+
+    pysock__lock(&bio->lock);
+    size = size < bio->len - bio->pos ? size : bio->len - bio->pos;
+    r = size || bio->eof ? (ptrdiff_t)size : -EAGAIN;
+    if (size)
+        memcpy(buf, bio->data + bio->pos, size);
+    bio->pos += size;
+    if (bio->pos == bio->len)
+        bio->pos = bio->len = 0;
+    pysock__unlock(&bio->lock);
+    return r;
+}
+
+/* Appends all: size, or -ENOMEM. */
+static ptrdiff_t pysock__bio_put(pysock_bio *bio, const void *data, size_t size)
+{
+    ptrdiff_t r = -ENOMEM;
+
+    pysock__lock(&bio->lock);
+    if (bio->pos > bio->len / 2) {
+        memmove(bio->data, bio->data + bio->pos, bio->len - bio->pos);
+        bio->len -= bio->pos;
+        bio->pos = 0;
+    }
+    if (size < SIZE_MAX / 4 && pysock__reserve(&bio->data, &bio->cap, bio->len + size, 1) == 0) {
+        if (size)
+            memcpy(bio->data + bio->len, data, size);
+        bio->len += size;
+        r = (ptrdiff_t)size;
+    }
+    pysock__unlock(&bio->lock);
+    return r;
+}
+
+#endif /* PYSOCK_NO_SSL */
+
+#ifndef PYSOCK_NO_SSL
+
+PYSOCKDEF pysock_bio *pysock_bio_new(void)
+{
+    pysock_bio *bio = (pysock_bio *)pysock__alloc(sizeof *bio);
+
+    if (!bio) {
+        pysock__fail_memory("bio_new");
+        return NULL;
+    }
+    bio->refs = 1;
+    pysock__mutex_init(&bio->lock);
+    return bio;
+}
+
+PYSOCKDEF void pysock_bio_free(pysock_bio *bio)
+{
+    pysock__bio_release(bio);
+}
+
+static pysock_bio *pysock__bio_retain(pysock_bio *bio)
+{
+    pysock__add(&bio->refs, 1);
+    return bio;
+}
+
+PYSOCKDEF ptrdiff_t pysock_bio_read(pysock_bio *bio, void *buf, size_t size)
+{
+    ptrdiff_t r;
+
+    if (!bio)
+        return pysock__fail_value("bio_read", "bio is NULL");
+    if (pysock__check_memory("bio_read", buf, size) < 0)
+        return -1;
+    r = pysock__bio_take(bio, buf, size);
+    return r < 0 ? 0 : r;
+}
+
+PYSOCKDEF ptrdiff_t pysock_bio_write(pysock_bio *bio, const void *data, size_t size)
+{
+    ptrdiff_t r;
+    int eof;
+
+    if (!bio)
+        return pysock__fail_value("bio_write", "bio is NULL");
+    if (pysock__check_memory("bio_write", data, size) < 0)
+        return -1;
+    pysock__lock(&bio->lock);
+    eof = bio->eof;
+    pysock__unlock(&bio->lock);
+    if (eof)
+        return pysock__fail(PYSOCK_SSL_ERROR, 0, "WRITE_AFTER_EOF",
+                            "bio_write: cannot write() after write_eof()");
+    r = pysock__bio_put(bio, data, size);
+    return r < 0 ? pysock__fail_memory("bio_write") : r;
+}
+
+PYSOCKDEF int pysock_bio_write_eof(pysock_bio *bio)
+{
+    if (!bio)
+        return pysock__fail_value("bio_write_eof", "bio is NULL");
+    pysock__lock(&bio->lock);
+    bio->eof = 1;
+    pysock__unlock(&bio->lock);
+    return 0;
+}
+
+PYSOCKDEF size_t pysock_bio_pending(pysock_bio *bio)
+{
+    size_t n;
+
+    if (!bio) {
+        pysock__fail_value("bio_pending", "bio is NULL");
+        return 0;
+    }
+    pysock__lock(&bio->lock);
+    n = bio->len - bio->pos;
+    pysock__unlock(&bio->lock);
+    return n;
+}
+
+PYSOCKDEF int pysock_bio_eof(pysock_bio *bio)
+{
+    int eof;
+
+    if (!bio)
+        return pysock__fail_value("bio_eof", "bio is NULL");
+    pysock__lock(&bio->lock);
+    eof = bio->eof && bio->pos == bio->len;
+    pysock__unlock(&bio->lock);
+    return eof;
+}
+
+#endif /* PYSOCK_NO_SSL */
+
 /* ---- >>states ----
-   What lasts from the first call to pysock_cleanup(): closers, hooks, and the broadcast that ends
-   every wait: it raises an epoch and wakes every waker. A call that began under another epoch fails
-   with ESHUTDOWN. All but the wakers belongs to a state, one for each interpreter; sockets and
-   pollers hold a reference to theirs. The lock: pysock__process.lock, a leaf. */
+   Interpreters: closers, hooks, and the epoch that ends every wait. A cleanup raises the epoch, and
+   a call that began under another one fails with ESHUTDOWN. All but the wakers belongs to a state;
+   sockets and pollers hold a reference to theirs. The lock: pysock__process.lock, a leaf. */
 
 typedef struct pysock__closer {
     pysock__list link;
@@ -4243,224 +4479,10 @@ static int pysock__thread_denied(void)
     return denied;
 }
 
-/* Puts one with an open waker where a cleanup, a fork and whoever looks for it find it. */
-static void pysock__sleeper_enlist(pysock__sleeper *sl)
-{
-    pysock__lock(&pysock__process.lock);
-    pysock__list_append(&pysock__process.sleepers, &sl->link);
-    pysock__unlock(&pysock__process.lock);
-}
-
-static void pysock__sleeper_close(pysock__sleeper *sl)
-{
-    pysock__lock(&pysock__process.lock);
-    pysock__list_remove(&sl->link);
-    pysock__unlock(&pysock__process.lock);
-    pysock__waker_close(&sl->waker);
-}
-
-/* A forked child needs wakers of its own. */
-static int pysock__sleeper_refresh(pysock__sleeper *sl)
-{
-    if (sl->waker.generation == pysock__fork_generation && sl->waker.rfd >= 0)
-        return 0;
-    return pysock__waker_open(&sl->waker);
-}
-
-static PYSOCK__THREAD_LOCAL pysock__sleeper *pysock__my_sleeper;
-
-static void pysock__my_sleeper_free(void *arg)
-{
-    pysock__sleeper *sl = (pysock__sleeper *)arg;
-
-    if (!sl)
-        return;
-    pysock__my_sleeper = NULL;
-    pysock__sleeper_close(sl);
-    pysock__free(sl);
-}
-
-/* The calling thread's waker, made when it first sleeps and kept while the thread lives. 0 or a
-   negated errno value. */
-static int pysock__thread_waker(pysock__waker **waker)
-{
-    pysock__sleeper *sl = pysock__my_sleeper;
-    int err;
-
-    if (!sl) {
-        sl = (pysock__sleeper *)pysock__alloc(sizeof *sl);
-        if (!sl)
-            return -ENOMEM;
-        err = pysock__waker_open(&sl->waker);
-        if (err < 0) {
-            pysock__free(sl);
-            return err;
-        }
-        pysock__sleeper_enlist(sl);
-        pysock__my_sleeper = sl;
-        pysock__at_thread_exit(pysock__my_sleeper_free, sl);
-    } else if ((err = pysock__sleeper_refresh(sl)) < 0) {
-        return err;
-    }
-    *waker = &sl->waker;
-    return 0;
-}
-
-/* In a forked child: the other threads are gone, and so are their wakers. Those that stay are
-   closed at once, too, not when they are next used: daemons close every descriptor that they find,
-   and the number may be that of another file by then. */
-static void pysock__sleepers_after_fork(void)
-{
-    pysock__list *l, *next;
-
-    for (l = pysock__process.sleepers.next; l != &pysock__process.sleepers; l = next) {
-        pysock__sleeper *sl = PYSOCK__ENTRY(l, pysock__sleeper, link);
-        next = l->next;
-        pysock__waker_close(&sl->waker);
-        if (sl->after_fork) {
-            sl->after_fork(sl);
-        } else if (sl != pysock__my_sleeper) {
-            pysock__list_remove(l);
-            pysock__free(sl);
-        }
-    }
-}
-
-/* Lets everybody who sleeps test again. */
-static void pysock__wake_sleepers(void)
-{
-    pysock__list *l;
-
-    pysock__lock(&pysock__process.lock);
-    for (l = pysock__process.sleepers.next; l != &pysock__process.sleepers; l = l->next)
-        pysock__wake(&PYSOCK__ENTRY(l, pysock__sleeper, link)->waker);
-    pysock__unlock(&pysock__process.lock);
-}
-
-/* Ends every wait of calls that began before: those of st, or, for NULL, all. */
-static void pysock__broadcast(pysock_state *st)
-{
-    if (st)
-        pysock__add(&st->epoch, 1);
-    else
-        pysock__add(&pysock__process.epoch, PYSOCK__EPOCH_OF_ALL);
-    pysock__wake_sleepers();
-}
-
-static void pysock__states_after_fork(void)
-{
-    pysock__list *l;
-
-    for (l = pysock__process.states.next; l != &pysock__process.states; l = l->next) {
-        pysock_state *st = PYSOCK__ENTRY(l, pysock_state, link);
-        pysock__store(&st->ending, 0);
-        pysock__store(&st->hooks, 0);
-        pysock__mutex_init(&st->cleanup_lock);
-        st->cleaner = NULL;
-    }
-    pysock__store(&pysock__main_state.ending, 0);
-    pysock__mutex_init(&pysock__main_state.cleanup_lock);
-    pysock__main_state.cleaner = NULL;
-}
-
-/* One of the state's sockets is gone, or of the workers in its hook: count. The last one wakes who
-   cleans up. */
-static void pysock__state_less_one(pysock_state *st, size_t *count)
-{
-    if (pysock__add(count, (size_t)-1))
-        return;
-    pysock__lock(&pysock__process.lock);
-    if (st->cleaner)
-        pysock__wake(st->cleaner);
-    pysock__unlock(&pysock__process.lock);
-}
-
-/* ---- >>addresses ----
-   Addresses as text and back, Python's calls about names, and the resolver: numeric addresses at
-   once, names by getaddrinfo, on the calling thread or on worker threads, one for each lookup that
-   is under way, which end when none is left. A lookup is owned by two, its worker and whoever
-   asked; either may leave first. The lock: pysock__resolver.lock. */
-
-PYSOCKDEF int pysock_addr_port(const pysock_addr *addr)
-{
-    if (!addr || !addr->len)
-        return -1;
-    if (addr->u.sa.sa_family == AF_INET)
-        return pysock__ntohs(addr->u.in.sin_port);
-    return addr->u.sa.sa_family == AF_INET6 ? pysock__ntohs(addr->u.in6.sin6_port) : -1;
-}
-
-/* The bytes of a Unix socket's path or abstract name, 0 where it has none: on Linux the address
-   ends before the path then, on the BSDs and macOS the path is all zeros. */
-static size_t pysock__unix_length(const pysock_addr *addr)
-{
-    size_t used = offsetof(struct sockaddr_un, sun_path), n, i;
-    const char *path = addr->u.un.sun_path;
-
-    n = (size_t)addr->len > used ? (size_t)addr->len - used : 0;
-    if (n > sizeof addr->u.un.sun_path)
-        n = sizeof addr->u.un.sun_path;
-    for (i = 0; i < n && !path[i]; i++)
-        ;
-    return i < n || n == 1 ? n : 0; /* one zero is "unix:@" */
-}
-
-static size_t pysock__unix_format(const pysock_addr *addr, char *text, size_t size)
-{
-    size_t n = pysock__unix_length(addr);
-    const char *path = addr->u.un.sun_path;
-    int abstract = n > 0 && path[0] == 0;
-
-    if (!abstract && n && memchr(path, 0, n))
-        n = strlen(path);
-    return (size_t)snprintf(text, size, "unix:%s%.*s", abstract ? "@" : "",
-                            (int)(abstract ? n - 1 : n), abstract ? path + 1 : path);
-}
-
-PYSOCKDEF size_t pysock_addr_format(const pysock_addr *addr, char *text, size_t size)
-{
-    char host[80];
-    char none[1];
-
-    if (!text || !size) {
-        text = none;
-        size = sizeof none;
-    }
-    if (!addr || !addr->len)
-        return (size_t)snprintf(text, size, "%s", "");
-    switch (addr->u.sa.sa_family) {
-    case AF_INET:
-        pysock__sys_ntop(addr, host, sizeof host);
-        return (size_t)snprintf(text, size, "%s:%d", host, pysock_addr_port(addr));
-    case AF_INET6:
-        pysock__sys_ntop(addr, host, sizeof host);
-        return (size_t)snprintf(text, size, "[%s]:%d", host, pysock_addr_port(addr));
-    case AF_UNIX:
-        return pysock__unix_format(addr, text, size);
-    default:
-        return (size_t)snprintf(text, size, "family %d", (int)addr->u.sa.sa_family);
-    }
-}
-
-static int pysock__unix_addr(pysock_addr *addr, const char *path, const char *what)
-{
-    size_t n = strlen(path);
-
-    if (n + (path[0] != '@') > sizeof addr->u.un.sun_path) /* an abstract name needs no end */
-        return pysock__fail(PYSOCK_OS_ERROR, ENAMETOOLONG, "ENAMETOOLONG",
-                            "%s: the Unix socket path has %lu bytes; the system takes at most %lu",
-                            what, (unsigned long)n,
-                            (unsigned long)(sizeof addr->u.un.sun_path - 1));
-    memset(addr, 0, sizeof *addr);
-    addr->u.un.sun_family = AF_UNIX;
-    memcpy(addr->u.un.sun_path, path, n);
-    addr->len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n);
-    if (path[0] && path[0] != '@')
-        addr->len++;
-    if (path[0] == '@')
-        addr->u.un.sun_path[0] = 0;
-    return 0;
-}
+/* ---- >>resolver ----
+   Lookups of host names: numeric addresses at once, names by getaddrinfo, on the calling thread or
+   on worker threads, one for each lookup under way, which end when none is left. A lookup is owned
+   by two, its worker and the caller; either may leave first. The lock: pysock__resolver.lock. */
 
 /* What a lookup found. */
 typedef struct pysock__addrs {
@@ -4630,97 +4652,6 @@ static int pysock__check_family(const char *what, int family)
                         what, family);
 }
 
-/* The address of host and port, for bind and its like: looked up on the calling thread, as Python
-   does. No lock is held. */
-static int pysock__local_addr(const char *what, const char *host, int port, int family, int type,
-                              pysock_addr *addr)
-{
-    pysock__addrs list = {NULL, 0, 0, 0};
-    int err, sys = 0;
-
-    if (pysock__check_family(what, family) < 0)
-        return -1;
-    if (family == AF_UNIX)
-        return pysock__unix_addr(addr, host ? host : "", what);
-    if (pysock__check_host(what, host, port) < 0)
-        return -1;
-    err = pysock__resolve_numeric(host, port, family, type, &list);
-    if (err && !list.out_of_memory && host && host[0]) {
-        if (pysock__audit_lookup(what, host, port, family, type) < 0)
-            return -1;
-        err = pysock__resolve(host, port, family, type, &list, &sys);
-    }
-    if (!err)
-        *addr = list.items[0];
-    pysock__free(list.items);
-    return err ? pysock__fail_gai(err, sys, what, host ? host : "") : 0;
-}
-
-PYSOCKDEF int pysock_addr_resolve(pysock_addr *addr, int family, const char *host, int port)
-{
-    if (!addr)
-        return pysock__fail_value("addr_resolve", "addr is NULL");
-    return pysock__local_addr("addr_resolve", host, port, family, SOCK_STREAM, addr);
-}
-
-PYSOCKDEF int pysock_addr_from_sockaddr(pysock_addr *addr, const struct sockaddr *sa,
-                                        socklen_t len)
-{
-    if (!addr || !sa)
-        return pysock__fail_value("addr_from_sockaddr", addr ? "sa is NULL" : "addr is NULL");
-    if (len < sizeof sa->sa_family + offsetof(struct sockaddr, sa_family) || len > sizeof addr->u)
-        return pysock__fail_value("addr_from_sockaddr", "the length is that of no address");
-    memset(addr, 0, sizeof *addr);
-    memcpy(&addr->u, sa, len);
-    addr->len = len;
-    return 0;
-}
-
-PYSOCKDEF int pysock_addr_parse(pysock_addr *addr, const char *text)
-{
-    char host[256];
-    const char *colon, *end, *start = text;
-    char *rest;
-    long port = -1;
-    pysock__addrs list = {NULL, 0, 0, 0};
-    int err = EAI_NONAME;
-
-    if (!addr || !text)
-        return pysock__fail_value("pysock_addr_parse", addr ? "text is NULL" : "addr is NULL");
-    if (strncmp(text, "unix:", 5) == 0
-        && strlen(text + 5) + (text[5] != '@') > sizeof addr->u.un.sun_path)
-        return pysock__fail_value("pysock_addr_parse", "the Unix socket path is too long");
-    if (strncmp(text, "unix:", 5) == 0)
-        return pysock__unix_addr(addr, text + 5, "pysock_addr_parse");
-    colon = strrchr(text, ':');
-    end = colon;
-    if (text[0] == '[' && colon && colon > text && colon[-1] == ']') {
-        start = text + 1;
-        end = colon - 1;
-    }
-    if (colon && (size_t)(end - start) < sizeof host) {
-        memcpy(host, start, (size_t)(end - start));
-        host[end - start] = 0;
-        if (colon[1] >= '0' && colon[1] <= '9')
-            port = strtol(colon + 1, &rest, 10);
-        if (port >= 0 && port <= 65535 && !*rest && host[0])
-            err = pysock__resolve_numeric(host, (int)port, start > text ? AF_INET6 : AF_INET,
-                                          SOCK_STREAM, &list);
-    }
-    if (!err && list.count)
-        *addr = list.items[0];
-    pysock__free(list.items);
-    if (list.out_of_memory)
-        return pysock__fail_memory("pysock_addr_parse");
-    if (err)
-        return pysock__fail(
-            PYSOCK_VALUE_ERROR, EINVAL, "EINVAL",
-            "pysock_addr_parse: '%.100s' is no address; write 127.0.0.1:80, [::1]:443 "
-            "or unix:/path",
-            text);
-    return 0;
-}
-
 /* A lookup under way. done(arg, lookup) is called once on the worker, without a lock, when the
    result is there. Freed when both owners have let go. The system's resolver cannot be told to
    stop: a worker whose lookup nobody wants any more still works on it. */
@@ -4859,6 +4790,849 @@ static void pysock__lookup_start(pysock__lookup *l)
     pysock__list_append(&pysock__resolver.queue, &l->link);
     pysock__unlock(&pysock__resolver.lock);
     pysock__resolver_hire();
+}
+
+/* ---- >>reactor ----
+   Waiting. A thread that sleeps has a waker, which cleanup and fork find. The reactor is one thread
+   that polls watches: a descriptor, what to wait for, a deadline, a callback. It knows neither
+   sockets nor TLS, holds only unfinished business, and starts with the first kick. A kick makes the
+   callback run soon, which then says what the watch waits for; nothing leaves it. Where there is no
+   thread (PYSOCK_NO_THREADS, or it would not start) whoever sleeps takes the turns: one leads, the
+   others follow. The lock: pysock__reactor.lock; no callback runs under it. */
+
+/* Puts one with an open waker where a cleanup, a fork and whoever looks for it find it. */
+static void pysock__sleeper_enlist(pysock__sleeper *sl)
+{
+    pysock__lock(&pysock__process.lock);
+    pysock__list_append(&pysock__process.sleepers, &sl->link);
+    pysock__unlock(&pysock__process.lock);
+}
+
+static void pysock__sleeper_close(pysock__sleeper *sl)
+{
+    pysock__lock(&pysock__process.lock);
+    pysock__list_remove(&sl->link);
+    pysock__unlock(&pysock__process.lock);
+    pysock__waker_close(&sl->waker);
+}
+
+/* A forked child needs wakers of its own. */
+static int pysock__sleeper_refresh(pysock__sleeper *sl)
+{
+    if (sl->waker.generation == pysock__fork_generation && sl->waker.rfd >= 0)
+        return 0;
+    return pysock__waker_open(&sl->waker);
+}
+
+static PYSOCK__THREAD_LOCAL pysock__sleeper *pysock__my_sleeper;
+
+static void pysock__my_sleeper_free(void *arg)
+{
+    pysock__sleeper *sl = (pysock__sleeper *)arg;
+
+    if (!sl)
+        return;
+    pysock__my_sleeper = NULL;
+    pysock__sleeper_close(sl);
+    pysock__free(sl);
+}
+
+/* The calling thread's waker, made when it first sleeps and kept while the thread lives. 0 or a
+   negated errno value. */
+static int pysock__thread_waker(pysock__waker **waker)
+{
+    pysock__sleeper *sl = pysock__my_sleeper;
+    int err;
+
+    if (!sl) {
+        sl = (pysock__sleeper *)pysock__alloc(sizeof *sl);
+        if (!sl)
+            return -ENOMEM;
+        err = pysock__waker_open(&sl->waker);
+        if (err < 0) {
+            pysock__free(sl);
+            return err;
+        }
+        pysock__sleeper_enlist(sl);
+        pysock__my_sleeper = sl;
+        pysock__at_thread_exit(pysock__my_sleeper_free, sl);
+    } else if ((err = pysock__sleeper_refresh(sl)) < 0) {
+        return err;
+    }
+    *waker = &sl->waker;
+    return 0;
+}
+
+/* In a forked child: the other threads are gone, and so are their wakers. Those that stay are
+   closed at once, too, not when they are next used: daemons close every descriptor that they find,
+   and the number may be that of another file by then. */
+static void pysock__sleepers_after_fork(void)
+{
+    pysock__list *l, *next;
+
+    for (l = pysock__process.sleepers.next; l != &pysock__process.sleepers; l = next) {
+        pysock__sleeper *sl = PYSOCK__ENTRY(l, pysock__sleeper, link);
+        next = l->next;
+        pysock__waker_close(&sl->waker);
+        if (sl->after_fork) {
+            sl->after_fork(sl);
+        } else if (sl != pysock__my_sleeper) {
+            pysock__list_remove(l);
+            pysock__free(sl);
+        }
+    }
+}
+
+/* Lets everybody who sleeps test again. */
+static void pysock__wake_sleepers(void)
+{
+    pysock__list *l;
+
+    pysock__lock(&pysock__process.lock);
+    for (l = pysock__process.sleepers.next; l != &pysock__process.sleepers; l = l->next)
+        pysock__wake(&PYSOCK__ENTRY(l, pysock__sleeper, link)->waker);
+    pysock__unlock(&pysock__process.lock);
+}
+
+/* Ends every wait of calls that began before: those of st, or, for NULL, all. */
+static void pysock__broadcast(pysock_state *st)
+{
+    if (st)
+        pysock__add(&st->epoch, 1);
+    else
+        pysock__add(&pysock__process.epoch, PYSOCK__EPOCH_OF_ALL);
+    pysock__wake_sleepers();
+}
+
+static void pysock__states_after_fork(void)
+{
+    pysock__list *l;
+
+    for (l = pysock__process.states.next; l != &pysock__process.states; l = l->next) {
+        pysock_state *st = PYSOCK__ENTRY(l, pysock_state, link);
+        pysock__store(&st->ending, 0);
+        pysock__store(&st->hooks, 0);
+        pysock__mutex_init(&st->cleanup_lock);
+        st->cleaner = NULL;
+    }
+    pysock__store(&pysock__main_state.ending, 0);
+    pysock__mutex_init(&pysock__main_state.cleanup_lock);
+    pysock__main_state.cleaner = NULL;
+}
+
+/* One of the state's sockets is gone, or of the workers in its hook: count. The last one wakes who
+   cleans up. */
+static void pysock__state_less_one(pysock_state *st, size_t *count)
+{
+    if (pysock__add(count, (size_t)-1))
+        return;
+    pysock__lock(&pysock__process.lock);
+    if (st->cleaner)
+        pysock__wake(st->cleaner);
+    pysock__unlock(&pysock__process.lock);
+}
+
+typedef struct pysock__watch {
+    /* set once */
+    int fd;
+    void (*fn)(struct pysock__watch *w, short revents); /* sets events and deadline */
+    void (*hold)(struct pysock__watch *w);              /* the reactor has begun to refer to it */
+    void (*drop)(struct pysock__watch *w);              /* ... and has ended */
+    /* whoever takes the turn */
+    short events; /* 0 and no deadline: done */
+    int64_t deadline;
+    /* guarded by the reactor's lock */
+    pysock__list member_link, kick_link;
+    int member, kicked;
+} pysock__watch;
+
+/* A thread that sleeps while another one leads. */
+typedef struct pysock__follower {
+    pysock__list link;
+    pysock__waker *waker;
+} pysock__follower;
+
+static struct {
+    pysock__mutex lock;
+    /* guarded by lock */
+    pysock__list members, kicked, followers;
+    size_t count; /* of members */
+    int started, stopping;
+    int allowed;    /* the audit hook has been asked about the thread */
+    int wanted;     /* it is to be asked, as an errand */
+    int threadless; /* atomic too, so that a sleeper need not lock */
+    int64_t stop_deadline;
+    pysock__waker waker;
+    pysock__thread thread;
+    int leading;           /* somebody takes a turn, where there is no thread */
+    pysock__waker *leader; /* whom to wake for a kick then; NULL: it does not sleep */
+    struct pollfd *spare_fds; /* room that reserve made, for the next turn to take */
+    pysock__watch **spare_watches;
+    size_t spare_cap;
+    /* whoever takes the turn */
+    struct pollfd *fds;
+    pysock__watch **watches;
+    size_t cap;
+} pysock__reactor = {PYSOCK__MUTEX_INIT,
+                     PYSOCK__LIST_INIT(pysock__reactor.members),
+                     PYSOCK__LIST_INIT(pysock__reactor.kicked),
+                     PYSOCK__LIST_INIT(pysock__reactor.followers),
+                     0, 0, 0, 0, 0, 0, 0, {-1, -1, 0, 0}, {0},
+                     0, NULL, NULL, NULL, 0, NULL, NULL, 0};
+
+static void pysock__watch_init(pysock__watch *w, int fd, void (*fn)(pysock__watch *, short),
+                               void (*hold)(pysock__watch *), void (*drop)(pysock__watch *))
+{
+    memset(w, 0, sizeof *w);
+    w->fd = fd;
+    w->fn = fn;
+    w->hold = hold;
+    w->drop = drop;
+    w->deadline = PYSOCK__NEVER;
+    pysock__list_init(&w->member_link);
+    pysock__list_init(&w->kick_link);
+}
+
+/* Makes room for that many watches, so that the reactor itself never runs out of memory. */
+static int pysock__reactor_reserve(size_t count)
+{
+    struct pollfd *fds;
+    pysock__watch **watches;
+    size_t cap = 64;
+    int err = 0;
+
+    while (cap < count + 1)
+        cap *= 2;
+    pysock__lock(&pysock__reactor.lock);
+    if (cap > pysock__reactor.cap && cap > pysock__reactor.spare_cap) {
+        fds = (struct pollfd *)pysock__alloc(cap * sizeof *fds);
+        watches = (pysock__watch **)pysock__alloc(cap * sizeof *watches);
+        if (fds && watches) {
+            pysock__free(pysock__reactor.spare_fds);
+            pysock__free(pysock__reactor.spare_watches);
+            pysock__reactor.spare_fds = fds;
+            pysock__reactor.spare_watches = watches;
+            pysock__reactor.spare_cap = cap;
+        } else {
+            pysock__free(fds);
+            pysock__free(watches);
+            err = -ENOMEM;
+        }
+    }
+    pysock__unlock(&pysock__reactor.lock);
+    return err;
+}
+
+static void pysock__reactor_adopt_locked(void)
+{
+    if (!pysock__reactor.spare_cap)
+        return;
+    pysock__free(pysock__reactor.fds);
+    pysock__free(pysock__reactor.watches);
+    pysock__reactor.fds = pysock__reactor.spare_fds;
+    pysock__reactor.watches = pysock__reactor.spare_watches;
+    pysock__reactor.cap = pysock__reactor.spare_cap;
+    pysock__reactor.spare_fds = NULL;
+    pysock__reactor.spare_watches = NULL;
+    pysock__reactor.spare_cap = 0;
+}
+
+/* Lets the callback run, and then either keeps the watch or forgets it. */
+static void pysock__watch_call_locked(pysock__watch *w, short revents)
+{
+    int done;
+
+    pysock__unlock(&pysock__reactor.lock);
+    w->fn(w, revents);
+    pysock__lock(&pysock__reactor.lock);
+    if (w->events || w->deadline != PYSOCK__NEVER)
+        return;
+    pysock__list_remove(&w->member_link);
+    w->member = 0;
+    pysock__reactor.count--;
+    done = !w->kicked; /* kicked again: the reference stays for that */
+    if (!done)
+        return;
+    pysock__unlock(&pysock__reactor.lock);
+    w->drop(w);
+    pysock__lock(&pysock__reactor.lock);
+}
+
+/* Runs the callbacks of those that are kicked now; a later kick is for the next turn. */
+static void pysock__run_kicked_locked(void)
+{
+    pysock__list now;
+
+    pysock__list_init(&now);
+    while (!pysock__list_empty(&pysock__reactor.kicked)) {
+        pysock__list *l = pysock__reactor.kicked.next;
+        pysock__list_remove(l);
+        pysock__list_append(&now, l);
+    }
+    while (!pysock__list_empty(&now)) {
+        pysock__watch *w = PYSOCK__ENTRY(now.next, pysock__watch, kick_link);
+        pysock__list_remove(&w->kick_link);
+        w->kicked = 0;
+        if (!w->member) {
+            w->member = 1;
+            pysock__reactor.count++;
+            pysock__list_append(&pysock__reactor.members, &w->member_link);
+        }
+        pysock__watch_call_locked(w, 0);
+    }
+}
+
+/* Writes the members into fds and watches, from *n on; returns the nearest deadline. */
+static int64_t pysock__gather_locked(struct pollfd *fds, pysock__watch **watches, size_t *n)
+{
+    int64_t nearest = PYSOCK__NEVER;
+    pysock__list *l;
+
+    for (l = pysock__reactor.members.next; l != &pysock__reactor.members; l = l->next) {
+        pysock__watch *w = PYSOCK__ENTRY(l, pysock__watch, member_link);
+        fds[*n].fd = w->events ? w->fd : -1;
+        fds[*n].events = w->events;
+        fds[*n].revents = 0;
+        watches[(*n)++] = w;
+        if (w->deadline < nearest)
+            nearest = w->deadline;
+    }
+    return nearest;
+}
+
+/* Calls the watches that have events or are due. */
+static void pysock__dispatch_locked(struct pollfd *fds, pysock__watch **watches, size_t from,
+                                    size_t n)
+{
+    int64_t now = 0;
+    size_t i;
+
+    for (i = from; i < n; i++) {
+        pysock__watch *w = watches[i];
+        if (!fds[i].revents && w->deadline != PYSOCK__NEVER && !now)
+            now = pysock__now();
+        if (fds[i].revents || (w->deadline != PYSOCK__NEVER && w->deadline <= now))
+            pysock__watch_call_locked(w, fds[i].revents);
+    }
+}
+
+/* A turn of the reactor's own thread. */
+static void pysock__reactor_turn_locked(void)
+{
+    struct pollfd *fds;
+    pysock__watch **watches;
+    int64_t deadline;
+    size_t n = 1;
+    int r;
+
+    pysock__run_kicked_locked();
+    pysock__reactor_adopt_locked();
+    fds = pysock__reactor.fds;
+    watches = pysock__reactor.watches;
+    fds[0].fd = pysock__reactor.waker.rfd;
+    fds[0].events = POLLIN;
+    fds[0].revents = 0;
+    deadline = pysock__gather_locked(fds, watches, &n);
+    if (!pysock__list_empty(&pysock__reactor.kicked))
+        deadline = 0;
+    if (pysock__reactor.stopping && pysock__reactor.stop_deadline < deadline)
+        deadline = pysock__reactor.stop_deadline;
+    pysock__unlock(&pysock__reactor.lock);
+    r = pysock__poll(fds, n, deadline);
+    pysock__waker_drain(&pysock__reactor.waker, r > 0 && fds[0].revents);
+    pysock__lock(&pysock__reactor.lock);
+    if (r >= 0)
+        pysock__dispatch_locked(fds, watches, 1, n);
+}
+
+/* Forgets what is left. */
+static void pysock__reactor_abandon_locked(void)
+{
+    while (!pysock__list_empty(&pysock__reactor.members)
+           || !pysock__list_empty(&pysock__reactor.kicked)) {
+        pysock__list *m = pysock__reactor.members.next;
+        pysock__watch *w =
+            m != &pysock__reactor.members
+                ? PYSOCK__ENTRY(m, pysock__watch, member_link)
+                : PYSOCK__ENTRY(pysock__reactor.kicked.next, pysock__watch, kick_link);
+        pysock__list_remove(&w->member_link);
+        pysock__list_remove(&w->kick_link);
+        pysock__reactor.count -= (size_t)w->member;
+        w->member = w->kicked = 0;
+        pysock__unlock(&pysock__reactor.lock);
+        w->drop(w);
+        pysock__lock(&pysock__reactor.lock);
+    }
+}
+
+static int pysock__reactor_idle_locked(void)
+{
+    return pysock__list_empty(&pysock__reactor.members)
+           && pysock__list_empty(&pysock__reactor.kicked);
+}
+
+static void pysock__reactor_main(void *arg)
+{
+    (void)arg;
+    pysock__lock(&pysock__reactor.lock);
+    while (!pysock__reactor.stopping
+           || (!pysock__reactor_idle_locked() && pysock__now() < pysock__reactor.stop_deadline))
+        pysock__reactor_turn_locked();
+    pysock__unlock(&pysock__reactor.lock);
+}
+
+/* There will be no thread: whoever sleeps takes the turns, so all must go to sleep anew. */
+static void pysock__reactor_threadless_locked(void)
+{
+    pysock__store(&pysock__reactor.threadless, 1);
+    pysock__wake_sleepers();
+}
+
+static void pysock__reactor_start_locked(void)
+{
+    if (pysock__reactor.started || pysock__reactor.threadless)
+        return;
+    if (!pysock__reactor.allowed && pysock__load(&pysock__process.audited)) {
+        pysock__reactor.wanted = 1;
+        pysock__store(&pysock__process.errands, 1);
+        return;
+    }
+    pysock__reactor_adopt_locked();
+    if (!pysock__reactor.cap /* a cleanup came between a socket's making and this */
+        || pysock__waker_open(&pysock__reactor.waker) < 0) {
+        pysock__reactor_threadless_locked();
+        return;
+    }
+    if (pysock__thread_start(&pysock__reactor.thread, pysock__reactor_main, NULL) < 0) {
+        pysock__waker_close(&pysock__reactor.waker);
+        pysock__reactor_threadless_locked();
+        return;
+    }
+    pysock__reactor.started = 1;
+}
+
+/* The reactor's thread is wanted, and the audit hook has not been asked about it: asks. */
+static void pysock__reactor_ask(void)
+{
+    int wanted, denied;
+
+    pysock__lock(&pysock__reactor.lock);
+    wanted = pysock__reactor.wanted;
+    pysock__reactor.wanted = 0;
+    pysock__unlock(&pysock__reactor.lock);
+    if (!wanted)
+        return;
+    denied = pysock__thread_denied();
+    pysock__lock(&pysock__reactor.lock);
+    if (!pysock__reactor.started && denied)
+        pysock__reactor_threadless_locked();
+    pysock__reactor.allowed = !denied;
+    if (!pysock__reactor_idle_locked())
+        pysock__reactor_start_locked();
+    pysock__unlock(&pysock__reactor.lock);
+}
+
+/* Does what somebody with a lock held had to leave undone: asks the audit hook about the reactor's
+   thread. Every call does it last, and before it sleeps. 1: it may have taken its time, and the
+   thread's waker may have been drained. The thread's error stays. */
+static int pysock__run_errands(void)
+{
+    pysock__fault before;
+    int code;
+
+    if (!pysock__load(&pysock__process.errands) || pysock__asking
+        || !pysock__exchange(&pysock__process.errands, 0))
+        return 0;
+    code = pysock__get_errno();
+    before = pysock__last;
+    pysock__reactor_ask();
+    pysock__last = before;
+    pysock__set_errno(code);
+    return 1;
+}
+
+/* Has the callback called soon. May be called with a socket's lock held. */
+static void pysock__kick(pysock__watch *w)
+{
+    pysock__lock(&pysock__reactor.lock);
+    if (!w->kicked) {
+        if (!w->member)
+            w->hold(w);
+        w->kicked = 1;
+        pysock__list_append(&pysock__reactor.kicked, &w->kick_link);
+    }
+    pysock__reactor_start_locked();
+    if (pysock__reactor.started)
+        pysock__wake(&pysock__reactor.waker);
+    else if (pysock__reactor.leader)
+        pysock__wake(pysock__reactor.leader);
+    pysock__unlock(&pysock__reactor.lock);
+}
+
+/* Has it called soon if the reactor refers to it at all, so that it lets go. */
+static void pysock__kick_if_held(pysock__watch *w)
+{
+    int held;
+
+    pysock__lock(&pysock__reactor.lock);
+    held = w->member;
+    pysock__unlock(&pysock__reactor.lock);
+    if (held)
+        pysock__kick(w);
+}
+
+/* A turn without a thread of its own: polls the caller's descriptors and the watches together.
+   Returns as pysock__poll() for the caller's, or 0 when only watches had events. */
+static int pysock__lead_locked(struct pollfd *own, size_t own_count, int64_t deadline)
+{
+    struct pollfd *fds;
+    pysock__watch **watches;
+    int64_t nearest;
+    size_t i, n = own_count, total;
+    int r, ready = 0;
+
+    pysock__run_kicked_locked();
+    total = own_count + pysock__reactor.count;
+    fds = (struct pollfd *)PYSOCK_MALLOC((total + 1) * (sizeof *fds + sizeof *watches));
+    if (!fds)
+        return -ENOMEM;
+    watches = (pysock__watch **)(void *)(fds + total + 1);
+    if (own_count)
+        memcpy(fds, own, own_count * sizeof *fds);
+    nearest = pysock__gather_locked(fds, watches, &n);
+    if (!pysock__list_empty(&pysock__reactor.kicked))
+        nearest = 0;
+    pysock__unlock(&pysock__reactor.lock);
+    r = pysock__poll(fds, n, nearest < deadline ? nearest : deadline);
+    pysock__lock(&pysock__reactor.lock);
+    for (i = 0; r > 0 && i < own_count; i++) {
+        own[i].revents = fds[i].revents;
+        ready += own[i].revents != 0;
+    }
+    if (r >= 0)
+        pysock__dispatch_locked(fds, watches, own_count, n);
+    PYSOCK_FREE(fds);
+    return r < 0 ? r : ready;
+}
+
+/* Takes the lead for one turn; waker is the leader's, if it may sleep. */
+static int pysock__lead_once_locked(pysock__waker *waker, struct pollfd *fds, size_t count,
+                                    int64_t deadline)
+{
+    int r;
+
+    pysock__reactor.leading = 1;
+    pysock__reactor.leader = waker;
+    r = pysock__lead_locked(fds, count, deadline);
+    pysock__reactor.leading = 0;
+    pysock__reactor.leader = NULL;
+    return r;
+}
+
+/* Where nobody leads, the first who sleeps must learn of it. */
+static void pysock__hand_over_locked(void)
+{
+    if (!pysock__reactor.leading && !pysock__list_empty(&pysock__reactor.followers))
+        pysock__wake(PYSOCK__ENTRY(pysock__reactor.followers.next, pysock__follower, link)->waker);
+}
+
+/* Sleeps while another thread leads. */
+static int pysock__follow_locked(pysock__waker *waker, struct pollfd *fds, size_t count,
+                                 int64_t deadline)
+{
+    pysock__follower me;
+    int r;
+
+    me.waker = waker;
+    pysock__list_append(&pysock__reactor.followers, &me.link);
+    pysock__unlock(&pysock__reactor.lock);
+    r = pysock__poll(fds, count, deadline);
+    pysock__lock(&pysock__reactor.lock);
+    pysock__list_remove(&me.link);
+    return r;
+}
+
+/* Sleeps like pysock__poll(). Every sleep of a call goes through here, so that unfinished business
+   goes on where there is no reactor thread. fds[0] is the waker's. */
+static int pysock__sleep(pysock__waker *waker, struct pollfd *fds, size_t count, int64_t deadline)
+{
+    int r;
+
+    if (pysock__run_errands())
+        deadline = 0; /* the caller tests again before it sleeps */
+    if (!pysock__load(&pysock__reactor.threadless))
+        return pysock__poll(fds, count, deadline);
+    pysock__lock(&pysock__reactor.lock);
+    if (pysock__reactor.leading)
+        r = pysock__follow_locked(waker, fds, count, deadline);
+    else
+        r = pysock__lead_once_locked(waker, fds, count, deadline);
+    pysock__hand_over_locked();
+    pysock__unlock(&pysock__reactor.lock);
+    return r;
+}
+
+/* A call that does not sleep gives unfinished business its turn where there is no thread. */
+static void pysock__reactor_assist(void)
+{
+    if (!pysock__load(&pysock__reactor.threadless))
+        return;
+    pysock__lock(&pysock__reactor.lock);
+    if (!pysock__reactor.leading && !pysock__reactor_idle_locked()) {
+        pysock__lead_once_locked(NULL, NULL, 0, 0);
+        pysock__hand_over_locked();
+    }
+    pysock__unlock(&pysock__reactor.lock);
+}
+
+/* Waits, where there is no thread, until nobody leads: the leader's call has been told to end. */
+static void pysock__await_leader_locked(void)
+{
+    struct pollfd fd;
+    pysock__waker *waker;
+
+    while (pysock__reactor.leading && pysock__thread_waker(&waker) == 0) {
+        if (pysock__reactor.leader)
+            pysock__wake(pysock__reactor.leader);
+        fd.fd = waker->rfd;
+        fd.events = POLLIN;
+        pysock__waker_drain(waker, 0);
+        pysock__follow_locked(waker, &fd, 1, pysock__deadline_in(100000000));
+    }
+}
+
+/* Lets the reactor finish what it has until deadline, ends it, and forgets what is left then. */
+static void pysock__reactor_stop(int64_t deadline)
+{
+    int before, r = 0;
+
+    pysock__lock(&pysock__reactor.lock);
+    if (pysock__reactor.started) {
+        pysock__reactor.stopping = 1;
+        pysock__reactor.stop_deadline = deadline;
+        pysock__wake(&pysock__reactor.waker);
+        pysock__unlock(&pysock__reactor.lock);
+        before = pysock__cancel_off();
+        pysock__thread_join(&pysock__reactor.thread);
+        pysock__cancel_restore(before);
+        pysock__lock(&pysock__reactor.lock);
+        pysock__waker_close(&pysock__reactor.waker);
+        pysock__reactor.started = pysock__reactor.stopping = 0;
+    } else {
+        pysock__await_leader_locked();
+        while (r != -ENOMEM && !pysock__reactor_idle_locked() && pysock__now() < deadline)
+            r = pysock__lead_once_locked(NULL, NULL, 0, deadline);
+    }
+    pysock__reactor_abandon_locked();
+    pysock__store(&pysock__reactor.threadless, 0);
+    pysock__reactor.allowed = pysock__reactor.wanted = 0;
+    pysock__reactor_adopt_locked();
+    pysock__free(pysock__reactor.fds);
+    pysock__free(pysock__reactor.watches);
+    pysock__reactor.fds = NULL;
+    pysock__reactor.watches = NULL;
+    pysock__reactor.cap = 0;
+    pysock__unlock(&pysock__reactor.lock);
+}
+
+/* In a forked child: there is no thread, and what the parent had to finish is the parent's. The
+   watches are the caller's to reset. */
+static void pysock__reactor_after_fork(void)
+{
+    if (pysock__reactor.started)
+        pysock__waker_close(&pysock__reactor.waker);
+    pysock__list_init(&pysock__reactor.members);
+    pysock__list_init(&pysock__reactor.kicked);
+    pysock__list_init(&pysock__reactor.followers);
+    pysock__reactor.count = 0;
+    pysock__reactor.started = pysock__reactor.stopping = 0;
+    pysock__reactor.allowed = pysock__reactor.wanted = 0;
+    pysock__store(&pysock__reactor.threadless, 0);
+    pysock__reactor.leading = 0;
+    pysock__reactor.leader = NULL;
+}
+
+static void pysock__watch_after_fork(pysock__watch *w)
+{
+    pysock__list_init(&w->member_link);
+    pysock__list_init(&w->kick_link);
+    w->member = w->kicked = 0;
+}
+
+/* ---- >>names ----
+   Addresses as text and back, getaddrinfo and its family, interfaces, services, protocols. What a
+   call returns is one block, freed by its own call. No lock is held, and none is there. */
+
+PYSOCKDEF int pysock_addr_port(const pysock_addr *addr)
+{
+    if (!addr || !addr->len)
+        return -1;
+    if (addr->u.sa.sa_family == AF_INET)
+        return pysock__ntohs(addr->u.in.sin_port);
+    return addr->u.sa.sa_family == AF_INET6 ? pysock__ntohs(addr->u.in6.sin6_port) : -1;
+}
+
+/* The bytes of a Unix socket's path or abstract name, 0 where it has none: on Linux the address
+   ends before the path then, on the BSDs and macOS the path is all zeros. */
+static size_t pysock__unix_length(const pysock_addr *addr)
+{
+    size_t used = offsetof(struct sockaddr_un, sun_path), n, i;
+    const char *path = addr->u.un.sun_path;
+
+    n = (size_t)addr->len > used ? (size_t)addr->len - used : 0;
+    if (n > sizeof addr->u.un.sun_path)
+        n = sizeof addr->u.un.sun_path;
+    for (i = 0; i < n && !path[i]; i++)
+        ;
+    return i < n || n == 1 ? n : 0; /* one zero is "unix:@" */
+}
+
+static size_t pysock__unix_format(const pysock_addr *addr, char *text, size_t size)
+{
+    size_t n = pysock__unix_length(addr);
+    const char *path = addr->u.un.sun_path;
+    int abstract = n > 0 && path[0] == 0;
+
+    if (!abstract && n && memchr(path, 0, n))
+        n = strlen(path);
+    return (size_t)snprintf(text, size, "unix:%s%.*s", abstract ? "@" : "",
+                            (int)(abstract ? n - 1 : n), abstract ? path + 1 : path);
+}
+
+PYSOCKDEF size_t pysock_addr_format(const pysock_addr *addr, char *text, size_t size)
+{
+    char host[80];
+    char none[1];
+
+    if (!text || !size) {
+        text = none;
+        size = sizeof none;
+    }
+    if (!addr || !addr->len)
+        return (size_t)snprintf(text, size, "%s", "");
+    switch (addr->u.sa.sa_family) {
+    case AF_INET:
+        pysock__sys_ntop(addr, host, sizeof host);
+        return (size_t)snprintf(text, size, "%s:%d", host, pysock_addr_port(addr));
+    case AF_INET6:
+        pysock__sys_ntop(addr, host, sizeof host);
+        return (size_t)snprintf(text, size, "[%s]:%d", host, pysock_addr_port(addr));
+    case AF_UNIX:
+        return pysock__unix_format(addr, text, size);
+    default:
+        return (size_t)snprintf(text, size, "family %d", (int)addr->u.sa.sa_family);
+    }
+}
+
+static int pysock__unix_addr(pysock_addr *addr, const char *path, const char *what)
+{
+    size_t n = strlen(path);
+
+    if (n + (path[0] != '@') > sizeof addr->u.un.sun_path) /* an abstract name needs no end */
+        return pysock__fail(PYSOCK_OS_ERROR, ENAMETOOLONG, "ENAMETOOLONG",
+                            "%s: the Unix socket path has %lu bytes; the system takes at most %lu",
+                            what, (unsigned long)n,
+                            (unsigned long)(sizeof addr->u.un.sun_path - 1));
+    memset(addr, 0, sizeof *addr);
+    addr->u.un.sun_family = AF_UNIX;
+    memcpy(addr->u.un.sun_path, path, n);
+    addr->len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n);
+    if (path[0] && path[0] != '@')
+        addr->len++;
+    if (path[0] == '@')
+        addr->u.un.sun_path[0] = 0;
+    return 0;
+}
+
+/* The address of host and port, for bind and its like: looked up on the calling thread, as Python
+   does. No lock is held. */
+static int pysock__local_addr(const char *what, const char *host, int port, int family, int type,
+                              pysock_addr *addr)
+{
+    pysock__addrs list = {NULL, 0, 0, 0};
+    int err, sys = 0;
+
+    if (pysock__check_family(what, family) < 0)
+        return -1;
+    if (family == AF_UNIX)
+        return pysock__unix_addr(addr, host ? host : "", what);
+    if (pysock__check_host(what, host, port) < 0)
+        return -1;
+    err = pysock__resolve_numeric(host, port, family, type, &list);
+    if (err && !list.out_of_memory && host && host[0]) {
+        if (pysock__audit_lookup(what, host, port, family, type) < 0)
+            return -1;
+        err = pysock__resolve(host, port, family, type, &list, &sys);
+    }
+    if (!err)
+        *addr = list.items[0];
+    pysock__free(list.items);
+    return err ? pysock__fail_gai(err, sys, what, host ? host : "") : 0;
+}
+
+PYSOCKDEF int pysock_addr_resolve(pysock_addr *addr, int family, const char *host, int port)
+{
+    if (!addr)
+        return pysock__fail_value("addr_resolve", "addr is NULL");
+    return pysock__local_addr("addr_resolve", host, port, family, SOCK_STREAM, addr);
+}
+
+PYSOCKDEF int pysock_addr_from_sockaddr(pysock_addr *addr, const struct sockaddr *sa,
+                                        socklen_t len)
+{
+    if (!addr || !sa)
+        return pysock__fail_value("addr_from_sockaddr", addr ? "sa is NULL" : "addr is NULL");
+    if (len < sizeof sa->sa_family + offsetof(struct sockaddr, sa_family) || len > sizeof addr->u)
+        return pysock__fail_value("addr_from_sockaddr", "the length is that of no address");
+    memset(addr, 0, sizeof *addr);
+    memcpy(&addr->u, sa, len);
+    addr->len = len;
+    return 0;
+}
+
+PYSOCKDEF int pysock_addr_parse(pysock_addr *addr, const char *text)
+{
+    char host[256];
+    const char *colon, *end, *start = text;
+    char *rest;
+    long port = -1;
+    pysock__addrs list = {NULL, 0, 0, 0};
+    int err = EAI_NONAME;
+
+    if (!addr || !text)
+        return pysock__fail_value("pysock_addr_parse", addr ? "text is NULL" : "addr is NULL");
+    if (strncmp(text, "unix:", 5) == 0
+        && strlen(text + 5) + (text[5] != '@') > sizeof addr->u.un.sun_path)
+        return pysock__fail_value("pysock_addr_parse", "the Unix socket path is too long");
+    if (strncmp(text, "unix:", 5) == 0)
+        return pysock__unix_addr(addr, text + 5, "pysock_addr_parse");
+    colon = strrchr(text, ':');
+    end = colon;
+    if (text[0] == '[' && colon && colon > text && colon[-1] == ']') {
+        start = text + 1;
+        end = colon - 1;
+    }
+    if (colon && (size_t)(end - start) < sizeof host) {
+        memcpy(host, start, (size_t)(end - start));
+        host[end - start] = 0;
+        if (colon[1] >= '0' && colon[1] <= '9')
+            port = strtol(colon + 1, &rest, 10);
+        if (port >= 0 && port <= 65535 && !*rest && host[0])
+            err = pysock__resolve_numeric(host, (int)port, start > text ? AF_INET6 : AF_INET,
+                                          SOCK_STREAM, &list);
+    }
+    if (!err && list.count)
+        *addr = list.items[0];
+    pysock__free(list.items);
+    if (list.out_of_memory)
+        return pysock__fail_memory("pysock_addr_parse");
+    if (err)
+        return pysock__fail(
+            PYSOCK_VALUE_ERROR, EINVAL, "EINVAL",
+            "pysock_addr_parse: '%.100s' is no address; write 127.0.0.1:80, [::1]:443 "
+            "or unix:/path",
+            text);
+    return 0;
 }
 
 /* Names: getaddrinfo and its family. What is returned is one block, strings behind the array. */
@@ -5440,58 +6214,25 @@ PYSOCKDEF int pysock_idna_encode(const char *name, char *text, size_t size)
                         name);
 }
 
-/* ---- >>certificates ----
-   PEM, DER, keys, trust stores, name matching, and the verifier that BearSSL's engine calls. Parsed
-   data is immutable and counted: contexts swap it, connections keep what they began with. */
+PYSOCKDEF int pysock_has_ipv6(void)
+{
+    int fd = pysock__sys_socket(AF_INET6, SOCK_STREAM, 0);
+
+    if (fd >= 0)
+        pysock__fd_close(fd);
+    return fd >= 0;
+}
+
+/* ---- >>der ----
+   Files with certificates and keys: PEM and DER as a row of objects, and a reader of DER (X.690).
+   What cannot be read is an error that names file and object; nothing is skipped silently. No
+   state. */
 
 #ifndef PYSOCK_NO_SSL
 
 #define PYSOCK__FILE_MAX ((size_t)64 << 20)  /* bytes of a file with certificates */
-#define PYSOCK__CHAIN_BYTES ((size_t)160 << 10) /* bytes of a peer's chain */
-#define PYSOCK__CHAIN_CERTS 64
 
-typedef struct pysock__bytes {
-    unsigned char *data;
-    size_t len, cap;
-    int out_of_memory;
-} pysock__bytes;
-
-/* BearSSL's callback type; a failure is remembered. */
-static void pysock__bytes_append(void *arg, const void *data, size_t n)
-{
-    pysock__bytes *b = (pysock__bytes *)arg;
-
-    if (b->out_of_memory || pysock__reserve(&b->data, &b->cap, b->len + n, 1) < 0) {
-        b->out_of_memory = 1;
-        return;
-    }
-    if (n)
-        memcpy(b->data + b->len, data, n);
-    b->len += n;
-}
-
-/* Frees, and leaves nothing of a key behind. */
-static void pysock__bytes_free(pysock__bytes *b)
-{
-    volatile unsigned char *p = b->data;
-    size_t i;
-
-    for (i = 0; i < b->len; i++)
-        p[i] = 0;
-    pysock__free(b->data);
-    memset(b, 0, sizeof *b);
-}
-
-/* For what held a secret: compilers leave out a memset of memory that dies. */
-static void pysock__wipe(void *memory, size_t size)
-{
-    volatile unsigned char *p = (volatile unsigned char *)memory;
-
-    while (size--)
-        *p++ = 0;
-}
-
-/* Certificates: files. What a file or memory holds is PEM text or DER; either way it is a row of
+/* PEM and DER: files. What a file or memory holds is PEM text or DER; either way it is a row of
    objects, and what cannot be read is an error that names it: nothing is ever lost silently. */
 
 #define PYSOCK__TEXT_ROOM ((size_t)16 << 10) /* most keys fit: growing leaves a copy behind */
@@ -5623,7 +6364,7 @@ static int pysock__object_unwanted(const pysock__object *object, pysock__file_fa
     return pysock__file_damaged(fault, fault->number, text);
 }
 
-/* Files: PEM (RFC 7468, read leniently in its layout and strictly in its contents). */
+/* PEM and DER: PEM (RFC 7468, read leniently in its layout and strictly in its contents). */
 
 typedef struct pysock__pem_line {
     const char *p;
@@ -5850,8 +6591,7 @@ static int pysock__pem_each(const pysock__bytes *text, pysock__file_fault *fault
     return result;
 }
 
-/* Certificates: a reader of DER (X.690) and of certificates (RFC 5280). What it reads points into
-   the bytes that it was given. */
+/* PEM and DER: a reader of DER (X.690). What it reads points into the bytes that it was given. */
 
 typedef struct pysock__der {
     const unsigned char *p, *end;
@@ -5941,7 +6681,7 @@ static int pysock__der_unsigned(pysock__der *in)
     return in->p < in->end ? 0 : -1;
 }
 
-/* Files: DER. */
+/* PEM and DER: DER in a file. */
 
 /* The tags of the first elements of a SEQUENCE, as a string of at most 7. */
 static void pysock__der_tags(pysock__der in, unsigned char tags[8])
@@ -6115,6 +6855,14 @@ static int pysock__der_time(pysock__der *d, int64_t *out)
            + field[4] * 60 + field[5];
     return 0;
 }
+
+#endif /* PYSOCK_NO_SSL */
+
+/* ---- >>x509 ----
+   Certificates and revocation lists (RFC 5280), parsed once and then only read: they point into the
+   bytes that they were read from. Names, name constraints, host names. No state and no lock. */
+
+#ifndef PYSOCK_NO_SSL
 
 /* Signature algorithms that are verified, SHA-1 only where the security level is 0, and MD5, which
    is known but too weak (no hash). */
@@ -6524,7 +7272,7 @@ static int pysock__cert_parse(pysock__cert *cert, const unsigned char *der, size
     return 0;
 }
 
-/* Certificates: distinguished names. Two are the same if their bytes are, or if they differ only as
+/* X.509: distinguished names. Two are the same if their bytes are, or if they differ only as
    RFC 5280 (7.1) allows: the case of letters, and blanks, in strings of any of the usual kinds. */
 
 static int pysock__lower(int c)
@@ -6640,170 +7388,7 @@ static int pysock__cert_is_ca(const pysock__cert *cert)
            || (cert->version == 1 && pysock__cert_self_issued(cert));
 }
 
-/* Certificates: hashes of names. A directory of certificates has them in the names of its files:
-   four octets of SHA-1 over the name in a canonical form, as OpenSSL's X509_NAME_hash() has it. In
-   that form strings are UTF-8, in lower case as far as ASCII goes, without blanks around them, runs
-   of blanks folded; and there is no header around the RDNs. */
-
-#define PYSOCK__RDN_MAX 16 /* attributes of one RDN; a name with more is not looked up */
-
-static void pysock__put_header(pysock__bytes *out, int tag, size_t len)
-{
-    unsigned char header[6];
-    size_t n = 0, octets = 0, rest;
-
-    header[n++] = (unsigned char)tag;
-    for (rest = len; len >= 0x80 && rest; rest >>= 8)
-        octets++;
-    header[n++] = (unsigned char)(octets ? 0x80 | octets : len);
-    while (octets--)
-        header[n++] = (unsigned char)(len >> 8 * octets);
-    pysock__bytes_append(out, header, n);
-}
-
-static void pysock__put_utf8(pysock__bytes *out, uint32_t c)
-{
-    unsigned char u[4];
-    size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4, i;
-
-    for (i = n - 1; i > 0; i--, c >>= 6)
-        u[i] = (unsigned char)(0x80 | (c & 0x3f));
-    u[0] = (unsigned char)(n == 1 ? c : (0xf00u >> n & 0xff) | c);
-    pysock__bytes_append(out, u, n);
-}
-
-/* Bytes of a character in a string of this kind; 0 if it is no string, or of a kind that is
-   compared octet by octet. */
-static size_t pysock__text_width(int tag)
-{
-    return tag == 0x1e ? 2 : tag == 0x1c ? 4 : pysock__is_text(tag) ? 1 : 0;
-}
-
-/* 0, or -1: there is no such text. */
-static int pysock__put_canonical_text(pysock__bytes *out, int tag, pysock__der s)
-{
-    size_t width = pysock__text_width(tag), i;
-    int blank = 0, started = 0;
-    uint32_t c;
-
-    if (pysock__der_len(&s) % width)
-        return -1;
-    while (s.p < s.end) {
-        for (c = 0, i = 0; i < width; i++)
-            c = c << 8 | *s.p++;
-        if (c > 0x10ffff || (c >= 0xd800 && c < 0xe000))
-            return -1;
-        if (c == ' ' || (c >= '\t' && c <= '\r')) {
-            blank = 1;
-            continue;
-        }
-        if (blank && started)
-            pysock__bytes_append(out, " ", 1);
-        blank = 0;
-        started = 1;
-        if (tag == 0x0c && c >= 0x80) {
-            pysock__bytes_append(out, s.p - 1, 1); /* UTF-8 already */
-            continue;
-        }
-        pysock__put_utf8(out, (uint32_t)pysock__lower((int)c));
-    }
-    return 0;
-}
-
-/* An AttributeTypeAndValue. 0 or -1. */
-static int pysock__put_canonical_attribute(pysock__bytes *out, pysock__der atv)
-{
-    pysock__bytes inner = {NULL, 0, 0, 0}, text = {NULL, 0, 0, 0};
-    pysock__der oid, value, rest;
-    int tag, err = 0;
-
-    if (pysock__der_expect(&atv, 0x06, &oid) < 0)
-        return -1;
-    rest = atv;
-    tag = pysock__der_next(&atv, &value);
-    if (tag < 0 || atv.p != atv.end)
-        return -1;
-    pysock__put_header(&inner, 0x06, pysock__der_len(&oid));
-    pysock__bytes_append(&inner, oid.p, pysock__der_len(&oid));
-    if (pysock__text_width(tag)) {
-        err = pysock__put_canonical_text(&text, tag, value);
-        pysock__put_header(&inner, 0x0c, text.len);
-        pysock__bytes_append(&inner, text.data, text.len);
-    } else {
-        pysock__bytes_append(&inner, rest.p, pysock__der_len(&rest));
-    }
-    pysock__put_header(out, 0x30, inner.len);
-    pysock__bytes_append(out, inner.data, inner.len);
-    out->out_of_memory |= inner.out_of_memory | text.out_of_memory;
-    pysock__bytes_free(&inner);
-    pysock__bytes_free(&text);
-    return err;
-}
-
-/* The order of DER's SET OF (X.690, 11.6). */
-static int pysock__bytes_after(const pysock__bytes *a, const pysock__bytes *b)
-{
-    size_t n = a->len < b->len ? a->len : b->len;
-    int order = n ? memcmp(a->data, b->data, n) : 0;
-
-    return order ? order > 0 : a->len > b->len;
-}
-
-/* An RDN: its attributes, sorted. 0 or -1. */
-static int pysock__put_canonical_rdn(pysock__bytes *out, pysock__der set)
-{
-    pysock__bytes list[PYSOCK__RDN_MAX], moved;
-    pysock__der atv;
-    size_t count = 0, total = 0, i;
-    int err = 0;
-
-    memset(list, 0, sizeof list);
-    while (set.p < set.end && err == 0) {
-        if (count == PYSOCK__RDN_MAX || pysock__der_expect(&set, 0x30, &atv) < 0) {
-            err = -1;
-            break;
-        }
-        err = pysock__put_canonical_attribute(&list[count], atv);
-        out->out_of_memory |= list[count].out_of_memory;
-        total += list[count++].len;
-        for (i = count - 1; i > 0 && pysock__bytes_after(&list[i - 1], &list[i]); i--) {
-            moved = list[i];
-            list[i] = list[i - 1];
-            list[i - 1] = moved;
-        }
-    }
-    pysock__put_header(out, 0x31, total);
-    for (i = 0; i < count; i++) {
-        pysock__bytes_append(out, list[i].data, list[i].len);
-        pysock__bytes_free(&list[i]);
-    }
-    return err;
-}
-
-/* The hash of a name, given its contents. 0, -ENOMEM, or -EBADMSG: it has none. */
-static int pysock__name_hash(pysock__der name, uint32_t *hash)
-{
-    pysock__bytes text = {NULL, 0, 0, 0};
-    unsigned char digest[br_sha1_SIZE];
-    br_sha1_context sha1;
-    pysock__der set;
-    int err = 0;
-
-    while (name.p < name.end && err == 0)
-        if (pysock__der_expect(&name, 0x31, &set) < 0 || pysock__put_canonical_rdn(&text, set) < 0)
-            err = -EBADMSG;
-    if (text.out_of_memory)
-        err = -ENOMEM;
-    br_sha1_init(&sha1);
-    br_sha1_update(&sha1, text.data, text.len);
-    br_sha1_out(&sha1, digest);
-    *hash = digest[0] | (uint32_t)digest[1] << 8 | (uint32_t)digest[2] << 16
-            | (uint32_t)digest[3] << 24;
-    pysock__bytes_free(&text);
-    return err;
-}
-
-/* Certificates: name constraints (RFC 5280, 4.2.1.10). Where one cannot be checked, the path is
+/* X.509: name constraints (RFC 5280, 4.2.1.10). Where one cannot be checked, the path is
    refused. */
 
 /* Why a path is refused, as OpenSSL numbers it (X509_V_ERR_); 0: it is not. */
@@ -7194,7 +7779,7 @@ static int pysock__constraints_judge(const pysock__cert *ca, const pysock__cert 
     return pysock__cert_each_name(cert, leaf, pysock__constraint_check_name, &c);
 }
 
-/* Certificates: host names (RFC 6125 as Python applies it). A wildcard is a whole leftmost label,
+/* X.509: host names (RFC 6125 as Python applies it). A wildcard is a whole leftmost label,
    stands for exactly one, and has two labels behind it at least. */
 
 static int pysock__dns_match(const unsigned char *pattern, size_t plen, const char *host,
@@ -7265,7 +7850,7 @@ static int pysock__cert_matches(const pysock__cert *cert, const char *host, int 
     return !no_common_name && !has_names && !iplen && pysock__cn_match(cert->subject, host, hlen);
 }
 
-/* Certificates: revocation lists (RFC 5280, section 5). One that is malformed is none. */
+/* X.509: revocation lists (RFC 5280, section 5). One that is malformed is none. */
 
 typedef struct pysock__crl {
     pysock__der all, tbs; /* with their headers */
@@ -7472,7 +8057,13 @@ static int pysock__crl_lists(const pysock__crl *crl, const pysock__der *serial)
     return 0;
 }
 
-/* Certificates: as people read them. */
+#endif /* PYSOCK_NO_SSL */
+
+/* ---- >>certificate-info ----
+   Certificates as people read them: object identifiers, names, dates, extensions as text, in one
+   block for pysock_ssl_cert. No engine uses this but to name things in messages. No state. */
+
+#ifndef PYSOCK_NO_SSL
 
 /* OpenSSL's objects, as far as certificates have them. */
 static const pysock_ssl_oid pysock__oids[] = {
@@ -8462,7 +9053,179 @@ static int pysock__cert_read(const unsigned char *der, size_t size, pysock_ssl_c
     return 0;
 }
 
-/* Certificates: trust stores. An anchor is a whole certificate, whose own dates and constraints
+#endif /* PYSOCK_NO_SSL */
+
+/* ---- >>trust ----
+   Trust stores: anchors, revocation lists, and directories that are looked into by the hash of a
+   name. A store that contexts and connections share is never changed: it is cloned. No lock: counts
+   are atomic. */
+
+#ifndef PYSOCK_NO_SSL
+
+/* Trust: hashes of names. A directory of certificates has them in the names of its files:
+   four octets of SHA-1 over the name in a canonical form, as OpenSSL's X509_NAME_hash() has it. In
+   that form strings are UTF-8, in lower case as far as ASCII goes, without blanks around them, runs
+   of blanks folded; and there is no header around the RDNs. */
+
+#define PYSOCK__RDN_MAX 16 /* attributes of one RDN; a name with more is not looked up */
+
+static void pysock__put_header(pysock__bytes *out, int tag, size_t len)
+{
+    unsigned char header[6];
+    size_t n = 0, octets = 0, rest;
+
+    header[n++] = (unsigned char)tag;
+    for (rest = len; len >= 0x80 && rest; rest >>= 8)
+        octets++;
+    header[n++] = (unsigned char)(octets ? 0x80 | octets : len);
+    while (octets--)
+        header[n++] = (unsigned char)(len >> 8 * octets);
+    pysock__bytes_append(out, header, n);
+}
+
+static void pysock__put_utf8(pysock__bytes *out, uint32_t c)
+{
+    unsigned char u[4];
+    size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4, i;
+
+    for (i = n - 1; i > 0; i--, c >>= 6)
+        u[i] = (unsigned char)(0x80 | (c & 0x3f));
+    u[0] = (unsigned char)(n == 1 ? c : (0xf00u >> n & 0xff) | c);
+    pysock__bytes_append(out, u, n);
+}
+
+/* Bytes of a character in a string of this kind; 0 if it is no string, or of a kind that is
+   compared octet by octet. */
+static size_t pysock__text_width(int tag)
+{
+    return tag == 0x1e ? 2 : tag == 0x1c ? 4 : pysock__is_text(tag) ? 1 : 0;
+}
+
+/* 0, or -1: there is no such text. */
+static int pysock__put_canonical_text(pysock__bytes *out, int tag, pysock__der s)
+{
+    size_t width = pysock__text_width(tag), i;
+    int blank = 0, started = 0;
+    uint32_t c;
+
+    if (pysock__der_len(&s) % width)
+        return -1;
+    while (s.p < s.end) {
+        for (c = 0, i = 0; i < width; i++)
+            c = c << 8 | *s.p++;
+        if (c > 0x10ffff || (c >= 0xd800 && c < 0xe000))
+            return -1;
+        if (c == ' ' || (c >= '\t' && c <= '\r')) {
+            blank = 1;
+            continue;
+        }
+        if (blank && started)
+            pysock__bytes_append(out, " ", 1);
+        blank = 0;
+        started = 1;
+        if (tag == 0x0c && c >= 0x80) {
+            pysock__bytes_append(out, s.p - 1, 1); /* UTF-8 already */
+            continue;
+        }
+        pysock__put_utf8(out, (uint32_t)pysock__lower((int)c));
+    }
+    return 0;
+}
+
+/* An AttributeTypeAndValue. 0 or -1. */
+static int pysock__put_canonical_attribute(pysock__bytes *out, pysock__der atv)
+{
+    pysock__bytes inner = {NULL, 0, 0, 0}, text = {NULL, 0, 0, 0};
+    pysock__der oid, value, rest;
+    int tag, err = 0;
+
+    if (pysock__der_expect(&atv, 0x06, &oid) < 0)
+        return -1;
+    rest = atv;
+    tag = pysock__der_next(&atv, &value);
+    if (tag < 0 || atv.p != atv.end)
+        return -1;
+    pysock__put_header(&inner, 0x06, pysock__der_len(&oid));
+    pysock__bytes_append(&inner, oid.p, pysock__der_len(&oid));
+    if (pysock__text_width(tag)) {
+        err = pysock__put_canonical_text(&text, tag, value);
+        pysock__put_header(&inner, 0x0c, text.len);
+        pysock__bytes_append(&inner, text.data, text.len);
+    } else {
+        pysock__bytes_append(&inner, rest.p, pysock__der_len(&rest));
+    }
+    pysock__put_header(out, 0x30, inner.len);
+    pysock__bytes_append(out, inner.data, inner.len);
+    out->out_of_memory |= inner.out_of_memory | text.out_of_memory;
+    pysock__bytes_free(&inner);
+    pysock__bytes_free(&text);
+    return err;
+}
+
+/* The order of DER's SET OF (X.690, 11.6). */
+static int pysock__bytes_after(const pysock__bytes *a, const pysock__bytes *b)
+{
+    size_t n = a->len < b->len ? a->len : b->len;
+    int order = n ? memcmp(a->data, b->data, n) : 0;
+
+    return order ? order > 0 : a->len > b->len;
+}
+
+/* An RDN: its attributes, sorted. 0 or -1. */
+static int pysock__put_canonical_rdn(pysock__bytes *out, pysock__der set)
+{
+    pysock__bytes list[PYSOCK__RDN_MAX], moved;
+    pysock__der atv;
+    size_t count = 0, total = 0, i;
+    int err = 0;
+
+    memset(list, 0, sizeof list);
+    while (set.p < set.end && err == 0) {
+        if (count == PYSOCK__RDN_MAX || pysock__der_expect(&set, 0x30, &atv) < 0) {
+            err = -1;
+            break;
+        }
+        err = pysock__put_canonical_attribute(&list[count], atv);
+        out->out_of_memory |= list[count].out_of_memory;
+        total += list[count++].len;
+        for (i = count - 1; i > 0 && pysock__bytes_after(&list[i - 1], &list[i]); i--) {
+            moved = list[i];
+            list[i] = list[i - 1];
+            list[i - 1] = moved;
+        }
+    }
+    pysock__put_header(out, 0x31, total);
+    for (i = 0; i < count; i++) {
+        pysock__bytes_append(out, list[i].data, list[i].len);
+        pysock__bytes_free(&list[i]);
+    }
+    return err;
+}
+
+/* The hash of a name, given its contents. 0, -ENOMEM, or -EBADMSG: it has none. */
+static int pysock__name_hash(pysock__der name, uint32_t *hash)
+{
+    pysock__bytes text = {NULL, 0, 0, 0};
+    unsigned char digest[br_sha1_SIZE];
+    br_sha1_context sha1;
+    pysock__der set;
+    int err = 0;
+
+    while (name.p < name.end && err == 0)
+        if (pysock__der_expect(&name, 0x31, &set) < 0 || pysock__put_canonical_rdn(&text, set) < 0)
+            err = -EBADMSG;
+    if (text.out_of_memory)
+        err = -ENOMEM;
+    br_sha1_init(&sha1);
+    br_sha1_update(&sha1, text.data, text.len);
+    br_sha1_out(&sha1, digest);
+    *hash = digest[0] | (uint32_t)digest[1] << 8 | (uint32_t)digest[2] << 16
+            | (uint32_t)digest[3] << 24;
+    pysock__bytes_free(&text);
+    return err;
+}
+
+/* Trust: stores. An anchor is a whole certificate, whose own dates and constraints
    count. Anchors and CRLs are counted and immutable: stores share them, and one that grows does not
    move them. */
 
@@ -9016,7 +9779,18 @@ static int pysock__store_look_in(const pysock__store *st, pysock__store **grown,
     return pysock__store_note_looked(*grown, &read);
 }
 
-/* Certificates: private keys, in the forms PKCS#1 (RFC 8017), SEC1 (RFC 5915) and PKCS#8 (RFC
+#endif /* PYSOCK_NO_SSL */
+
+/* ---- >>keys ----
+   Private keys, encrypted or not, and identities: a chain with its key, immutable once it is made,
+   and counted. Whatever held a secret is wiped before it is freed. */
+
+#ifndef PYSOCK_NO_SSL
+
+#define PYSOCK__CHAIN_BYTES ((size_t)160 << 10) /* bytes of a peer's chain */
+#define PYSOCK__CHAIN_CERTS 64
+
+/* Keys: private keys, in the forms PKCS#1 (RFC 8017), SEC1 (RFC 5915) and PKCS#8 (RFC
    5958). BearSSL reads them; what it would take for damage is told apart before. */
 
 typedef struct pysock__key_form {
@@ -9182,7 +9956,7 @@ static int pysock__key_decode(br_skey_decoder_context *dec, const pysock__bytes 
     return br_skey_decoder_key_type(dec);
 }
 
-/* Certificates: encrypted keys. PKCS#8 with PBES2 (RFC 8018), and the traditional form (RFC 1421,
+/* Keys: encrypted ones. PKCS#8 with PBES2 (RFC 8018), and the traditional form (RFC 1421,
    with OpenSSL's EVP_BytesToKey). The compositions are here, the primitives BearSSL's. */
 
 #ifndef PYSOCK__PBKDF2_MAX
@@ -9531,7 +10305,7 @@ static int pysock__box_parse_headers(pysock__key_box *box, const pysock__object 
     return pysock__box_check(box);
 }
 
-/* Certificates: a chain and its private key. */
+/* Keys: an identity, a chain and its private key. */
 
 typedef struct pysock__identity {
     int refs; /* atomic */
@@ -9857,7 +10631,16 @@ failed:
     return NULL;
 }
 
-/* Certificates: paths. One is built from the leaf upwards, depth first, out of what the
+#endif /* PYSOCK_NO_SSL */
+
+/* ---- >>verifier ----
+   Paths from a leaf to an anchor, and the verifier that BearSSL's engine streams the peer's chain
+   into. Its work is bounded. A verifier belongs to one connection, and to whoever owns its engine.
+   */
+
+#ifndef PYSOCK_NO_SSL
+
+/* Verifier: paths. One is built from the leaf upwards, depth first, out of what the
    peer sent, in whatever order, and the anchors; each link is judged before the next one is looked
    for, a whole path when it has reached an anchor. Work is bounded: in depth, in signatures, in
    names, in look-ups. What cannot be checked is refused. */
@@ -10355,7 +11138,7 @@ static int pysock__path_verify(pysock__path *b)
     return pysock__cert_judge(b, leaf, 1, b->depth == 1);
 }
 
-/* Certificates: the verifier. BearSSL streams the peer's chain into it; it keeps the chain for
+/* Verifier: the engine's side. BearSSL streams the peer's chain into it; it keeps the chain for
    getpeercert(), and judges when all is there. */
 
 /* A certificate of the verified path. */
@@ -10792,11 +11575,9 @@ static void pysock__verifier_free(pysock__verifier *v)
 
 #endif /* PYSOCK_NO_SSL */
 
-/* ---- >>tls ----
-   From a context to an engine, and the engine as four byte streams: records out and in, plaintext
-   out and in. There is no descriptor in here. A pysock__tls has no lock: whoever owns the engine
-   (by its socket's lock, or as the handshake's owner) calls. A context's lock guards its settings
-   and sessions; the settings that a connection uses are counted and never change under it. */
+/* ---- >>ciphers ----
+   Cipher suites, what they are made of, and OpenSSL's language that chooses and orders them. Tables
+   and functions of their arguments: no state. */
 
 #ifndef PYSOCK_NO_SSL
 
@@ -11258,6 +12039,14 @@ static size_t pysock__suite_list(uint16_t *out)
 #undef PYSOCK__CHACHA20_FIRST
 }
 
+#endif /* PYSOCK_NO_SSL */
+
+/* ---- >>tls-errors ----
+   BearSSL's errors and the alerts of RFC 5246 as OpenSSL's reasons with a sentence each, and the
+   alert that answers an error. Tables: no state. */
+
+#ifndef PYSOCK_NO_SSL
+
 typedef struct pysock__code {
     int code;
     const char *reason, *sentence;
@@ -11423,7 +12212,16 @@ static int pysock__alert_for(int err, int verify_code)
     }
 }
 
-/* TLS: what contexts and connections share. */
+#endif /* PYSOCK_NO_SSL */
+
+/* ---- >>contexts ----
+   SSLContext: settings, sessions, key log, and the engine's settings that connections copy; its
+   private half and its public calls. A context's lock guards its settings and sessions; what a
+   connection uses of them is counted and never changes under it. */
+
+#ifndef PYSOCK_NO_SSL
+
+/* Contexts: what they share with connections. */
 
 typedef struct pysock__alpn {
     int refs; /* atomic */
@@ -11546,7 +12344,7 @@ failed:
     return NULL;
 }
 
-/* TLS: sessions. */
+/* Contexts: sessions. */
 
 #define PYSOCK__SESSION_SECONDS 7200 /* that one lasts */
 
@@ -11719,7 +12517,7 @@ static void pysock__cache_touch_locked(pysock__session_cache *c, pysock_ssl_sess
     pysock__list_append(&c->used, &se->link);
 }
 
-/* TLS: contexts. */
+/* Contexts: the object. */
 
 enum { PYSOCK__RSA, PYSOCK__EC, PYSOCK__KEY_KINDS };
 
@@ -11999,7453 +12797,7 @@ static void pysock__context_take_found(pysock_ssl_context *ctx, pysock__verifier
     v->grown = NULL;
 }
 
-/* TLS: keys at work. BearSSL asks these objects which chain to show and has them sign. */
-
-#define PYSOCK__FULL_CHAIN 16 /* certificates, at most, that a lone one is shown with */
-
-typedef struct pysock__policy {
-    union {
-        const br_ssl_server_policy_class *server;
-        const br_ssl_client_certificate_class *client;
-    } vtable; /* first: BearSSL knows the object by it */
-    pysock__identity *identities[PYSOCK__KEY_KINDS]; /* counted; NULL where there is none */
-    const pysock__identity *chosen;
-    uint32_t curves; /* of ECDHE, a bit for each; 0: all */
-    pysock__store *issuers; /* counted; PYSOCK_OP_COMPLETE_CHAIN's, or NULL */
-    br_x509_certificate full[PYSOCK__FULL_CHAIN]; /* points into the identity and the issuers */
-} pysock__policy;
-
-static const br_hash_class *pysock__hash_class(int id)
-{
-    static const br_hash_class *const all[] = {&br_sha1_vtable, &br_sha224_vtable,
-                                               &br_sha256_vtable, &br_sha384_vtable,
-                                               &br_sha512_vtable};
-
-    return id >= br_sha1_ID && id <= br_sha512_ID ? all[id - br_sha1_ID] : NULL;
-}
-
-/* Signs the hash in data, in place, by the key of an identity. hash_id 0 is TLS 1.0's MD5 and
-   SHA-1. Returns the signature's length, 0 if it cannot be. */
-static size_t pysock__identity_sign(const pysock__identity *id, int hash_id, unsigned char *data,
-                                    size_t hash_len, size_t room)
-{
-    static const unsigned char *const oids[] = {BR_HASH_OID_SHA1, BR_HASH_OID_SHA224,
-                                                BR_HASH_OID_SHA256, BR_HASH_OID_SHA384,
-                                                BR_HASH_OID_SHA512};
-    const br_hash_class *hash = pysock__hash_class(hash_id);
-    const br_rsa_private_key *rsa;
-    unsigned char value[64];
-    size_t len;
-
-    if (hash_len > sizeof value || (!hash && (hash_id || id->key_type != BR_KEYTYPE_RSA)))
-        return 0;
-    memcpy(value, data, hash_len);
-    if (id->key_type == BR_KEYTYPE_EC) {
-        if (room < 139) /* the longest, with P-521 */
-            return 0;
-        return br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), hash, value,
-                                                br_skey_decoder_get_ec(&id->key), data);
-    }
-    rsa = br_skey_decoder_get_rsa(&id->key);
-    len = (rsa->n_bitlen + 7) / 8;
-    if (room < len)
-        return 0;
-    return br_rsa_pkcs1_sign_get_default()(hash ? oids[hash_id - br_sha1_ID] : NULL, value,
-                                           hash_len, rsa, data)
-               ? len
-               : 0;
-}
-
-/* The hash function for a signature by this identity, out of those that the peer takes (a bit for
-   each); -1: none. version is TLS's: the old ones leave no choice. */
-static int pysock__identity_hash(const pysock__identity *id, unsigned version, unsigned hashes)
-{
-    static const int order[] = {br_sha256_ID, br_sha384_ID, br_sha512_ID, br_sha224_ID, br_sha1_ID};
-    int curve = 0;
-    size_t i;
-
-    if (version < BR_TLS12)
-        return id->key_type == BR_KEYTYPE_RSA ? 0 : br_sha1_ID;
-    if (id->key_type == BR_KEYTYPE_EC)
-        curve = br_skey_decoder_get_ec(&id->key)->curve;
-    if (curve == BR_EC_secp384r1 && hashes >> br_sha384_ID & 1)
-        return br_sha384_ID;
-    if (curve == BR_EC_secp521r1 && hashes >> br_sha512_ID & 1)
-        return br_sha512_ID;
-    for (i = 0; i < PYSOCK__COUNT(order); i++)
-        if (hashes >> order[i] & 1)
-            return order[i];
-    return -1;
-}
-
-static const pysock__anchor *pysock__store_issuer(const pysock__store *st, const pysock__cert *cert)
-{
-    size_t i;
-
-    for (i = 0; i < st->count; i++) {
-        const pysock__cert *issuer = &st->items[i]->cert;
-        if (pysock__name_same(&cert->issuer, &issuer->subject)
-            && (!cert->aki.p || !issuer->ski.p || pysock__der_equal(&cert->aki, &issuer->ski)))
-            return st->items[i];
-    }
-    return NULL;
-}
-
-/* The chain to be shown for the chosen identity. */
-static const br_x509_certificate *pysock__policy_chain(pysock__policy *p, size_t *count)
-{
-    const pysock__identity *id = p->chosen;
-    const pysock__anchor *issuer;
-    const pysock__cert *last;
-    pysock__cert leaf;
-    size_t n = 0;
-
-    *count = id->count;
-    if (!p->issuers || id->count != 1
-        || pysock__cert_parse(&leaf, id->chain[0].data, id->chain[0].data_len) < 0)
-        return id->chain;
-    p->full[n++] = id->chain[0];
-    for (last = &leaf; n < PYSOCK__FULL_CHAIN && !pysock__cert_self_issued(last); n++) {
-        issuer = pysock__store_issuer(p->issuers, last);
-        if (!issuer)
-            break;
-        p->full[n].data = (unsigned char *)pysock_buf_data(issuer->der);
-        p->full[n].data_len = pysock_buf_size(issuer->der);
-        last = &issuer->cert;
-    }
-    *count = n;
-    return p->full;
-}
-
-/* Whether one of our chains serves for this kind of key exchange: it, or NULL. *algorithm is what
-   ECDHE's parameters are signed with, as BearSSL numbers it. */
-static const pysock__identity *pysock__policy_serves(const pysock__policy *p,
-                                                     const br_ssl_server_context *cc, int exchange,
-                                                     unsigned *algorithm)
-{
-    int rsa = exchange == BR_SSLKEYX_RSA || exchange == BR_SSLKEYX_ECDHE_RSA, hash;
-    const pysock__identity *id = p->identities[rsa ? PYSOCK__RSA : PYSOCK__EC];
-    uint32_t hashes = br_ssl_server_get_client_hashes(cc);
-
-    if (!id)
-        return NULL;
-    switch (exchange) {
-    case BR_SSLKEYX_RSA:
-        return id;
-    case BR_SSLKEYX_ECDHE_RSA:
-    case BR_SSLKEYX_ECDHE_ECDSA:
-        hash = pysock__identity_hash(id, cc->eng.session.version,
-                                     (rsa ? hashes : hashes >> 8) & 0xff);
-        *algorithm = 0xff00u + (unsigned)hash;
-        return hash >= 0 && br_ssl_server_get_client_curves(cc) ? id : NULL;
-    case BR_SSLKEYX_ECDH_RSA:
-        return id->signer_type == BR_KEYTYPE_RSA ? id : NULL;
-    case BR_SSLKEYX_ECDH_ECDSA:
-        return id->signer_type == BR_KEYTYPE_EC ? id : NULL;
-    default:
-        return NULL;
-    }
-}
-
-/* The first suite, in the order that the engine has made, that one of our chains serves. */
-static int pysock__policy_choose(const br_ssl_server_policy_class **pctx,
-                                 const br_ssl_server_context *cc, br_ssl_server_choices *choices)
-{
-    pysock__policy *p = (pysock__policy *)(void *)pctx;
-    const br_suite_translated *suites;
-    size_t i, n;
-
-    if (p->curves) /* the engine, which is ours, picks ECDHE's curve out of these */
-        ((br_ssl_server_context *)(uintptr_t)cc)->curves &= p->curves;
-    suites = br_ssl_server_get_client_suites(cc, &n);
-    for (i = 0; i < n; i++) {
-        p->chosen = pysock__policy_serves(p, cc, suites[i][1] >> 12, &choices->algo_id);
-        if (!p->chosen)
-            continue;
-        choices->cipher_suite = suites[i][0];
-        choices->chain = pysock__policy_chain(p, &choices->chain_len);
-        return 1;
-    }
-    return 0;
-}
-
-/* BearSSL's multiplication, which notes that the peer's point is none, or one of those whose result
-   is zero whatever the key is (RFC 8422, 5.11; RFC 7748, 6.1). */
-static PYSOCK__THREAD_LOCAL int pysock__point_refused;
-
-static uint32_t pysock__ec_mul(unsigned char *point, size_t len, const unsigned char *x,
-                               size_t xlen, int curve)
-{
-    uint32_t ok = br_ec_get_default()->mul(point, len, x, xlen, curve);
-    unsigned char any = curve != BR_EC_curve25519;
-    size_t i;
-
-    for (i = 0; i < len; i++)
-        any |= point[i];
-    if (ok && any)
-        return ok;
-    pysock__point_refused = 1;
-    return 0;
-}
-
-/* RSA's decryption, or the fixed key's part of ECDH. */
-static uint32_t pysock__policy_exchange(const br_ssl_server_policy_class **pctx,
-                                        unsigned char *data, size_t *len)
-{
-    const pysock__policy *p = (const pysock__policy *)(void *)pctx;
-    const br_ec_impl *ec = br_ec_get_default();
-    const br_ec_private_key *key;
-    size_t offset, size;
-    uint32_t ok;
-
-    if (p->chosen->key_type == BR_KEYTYPE_RSA)
-        return br_rsa_ssl_decrypt(br_rsa_private_get_default(),
-                                  br_skey_decoder_get_rsa(&p->chosen->key), data, *len);
-    key = br_skey_decoder_get_ec(&p->chosen->key);
-    ok = pysock__ec_mul(data, *len, key->x, key->xlen, key->curve);
-    offset = ec->xoff(key->curve, &size);
-    memmove(data, data + offset, size);
-    *len = size;
-    return ok;
-}
-
-static size_t pysock__policy_sign(const br_ssl_server_policy_class **pctx, unsigned algorithm,
-                                  unsigned char *data, size_t hash_len, size_t room)
-{
-    const pysock__policy *p = (const pysock__policy *)(void *)pctx;
-
-    return algorithm < 0xff00u ? 0
-                               : pysock__identity_sign(p->chosen, (int)(algorithm & 0xff), data,
-                                                       hash_len, room);
-}
-
-static const br_ssl_server_policy_class pysock__policy_class = {
-    sizeof(pysock__policy), pysock__policy_choose, pysock__policy_exchange, pysock__policy_sign};
-
-/* A client's side. The names of CAs that a server lists are not looked at, as in OpenSSL. */
-static void pysock__ccert_start_list(const br_ssl_client_certificate_class **pctx)
-{
-    (void)pctx;
-}
-
-static void pysock__ccert_start_name(const br_ssl_client_certificate_class **pctx, size_t len)
-{
-    (void)pctx, (void)len;
-}
-
-static void pysock__ccert_append(const br_ssl_client_certificate_class **pctx,
-                                 const unsigned char *data, size_t len)
-{
-    (void)pctx, (void)data, (void)len;
-}
-
-static void pysock__ccert_choose(const br_ssl_client_certificate_class **pctx,
-                                 const br_ssl_client_context *cc, uint32_t types,
-                                 br_ssl_client_certificate *choices)
-{
-    pysock__policy *p = (pysock__policy *)(void *)pctx;
-    unsigned version = cc->eng.session.version;
-    size_t i;
-    int hash;
-
-    memset(choices, 0, sizeof *choices);
-    for (i = 0; i < PYSOCK__KEY_KINDS; i++) {
-        unsigned hashes = (i == PYSOCK__RSA ? types : types >> 8) & 0xff;
-        if (!p->identities[i] || !hashes)
-            continue;
-        hash = pysock__identity_hash(p->identities[i], version, hashes);
-        if (hash < 0)
-            continue;
-        p->chosen = p->identities[i];
-        choices->auth_type = i == PYSOCK__RSA ? BR_AUTH_RSA : BR_AUTH_ECDSA;
-        choices->hash_id = hash;
-        choices->chain = pysock__policy_chain(p, &choices->chain_len);
-        return;
-    }
-}
-
-static uint32_t pysock__ccert_exchange(const br_ssl_client_certificate_class **pctx,
-                                       unsigned char *data, size_t *len)
-{
-    (void)pctx, (void)data, (void)len; /* fixed ECDH is never chosen */
-    return 0;
-}
-
-static size_t pysock__ccert_sign(const br_ssl_client_certificate_class **pctx, int hash_id,
-                                 size_t hash_len, unsigned char *data, size_t room)
-{
-    const pysock__policy *p = (const pysock__policy *)(void *)pctx;
-
-    return pysock__identity_sign(p->chosen, hash_id, data, hash_len, room);
-}
-
-static const br_ssl_client_certificate_class pysock__ccert_class = {
-    sizeof(pysock__policy),   pysock__ccert_start_list, pysock__ccert_start_name,
-    pysock__ccert_append,     pysock__ccert_start_list, pysock__ccert_start_list,
-    pysock__ccert_choose,     pysock__ccert_exchange,   pysock__ccert_sign,
-};
-
-/* TLS: the connection. */
-
-#define PYSOCK__AHEAD ((size_t)64 * 1024)     /* bytes that are read ahead */
-
-/* Handshake messages (RFC 5246, 7.4). */
-enum { PYSOCK__HELLO_REQUEST, PYSOCK__CLIENT_HELLO, PYSOCK__SERVER_HELLO,
-       PYSOCK__SESSION_TICKET = 4, PYSOCK__CERTIFICATE = 11, PYSOCK__SERVER_KEY_EXCHANGE,
-       PYSOCK__CERTIFICATE_REQUEST, PYSOCK__SERVER_HELLO_DONE, PYSOCK__CERTIFICATE_VERIFY,
-       PYSOCK__CLIENT_KEY_EXCHANGE, PYSOCK__FINISHED = 20, PYSOCK__CERTIFICATE_STATUS = 22,
-       PYSOCK__NO_MESSAGE = 256 };
-
-/* What comes in, on its way to the engine. */
-typedef struct pysock__intake {
-    unsigned char header[5]; /* of the record that is being read */
-    size_t header_len;
-    int direct;              /* its body goes straight to the engine: plaintext-to-be */
-    pysock__bytes body;      /* or else here */
-    pysock__bytes message;   /* the handshake message that is being put together */
-    pysock__bytes ready;     /* records, opened, that the engine has not taken from ready_pos on */
-    size_t ready_pos;
-    pysock__bytes early;     /* plaintext that came while a renegotiation began */
-    size_t early_pos;
-    int answered;            /* the server's hello has come */
-    int last;                /* the type of the handshake message before; PYSOCK__NO_MESSAGE */
-    unsigned empty, warnings, requests; /* in a row */
-} pysock__intake;
-
-/* One direction's records, for the message callback. */
-typedef struct pysock__overheard {
-    pysock__bytes record, message; /* as far as they have come */
-    int encrypted;                 /* nothing more can be told */
-} pysock__overheard;
-
-typedef struct pysock__tls {
-    union {
-        br_ssl_client_context client;
-        br_ssl_server_context server;
-    } br; /* first: a server's cache finds the connection by it */
-    br_ssl_engine_context *eng;
-    /* set once */
-    int server;
-    pysock *owner; /* for the sni_callback */
-    unsigned char *buffers;
-    char *hostname;
-    int port;
-    int raise_ragged;
-    int unchecked_host; /* of this connection, whatever the context says */
-    int half_close;
-    int no_close_notify;
-    /* set once, or by an sni_callback before the engine has seen anything */
-    pysock_ssl_context *ctx; /* counted, as what follows */
-    pysock__policy policy;
-    pysock__alpn *alpn;
-    pysock__keylog *keylog;
-    uint64_t options;
-    pysock__store *asked;   /* a server's that asks for certificates: BearSSL reads names in it */
-    br_ec_impl curves;      /* BearSSL's, behind a look at the peer's points; may be restricted */
-    unsigned session_epoch; /* the context's, when the settings were taken */
-    const br_ssl_session_cache_class *cache; /* a server's; BearSSL finds the connection by it */
-    /* the engine's owner */
-    pysock__verifier *verifier; /* until the handshake is finished */
-    pysock__peer *peer;
-    pysock_ssl_session *session; /* offered, found, and then the one in force */
-    int established; /* plaintext may flow */
-    int handshakes;  /* that have been finished */
-    uint16_t suite, version;
-    int reused;
-    int session_new; /* a server's engine has made it */
-    int close_sent; /* our close_notify has been made */
-    int peer_closed; /* the peer's has come, and with half_close the engine has not been told */
-    int ended;      /* the engine is closed: by close_notify, or with the fault */
-    int mid_record; /* part of a record has left */
-    int out_type;   /* the type of that record */
-    int begun;      /* something has */
-    pysock__bytes flight; /* the handshake's records, to be sent together: Nagle's algorithm and a
-                             delayed acknowledgement would cost 40 ms otherwise */
-    size_t flight_pos;
-    unsigned char first[8]; /* what the peer sent first, to tell HTTP and noise */
-    size_t first_len;
-    pysock__intake in;
-    int refused; /* ended by us: what the engine had made before still leaves */
-    int certificate_asked; /* the server has sent a CertificateRequest */
-    void (*message_callback)(const pysock_ssl_message *m, void *arg);
-    void *message_arg;
-    pysock__overheard overheard[2]; /* received, sent */
-    char *sni; /* the name that the client asked for; atomic, as ctx: others read them meanwhile */
-    unsigned char *ahead; /* what was read ahead, from ahead_pos to ahead_len */
-    size_t ahead_pos, ahead_len;
-    unsigned char alert[160]; /* an alert record that we made ourselves */
-    size_t alert_pos, alert_end;
-    pysock__fault fault;
-} pysock__tls;
-
-enum {
-    PYSOCK__OUT = 1,     /* records to be sent */
-    PYSOCK__IN = 2,      /* room for records */
-    PYSOCK__APP_IN = 4,  /* plaintext to be read */
-    PYSOCK__APP_OUT = 8, /* room for plaintext */
-    PYSOCK__ENDED = 16   /* nothing more will come in */
-};
-
-/* Gives back what was taken from the context. */
-static void pysock__tls_drop_settings(pysock__tls *t)
-{
-    size_t i;
-
-    for (i = 0; i < PYSOCK__KEY_KINDS; i++) {
-        pysock__identity_release(t->policy.identities[i]);
-        t->policy.identities[i] = NULL;
-    }
-    pysock__verifier_free(t->verifier);
-    pysock__store_release(t->asked);
-    pysock__store_release(t->policy.issuers);
-    pysock__alpn_release(t->alpn);
-    pysock__keylog_release(t->keylog);
-    t->verifier = NULL;
-    t->asked = NULL;
-    t->policy.issuers = NULL;
-    t->alpn = NULL;
-    t->keylog = NULL;
-}
-
-static void pysock__tls_free(pysock__tls *t)
-{
-    size_t i;
-
-    if (!t)
-        return;
-    pysock__tls_drop_settings(t);
-    pysock__bytes_free(&t->flight);
-    pysock__bytes_free(&t->in.body);
-    pysock__bytes_free(&t->in.message);
-    pysock__bytes_free(&t->in.ready);
-    pysock__bytes_free(&t->in.early);
-    pysock__peer_release(t->peer);
-    pysock__session_release(t->session);
-    pysock__context_release(t->ctx);
-    pysock__free(t->hostname);
-    for (i = 0; i < 2; i++) {
-        pysock__bytes_free(&t->overheard[i].record);
-        pysock__bytes_free(&t->overheard[i].message);
-    }
-    pysock__free(t->sni);
-    pysock__free(t->ahead);
-    pysock__free(t->buffers);
-    memset(t, 0, sizeof *t);
-    pysock__free(t);
-}
-
-/* TLS: resumption. */
-
-/* BearSSL's server has made a session; pysock__tls_finish() remembers it. */
-static void pysock__cache_save(const br_ssl_session_cache_class **ctx,
-                               br_ssl_server_context *server,
-                               const br_ssl_session_parameters *params)
-{
-    pysock__tls *t = (pysock__tls *)(void *)server;
-
-    (void)ctx, (void)params;
-    t->reused = 0;
-    t->session_new = 1;
-}
-
-/* A session serves only for the name that it was made with (RFC 6066, 3). */
-static int pysock__session_named(const pysock_ssl_session *se, const char *name)
-{
-    return se->host && name ? strcmp(se->host, name) == 0 : !se->host && !name;
-}
-
-/* BearSSL's server asks for the session whose id is in params. */
-static int pysock__cache_load(const br_ssl_session_cache_class **ctx, br_ssl_server_context *server,
-                              br_ssl_session_parameters *params)
-{
-    pysock__tls *t = (pysock__tls *)(void *)server;
-    pysock_ssl_context *c = t->ctx;
-    pysock_ssl_session *se;
-
-    (void)ctx;
-    t->reused = 0;
-    pysock__lock(&c->lock);
-    se = pysock__cache_find_id_locked(&c->sessions, params->session_id, params->session_id_len);
-    if (se && pysock__session_expired(se)) {
-        c->stats.timeouts++;
-        pysock__cache_remove_locked(&c->sessions, se);
-        se = NULL;
-    }
-    if (se && se->epoch == t->session_epoch && t->session_epoch == c->session_epoch
-        && pysock__session_named(se, t->sni)) {
-        pysock__cache_touch_locked(&c->sessions, se);
-        pysock__session_release(t->session);
-        pysock__add(&se->refs, 1);
-        t->session = se;
-        t->reused = 1;
-        *params = se->params;
-    } else {
-        c->stats.misses++;
-    }
-    pysock__unlock(&c->lock);
-    return t->reused;
-}
-
-static const br_ssl_session_cache_class pysock__cache_class = {
-    sizeof(const br_ssl_session_cache_class *), pysock__cache_save, pysock__cache_load};
-
-/* 1 if a client may offer this session: it was verified by the rules that hold now, and if it is
-   for another host, the certificate is for ours as well. */
-static int pysock__session_fits(const pysock__tls *t, const pysock_ssl_session *se)
-{
-    pysock__cert cert;
-
-    if (se->epoch != t->session_epoch || !se->params.session_id_len || se->server
-        || pysock__session_expired(se))
-        return 0;
-    if (!t->verifier || !t->verifier->host
-        || (pysock__session_named(se, t->hostname) && !se->unchecked_host))
-        return 1;
-    return se->peer && se->peer->sent_count
-           && pysock__cert_parse(&cert, (unsigned char *)pysock_buf_data(se->peer->certs[0]),
-                                 pysock_buf_size(se->peer->certs[0])) == 0
-           && pysock__cert_matches(&cert, t->verifier->host, t->verifier->no_common_name);
-}
-
-/* Puts the session to be resumed into a client's engine: the user's, or one that the context has
-   for the host. */
-static void pysock__session_offer(pysock__tls *t)
-{
-    pysock_ssl_context *ctx = t->ctx;
-    pysock_ssl_session *se = t->session;
-
-    if (!se) {
-        pysock__lock(&ctx->lock);
-        if (t->session_epoch == ctx->session_epoch)
-            se = pysock__cache_find_host_locked(&ctx->sessions, t->hostname, t->port);
-        if (se && pysock__session_expired(se)) {
-            ctx->stats.timeouts++;
-            pysock__cache_remove_locked(&ctx->sessions, se);
-            se = NULL;
-        }
-        if (se) {
-            pysock__cache_touch_locked(&ctx->sessions, se);
-            pysock__add(&se->refs, 1);
-        }
-        pysock__unlock(&ctx->lock);
-    }
-    t->session = NULL;
-    if (se && pysock__session_fits(t, se)) {
-        br_ssl_engine_set_session_parameters(t->eng, &se->params);
-        t->session = se;
-    } else {
-        pysock__session_release(se);
-    }
-}
-
-/* The session of a handshake that has just finished; NULL: out of memory. */
-static pysock_ssl_session *pysock__session_new(const pysock__tls *t,
-                                               const br_ssl_session_parameters *params)
-{
-    pysock_ssl_session *se = (pysock_ssl_session *)pysock__alloc(sizeof *se);
-    const char *host = t->server ? t->sni : t->hostname;
-
-    if (!se)
-        return NULL;
-    se->refs = 1;
-    se->context = t->ctx->serial;
-    se->epoch = t->session_epoch;
-    se->server = t->server;
-    se->unchecked_host = t->unchecked_host;
-    se->port = t->port;
-    se->peer = pysock__peer_retain(t->peer);
-    se->time = pysock__wall_seconds();
-    se->params = *params;
-    if (t->server && !t->session_new)
-        se->params.session_id_len = 0; /* nobody keeps it */
-    if (!host || (se->host = pysock__strdup(host)) != NULL)
-        return se;
-    pysock__session_release(se);
-    return NULL;
-}
-
-/* Remembers what there is to be remembered. Out of memory only costs time. */
-static void pysock__session_store(pysock__tls *t)
-{
-    pysock_ssl_context *ctx = t->ctx;
-    pysock_ssl_session *se = t->session;
-
-    pysock__lock(&ctx->lock);
-    if (t->reused)
-        ctx->stats.hits++;
-    if (t->server)
-        ctx->stats.accept_good++;
-    else
-        ctx->stats.connect_good++;
-    if (se && se->params.session_id_len && (se->server || se->host)
-        && !(t->server && t->reused) && t->session_epoch == ctx->session_epoch
-        && !t->unchecked_host)
-        ctx->stats.cache_full +=
-            pysock__cache_add_locked(&ctx->sessions, se, ctx->session_limit);
-    pysock__unlock(&ctx->lock);
-}
-
-/* TLS: from a context to a connection. */
-
-/* What both sides have in common, on top of the context's engine, which has been copied. */
-static void pysock__tls_set_engine(pysock__tls *t)
-{
-    br_ssl_engine_context *eng = t->eng;
-
-    if (t->alpn && !t->server)
-        br_ssl_engine_set_protocol_names(eng, t->alpn->names, t->alpn->count);
-    br_ssl_engine_set_buffers_bidi(eng, t->buffers, BR_SSL_BUFSIZE_INPUT,
-                                   t->buffers + BR_SSL_BUFSIZE_INPUT, BR_SSL_BUFSIZE_OUTPUT);
-    if (t->verifier)
-        br_ssl_engine_set_x509(eng, &t->verifier->vtable);
-    t->curves = *br_ec_get_default();
-    t->curves.mul = pysock__ec_mul;
-    br_ssl_engine_set_ec(eng, &t->curves);
-}
-
-static void pysock__tls_set_client(pysock__tls *t)
-{
-    br_ssl_client_context *cc = &t->br.client;
-
-    pysock__tls_set_engine(t);
-    br_ssl_client_set_default_rsapub(cc);
-    if (t->policy.curves)
-        t->curves.supported_curves &= t->policy.curves;
-    if (t->options & PYSOCK_OP_NO_RENEGOTIATION)
-        br_ssl_engine_add_flags(t->eng, BR_OPT_NO_RENEGOTIATION);
-    t->policy.vtable.client = &pysock__ccert_class;
-    br_ssl_client_set_client_certificate(cc, &t->policy.vtable.client);
-}
-
-static unsigned char pysock__empty_name[] = {0x30, 0x00};
-static const br_x500_name pysock__no_name = {pysock__empty_name, sizeof pysock__empty_name};
-
-/* How many of a store's names a CertificateRequest has room for; it is a hint for the client. */
-static size_t pysock__names_that_fit(const pysock__store *store)
-{
-    size_t i, bytes = 0;
-
-    for (i = 0; i < store->count; i++) {
-        bytes += store->names[i].len + 2;
-        if (bytes > 60000)
-            break;
-    }
-    return i;
-}
-
-static void pysock__tls_set_server(pysock__tls *t, int verify_mode)
-{
-    br_ssl_server_context *sc = &t->br.server;
-    pysock__store *store = t->verifier ? t->verifier->store : NULL;
-
-    if (store) {
-        pysock__add(&store->refs, 1);
-        t->asked = store;
-    }
-    pysock__tls_set_engine(t);
-    if (!(t->options & PYSOCK_OP_ALLOW_CLIENT_RENEGOTIATION)
-        || t->options & PYSOCK_OP_NO_RENEGOTIATION)
-        br_ssl_engine_add_flags(t->eng, BR_OPT_NO_RENEGOTIATION);
-    t->policy.vtable.server = &pysock__policy_class;
-    br_ssl_server_set_policy(sc, &t->policy.vtable.server);
-    if (store && store->count)
-        br_ssl_server_set_trust_anchor_names(sc, store->names, pysock__names_that_fit(store));
-    else if (store) /* no name at all would not ask for a certificate */
-        br_ssl_server_set_trust_anchor_names(sc, &pysock__no_name, 1);
-    if (store && verify_mode == PYSOCK_CERT_OPTIONAL) {
-        br_ssl_engine_add_flags(t->eng, BR_OPT_TOLERATE_NO_CLIENT_AUTH);
-        t->verifier->lenient = t->eng;
-    }
-    if (t->cache)
-        br_ssl_server_set_cache(sc, &t->cache);
-}
-
-/* 1 if a host can go into SNI: a DNS name (RFC 6066: no address). */
-static int pysock__sni_fits(const char *host)
-{
-    unsigned char ip[16];
-
-    return host && host[0] && !pysock__sys_pton(host, ip);
-}
-
-/* A verifier by the context's rules; NULL: out of memory. */
-static pysock__verifier *pysock__verifier_new_locked(const pysock__tls *t)
-{
-    pysock_ssl_context *ctx = t->ctx;
-    pysock__verifier *v = (pysock__verifier *)pysock__alloc(sizeof *v);
-
-    if (!v)
-        return NULL;
-    v->vtable = &pysock__verifier_class;
-    v->purpose = t->server ? PYSOCK_CLIENT_AUTH : PYSOCK_SERVER_AUTH;
-    v->flags = ctx->verify_flags;
-    v->security_level = ctx->security_level;
-    memcpy(v->default_problem, ctx->default_problem, sizeof v->default_problem);
-    v->no_common_name = ctx->no_common_name;
-    v->host = !t->server && ctx->check_hostname && !t->unchecked_host ? t->hostname : NULL;
-    v->store = t->asked ? t->asked : ctx->verify_mode == PYSOCK_CERT_NONE ? NULL : ctx->store;
-    if (v->store)
-        pysock__add(&v->store->refs, 1);
-    return v;
-}
-
-/* Why a context is of no use for a connection. 0 if it is. */
-static int pysock__tls_check_settings(const pysock__tls *t, int check_hostname, int versions,
-                                      const char *what)
-{
-    if (versions < 0)
-        return pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_PROTOCOLS_AVAILABLE",
-                            "%s: the context's minimum, maximum and options leave no version of "
-                            "TLS",
-                            what);
-    if (!t->eng->suites_num)
-        return pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_CIPHERS_AVAILABLE",
-                            "%s: the context's security level leaves none of its cipher suites",
-                            what);
-    if (check_hostname && !t->server && !t->hostname)
-        return pysock__fail_value(what, "server_hostname is needed because the context's "
-                                        "check_hostname is on");
-    return 0;
-}
-
-/* Takes what the connection needs from the context. 0 or a failure. */
-static int pysock__tls_take_settings(pysock__tls *t, const char *what)
-{
-    pysock_ssl_context *ctx = t->ctx;
-    unsigned low, high;
-    int verify_mode, check_hostname, versions, failed = 0;
-    size_t i;
-
-    if (t->server)
-        br_ssl_server_zero(&t->br.server);
-    else
-        br_ssl_client_zero(&t->br.client);
-    pysock__lock(&ctx->lock);
-    verify_mode = ctx->verify_mode;
-    check_hostname = ctx->check_hostname && !t->unchecked_host;
-    versions = pysock__context_versions_locked(ctx, &low, &high);
-    *t->eng = ctx->engine;
-    t->options = ctx->options;
-    t->session_epoch = ctx->session_epoch;
-    t->alpn = ctx->alpn;
-    t->keylog = ctx->keylog;
-    t->message_callback = ctx->message_callback;
-    t->message_arg = ctx->message_arg;
-    t->policy.curves = ctx->curves;
-    for (i = 0; i < PYSOCK__KEY_KINDS; i++) {
-        t->policy.identities[i] = ctx->identities[i];
-        if (!t->policy.identities[i])
-            continue;
-        pysock__add(&t->policy.identities[i]->refs, 1);
-    }
-    if (t->options & PYSOCK_OP_COMPLETE_CHAIN && ctx->store) {
-        t->policy.issuers = ctx->store;
-        pysock__add(&ctx->store->refs, 1);
-    }
-    if (t->alpn)
-        pysock__add(&t->alpn->refs, 1);
-    if (t->keylog)
-        pysock__add(&t->keylog->refs, 1);
-    if (!t->server || verify_mode != PYSOCK_CERT_NONE)
-        failed = (t->verifier = pysock__verifier_new_locked(t)) == NULL;
-    t->cache = t->server && ctx->session_limit ? &pysock__cache_class : NULL;
-    if (t->server)
-        ctx->stats.accept++;
-    else
-        ctx->stats.connect++;
-    pysock__unlock(&ctx->lock);
-    if (failed)
-        return pysock__fail_memory(what);
-    if (pysock__tls_check_settings(t, check_hostname, versions, what) < 0)
-        return -1;
-    if (t->server)
-        pysock__tls_set_server(t, verify_mode);
-    else
-        pysock__tls_set_client(t);
-    return 0;
-}
-
-/* Writes the ClientHello. The extension for signature algorithms is TLS 1.2's (RFC 5246,
-   7.4.1.4.1); BearSSL writes it for what it has to verify them with. */
-static int pysock__client_reset(pysock__tls *t, const char *sni)
-{
-    br_rsa_pkcs1_vrfy rsa = t->eng->irsavrfy;
-    br_ecdsa_vrfy ecdsa = t->eng->iecdsa;
-    int ok;
-
-    if (t->eng->version_max < BR_TLS12) {
-        t->eng->irsavrfy = 0;
-        t->eng->iecdsa = 0;
-    }
-    ok = br_ssl_client_reset(&t->br.client, sni, t->session != NULL);
-    t->eng->irsavrfy = rsa;
-    t->eng->iecdsa = ecdsa;
-    return ok;
-}
-
-/* Writes the first flight, or gets ready for it. */
-static int pysock__tls_reset(pysock__tls *t, const char *what)
-{
-    char sni[256];
-    size_t n;
-    int before = pysock__cancel_off(), ok; /* BearSSL opens and reads a file for random bytes */
-
-    if (t->server) {
-        ok = br_ssl_server_reset(&t->br.server);
-    } else {
-        sni[0] = 0;
-        if (pysock__sni_fits(t->hostname)) {
-            snprintf(sni, sizeof sni, "%s", t->hostname);
-            n = strlen(sni);
-            if (n && sni[n - 1] == '.')
-                sni[n - 1] = 0;
-        }
-        pysock__session_offer(t);
-        ok = pysock__client_reset(t, sni[0] ? sni : NULL);
-    }
-    pysock__cancel_restore(before);
-    if (ok)
-        return 0;
-    return pysock__fail(
-        PYSOCK_SSL_ERROR, br_ssl_engine_last_error(t->eng), "PRNG_NOT_SEEDED",
-        "%s: BearSSL could not start (error %d): the system gives no random numbers", what,
-        br_ssl_engine_last_error(t->eng));
-}
-
-/* What a connection is made of, and by whom. */
-typedef struct pysock__tls_options {
-    pysock_ssl_context *ctx;
-    int server, raise_ragged, unchecked_host, half_close, no_close_notify;
-    int port;                    /* only tells sessions apart */
-    pysock_ssl_session *session; /* a client's, or NULL */
-    pysock *owner;
-    const char *what;            /* the call, for messages */
-} pysock__tls_options;
-
-/* A connection, ready for its handshake. It takes hostname, which may be NULL, unless it fails.
-   NULL on error. */
-static pysock__tls *pysock__tls_new(const pysock__tls_options *o, char *hostname)
-{
-    pysock__tls *t = (pysock__tls *)pysock__alloc(sizeof *t);
-
-    if (!t) {
-        pysock__fail_memory(o->what);
-        return NULL;
-    }
-    t->ctx = pysock__context_retain(o->ctx);
-    t->server = o->server;
-    t->owner = o->owner;
-    t->port = o->port;
-    t->raise_ragged = o->raise_ragged;
-    t->unchecked_host = !o->server && o->unchecked_host;
-    t->half_close = o->half_close;
-    t->no_close_notify = o->no_close_notify;
-    t->eng = o->server ? &t->br.server.eng : &t->br.client.eng;
-    t->hostname = hostname;
-    t->in.last = PYSOCK__NO_MESSAGE;
-    if (o->session) {
-        pysock__add(&o->session->refs, 1);
-        t->session = o->session;
-    }
-    t->buffers = (unsigned char *)PYSOCK_MALLOC(BR_SSL_BUFSIZE_BIDI); /* untouched: not resident */
-    if (!t->buffers)
-        pysock__fail_memory(o->what);
-    else if (pysock__tls_take_settings(t, o->what) == 0 && pysock__tls_reset(t, o->what) == 0)
-        return t;
-    t->hostname = NULL; /* stays the caller's */
-    pysock__tls_free(t);
-    return NULL;
-}
-
-/* 1 if the peer began with something that looks like a request of HTTP. */
-static int pysock__looks_like_http(const unsigned char *first, size_t n)
-{
-    static const char *const methods[] = {"GET ", "POST ", "HEAD ", "PUT ", "OPTIONS ", "DELETE ",
-                                          "CONNECT ", "TRACE ", "PATCH ", "PRI "};
-    size_t i, k;
-
-    for (i = 0; i < PYSOCK__COUNT(methods); i++) {
-        k = strlen(methods[i]);
-        if (n >= 3 && memcmp(first, methods[i], k < n ? k : n) == 0)
-            return 1;
-    }
-    return 0;
-}
-
-/* What is known of why a server has sent this alert, and what to do. */
-static const char *pysock__alert_hint(const pysock__tls *t, int alert)
-{
-    int bare = !t->policy.identities[PYSOCK__RSA] && !t->policy.identities[PYSOCK__EC];
-
-    if (t->server || t->established)
-        return "";
-    if (alert == BR_ALERT_PROTOCOL_VERSION)
-        return t->eng->version_max >= BR_TLS12
-                   ? "; the highest version that this library speaks is TLSv1.2"
-               : t->eng->version_max == BR_TLS11
-                   ? "; the highest version that the context allows is TLSv1.1"
-                   : "; the highest version that the context allows is TLSv1";
-    if (t->certificate_asked && bare)
-        return "; it had asked for a client certificate (CertificateRequest), and the context has "
-               "none: pysock_ssl_load_cert_chain()";
-    if (!t->in.answered
-        && (alert == BR_ALERT_HANDSHAKE_FAILURE || alert == BR_ALERT_INSUFFICIENT_SECURITY))
-        return "; it takes none of the suites, curves or signatures offered: there is no "
-               "finite-field DHE here, and RSA key exchange only if pysock_ssl_set_ciphers() says "
-               "so";
-    return "";
-}
-
-/* Why the engine failed, as a fault without "on what". */
-static void pysock__tls_describe(pysock__tls *t, int err)
-{
-    pysock__verifier *v = t->verifier;
-    const pysock__code *c;
-    int client = !t->server;
-    int noise = t->first_len
-                && (t->first[0] < 20 || t->first[0] > 23 || (t->first_len > 1 && t->first[1] != 3));
-
-    if (v && v->verify_code == 17) {
-        pysock__fault_set(&t->fault, PYSOCK_MEMORY_ERROR, ENOMEM, "ENOMEM", "out of memory");
-        return;
-    }
-    if (v && v->verify_code) {
-        int name = v->verify_code == 62 || v->verify_code == 64;
-        int trust = v->verify_code == 2 || (v->verify_code >= 18 && v->verify_code <= 20);
-        pysock__fault_set(
-            &t->fault, PYSOCK_SSL_CERT_VERIFICATION_ERROR, err, "CERTIFICATE_VERIFY_FAILED",
-            "certificate verify failed: %s%s%.120s%s%s%s%s%s%s", v->verify_message,
-            name ? ", certificate is not valid for '" : "", name ? v->host : "", name ? "'" : "",
-            v->detail[0] ? "; " : "", v->detail,
-            trust && v->default_problem[0] ? "; " : "", trust ? v->default_problem : "",
-            !trust || v->default_problem[0] ? ""
-            : v->store->count + v->store->dir_count > 0
-                ? "; if you trust its issuer, load it with pysock_ssl_load_verify_locations()"
-                : "; the context has no trust anchors at all: load some with "
-                  "pysock_ssl_load_verify_locations()");
-        t->fault.verify_code = v->verify_code;
-        t->fault.verify_message = v->verify_message;
-        return;
-    }
-    if (err >= BR_ERR_SEND_FATAL_ALERT) {
-        int bare = t->server && !t->policy.identities[PYSOCK__RSA]
-                   && !t->policy.identities[PYSOCK__EC];
-        c = pysock__code_find(pysock__alerts, PYSOCK__COUNT(pysock__alerts), err & 0xff);
-        bare = bare && c->code == 40;
-        pysock__fault_set(
-            &t->fault, PYSOCK_SSL_ERROR, err,
-            c->code == 40 && !client ? "NO_SHARED_CIPHER"
-            : c->code == 70          ? "UNSUPPORTED_PROTOCOL"
-                                     : c->reason,
-            "the peer's offer cannot be accepted, and was answered with the alert %s%s",
-            c->sentence,
-            bare            ? " (the context has no certificate; pysock_ssl_load_cert_chain())"
-            : c->code == 40 ? " (no cipher suite, curve or signature algorithm in common)"
-            : c->code == 70 ? " (the peer offers no version of TLS that is enabled here)"
-                            : "");
-        return;
-    }
-    if (err >= BR_ERR_RECV_FATAL_ALERT) {
-        c = pysock__code_find(pysock__alerts, PYSOCK__COUNT(pysock__alerts), err & 0xff);
-        pysock__fault_set(&t->fault, PYSOCK_SSL_ERROR, err, c->reason,
-                          "the peer refused with the fatal alert %s (%d)%s", c->sentence,
-                          err & 0xff, pysock__alert_hint(t, err & 0xff));
-        return;
-    }
-    if (!t->established && noise) {
-        int http = !client && pysock__looks_like_http(t->first, t->first_len);
-        pysock__fault_set(
-            &t->fault, PYSOCK_SSL_ERROR, err, http ? "HTTP_REQUEST" : "WRONG_VERSION_NUMBER",
-            http ? "the client speaks plain HTTP; it should use https"
-                 : "the peer does not speak TLS: what it sent first is no TLS record");
-        return;
-    }
-    if (t->established && err == BR_ERR_UNSUPPORTED_VERSION)
-        err = BR_ERR_BAD_VERSION; /* no offer: noise between records */
-    c = pysock__code_find(pysock__engine_errors, PYSOCK__COUNT(pysock__engine_errors), err);
-    pysock__fault_set(&t->fault, PYSOCK_SSL_ERROR, err, c->reason, "%s (BearSSL error %d)",
-                      c->sentence, err);
-}
-
-/* Makes an alert record of our own, under the keys that are in force (RFC 5246, 7.2): BearSSL sends
-   none when it fails, and its close discards what is still coming in. */
-static void pysock__tls_make_alert(pysock__tls *t, int level, int description)
-{
-    const br_sslrec_out_class **out = &t->eng->out.vtable;
-    unsigned version = t->eng->session.version;
-    unsigned char *record;
-    size_t len = 2;
-
-    if ((t->ended && t->mid_record && !t->refused) || t->alert_end)
-        return; /* half a record has left, and the engine has dropped the rest; or once is enough */
-    if (!version && !t->server)
-        version = t->eng->version_in; /* the server's choice, though it is refused */
-    version = version ? version : BR_TLS12;
-    t->alert[64] = (unsigned char)level;
-    t->alert[65] = (unsigned char)description;
-    record = (unsigned char *)(*out)->encrypt(out, 21, version, t->alert + 64, &len);
-    t->alert_pos = (size_t)(record - t->alert);
-    t->alert_end = t->alert_pos + len;
-}
-
-/* The engine has closed: tells why, once. */
-static void pysock__tls_notice_end(pysock__tls *t)
-{
-    int err = br_ssl_engine_last_error(t->eng);
-
-    t->ended = 1;
-    if (err == BR_ERR_OK)
-        return;
-    pysock__tls_describe(t, err);
-    if (err < BR_ERR_RECV_FATAL_ALERT)
-        pysock__tls_make_alert(
-            t, 2, pysock__alert_for(err, t->verifier ? t->verifier->verify_code : 0));
-}
-
-/* The engine's records, where they may still leave. */
-static unsigned char *pysock__tls_engine_out(const pysock__tls *t, size_t *len)
-{
-    return t->ended && !t->refused ? NULL : br_ssl_engine_sendrec_buf(t->eng, len);
-}
-
-/* What the engine can do now: PYSOCK__ flags. */
-static int pysock__tls_flags(pysock__tls *t)
-{
-    unsigned st = br_ssl_engine_current_state(t->eng);
-    const unsigned char *p;
-    size_t n;
-    int own_alert, early;
-
-    if (st == BR_SSL_CLOSED && !t->ended)
-        pysock__tls_notice_end(t);
-    own_alert = t->alert_pos < t->alert_end || t->flight_pos < t->flight.len;
-    early = t->handshakes && t->in.early.len && (t->established || t->ended) ? PYSOCK__APP_IN : 0;
-    if (t->ended)
-        return PYSOCK__ENDED | early
-               | (own_alert || pysock__tls_engine_out(t, &n) ? PYSOCK__OUT : 0);
-    if (t->close_sent && !t->mid_record && (p = br_ssl_engine_sendrec_buf(t->eng, &n)) != NULL
-        && p[0] == 21) {
-        /* the engine answers the peer's close_notify; ours is enough */
-        br_ssl_engine_sendrec_ack(t->eng, n);
-        return pysock__tls_flags(t);
-    }
-    return ((st & BR_SSL_SENDREC) || own_alert ? PYSOCK__OUT : 0)
-           | (st & BR_SSL_RECVREC && !t->peer_closed ? PYSOCK__IN : 0)
-           | (st & BR_SSL_RECVAPP ? PYSOCK__APP_IN : early)
-           | ((st & BR_SSL_SENDAPP) && !t->close_sent ? PYSOCK__APP_OUT : 0);
-}
-
-/* Collects the records of the handshake's present flight. Out of memory only means that they leave
-   one by one. */
-static void pysock__tls_collect(pysock__tls *t)
-{
-    unsigned char *p;
-    size_t n;
-
-    while (!t->established && !t->ended && !t->mid_record && !t->flight.out_of_memory
-           && (p = br_ssl_engine_sendrec_buf(t->eng, &n)) != NULL) {
-        if (n >= 5 && p[1] == 0) { /* an alert before any version is agreed: BearSSL writes 0.0 */
-            p[1] = 3;
-            p[2] = 3;
-        }
-        pysock__bytes_append(&t->flight, p, n);
-        if (!t->flight.out_of_memory)
-            br_ssl_engine_sendrec_ack(t->eng, n);
-    }
-}
-
-/* Records to be sent: the engine's first, then an alert of our own. */
-static const unsigned char *pysock__tls_out(pysock__tls *t, size_t *len)
-{
-    const unsigned char *p;
-
-    pysock__tls_collect(t);
-    if (t->flight_pos < t->flight.len) {
-        *len = t->flight.len - t->flight_pos;
-        return t->flight.data + t->flight_pos;
-    }
-    p = pysock__tls_engine_out(t, len);
-    if (p)
-        return p;
-    *len = t->alert_end - t->alert_pos;
-    return t->alert + t->alert_pos;
-}
-
-static void pysock__tls_tell(pysock__tls *t, int sent, int content_type, int type,
-                             const unsigned char *data, size_t size)
-{
-    const unsigned char *header = t->overheard[sent].record.data;
-    pysock_ssl_message m;
-
-    m.socket = t->owner;
-    m.sent = sent;
-    m.version = header[1] << 8 | header[2];
-    m.content_type = content_type;
-    m.type = type;
-    m.data = data;
-    m.size = size;
-    t->message_callback(&m, t->message_arg);
-}
-
-/* Tells the messages that are whole. */
-static void pysock__tls_tell_handshake(pysock__tls *t, int sent)
-{
-    pysock__bytes *b = &t->overheard[sent].message;
-    size_t size, told = 0;
-
-    while (b->len - told >= 4) {
-        const unsigned char *p = b->data + told;
-        size = 4 + ((size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3]);
-        if (b->len - told < size)
-            break;
-        pysock__tls_tell(t, sent, 22, p[0], p, size);
-        told += size;
-    }
-    if (told)
-        memmove(b->data, b->data + told, b->len - told);
-    b->len -= told;
-    t->overheard[sent].encrypted |= b->out_of_memory || b->len > PYSOCK__CHAIN_BYTES;
-}
-
-static void pysock__tls_tell_record(pysock__tls *t, int sent)
-{
-    pysock__overheard *o = &t->overheard[sent];
-    const unsigned char *p = o->record.data;
-    size_t n = o->record.len - 5;
-
-    pysock__tls_tell(t, sent, 256, p[0], p, 5);
-    if (p[0] == 22) {
-        pysock__bytes_append(&o->message, p + 5, n);
-        pysock__tls_tell_handshake(t, sent);
-    } else if (p[0] == 21 && n >= 2) {
-        pysock__tls_tell(t, sent, 21, p[6], p + 5, n);
-    } else if (p[0] == 20) {
-        pysock__tls_tell(t, sent, 20, 0x101, p + 5, n); /* it has no types: OpenSSL's number */
-        o->encrypted = 1;
-    }
-}
-
-/* Bytes of records pass by, in any pieces. The caller holds no lock. */
-static void pysock__tls_overhear(pysock__tls *t, int sent, const unsigned char *p, size_t n)
-{
-    pysock__overheard *o = &t->overheard[sent];
-    size_t want, k;
-
-    if (!t->message_callback || t->handshakes)
-        return;
-    while (n && !o->encrypted) {
-        want = o->record.len < 5 ? 5
-                                 : 5 + ((size_t)o->record.data[3] << 8 | o->record.data[4]);
-        k = n < want - o->record.len ? n : want - o->record.len;
-        pysock__bytes_append(&o->record, p, k);
-        if (o->record.out_of_memory) {
-            o->encrypted = 1;
-            return;
-        }
-        p += k;
-        n -= k;
-        if (o->record.len < 5 || o->record.len < 5 + ((size_t)o->record.data[3] << 8
-                                                      | o->record.data[4]))
-            continue;
-        pysock__tls_tell_record(t, sent);
-        o->record.len = 0;
-    }
-}
-
-/* 1 if records with the user's bytes have not left, or not whole. */
-static int pysock__tls_holds_plaintext(const pysock__tls *t)
-{
-    const unsigned char *p;
-    size_t n;
-
-    if (!t->established || t->mid_record)
-        return t->established && t->out_type == 23;
-    p = pysock__tls_engine_out(t, &n);
-    return p && p[0] == 23;
-}
-
-static void pysock__tls_out_done(pysock__tls *t, size_t n)
-{
-    const unsigned char *p;
-    size_t len;
-
-    t->begun = 1;
-    if (t->flight_pos < t->flight.len) {
-        t->flight_pos += n;
-        if (t->flight_pos == t->flight.len)
-            t->flight_pos = t->flight.len = 0;
-    } else if ((p = pysock__tls_engine_out(t, &len)) != NULL) {
-        t->out_type = t->mid_record ? t->out_type : p[0];
-        t->mid_record = n < len;
-        br_ssl_engine_sendrec_ack(t->eng, n);
-    } else {
-        t->alert_pos += n;
-    }
-}
-
-/* TLS: reading hellos. A vector of RFC 5246 (4.3) is its length, in so many bytes, and its
-   contents. What is malformed is refused here, with the alert that the RFC names: BearSSL overlooks
-   much of it. */
-
-static int pysock__vector(pysock__der *in, int size, pysock__der *out)
-{
-    size_t len = 0;
-
-    if (in->end - in->p < size)
-        return -1;
-    while (size--)
-        len = len << 8 | *in->p++;
-    if ((size_t)(in->end - in->p) < len)
-        return -1;
-    out->p = in->p;
-    out->end = in->p += len;
-    return 0;
-}
-
-/* A vector that is all of in. */
-static int pysock__vector_whole(pysock__der *in, int size, pysock__der *out)
-{
-    return pysock__vector(in, size, out) < 0 || in->p != in->end ? -1 : 0;
-}
-
-/* What concerns us in a ClientHello or a ServerHello. Where an extension is missing p is NULL. */
-typedef struct pysock__hello {
-    pysock__der name;         /* SNI's host name */
-    pysock__der protocols;    /* ALPN's list */
-    pysock__der versions;     /* supported_versions, which TLS 1.3 has instead of the hello's own */
-    pysock__der suites;
-    pysock__der renegotiation; /* renegotiation_info */
-    unsigned char seen[65536 / 8]; /* extensions by their number */
-} pysock__hello;
-
-/* A server_name extension (RFC 6066, 3): at most one name of each type, none of them empty. The
-   alert, 0: it is well. */
-static int pysock__read_server_name(pysock__der value, pysock__der *name)
-{
-    pysock__der list, entry;
-    int type;
-
-    if (pysock__vector_whole(&value, 2, &list) < 0 || list.p == list.end)
-        return BR_ALERT_DECODE_ERROR;
-    while (list.p < list.end) {
-        type = *list.p++;
-        if (pysock__vector(&list, 2, &entry) < 0 || entry.p == entry.end)
-            return BR_ALERT_DECODE_ERROR;
-        if (type)
-            continue;
-        if (name->p)
-            return BR_ALERT_DECODE_ERROR;
-        if (pysock__der_len(&entry) > 255 || memchr(entry.p, 0, pysock__der_len(&entry)))
-            return PYSOCK_ALERT_UNRECOGNIZED_NAME;
-        *name = entry;
-    }
-    return 0;
-}
-
-/* A list of elements of size bytes, not empty, with a length of so many bytes before it. */
-static int pysock__read_list(pysock__der value, int length_size, int size, pysock__der *list)
-{
-    return pysock__vector_whole(&value, length_size, list) < 0 || list->p == list->end
-                   || pysock__der_len(list) % (size_t)size
-               ? BR_ALERT_DECODE_ERROR
-               : 0;
-}
-
-/* ALPN's list of names, none of them empty (RFC 7301, 3.1). */
-static int pysock__read_protocols(pysock__der value, pysock__der *list)
-{
-    pysock__der names, name;
-
-    if (pysock__read_list(value, 2, 1, list))
-        return BR_ALERT_DECODE_ERROR;
-    names = *list;
-    while (names.p < names.end)
-        if (pysock__vector(&names, 1, &name) < 0 || name.p == name.end)
-            return BR_ALERT_DECODE_ERROR;
-    return 0;
-}
-
-/* Point formats: uncompressed is the only one that is left, and must be there (RFC 8422, 5.1.2). */
-static int pysock__read_point_formats(pysock__der value)
-{
-    pysock__der list;
-
-    if (pysock__read_list(value, 1, 1, &list))
-        return BR_ALERT_DECODE_ERROR;
-    return memchr(list.p, 0, pysock__der_len(&list)) ? 0 : BR_ALERT_ILLEGAL_PARAMETER;
-}
-
-static int pysock__read_extension(int client, int type, pysock__der value, pysock__hello *out)
-{
-    pysock__der list;
-
-    switch (type) {
-    case 0: /* server_name; the server's answer is empty */
-        return client ? pysock__read_server_name(value, &out->name)
-               : value.p == value.end ? 0
-                                      : BR_ALERT_DECODE_ERROR;
-    case 1: /* max_fragment_length */
-        return value.end - value.p != 1 ? BR_ALERT_DECODE_ERROR : 0;
-    case 10: /* supported_groups */
-        return client ? pysock__read_list(value, 2, 2, &list) : 0;
-    case 11:
-        return pysock__read_point_formats(value);
-    case 13: /* signature_algorithms */
-        return client ? pysock__read_list(value, 2, 2, &list) : 0;
-    case 16:
-        return pysock__read_protocols(value, &out->protocols);
-    case 43:
-        return client ? pysock__read_list(value, 1, 2, &out->versions) : 0;
-    case 0xff01:
-        return pysock__vector_whole(&value, 1, &out->renegotiation) < 0 ? BR_ALERT_DECODE_ERROR : 0;
-    default:
-        return 0;
-    }
-}
-
-/* The extensions at the end of a hello: RFC 5246 (7.4.1.4) allows one of each. */
-static int pysock__read_extensions(int client, pysock__der body, pysock__hello *out)
-{
-    pysock__der extensions, value;
-    int type, alert;
-
-    if (body.p == body.end)
-        return 0;
-    if (pysock__vector_whole(&body, 2, &extensions) < 0)
-        return BR_ALERT_DECODE_ERROR;
-    while (extensions.p < extensions.end) {
-        if (extensions.end - extensions.p < 2)
-            return BR_ALERT_DECODE_ERROR;
-        type = extensions.p[0] << 8 | extensions.p[1];
-        extensions.p += 2;
-        if (pysock__vector(&extensions, 2, &value) < 0)
-            return BR_ALERT_DECODE_ERROR;
-        if (out->seen[type >> 3] & 1 << (type & 7))
-            return BR_ALERT_ILLEGAL_PARAMETER;
-        out->seen[type >> 3] |= (unsigned char)(1 << (type & 7));
-        alert = pysock__read_extension(client, type, value, out);
-        if (alert)
-            return alert;
-    }
-    return 0;
-}
-
-/* Reads a ClientHello's body. The alert that it is to be refused with, or 0. */
-static int pysock__read_client_hello(pysock__der body, pysock__hello *out)
-{
-    pysock__der id, compression;
-
-    memset(out, 0, sizeof *out);
-    if (body.end - body.p < 34)
-        return BR_ALERT_DECODE_ERROR;
-    body.p += 34; /* version and random */
-    if (pysock__vector(&body, 1, &id) < 0 || pysock__der_len(&id) > 32
-        || pysock__vector(&body, 2, &out->suites) < 0 || out->suites.p == out->suites.end
-        || pysock__der_len(&out->suites) % 2 || pysock__vector(&body, 1, &compression) < 0
-        || compression.p == compression.end)
-        return BR_ALERT_DECODE_ERROR;
-    if (!memchr(compression.p, 0, pysock__der_len(&compression)))
-        return BR_ALERT_ILLEGAL_PARAMETER;
-    return pysock__read_extensions(1, body, out);
-}
-
-/* Likewise a ServerHello's. */
-static int pysock__read_server_hello(pysock__der body, pysock__hello *out)
-{
-    pysock__der id;
-
-    memset(out, 0, sizeof *out);
-    if (body.end - body.p < 34)
-        return BR_ALERT_DECODE_ERROR;
-    body.p += 34;
-    if (pysock__vector(&body, 1, &id) < 0 || pysock__der_len(&id) > 32 || body.end - body.p < 3)
-        return BR_ALERT_DECODE_ERROR;
-    body.p += 3; /* suite and compression */
-    return pysock__read_extensions(0, body, out);
-}
-
-/* A CertificateRequest (RFC 5246, 7.4.4): the alert, or 0. */
-static int pysock__read_certificate_request(unsigned version, pysock__der body)
-{
-    pysock__der types, algorithms, names, name;
-
-    if (pysock__vector(&body, 1, &types) < 0 || types.p == types.end)
-        return BR_ALERT_DECODE_ERROR;
-    if (version >= BR_TLS12
-        && (pysock__vector(&body, 2, &algorithms) < 0 || algorithms.p == algorithms.end
-            || pysock__der_len(&algorithms) % 2))
-        return BR_ALERT_DECODE_ERROR;
-    if (pysock__vector_whole(&body, 2, &names) < 0)
-        return BR_ALERT_DECODE_ERROR;
-    while (names.p < names.end)
-        if (pysock__vector(&names, 2, &name) < 0 || name.p == name.end)
-            return BR_ALERT_DECODE_ERROR;
-    return 0;
-}
-
-/* 1 if the client signals secure renegotiation by a suite (RFC 5746, 3.3). */
-static int pysock__signals_renegotiation(const pysock__hello *hello)
-{
-    const unsigned char *p;
-
-    for (p = hello->suites.p; p < hello->suites.end; p += 2)
-        if (p[0] == 0 && p[1] == 0xff)
-            return 1;
-    return 0;
-}
-
-/* 1 if one of our protocols is in the list. */
-static int pysock__shares_protocol(const pysock__alpn *ours, pysock__der names)
-{
-    pysock__der name;
-    size_t i;
-
-    while (ours && pysock__vector(&names, 1, &name) == 0)
-        for (i = 0; i < ours->count; i++)
-            if (pysock__der_is(&name, ours->names[i], strlen(ours->names[i])))
-                return 1;
-    return 0;
-}
-
-/* The highest version that both sides speak, where the client lists its own; 0: none. What is in
-   the list counts, not the hello's own version (RFC 8446, 4.2.1), which is all that BearSSL sees.
-   */
-static unsigned pysock__shared_version(const br_ssl_engine_context *eng, const pysock__hello *hello)
-{
-    const unsigned char *p = hello->versions.p;
-    unsigned version, best = 0;
-
-    for (; p < hello->versions.end; p += 2) {
-        version = (unsigned)(p[0] << 8 | p[1]);
-        if (version >= eng->version_min && version <= eng->version_max && version > best)
-            best = version;
-    }
-    return best;
-}
-
-/* TLS: what comes in. Every record but application data is opened and read here before the engine
-   sees it: alerts, limits, and each handshake message whole. One reading decides; what it refuses
-   the engine never hears of, and nothing reaches the engine unread. */
-
-#define PYSOCK__MAX_EMPTY 32    /* records without contents in a row */
-#define PYSOCK__MAX_WARNINGS 5  /* alerts that mean nothing */
-#define PYSOCK__MAX_REQUESTS 32 /* for another handshake, without data between */
-#define PYSOCK__MAX_EARLY ((size_t)256 * 1024) /* data before a renegotiation's ServerHello */
-
-/* How long a message of this type may be, and whether this side may get it at all (0: no). */
-static size_t pysock__message_limit(const pysock__tls *t, int type)
-{
-    switch (type) {
-    case PYSOCK__CERTIFICATE: return (size_t)160 * 1024;
-    case PYSOCK__FINISHED: return t->eng->incrypt ? 12 : 0;
-    case PYSOCK__CLIENT_HELLO: return t->server ? (size_t)64 * 1024 : 0;
-    case PYSOCK__CERTIFICATE_VERIFY:
-    case PYSOCK__CLIENT_KEY_EXCHANGE: return t->server ? (size_t)16 * 1024 : 0;
-    case PYSOCK__SESSION_TICKET: return t->server ? 0 : (size_t)66 * 1024;
-    case PYSOCK__SERVER_HELLO:
-    case PYSOCK__SERVER_KEY_EXCHANGE:
-    case PYSOCK__CERTIFICATE_REQUEST: return t->server ? 0 : (size_t)64 * 1024;
-    case PYSOCK__CERTIFICATE_STATUS: return t->server ? 0 : (size_t)160 * 1024;
-    default: return 0;
-    }
-}
-
-/* Messages without contents. */
-static int pysock__message_is_bare(const pysock__tls *t, int type)
-{
-    return !t->server && (type == PYSOCK__HELLO_REQUEST || type == PYSOCK__SERVER_HELLO_DONE);
-}
-
-/* Ends the connection with an alert of ours. What has been made before still leaves. */
-static void pysock__tls_refuse(pysock__tls *t, int alert, const char *reason, const char *text)
-{
-    const pysock__code *c =
-        pysock__code_find(pysock__alerts, PYSOCK__COUNT(pysock__alerts), alert);
-
-    if (t->ended)
-        return;
-    t->refused = 1;
-    pysock__tls_make_alert(t, 2, alert);
-    t->ended = 1;
-    pysock__fault_set(&t->fault, PYSOCK_SSL_ERROR, BR_ERR_SEND_FATAL_ALERT + alert, reason,
-                      "%s; it was answered with the alert %s (%d)", text, c->sentence, alert);
-}
-
-/* Ends it with an error that the thread has just met. */
-static void pysock__tls_fail_internal(pysock__tls *t)
-{
-    t->refused = 1;
-    pysock__tls_make_alert(t, 2, BR_ALERT_INTERNAL_ERROR);
-    t->ended = 1;
-    t->fault = pysock__last;
-}
-
-static void pysock__tls_fail_memory(pysock__tls *t)
-{
-    pysock__fail_memory("TLS");
-    pysock__tls_fail_internal(t);
-}
-
-/* The engine would fail like this, if it saw it. */
-static void pysock__tls_fail_as_engine(pysock__tls *t, int err)
-{
-    t->ended = t->refused = 1;
-    pysock__tls_describe(t, err);
-    pysock__tls_make_alert(t, 2, pysock__alert_for(err, 0));
-}
-
-static void pysock__tls_refuse_hello(pysock__tls *t, int alert)
-{
-    const char *who = t->server ? "client" : "server";
-    char text[160];
-
-    snprintf(text, sizeof text, "the %s's hello %s", who,
-             alert == BR_ALERT_ILLEGAL_PARAMETER  ? "has a value that is not allowed, or one twice"
-             : alert == PYSOCK_ALERT_UNRECOGNIZED_NAME ? "asks for a name that cannot be one"
-                                                   : "is malformed");
-    pysock__tls_refuse(t, alert,
-                       alert == BR_ALERT_DECODE_ERROR       ? "LENGTH_MISMATCH"
-                       : alert == PYSOCK_ALERT_UNRECOGNIZED_NAME ? "TLSV1_UNRECOGNIZED_NAME"
-                                                             : "BAD_EXTENSION",
-                       text);
-}
-
-/* Goes on with another context, which is retained: all that was taken from the old one is taken
-   anew. 0 or a failure. */
-static int pysock__tls_switch(pysock__tls *t, pysock_ssl_context *ctx, const char *what)
-{
-    pysock_ssl_context *old = t->ctx;
-
-    pysock__tls_drop_settings(t);
-    pysock__store(&t->ctx, pysock__context_retain(ctx));
-    pysock__context_release(old);
-    if (pysock__tls_take_settings(t, what) < 0)
-        return -1;
-    return pysock__tls_reset(t, what);
-}
-
-/* Asks the sni_callback. Nobody holds a lock here; what it says holds before the engine has seen
-   anything. */
-static void pysock__tls_call_sni(pysock__tls *t)
-{
-    int (*fn)(pysock_ssl_client_hello *hello, void *arg);
-    pysock_ssl_client_hello hello;
-    void *arg;
-    int alert;
-
-    pysock__lock(&t->ctx->lock);
-    fn = t->ctx->sni_callback;
-    arg = t->ctx->sni_arg;
-    pysock__unlock(&t->ctx->lock);
-    if (!fn)
-        return;
-    hello.socket = t->owner;
-    hello.server_name = t->sni;
-    hello.context = t->ctx;
-    hello.take_context = 0;
-    alert = fn(&hello, arg);
-    if (alert)
-        pysock__tls_refuse(t, alert > 0 && alert < 256 ? alert : PYSOCK_ALERT_INTERNAL_ERROR,
-                           "CALLBACK_FAILED", "the sni_callback refused the client");
-    else if (hello.context && hello.context != t->ctx
-             && pysock__tls_switch(t, hello.context, "sni_callback") < 0)
-        pysock__tls_fail_internal(t);
-    if (hello.take_context)
-        pysock__context_release(hello.context);
-}
-
-/* The client's first words: who it wants, and whether it is served at all. */
-static void pysock__tls_on_first_hello(pysock__tls *t, const pysock__hello *hello)
-{
-    unsigned version;
-    char *name;
-    size_t n = pysock__der_len(&hello->name);
-
-    if (n) {
-        name = (char *)pysock__alloc(n + 1);
-        if (!name) {
-            pysock__tls_fail_memory(t);
-            return;
-        }
-        memcpy(name, hello->name.p, n);
-        pysock__store(&t->sni, name);
-    }
-    pysock__tls_call_sni(t);
-    if (t->ended || !hello->versions.p)
-        return;
-    version = pysock__shared_version(t->eng, hello);
-    if (version)
-        br_ssl_engine_set_versions(t->eng, t->eng->version_min, version);
-    else
-        pysock__tls_refuse(t, BR_ALERT_PROTOCOL_VERSION, "UNSUPPORTED_PROTOCOL",
-                           "the client lists no version of TLS that is enabled here (this library "
-                           "speaks none above TLSv1.2)");
-}
-
-static void pysock__tls_on_client_hello(pysock__tls *t, pysock__der body)
-{
-    pysock__hello *hello = (pysock__hello *)PYSOCK_MALLOC(sizeof *hello);
-    int alert;
-
-    if (!hello) {
-        pysock__tls_fail_memory(t);
-        return;
-    }
-    alert = pysock__read_client_hello(body, hello);
-    if (alert)
-        pysock__tls_refuse_hello(t, alert);
-    else if (!t->handshakes)
-        pysock__tls_on_first_hello(t, hello);
-    else if (t->eng->reneg == 2
-             && (!hello->renegotiation.p || pysock__signals_renegotiation(hello)))
-        pysock__tls_refuse(t, BR_ALERT_HANDSHAKE_FAILURE, "RENEGOTIATION_MISMATCH",
-                           "the client renegotiates as if it were its first handshake (RFC 5746)");
-    /* BearSSL 0.6 reads outside of its array of names when it tolerates a mismatch: its engine
-       hears of ALPN only if there is a protocol in common. */
-    if (!t->ended) {
-        int shares = pysock__shares_protocol(t->alpn, hello->protocols);
-        br_ssl_engine_set_protocol_names(t->eng, shares ? t->alpn->names : NULL,
-                                         shares ? t->alpn->count : 0);
-    }
-    PYSOCK_FREE(hello);
-}
-
-/* A server's answer: what BearSSL takes without asking whether it was offered. */
-static void pysock__tls_on_server_hello(pysock__tls *t, pysock__der body)
-{
-    pysock__hello *hello = (pysock__hello *)PYSOCK_MALLOC(sizeof *hello);
-    pysock__der names, name;
-    int alert;
-
-    if (!hello) {
-        pysock__tls_fail_memory(t);
-        return;
-    }
-    alert = pysock__read_server_hello(body, hello);
-    names = hello->protocols;
-    if (alert) {
-        pysock__tls_refuse_hello(t, alert);
-    } else if (hello->protocols.p && pysock__vector_whole(&names, 1, &name) < 0) {
-        pysock__tls_refuse_hello(t, BR_ALERT_DECODE_ERROR); /* one name (RFC 7301, 3.1) */
-    } else if (hello->protocols.p && t->alpn
-               && !pysock__shares_protocol(t->alpn, hello->protocols)) {
-        pysock__tls_refuse(t, BR_ALERT_ILLEGAL_PARAMETER, "BAD_EXTENSION",
-                           "the server chose a protocol by ALPN that nobody offered");
-    } else if (!hello->renegotiation.p && !t->handshakes
-               && !(t->options & PYSOCK_OP_LEGACY_SERVER_CONNECT)) {
-        pysock__tls_refuse(t, BR_ALERT_HANDSHAKE_FAILURE, "UNSAFE_LEGACY_RENEGOTIATION_DISABLED",
-                           "the server does not know secure renegotiation (RFC 5746); if it is an "
-                           "old one that you trust, set PYSOCK_OP_LEGACY_SERVER_CONNECT");
-    }
-    PYSOCK_FREE(hello);
-}
-
-/* Whether a point can be one of this curve, as far as its form tells. */
-static int pysock__point_formed(int curve, const pysock__der *point)
-{
-    size_t n = pysock__der_len(point);
-
-    switch (curve) {
-    case BR_EC_curve25519: return n == 32;
-    case BR_EC_secp256r1: return n == 65 && point->p[0] == 4;
-    case BR_EC_secp384r1: return n == 97 && point->p[0] == 4;
-    case BR_EC_secp521r1: return n == 133 && point->p[0] == 4;
-    default: return 0;
-    }
-}
-
-/* A ServerKeyExchange of ECDHE (RFC 8422, 5.4): the alert, or 0. */
-static int pysock__read_key_exchange(const pysock__tls *t, unsigned traits, pysock__der body)
-{
-    const br_ssl_engine_context *eng = t->eng;
-    pysock__der point, signature;
-    int curve;
-
-    if (body.end - body.p < 3)
-        return BR_ALERT_DECODE_ERROR;
-    curve = body.p[1] << 8 | body.p[2];
-    if (body.p[0] != 3 || curve >= 32 || !(eng->iec->supported_curves >> curve & 1))
-        return BR_ALERT_ILLEGAL_PARAMETER; /* no named curve, or one that was not offered */
-    body.p += 3;
-    if (pysock__vector(&body, 1, &point) < 0 || point.p == point.end)
-        return BR_ALERT_DECODE_ERROR;
-    if (!pysock__point_formed(curve, &point))
-        return BR_ALERT_ILLEGAL_PARAMETER;
-    if (eng->session.version >= BR_TLS12) {
-        if (body.end - body.p < 2)
-            return BR_ALERT_DECODE_ERROR;
-        if (body.p[0] < br_sha1_ID || body.p[0] > br_sha512_ID
-            || !br_multihash_getimpl(&eng->mhash, body.p[0])
-            || body.p[1] != (traits & PYSOCK__KX_ECDHE_ECDSA ? 3 : 1))
-            return BR_ALERT_ILLEGAL_PARAMETER;
-        body.p += 2;
-    }
-    return pysock__vector_whole(&body, 2, &signature) < 0 ? BR_ALERT_DECODE_ERROR : 0;
-}
-
-/* A ClientKeyExchange, by the suite that was chosen: the alert, or 0. */
-static int pysock__read_client_key_exchange(const pysock__tls *t, unsigned traits, pysock__der body)
-{
-    pysock__der value;
-
-    if (traits & PYSOCK__KX_RSA)
-        return pysock__vector_whole(&body, 2, &value) < 0 ? BR_ALERT_DECODE_ERROR : 0;
-    if (traits & PYSOCK__KX_ECDH && body.p == body.end)
-        return 0; /* the client's certificate has the key */
-    if (pysock__vector_whole(&body, 1, &value) < 0 || value.p == value.end)
-        return BR_ALERT_DECODE_ERROR;
-    return traits & PYSOCK__KX_ECDHE && !pysock__point_formed(t->eng->ecdhe_curve, &value)
-               ? BR_ALERT_ILLEGAL_PARAMETER
-               : 0;
-}
-
-/* A client's CertificateVerify: what it signs with must have been in our CertificateRequest. */
-static int pysock__read_certificate_verify(const pysock__tls *t, pysock__der body)
-{
-    pysock__der signature;
-
-    if (t->eng->session.version >= BR_TLS12) {
-        if (body.end - body.p < 2)
-            return BR_ALERT_DECODE_ERROR;
-        if (body.p[0] < br_sha1_ID || body.p[0] > br_sha512_ID
-            || !br_multihash_getimpl(&t->eng->mhash, body.p[0])
-            || (body.p[1] != 1 && body.p[1] != 3))
-            return BR_ALERT_ILLEGAL_PARAMETER;
-        body.p += 2;
-    }
-    return pysock__vector_whole(&body, 2, &signature) < 0 ? BR_ALERT_DECODE_ERROR : 0;
-}
-
-/* A server's list must not be empty, and no certificate in a list (RFC 5246, 7.4.2). What is wrong
-   with the lengths otherwise is the engine's to say. */
-static int pysock__read_certificates(pysock__der body, int may_be_empty)
-{
-    size_t n;
-
-    if (pysock__der_len(&body) == 3 && !may_be_empty)
-        return BR_ALERT_DECODE_ERROR;
-    for (body.p += pysock__der_len(&body) < 3 ? 0 : 3; pysock__der_len(&body) >= 3; body.p += n) {
-        n = (size_t)body.p[0] << 16 | (size_t)body.p[1] << 8 | body.p[2];
-        if (!n)
-            return BR_ALERT_DECODE_ERROR;
-        n = n + 3 < pysock__der_len(&body) ? n + 3 : pysock__der_len(&body);
-    }
-    return 0;
-}
-
-/* What comes in its turn is looked into; what does not the engine refuses. The alert, or 0. */
-static int pysock__read_message(const pysock__tls *t, int type, pysock__der body)
-{
-    const pysock__suite *suite = pysock__suite_find(t->eng->session.cipher_suite);
-    unsigned traits = suite ? suite->traits : 0;
-    int last = t->in.last;
-
-    switch (type) {
-    case PYSOCK__CERTIFICATE:
-        return pysock__read_certificates(body, last != PYSOCK__SERVER_HELLO);
-    case PYSOCK__SERVER_KEY_EXCHANGE:
-        return last == PYSOCK__CERTIFICATE && traits & PYSOCK__KX_ECDHE
-                   ? pysock__read_key_exchange(t, traits, body)
-                   : 0;
-    case PYSOCK__CERTIFICATE_REQUEST:
-        return last == (traits & PYSOCK__KX_ECDHE ? PYSOCK__SERVER_KEY_EXCHANGE
-                                                  : PYSOCK__CERTIFICATE)
-                   ? pysock__read_certificate_request(t->eng->session.version, body)
-                   : 0;
-    case PYSOCK__CLIENT_KEY_EXCHANGE:
-        return last == (t->asked ? PYSOCK__CERTIFICATE : PYSOCK__CLIENT_HELLO)
-                   ? pysock__read_client_key_exchange(t, traits, body)
-                   : 0;
-    case PYSOCK__CERTIFICATE_VERIFY:
-        return last == PYSOCK__CLIENT_KEY_EXCHANGE && t->verifier && t->verifier->count
-                   ? pysock__read_certificate_verify(t, body)
-                   : 0;
-    default:
-        return 0;
-    }
-}
-
-/* Somebody asks for another handshake. */
-static void pysock__tls_count_request(pysock__tls *t)
-{
-    if (++t->in.requests > PYSOCK__MAX_REQUESTS)
-        pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "TOO_MANY_HANDSHAKES",
-                           "the peer asks for one handshake after another");
-}
-
-/* A whole message has come. 1: it is for the engine. */
-static int pysock__tls_on_message(pysock__tls *t, int type, pysock__der body)
-{
-    int alert = 0, first = t->in.last == PYSOCK__NO_MESSAGE;
-
-    if (type == PYSOCK__HELLO_REQUEST) {
-        pysock__tls_count_request(t);
-        return t->eng->application_data == 1; /* else ignored, and not hashed (RFC 5246, 7.4.1.1) */
-    }
-    if (type == PYSOCK__CLIENT_HELLO && (first || t->established)) {
-        if (t->handshakes)
-            pysock__tls_count_request(t);
-        if (!t->ended)
-            pysock__tls_on_client_hello(t, body);
-    } else if (type == PYSOCK__SERVER_HELLO && first && !t->established) {
-        pysock__tls_on_server_hello(t, body);
-        t->in.answered = 1;
-    } else if (type == PYSOCK__CLIENT_HELLO || type == PYSOCK__SERVER_HELLO) {
-        alert = BR_ALERT_UNEXPECTED_MESSAGE;
-    } else {
-        alert = pysock__read_message(t, type, body);
-    }
-    if (alert == BR_ALERT_UNEXPECTED_MESSAGE)
-        pysock__tls_refuse(t, alert, "UNEXPECTED_MESSAGE", "a message came out of turn");
-    else if (alert == BR_ALERT_DECODE_ERROR)
-        pysock__tls_refuse(t, alert, "LENGTH_MISMATCH", "a message of the peer's is malformed");
-    else if (alert)
-        pysock__tls_refuse(t, alert, "BAD_VALUE",
-                           "the peer uses a curve or an algorithm that was not offered, or a point "
-                           "that is none");
-    t->certificate_asked |= type == PYSOCK__CERTIFICATE_REQUEST;
-    t->in.last = type;
-    return 1;
-}
-
-/* Something opened is for the engine: it gets it as records of its own. */
-static void pysock__intake_deliver(pysock__tls *t, int type, const unsigned char *data, size_t len)
-{
-    pysock__bytes *b = &t->in.ready;
-    unsigned char header[5];
-    size_t n;
-
-    while (len) {
-        n = len < 16384 ? len : 16384;
-        header[0] = (unsigned char)type;
-        memcpy(header + 1, t->in.header + 1, 2);
-        header[3] = (unsigned char)(n >> 8);
-        header[4] = (unsigned char)n;
-        pysock__bytes_append(b, header, 5);
-        pysock__bytes_append(b, data, n);
-        data += n;
-        len -= n;
-    }
-    if (b->out_of_memory)
-        pysock__tls_fail_memory(t);
-}
-
-/* While the engine is given what has been opened, this stands in for the cipher. */
-static int pysock__opened_length(const br_sslrec_in_class *const *in, size_t len)
-{
-    (void)in, (void)len;
-    return 1;
-}
-
-static unsigned char *pysock__opened_data(const br_sslrec_in_class **in, int type, unsigned version,
-                                          void *payload, size_t *len)
-{
-    (void)in, (void)type, (void)version, (void)len;
-    return (unsigned char *)payload;
-}
-
-static const br_sslrec_in_class pysock__opened_class = {
-    sizeof(br_sslrec_in_class *), pysock__opened_length, pysock__opened_data};
-
-/* Gives the engine bytes of records; this is where a handshake's crypto runs. How many it took. */
-static size_t pysock__engine_give(pysock__tls *t, const unsigned char *data, size_t len)
-{
-    br_ssl_engine_context *eng = t->eng;
-    const br_sslrec_in_class *cipher = eng->incrypt ? eng->in.vtable : NULL;
-    size_t pos = 0, n;
-    unsigned char *p;
-
-    pysock__point_refused = 0;
-    if (cipher)
-        eng->in.vtable = &pysock__opened_class;
-    while (pos < len && (p = br_ssl_engine_recvrec_buf(eng, &n)) != NULL) {
-        n = n < len - pos ? n : len - pos;
-        memcpy(p, data + pos, n);
-        br_ssl_engine_recvrec_ack(eng, n);
-        pos += n;
-    }
-    if (cipher && eng->in.vtable == &pysock__opened_class) /* the keys have not changed */
-        eng->in.vtable = cipher;
-    if (pysock__point_refused)
-        pysock__tls_refuse(t, BR_ALERT_ILLEGAL_PARAMETER, "BAD_ECPOINT",
-                           "the peer's public point is not on the curve, or gives no secret");
-    return pos;
-}
-
-static void pysock__intake_give(pysock__tls *t)
-{
-    pysock__intake *in = &t->in;
-
-    if (t->ended || in->ready_pos == in->ready.len)
-        return;
-    in->ready_pos += pysock__engine_give(t, in->ready.data + in->ready_pos,
-                                         in->ready.len - in->ready_pos);
-    if (in->ready_pos == in->ready.len)
-        in->ready_pos = in->ready.len = 0;
-}
-
-/* The header of a message is there: refuses what cannot be one. */
-static void pysock__tls_on_message_header(pysock__tls *t, int type, size_t len)
-{
-    size_t limit = pysock__message_limit(t, type);
-
-    if (!limit && !pysock__message_is_bare(t, type))
-        pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "UNEXPECTED_MESSAGE",
-                           "a message came out of turn");
-    else if (len > limit && limit <= 12)
-        pysock__tls_refuse(t, BR_ALERT_DECODE_ERROR, "LENGTH_MISMATCH",
-                           "a message of the peer's is malformed");
-    else if (len > limit)
-        pysock__tls_refuse(t, BR_ALERT_ILLEGAL_PARAMETER, "EXCESSIVE_MESSAGE_SIZE",
-                           "a handshake message is larger than its kind may be");
-}
-
-/* Handshake bytes, opened. Messages are put together, whatever records they came in. */
-static void pysock__intake_handshake(pysock__tls *t, const unsigned char *data, size_t len)
-{
-    pysock__bytes *m = &t->in.message;
-    pysock__der body;
-    size_t want, n;
-    int type;
-
-    while (len && !t->ended) {
-        want = 4;
-        if (m->len >= 4)
-            want += (size_t)m->data[1] << 16 | (size_t)m->data[2] << 8 | m->data[3];
-        n = len < want - m->len ? len : want - m->len;
-        pysock__bytes_append(m, data, n);
-        if (m->out_of_memory) {
-            pysock__tls_fail_memory(t);
-            return;
-        }
-        data += n;
-        len -= n;
-        if (m->len < 4)
-            return;
-        want = 4 + ((size_t)m->data[1] << 16 | (size_t)m->data[2] << 8 | m->data[3]);
-        type = m->data[0];
-        pysock__tls_on_message_header(t, type, want - 4);
-        if (!t->ended && m->len == want) {
-            body.p = m->data + 4;
-            body.end = m->data + m->len;
-            if (pysock__tls_on_message(t, type, body) && !t->ended)
-                pysock__intake_deliver(t, 22, m->data, m->len);
-            m->len = 0;
-            if (len && (type == PYSOCK__CLIENT_HELLO || type == PYSOCK__SERVER_HELLO_DONE
-                        || type == PYSOCK__FINISHED))
-                pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "EXCESS_HANDSHAKE_DATA",
-                                   "bytes follow a message that nothing may follow yet");
-            pysock__intake_give(t);
-        }
-    }
-}
-
-/* An alert, opened. Those that end the connection are the engine's business. */
-static void pysock__intake_alert(pysock__tls *t, const unsigned char *data, size_t len)
-{
-    if (len != 2 || data[0] < 1 || data[0] > 2) {
-        pysock__tls_refuse(t, BR_ALERT_DECODE_ERROR, "BAD_ALERT", "an alert is malformed");
-    } else if (data[0] == 1 && data[1] != 0 && data[1] != 100) {
-        if (++t->in.warnings > PYSOCK__MAX_WARNINGS)
-            pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "TOO_MANY_WARN_ALERTS",
-                               "the peer sends one warning after another");
-    } else if (data[0] == 1 && data[1] == 0 && t->half_close && t->established && !t->close_sent) {
-        t->peer_closed = 1; /* the engine would end our direction, too */
-    } else {
-        pysock__intake_deliver(t, 21, data, 2);
-    }
-}
-
-/* Plaintext before the ServerHello of a renegotiation: the server had sent it before it read our
-   hello. */
-static void pysock__intake_early(pysock__tls *t, const unsigned char *data, size_t len)
-{
-    pysock__bytes_append(&t->in.early, data, len);
-    if (t->in.early.out_of_memory)
-        pysock__tls_fail_memory(t);
-    else if (t->in.early.len > PYSOCK__MAX_EARLY)
-        pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "APP_DATA_IN_HANDSHAKE",
-                           "the server sends data and does not go on with its renegotiation");
-}
-
-/* A record is whole, and opened. */
-static void pysock__intake_record(pysock__tls *t, const unsigned char *data, size_t len)
-{
-    pysock__intake *in = &t->in;
-    int type = in->header[0];
-
-    if (!len && (type == 22 || (type == 23 && t->handshakes))) {
-        if (++in->empty > PYSOCK__MAX_EMPTY)
-            pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "RECORD_TOO_SMALL",
-                               "the peer sends one empty record after another");
-        return;
-    }
-    in->empty = 0;
-    if (type != 21)
-        in->warnings = 0;
-    if (type == 22)
-        pysock__intake_handshake(t, data, len);
-    else if (type == 21)
-        pysock__intake_alert(t, data, len);
-    else if (type == 23 && t->established)
-        pysock__intake_deliver(t, 23, data, len); /* the engine was busy when it began */
-    else if (type == 23 && t->handshakes && !t->server && !in->answered)
-        pysock__intake_early(t, data, len);
-    else if (type != 20 || in->message.len)
-        pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "UNEXPECTED_RECORD",
-                           "a record came out of turn");
-    else if (len != 1 || data[0] != 1)
-        pysock__tls_refuse(t, BR_ALERT_DECODE_ERROR, "BAD_CHANGE_CIPHER_SPEC",
-                           "a ChangeCipherSpec message is malformed");
-    else
-        pysock__intake_deliver(t, 20, data, len);
-    pysock__intake_give(t);
-}
-
-/* A record's header is there: whether it can be one, and who gets the rest. */
-static void pysock__intake_header(pysock__tls *t)
-{
-    br_ssl_engine_context *eng = t->eng;
-    pysock__intake *in = &t->in;
-    const unsigned char *h = in->header;
-    size_t n, len = (size_t)h[3] << 8 | h[4];
-    unsigned char *room = NULL;
-
-    if (h[1] != 3)
-        pysock__tls_fail_as_engine(t, BR_ERR_UNSUPPORTED_VERSION);
-    else if (eng->version_in && eng->version_in != (h[1] << 8 | h[2]))
-        pysock__tls_fail_as_engine(t, BR_ERR_BAD_VERSION);
-    else if ((h[0] < 20 || h[0] > 23) && !t->in.answered && t->in.last == PYSOCK__NO_MESSAGE
-             && !t->handshakes)
-        pysock__tls_fail_as_engine(t, BR_ERR_UNKNOWN_TYPE);
-    else if (h[0] < 20 || h[0] > 23)
-        pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "UNEXPECTED_RECORD",
-                           "a record has a type that TLS does not have");
-    else if (len > (eng->incrypt ? 16384u + 2048 : 16384u) || len > eng->ibuf_len - 5)
-        pysock__tls_fail_as_engine(t, BR_ERR_TOO_LARGE);
-    else if (eng->incrypt && !eng->in.vtable->check_length(&eng->in.vtable, len))
-        pysock__tls_fail_as_engine(t, len > 16384 ? BR_ERR_TOO_LARGE : BR_ERR_BAD_MAC);
-    if (t->ended)
-        return;
-    in->body.len = 0;
-    room = h[0] == 23 && t->established ? br_ssl_engine_recvrec_buf(eng, &n) : NULL;
-    in->direct = room != NULL;
-    if (room) {
-        memcpy(room, h, 5);
-        br_ssl_engine_recvrec_ack(eng, 5);
-    } else if (!len) {
-        in->header_len = 0;
-        pysock__intake_record(t, NULL, 0);
-    } else if (pysock__reserve(&in->body.data, &in->body.cap, len, 1) < 0) {
-        pysock__tls_fail_memory(t);
-    }
-}
-
-/* The body of a record that we open is there. */
-static void pysock__intake_open(pysock__tls *t)
-{
-    br_ssl_engine_context *eng = t->eng;
-    pysock__intake *in = &t->in;
-    unsigned char *data = in->body.data;
-    size_t len = in->body.len;
-
-    in->header_len = 0;
-    if (eng->incrypt) {
-        data = eng->in.vtable->decrypt(&eng->in.vtable, in->header[0],
-                                       (unsigned)(in->header[1] << 8 | in->header[2]), data, &len);
-        if (!data) {
-            pysock__tls_fail_as_engine(t, BR_ERR_BAD_MAC);
-            return;
-        }
-    }
-    pysock__intake_record(t, data, len);
-}
-
-/* A record of plaintext has gone through the engine. */
-static void pysock__intake_watch_data(pysock__tls *t)
-{
-    size_t n;
-
-    t->in.header_len = 0;
-    if (br_ssl_engine_recvapp_buf(t->eng, &n)) {
-        t->in.empty = t->in.warnings = t->in.requests = 0;
-    } else if (++t->in.empty > PYSOCK__MAX_EMPTY
-               && br_ssl_engine_current_state(t->eng) != BR_SSL_CLOSED) {
-        pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "RECORD_TOO_SMALL",
-                           "the peer sends one empty record after another");
-    }
-}
-
-/* Room for records: exactly what is wanted next. NULL: none now. */
-static unsigned char *pysock__tls_in(pysock__tls *t, size_t *len)
-{
-    pysock__intake *in = &t->in;
-
-    pysock__intake_give(t);
-    if (t->ended || in->ready.len)
-        return NULL;
-    if (in->header_len < 5) {
-        *len = 5 - in->header_len;
-        return in->header + in->header_len;
-    }
-    if (in->direct)
-        return br_ssl_engine_recvrec_buf(t->eng, len);
-    *len = ((size_t)in->header[3] << 8 | in->header[4]) - in->body.len;
-    return in->body.data + in->body.len;
-}
-
-/* n bytes have been put where pysock__tls_in() said. This is where a handshake's crypto runs. */
-static void pysock__tls_in_done(pysock__tls *t, size_t n)
-{
-    pysock__intake *in = &t->in;
-    size_t i, ends;
-
-    if (in->header_len < 5) {
-        for (i = 0; i < n && !t->handshakes && t->first_len < sizeof t->first; i++)
-            t->first[t->first_len++] = in->header[in->header_len + i];
-        in->header_len += n;
-        if (in->header_len == 5)
-            pysock__intake_header(t);
-        return;
-    }
-    if (in->direct) {
-        ends = t->eng->ixc == n;
-        br_ssl_engine_recvrec_ack(t->eng, n);
-        if (ends)
-            pysock__intake_watch_data(t);
-        return;
-    }
-    in->body.len += n;
-    if (in->body.len == ((size_t)in->header[3] << 8 | in->header[4]))
-        pysock__intake_open(t);
-}
-
-/* Plaintext to be received: what came early first. */
-static const unsigned char *pysock__tls_app_in(const pysock__tls *t, size_t *len)
-{
-    if (t->in.early_pos < t->in.early.len) {
-        *len = t->in.early.len - t->in.early_pos;
-        return t->in.early.data + t->in.early_pos;
-    }
-    return br_ssl_engine_recvapp_buf(t->eng, len);
-}
-
-static void pysock__tls_app_in_done(pysock__tls *t, size_t n)
-{
-    if (t->in.early_pos == t->in.early.len) {
-        br_ssl_engine_recvapp_ack(t->eng, n);
-        return;
-    }
-    t->in.early_pos += n;
-    if (t->in.early_pos == t->in.early.len) {
-        pysock__bytes_free(&t->in.early);
-        t->in.early_pos = 0;
-    }
-}
-
-/* Takes plaintext, as much as one record has room for: how much, 0 where the engine takes none. */
-static size_t pysock__tls_app_out(pysock__tls *t, const void *data, size_t size)
-{
-    unsigned char *room = NULL;
-    size_t n = 0;
-
-    if (pysock__tls_flags(t) & PYSOCK__APP_OUT)
-        room = br_ssl_engine_sendapp_buf(t->eng, &n);
-    if (!room)
-        return 0;
-    n = n < size ? n : size;
-    memcpy(room, data, n);
-    br_ssl_engine_sendapp_ack(t->eng, n);
-    br_ssl_engine_flush(t->eng, 0);
-    return n;
-}
-
-/* 1 if the peer's close_notify has come. The engine notes it in shutdown_recv before it has
-   answered (nobody else sets that, because br_ssl_engine_close() is not used). */
-static int pysock__tls_closed_cleanly(const pysock__tls *t)
-{
-    return (t->ended && t->fault.kind == PYSOCK_NO_ERROR) || t->eng->shutdown_recv
-           || t->peer_closed;
-}
-
-/* Sends our close_notify; what the peer still sends can be read (RFC 5246, 7.2.1, taken kindly). */
-static void pysock__tls_close_notify(pysock__tls *t)
-{
-    if (t->close_sent || t->ended || (pysock__tls_closed_cleanly(t) && !t->peer_closed))
-        return;
-    pysock__tls_make_alert(t, 1, 0);
-    t->close_sent = 1;
-}
-
-/* The handshake is finished: keeps who the peer is, and the session. 0 or -ENOMEM. */
-static int pysock__tls_finish(pysock__tls *t)
-{
-    br_ssl_session_parameters params;
-    pysock__verifier *v = t->verifier;
-    pysock__peer *peer = NULL;
-    int err = 0;
-
-    br_ssl_engine_get_session_parameters(t->eng, &params);
-    t->suite = params.cipher_suite;
-    t->version = params.version;
-    if (!t->server)
-        t->reused = t->session && t->session->params.session_id_len == params.session_id_len
-                    && memcmp(t->session->params.session_id, params.session_id,
-                              params.session_id_len) == 0;
-    if (v && v->count)
-        err = (peer = pysock__peer_new(v)) == NULL ? -ENOMEM : 0;
-    else
-        peer = pysock__peer_retain(t->reused ? t->session->peer : t->peer);
-    if (err == 0) {
-        pysock__peer_release(t->peer);
-        t->peer = peer;
-        if (!t->reused) {
-            pysock__session_release(t->session);
-            t->session = pysock__session_new(t, &params);
-        }
-        pysock__session_store(t);
-        if (t->keylog)
-            pysock__keylog_write(t->keylog, t->eng);
-        t->established = 1;
-        t->handshakes++;
-    }
-    memset(&params, 0, sizeof params);
-    pysock__context_take_found(t->ctx, v);
-    pysock__verifier_free(v);
-    t->verifier = NULL;
-    pysock__bytes_free(&t->flight);
-    t->flight_pos = 0;
-    pysock__bytes_free(&t->in.body);
-    pysock__bytes_free(&t->in.message);
-    t->in.last = PYSOCK__NO_MESSAGE;
-    return err;
-}
-
-/* 1 if the peer has asked for another handshake, and the engine goes along with it. */
-static int pysock__tls_renegotiates(const pysock__tls *t)
-{
-    return t->established && !t->ended && !t->close_sent && !t->eng->shutdown_recv
-           && !t->eng->application_data && t->eng->record_type_out == 22 /* handshake */;
-}
-
-/* Gets ready for that handshake. Until it is finished no plaintext flows. */
-static void pysock__tls_begin_again(pysock__tls *t)
-{
-    pysock_ssl_context *ctx = t->ctx;
-    int verifies = !t->server || t->asked;
-
-    t->established = 0;
-    t->in.answered = t->certificate_asked = 0;
-    if (!t->server)
-        t->in.last = PYSOCK__NO_MESSAGE;
-    t->reused = t->session_new = 0;
-    pysock__lock(&ctx->lock);
-    if (t->server)
-        ctx->stats.accept_renegotiate++;
-    else
-        ctx->stats.connect_renegotiate++;
-    if (verifies)
-        t->verifier = pysock__verifier_new_locked(t);
-    pysock__unlock(&ctx->lock);
-    if (t->verifier) {
-        if (t->peer && t->peer->sent_count)
-            t->verifier->same_leaf = pysock_buf_retain(t->peer->certs[0]);
-        t->verifier->lenient = t->server ? t->eng : NULL;
-        br_ssl_engine_set_x509(t->eng, &t->verifier->vtable);
-    } else if (verifies) {
-        pysock__tls_fail_memory(t);
-    }
-}
-
-/* TLS: memory BIOs. */
-
-struct pysock_bio {
-    int refs; /* atomic */
-    pysock__mutex lock;
-    /* guarded by lock */
-    unsigned char *data; /* from pos to len */
-    size_t pos, len, cap;
-    int eof;
-};
-
-static void pysock__bio_release(pysock_bio *bio)
-{
-    if (!bio || pysock__add(&bio->refs, -1))
-        return;
-    pysock__mutex_free(&bio->lock);
-    pysock__free(bio->data);
-    pysock__free(bio);
-}
-
-/* Takes bytes out: how many; 0 at the end; -EAGAIN if there are none yet. */
-static ptrdiff_t pysock__bio_take(pysock_bio *bio, void *buf, size_t size)
-{
-    ptrdiff_t r;
-
-    pysock__lock(&bio->lock);
-    size = size < bio->len - bio->pos ? size : bio->len - bio->pos;
-    r = size || bio->eof ? (ptrdiff_t)size : -EAGAIN;
-    if (size)
-        memcpy(buf, bio->data + bio->pos, size);
-    bio->pos += size;
-    if (bio->pos == bio->len)
-        bio->pos = bio->len = 0;
-    pysock__unlock(&bio->lock);
-    return r;
-}
-
-/* Appends all: size, or -ENOMEM. */
-static ptrdiff_t pysock__bio_put(pysock_bio *bio, const void *data, size_t size)
-{
-    ptrdiff_t r = -ENOMEM;
-
-    pysock__lock(&bio->lock);
-    if (bio->pos > bio->len / 2) {
-        memmove(bio->data, bio->data + bio->pos, bio->len - bio->pos);
-        bio->len -= bio->pos;
-        bio->pos = 0;
-    }
-    if (size < SIZE_MAX / 4 && pysock__reserve(&bio->data, &bio->cap, bio->len + size, 1) == 0) {
-        if (size)
-            memcpy(bio->data + bio->len, data, size);
-        bio->len += size;
-        r = (ptrdiff_t)size;
-    }
-    pysock__unlock(&bio->lock);
-    return r;
-}
-
-#endif /* PYSOCK_NO_SSL */
-
-/* ---- >>reactor ----
-   One thread that polls watches: a descriptor, what to wait for, a deadline, a callback. It knows
-   neither sockets nor TLS, holds only unfinished business, and starts with the first kick. A kick
-   makes the callback run soon, which then says what the watch waits for; nothing leaves it. Where
-   there is no thread (PYSOCK_NO_THREADS, or it would not start) whoever sleeps takes the turns: one
-   leads, the others follow. The lock: pysock__reactor.lock; no callback runs under it. */
-
-typedef struct pysock__watch {
-    /* set once */
-    int fd;
-    void (*fn)(struct pysock__watch *w, short revents); /* sets events and deadline */
-    void (*hold)(struct pysock__watch *w);              /* the reactor has begun to refer to it */
-    void (*drop)(struct pysock__watch *w);              /* ... and has ended */
-    /* whoever takes the turn */
-    short events; /* 0 and no deadline: done */
-    int64_t deadline;
-    /* guarded by the reactor's lock */
-    pysock__list member_link, kick_link;
-    int member, kicked;
-} pysock__watch;
-
-/* A thread that sleeps while another one leads. */
-typedef struct pysock__follower {
-    pysock__list link;
-    pysock__waker *waker;
-} pysock__follower;
-
-static struct {
-    pysock__mutex lock;
-    /* guarded by lock */
-    pysock__list members, kicked, followers;
-    size_t count; /* of members */
-    int started, stopping;
-    int allowed;    /* the audit hook has been asked about the thread */
-    int wanted;     /* it is to be asked, as an errand */
-    int threadless; /* atomic too, so that a sleeper need not lock */
-    int64_t stop_deadline;
-    pysock__waker waker;
-    pysock__thread thread;
-    int leading;           /* somebody takes a turn, where there is no thread */
-    pysock__waker *leader; /* whom to wake for a kick then; NULL: it does not sleep */
-    struct pollfd *spare_fds; /* room that reserve made, for the next turn to take */
-    pysock__watch **spare_watches;
-    size_t spare_cap;
-    /* whoever takes the turn */
-    struct pollfd *fds;
-    pysock__watch **watches;
-    size_t cap;
-} pysock__reactor = {PYSOCK__MUTEX_INIT,
-                     PYSOCK__LIST_INIT(pysock__reactor.members),
-                     PYSOCK__LIST_INIT(pysock__reactor.kicked),
-                     PYSOCK__LIST_INIT(pysock__reactor.followers),
-                     0, 0, 0, 0, 0, 0, 0, {-1, -1, 0, 0}, {0},
-                     0, NULL, NULL, NULL, 0, NULL, NULL, 0};
-
-static void pysock__watch_init(pysock__watch *w, int fd, void (*fn)(pysock__watch *, short),
-                               void (*hold)(pysock__watch *), void (*drop)(pysock__watch *))
-{
-    memset(w, 0, sizeof *w);
-    w->fd = fd;
-    w->fn = fn;
-    w->hold = hold;
-    w->drop = drop;
-    w->deadline = PYSOCK__NEVER;
-    pysock__list_init(&w->member_link);
-    pysock__list_init(&w->kick_link);
-}
-
-/* Makes room for that many watches, so that the reactor itself never runs out of memory. */
-static int pysock__reactor_reserve(size_t count)
-{
-    struct pollfd *fds;
-    pysock__watch **watches;
-    size_t cap = 64;
-    int err = 0;
-
-    while (cap < count + 1)
-        cap *= 2;
-    pysock__lock(&pysock__reactor.lock);
-    if (cap > pysock__reactor.cap && cap > pysock__reactor.spare_cap) {
-        fds = (struct pollfd *)pysock__alloc(cap * sizeof *fds);
-        watches = (pysock__watch **)pysock__alloc(cap * sizeof *watches);
-        if (fds && watches) {
-            pysock__free(pysock__reactor.spare_fds);
-            pysock__free(pysock__reactor.spare_watches);
-            pysock__reactor.spare_fds = fds;
-            pysock__reactor.spare_watches = watches;
-            pysock__reactor.spare_cap = cap;
-        } else {
-            pysock__free(fds);
-            pysock__free(watches);
-            err = -ENOMEM;
-        }
-    }
-    pysock__unlock(&pysock__reactor.lock);
-    return err;
-}
-
-static void pysock__reactor_adopt_locked(void)
-{
-    if (!pysock__reactor.spare_cap)
-        return;
-    pysock__free(pysock__reactor.fds);
-    pysock__free(pysock__reactor.watches);
-    pysock__reactor.fds = pysock__reactor.spare_fds;
-    pysock__reactor.watches = pysock__reactor.spare_watches;
-    pysock__reactor.cap = pysock__reactor.spare_cap;
-    pysock__reactor.spare_fds = NULL;
-    pysock__reactor.spare_watches = NULL;
-    pysock__reactor.spare_cap = 0;
-}
-
-/* Lets the callback run, and then either keeps the watch or forgets it. */
-static void pysock__watch_call_locked(pysock__watch *w, short revents)
-{
-    int done;
-
-    pysock__unlock(&pysock__reactor.lock);
-    w->fn(w, revents);
-    pysock__lock(&pysock__reactor.lock);
-    if (w->events || w->deadline != PYSOCK__NEVER)
-        return;
-    pysock__list_remove(&w->member_link);
-    w->member = 0;
-    pysock__reactor.count--;
-    done = !w->kicked; /* kicked again: the reference stays for that */
-    if (!done)
-        return;
-    pysock__unlock(&pysock__reactor.lock);
-    w->drop(w);
-    pysock__lock(&pysock__reactor.lock);
-}
-
-/* Runs the callbacks of those that are kicked now; a later kick is for the next turn. */
-static void pysock__run_kicked_locked(void)
-{
-    pysock__list now;
-
-    pysock__list_init(&now);
-    while (!pysock__list_empty(&pysock__reactor.kicked)) {
-        pysock__list *l = pysock__reactor.kicked.next;
-        pysock__list_remove(l);
-        pysock__list_append(&now, l);
-    }
-    while (!pysock__list_empty(&now)) {
-        pysock__watch *w = PYSOCK__ENTRY(now.next, pysock__watch, kick_link);
-        pysock__list_remove(&w->kick_link);
-        w->kicked = 0;
-        if (!w->member) {
-            w->member = 1;
-            pysock__reactor.count++;
-            pysock__list_append(&pysock__reactor.members, &w->member_link);
-        }
-        pysock__watch_call_locked(w, 0);
-    }
-}
-
-/* Writes the members into fds and watches, from *n on; returns the nearest deadline. */
-static int64_t pysock__gather_locked(struct pollfd *fds, pysock__watch **watches, size_t *n)
-{
-    int64_t nearest = PYSOCK__NEVER;
-    pysock__list *l;
-
-    for (l = pysock__reactor.members.next; l != &pysock__reactor.members; l = l->next) {
-        pysock__watch *w = PYSOCK__ENTRY(l, pysock__watch, member_link);
-        fds[*n].fd = w->events ? w->fd : -1;
-        fds[*n].events = w->events;
-        fds[*n].revents = 0;
-        watches[(*n)++] = w;
-        if (w->deadline < nearest)
-            nearest = w->deadline;
-    }
-    return nearest;
-}
-
-/* Calls the watches that have events or are due. */
-static void pysock__dispatch_locked(struct pollfd *fds, pysock__watch **watches, size_t from,
-                                    size_t n)
-{
-    int64_t now = 0;
-    size_t i;
-
-    for (i = from; i < n; i++) {
-        pysock__watch *w = watches[i];
-        if (!fds[i].revents && w->deadline != PYSOCK__NEVER && !now)
-            now = pysock__now();
-        if (fds[i].revents || (w->deadline != PYSOCK__NEVER && w->deadline <= now))
-            pysock__watch_call_locked(w, fds[i].revents);
-    }
-}
-
-/* A turn of the reactor's own thread. */
-static void pysock__reactor_turn_locked(void)
-{
-    struct pollfd *fds;
-    pysock__watch **watches;
-    int64_t deadline;
-    size_t n = 1;
-    int r;
-
-    pysock__run_kicked_locked();
-    pysock__reactor_adopt_locked();
-    fds = pysock__reactor.fds;
-    watches = pysock__reactor.watches;
-    fds[0].fd = pysock__reactor.waker.rfd;
-    fds[0].events = POLLIN;
-    fds[0].revents = 0;
-    deadline = pysock__gather_locked(fds, watches, &n);
-    if (!pysock__list_empty(&pysock__reactor.kicked))
-        deadline = 0;
-    if (pysock__reactor.stopping && pysock__reactor.stop_deadline < deadline)
-        deadline = pysock__reactor.stop_deadline;
-    pysock__unlock(&pysock__reactor.lock);
-    r = pysock__poll(fds, n, deadline);
-    pysock__waker_drain(&pysock__reactor.waker, r > 0 && fds[0].revents);
-    pysock__lock(&pysock__reactor.lock);
-    if (r >= 0)
-        pysock__dispatch_locked(fds, watches, 1, n);
-}
-
-/* Forgets what is left. */
-static void pysock__reactor_abandon_locked(void)
-{
-    while (!pysock__list_empty(&pysock__reactor.members)
-           || !pysock__list_empty(&pysock__reactor.kicked)) {
-        pysock__list *m = pysock__reactor.members.next;
-        pysock__watch *w =
-            m != &pysock__reactor.members
-                ? PYSOCK__ENTRY(m, pysock__watch, member_link)
-                : PYSOCK__ENTRY(pysock__reactor.kicked.next, pysock__watch, kick_link);
-        pysock__list_remove(&w->member_link);
-        pysock__list_remove(&w->kick_link);
-        pysock__reactor.count -= (size_t)w->member;
-        w->member = w->kicked = 0;
-        pysock__unlock(&pysock__reactor.lock);
-        w->drop(w);
-        pysock__lock(&pysock__reactor.lock);
-    }
-}
-
-static int pysock__reactor_idle_locked(void)
-{
-    return pysock__list_empty(&pysock__reactor.members)
-           && pysock__list_empty(&pysock__reactor.kicked);
-}
-
-static void pysock__reactor_main(void *arg)
-{
-    (void)arg;
-    pysock__lock(&pysock__reactor.lock);
-    while (!pysock__reactor.stopping
-           || (!pysock__reactor_idle_locked() && pysock__now() < pysock__reactor.stop_deadline))
-        pysock__reactor_turn_locked();
-    pysock__unlock(&pysock__reactor.lock);
-}
-
-/* There will be no thread: whoever sleeps takes the turns, so all must go to sleep anew. */
-static void pysock__reactor_threadless_locked(void)
-{
-    pysock__store(&pysock__reactor.threadless, 1);
-    pysock__wake_sleepers();
-}
-
-static void pysock__reactor_start_locked(void)
-{
-    if (pysock__reactor.started || pysock__reactor.threadless)
-        return;
-    if (!pysock__reactor.allowed && pysock__load(&pysock__process.audited)) {
-        pysock__reactor.wanted = 1;
-        pysock__store(&pysock__process.errands, 1);
-        return;
-    }
-    pysock__reactor_adopt_locked();
-    if (!pysock__reactor.cap /* a cleanup came between a socket's making and this */
-        || pysock__waker_open(&pysock__reactor.waker) < 0) {
-        pysock__reactor_threadless_locked();
-        return;
-    }
-    if (pysock__thread_start(&pysock__reactor.thread, pysock__reactor_main, NULL) < 0) {
-        pysock__waker_close(&pysock__reactor.waker);
-        pysock__reactor_threadless_locked();
-        return;
-    }
-    pysock__reactor.started = 1;
-}
-
-/* The reactor's thread is wanted, and the audit hook has not been asked about it: asks. */
-static void pysock__reactor_ask(void)
-{
-    int wanted, denied;
-
-    pysock__lock(&pysock__reactor.lock);
-    wanted = pysock__reactor.wanted;
-    pysock__reactor.wanted = 0;
-    pysock__unlock(&pysock__reactor.lock);
-    if (!wanted)
-        return;
-    denied = pysock__thread_denied();
-    pysock__lock(&pysock__reactor.lock);
-    if (!pysock__reactor.started && denied)
-        pysock__reactor_threadless_locked();
-    pysock__reactor.allowed = !denied;
-    if (!pysock__reactor_idle_locked())
-        pysock__reactor_start_locked();
-    pysock__unlock(&pysock__reactor.lock);
-}
-
-/* Does what somebody with a lock held had to leave undone: asks the audit hook about the reactor's
-   thread. Every call does it last, and before it sleeps. 1: it may have taken its time, and the
-   thread's waker may have been drained. The thread's error stays. */
-static int pysock__run_errands(void)
-{
-    pysock__fault before;
-    int code;
-
-    if (!pysock__load(&pysock__process.errands) || pysock__asking
-        || !pysock__exchange(&pysock__process.errands, 0))
-        return 0;
-    code = pysock__get_errno();
-    before = pysock__last;
-    pysock__reactor_ask();
-    pysock__last = before;
-    pysock__set_errno(code);
-    return 1;
-}
-
-/* Has the callback called soon. May be called with a socket's lock held. */
-static void pysock__kick(pysock__watch *w)
-{
-    pysock__lock(&pysock__reactor.lock);
-    if (!w->kicked) {
-        if (!w->member)
-            w->hold(w);
-        w->kicked = 1;
-        pysock__list_append(&pysock__reactor.kicked, &w->kick_link);
-    }
-    pysock__reactor_start_locked();
-    if (pysock__reactor.started)
-        pysock__wake(&pysock__reactor.waker);
-    else if (pysock__reactor.leader)
-        pysock__wake(pysock__reactor.leader);
-    pysock__unlock(&pysock__reactor.lock);
-}
-
-/* Has it called soon if the reactor refers to it at all, so that it lets go. */
-static void pysock__kick_if_held(pysock__watch *w)
-{
-    int held;
-
-    pysock__lock(&pysock__reactor.lock);
-    held = w->member;
-    pysock__unlock(&pysock__reactor.lock);
-    if (held)
-        pysock__kick(w);
-}
-
-/* A turn without a thread of its own: polls the caller's descriptors and the watches together.
-   Returns as pysock__poll() for the caller's, or 0 when only watches had events. */
-static int pysock__lead_locked(struct pollfd *own, size_t own_count, int64_t deadline)
-{
-    struct pollfd *fds;
-    pysock__watch **watches;
-    int64_t nearest;
-    size_t i, n = own_count, total;
-    int r, ready = 0;
-
-    pysock__run_kicked_locked();
-    total = own_count + pysock__reactor.count;
-    fds = (struct pollfd *)PYSOCK_MALLOC((total + 1) * (sizeof *fds + sizeof *watches));
-    if (!fds)
-        return -ENOMEM;
-    watches = (pysock__watch **)(void *)(fds + total + 1);
-    if (own_count)
-        memcpy(fds, own, own_count * sizeof *fds);
-    nearest = pysock__gather_locked(fds, watches, &n);
-    if (!pysock__list_empty(&pysock__reactor.kicked))
-        nearest = 0;
-    pysock__unlock(&pysock__reactor.lock);
-    r = pysock__poll(fds, n, nearest < deadline ? nearest : deadline);
-    pysock__lock(&pysock__reactor.lock);
-    for (i = 0; r > 0 && i < own_count; i++) {
-        own[i].revents = fds[i].revents;
-        ready += own[i].revents != 0;
-    }
-    if (r >= 0)
-        pysock__dispatch_locked(fds, watches, own_count, n);
-    PYSOCK_FREE(fds);
-    return r < 0 ? r : ready;
-}
-
-/* Takes the lead for one turn; waker is the leader's, if it may sleep. */
-static int pysock__lead_once_locked(pysock__waker *waker, struct pollfd *fds, size_t count,
-                                    int64_t deadline)
-{
-    int r;
-
-    pysock__reactor.leading = 1;
-    pysock__reactor.leader = waker;
-    r = pysock__lead_locked(fds, count, deadline);
-    pysock__reactor.leading = 0;
-    pysock__reactor.leader = NULL;
-    return r;
-}
-
-/* Where nobody leads, the first who sleeps must learn of it. */
-static void pysock__hand_over_locked(void)
-{
-    if (!pysock__reactor.leading && !pysock__list_empty(&pysock__reactor.followers))
-        pysock__wake(PYSOCK__ENTRY(pysock__reactor.followers.next, pysock__follower, link)->waker);
-}
-
-/* Sleeps while another thread leads. */
-static int pysock__follow_locked(pysock__waker *waker, struct pollfd *fds, size_t count,
-                                 int64_t deadline)
-{
-    pysock__follower me;
-    int r;
-
-    me.waker = waker;
-    pysock__list_append(&pysock__reactor.followers, &me.link);
-    pysock__unlock(&pysock__reactor.lock);
-    r = pysock__poll(fds, count, deadline);
-    pysock__lock(&pysock__reactor.lock);
-    pysock__list_remove(&me.link);
-    return r;
-}
-
-/* Sleeps like pysock__poll(). Every sleep of a call goes through here, so that unfinished business
-   goes on where there is no reactor thread. fds[0] is the waker's. */
-static int pysock__sleep(pysock__waker *waker, struct pollfd *fds, size_t count, int64_t deadline)
-{
-    int r;
-
-    if (pysock__run_errands())
-        deadline = 0; /* the caller tests again before it sleeps */
-    if (!pysock__load(&pysock__reactor.threadless))
-        return pysock__poll(fds, count, deadline);
-    pysock__lock(&pysock__reactor.lock);
-    if (pysock__reactor.leading)
-        r = pysock__follow_locked(waker, fds, count, deadline);
-    else
-        r = pysock__lead_once_locked(waker, fds, count, deadline);
-    pysock__hand_over_locked();
-    pysock__unlock(&pysock__reactor.lock);
-    return r;
-}
-
-/* A call that does not sleep gives unfinished business its turn where there is no thread. */
-static void pysock__reactor_assist(void)
-{
-    if (!pysock__load(&pysock__reactor.threadless))
-        return;
-    pysock__lock(&pysock__reactor.lock);
-    if (!pysock__reactor.leading && !pysock__reactor_idle_locked()) {
-        pysock__lead_once_locked(NULL, NULL, 0, 0);
-        pysock__hand_over_locked();
-    }
-    pysock__unlock(&pysock__reactor.lock);
-}
-
-/* Waits, where there is no thread, until nobody leads: the leader's call has been told to end. */
-static void pysock__await_leader_locked(void)
-{
-    struct pollfd fd;
-    pysock__waker *waker;
-
-    while (pysock__reactor.leading && pysock__thread_waker(&waker) == 0) {
-        if (pysock__reactor.leader)
-            pysock__wake(pysock__reactor.leader);
-        fd.fd = waker->rfd;
-        fd.events = POLLIN;
-        pysock__waker_drain(waker, 0);
-        pysock__follow_locked(waker, &fd, 1, pysock__deadline_in(100000000));
-    }
-}
-
-/* Lets the reactor finish what it has until deadline, ends it, and forgets what is left then. */
-static void pysock__reactor_stop(int64_t deadline)
-{
-    int before, r = 0;
-
-    pysock__lock(&pysock__reactor.lock);
-    if (pysock__reactor.started) {
-        pysock__reactor.stopping = 1;
-        pysock__reactor.stop_deadline = deadline;
-        pysock__wake(&pysock__reactor.waker);
-        pysock__unlock(&pysock__reactor.lock);
-        before = pysock__cancel_off();
-        pysock__thread_join(&pysock__reactor.thread);
-        pysock__cancel_restore(before);
-        pysock__lock(&pysock__reactor.lock);
-        pysock__waker_close(&pysock__reactor.waker);
-        pysock__reactor.started = pysock__reactor.stopping = 0;
-    } else {
-        pysock__await_leader_locked();
-        while (r != -ENOMEM && !pysock__reactor_idle_locked() && pysock__now() < deadline)
-            r = pysock__lead_once_locked(NULL, NULL, 0, deadline);
-    }
-    pysock__reactor_abandon_locked();
-    pysock__store(&pysock__reactor.threadless, 0);
-    pysock__reactor.allowed = pysock__reactor.wanted = 0;
-    pysock__reactor_adopt_locked();
-    pysock__free(pysock__reactor.fds);
-    pysock__free(pysock__reactor.watches);
-    pysock__reactor.fds = NULL;
-    pysock__reactor.watches = NULL;
-    pysock__reactor.cap = 0;
-    pysock__unlock(&pysock__reactor.lock);
-}
-
-/* In a forked child: there is no thread, and what the parent had to finish is the parent's. The
-   watches are the caller's to reset. */
-static void pysock__reactor_after_fork(void)
-{
-    if (pysock__reactor.started)
-        pysock__waker_close(&pysock__reactor.waker);
-    pysock__list_init(&pysock__reactor.members);
-    pysock__list_init(&pysock__reactor.kicked);
-    pysock__list_init(&pysock__reactor.followers);
-    pysock__reactor.count = 0;
-    pysock__reactor.started = pysock__reactor.stopping = 0;
-    pysock__reactor.allowed = pysock__reactor.wanted = 0;
-    pysock__store(&pysock__reactor.threadless, 0);
-    pysock__reactor.leading = 0;
-    pysock__reactor.leader = NULL;
-}
-
-static void pysock__watch_after_fork(pysock__watch *w)
-{
-    pysock__list_init(&w->member_link);
-    pysock__list_init(&w->kick_link);
-    w->member = w->kicked = 0;
-}
-
-/* ---- >>sockets ----
-   Handles, states, driving and waiting. A socket's lock guards all of it except where a field says
-   otherwise; while a handshake computes, the engine belongs to whoever set hs_busy and the lock is
-   free. pysock__wait_locked() is the one place where a call sleeps, but for plain and TLS streams
-   without a timeout, which sleep in the kernel's own calls (kernel_waits; shutdown wakes them). */
-
-typedef enum pysock__phase {
-    PYSOCK__NEW,         /* neither connected nor listening; datagram sockets stay here */
-    PYSOCK__RESOLVING,   /* a worker looks the name up */
-    PYSOCK__CONNECTING,  /* the kernel connects */
-    PYSOCK__FAILED,      /* connecting failed; the fault is told once */
-    PYSOCK__LISTENING,
-    PYSOCK__OPEN,        /* connected, plain */
-    PYSOCK__HANDSHAKING, /* TLS, before plaintext can flow */
-    PYSOCK__SECURE,      /* TLS, open */
-    PYSOCK__UNWRAPPING,  /* our close_notify is out, the peer's is awaited */
-    PYSOCK__BROKEN,      /* the handshake failed; the fault stays */
-    PYSOCK__CLOSING,     /* closed by the user; the reactor sends what is left */
-    PYSOCK__CLOSED
-} pysock__phase;
-
-#define PYSOCK__BIT(phase) (1u << (phase))
-
-/* Which phases may follow each. */
-static const unsigned pysock__phase_next[] = {
-    /* NEW */ PYSOCK__BIT(PYSOCK__RESOLVING) | PYSOCK__BIT(PYSOCK__CONNECTING)
-        | PYSOCK__BIT(PYSOCK__FAILED) | PYSOCK__BIT(PYSOCK__LISTENING) | PYSOCK__BIT(PYSOCK__OPEN)
-        | PYSOCK__BIT(PYSOCK__HANDSHAKING),
-    /* RESOLVING */ PYSOCK__BIT(PYSOCK__NEW) | PYSOCK__BIT(PYSOCK__CONNECTING)
-        | PYSOCK__BIT(PYSOCK__FAILED) | PYSOCK__BIT(PYSOCK__OPEN),
-    /* CONNECTING */ PYSOCK__BIT(PYSOCK__NEW) | PYSOCK__BIT(PYSOCK__FAILED)
-        | PYSOCK__BIT(PYSOCK__OPEN),
-    /* FAILED */ PYSOCK__BIT(PYSOCK__NEW),
-    /* LISTENING */ 0,
-    /* OPEN */ PYSOCK__BIT(PYSOCK__HANDSHAKING) | PYSOCK__BIT(PYSOCK__BROKEN),
-    /* HANDSHAKING */ PYSOCK__BIT(PYSOCK__SECURE) | PYSOCK__BIT(PYSOCK__BROKEN),
-    /* SECURE */ PYSOCK__BIT(PYSOCK__UNWRAPPING) | PYSOCK__BIT(PYSOCK__HANDSHAKING), /* again */
-    /* UNWRAPPING */ PYSOCK__BIT(PYSOCK__OPEN) | PYSOCK__BIT(PYSOCK__SECURE) /* a BIO's */
-        | PYSOCK__BIT(PYSOCK__BROKEN),
-    /* BROKEN */ 0,
-    /* CLOSING */ PYSOCK__BIT(PYSOCK__CLOSED),
-    /* CLOSED */ 0,
-};
-
-/* Somebody who wants to know when a socket's levels may have changed. notify is called with the
-   socket's lock held; closing: the socket is going away, and the waiter must unlink itself if it
-   outlives the call that it belongs to. */
-typedef struct pysock__waiter {
-    pysock__list link;
-    void (*notify)(struct pysock__waiter *w, int closing);
-    pysock__waker *waker;
-} pysock__waiter;
-
-typedef enum pysock__input_end {
-    PYSOCK__GOING_ON,
-    PYSOCK__END_CLEAN,  /* the peer's close_notify */
-    PYSOCK__END_RAGGED, /* the stream ended without */
-    PYSOCK__END_FAULT   /* the fault */
-} pysock__input_end;
-
-#define PYSOCK__SENDTO_NAMES 4 /* that one socket looks up for sendto at a time */
-
-typedef struct pysock__sock {
-    /* set once */
-    pysock__watch watch; /* the reactor's and the turn's */
-    int fd; /* closed with the last reference */
-    int family, type, proto;
-    uintptr_t handle;
-    pysock_state *state; /* counted */
-    pysock__mutex lock;
-    int closers; /* atomic: closes that want the lock; who works in turns lets them have it */
-
-    /* guarded by the table's lock */
-    uintptr_t older; /* whose descriptor it was before; a handle, weak */
-
-    /* guarded by lock: what every call looks at, close together */
-    pysock__phase phase;
-    int64_t timeout; /* ns; 0 non-blocking, negative none */
-    unsigned generation; /* of fork, when this process last drove it */
-    pysock__list waiters;
-    int watchers;     /* how many of them are selects and pollers */
-    int notify_wanted; /* calls that wait for a notification alone */
-    int kernel_waits; /* calls that sleep, or may sleep, in the kernel */
-    int drained;      /* the last recv took all there was, or little: polling first saves a call */
-    int obeys;        /* O_NONBLOCK that others have set */
-    int came_nonblocking; /* it had that when it was taken, and no timeout has been set since */
-
-    /* guarded by lock: output */
-    pysock__chain queue;
-    size_t low, high;
-    int queue_full;    /* at or above high, and not yet below low again */
-    int queue_used;    /* plain sends must respect the queue */
-    int kernel_sends;  /* plain sends that go on without the lock */
-    int kernel_writes; /* those, and calls that sleep until there is room */
-    int write_error;   /* a negated errno value, once writing failed */
-    int output_lost;   /* it dropped output that had been taken */
-    int loss_told;     /* a call has failed with write_error since */
-    int shut_when_flushed; /* 1: SHUT_WR is due when all is out */
-    int64_t close_deadline;
-    int64_t lingering; /* ns: the close has sent FIN, and looks again after this */
-    int delivered;     /* at close: the peer has acknowledged all but a close_notify */
-
-#ifndef PYSOCK_NO_SSL
-    /* guarded by lock: TLS */
-    pysock_ssl_context *wrap_ctx; /* for connect() or accept() to come; counted */
-    pysock_ssl_session *wrap_session; /* likewise */
-    char *wrap_host;
-    int wrap_later, wrap_raise_ragged, wrap_server, wrap_unchecked_host, wrap_half_close,
-        wrap_no_close_notify, caller_drives;
-    pysock__tls *tls;
-    pysock_bio *bio_in, *bio_out; /* set once; counted: there is no descriptor, fd is -1 */
-    pysock__input_end input_end;
-    int in_busy;    /* a call reads from the kernel without the lock */
-    int out_busy;   /* a call waits for room in the kernel, and flushes when there is some */
-    int hs_busy;    /* the engine belongs to a handshake step */
-    int hs_callers; /* blocking calls that drive the handshake */
-    int hs_asked;   /* caller_drives, and do_handshake said that it goes on: its end makes s
-                       readable, too, until a call has seen it */
-#endif
-
-    /* guarded by lock: what is seldom needed */
-    int io_refs;      /* files made of it that are open */
-    int files_unread; /* atomic: those that hold input which nobody has read yet */
-    int close_wanted; /* by the user: the last of the files does it */
-    int detached;     /* the descriptor is the user's */
-    int read_shut;    /* by pysock_shutdown() */
-    pysock_addr peer;
-    pysock__lookup *lookup;
-    pysock__lookup *names[PYSOCK__SENDTO_NAMES]; /* that sendto calls want */
-    int names_awaited; /* how many are still being looked up: not writable */
-    pysock__fault fault;
-} pysock__sock;
-
-/* Sockets: handles. A pysock * is a number: the slot's generation above, its index below. So every
-   handle can be judged, and none is ever dereferenced. A slot's word is the generation above, the
-   count of references below: the user's, one for each call under way, one of the reactor's. */
-
-#define PYSOCK__HALF (sizeof(uintptr_t) * 4)
-#define PYSOCK__LOW ((((uintptr_t)1) << PYSOCK__HALF) - 1)
-#define PYSOCK__NO_SLOT 0xffffffffu
-
-typedef struct pysock__slot {
-    uintptr_t word;       /* atomic */
-    pysock__sock *s;      /* set before the word is */
-    uint32_t next_free;   /* guarded by the table's lock */
-} pysock__slot;
-
-static struct {
-    pysock__mutex lock;
-    pysock__slot slots[PYSOCK_MAX_SOCKETS];
-    /* guarded by lock */
-    uint32_t used;        /* slots that have ever been in use */
-    uint32_t free_head;   /* first free slot plus one; 0: none */
-    size_t open;
-    uintptr_t *by_fd;     /* handles; weak */
-    size_t fd_cap;
-    int installed;        /* atfork and atexit */
-} pysock__table = {PYSOCK__MUTEX_INIT, {{0, NULL, 0}}, 0, 0, 0, NULL, 0, 0};
-
-static pysock__sock *pysock__acquire_handle(uintptr_t handle)
-{
-    uintptr_t index = (handle & PYSOCK__LOW) - 1, word;
-    pysock__slot *slot;
-
-    if (index >= PYSOCK_MAX_SOCKETS)
-        return NULL;
-    slot = &pysock__table.slots[index];
-    word = pysock__load(&slot->word);
-    do {
-        if (word >> PYSOCK__HALF != handle >> PYSOCK__HALF || !(word & PYSOCK__LOW))
-            return NULL;
-    } while (!pysock__cas(&slot->word, &word, word + 1));
-    return slot->s;
-}
-
-static pysock__slot *pysock__slot_of(const pysock__sock *s)
-{
-    return &pysock__table.slots[(s->handle & PYSOCK__LOW) - 1];
-}
-
-static void pysock__retain(pysock__sock *s)
-{
-    pysock__add(&pysock__slot_of(s)->word, 1);
-}
-
-static void pysock__sock_free(pysock__sock *s)
-{
-    size_t i;
-
-#ifndef PYSOCK_NO_SSL
-    pysock__tls_free(s->tls);
-    pysock__context_release(s->wrap_ctx);
-    pysock__session_release(s->wrap_session);
-    pysock__free(s->wrap_host);
-    pysock__bio_release(s->bio_in);
-    pysock__bio_release(s->bio_out);
-#endif
-    for (i = 0; i < PYSOCK__SENDTO_NAMES; i++)
-        pysock__lookup_release(s->names[i]);
-    pysock__lookup_release(s->lookup);
-    pysock__chain_drop(&s->queue);
-    pysock__links_free(&s->queue.spent);
-    pysock__mutex_free(&s->lock);
-    pysock__state_less_one(s->state, &s->state->open);
-    pysock__state_release(s->state);
-    pysock__free(s);
-}
-
-/* Closes the descriptor and forgets whose it was under one lock: otherwise a select() that looks
-   the number up in between would treat it as foreign and miss the close. Where SO_LINGER makes the
-   kernel's close sleep, only a blocking close() of the user's does (may_sleep), and after the rest;
-   the reactor and all others have the kernel finish by itself. */
-static void pysock__close_fd(pysock__sock *s, int may_sleep)
-{
-    int sleeps = 0;
-
-    if (s->fd < 0)
-        return;
-    if (!s->detached)
-        sleeps = pysock__sys_linger(s->fd) > 0;
-    if (sleeps && !may_sleep)
-        sleeps = pysock__sys_linger_off(s->fd) < 0;
-    pysock__lock(&pysock__table.lock);
-    if ((size_t)s->fd < pysock__table.fd_cap && pysock__table.by_fd[s->fd] == s->handle)
-        pysock__table.by_fd[s->fd] = 0;
-    if (!s->detached && !sleeps)
-        pysock__fd_close(s->fd);
-    pysock__unlock(&pysock__table.lock);
-    if (!s->detached && sleeps)
-        pysock__fd_close(s->fd);
-}
-
-/* One reference less; the last one closes. */
-static void pysock__release_and_sleep(pysock__sock *s, int may_sleep)
-{
-    pysock__slot *slot = pysock__slot_of(s);
-    uintptr_t generation;
-
-    if (pysock__add(&slot->word, (uintptr_t)-1) & PYSOCK__LOW)
-        return;
-    generation = (s->handle >> PYSOCK__HALF) + 1;
-    pysock__close_fd(s, may_sleep);
-    pysock__lock(&pysock__table.lock);
-    pysock__store(&slot->word, (generation & PYSOCK__LOW ? generation : 1) << PYSOCK__HALF);
-    slot->next_free = pysock__table.free_head;
-    pysock__table.free_head = (uint32_t)(slot - pysock__table.slots) + 1;
-    pysock__table.open--;
-    pysock__unlock(&pysock__table.lock);
-    pysock__sock_free(s);
-}
-
-static void pysock__release(pysock__sock *s)
-{
-    pysock__release_and_sleep(s, 0);
-}
-
-/* The descriptor is not this socket's any more, but that of the one from which it was adopted, if
-   that is still there: Python programs look through a second socket for a moment, and detach it. */
-static void pysock__forget_fd(pysock__sock *s)
-{
-    uintptr_t *at = NULL;
-    pysock__slot *slot;
-
-    pysock__lock(&pysock__table.lock);
-    if ((size_t)s->fd < pysock__table.fd_cap)
-        at = &pysock__table.by_fd[s->fd];
-    while (at && *at && *at != s->handle) {
-        slot = &pysock__table.slots[(*at & PYSOCK__LOW) - 1];
-        at = pysock__load(&slot->word) >> PYSOCK__HALF == *at >> PYSOCK__HALF ? &slot->s->older
-                                                                              : NULL;
-    }
-    if (at && *at)
-        *at = s->older;
-    pysock__unlock(&pysock__table.lock);
-}
-
-/* The socket behind a descriptor, with a reference, or NULL. */
-static pysock__sock *pysock__acquire_fd(int fd)
-{
-    uintptr_t handle = 0;
-
-    pysock__lock(&pysock__table.lock);
-    if (fd >= 0 && (size_t)fd < pysock__table.fd_cap)
-        handle = pysock__table.by_fd[fd];
-    pysock__unlock(&pysock__table.lock);
-    return handle ? pysock__acquire_handle(handle) : NULL;
-}
-
-/* Takes a slot for s, with the user's reference and the maker's, and enters its descriptor. epoch:
-   its state's when the call began; a cleanup raises that before it goes through the table. 0 or a
-   negated errno value. */
-static int pysock__table_enter(pysock__sock *s, unsigned epoch)
-{
-    pysock__slot *slot;
-    uintptr_t generation;
-    size_t open;
-    int err = 0;
-
-    pysock__lock(&pysock__table.lock);
-    open = ++pysock__table.open; /* counted first, so that two at once reserve for both */
-    pysock__unlock(&pysock__table.lock);
-    err = pysock__reactor_reserve(open);
-    pysock__lock(&pysock__table.lock);
-    if (err == 0 && epoch != pysock__epoch(s->state))
-        err = -ESHUTDOWN;
-    if (err == 0 && !pysock__table.free_head && pysock__table.used == PYSOCK_MAX_SOCKETS)
-        err = -EMFILE;
-    if (err == 0 && s->fd >= 0)
-        err = pysock__reserve(&pysock__table.by_fd, &pysock__table.fd_cap, (size_t)s->fd + 1,
-                              sizeof *pysock__table.by_fd);
-    if (err == 0) {
-        if (pysock__table.free_head) {
-            slot = &pysock__table.slots[pysock__table.free_head - 1];
-            pysock__table.free_head = slot->next_free;
-        } else {
-            slot = &pysock__table.slots[pysock__table.used++];
-        }
-        generation = pysock__load(&slot->word) >> PYSOCK__HALF;
-        generation = generation ? generation : 1;
-        s->handle = generation << PYSOCK__HALF | ((uintptr_t)(slot - pysock__table.slots) + 1);
-        slot->s = s;
-        if (s->fd >= 0) {
-            s->older = pysock__table.by_fd[s->fd];
-            pysock__table.by_fd[s->fd] = s->handle;
-        }
-        pysock__store(&slot->word, generation << PYSOCK__HALF | 2);
-    }
-    pysock__table.open -= err < 0;
-    pysock__unlock(&pysock__table.lock);
-    return err;
-}
-
-/* Sockets: states and notifications. */
-
-/* Tells every waiter but one that levels may have changed. */
-static void pysock__notify_locked(pysock__sock *s, const pysock__waiter *except)
-{
-    pysock__list *l, *next;
-    int closing = s->phase >= PYSOCK__CLOSING;
-
-    for (l = s->waiters.next; l != &s->waiters; l = next) {
-        pysock__waiter *w = PYSOCK__ENTRY(l, pysock__waiter, link);
-        next = l->next;
-        if (w != except)
-            w->notify(w, closing);
-    }
-}
-
-static void pysock__set_phase_locked(pysock__sock *s, pysock__phase next)
-{
-    PYSOCK_ASSERT(next >= PYSOCK__CLOSING || pysock__phase_next[s->phase] & PYSOCK__BIT(next));
-    s->phase = next;
-    pysock__notify_locked(s, NULL);
-}
-
-static void pysock__notify_thread(pysock__waiter *w, int closing)
-{
-    (void)closing;
-    pysock__wake(w->waker);
-}
-
-/* The socket in words, for messages: "example.org (192.0.2.1:443)". */
-static const char *pysock__describe(pysock__sock *s, char text[512])
-{
-    char addr[PYSOCK_ADDR_STRLEN];
-    const char *host = NULL;
-    pysock_addr local;
-
-#ifndef PYSOCK_NO_SSL
-    host = s->tls ? s->tls->hostname : s->wrap_host;
-#endif
-    if (s->peer.len)
-        pysock_addr_format(&s->peer, addr, sizeof addr);
-    else if (s->fd < 0)
-        snprintf(addr, sizeof addr, "memory BIOs");
-    else if (pysock__sys_getsockname(s->fd, &local) == 0)
-        pysock_addr_format(&local, addr, sizeof addr);
-    else
-        snprintf(addr, sizeof addr, "descriptor %d", s->fd);
-    if (host)
-        snprintf(text, 512, "%.255s (%s)", host, addr);
-    else
-        snprintf(text, 512, "%s", addr);
-    return text;
-}
-
-/* Sockets: calls. Each public function begins and ends a call; in between it holds the lock. */
-
-typedef struct pysock__call {
-    pysock__sock *s;
-    const char *name;
-    int64_t timeout;
-    int64_t deadline; /* worked out when it is first needed; 0: not yet */
-    unsigned epoch;
-    int all; /* sendall: what ends the wait ends the call, whatever was taken before */
-    int limited; /* the deadline is the kernel's option */
-    int told;    /* what poll said of the last sleep */
-    int futile;  /* how often it was of no use */
-    int alone;   /* it has TLS input, or output, to itself while it waits */
-    int hung_up; /* POLLRDHUP is there already, and so cannot say that the socket is closed */
-} pysock__call;
-
-/* Where there is no thread, a call that does not wait does some of its work. */
-static int pysock__call_assist(pysock__call *c)
-{
-    pysock__unlock(&c->s->lock);
-    pysock__reactor_assist();
-    pysock__lock(&c->s->lock);
-    if (c->s->phase < PYSOCK__CLOSING)
-        return 0;
-    pysock__unlock(&c->s->lock);
-    pysock__release(c->s);
-    return pysock__fail(PYSOCK_OS_ERROR, EBADF, "EBADF", "%s: the socket was closed meanwhile",
-                        c->name);
-}
-
-static int pysock__call_begin(pysock__call *c, const pysock *handle, const char *name)
-{
-    c->name = name;
-    c->all = c->limited = c->told = c->futile = c->alone = c->hung_up = 0;
-    c->deadline = 0;
-    if (!handle)
-        return pysock__fail_value(name, "the socket is NULL");
-    pysock__fork_check();
-    c->s = pysock__acquire_handle((uintptr_t)handle);
-    if (!c->s)
-        return pysock__fail(PYSOCK_OS_ERROR, EBADF, "EBADF", "%s: the socket is closed", name);
-    pysock__lock(&c->s->lock);
-    if (c->s->phase >= PYSOCK__CLOSING) {
-        pysock__unlock(&c->s->lock);
-        pysock__release(c->s);
-        return pysock__fail(PYSOCK_OS_ERROR, EBADF, "EBADF", "%s: the socket is closed", name);
-    }
-    c->epoch = pysock__epoch(c->s->state);
-    c->timeout = c->s->timeout;
-    if (c->timeout == 0 && pysock__load(&pysock__reactor.threadless))
-        return pysock__call_assist(c);
-    return 0;
-}
-
-/* Lets the lock go, and then what must not be released under it. */
-static void pysock__unlock_sock(pysock__sock *s)
-{
-    pysock__list spent;
-
-    if (pysock__list_empty(&s->queue.spent)) {
-        pysock__unlock(&s->lock);
-        return;
-    }
-    pysock__list_init(&spent);
-    pysock__chain_take_spent(&s->queue, &spent);
-    pysock__unlock(&s->lock);
-    pysock__links_free(&spent);
-}
-
-static void pysock__call_end(pysock__call *c)
-{
-    pysock__unlock_sock(c->s);
-    pysock__release(c->s);
-    if (pysock__load(&pysock__process.errands))
-        pysock__run_errands();
-}
-
-/* Fails with a negated errno value, naming the call and the socket. */
-static int pysock__call_fail(pysock__call *c, int err)
-{
-    char text[512];
-
-    if (err == -EAGAIN)
-        return pysock__fail_again();
-    if (err == -EBADF && c->s->fd < 0)
-        err = -ENOTSUP; /* there is no descriptor, but memory BIOs */
-    return pysock__fail_os(err, c->name, pysock__describe(c->s, text));
-}
-
-/* Output has failed before. */
-static int pysock__call_fail_output(pysock__call *c)
-{
-    c->s->loss_told = 1;
-    return pysock__call_fail(c, c->s->write_error);
-}
-
-static int pysock__call_fail_closed(pysock__call *c)
-{
-    return pysock__fail(PYSOCK_OS_ERROR, EBADF, "EBADF", "%s: the socket was closed meanwhile",
-                        c->name);
-}
-
-static int pysock__call_fail_timeout(pysock__call *c)
-{
-    char text[512];
-
-    return pysock__fail(PYSOCK_TIMEOUT_ERROR, ETIMEDOUT, "ETIMEDOUT",
-                        "%s on %s: timed out after %g s", c->name, pysock__describe(c->s, text),
-                        (double)c->timeout / 1e9);
-}
-
-/* 0 while the call may go on: not closed, not cleaned up. */
-static int pysock__call_check_locked(pysock__call *c)
-{
-    if (c->epoch != pysock__epoch(c->s->state))
-        return pysock__fail_ended(c->name, c->epoch, c->s->state);
-    if (c->s->phase >= PYSOCK__CLOSING)
-        return pysock__call_fail_closed(c);
-    return 0;
-}
-
-/* After EINTR: asks the hook, without the lock. */
-static int pysock__call_interrupted_locked(pysock__call *c)
-{
-    int stop;
-
-    pysock__unlock(&c->s->lock);
-    stop = pysock__interrupted();
-    pysock__lock(&c->s->lock);
-    if (stop)
-        return pysock__fail(PYSOCK_OS_ERROR, EINTR, "EINTR", "%s: interrupted by a signal",
-                            c->name);
-    return pysock__call_check_locked(c);
-}
-
-/* Asks the audit hook about what the call is to do, without the lock. 0: it may go on. */
-static int pysock__call_audit_locked(pysock__call *c, const char *event, const pysock_addr *addr)
-{
-    pysock_audit_event e;
-    char on[512];
-    int denied;
-
-    if (!pysock__load(&pysock__process.audited))
-        return 0;
-    memset(&e, 0, sizeof e);
-    e.name = event;
-    e.socket = (pysock *)c->s->handle;
-    e.addr = addr;
-    e.family = c->s->family;
-    e.type = c->s->type;
-    e.proto = c->s->proto;
-    pysock__unlock(&c->s->lock);
-    denied = pysock__denied(&e);
-    pysock__lock(&c->s->lock);
-    if (!denied)
-        return pysock__call_check_locked(c);
-    pysock__describe(c->s, on);
-    if (addr)
-        pysock_addr_format(addr, on, sizeof on);
-    return pysock__fail(PYSOCK_OS_ERROR, EACCES, "EACCES", "%s on %.300s: denied by the audit hook",
-                        c->name, on);
-}
-
-/* Brackets a system call that may sleep in the kernel, or that needs no lock: the descriptor stays,
-   and close() and cleanup wake it by shutdown. */
-static void pysock__enter_kernel_locked(pysock__sock *s)
-{
-    s->kernel_waits++;
-    pysock__unlock(&s->lock);
-}
-
-static void pysock__leave_kernel_locked(pysock__sock *s)
-{
-    pysock__lock(&s->lock);
-    s->kernel_waits--;
-}
-
-/* A connected plain stream: nothing but the kernel, and the shutdown of a close, ends its waits. */
-static int pysock__kernel_tells_all(const pysock__sock *s)
-{
-    return PYSOCK__KERNEL_SLEEPS && s->phase == PYSOCK__OPEN && !s->queue_used
-           && s->type == SOCK_STREAM && !pysock__load(&pysock__reactor.threadless);
-}
-
-/* The same of one wait. A thread that never waits otherwise then needs no waker, which would be a
-   descriptor more for each. */
-static int pysock__kernel_ends_wait(const pysock__call *c, short events)
-{
-    return PYSOCK__KERNEL_SLEEPS && events
-           && (pysock__kernel_tells_all(c->s)
-               || ((c->alone || (c->s->phase == PYSOCK__CONNECTING && c->s->type == SOCK_STREAM))
-                   && !pysock__load(&pysock__reactor.threadless)));
-}
-
-/* Sleeps on the descriptor, and on the waker where something else than the kernel may end the
-   wait. */
-static int pysock__wait_asleep_locked(pysock__call *c, short events)
-{
-    pysock__sock *s = c->s;
-    pysock__waiter me;
-    struct pollfd fds[2];
-    int r, writes;
-
-    fds[1].fd = s->fd;
-    fds[1].events = events;
-    if (pysock__kernel_ends_wait(c, events)) {
-        writes = events == POLLOUT && s->phase != PYSOCK__CONNECTING && !c->alone;
-        if (events == POLLOUT && c->alone)
-            fds[1].events = POLLOUT | PYSOCK__RDHUP; /* a close that sends the rest shuts input */
-        s->kernel_writes += writes;
-        pysock__enter_kernel_locked(s);
-        PYSOCK_TRACE("before_sleep", s);
-        r = pysock__poll(fds + 1, 1, c->deadline);
-        pysock__leave_kernel_locked(s);
-        s->kernel_writes -= writes;
-        c->told = r > 0 ? fds[1].revents : 0;
-        return r;
-    }
-    r = pysock__thread_waker(&me.waker);
-    if (r < 0)
-        return r;
-    pysock__waker_drain(me.waker, 0);
-    me.notify = pysock__notify_thread;
-    pysock__list_append(&s->waiters, &me.link);
-    fds[0].fd = me.waker->rfd;
-    fds[0].events = POLLIN;
-    pysock__unlock(&s->lock);
-    PYSOCK_TRACE("before_sleep", s);
-    fds[0].revents = 0;
-    fds[1].revents = 0;
-    r = pysock__sleep(me.waker, fds, events ? 2 : 1, c->deadline);
-    c->told = r > 0 ? fds[1].revents : 0;
-    pysock__waker_drain(me.waker, r > 0 && fds[0].revents);
-    pysock__lock(&s->lock);
-    pysock__list_remove(&me.link);
-    return r;
-}
-
-/* Whether O_NONBLOCK that others have set forbids the call to wait. */
-static int pysock__nonblock_obeyed(const pysock__call *c)
-{
-    return c->timeout < 0 && c->s->obeys
-           && (PYSOCK__KERNEL_SLEEPS ? !pysock__fd_blocks(c->s->fd) : c->s->came_nonblocking);
-}
-
-/* Sets the call's deadline when it is first needed. A call without a timeout that waits for the
-   descriptor waits no longer than SO_RCVTIMEO or SO_SNDTIMEO allow, which is EAGAIN then, as the
-   kernel has it: limited. */
-static void pysock__set_deadline_locked(pysock__call *c, short events)
-{
-    int64_t limit = 0;
-
-    if (c->timeout < 0 && events
-        && (!c->deadline || c->deadline == PYSOCK__NEVER || c->limited)) {
-        limit = pysock__sys_timeo(c->s->fd, events == POLLOUT);
-        if (limit && !c->limited)
-            c->deadline = pysock__deadline_in(limit);
-        c->limited = limit != 0;
-    }
-    if (!c->deadline)
-        c->deadline = pysock__deadline_in(c->timeout);
-}
-
-static int pysock__call_overdue(pysock__call *c)
-{
-    if (c->deadline == PYSOCK__NEVER || pysock__now() < c->deadline)
-        return 0;
-    return c->limited ? pysock__fail_again() : pysock__call_fail_timeout(c);
-}
-
-/* The one place where a call on a socket sleeps: until the descriptor has one of events (0: it is
-   not asked), somebody notifies, or the deadline passes. The caller has tested its level under the
-   lock and tests again afterwards; the waiter is in the list before the lock is let go, so that no
-   notification in between is lost. 0: test again; -1: the call is to end. */
-static int pysock__wait_locked(pysock__call *c, short events)
-{
-    int r;
-
-    pysock__set_deadline_locked(c, events);
-    r = pysock__wait_asleep_locked(c, events);
-    if (pysock__call_check_locked(c) < 0)
-        return -1;
-    if (r == -EINTR)
-        return pysock__call_interrupted_locked(c);
-    if (r < 0)
-        return pysock__call_fail(c, r);
-    return r == 0 ? pysock__call_overdue(c) : 0;
-}
-
-/* Between two turns of work that never had to wait: others get the lock, and what may end the call
-   is looked at. 0: go on; -1: the call is to end. */
-static int pysock__give_way_locked(pysock__call *c)
-{
-    pysock__sock *s = c->s;
-
-    pysock__unlock_sock(s);
-    pysock__reactor_assist();
-    do /* the lock is not fair: a close would not get it from a call that takes it at once again */
-        pysock__thread_yield();
-    while (pysock__load(&s->closers));
-    pysock__lock(&s->lock);
-    if (pysock__call_check_locked(c) < 0)
-        return -1;
-    pysock__set_deadline_locked(c, 0);
-    return pysock__call_overdue(c);
-}
-
-/* How far work on a socket has come, and what it waits for. Flush, fill, a handshake's step and
-   connecting all answer in these words, and pysock__await_locked() acts on them. */
-typedef enum pysock__progress {
-    PYSOCK__DONE,        /* there is nothing left to do, or there is something to report */
-    PYSOCK__AGAIN,       /* more can be done at once; it has been enough for one turn */
-    PYSOCK__WAIT_READ,   /* more, when the descriptor is readable */
-    PYSOCK__WAIT_WRITE,  /* more, when it is writable */
-    PYSOCK__WAIT_NOTIFY, /* more, when another call or the reactor has notified */
-    PYSOCK__STOPPED      /* it will never be done; the socket has latched why */
-} pysock__progress;
-
-/* The events that a watch or a call waits for. */
-static short pysock__progress_events(pysock__progress p)
-{
-    return p == PYSOCK__WAIT_READ ? POLLIN : p == PYSOCK__WAIT_WRITE ? POLLOUT : 0;
-}
-
-/* Waits for what p says. 0: go on with the work; -1: the call is to end. */
-static int pysock__await_locked(pysock__call *c, pysock__progress p)
-{
-    int r;
-
-    switch (p) {
-    case PYSOCK__AGAIN:
-        return pysock__give_way_locked(c);
-    case PYSOCK__WAIT_READ:
-    case PYSOCK__WAIT_WRITE:
-        return pysock__wait_locked(c, pysock__progress_events(p));
-    case PYSOCK__WAIT_NOTIFY:
-        c->s->notify_wanted++;
-        r = pysock__wait_locked(c, 0);
-        c->s->notify_wanted--;
-        return r;
-    default:
-        return 0;
-    }
-}
-
-/* Sockets: output. What has been taken and not yet sent: the engine's records, then the queue. */
-
-static int pysock__is_tls_locked(const pysock__sock *s)
-{
-#ifndef PYSOCK_NO_SSL
-    return s->tls || s->wrap_ctx;
-#else
-    (void)s;
-    return 0;
-#endif
-}
-
-/* 1 while a handshake keeps plaintext from flowing. */
-static int pysock__handshakes_locked(const pysock__sock *s)
-{
-#ifndef PYSOCK_NO_SSL
-    return s->tls && !s->tls->established;
-#else
-    (void)s;
-    return 0;
-#endif
-}
-
-static int pysock__output_waits_locked(pysock__sock *s)
-{
-#ifndef PYSOCK_NO_SSL
-    if (s->tls && !s->hs_busy && (pysock__tls_flags(s->tls) & PYSOCK__OUT))
-        return 1;
-#endif
-    return !pysock__chain_empty(&s->queue);
-}
-
-/* 1 if bytes of the user's wait, not only an alert or a handshake's records. */
-static int pysock__promised_output_locked(const pysock__sock *s)
-{
-#ifndef PYSOCK_NO_SSL
-    if (s->tls && !s->hs_busy && pysock__tls_holds_plaintext(s->tls))
-        return 1;
-#endif
-    return !pysock__chain_empty(&s->queue);
-}
-
-/* Writing has failed for good: what waits is dropped, and whoever asks about output hears so. */
-static void pysock__output_failed_locked(pysock__sock *s, int err)
-{
-    if (!s->write_error)
-        s->write_error = err;
-    s->output_lost |= pysock__promised_output_locked(s);
-    pysock__chain_drop(&s->queue);
-    s->queue_full = 0;
-    pysock__notify_locked(s, NULL);
-}
-
-/* Works out anew whether the queue is full: from high on, until it is below low, or empty. */
-static void pysock__queue_level_locked(pysock__sock *s)
-{
-    s->queue_full = s->queue_full ? s->queue.bytes && s->queue.bytes >= s->low
-                                  : s->queue.bytes >= s->high;
-}
-
-static void pysock__queue_consume_locked(pysock__sock *s, size_t n)
-{
-    int was_full = s->queue_full;
-
-    pysock__chain_consume(&s->queue, n);
-    pysock__queue_level_locked(s);
-    if (was_full && !s->queue_full)
-        pysock__notify_locked(s, NULL);
-}
-
-/* Writes to the kernel without waiting: the number, 0 if it takes nothing now, or an error. */
-static ptrdiff_t pysock__write_now(pysock__sock *s, const void *data, size_t n)
-{
-    ptrdiff_t r;
-
-#ifndef PYSOCK_NO_SSL
-    if (s->bio_out)
-        return pysock__bio_put(s->bio_out, data, n);
-#endif
-    do
-        r = pysock__sys_send(s->fd, data, n, MSG_DONTWAIT);
-    while (r == -EINTR);
-    return r == -EAGAIN || r == -ENOBUFS ? 0 : r;
-}
-
-#ifndef PYSOCK_NO_SSL
-
-/* Reads what carries TLS, without waiting: the number, 0 at the end, or an error. */
-static ptrdiff_t pysock__read_now(pysock__sock *s, void *buf, size_t n)
-{
-    ptrdiff_t r;
-
-    if (s->bio_in)
-        return pysock__bio_take(s->bio_in, buf, n);
-    do
-        r = pysock__sys_recv(s->fd, buf, n, MSG_DONTWAIT);
-    while (r == -EINTR);
-    return r;
-}
-
-/* Room for what is read ahead, empty: NULL if it is not wanted, or out of memory, which only costs
-   time. */
-static unsigned char *pysock__ahead_room(pysock__sock *s)
-{
-    pysock__tls *t = s->tls;
-
-    if (!(t->options & PYSOCK_OP_READ_AHEAD) || s->bio_in)
-        return NULL;
-    if (!t->ahead)
-        t->ahead = (unsigned char *)PYSOCK_MALLOC(PYSOCK__AHEAD);
-    return t->ahead;
-}
-
-/* What is in memory already has an end, and nobody reports it again: no budget applies to it. */
-static int pysock__input_ours(const pysock__sock *s)
-{
-    return s->bio_in || s->tls->ahead_pos < s->tls->ahead_len;
-}
-
-/* Reads records for the engine, from what was read ahead first. For the engine's owner. */
-static ptrdiff_t pysock__read_records(pysock__sock *s, void *buf, size_t n)
-{
-    pysock__tls *t = s->tls;
-    ptrdiff_t r;
-
-    if (t->ahead_pos == t->ahead_len) {
-        if (!pysock__ahead_room(s))
-            return pysock__read_now(s, buf, n);
-        t->ahead_pos = t->ahead_len = 0;
-        r = pysock__read_now(s, t->ahead, PYSOCK__AHEAD);
-        if (r <= 0)
-            return r;
-        t->ahead_len = (size_t)r;
-    }
-    n = n < t->ahead_len - t->ahead_pos ? n : t->ahead_len - t->ahead_pos;
-    memcpy(buf, t->ahead + t->ahead_pos, n);
-    t->ahead_pos += n;
-    return (ptrdiff_t)n;
-}
-
-/* Sends the engine's records. */
-static pysock__progress pysock__flush_records_locked(pysock__sock *s)
-{
-    const unsigned char *p;
-    ptrdiff_t r;
-    size_t n;
-
-    while (pysock__tls_flags(s->tls) & PYSOCK__OUT) {
-        p = pysock__tls_out(s->tls, &n);
-        r = pysock__write_now(s, p, n);
-        if (r == 0)
-            return PYSOCK__WAIT_WRITE;
-        if (r < 0) {
-            pysock__output_failed_locked(s, (int)r);
-            return PYSOCK__STOPPED;
-        }
-        pysock__tls_out_done(s->tls, (size_t)r);
-    }
-    return PYSOCK__DONE;
-}
-
-/* Makes records of the queue's first bytes. 0: there is nothing to do. */
-static int pysock__encrypt_queue_locked(pysock__sock *s)
-{
-    const unsigned char *data;
-    size_t n;
-
-    if (pysock__chain_empty(&s->queue))
-        return 0;
-    n = pysock__chain_front(&s->queue, &data);
-    n = pysock__tls_app_out(s->tls, data, n);
-    if (n)
-        pysock__queue_consume_locked(s, n);
-    return n != 0;
-}
-
-#endif
-
-#ifndef PYSOCK_NO_SSL
-/* One round of a TLS socket's output. */
-static pysock__progress pysock__flush_tls_locked(pysock__sock *s)
-{
-    pysock__tls *t = s->tls;
-    pysock__progress p;
-
-    if (s->out_busy)
-        return PYSOCK__WAIT_NOTIFY;
-    if (s->hs_busy || !t->established) /* after the handshake, with what was taken before it */
-        return t->handshakes || !pysock__chain_empty(&s->queue) ? PYSOCK__WAIT_NOTIFY
-                                                                : PYSOCK__DONE;
-    p = pysock__flush_records_locked(s);
-    if (p != PYSOCK__DONE)
-        return p;
-    if (pysock__encrypt_queue_locked(s))
-        return PYSOCK__AGAIN;
-    if (!pysock__chain_empty(&s->queue)) { /* the connection has ended: this will never be sent */
-        pysock__output_failed_locked(s, -EPIPE);
-        return PYSOCK__STOPPED;
-    }
-    if (!s->shut_when_flushed || t->close_sent || t->no_close_notify)
-        return PYSOCK__DONE;
-    pysock__tls_close_notify(t); /* before the FIN */
-    return t->close_sent ? PYSOCK__AGAIN : PYSOCK__DONE;
-}
-#endif
-
-/* One round of a plain socket's: the same. */
-static pysock__progress pysock__flush_plain_locked(pysock__sock *s)
-{
-    const unsigned char *data;
-    ptrdiff_t r;
-    size_t n;
-
-    if (pysock__chain_empty(&s->queue))
-        return PYSOCK__DONE;
-    if (s->kernel_sends)
-        return PYSOCK__WAIT_NOTIFY; /* a send without the lock, which goes on with the queue */
-    n = pysock__chain_front(&s->queue, &data);
-    r = pysock__write_now(s, data, n);
-    if (r == 0)
-        return PYSOCK__WAIT_WRITE;
-    if (r < 0) {
-        pysock__output_failed_locked(s, (int)r);
-        return PYSOCK__STOPPED;
-    }
-    pysock__queue_consume_locked(s, (size_t)r);
-    return PYSOCK__AGAIN;
-}
-
-#define PYSOCK__WRITES_AT_ONCE 16 /* so that a queue does not hold the lock for long */
-
-/* Sends what waits, as far as the kernel takes it. */
-static pysock__progress pysock__flush_locked(pysock__sock *s)
-{
-    pysock__progress p = PYSOCK__AGAIN;
-    int budget = PYSOCK__WRITES_AT_ONCE;
-
-    if (s->write_error)
-        return PYSOCK__STOPPED;
-    s->generation = pysock__fork_generation;
-    while (p == PYSOCK__AGAIN && budget--) {
-#ifndef PYSOCK_NO_SSL
-        if (s->tls) {
-            p = pysock__flush_tls_locked(s);
-            continue;
-        }
-#endif
-        p = pysock__flush_plain_locked(s);
-    }
-    if (p == PYSOCK__DONE && s->shut_when_flushed && !pysock__handshakes_locked(s)) {
-        s->shut_when_flushed = 0;
-        pysock__sys_shutdown(s->fd, SHUT_WR);
-    }
-    return p;
-}
-
-/* Flushes without waiting, and leaves the rest to the reactor. */
-static pysock__progress pysock__flush_or_kick_locked(pysock__sock *s)
-{
-    pysock__progress p = pysock__flush_locked(s);
-
-    if (p == PYSOCK__WAIT_WRITE || p == PYSOCK__AGAIN)
-        pysock__kick(&s->watch);
-    return p;
-}
-
-#define PYSOCK__READS_AT_ONCE 64 /* so that a flood does not own who reads it */
-
-/* Sockets: the handshake. Whoever sets hs_busy owns the engine for one step, without the lock. */
-
-#ifndef PYSOCK_NO_SSL
-
-#define PYSOCK__BYTES_AT_ONCE ((size_t)64 * 1024) /* likewise, in a handshake */
-
-/* 1 if output that was taken waits for the handshake: queued behind it, or, where it is not the
-   first, perhaps stuck in the engine before it. */
-static int pysock__output_behind_handshake_locked(const pysock__sock *s)
-{
-    size_t n;
-
-    return !pysock__chain_empty(&s->queue)
-           || (s->tls && s->tls->handshakes && !s->hs_busy && pysock__tls_engine_out(s->tls, &n));
-}
-
-/* Whether the reactor is to drive: nobody else does, and somebody could be waiting. */
-static int pysock__handshake_wanted_locked(const pysock__sock *s)
-{
-    if (s->phase == PYSOCK__CLOSING)
-        return 1;
-    if (s->phase != PYSOCK__HANDSHAKING && !(s->phase == PYSOCK__CONNECTING && s->wrap_ctx))
-        return 0;
-    return !s->hs_callers
-           && ((s->timeout == 0 && !s->caller_drives) || s->watchers
-               || pysock__output_behind_handshake_locked(s));
-}
-
-static void pysock__want_reactor_locked(pysock__sock *s)
-{
-    if (!s->bio_in && s->phase != PYSOCK__CLOSING && pysock__handshake_wanted_locked(s))
-        pysock__kick(&s->watch);
-}
-
-/* Moves the handshake as far as it goes without waiting, but at most for one turn's worth; the
-   caller owns the engine. STOPPED: *err is the kernel's error, 0 at the stream's end. */
-static pysock__progress pysock__handshake_step(pysock__sock *s, int *err)
-{
-    size_t n, bytes = PYSOCK__BYTES_AT_ONCE;
-    int flags, ahead, reads = PYSOCK__READS_AT_ONCE;
-    pysock__tls *t = s->tls;
-    ptrdiff_t r;
-    void *p;
-
-    *err = 0;
-    for (;;) {
-        flags = pysock__tls_flags(t);
-        if (flags & PYSOCK__OUT) {
-            const unsigned char *out = pysock__tls_out(t, &n);
-            r = pysock__write_now(s, out, n);
-            if (r == 0)
-                return PYSOCK__WAIT_WRITE;
-            if (r < 0) {
-                *err = (int)r;
-                return t->ended ? PYSOCK__DONE : PYSOCK__STOPPED;
-            }
-            pysock__tls_overhear(t, 1, out, (size_t)r);
-            pysock__tls_out_done(t, (size_t)r);
-            continue;
-        }
-        if (flags & (PYSOCK__ENDED | PYSOCK__APP_OUT | PYSOCK__APP_IN))
-            return PYSOCK__DONE;
-        ahead = pysock__input_ours(s);
-        if (!ahead && (!reads-- || !bytes))
-            return PYSOCK__AGAIN;
-        p = pysock__tls_in(t, &n);
-        if (!p)
-            continue; /* it has just failed */
-        r = pysock__read_records(s, p, n);
-        if (r == -EAGAIN)
-            return PYSOCK__WAIT_READ;
-        if (r <= 0) {
-            *err = (int)r;
-            return PYSOCK__STOPPED;
-        }
-        if (!ahead)
-            bytes -= (size_t)r < bytes ? (size_t)r : bytes;
-        PYSOCK_TRACE("handshake_step", s);
-        pysock__tls_overhear(t, 0, (const unsigned char *)p, (size_t)r);
-        pysock__tls_in_done(t, (size_t)r);
-    }
-}
-
-/* The handshake failed: keeps the fault, in words that say on what. */
-static void pysock__handshake_fault_locked(pysock__sock *s, int err)
-{
-    char on[512];
-    pysock__tls *t = s->tls;
-
-    pysock__describe(s, on);
-    if (t->fault.kind) {
-        pysock__fault_set(&s->fault, t->fault.kind, t->fault.code, t->fault.reason,
-                          "TLS handshake with %.120s: %.400s", on, t->fault.message);
-        s->fault.verify_code = t->fault.verify_code;
-        s->fault.verify_message = t->fault.verify_message;
-    } else if (err == 0 || t->ended) {
-        pysock__fault_set(&s->fault, PYSOCK_SSL_EOF_ERROR, 8, "UNEXPECTED_EOF",
-                          "TLS handshake with %.255s: the peer closed the connection before it was "
-                          "finished",
-                          on);
-    } else {
-        pysock__fault_os(&s->fault, err, "TLS handshake", on);
-    }
-}
-
-/* Applies what a step has brought, and gives the engine back. DONE or STOPPED: the handshake is
-   over. */
-static pysock__progress pysock__handshake_apply_locked(pysock__sock *s, pysock__progress p,
-                                                       int err)
-{
-    pysock__tls *t = s->tls;
-
-    if (p == PYSOCK__DONE && !t->ended && pysock__tls_finish(t) < 0) {
-        p = PYSOCK__STOPPED;
-        err = -ENOMEM;
-    }
-    s->hs_busy = 0;
-    if (s->phase == PYSOCK__CLOSING)
-        pysock__kick(&s->watch); /* it may have had to leave the engine to this step */
-    if (p != PYSOCK__DONE && p != PYSOCK__STOPPED) {
-        if (s->notify_wanted)
-            pysock__notify_locked(s, NULL); /* whoever waits for the engine */
-        return p;
-    }
-    if (p == PYSOCK__DONE && t->established) {
-        if (s->phase == PYSOCK__HANDSHAKING)
-            pysock__set_phase_locked(s, PYSOCK__SECURE);
-        if (!pysock__chain_empty(&s->queue))
-            pysock__kick(&s->watch); /* queued behind the handshake */
-        return p;
-    }
-    pysock__handshake_fault_locked(s, err);
-    pysock__output_failed_locked(s, -EPIPE);
-    if (s->phase == PYSOCK__HANDSHAKING)
-        pysock__set_phase_locked(s, PYSOCK__BROKEN);
-    return PYSOCK__STOPPED;
-}
-
-/* 1 while a handshake's step cannot begin: another goes on, or a call waits for room to send what
-   comes before it. */
-static int pysock__engine_busy_locked(const pysock__sock *s)
-{
-    return s->hs_busy || s->out_busy;
-}
-
-/* One step by a thread that holds the lock and finds the engine free. */
-static pysock__progress pysock__handshake_drive_locked(pysock__sock *s)
-{
-    pysock__progress p;
-    int err;
-
-    s->hs_busy = 1;
-    s->generation = pysock__fork_generation;
-    pysock__unlock(&s->lock);
-    p = pysock__handshake_step(s, &err);
-    pysock__lock(&s->lock);
-    return pysock__handshake_apply_locked(s, p, err);
-}
-
-/* The connection stands: begins the handshake that was wrapped around it. */
-static int pysock__handshake_begin_locked(pysock__sock *s, const char *what)
-{
-    pysock__tls_options o;
-
-    memset(&o, 0, sizeof o);
-    o.ctx = s->wrap_ctx;
-    o.session = s->wrap_session;
-    o.server = s->wrap_server;
-    o.raise_ragged = s->wrap_raise_ragged;
-    o.unchecked_host = s->wrap_unchecked_host;
-    o.half_close = s->wrap_half_close;
-    o.no_close_notify = s->wrap_no_close_notify;
-    o.port = pysock_addr_port(&s->peer);
-    o.owner = (pysock *)s->handle;
-    o.what = what;
-    s->tls = pysock__tls_new(&o, s->wrap_host);
-    if (!s->tls)
-        return -1;
-    pysock__context_release(s->wrap_ctx);
-    pysock__session_release(s->wrap_session);
-    s->wrap_ctx = NULL;
-    s->wrap_session = NULL;
-    s->wrap_host = NULL;
-    s->input_end = PYSOCK__GOING_ON;
-    s->write_error = 0;
-    pysock__set_phase_locked(s, PYSOCK__HANDSHAKING);
-    return 0;
-}
-
-/* The same where somebody else is to do the handshake, and is told if it cannot even begin. */
-static void pysock__handshake_prepare_locked(pysock__sock *s, const char *what)
-{
-    if (pysock__handshake_begin_locked(s, what) == 0)
-        return;
-    s->fault = pysock__last;
-    pysock__set_phase_locked(s, PYSOCK__BROKEN);
-}
-
-/* The peer has asked for another handshake: until it is finished, this is a socket that has not
-   finished its first. */
-static void pysock__handshake_again_locked(pysock__sock *s)
-{
-    pysock__tls_begin_again(s->tls);
-    pysock__set_phase_locked(s, PYSOCK__HANDSHAKING);
-    pysock__want_reactor_locked(s);
-}
-
-/* Waits for what a step has said. Where nobody else drives, and nothing is queued, the engine is
-   kept: then nothing but the kernel ends the wait. */
-static int pysock__handshake_await_locked(pysock__call *c, pysock__progress p)
-{
-    pysock__sock *s = c->s;
-    int r;
-
-    c->alone = p == PYSOCK__WAIT_READ && s->hs_callers == 1 && pysock__chain_empty(&s->queue);
-    if (!c->alone)
-        return pysock__await_locked(c, p);
-    s->hs_busy = 1;
-    r = pysock__await_locked(c, p);
-    s->hs_busy = c->alone = 0;
-    if (s->notify_wanted)
-        pysock__notify_locked(s, NULL);
-    if (s->phase == PYSOCK__CLOSING)
-        pysock__kick(&s->watch);
-    return r;
-}
-
-/* A blocking call drives the handshake to its end. 0 or a failure. */
-static int pysock__handshake_wait_locked(pysock__call *c)
-{
-    pysock__sock *s = c->s;
-    pysock__progress p;
-    int r = 0;
-
-    s->hs_callers++;
-    while (r == 0 && s->phase == PYSOCK__HANDSHAKING) {
-        p = pysock__engine_busy_locked(s) ? PYSOCK__WAIT_NOTIFY
-                                          : pysock__handshake_drive_locked(s);
-        if (pysock__call_check_locked(c) < 0)
-            r = -1;
-        else if (s->phase == PYSOCK__HANDSHAKING
-                 && pysock__engine_busy_locked(s)) /* by another one meanwhile */
-            r = pysock__await_locked(c, PYSOCK__WAIT_NOTIFY);
-        else if (s->phase == PYSOCK__HANDSHAKING)
-            r = pysock__handshake_await_locked(c, p);
-    }
-    s->hs_callers--;
-    pysock__want_reactor_locked(s);
-    return r;
-}
-
-#endif
-
-/* Sockets: connecting. */
-
-/* The address that a connect goes to is known, and the kernel has the word. err: its answer. */
-static void pysock__connect_book_locked(pysock__sock *s, int err)
-{
-    char text[PYSOCK_ADDR_STRLEN];
-
-    if (err == 0) {
-        if (s->type != SOCK_STREAM && s->type != SOCK_SEQPACKET)
-            pysock__set_phase_locked(s, PYSOCK__NEW);
-        else
-            pysock__set_phase_locked(s, PYSOCK__OPEN);
-        return;
-    }
-    pysock_addr_format(&s->peer, text, sizeof text);
-    pysock__fault_os(&s->fault, err, "connect", text);
-    s->peer.len = 0;
-    pysock__set_phase_locked(s, PYSOCK__FAILED);
-}
-
-/* Looks whether the kernel has finished connecting. */
-static void pysock__connect_check_locked(pysock__sock *s)
-{
-    pysock_addr addr;
-    int err = pysock__sys_so_error(s->fd);
-
-    if (err == 0 && pysock__sys_getpeername(s->fd, &addr) == -ENOTCONN)
-        return;
-    pysock__connect_book_locked(s, err);
-}
-
-#ifndef PYSOCK_NO_SSL
-/* In the reactor: goes on with TLS where it is wrapped around a connection that now stands. */
-static void pysock__connected_locked(pysock__sock *s)
-{
-    if (s->phase == PYSOCK__OPEN && s->wrap_ctx)
-        pysock__handshake_prepare_locked(s, "TLS handshake");
-}
-#endif
-
-/* Sockets: the reactor's side. */
-
-#ifndef PYSOCK_NO_SSL
-/* Connecting and the handshake. DONE: nothing of these keeps output back. */
-static pysock__progress pysock__drive_tls_locked(pysock__sock *s, short revents)
-{
-    pysock__progress p;
-
-    if (s->phase == PYSOCK__CONNECTING && s->wrap_ctx) {
-        if (revents)
-            pysock__connect_check_locked(s);
-        if (s->phase == PYSOCK__CONNECTING)
-            return pysock__handshake_wanted_locked(s) ? PYSOCK__WAIT_WRITE : PYSOCK__STOPPED;
-        pysock__connected_locked(s);
-    }
-    if (!pysock__handshakes_locked(s) || s->phase == PYSOCK__BROKEN)
-        return PYSOCK__DONE;
-    if (!pysock__handshake_wanted_locked(s))
-        return PYSOCK__STOPPED;
-    if (pysock__engine_busy_locked(s))
-        return PYSOCK__WAIT_NOTIFY; /* whoever has it kicks where it matters */
-    p = pysock__handshake_drive_locked(s);
-    if (p == PYSOCK__DONE || p == PYSOCK__STOPPED)
-        return pysock__handshakes_locked(s) ? PYSOCK__STOPPED : PYSOCK__DONE;
-    return pysock__handshake_wanted_locked(s) ? p : PYSOCK__STOPPED; /* a caller has taken over */
-}
-
-/* All is out: after a close, close_notify is what remains. 1 if there is more to send now. */
-static int pysock__closing_notify_locked(pysock__sock *s)
-{
-    if (!s->tls || !s->tls->established || s->tls->close_sent || s->tls->no_close_notify
-        || s->write_error)
-        return 0;
-    pysock__tls_close_notify(s->tls);
-    return pysock__output_waits_locked(s);
-}
-#else
-static pysock__progress pysock__drive_tls_locked(pysock__sock *s, short revents)
-{
-    (void)s, (void)revents;
-    return PYSOCK__DONE;
-}
-
-static int pysock__closing_notify_locked(pysock__sock *s)
-{
-    (void)s;
-    return 0;
-}
-#endif
-
-/* Sends what is left, of an open or a closing socket. */
-static pysock__progress pysock__drive_output_locked(pysock__sock *s)
-{
-    int waited = pysock__output_waits_locked(s);
-    pysock__progress p = pysock__flush_locked(s);
-
-    if (p == PYSOCK__DONE && s->phase == PYSOCK__CLOSING && pysock__closing_notify_locked(s))
-        p = pysock__flush_locked(s);
-    if (p == PYSOCK__DONE && waited)
-        pysock__notify_locked(s, NULL);
-    return p;
-}
-
-/* Whether output was promised that a reset could still eat: what TLS or the queue has taken. A
-   plain send is the kernel's, whose close may be what another process expects of it. */
-static int pysock__lingers_locked(const pysock__sock *s)
-{
-    return s->type == SOCK_STREAM && s->fd >= 0 && (s->queue_used || pysock__is_tls_locked(s));
-}
-
-#define PYSOCK__LINGER_TICK 1000000      /* ns until it is asked again what is unacknowledged: */
-#define PYSOCK__LINGER_TICK_MAX 50000000 /* no event says so. Doubled each time up to this */
-
-/* Output is out. The kernel answers input that is unread at close, or comes later, with a reset,
-   which eats what the peer has not acknowledged: reads and drops what is there, and while something
-   is unacknowledged and the peer may still send, says FIN and goes on. */
-static pysock__progress pysock__linger_locked(pysock__sock *s)
-{
-    static const size_t size = 16384;
-    int budget = PYSOCK__READS_AT_ONCE;
-    unsigned char *drop;
-    ptrdiff_t r;
-
-    if (!pysock__lingers_locked(s))
-        return PYSOCK__DONE;
-    drop = (unsigned char *)PYSOCK_MALLOC(size); /* threads of interpreters have small stacks */
-    if (!drop)
-        return PYSOCK__DONE;
-    do
-        r = pysock__sys_recv(s->fd, drop, size, MSG_DONTWAIT);
-    while ((r > 0 && --budget) || r == -EINTR);
-    PYSOCK_FREE(drop);
-    if ((r == 0 && !s->read_shut) || (r < 0 && r != -EAGAIN))
-        return PYSOCK__DONE; /* the peer has ended */
-    if (s->family == AF_UNIX || s->delivered || pysock__sys_unacknowledged(s->fd) <= 0)
-        return PYSOCK__DONE; /* a close here loses nothing */
-    if (r > 0)
-        return PYSOCK__AGAIN;
-    if (!s->lingering) {
-        s->lingering = PYSOCK__LINGER_TICK;
-        pysock__sys_shutdown(s->fd, SHUT_WR);
-    } else if (s->lingering < PYSOCK__LINGER_TICK_MAX) {
-        s->lingering *= 2;
-    }
-    return s->read_shut ? PYSOCK__WAIT_NOTIFY : PYSOCK__WAIT_READ;
-}
-
-/* A closing socket: done when there is nothing more to wait for, or at its deadline. */
-static pysock__progress pysock__closing_turn_locked(pysock__sock *s, pysock__progress p)
-{
-    pysock__watch *w = &s->watch;
-    int64_t now = pysock__now();
-
-    if (p == PYSOCK__DONE || p == PYSOCK__STOPPED)
-        p = pysock__linger_locked(s);
-    if (p != PYSOCK__DONE && now < s->close_deadline) {
-        w->deadline = s->close_deadline;
-        if (s->lingering && now + s->lingering < w->deadline)
-            w->deadline = now + s->lingering;
-        return p;
-    }
-    s->phase = PYSOCK__CLOSED;
-    if (s->kernel_waits)
-        pysock__sys_shutdown(s->fd, SHUT_RDWR);
-    return PYSOCK__DONE;
-}
-
-/* The callback of a socket's watch: does what is unfinished and says what it waits for. */
-static void pysock__sock_turn(pysock__watch *w, short revents)
-{
-    pysock__sock *s = PYSOCK__ENTRY(w, pysock__sock, watch);
-    pysock__progress p;
-
-    pysock__lock(&s->lock);
-    w->deadline = PYSOCK__NEVER;
-    p = pysock__drive_tls_locked(s, revents);
-    if (p == PYSOCK__DONE && s->phase >= PYSOCK__OPEN && s->phase < PYSOCK__CLOSED)
-        p = pysock__drive_output_locked(s);
-    if (s->phase == PYSOCK__CLOSING)
-        p = pysock__closing_turn_locked(s, p);
-    w->events = pysock__progress_events(p);
-    if (p == PYSOCK__AGAIN)
-        pysock__kick(w); /* after the others' turns */
-    pysock__unlock_sock(s);
-}
-
-static void pysock__sock_hold(pysock__watch *w)
-{
-    pysock__retain(PYSOCK__ENTRY(w, pysock__sock, watch));
-}
-
-static void pysock__sock_drop(pysock__watch *w)
-{
-    pysock__release(PYSOCK__ENTRY(w, pysock__sock, watch));
-}
-
-/* Sockets: made and closed. */
-
-/* Fork: the library's own locks are taken before, so that the child finds its lists whole (those of
-   single sockets and contexts are made anew: what another thread was at is lost). In the child the
-   reactor and all other threads are gone; the sockets stay, without their unfinished business. */
-
-static void pysock__fork_prepare(void)
-{
-    pysock__lock(&pysock__reactor.lock);
-    pysock__lock(&pysock__table.lock);
-    pysock__lock(&pysock__process.lock);
-    pysock__lock(&pysock__resolver.lock);
-#ifndef PYSOCK_NO_SSL
-    pysock__lock(&pysock__contexts.lock);
-#endif
-}
-
-static void pysock__fork_parent(void)
-{
-#ifndef PYSOCK_NO_SSL
-    pysock__unlock(&pysock__contexts.lock);
-#endif
-    pysock__unlock(&pysock__resolver.lock);
-    pysock__unlock(&pysock__process.lock);
-    pysock__unlock(&pysock__table.lock);
-    pysock__unlock(&pysock__reactor.lock);
-}
-
-/* Takes away what other threads had to do with s. */
-static void pysock__sock_after_fork(pysock__sock *s)
-{
-    pysock__list *l, *next;
-
-    pysock__mutex_init(&s->lock);
-    pysock__watch_after_fork(&s->watch);
-    s->watchers = 0;
-    for (l = s->waiters.next; l != &s->waiters; l = next) {
-        next = l->next;
-        if (PYSOCK__ENTRY(l, pysock__waiter, link)->notify == pysock__notify_thread)
-            pysock__list_remove(l);
-        else
-            s->watchers++;
-    }
-    s->kernel_waits = s->kernel_sends = s->kernel_writes = s->notify_wanted = 0;
-    s->shut_when_flushed = 0;
-    s->lookup = NULL;
-    memset(s->names, 0, sizeof s->names);
-    s->names_awaited = 0;
-    pysock__chain_drop(&s->queue); /* the parent sends it */
-    if (s->phase == PYSOCK__RESOLVING) {
-        pysock__fault_os(&s->fault, -ECONNABORTED, "connect", "a name that the parent looks up");
-        s->phase = PYSOCK__FAILED;
-    }
-#ifndef PYSOCK_NO_SSL
-    s->in_busy = s->out_busy = s->hs_busy = s->hs_callers = 0;
-#endif
-}
-
-static void pysock__fork_child(void)
-{
-    uint32_t i;
-
-    pysock__fork_generation++;
-    pysock__mutex_init(&pysock__process.cleanup_lock); /* a cleanup is its own thread's business */
-    pysock__store(&pysock__process.ending, 0);
-    pysock__states_after_fork();
-    pysock__reactor_after_fork();
-    pysock__list_init(&pysock__resolver.queue);
-    pysock__resolver.workers = 0;
-    pysock__sleepers_after_fork();
-#ifndef PYSOCK_NO_SSL
-    pysock__contexts_after_fork();
-#endif
-    for (i = 0; i < pysock__table.used; i++)
-        if (pysock__load(&pysock__table.slots[i].word) & PYSOCK__LOW)
-            pysock__sock_after_fork(pysock__table.slots[i].s);
-    pysock__fork_parent();
-    for (i = 0; i < pysock__table.used; i++) {
-        pysock__slot *slot = &pysock__table.slots[i];
-        if (!(slot->word & PYSOCK__LOW))
-            continue;
-        slot->word = (slot->word & ~PYSOCK__LOW) | 1; /* other threads' references are gone */
-        if (slot->s->phase >= PYSOCK__CLOSING)
-            pysock__release(slot->s);
-    }
-}
-
-/* Once in a process, with the first socket. */
-static void pysock__install(void)
-{
-    int first;
-
-    pysock__lock(&pysock__table.lock);
-    first = !pysock__table.installed;
-    pysock__table.installed = 1;
-    pysock__unlock(&pysock__table.lock);
-    if (!first)
-        return;
-    pysock__atfork(pysock__fork_prepare, pysock__fork_parent, pysock__fork_child);
-    pysock__install_exit();
-}
-
-/* A call that makes sockets: they belong to the state that was current when it began, and what
-   began before a cleanup of that must not succeed after it. */
-typedef struct pysock__maker {
-    const char *what; /* the call, for messages */
-    pysock_state *state;
-    unsigned epoch;
-} pysock__maker;
-
-static pysock__maker pysock__maker_begin(const char *what)
-{
-    pysock__maker m;
-
-    m.what = what;
-    m.state = pysock__state();
-    m.epoch = pysock__epoch(m.state);
-    return m;
-}
-
-/* A socket around a descriptor (-1: TLS over memory BIOs has none), which it takes unless it fails
-   (NULL with an error). From here on a cleanup may close it; the caller has a reference of its own,
-   for pysock__publish(). */
-static pysock__sock *pysock__sock_new(const pysock__maker *m, int fd, int family, int type,
-                                      int proto)
-{
-    pysock_state *st = m->state;
-    pysock__sock *s;
-    int64_t timeout;
-    int err, sets, blocks;
-
-    pysock__install();
-    if (pysock__is_ending(st)) {
-        pysock__fail(PYSOCK_OS_ERROR, ESHUTDOWN, "ESHUTDOWN", "%s: a cleanup is under way",
-                     m->what);
-        return NULL;
-    }
-    pysock__lock(&pysock__process.lock);
-    timeout = type & PYSOCK__TYPE_NONBLOCK ? 0 : st->default_timeout;
-    pysock__unlock(&pysock__process.lock);
-    s = (pysock__sock *)pysock__alloc(sizeof *s);
-    if (!s) {
-        pysock__fail_memory(m->what);
-        return NULL;
-    }
-    s->state = pysock__state_retain(st);
-    pysock__add(&st->open, 1);
-    s->fd = fd;
-    s->family = family;
-    s->type = type & ~PYSOCK__TYPE_FLAGS;
-    s->proto = proto;
-    s->timeout = timeout;
-    s->low = 32 * 1024;
-    s->high = 64 * 1024;
-    s->generation = pysock__fork_generation;
-    pysock__mutex_init(&s->lock);
-    pysock__list_init(&s->waiters);
-    pysock__chain_init(&s->queue);
-    pysock__watch_init(&s->watch, fd, pysock__sock_turn, pysock__sock_hold, pysock__sock_drop);
-    sets = fd >= 0 && (timeout >= 0 || !PYSOCK__KERNEL_SLEEPS);
-    blocks = sets && pysock__fd_blocks(fd);
-    s->came_nonblocking = sets && !blocks;
-    err = sets ? pysock__fd_set_nonblocking(fd, 1) : 0;
-    if (err == 0)
-        err = pysock__table_enter(s, m->epoch);
-    if (err == 0)
-        return s;
-    if (blocks)
-        pysock__fd_set_nonblocking(fd, 0);
-    pysock__sock_free(s);
-    if (err == -EMFILE)
-        pysock__fail(PYSOCK_OS_ERROR, EMFILE, "EMFILE",
-                     "%s: there are %d sockets already; compile with a larger PYSOCK_MAX_SOCKETS",
-                     m->what, (int)PYSOCK_MAX_SOCKETS);
-    else if (err == -ESHUTDOWN)
-        pysock__fail_ended(m->what, m->epoch, st);
-    else
-        pysock__fail_os(err, m->what, "");
-    return NULL;
-}
-
-static pysock *pysock__handle(const pysock__sock *s)
-{
-    return (pysock *)s->handle;
-}
-
-/* The same, which takes the descriptor in any case. */
-static pysock__sock *pysock__sock_take(const pysock__maker *m, int fd, int family, int type,
-                                       int proto)
-{
-    pysock__sock *s = pysock__sock_new(m, fd, family, type, proto);
-
-    if (!s)
-        pysock__fd_close(fd);
-    return s;
-}
-
-/* What a descriptor that others have worked on is, and its peer. */
-static pysock__phase pysock__phase_of_fd(int fd, pysock_addr *peer)
-{
-    pysock_addr found;
-
-    if (pysock__sys_getpeername(fd, &found) == 0) {
-        *peer = found;
-        return PYSOCK__OPEN;
-    }
-    return pysock__sys_listens(fd) ? PYSOCK__LISTENING : PYSOCK__NEW;
-}
-
-/* A descriptor is the kernel's, and may be in other hands too: looks whether they have connected
-   it, or made it listen. */
-static void pysock__refresh_phase_locked(pysock__sock *s)
-{
-    pysock__phase phase;
-
-    if (s->phase != PYSOCK__NEW || (s->type != SOCK_STREAM && s->type != SOCK_SEQPACKET))
-        return;
-    phase = pysock__phase_of_fd(s->fd, &s->peer);
-    if (phase != PYSOCK__NEW)
-        pysock__set_phase_locked(s, phase);
-}
-
-/* A new socket is ready, in that phase: its handle, for the user. The maker's reference goes. */
-static pysock *pysock__publish(pysock__sock *s, pysock__phase phase)
-{
-    pysock *handle = pysock__handle(s);
-
-    pysock__lock(&s->lock);
-    if (s->phase == PYSOCK__NEW)
-        s->phase = phase;
-    pysock__unlock(&s->lock);
-    pysock__release(s);
-    return handle;
-}
-
-/* What has been taken goes out, as far as it can without waiting. DONE: a close has no more to
-   do. */
-static pysock__progress pysock__close_begin_locked(pysock__sock *s)
-{
-    pysock__progress p = PYSOCK__DONE;
-
-    if (s->detached || s->generation != pysock__fork_generation || !pysock__lingers_locked(s))
-        return PYSOCK__DONE; /* the parent's, or nothing was promised */
-    if (s->kernel_writes || pysock__sys_linger(s->fd) == 0)
-        return PYSOCK__DONE; /* a send that is broken off now has no order with what is queued */
-    if (pysock__handshakes_locked(s) && s->phase != PYSOCK__BROKEN)
-        return pysock__chain_empty(&s->queue) ? PYSOCK__DONE : PYSOCK__WAIT_NOTIFY;
-    p = pysock__flush_locked(s);
-    s->delivered = p == PYSOCK__DONE && s->phase < PYSOCK__BROKEN
-                   && pysock__sys_unacknowledged(s->fd) <= 0;
-    if (p == PYSOCK__DONE && pysock__closing_notify_locked(s))
-        p = pysock__flush_locked(s);
-    return p == PYSOCK__DONE || p == PYSOCK__STOPPED ? pysock__linger_locked(s) : p;
-}
-
-/* Closes: waiters are notified, sleepers in the kernel woken, the rest is left to the reactor until
-   close_deadline. Ends with the user's reference gone. */
-static void pysock__close_locked(pysock__sock *s, int64_t close_deadline)
-{
-    int pending = pysock__close_begin_locked(s) != PYSOCK__DONE;
-    size_t i;
-
-    if (s->kernel_waits) {
-        pysock__sys_shutdown(s->fd, pending ? SHUT_RD : SHUT_RDWR);
-        s->read_shut = 1;
-    }
-    for (i = 0; i < PYSOCK__SENDTO_NAMES; i++) {
-        pysock__lookup_release(s->names[i]);
-        s->names[i] = NULL;
-    }
-    pysock__lookup_release(s->lookup);
-    s->lookup = NULL;
-    s->close_deadline = close_deadline;
-    pysock__set_phase_locked(s, pending ? PYSOCK__CLOSING : PYSOCK__CLOSED);
-    if (pending)
-        pysock__kick(&s->watch);
-    else
-        pysock__kick_if_held(&s->watch);
-}
-
-/* ---- >>socket-api ----
-   Python's socket, call by call. What moves bytes is here too: plain calls go to the kernel without
-   the lock, TLS calls pump the engine under it (and sleep without it). */
-
-/* API: timeouts as arguments. */
-
-/* Seconds of a public argument as ns; -1: never; -2 (and an error): not a time. */
-static int64_t pysock__timeout_ns(double seconds, const char *what)
-{
-    int64_t ns;
-
-    if (seconds == PYSOCK_NO_TIMEOUT)
-        return -1;
-    if (!(seconds >= 0)) {
-        pysock__fail_value(what, "the timeout is negative; PYSOCK_NO_TIMEOUT is -1.0");
-        return -2;
-    }
-    ns = seconds > 9e9 ? INT64_C(9000000000000000000) : (int64_t)(seconds * 1e9 + 0.5);
-    return seconds > 0 && ns == 0 ? 1 : ns;
-}
-
-static double pysock__timeout_seconds(int64_t ns)
-{
-    return ns < 0 ? PYSOCK_NO_TIMEOUT : (double)ns / 1e9;
-}
-
-/* API: getting ready. */
-
-/* Tells a failed connect, once. */
-static int pysock__tell_failed_locked(pysock__sock *s)
-{
-    pysock__set_phase_locked(s, PYSOCK__NEW);
-    return pysock__raise(&s->fault);
-}
-
-/* Waits until connecting has ended. 0: it stands. */
-static int pysock__connect_wait_locked(pysock__call *c)
-{
-    pysock__sock *s = c->s;
-
-    while (s->phase == PYSOCK__RESOLVING || s->phase == PYSOCK__CONNECTING) {
-        if (pysock__await_locked(c, s->phase == PYSOCK__CONNECTING ? PYSOCK__WAIT_WRITE
-                                                                   : PYSOCK__WAIT_NOTIFY) < 0)
-            return -1;
-        if (s->phase == PYSOCK__CONNECTING)
-            pysock__connect_check_locked(s);
-    }
-    return s->phase == PYSOCK__FAILED ? pysock__tell_failed_locked(s) : 0;
-}
-
-/* API: queued output. */
-
-#ifndef PYSOCK_NO_SSL
-/* Waits until the kernel has room for records, and keeps others from sending them meanwhile: then
-   nothing but the kernel ends the wait, and the shutdown of a close, which POLLRDHUP tells. */
-static int pysock__await_room_locked(pysock__call *c)
-{
-    pysock__sock *s = c->s;
-    int r;
-
-    s->out_busy = c->alone = 1;
-    r = pysock__await_locked(c, PYSOCK__WAIT_WRITE);
-    s->out_busy = c->alone = 0;
-    c->hung_up = (c->told & PYSOCK__RDHUP) != 0;
-    if (!pysock__list_empty(&s->waiters))
-        pysock__notify_locked(s, NULL); /* whoever found the output busy */
-    if (r < 0 || s->phase != PYSOCK__SECURE)
-        pysock__kick(&s->watch);
-    return r;
-}
-#endif
-
-/* Output waits for what p says. Behind a handshake the call drives that. 0: go on; -1: the call is
-   to end. */
-static int pysock__await_output_locked(pysock__call *c, pysock__progress p)
-{
-#ifndef PYSOCK_NO_SSL
-    if (p == PYSOCK__WAIT_NOTIFY && c->s->phase == PYSOCK__HANDSHAKING) {
-        if (pysock__handshake_wait_locked(c) < 0)
-            return -1;
-        return c->s->phase == PYSOCK__BROKEN ? pysock__raise(&c->s->fault) : 0;
-    }
-    if (PYSOCK__RDHUP && p == PYSOCK__WAIT_WRITE && c->s->phase == PYSOCK__SECURE && !c->hung_up)
-        return pysock__await_room_locked(c);
-#endif
-    return pysock__await_locked(c, p);
-}
-
-/* Sends until nothing waits. 0, or -1 with the deadline's, the hook's or the kernel's error. */
-static int pysock__flush_wait_locked(pysock__call *c)
-{
-    pysock__progress p;
-
-    do {
-        p = pysock__flush_locked(c->s);
-        if (p == PYSOCK__STOPPED)
-            return pysock__call_fail_output(c);
-    } while (p != PYSOCK__DONE && pysock__await_output_locked(c, p) == 0);
-    return p == PYSOCK__DONE ? 0 : -1;
-}
-
-/* Copies into the queue what a non-blocking send on a socket with queued output takes. */
-static ptrdiff_t pysock__enqueue_copy_locked(pysock__call *c, const void *data, size_t size)
-{
-    pysock__sock *s = c->s;
-    pysock_buf *b;
-
-    if (s->queue_full)
-        return pysock__fail_again();
-    size = size < s->high ? size : s->high;
-    b = pysock_buf_copy(data, size);
-    if (!b)
-        return -1;
-    if (pysock__chain_append(&s->queue, b) < 0) {
-        pysock_buf_release(b);
-        return pysock__fail_memory(c->name);
-    }
-    pysock_buf_release(b);
-    pysock__queue_level_locked(s);
-    pysock__flush_or_kick_locked(s);
-    return (ptrdiff_t)size;
-}
-
-#ifndef PYSOCK_NO_SSL
-
-/* A TLS call that would have to wait and may not. */
-static int pysock__tls_fail_again(const pysock__call *c)
-{
-    if (!c->s->bio_in)
-        return pysock__fail_again();
-    return pysock__fail(PYSOCK_SSL_WANT_READ_ERROR, EAGAIN, "WANT_READ",
-                        "%s: more bytes are wanted; carry what is in the outgoing BIO to the peer, "
-                        "and its answer into the incoming one",
-                        c->name);
-}
-
-/* The connection stands: begins the handshake, and finishes it if the call may wait. 0, or
-   PYSOCK_IN_PROGRESS where the reactor goes on with it. */
-static int pysock__secure_locked(pysock__call *c)
-{
-    pysock__sock *s = c->s;
-
-    if (s->phase == PYSOCK__OPEN && s->wrap_ctx && pysock__handshake_begin_locked(s, c->name) < 0)
-        return -1;
-    if (s->phase == PYSOCK__HANDSHAKING && !pysock__engine_busy_locked(s)
-        && (s->bio_in || (s->caller_drives && c->timeout == 0)))
-        pysock__handshake_drive_locked(s);
-    if (s->phase == PYSOCK__HANDSHAKING && c->timeout == 0) {
-        pysock__want_reactor_locked(s);
-        return PYSOCK_IN_PROGRESS;
-    }
-    if (s->phase == PYSOCK__HANDSHAKING && pysock__handshake_wait_locked(c) < 0)
-        return -1;
-    return s->phase == PYSOCK__BROKEN ? pysock__raise(&s->fault) : 0;
-}
-
-/* Before plaintext can flow on a TLS socket: 0 when it can. */
-static int pysock__ready_locked(pysock__call *c)
-{
-    pysock__sock *s = c->s;
-
-    if (pysock__call_check_locked(c) < 0)
-        return -1;
-    switch (s->phase) {
-    case PYSOCK__SECURE:
-        return 0;
-    case PYSOCK__NEW:
-    case PYSOCK__LISTENING:
-        return pysock__call_fail(c, -ENOTCONN);
-    case PYSOCK__FAILED:
-        return pysock__tell_failed_locked(s);
-    case PYSOCK__UNWRAPPING:
-        if (s->tls->half_close)
-            return pysock__fail(PYSOCK_SSL_ERROR, EPIPE, "PROTOCOL_IS_SHUTDOWN",
-                                "%s: TLS has been ended by pysock_ssl_unwrap()", c->name);
-        return c->timeout == 0 ? pysock__tls_fail_again(c)
-                               : pysock__fail(PYSOCK_OS_ERROR, EALREADY, "EALREADY",
-                                              "%s: pysock_ssl_unwrap() is under way", c->name);
-    case PYSOCK__RESOLVING:
-    case PYSOCK__CONNECTING:
-        if (c->timeout == 0) {
-            pysock__want_reactor_locked(s);
-            return pysock__fail_again();
-        }
-        if (pysock__connect_wait_locked(c) < 0)
-            return -1;
-        break;
-    default:
-        break;
-    }
-    switch (pysock__secure_locked(c)) {
-    case 0:
-        if (s->phase == PYSOCK__SECURE)
-            return 0;
-        return pysock__fail(PYSOCK_OS_ERROR, ENOTCONN, "ENOTCONN",
-                            "%s: TLS was taken away meanwhile, by pysock_ssl_unwrap()", c->name);
-    case PYSOCK_IN_PROGRESS:
-        return pysock__tls_fail_again(c);
-    default:
-        return -1;
-    }
-}
-
-/* API: TLS input. */
-
-/* Input has ended: by the engine's word, or by the kernel's (a negated errno value, 0 at the end of
-   the stream). */
-static void pysock__input_ended_locked(pysock__sock *s, int err)
-{
-    pysock__tls *t = s->tls;
-    char on[512];
-
-    if (pysock__tls_closed_cleanly(t)) {
-        s->input_end = PYSOCK__END_CLEAN;
-        return;
-    }
-    s->input_end = err || t->ended ? PYSOCK__END_FAULT : PYSOCK__END_RAGGED;
-    pysock__describe(s, on);
-    if (t->ended)
-        pysock__fault_set(&s->fault, t->fault.kind, t->fault.code, t->fault.reason,
-                          "TLS with %.120s: %.400s", on, t->fault.message);
-    else if (err)
-        pysock__fault_os(&s->fault, err, "recv", on);
-    else
-        pysock__fault_set(&s->fault, PYSOCK_SSL_EOF_ERROR, 8, "UNEXPECTED_EOF",
-                          "recv on %.255s: the stream ended without close_notify", on);
-}
-
-/* Reads records without waiting. DONE: plaintext, the end or an error can be received. WAIT_NOTIFY:
-   another call is reading, or the peer has begun another handshake (the phase says so). WAIT_WRITE:
-   the engine must send first. Other waiters are notified. */
-static pysock__progress pysock__fill_locked(pysock__sock *s, const pysock__waiter *except)
-{
-    pysock__tls *t = s->tls;
-    pysock__progress flushed;
-    ptrdiff_t r;
-    size_t n;
-    void *p;
-    int flags, budget = PYSOCK__READS_AT_ONCE;
-
-    s->generation = pysock__fork_generation;
-    for (;;) {
-        flushed = pysock__tls_flags(t) & PYSOCK__OUT ? pysock__flush_or_kick_locked(s)
-                                                     : PYSOCK__DONE;
-        flags = pysock__tls_flags(t);
-        if (!s->input_end && (flags & PYSOCK__ENDED || pysock__tls_closed_cleanly(t))) {
-            pysock__input_ended_locked(s, 0);
-            pysock__notify_locked(s, except);
-        }
-        if (flags & PYSOCK__APP_IN || s->input_end)
-            return PYSOCK__DONE;
-        if (s->in_busy)
-            return PYSOCK__WAIT_NOTIFY;
-        p = pysock__tls_in(t, &n);
-        if (!p && !s->write_error)
-            return flushed == PYSOCK__DONE ? PYSOCK__WAIT_NOTIFY : flushed;
-        if (!pysock__input_ours(s) && !budget--)
-            return PYSOCK__AGAIN;
-        r = p ? pysock__read_records(s, p, n) : s->write_error;
-        if (r == -EAGAIN)
-            return PYSOCK__WAIT_READ;
-        if (r > 0) {
-            pysock__tls_in_done(t, (size_t)r);
-            if (pysock__tls_renegotiates(t) && s->phase == PYSOCK__SECURE) {
-                pysock__handshake_again_locked(s);
-                return PYSOCK__WAIT_NOTIFY;
-            }
-            if (!(pysock__tls_flags(t) & PYSOCK__APP_IN))
-                continue;
-        } else {
-            pysock__input_ended_locked(s, (int)r);
-        }
-        pysock__notify_locked(s, except);
-    }
-}
-
-/* Where the engine wants a record's header, and the socket has no timeout: sleeps in the kernel's
-   recv, which costs nothing extra. The bytes come to the stack first, because other calls use the
-   engine meanwhile. 0: go on; -1: the call is to end. */
-static int pysock__fill_asleep_locked(pysock__call *c)
-{
-    pysock__sock *s = c->s;
-    unsigned char header[8];
-    unsigned char *p, *ahead = pysock__ahead_room(s);
-    ptrdiff_t r;
-    size_t n;
-
-    pysock__tls_in(s->tls, &n);
-    s->generation = pysock__fork_generation;
-    s->in_busy = 1;
-    pysock__enter_kernel_locked(s);
-    r = pysock__sys_recv(s->fd, ahead ? ahead : header, ahead ? PYSOCK__AHEAD : n, 0);
-    pysock__leave_kernel_locked(s);
-    s->in_busy = 0;
-    if (ahead && r > 0) {
-        s->tls->ahead_pos = 0;
-        s->tls->ahead_len = (size_t)r;
-    }
-    if (!pysock__list_empty(&s->waiters))
-        pysock__notify_locked(s, NULL); /* whoever found the input busy */
-    if (pysock__call_check_locked(c) < 0)
-        return -1;
-    if (r == -EINTR)
-        return pysock__call_interrupted_locked(c);
-    if (r == -EAGAIN)
-        return pysock__sys_timeo(s->fd, 0) ? pysock__fail_again()
-                                           : pysock__await_locked(c, PYSOCK__WAIT_READ);
-    if (r > 0 && ahead)
-        return 0;
-    if (r > 0) {
-        p = pysock__tls_in(s->tls, &n);
-        if (p && n >= (size_t)r) {
-            memcpy(p, header, (size_t)r);
-            pysock__tls_in_done(s->tls, (size_t)r);
-        }
-    } else if (!s->input_end) {
-        pysock__input_ended_locked(s, (int)r);
-        pysock__notify_locked(s, NULL);
-    }
-    return 0;
-}
-
-/* 1 if pysock__fill_asleep_locked() may be used now. */
-static int pysock__may_fill_asleep_locked(const pysock__call *c)
-{
-    pysock__sock *s = c->s;
-    size_t n;
-
-    return PYSOCK__KERNEL_SLEEPS && c->timeout < 0 && !s->in_busy && !s->input_end && !s->bio_in
-           && s->tls->ahead_pos == s->tls->ahead_len
-           && !pysock__load(&pysock__reactor.threadless)
-           && (pysock__tls_flags(s->tls)
-               & (PYSOCK__OUT | PYSOCK__IN | PYSOCK__APP_IN | PYSOCK__ENDED))
-                  == PYSOCK__IN
-           && pysock__tls_in(s->tls, &n) && n <= 5;
-}
-
-/* Waits for input, and keeps others from it meanwhile: then nothing but the kernel brings it. */
-static int pysock__await_input_locked(pysock__call *c, pysock__progress p)
-{
-    pysock__sock *s = c->s;
-    int r;
-
-    c->alone = p == PYSOCK__WAIT_READ && !s->in_busy;
-    if (!c->alone)
-        return pysock__await_locked(c, p);
-    s->in_busy = 1;
-    r = pysock__await_locked(c, p);
-    s->in_busy = c->alone = 0;
-    if (!pysock__list_empty(&s->waiters))
-        pysock__notify_locked(s, NULL); /* whoever found the input busy */
-    return r;
-}
-
-/* What recv answers at the end of input. */
-static ptrdiff_t pysock__tls_end_locked(pysock__sock *s)
-{
-    if (s->input_end == PYSOCK__END_FAULT
-        || (s->input_end == PYSOCK__END_RAGGED && s->tls->raise_ragged
-            && !(s->tls->options & PYSOCK_OP_IGNORE_UNEXPECTED_EOF)))
-        return pysock__raise(&s->fault);
-    return 0;
-}
-
-/* TLS 1.0 sends what one send() takes as a record of one byte and another with the rest, against
-   an attack on CBC (BEAST): no reason to hand the first one out alone, if the other has come. */
-static size_t pysock__tls_recv_rest_locked(pysock__sock *s, unsigned char *buf, size_t size)
-{
-    const unsigned char *p = NULL;
-    size_t n;
-
-    if (pysock__fill_locked(s, NULL) == PYSOCK__DONE && s->phase == PYSOCK__SECURE)
-        p = pysock__tls_app_in(s->tls, &n);
-    if (!p)
-        return 0;
-    n = n < size ? n : size;
-    memcpy(buf, p, n);
-    pysock__tls_app_in_done(s->tls, n);
-    return n;
-}
-
-static ptrdiff_t pysock__tls_recv_locked(pysock__call *c, void *buf, size_t size, int flags)
-{
-    pysock__sock *s = c->s;
-    pysock__progress filled;
-    const unsigned char *p;
-    size_t n;
-    int ending;
-
-    if (flags & ~MSG_PEEK)
-        return pysock__fail_value(c->name, "on TLS sockets no flag but MSG_PEEK is supported");
-    s->hs_asked = 0;
-    for (;;) {
-        ending = s->phase == PYSOCK__UNWRAPPING && s->tls->half_close;
-        if (s->phase != PYSOCK__SECURE && !ending && pysock__ready_locked(c) < 0)
-            return -1;
-        if (s->phase != PYSOCK__SECURE && !ending)
-            continue;
-        if (!size)
-            return 0;
-        p = pysock__tls_app_in(s->tls, &n);
-        if (p) {
-            n = size < n ? size : n;
-            memcpy(buf, p, n);
-            if (flags & MSG_PEEK)
-                return (ptrdiff_t)n;
-            pysock__tls_app_in_done(s->tls, n);
-            if (n == 1 && size > 1 && s->tls->version == PYSOCK_TLSv1)
-                n += pysock__tls_recv_rest_locked(s, (unsigned char *)buf + 1, size - 1);
-            return (ptrdiff_t)n;
-        }
-        if (s->input_end)
-            return pysock__tls_end_locked(s);
-        if (!ending && pysock__may_fill_asleep_locked(c)) {
-            if (pysock__fill_asleep_locked(c) < 0)
-                return -1;
-            continue;
-        }
-        filled = pysock__fill_locked(s, NULL);
-        if (filled == PYSOCK__DONE)
-            continue;
-        if (s->phase != PYSOCK__SECURE && !ending)
-            continue; /* the peer wants another handshake */
-        if (c->timeout == 0)
-            return pysock__tls_fail_again(c);
-        if (pysock__await_input_locked(c, filled) < 0)
-            return -1;
-    }
-}
-
-/* API: TLS output. */
-
-static int pysock__fail_not_writable(pysock__call *c)
-{
-    pysock__sock *s = c->s;
-    char on[512];
-
-    if (s->tls->close_sent && s->bio_in)
-        return pysock__fail(PYSOCK_SSL_ERROR, EPIPE, "PROTOCOL_IS_SHUTDOWN",
-                            "%s: TLS has been ended by pysock_ssl_unwrap()", c->name);
-    if (s->tls->close_sent)
-        return pysock__call_fail(c, -EPIPE);
-    if (s->tls->fault.kind)
-        return pysock__raise(&s->tls->fault);
-    return pysock__fail(PYSOCK_SSL_ZERO_RETURN_ERROR, EPIPE, "ZERO_RETURN",
-                        "%s on %.255s: the peer has closed the TLS connection", c->name,
-                        pysock__describe(s, on));
-}
-
-#define PYSOCK__SEND_AT_ONCE (64u * 1024) /* so that one call does not hold the lock for long */
-
-/* Takes up to size bytes, sends them as records. A blocking call returns when they are out. */
-static ptrdiff_t pysock__tls_send_locked(pysock__call *c, const unsigned char *data, size_t size)
-{
-    pysock__sock *s = c->s;
-    pysock__progress p;
-    size_t n, taken = 0;
-
-    s->hs_asked = 0;
-    while (taken < size && taken < PYSOCK__SEND_AT_ONCE) {
-        if (s->phase != PYSOCK__SECURE && pysock__ready_locked(c) < 0)
-            return taken ? (ptrdiff_t)taken : -1;
-        if (s->phase != PYSOCK__SECURE)
-            continue;
-        p = pysock__flush_locked(s);
-        if (p == PYSOCK__STOPPED)
-            return pysock__call_fail_output(c);
-        if (p != PYSOCK__DONE) {
-            if (c->timeout == 0 && !taken && !pysock__chain_empty(&s->queue))
-                return pysock__enqueue_copy_locked(c, data, size);
-            if (c->timeout == 0) {
-                pysock__kick(&s->watch);
-                return taken ? (ptrdiff_t)taken : pysock__fail_again();
-            }
-            if (pysock__flush_wait_locked(c) < 0) {
-                if (s->phase < PYSOCK__CLOSING)
-                    pysock__kick(&s->watch); /* taken, so the reactor sends it */
-                return taken && !c->all ? (ptrdiff_t)taken : -1;
-            }
-            continue;
-        }
-        n = pysock__tls_app_out(s->tls, data + taken, size - taken);
-        if (!n)
-            return taken ? (ptrdiff_t)taken : pysock__fail_not_writable(c);
-        taken += n;
-    }
-    if (!size && s->phase != PYSOCK__SECURE && pysock__ready_locked(c) < 0)
-        return -1;
-    p = taken ? pysock__flush_or_kick_locked(s) : PYSOCK__DONE;
-    if (p == PYSOCK__STOPPED)
-        return pysock__call_fail_output(c);
-    if (p != PYSOCK__DONE && c->timeout != 0 && pysock__flush_wait_locked(c) < 0 && c->all)
-        return -1; /* for send it is taken: the reactor has it */
-    return (ptrdiff_t)taken;
-}
-
-#endif /* PYSOCK_NO_SSL */
-
-/* API: plain input and output. */
-
-/* Before a plain call goes to the kernel: a name may still be looked up, a connect have failed. */
-static int pysock__settle_locked(pysock__call *c)
-{
-    if (c->s->phase == PYSOCK__FAILED)
-        return pysock__tell_failed_locked(c->s);
-    if (c->s->phase != PYSOCK__RESOLVING)
-        return 0;
-    return c->timeout == 0 ? pysock__fail_again() : pysock__connect_wait_locked(c);
-}
-
-#define PYSOCK__FUTILE_NAP 1000000      /* ns: the first nap, doubled each time */
-#define PYSOCK__FUTILE_NAP_MAX 10000000 /* ns */
-
-/* poll says over and over what the call cannot use: POLLERR of something in the error queue, which
-   is for MSG_ERRQUEUE; POLLOUT of an unconnected Unix datagram socket, whatever the receiver's
-   queue is like; what other threads take first. Looks again after a nap. */
-static int pysock__wait_out_locked(pysock__call *c)
-{
-    int64_t span = PYSOCK__FUTILE_NAP << (c->futile < 4 ? c->futile : 4);
-    pysock__call nap = *c;
-    int r;
-
-    c->told = 0;
-    if (!c->deadline)
-        c->deadline = pysock__deadline_in(c->timeout);
-    nap.deadline =
-        pysock__deadline_in(span < PYSOCK__FUTILE_NAP_MAX ? span : PYSOCK__FUTILE_NAP_MAX);
-    if (nap.deadline > c->deadline)
-        nap.deadline = c->deadline;
-    PYSOCK_TRACE("nap", c->s);
-    r = pysock__wait_asleep_locked(&nap, 0);
-    if (pysock__call_check_locked(c) < 0)
-        return -1;
-    if (r == -EINTR)
-        return pysock__call_interrupted_locked(c);
-    if (r < 0)
-        return pysock__call_fail(c, r);
-    return pysock__call_overdue(c);
-}
-
-/* A part of what the call wants is done: what poll said was of use. */
-static void pysock__call_progress(pysock__call *c)
-{
-    c->told = c->futile = 0;
-}
-
-/* Waits for what the kernel's own call waits for. */
-static int pysock__wait_kernel_locked(pysock__call *c, short events)
-{
-    if (c->told && ++c->futile && (c->futile > 2 || !(c->told & events)))
-        return pysock__wait_out_locked(c);
-    return pysock__wait_locked(c, events);
-}
-
-/* After a system call on a plain socket that did not succeed: 0 to try again, -1 to end. */
-static int pysock__retry_locked(pysock__call *c, ptrdiff_t r, short events)
-{
-    if (pysock__call_check_locked(c) < 0)
-        return -1;
-    if (r == -EINTR)
-        return pysock__call_interrupted_locked(c);
-    if (r != -EAGAIN)
-        return pysock__call_fail(c, (int)r);
-    if (c->timeout == 0 || pysock__nonblock_obeyed(c))
-        return pysock__fail_again();
-    return pysock__wait_kernel_locked(c, events);
-}
-
-/* With these flags a call does not wait, whatever the socket is. */
-static void pysock__call_flags(pysock__call *c, int flags)
-{
-    if (flags & PYSOCK__NEVER_WAITS)
-        c->timeout = 0;
-}
-
-/* A stream without a timeout may; but not where sleepers must do the reactor's work. */
-static int pysock__may_sleep_in_kernel(const pysock__call *c)
-{
-    return PYSOCK__KERNEL_SLEEPS && c->timeout < 0 && c->s->type == SOCK_STREAM
-           && !pysock__load(&pysock__reactor.threadless);
-}
-
-/* The kernel's recv has brought no bytes: 0 or its error r. 1: that is the answer, 0 bytes; 0: try
-   again; -1: the call is to end. asleep: it has waited itself. */
-static int pysock__recv_nothing_locked(pysock__call *c, const pysock__msg *msg, ptrdiff_t r,
-                                       int asleep, short events)
-{
-    pysock__sock *s = c->s;
-
-    if (r == 0 && msg && msg->controllen)
-        return 1; /* an empty message, with descriptors perhaps: they must not be lost */
-    if (r == -EAGAIN && c->timeout != 0 && (s->read_shut || c->told & POLLIN)
-        && s->type != SOCK_STREAM && pysock__sys_read_ended(s->fd))
-        r = 0;
-    if (r == 0) /* or a close has ended it */
-        return pysock__call_check_locked(c) < 0 ? -1 : 1;
-    if (r == -EAGAIN && asleep && pysock__sys_timeo(s->fd, 0))
-        return pysock__call_check_locked(c) < 0 ? -1 : pysock__fail_again();
-    return pysock__retry_locked(c, r, events);
-}
-
-/* Receives into buf, or, where msg is not NULL, a message of size bytes with all that belongs to
-   it. */
-static ptrdiff_t pysock__plain_recv_locked(pysock__call *c, void *buf, size_t size,
-                                           pysock__msg *msg, int flags)
-{
-    pysock__sock *s = c->s;
-    int asleep = pysock__may_sleep_in_kernel(c), polls_first;
-    int kernel_flags = asleep ? flags : flags | MSG_DONTWAIT;
-    short events = flags & MSG_OOB && s->type == SOCK_STREAM ? POLLPRI : POLLIN;
-    ptrdiff_t r;
-
-    for (;;) {
-        if (pysock__settle_locked(c) < 0)
-            return -1;
-        polls_first =
-            s->drained && !flags && c->timeout > 0 && !c->deadline && pysock__kernel_tells_all(s);
-        if (polls_first)
-            c->deadline = pysock__deadline_in(c->timeout);
-        pysock__enter_kernel_locked(s);
-        r = polls_first ? pysock__poll_in(s->fd, pysock__ms_of(c->timeout)) : 0;
-        if (r >= 0)
-            r = msg ? pysock__sys_recvmsg(s->fd, msg, kernel_flags)
-                    : pysock__sys_recv(s->fd, buf, size, kernel_flags);
-        pysock__leave_kernel_locked(s);
-        s->drained = r > 0 && ((size_t)r < size || size < 4096);
-        if (r > 0)
-            return r;
-        r = pysock__recv_nothing_locked(c, msg, r, asleep, events);
-        if (r)
-            return r < 0 ? -1 : 0;
-    }
-}
-
-/* MSG_WAITALL on a stream where the kernel must not wait: the rest comes one by one. What has come
-   when a wait ends is returned, as the kernel does. */
-static ptrdiff_t pysock__plain_recv_all_locked(pysock__call *c, void *buf, size_t size, int flags)
-{
-    size_t got = 0;
-    ptrdiff_t r;
-
-    do {
-        r = pysock__plain_recv_locked(c, (char *)buf + got, size - got, NULL,
-                                      flags & ~MSG_WAITALL);
-        if (r > 0)
-            got += (size_t)r;
-        pysock__call_progress(c);
-    } while (r > 0 && got < size);
-    return got ? (ptrdiff_t)got : r;
-}
-
-static ptrdiff_t pysock__plain_recv_bytes_locked(pysock__call *c, void *buf, size_t size,
-                                                 int flags)
-{
-    if (!size)
-        return 0; /* as Python: the kernel is not asked */
-    if (flags & MSG_WAITALL && !(flags & (MSG_PEEK | MSG_OOB)) && c->timeout != 0
-        && c->s->type == SOCK_STREAM && !pysock__may_sleep_in_kernel(c))
-        return pysock__plain_recv_all_locked(c, buf, size, flags);
-    return pysock__plain_recv_locked(c, buf, size, NULL, flags);
-}
-
-static ptrdiff_t pysock__sys_send_any(int fd, const void *data, size_t size,
-                                      const pysock__msg *msg, int flags)
-{
-    return msg ? pysock__sys_sendmsg(fd, msg, flags) : pysock__sys_send(fd, data, size, flags);
-}
-
-/* A send that keeps the order of the queue, under the lock. */
-static ptrdiff_t pysock__queued_send_locked(pysock__call *c, const void *data, size_t size,
-                                            const pysock__msg *msg, int flags)
-{
-    pysock__sock *s = c->s;
-    pysock__progress p;
-    ptrdiff_t r;
-
-    for (;;) {
-        p = pysock__flush_locked(s);
-        if (p == PYSOCK__STOPPED)
-            return pysock__call_fail_output(c);
-        if (p != PYSOCK__DONE) {
-            if (flags & MSG_OOB)
-                return pysock__fail_value(c->name, "MSG_OOB cannot overtake queued output");
-            if (c->timeout == 0)
-                return msg ? pysock__fail_again() : pysock__enqueue_copy_locked(c, data, size);
-            if (pysock__await_locked(c, p) < 0)
-                return -1;
-            continue;
-        }
-        r = pysock__sys_send_any(s->fd, data, size, msg, flags | MSG_DONTWAIT);
-        if (r >= 0)
-            return r;
-        if (pysock__retry_locked(c, r, POLLOUT) < 0)
-            return -1;
-    }
-}
-
-/* Sends data, or, where msg is not NULL, a message. */
-static ptrdiff_t pysock__plain_send_locked(pysock__call *c, const void *data, size_t size,
-                                           const pysock__msg *msg, int flags)
-{
-    pysock__sock *s = c->s;
-    int asleep = pysock__may_sleep_in_kernel(c);
-    ptrdiff_t r;
-
-    for (;;) {
-        if (pysock__settle_locked(c) < 0)
-            return -1;
-        if (s->queue_used)
-            return pysock__queued_send_locked(c, data, size, msg, flags);
-        s->kernel_sends++;
-        s->kernel_writes++;
-        pysock__enter_kernel_locked(s);
-        r = pysock__sys_send_any(s->fd, data, size, msg, asleep ? flags : flags | MSG_DONTWAIT);
-        pysock__leave_kernel_locked(s);
-        s->kernel_sends--;
-        s->kernel_writes--;
-        if (!pysock__chain_empty(&s->queue)) {
-            pysock__flush_or_kick_locked(s);
-            pysock__notify_locked(s, NULL); /* whoever had to let this send end first */
-        }
-        if (r >= 0)
-            return r;
-        if (r == -EAGAIN && asleep && pysock__sys_timeo(s->fd, 1))
-            return pysock__call_check_locked(c) < 0 ? -1 : pysock__fail_again();
-        if (pysock__retry_locked(c, r, POLLOUT) < 0)
-            return -1;
-    }
-}
-
-static int pysock__check_memory(const char *what, const void *data, size_t size)
-{
-    if (size > PTRDIFF_MAX)
-        return pysock__fail_value(what, "the size is negative or too large");
-    if (!data && size)
-        return pysock__fail_value(what, "the buffer is NULL");
-    return 0;
-}
-
-static ptrdiff_t pysock__recv(pysock *s, void *buf, size_t size, int flags,
-                              const char *what)
-{
-    pysock__call c;
-    ptrdiff_t r;
-
-    if (pysock__check_memory(what, buf, size) < 0 || pysock__call_begin(&c, s, what) < 0)
-        return -1;
-    pysock__call_flags(&c, flags);
-#ifndef PYSOCK_NO_SSL
-    if (pysock__is_tls_locked(c.s))
-        r = pysock__tls_recv_locked(&c, buf, size, flags);
-    else
-#endif
-        r = pysock__plain_recv_bytes_locked(&c, buf, size, flags);
-    pysock__call_end(&c);
-    return r;
-}
-
-PYSOCKDEF ptrdiff_t pysock_recv(pysock *s, void *buf, size_t size, int flags)
-{
-    return pysock__recv(s, buf, size, flags, "recv");
-}
-
-PYSOCKDEF ptrdiff_t pysock_recv_into(pysock *s, void *buf, size_t size, int flags)
-{
-    return pysock_recv(s, buf, size, flags);
-}
-
-static ptrdiff_t pysock__send_locked(pysock__call *c, const void *data, size_t size, int flags)
-{
-    if (c->s->shut_when_flushed)
-        return pysock__call_fail(c, -EPIPE);
-#ifndef PYSOCK_NO_SSL
-    if (pysock__is_tls_locked(c->s)) {
-        if (flags)
-            return pysock__fail_value(c->name, "on TLS sockets no flag is supported for sending");
-        return pysock__tls_send_locked(c, (const unsigned char *)data, size);
-    }
-#endif
-    return pysock__plain_send_locked(c, data, size, NULL, flags);
-}
-
-static ptrdiff_t pysock__send(pysock *s, const void *data, size_t size, int flags,
-                              const char *what)
-{
-    pysock__call c;
-    ptrdiff_t r;
-
-    if (pysock__check_memory(what, data, size) < 0 || pysock__call_begin(&c, s, what) < 0)
-        return -1;
-    pysock__call_flags(&c, flags);
-    r = pysock__send_locked(&c, data, size, flags);
-    pysock__call_end(&c);
-    return r;
-}
-
-PYSOCKDEF ptrdiff_t pysock_send(pysock *s, const void *data, size_t size, int flags)
-{
-    return pysock__send(s, data, size, flags, "send");
-}
-
-/* A send has taken less than there is: 1 if only a signal can have made the kernel's call stop. */
-static int pysock__stopped_locked(const pysock__call *c)
-{
-    return c->timeout < 0 && !pysock__is_tls_locked(c->s) && pysock__fd_blocks(c->s->fd);
-}
-
-PYSOCKDEF int pysock_sendall(pysock *s, const void *data, size_t size, int flags)
-{
-    const unsigned char *p = (const unsigned char *)data;
-    pysock__call c;
-    ptrdiff_t r;
-
-    if (pysock__check_memory("sendall", data, size) < 0 || pysock__call_begin(&c, s, "sendall") < 0)
-        return -1;
-    pysock__call_flags(&c, flags);
-    c.all = 1;
-    do {
-        r = pysock__send_locked(&c, p, size, flags);
-        if (r > 0) {
-            p += r;
-            size -= (size_t)r;
-            pysock__call_progress(&c);
-        }
-        if (r > 0 && size && pysock__stopped_locked(&c) && pysock__call_interrupted_locked(&c) < 0)
-            r = -1;
-    } while (size && r >= 0);
-    pysock__call_end(&c);
-    return r < 0 ? -1 : 0;
-}
-
-PYSOCKDEF pysock_buf *pysock_recv_buf(pysock *s, size_t size)
-{
-    pysock_buf *b;
-    ptrdiff_t n;
-
-    if (size > PTRDIFF_MAX / 2) {
-        pysock__fail_value("recv_buf", "the size is negative or too large");
-        return NULL;
-    }
-    b = pysock_buf_new(size);
-    if (!b)
-        return NULL;
-    n = pysock__recv(s, b->data, size, 0, "recv_buf");
-    if (n < 0) {
-        pysock_buf_release(b);
-        return NULL;
-    }
-    b->size = (size_t)n;
-    return b;
-}
-
-/* Waits, where the call may, until the queue takes more. */
-static int pysock__queue_room_locked(pysock__call *c)
-{
-    pysock__sock *s = c->s;
-    pysock__progress p;
-
-    while (s->queue_full) {
-        if (c->timeout == 0)
-            return pysock__fail_again();
-        p = pysock__flush_locked(s);
-        if (p == PYSOCK__STOPPED)
-            break;
-        if (s->queue_full && pysock__await_output_locked(c, p) < 0)
-            return -1;
-    }
-    return s->write_error ? pysock__call_fail_output(c) : 0;
-}
-
-/* Whether output can be queued: a connection stands, or a handshake is on its way. */
-static int pysock__queue_ready_locked(pysock__call *c)
-{
-    pysock__sock *s = c->s;
-
-    if (s->type != SOCK_STREAM)
-        return pysock__call_fail(c, -EOPNOTSUPP);
-    if (s->shut_when_flushed)
-        return pysock__call_fail(c, -EPIPE);
-#ifndef PYSOCK_NO_SSL
-    if (pysock__is_tls_locked(s)) {
-        if (s->phase == PYSOCK__HANDSHAKING && c->timeout == 0) {
-            pysock__want_reactor_locked(s);
-            return 0;
-        }
-        if (pysock__ready_locked(c) < 0)
-            return -1;
-        return s->tls->close_sent || s->tls->ended
-                       || (pysock__tls_closed_cleanly(s->tls) && !s->tls->peer_closed)
-                   ? pysock__fail_not_writable(c)
-                   : 0;
-    }
-#endif
-    if (pysock__settle_locked(c) < 0)
-        return -1;
-    if (s->phase == PYSOCK__CONNECTING)
-        pysock__connect_check_locked(s);
-    if (s->phase == PYSOCK__FAILED)
-        return pysock__tell_failed_locked(s);
-    if (s->phase == PYSOCK__CONNECTING)
-        return c->timeout == 0 ? pysock__fail_again() : pysock__connect_wait_locked(c);
-    pysock__refresh_phase_locked(s);
-    return s->phase == PYSOCK__OPEN ? 0 : pysock__call_fail(c, -ENOTCONN);
-}
-
-PYSOCKDEF int pysock_send_buf(pysock *s, pysock_buf *b)
-{
-    pysock__call c;
-    int r;
-
-    if (!b)
-        return pysock__fail_value("send_buf", "the buffer is NULL");
-    if (pysock__call_begin(&c, s, "send_buf") < 0)
-        return -1;
-    r = pysock__queue_ready_locked(&c);
-    if (r == 0)
-        r = pysock__queue_room_locked(&c);
-    if (r == 0 && b->size) {
-        if (pysock__chain_append(&c.s->queue, b) < 0) {
-            r = pysock__fail_memory("send_buf");
-        } else {
-            c.s->queue_used = 1;
-            pysock__queue_level_locked(c.s);
-            pysock__flush_or_kick_locked(c.s);
-            if (c.s->write_error)
-                r = pysock__call_fail_output(&c);
-        }
-    }
-    pysock__call_end(&c);
-    return r;
-}
-
-PYSOCKDEF int pysock_set_watermarks(pysock *s, size_t low, size_t high)
-{
-    pysock__call c;
-
-    if (!high || low > high || high > PTRDIFF_MAX)
-        return pysock__fail_value("set_watermarks", "low must not be above high, nor high be 0");
-    if (pysock__call_begin(&c, s, "set_watermarks") < 0)
-        return -1;
-    c.s->low = low;
-    c.s->high = high;
-    pysock__queue_level_locked(c.s);
-    pysock__notify_locked(c.s, NULL);
-    pysock__call_end(&c);
-    return 0;
-}
-
-PYSOCKDEF ptrdiff_t pysock_queued(pysock *s)
-{
-    pysock__call c;
-    ptrdiff_t n;
-
-    if (pysock__call_begin(&c, s, "queued") < 0)
-        return -1;
-    n = (ptrdiff_t)c.s->queue.bytes;
-    pysock__call_end(&c);
-    return n;
-}
-
-/* API: messages. */
-
-static int pysock__no_messages_locked(pysock__call *c)
-{
-    if (!pysock__is_tls_locked(c->s))
-        return 0;
-    return pysock__fail(PYSOCK_OS_ERROR, ENOTSUP, "ENOTSUP",
-                        "%s: a TLS socket has a stream and no messages; use recv and send",
-                        c->name);
-}
-
-static ptrdiff_t pysock__recv_msg(pysock *s, const char *name, pysock__msg *m, size_t size,
-                                  int flags)
-{
-    pysock__call c;
-    ptrdiff_t r;
-
-    if (pysock__call_begin(&c, s, name) < 0)
-        return -1;
-    pysock__call_flags(&c, flags);
-    r = pysock__no_messages_locked(&c);
-    if (r == 0)
-        r = pysock__plain_recv_locked(&c, NULL, size, m, flags);
-    pysock__call_end(&c);
-    return r;
-}
-
-PYSOCKDEF ptrdiff_t pysock_recvfrom(pysock *s, void *buf, size_t size, int flags, pysock_addr *from)
-{
-    struct iovec iov;
-    pysock__msg m;
-
-    if (from)
-        memset(from, 0, sizeof *from);
-    if (pysock__check_memory("recvfrom", buf, size) < 0)
-        return -1;
-    memset(&m, 0, sizeof m);
-    iov.iov_base = buf;
-    iov.iov_len = size;
-    m.iov = &iov;
-    m.count = 1;
-    m.from = from;
-    m.is_bytes = 1;
-    return pysock__recv_msg(s, "recvfrom", &m, size, flags);
-}
-
-PYSOCKDEF ptrdiff_t pysock_recvfrom_into(pysock *s, void *buf, size_t size, int flags,
-                                         pysock_addr *from)
-{
-    return pysock_recvfrom(s, buf, size, flags, from);
-}
-
-/* Sends m, whose address the audit hook is asked about. */
-static ptrdiff_t pysock__send_msg_locked(pysock__call *c, const char *event, pysock__msg *m,
-                                         int flags)
-{
-    if (c->s->shut_when_flushed)
-        return pysock__call_fail(c, -EPIPE);
-    if (pysock__call_audit_locked(c, event, m->to) < 0)
-        return -1;
-    return pysock__plain_send_locked(c, NULL, 0, m, flags);
-}
-
-static ptrdiff_t pysock__sendto_locked(pysock__call *c, const void *data, size_t size, int flags,
-                                       const pysock_addr *addr)
-{
-    struct iovec iov;
-    pysock__msg m;
-
-    if (pysock__no_messages_locked(c) < 0)
-        return -1;
-    memset(&m, 0, sizeof m);
-    iov.iov_base = (void *)(uintptr_t)data;
-    iov.iov_len = size;
-    m.iov = &iov;
-    m.count = 1;
-    m.to = addr;
-    return pysock__send_msg_locked(c, "socket.sendto", &m, flags);
-}
-
-PYSOCKDEF ptrdiff_t pysock_sendto_addr(pysock *s, const void *data, size_t size, int flags,
-                                       const pysock_addr *addr)
-{
-    pysock__call c;
-    ptrdiff_t r;
-
-    if (pysock__check_memory("sendto", data, size) < 0)
-        return -1;
-    if (!addr || !addr->len || addr->len > sizeof addr->u)
-        return pysock__fail_value("sendto", "the address is NULL or empty");
-    if (pysock__call_begin(&c, s, "sendto") < 0)
-        return -1;
-    pysock__call_flags(&c, flags);
-    r = pysock__sendto_locked(&c, data, size, flags, addr);
-    pysock__call_end(&c);
-    return r;
-}
-
-/* On a worker: the name of a sendto has been looked up. */
-static void pysock__sendto_resolved(void *arg, pysock__lookup *l)
-{
-    pysock__sock *s = pysock__acquire_handle((uintptr_t)arg);
-    size_t i;
-
-    if (!s)
-        return;
-    pysock__lock(&s->lock);
-    for (i = 0; i < PYSOCK__SENDTO_NAMES; i++) {
-        if (s->names[i] != l)
-            continue;
-        l->finished = 1;
-        s->names_awaited--;
-        pysock__notify_locked(s, NULL);
-    }
-    pysock__unlock_sock(s);
-    pysock__release(s);
-}
-
-/* Where the lookup of this name is, or is to be put; NULL: all places are taken by others that are
-   under way. */
-static pysock__lookup **pysock__sendto_place_locked(pysock__sock *s, const char *host, int port)
-{
-    pysock__lookup **place = NULL;
-    size_t i;
-
-    for (i = 0; i < PYSOCK__SENDTO_NAMES; i++) {
-        pysock__lookup *l = s->names[i];
-        if (l && strcmp(l->host, host) == 0 && l->port == port)
-            return &s->names[i];
-        if (!l || (l->finished && (!place || *place)))
-            place = &s->names[i];
-    }
-    if (place && *place) { /* nobody came for it */
-        pysock__lookup_release(*place);
-        *place = NULL;
-    }
-    return place;
-}
-
-/* Begins to look up the name of a sendto. Its socket is not writable until that is done. */
-static int pysock__sendto_lookup_locked(pysock__call *c, pysock__lookup **place, const char *host,
-                                        int port)
-{
-    pysock__sock *s = c->s;
-    pysock__lookup *l = pysock__lookup_new(host, port, s->family, s->type, pysock__sendto_resolved,
-                                           (void *)s->handle);
-    if (!l)
-        return pysock__fail_memory(c->name);
-    *place = l;
-    s->names_awaited++;
-    pysock__lookup_retain(l);
-    pysock__unlock(&s->lock);
-    pysock__lookup_start(l);
-    pysock__lock(&s->lock);
-    pysock__lookup_release(l);
-    return pysock__call_check_locked(c);
-}
-
-/* The address of a name, for a call that must not look it up itself: a worker does. The audit hook
-   is asked before each lookup. */
-static int pysock__sendto_await_locked(pysock__call *c, const char *host, int port,
-                                       pysock_addr *addr)
-{
-    pysock__sock *s = c->s;
-    pysock__lookup **place, *l;
-    int r, asked = 0;
-
-    for (;;) {
-        place = pysock__sendto_place_locked(s, host, port);
-        if (place && *place && (*place)->finished)
-            break;
-        if (place && !*place && !asked) {
-            pysock__unlock(&s->lock);
-            r = pysock__audit_lookup(c->name, host, port, s->family, s->type);
-            pysock__lock(&s->lock);
-            if (r < 0 || pysock__call_check_locked(c) < 0)
-                return -1;
-            asked = 1;
-            continue; /* another thread may have taken the place */
-        }
-        if (place && !*place && pysock__sendto_lookup_locked(c, place, host, port) < 0)
-            return -1;
-        if (place && *place && (*place)->finished)
-            continue;
-        if (c->timeout == 0)
-            return pysock__fail_again();
-        if (pysock__wait_locked(c, 0) < 0)
-            return -1;
-    }
-    l = *place;
-    *place = NULL;
-    r = l->err ? pysock__fail_gai(l->err, l->sys, c->name, host) : 0;
-    if (r == 0)
-        *addr = l->addrs.items[0];
-    pysock__lookup_release(l);
-    return r;
-}
-
-/* The address that a sendto goes to. */
-static int pysock__sendto_addr_locked(pysock__call *c, const char *host, int port,
-                                      pysock_addr *addr)
-{
-    pysock__sock *s = c->s;
-    pysock__addrs list = {NULL, 0, 0, 0};
-    int r;
-
-    if (pysock__check_family(c->name, s->family) < 0)
-        return -1;
-    if (s->family == AF_UNIX)
-        return pysock__unix_addr(addr, host ? host : "", c->name);
-    if (pysock__check_host(c->name, host, port) < 0)
-        return -1;
-    r = pysock__resolve_numeric(host, port, s->family, s->type, &list);
-    if (r == 0)
-        *addr = list.items[0];
-    pysock__free(list.items);
-    if (r == 0)
-        return 0;
-    if (r == EAI_MEMORY)
-        return pysock__fail_memory(c->name);
-    if (c->timeout >= 0)
-        return pysock__sendto_await_locked(c, host, port, addr);
-    pysock__unlock(&s->lock);
-    r = pysock__local_addr(c->name, host, port, s->family, s->type, addr);
-    pysock__lock(&s->lock);
-    return r < 0 ? -1 : pysock__call_check_locked(c);
-}
-
-PYSOCKDEF ptrdiff_t pysock_sendto(pysock *s, const void *data, size_t size, int flags,
-                                  const char *host, int port)
-{
-    pysock__call c;
-    pysock_addr addr;
-    ptrdiff_t r;
-
-    if (pysock__check_memory("sendto", data, size) < 0 || pysock__call_begin(&c, s, "sendto") < 0)
-        return -1;
-    pysock__call_flags(&c, flags);
-    r = pysock__no_messages_locked(&c);
-    if (r == 0)
-        r = pysock__settle_locked(&c);
-    if (r == 0)
-        r = pysock__sendto_addr_locked(&c, host, port, &addr);
-    if (r == 0)
-        r = pysock__sendto_locked(&c, data, size, flags, &addr);
-    pysock__call_end(&c);
-    return r;
-}
-
-/* API: messages with ancillary data. The items are read and written by bytes, because the caller's
-   memory need not be aligned as a struct cmsghdr wants it. */
-
-#define PYSOCK__CMSG_HEAD ((size_t)CMSG_LEN(0))
-#define PYSOCK__CMSG_MAX ((size_t)INT_MAX - (size_t)CMSG_SPACE(1)) /* bytes of data, as in Python */
-
-PYSOCKDEF size_t pysock_cmsg_len(size_t size)
-{
-    if (size > (size_t)INT_MAX - PYSOCK__CMSG_HEAD) {
-        pysock__fail_value("cmsg_len", "the size is more than an item can have");
-        return 0;
-    }
-    return CMSG_LEN(size);
-}
-
-PYSOCKDEF size_t pysock_cmsg_space(size_t size)
-{
-    if (size > PYSOCK__CMSG_MAX) {
-        pysock__fail_value("cmsg_space", "the size is more than an item can have");
-        return 0;
-    }
-    return CMSG_SPACE(size);
-}
-
-PYSOCKDEF int pysock_msg_next(const pysock_msg *msg, pysock_cmsg *item)
-{
-    const char *base;
-    struct cmsghdr head;
-    size_t at = 0, left, size;
-
-    if (!msg || !item || !msg->control)
-        return 0;
-    base = (const char *)msg->control;
-    if (item->data)
-        at = (size_t)((const char *)item->data - base) - PYSOCK__CMSG_HEAD + CMSG_SPACE(item->size);
-    left = at < msg->controllen ? msg->controllen - at : 0;
-    if (left < PYSOCK__CMSG_HEAD)
-        return 0;
-    memcpy(&head, base + at, sizeof head);
-    size = (size_t)head.cmsg_len;
-    if (size < PYSOCK__CMSG_HEAD)
-        return 0;
-    item->level = head.cmsg_level;
-    item->type = head.cmsg_type;
-    item->data = base + at + PYSOCK__CMSG_HEAD;
-    item->size = (size < left ? size : left) - PYSOCK__CMSG_HEAD;
-    return 1;
-}
-
-/* How many bytes the buffers have; fails where that is too much, or one is NULL. */
-static int pysock__check_buffers(const char *what, const struct iovec *buffers, size_t count,
-                                 size_t *total)
-{
-    size_t i;
-
-    *total = 0;
-    if (!buffers && count)
-        return pysock__fail_value(what, "the array of buffers is NULL");
-    for (i = 0; i < count; i++) {
-        if (pysock__check_memory(what, buffers[i].iov_base, buffers[i].iov_len) < 0)
-            return -1;
-        if (buffers[i].iov_len > PTRDIFF_MAX - *total)
-            return pysock__fail_value(what, "the buffers are too large together");
-        *total += buffers[i].iov_len;
-    }
-    return 0;
-}
-
-static ptrdiff_t pysock__recvmsg(pysock *s, const struct iovec *buffers, size_t count,
-                                 pysock_msg *msg, int flags, const char *what)
-{
-    pysock__msg m;
-    size_t total;
-    ptrdiff_t r;
-
-    if (!msg || (!msg->control && msg->controllen))
-        return pysock__fail_value(what, msg ? "msg->control is NULL" : "msg is NULL");
-    if (pysock__check_buffers(what, buffers, count, &total) < 0)
-        return -1;
-    memset(&m, 0, sizeof m);
-    memset(&msg->addr, 0, sizeof msg->addr);
-    m.iov = buffers;
-    m.count = count;
-    m.control = msg->control;
-    m.controllen = msg->controllen;
-    m.from = &msg->addr;
-    r = pysock__recv_msg(s, what, &m, total, flags);
-    if (r < 0)
-        return r;
-    msg->controllen = m.controllen;
-    msg->flags = m.flags;
-    return r;
-}
-
-PYSOCKDEF ptrdiff_t pysock_recvmsg_into(pysock *s, const struct iovec *buffers, size_t count,
-                                        pysock_msg *msg, int flags)
-{
-    return pysock__recvmsg(s, buffers, count, msg, flags, "recvmsg_into");
-}
-
-PYSOCKDEF ptrdiff_t pysock_recvmsg(pysock *s, void *buf, size_t size, pysock_msg *msg, int flags)
-{
-    struct iovec iov;
-
-    iov.iov_base = buf;
-    iov.iov_len = size;
-    return pysock__recvmsg(s, &iov, 1, msg, flags, "recvmsg");
-}
-
-/* Writes the items as the kernel wants them, into *room (to be freed) unless they fit few. */
-static int pysock__cmsg_build(const pysock_cmsg *items, size_t count, void *few, size_t few_size,
-                              void **room, pysock__msg *m, const char *what)
-{
-    struct cmsghdr head;
-    size_t i, total = 0;
-    char *at;
-
-    *room = NULL;
-    for (i = 0; i < count; i++) {
-        if (!items[i].data && items[i].size)
-            return pysock__fail_value(what, "an item's data is NULL");
-        if (items[i].size > PYSOCK__CMSG_MAX
-            || CMSG_SPACE(items[i].size) > PYSOCK__CMSG_MAX - total)
-            return pysock__fail_value(what, "the ancillary data is too large");
-        total += CMSG_SPACE(items[i].size);
-    }
-    if (total > few_size && (*room = PYSOCK_MALLOC(total)) == NULL)
-        return pysock__fail_memory(what);
-    m->control = *room ? *room : few;
-    m->controllen = total;
-    memset(m->control, 0, total);
-    at = (char *)m->control;
-    for (i = 0; i < count; i++) {
-        memset(&head, 0, sizeof head);
-        head.cmsg_len = (unsigned int)CMSG_LEN(items[i].size);
-        head.cmsg_level = items[i].level;
-        head.cmsg_type = items[i].type;
-        memcpy(at, &head, sizeof head);
-        if (items[i].size)
-            memcpy(at + PYSOCK__CMSG_HEAD, items[i].data, items[i].size);
-        at += CMSG_SPACE(items[i].size);
-    }
-    return 0;
-}
-
-static ptrdiff_t pysock__sendmsg(pysock *s, const struct iovec *buffers, size_t count,
-                                 const pysock_cmsg *ancdata, size_t anccount, int flags,
-                                 const pysock_addr *addr, const char *what)
-{
-    union {
-        struct cmsghdr aligned;
-        char bytes[256];
-    } few;
-    pysock__msg m;
-    pysock__call c;
-    void *room;
-    size_t total;
-    ptrdiff_t r;
-
-    if (pysock__check_buffers(what, buffers, count, &total) < 0)
-        return -1;
-    if (!ancdata && anccount)
-        return pysock__fail_value(what, "the array of ancillary data is NULL");
-    if (addr && (!addr->len || addr->len > sizeof addr->u))
-        return pysock__fail_value(what, "the address is empty");
-    memset(&m, 0, sizeof m);
-    m.iov = buffers;
-    m.count = count;
-    m.to = addr;
-    if (pysock__cmsg_build(ancdata, anccount, &few, sizeof few, &room, &m, what) < 0)
-        return -1;
-    r = pysock__call_begin(&c, s, what);
-    if (r == 0) {
-        pysock__call_flags(&c, flags);
-        r = pysock__no_messages_locked(&c);
-        if (r == 0)
-            r = pysock__send_msg_locked(&c, "socket.sendmsg", &m, flags);
-        pysock__call_end(&c);
-    }
-    pysock__free(room);
-    return r;
-}
-
-PYSOCKDEF ptrdiff_t pysock_sendmsg(pysock *s, const struct iovec *buffers, size_t count,
-                                   const pysock_cmsg *ancdata, size_t anccount, int flags,
-                                   const pysock_addr *addr)
-{
-    return pysock__sendmsg(s, buffers, count, ancdata, anccount, flags, addr, "sendmsg");
-}
-
-#define PYSOCK__AFALG_IV 256 /* bytes: more than any cipher has */
-
-PYSOCKDEF ptrdiff_t pysock_sendmsg_afalg(pysock *s, const struct iovec *buffers, size_t count,
-                                         int op, const void *iv, size_t ivsize, ptrdiff_t assoclen,
-                                         int flags)
-{
-    unsigned char packed_iv[sizeof(uint32_t) + PYSOCK__AFALG_IV];
-    uint32_t kernel_op = (uint32_t)op, kernel_assoclen = (uint32_t)assoclen, n = (uint32_t)ivsize;
-    pysock_cmsg items[3];
-    size_t used = 0, i;
-    int family;
-
-    if (!PYSOCK__SOL_ALG)
-        return pysock__fail_os(-ENOTSUP, "sendmsg_afalg", "this platform");
-    if (op < 0 || (!iv && ivsize) || ivsize > PYSOCK__AFALG_IV || assoclen > INT32_MAX)
-        return pysock__fail_value("sendmsg_afalg",
-                                  op < 0                      ? "op is negative"
-                                  : !iv && ivsize             ? "iv is NULL"
-                                  : ivsize > PYSOCK__AFALG_IV ? "iv is too long"
-                                                              : "assoclen is too large");
-    items[used].type = PYSOCK__ALG_SET_OP;
-    items[used].data = &kernel_op;
-    items[used++].size = sizeof kernel_op;
-    if (iv) {
-        memcpy(packed_iv, &n, sizeof n);
-        memcpy(packed_iv + sizeof n, iv, ivsize);
-        items[used].type = PYSOCK__ALG_SET_IV;
-        items[used].data = packed_iv;
-        items[used++].size = sizeof n + ivsize;
-    }
-    if (assoclen >= 0) {
-        items[used].type = PYSOCK__ALG_SET_AEAD_ASSOCLEN;
-        items[used].data = &kernel_assoclen;
-        items[used++].size = sizeof kernel_assoclen;
-    }
-    for (i = 0; i < used; i++)
-        items[i].level = PYSOCK__SOL_ALG;
-    family = pysock_family(s);
-    if (family < 0)
-        return -1;
-    if (family != PYSOCK__AF_ALG) /* others would send the data as it is */
-        return pysock__fail_value("sendmsg_afalg", "the socket's family is not AF_ALG");
-    return pysock__sendmsg(s, buffers, count, items, used, flags, NULL, "sendmsg_afalg");
-}
-
-#define PYSOCK__FDS_MAX 1024 /* Linux passes 253 at most */
-
-PYSOCKDEF ptrdiff_t pysock_send_fds(pysock *s, const void *data, size_t size, const int *fds,
-                                    size_t count, int flags)
-{
-    struct iovec iov;
-    pysock_cmsg item;
-
-    if (!fds && count)
-        return pysock__fail_value("send_fds", "fds is NULL");
-    if (count > PYSOCK__FDS_MAX)
-        return pysock__fail_value("send_fds", "there are too many descriptors");
-    if (count && !size && pysock_type(s) == SOCK_STREAM)
-        return pysock__fail_value("send_fds", "a stream carries descriptors only with some data");
-    iov.iov_base = (void *)(uintptr_t)data;
-    iov.iov_len = size;
-    item.level = SOL_SOCKET;
-    item.type = SCM_RIGHTS;
-    item.data = fds;
-    item.size = count * sizeof *fds;
-    return pysock__sendmsg(s, &iov, 1, &item, count ? 1 : 0, flags, NULL, "send_fds");
-}
-
-PYSOCKDEF ptrdiff_t pysock_recv_fds(pysock *s, void *buf, size_t size, int *fds, size_t *count,
-                                    int flags, int *msg_flags)
-{
-    size_t room = count ? *count : 0, n, i, got = 0;
-    struct iovec iov;
-    pysock_cmsg item;
-    pysock_msg msg;
-    ptrdiff_t r;
-    int fd;
-
-    if (!count || (!fds && room))
-        return pysock__fail_value("recv_fds", count ? "fds is NULL" : "count is NULL");
-    if (room > PYSOCK__FDS_MAX)
-        return pysock__fail_value("recv_fds", "there is room for too many descriptors");
-    memset(&msg, 0, sizeof msg);
-    /* Not CMSG_SPACE: its padding has room for one more, which would have nowhere to go. */
-    msg.controllen = room ? CMSG_LEN(room * sizeof *fds) : 0;
-    msg.control = room ? PYSOCK_MALLOC(msg.controllen) : NULL;
-    if (room && !msg.control)
-        return pysock__fail_memory("recv_fds");
-    iov.iov_base = buf;
-    iov.iov_len = size;
-    r = pysock__recvmsg(s, &iov, 1, &msg, flags | PYSOCK__CMSG_CLOEXEC, "recv_fds");
-    memset(&item, 0, sizeof item);
-    while (r >= 0 && pysock_msg_next(&msg, &item)) {
-        if (item.level != SOL_SOCKET || item.type != SCM_RIGHTS)
-            continue;
-        n = item.size / sizeof fd;
-        for (i = 0; i < n; i++) {
-            memcpy(&fd, (const char *)item.data + i * sizeof fd, sizeof fd);
-            if (got < room)
-                fds[got++] = fd;
-            else
-                pysock__fd_close(fd);
-        }
-    }
-    for (i = 0; !PYSOCK__CMSG_CLOEXEC && i < got; i++)
-        pysock__fd_set_inheritable(fds[i], 0);
-    pysock__free(msg.control);
-    if (r >= 0)
-        *count = got;
-    if (r >= 0 && msg_flags)
-        *msg_flags = msg.flags;
-    return r;
-}
-
-/* Takes the lock to close: those that work in turns let it be had. */
-static void pysock__lock_to_close(pysock__sock *s)
-{
-    pysock__add(&s->closers, 1);
-    pysock__lock(&s->lock);
-    pysock__add(&s->closers, -1);
-}
-
-/* Where there is no thread a blocking socket's close finishes itself. */
-static void pysock__close_await(pysock__sock *s)
-{
-    struct pollfd fd;
-    pysock__waker *waker;
-    int64_t tick;
-    int closing, r = 0;
-
-    while (pysock__load(&pysock__reactor.threadless) && pysock__thread_waker(&waker) == 0) {
-        pysock__lock(&s->lock);
-        closing = s->phase == PYSOCK__CLOSING;
-        tick = s->close_deadline;
-        pysock__unlock(&s->lock);
-        if (!closing || pysock__now() >= tick)
-            return;
-        pysock__waker_drain(waker, r > 0);
-        if (tick > pysock__deadline_in(PYSOCK__LINGER_TICK_MAX))
-            tick = pysock__deadline_in(PYSOCK__LINGER_TICK_MAX); /* another thread may lead */
-        fd.fd = waker->rfd;
-        fd.events = POLLIN;
-        fd.revents = 0;
-        r = pysock__sleep(waker, &fd, 1, tick);
-    }
-}
-
-/* What pysock_close() does; it may be called with another socket's lock held, and does not wait
-   then. */
-static int pysock__close_handle(pysock *handle, int may_wait)
-{
-    pysock__sock *s = handle ? pysock__acquire_handle((uintptr_t)handle) : NULL;
-    char on[512];
-    int mine, r = 0;
-
-    if (!s)
-        return 0;
-    pysock__lock_to_close(s);
-    mine = s->phase < PYSOCK__CLOSING && !s->io_refs;
-    may_wait = may_wait && mine && s->timeout != 0;
-    if (mine) {
-        pysock__close_locked(s, pysock__deadline_in((int64_t)(PYSOCK_CLOSE_TIMEOUT * 1e9)));
-        if (s->output_lost && !s->loss_told)
-            r = pysock__fail_os(s->write_error, "close: output that had been taken is lost",
-                                pysock__describe(s, on));
-    } else {
-        s->close_wanted = 1; /* by the last file that is closed */
-    }
-    pysock__unlock_sock(s);
-    if (may_wait)
-        pysock__close_await(s);
-    if (mine)
-        pysock__release_and_sleep(s, may_wait); /* the user's reference */
-    pysock__release_and_sleep(s, may_wait);
-    return r;
-}
-
-/* API: making, connecting, listening. */
-
-/* Asks the audit hook whether a socket may be made. */
-static int pysock__audit_new(const pysock__maker *m, int family, int type, int proto)
-{
-    pysock_audit_event e;
-
-    memset(&e, 0, sizeof e);
-    e.name = "socket.__new__";
-    e.family = family;
-    e.type = type;
-    e.proto = proto;
-    if (!pysock__denied(&e))
-        return 0;
-    return pysock__fail(PYSOCK_OS_ERROR, EACCES, "EACCES", "%s: denied by the audit hook", m->what);
-}
-
-static pysock *pysock__socket(const pysock__maker *m, int family, int type, int proto)
-{
-    pysock__sock *s;
-    int fd;
-
-    if (pysock__audit_new(m, family, type, proto) < 0)
-        return NULL;
-    fd = pysock__sys_socket(family, type, proto);
-    if (fd < 0) {
-        pysock__fail_os(fd, m->what, "");
-        return NULL;
-    }
-    s = pysock__sock_take(m, fd, family, type, proto);
-    return s ? pysock__publish(s, PYSOCK__NEW) : NULL;
-}
-
-PYSOCKDEF pysock *pysock_socket(int family, int type, int proto)
-{
-    pysock__maker m = pysock__maker_begin("socket");
-
-    return pysock__socket(&m, family, type, proto);
-}
-
-PYSOCKDEF int pysock_socketpair(int family, int type, int proto, pysock *pair[2])
-{
-    pysock__maker m = pysock__maker_begin("socketpair");
-    pysock__sock *s;
-    int fds[2], err;
-
-    if (!pair)
-        return pysock__fail_value("socketpair", "pair is NULL");
-    pair[0] = pair[1] = NULL;
-    if (pysock__audit_new(&m, family, type, proto) < 0)
-        return -1;
-    err = pysock__sys_socketpair(family, type, proto, fds);
-    if (err < 0)
-        return pysock__fail_os(err, "socketpair", "");
-    s = pysock__sock_take(&m, fds[0], family, type, proto);
-    if (!s) {
-        pysock__fd_close(fds[1]);
-        return -1;
-    }
-    pair[0] = pysock__publish(s, PYSOCK__OPEN);
-    s = pysock__sock_take(&m, fds[1], family, type, proto);
-    if (!s) {
-        pysock_close(pair[0]);
-        pair[0] = NULL;
-        return -1;
-    }
-    pair[1] = pysock__publish(s, PYSOCK__OPEN);
-    return 0;
-}
-
-/* Whether fd is a socket, where all else about it is told: asking for its peer says so by the way,
-   and whether it is connected. -EAGAIN: ask otherwise. */
-static int pysock__adopt_check(int fd, pysock_addr *peer, int family, int type, int proto)
-{
-    int err;
-
-    peer->len = 0;
-    if (family == -1 || type != SOCK_STREAM || proto == -1)
-        return -EAGAIN;
-    err = pysock__sys_getpeername(fd, peer);
-    if (err == 0)
-        return peer->len ? 0 : -EAGAIN;
-    peer->len = 0;
-    return err == -EBADF || err == -ENOTSOCK ? err : -EAGAIN;
-}
-
-/* A socket around fd, which stays the caller's if it fails. */
-static pysock *pysock__adopt(const pysock__maker *m, int fd, int family, int type, int proto)
-{
-    pysock__sock *s;
-    pysock_addr peer;
-    int err;
-
-    if (fd < 0) {
-        pysock__fail_value(m->what, "the descriptor is negative");
-        return NULL;
-    }
-    err = pysock__adopt_check(fd, &peer, family, type, proto);
-    if (err == -EAGAIN)
-        err = pysock__sys_detect(fd, &family, &type, &proto);
-    if (err < 0) {
-        char text[32];
-        snprintf(text, sizeof text, "descriptor %d", fd);
-        pysock__fail_os(err, m->what, text);
-        return NULL;
-    }
-    if (pysock__audit_new(m, family, type, proto) < 0)
-        return NULL;
-    s = pysock__sock_new(m, fd, family, type, proto);
-    if (!s)
-        return NULL;
-    pysock__sys_no_sigpipe(fd);
-    if (peer.len) {
-        s->peer = peer; /* nobody else has it yet */
-        return pysock__publish(s, PYSOCK__OPEN);
-    }
-    pysock__lock(&s->lock);
-    pysock__refresh_phase_locked(s);
-    pysock__unlock(&s->lock);
-    return pysock__publish(s, PYSOCK__NEW);
-}
-
-PYSOCKDEF pysock *pysock_adopt(int fd, int family, int type, int proto)
-{
-    pysock__maker m = pysock__maker_begin("adopt");
-
-    return pysock__adopt(&m, fd, family, type, proto);
-}
-
-/* A socket around copy, a duplicate, or the errno value why there is none. */
-static pysock *pysock__adopt_copy(const pysock__maker *m, int copy, int family, int type,
-                                  int proto)
-{
-    pysock__fault fault;
-    pysock *s;
-
-    if (copy < 0) {
-        pysock__fail_os(copy, m->what, "");
-        return NULL;
-    }
-    s = pysock__adopt(m, copy, family, type, proto);
-    if (s)
-        return s;
-    fault = pysock__last;
-    pysock__fd_close(copy);
-    pysock__raise(&fault);
-    return NULL;
-}
-
-PYSOCKDEF pysock *pysock_fromfd(int fd, int family, int type, int proto)
-{
-    pysock__maker m = pysock__maker_begin("fromfd");
-
-    if (fd < 0) {
-        pysock__fail_value("fromfd", "the descriptor is negative");
-        return NULL;
-    }
-    return pysock__adopt_copy(&m, pysock__fd_dup(fd), family, type, proto);
-}
-
-PYSOCKDEF pysock *pysock_dup(pysock *s)
-{
-    pysock__maker m = pysock__maker_begin("dup");
-    int family, type, proto, fd;
-    pysock__call c;
-    pysock *copy;
-    double timeout;
-
-    if (pysock__call_begin(&c, s, "dup") < 0)
-        return NULL;
-    if (pysock__is_tls_locked(c.s)) {
-        pysock__fail(PYSOCK_OS_ERROR, ENOTSUP, "ENOTSUP",
-                     "dup: two sockets cannot share one TLS connection");
-        pysock__call_end(&c);
-        return NULL;
-    }
-    family = c.s->family;
-    type = c.s->type;
-    proto = c.s->proto;
-    timeout = pysock__timeout_seconds(c.s->timeout);
-    fd = pysock__fd_dup(c.s->fd);
-    pysock__call_end(&c);
-    copy = pysock__adopt_copy(&m, fd, family, type, proto);
-    if (copy && pysock_settimeout(copy, timeout) < 0) {
-        pysock_close(copy);
-        return NULL;
-    }
-    return copy;
-}
-
-#define PYSOCK__UNIX_RETRY 5000000 /* ns */
-
-/* connect(2) for AF_UNIX. Where the listener's backlog is full it would sleep out of shutdown's
-   reach, and there is no event for room: it is tried again, with sleeps that close and cleanup end.
-   A negated errno value; 1: the call is to end. */
-static int pysock__connect_unix_locked(pysock__call *c)
-{
-    pysock__sock *s = c->s;
-    pysock__call nap = *c;
-    int r, blocks = s->timeout < 0 && pysock__fd_blocks(s->fd);
-
-    if (!c->deadline)
-        c->deadline = pysock__deadline_in(c->timeout);
-    for (;;) {
-        pysock__fd_set_nonblocking(s->fd, 1);
-        r = pysock__sys_connect(s->fd, &s->peer);
-        if (blocks)
-            pysock__fd_set_nonblocking(s->fd, 0);
-        if (r != -EAGAIN || c->timeout == 0)
-            return r;
-        nap.deadline = pysock__deadline_in(PYSOCK__UNIX_RETRY);
-        r = pysock__wait_asleep_locked(&nap, 0);
-        if (pysock__call_check_locked(c) < 0
-            || (r == -EINTR && pysock__call_interrupted_locked(c) < 0))
-            return 1;
-        if (pysock__now() >= c->deadline)
-            return -ETIMEDOUT;
-    }
-}
-
-/* The kernel's connect. Returns 0 when it stands, EINPROGRESS's failure when it does not yet. */
-static int pysock__connect_kernel_locked(pysock__call *c)
-{
-    pysock__sock *s = c->s;
-    int r;
-
-    if (s->phase != PYSOCK__CONNECTING) {
-        pysock_addr to = s->peer;
-        s->peer.len = 0;
-        if (pysock__call_audit_locked(c, "socket.connect", &to) < 0)
-            return -1;
-        if (s->phase != PYSOCK__NEW)
-            return pysock__call_fail(c, -EALREADY); /* another thread was faster */
-        s->peer = to;
-        pysock__set_phase_locked(s, PYSOCK__CONNECTING);
-    }
-    if (s->family == AF_UNIX) {
-        r = pysock__connect_unix_locked(c);
-    } else {
-        if (c->timeout >= 0)
-            pysock__fd_set_nonblocking(s->fd, 1); /* who shares it may have changed that */
-        pysock__enter_kernel_locked(s);
-        r = pysock__sys_connect(s->fd, &s->peer);
-        if (r == -ECONNABORTED) /* Linux's word for a connect before this one, which failed */
-            r = pysock__sys_connect(s->fd, &s->peer);
-        pysock__leave_kernel_locked(s);
-    }
-    if (r > 0 || pysock__call_check_locked(c) < 0) {
-        if (s->phase == PYSOCK__CONNECTING)
-            pysock__set_phase_locked(s, PYSOCK__NEW);
-        return -1;
-    }
-    if (s->phase != PYSOCK__CONNECTING) /* the reactor has seen its end meanwhile */
-        return s->phase == PYSOCK__FAILED ? pysock__tell_failed_locked(s) : 0;
-    if (r == -EISCONN && s->type == SOCK_STREAM) {
-        pysock__connect_book_locked(s, 0);
-        return pysock__call_fail(c, r);
-    }
-    if (r == -EINPROGRESS || r == -EINTR || r == -EALREADY) {
-        if (r == -EINTR && pysock__call_interrupted_locked(c) < 0)
-            return -1;
-        if (c->timeout)
-            return pysock__connect_wait_locked(c);
-#ifndef PYSOCK_NO_SSL
-        pysock__want_reactor_locked(s);
-#endif
-        return pysock__call_fail(c, r);
-    }
-    if (r == -EAGAIN || (r == -ETIMEDOUT && s->family == AF_UNIX)) { /* the backlog is full */
-        pysock__set_phase_locked(s, PYSOCK__NEW);
-        return r == -EAGAIN ? pysock__call_fail(c, r) : pysock__call_fail_timeout(c);
-    }
-    pysock__connect_book_locked(s, r);
-    return s->phase == PYSOCK__FAILED ? pysock__tell_failed_locked(s) : 0;
-}
-
-/* Whether a connect still waits for this lookup. */
-static int pysock__resolved_wanted_locked(const pysock__sock *s, const pysock__lookup *l)
-{
-    return s->lookup == l && s->phase == PYSOCK__RESOLVING;
-}
-
-/* Asks the audit hook, with the socket's state current, about what a worker has looked up. */
-static int pysock__resolved_denied(pysock__sock *s, pysock__lookup *l, const pysock_addr *addr)
-{
-    pysock_state *before;
-    pysock_audit_event e;
-    int denied, wanted;
-
-    if (!pysock__load(&pysock__process.audited))
-        return 0;
-    pysock__lock(&s->lock);
-    wanted = pysock__resolved_wanted_locked(s, l);
-    if (wanted)
-        pysock__add(&s->state->hooks, 1);
-    pysock__unlock(&s->lock);
-    if (!wanted)
-        return 0;
-    before = pysock_state_swap(s->state);
-    memset(&e, 0, sizeof e);
-    e.name = "socket.connect";
-    e.socket = pysock__handle(s);
-    e.addr = addr;
-    e.family = s->family;
-    e.type = s->type;
-    e.proto = s->proto;
-    denied = pysock__denied(&e);
-    pysock_state_swap(before);
-    pysock__state_less_one(s->state, &s->state->hooks);
-    return denied;
-}
-
-/* The name is known: the kernel connects. Without waiting. */
-static void pysock__connect_resolved_locked(pysock__sock *s, const pysock_addr *addr)
-{
-    int err, blocks = s->timeout < 0 && pysock__fd_blocks(s->fd);
-
-    s->peer = *addr;
-    pysock__fd_set_nonblocking(s->fd, 1); /* the mode may have changed meanwhile */
-    err = pysock__sys_connect(s->fd, &s->peer);
-    if (blocks)
-        pysock__fd_set_nonblocking(s->fd, 0);
-    pysock__set_phase_locked(s, PYSOCK__CONNECTING);
-    if (err != -EINPROGRESS && err != -EINTR)
-        pysock__connect_book_locked(s, err);
-#ifndef PYSOCK_NO_SSL
-    if (s->phase == PYSOCK__OPEN && s->wrap_ctx)
-        pysock__connected_locked(s);
-    pysock__want_reactor_locked(s);
-#endif
-}
-
-/* On a worker: the name of a connect has been looked up. */
-static void pysock__resolved(void *arg, pysock__lookup *l)
-{
-    pysock__sock *s = pysock__acquire_handle((uintptr_t)arg);
-    int denied;
-
-    if (!s)
-        return;
-    denied = !l->err && pysock__resolved_denied(s, l, &l->addrs.items[0]);
-    pysock__lock(&s->lock);
-    if (pysock__resolved_wanted_locked(s, l)) {
-        s->lookup = NULL;
-        pysock__lookup_release(l); /* the worker has one of its own */
-        if (l->err)
-            pysock__fault_gai(&s->fault, l->err, l->sys, "connect", l->host, l->host);
-        else if (denied)
-            pysock__fault_set(&s->fault, PYSOCK_OS_ERROR, EACCES, "EACCES",
-                              "connect to %.200s: denied by the audit hook", l->host);
-        if (l->err || denied)
-            pysock__set_phase_locked(s, PYSOCK__FAILED);
-        else
-            pysock__connect_resolved_locked(s, &l->addrs.items[0]);
-    }
-    pysock__unlock_sock(s);
-    pysock__release(s);
-    pysock__run_errands();
-}
-
-/* A call without a timeout looks the name up itself: no thread for it. */
-static int pysock__connect_name_here_locked(pysock__call *c, const char *host, int port)
-{
-    pysock__sock *s = c->s;
-    pysock__addrs list = {NULL, 0, 0, 0};
-    pysock_addr addr;
-    int err, sys = 0;
-
-    memset(&addr, 0, sizeof addr);
-    pysock__unlock(&s->lock);
-    err = pysock__resolve(host, port, s->family, s->type, &list, &sys);
-    pysock__lock(&s->lock);
-    if (err == 0)
-        addr = list.items[0];
-    pysock__free(list.items);
-    if (pysock__call_check_locked(c) < 0)
-        return -1;
-    if (err)
-        return pysock__fail_gai(err, sys, c->name, host);
-    if (s->phase != PYSOCK__NEW)
-        return pysock__call_fail(c, -EALREADY); /* another thread was faster */
-    s->peer = addr;
-    return pysock__connect_kernel_locked(c);
-}
-
-/* For others a worker does, and begins to connect; they wait for both as long as they may. */
-static int pysock__connect_name_locked(pysock__call *c, const char *host, int port)
-{
-    pysock__sock *s = c->s;
-    pysock__lookup *l;
-    int r;
-
-    l = pysock__lookup_new(host, port, s->family, s->type, pysock__resolved, (void *)s->handle);
-    if (!l)
-        return pysock__fail_memory(c->name);
-    pysock__lookup_release(s->lookup);
-    s->lookup = l;
-    pysock__set_phase_locked(s, PYSOCK__RESOLVING);
-    pysock__lookup_retain(l);
-    pysock__unlock(&s->lock);
-    pysock__lookup_start(l);
-    pysock__lock(&s->lock);
-    pysock__lookup_release(l);
-    if (pysock__call_check_locked(c) < 0)
-        return -1;
-    if (c->timeout == 0)
-        return pysock__call_fail(c, -EINPROGRESS);
-    r = pysock__connect_wait_locked(c);
-    if (r < 0 && s->phase == PYSOCK__RESOLVING) {
-        pysock__lookup_release(s->lookup); /* given up: its worker finds out */
-        s->lookup = NULL;
-        pysock__set_phase_locked(s, PYSOCK__NEW);
-    }
-    return r;
-}
-
-/* Looks a name up, and connects. The audit hook is asked before. */
-static int pysock__connect_host_locked(pysock__call *c, const char *host, int port)
-{
-    pysock__sock *s = c->s;
-    int r;
-
-    if (pysock__load(&pysock__process.audited)) {
-        pysock__unlock(&s->lock);
-        r = pysock__audit_lookup(c->name, host, port, s->family, s->type);
-        pysock__lock(&s->lock);
-        if (r < 0 || pysock__call_check_locked(c) < 0)
-            return -1;
-        if (s->phase != PYSOCK__NEW)
-            return pysock__call_fail(c, -EALREADY);
-    }
-    return c->timeout < 0 ? pysock__connect_name_here_locked(c, host, port)
-                          : pysock__connect_name_locked(c, host, port);
-}
-
-/* Whether a connect may begin. 1: go on with the one that the kernel has begun. */
-static int pysock__connect_allowed_locked(pysock__call *c)
-{
-    pysock__sock *s = c->s;
-
-    switch (s->phase) {
-    case PYSOCK__NEW:
-        return 0;
-    case PYSOCK__CONNECTING:
-        return pysock__is_tls_locked(s) ? pysock__call_fail(c, -EALREADY) : 1;
-    case PYSOCK__FAILED:
-        return pysock__tell_failed_locked(s);
-    case PYSOCK__BROKEN:
-        return pysock__raise(&s->fault);
-    case PYSOCK__RESOLVING:
-    case PYSOCK__HANDSHAKING:
-        return pysock__call_fail(c, -EALREADY);
-    default: /* a listening socket, too: so Linux has it */
-        return pysock__call_fail(c, -EISCONN);
-    }
-}
-
-/* After the connection stands: TLS, if it is wrapped around. */
-static int pysock__connect_secure_locked(pysock__call *c)
-{
-#ifndef PYSOCK_NO_SSL
-    pysock__sock *s = c->s;
-    int r;
-
-    if (!s->wrap_ctx && s->phase != PYSOCK__HANDSHAKING)
-        return 0;
-    if (s->wrap_later) {
-        if (s->phase == PYSOCK__OPEN)
-            pysock__handshake_prepare_locked(s, "ssl_do_handshake");
-        return 0;
-    }
-    r = pysock__secure_locked(c);
-    return r > 0 ? pysock__call_fail(c, -EINPROGRESS) : r;
-#else
-    (void)c;
-    return 0;
-#endif
-}
-
-/* connect to AF_UNSPEC: the socket has no peer any more. */
-static int pysock__disconnect_locked(pysock__call *c)
-{
-    pysock_addr nobody = c->s->peer;
-    int r = pysock__call_audit_locked(c, "socket.connect", &nobody);
-
-    if (r < 0)
-        return -1;
-    r = pysock__sys_connect(c->s->fd, &nobody);
-    if (r == 0)
-        c->s->peer.len = 0;
-    return r < 0 ? pysock__call_fail(c, r) : 0;
-}
-
-static int pysock__connect_call(pysock__call *c, const pysock_addr *addr, const char *host,
-                                int port)
-{
-    pysock__sock *s = c->s;
-    pysock__addrs list = {NULL, 0, 0, 0};
-    int r = pysock__connect_allowed_locked(c);
-
-    if (!pysock__is_tls_locked(s) && pysock__nonblock_obeyed(c))
-        c->timeout = 0;
-    if (r < 0)
-        return -1;
-    if (r == 0 && addr) {
-        s->peer = *addr;
-        if (addr->u.sa.sa_family == AF_UNSPEC)
-            return pysock__disconnect_locked(c);
-    } else if (r == 0 && s->family == AF_UNIX) {
-        if (pysock__unix_addr(&s->peer, host ? host : "", c->name) < 0)
-            return -1;
-    } else if (r == 0) {
-        r = pysock__resolve_numeric(host && host[0] ? host : "localhost", port, s->family, s->type,
-                                    &list);
-        if (r == 0 && list.count)
-            s->peer = list.items[0];
-        pysock__free(list.items);
-        if (list.out_of_memory)
-            return pysock__fail_memory(c->name);
-        if (r) {
-            r = pysock__connect_host_locked(c, host && host[0] ? host : "localhost", port);
-            return r < 0 ? r : pysock__connect_secure_locked(c);
-        }
-    }
-    r = pysock__connect_kernel_locked(c);
-    return r < 0 ? r : pysock__connect_secure_locked(c);
-}
-
-PYSOCKDEF int pysock_connect(pysock *s, const char *host, int port)
-{
-    pysock__call c;
-    int r;
-
-    if (pysock__call_begin(&c, s, "connect") < 0)
-        return -1;
-    r = pysock__check_family("connect", c.s->family);
-    if (r == 0 && c.s->family != AF_UNIX)
-        r = pysock__check_host("connect", host, port);
-    if (r == 0)
-        r = pysock__connect_call(&c, NULL, host, port);
-    pysock__call_end(&c);
-    return r;
-}
-
-PYSOCKDEF int pysock_connect_addr(pysock *s, const pysock_addr *addr)
-{
-    pysock__call c;
-    int r;
-
-    if (!addr || !addr->len || addr->len > sizeof addr->u)
-        return pysock__fail_value("connect", "the address is NULL or empty");
-    if (pysock__call_begin(&c, s, "connect") < 0)
-        return -1;
-    r = pysock__connect_call(&c, addr, NULL, 0);
-    pysock__call_end(&c);
-    return r;
-}
-
-PYSOCKDEF int pysock_connect_ex(pysock *s, const char *host, int port)
-{
-    if (pysock_connect(s, host, port) == 0)
-        return 0;
-    return pysock__errno_of(pysock__last.kind, pysock__last.code);
-}
-
-PYSOCKDEF int pysock_bind_addr(pysock *s, const pysock_addr *addr)
-{
-    char text[PYSOCK_ADDR_STRLEN];
-    pysock__call c;
-    int r;
-
-    if (!addr || !addr->len || addr->len > sizeof addr->u)
-        return pysock__fail_value("bind", "the address is NULL or empty");
-    if (pysock__call_begin(&c, s, "bind") < 0)
-        return -1;
-    r = pysock__call_audit_locked(&c, "socket.bind", addr);
-    if (r == 0 && (r = pysock__sys_bind(c.s->fd, addr)) < 0) {
-        pysock_addr_format(addr, text, sizeof text);
-        r = pysock__fail_os(r, "bind", text);
-    }
-    pysock__call_end(&c);
-    return r;
-}
-
-PYSOCKDEF int pysock_bind(pysock *s, const char *host, int port)
-{
-    pysock__call c;
-    pysock_addr addr;
-    int family, type;
-
-    if (pysock__call_begin(&c, s, "bind") < 0)
-        return -1;
-    family = c.s->family;
-    type = c.s->type;
-    pysock__call_end(&c);
-    if (pysock__local_addr("bind", host, port, family, type, &addr) < 0)
-        return -1;
-    return pysock_bind_addr(s, &addr);
-}
-
-PYSOCKDEF int pysock_listen(pysock *s, int backlog)
-{
-    pysock__call c;
-    int r;
-
-    if (pysock__call_begin(&c, s, "listen") < 0)
-        return -1;
-    r = pysock__call_audit_locked(&c, "socket.listen", NULL);
-    if (r == 0 && (r = pysock__sys_listen(c.s->fd, backlog < 0 ? 128 : backlog)) < 0)
-        r = pysock__call_fail(&c, r);
-    if (r == 0 && c.s->phase == PYSOCK__NEW)
-        pysock__set_phase_locked(c.s, PYSOCK__LISTENING);
-    pysock__call_end(&c);
-    return r;
-}
-
-/* Takes a connection from the kernel: its descriptor, or -1. It polls first, because a process that
-   shares the socket may have taken O_NONBLOCK away. */
-static int pysock__accept_kernel_locked(pysock__call *c, pysock_addr *peer)
-{
-    pysock__sock *s = c->s;
-    int r, listens = s->phase == PYSOCK__LISTENING;
-    int waits = listens && c->timeout != 0 && !pysock__nonblock_obeyed(c);
-
-    for (;;) {
-        if (waits && pysock__wait_kernel_locked(c, POLLIN) < 0)
-            return -1;
-        if (waits && !c->told)
-            continue; /* woken, but not by a connection */
-        pysock__enter_kernel_locked(s);
-        r = listens && !waits ? pysock__poll_in(s->fd, 0) : 1;
-        if (r > 0)
-            r = pysock__sys_accept(s->fd, peer);
-        else if (r == 0)
-            r = -EAGAIN;
-        pysock__leave_kernel_locked(s);
-        if (r >= 0)
-            return r;
-        if (r == -EAGAIN && waits)
-            continue; /* another one was faster */
-        if (r == -EINVAL && pysock__call_check_locked(c) == 0)
-            return pysock__fail(PYSOCK_OS_ERROR, EINVAL, "EINVAL",
-                                "accept: the socket does not listen; call pysock_listen() first");
-        if (r != -ECONNABORTED && pysock__retry_locked(c, r, POLLIN) < 0)
-            return -1;
-    }
-}
-
-/* Puts the listener's TLS around a new child. 0 or a failure. */
-static int pysock__accept_tls_locked(pysock__call *c, pysock__sock *child)
-{
-#ifndef PYSOCK_NO_SSL
-    pysock__sock *s = c->s;
-    int r = 0;
-
-    if (!s->wrap_ctx)
-        return 0;
-    pysock__lock(&child->lock); /* nobody waits for a listener with a child's lock held */
-    if (child->phase == PYSOCK__NEW) {
-        child->wrap_ctx = pysock__context_retain(s->wrap_ctx);
-        child->wrap_server = 1;
-        child->wrap_raise_ragged = s->wrap_raise_ragged;
-        child->wrap_half_close = s->wrap_half_close;
-        child->wrap_no_close_notify = s->wrap_no_close_notify;
-        child->caller_drives = s->caller_drives;
-        pysock__set_phase_locked(child, PYSOCK__OPEN);
-        r = pysock__handshake_begin_locked(child, c->name);
-    }
-    pysock__unlock(&child->lock);
-    return r;
-#else
-    (void)c, (void)child;
-    return 0;
-#endif
-}
-
-/* Makes a socket of an accepted descriptor, with TLS where the listener has it. */
-static pysock *pysock__accept_child_locked(pysock__call *c, const pysock__maker *m, int fd,
-                                           const pysock_addr *peer)
-{
-    pysock__sock *s = c->s;
-    pysock__sock *child = pysock__sock_take(m, fd, s->family, s->type, s->proto);
-    pysock__fault fault;
-    int r;
-
-    if (!child)
-        return NULL;
-    pysock__lock(&child->lock);
-    child->peer = *peer;
-    pysock__unlock(&child->lock);
-    r = pysock__accept_tls_locked(c, child);
-    if (r == 0)
-        return pysock__publish(child, PYSOCK__OPEN);
-    fault = pysock__last;
-    pysock__close_handle(pysock__publish(child, PYSOCK__OPEN), 0);
-    pysock__raise(&fault);
-    return NULL;
-}
-
-/* A connection has come, of which a socket is to be made. */
-static int pysock__accept_audit_locked(pysock__call *c, const pysock__maker *m)
-{
-    int r;
-
-    if (!pysock__load(&pysock__process.audited))
-        return 0;
-    pysock__unlock(&c->s->lock);
-    r = pysock__audit_new(m, c->s->family, c->s->type, c->s->proto);
-    pysock__lock(&c->s->lock);
-    return r < 0 ? -1 : pysock__call_check_locked(c);
-}
-
-PYSOCKDEF pysock *pysock_accept(pysock *s, pysock_addr *peer)
-{
-    pysock__maker m = pysock__maker_begin("accept");
-    pysock__call c;
-    pysock_addr addr;
-    pysock *child = NULL;
-    int fd;
-
-    memset(&addr, 0, sizeof addr);
-    if (peer)
-        memset(peer, 0, sizeof *peer);
-    if (pysock__call_begin(&c, s, "accept") < 0)
-        return NULL;
-    pysock__refresh_phase_locked(c.s);
-    fd = pysock__accept_kernel_locked(&c, &addr);
-    if (fd >= 0 && pysock__accept_audit_locked(&c, &m) < 0)
-        pysock__fd_close(fd);
-    else if (fd >= 0)
-        child = pysock__accept_child_locked(&c, &m, fd, &addr);
-    pysock__call_end(&c);
-    if (child && peer)
-        *peer = addr;
-    return child;
-}
-
-PYSOCKDEF int pysock_accept_fd(pysock *s, pysock_addr *peer)
-{
-    pysock__call c;
-    pysock_addr addr;
-    int fd = -1;
-
-    memset(&addr, 0, sizeof addr);
-    if (pysock__call_begin(&c, s, "accept") < 0)
-        return -1;
-    pysock__refresh_phase_locked(c.s);
-    if (pysock__is_tls_locked(c.s))
-        pysock__fail(PYSOCK_OS_ERROR, ENOTSUP, "ENOTSUP",
-                     "accept: a descriptor alone has no TLS; use pysock_accept()");
-    else
-        fd = pysock__accept_kernel_locked(&c, &addr);
-    pysock__call_end(&c);
-    if (fd >= 0 && peer)
-        *peer = addr;
-    return fd;
-}
-
-/* API: closing. */
-
-PYSOCKDEF int pysock_shutdown(pysock *s, int how)
-{
-    pysock__progress p;
-    pysock__call c;
-    int r = 0;
-
-    if (how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR)
-        return pysock__fail_value("shutdown", "how is not SHUT_RD, SHUT_WR or SHUT_RDWR");
-    if (pysock__call_begin(&c, s, "shutdown") < 0)
-        return -1;
-#ifndef PYSOCK_NO_SSL
-    if (how != SHUT_RD && c.s->phase == PYSOCK__SECURE && !c.s->write_error) {
-        if (!pysock__chain_empty(&c.s->queue) && c.timeout != 0)
-            r = pysock__flush_wait_locked(&c);
-        if (r == 0 && pysock__chain_empty(&c.s->queue) && !c.s->tls->no_close_notify)
-            pysock__tls_close_notify(c.s->tls);
-    }
-#endif
-    if (r == 0 && how != SHUT_RD && pysock__output_waits_locked(c.s)) {
-        c.s->shut_when_flushed = 1;
-        p = pysock__flush_or_kick_locked(c.s);
-        if (p != PYSOCK__DONE && p != PYSOCK__STOPPED && c.timeout != 0)
-            pysock__flush_wait_locked(&c); /* if that ends too early the reactor goes on */
-        r = how == SHUT_RDWR ? pysock__sys_shutdown(c.s->fd, SHUT_RD) : 0;
-    } else if (r == 0) {
-        r = pysock__sys_shutdown(c.s->fd, how);
-    }
-    c.s->read_shut |= how != SHUT_WR;
-    if (how != SHUT_RD && c.s->output_lost)
-        r = pysock__call_fail_output(&c);
-    else if (r < 0 && r != -1)
-        r = pysock__call_fail(&c, r);
-    pysock__call_end(&c);
-    return r;
-}
-
-PYSOCKDEF int pysock_close(pysock *handle)
-{
-    int r;
-
-    pysock__fork_check();
-    r = pysock__close_handle(handle, 1);
-    pysock__run_errands();
-    return r;
-}
-
-/* Resets the connection: at once, or, where a handshake's step may just be sending, when that has
-   let go of the descriptor. */
-static void pysock__reset_locked(pysock__sock *s)
-{
-#ifndef PYSOCK_NO_SSL
-    if (s->hs_busy && !s->kernel_waits) {
-        pysock__sys_set_linger(s->fd, 1, 0);
-        return;
-    }
-#endif
-    pysock__sys_reset(s->fd);
-}
-
-PYSOCKDEF int pysock_abort(pysock *handle)
-{
-    pysock__sock *s = handle ? pysock__acquire_handle((uintptr_t)handle) : NULL;
-    int mine;
-
-    pysock__fork_check();
-    if (!s)
-        return 0;
-    pysock__lock_to_close(s);
-    mine = s->phase < PYSOCK__CLOSING;
-    if (mine && s->fd >= 0 && s->generation == pysock__fork_generation)
-        pysock__reset_locked(s);
-    if (mine) {
-        pysock__chain_drop(&s->queue);
-        pysock__close_locked(s, 0);
-    } else if (s->phase == PYSOCK__CLOSING) { /* a close that takes its time is cut short */
-        pysock__reset_locked(s);
-        s->close_deadline = 0;
-        pysock__kick(&s->watch);
-    }
-    pysock__unlock_sock(s);
-    if (mine)
-        pysock__release(s); /* the user's reference */
-    pysock__release(s);
-    pysock__run_errands();
-    return 0;
-}
-
-/* Waits until nothing is queued and no handshake's step is under way, as far as the call may. */
-static int pysock__detach_wait_locked(pysock__call *c)
-{
-    pysock__sock *s = c->s;
-    pysock__progress p;
-
-#ifndef PYSOCK_NO_SSL
-    while (s->hs_busy && !s->kernel_waits)
-        if ((c->timeout == 0 ? pysock__fail_again()
-                             : pysock__await_locked(c, PYSOCK__WAIT_NOTIFY)) < 0)
-            return -1;
-#endif
-    if (pysock__output_waits_locked(s)) {
-        p = pysock__flush_locked(s);
-        if (p != PYSOCK__DONE && p != PYSOCK__STOPPED && c->timeout == 0)
-            return pysock__fail_again();
-        if (p != PYSOCK__DONE && p != PYSOCK__STOPPED && pysock__flush_wait_locked(c) < 0
-            && !s->output_lost)
-            return -1;
-    }
-    if (s->output_lost && !s->loss_told)
-        return pysock__call_fail_output(c); /* once: the descriptor can be had all the same */
-    if (s->kernel_waits)
-        return pysock__call_fail(c, -EBUSY);
-    return 0;
-}
-
-PYSOCKDEF int pysock_detach(pysock *handle)
-{
-    pysock__call c;
-    int fd = -1;
-
-    if (pysock__call_begin(&c, handle, "detach") < 0)
-        return -1;
-    if (c.s->fd < 0) {
-        pysock__call_fail(&c, -ENOTSUP); /* memory BIOs */
-    } else if (pysock__detach_wait_locked(&c) == 0) {
-        fd = c.s->fd;
-        c.s->detached = 1;
-        if (!PYSOCK__KERNEL_SLEEPS && c.s->timeout < 0 && !c.s->came_nonblocking)
-            pysock__fd_set_nonblocking(fd, 0); /* as it would be elsewhere */
-        pysock__close_locked(c.s, 0);
-        pysock__forget_fd(c.s);
-    }
-    pysock__call_end(&c);
-    if (fd >= 0)
-        pysock__release(c.s); /* the user's reference */
-    return fd;
-}
-
-/* API: properties. */
-
-PYSOCKDEF int pysock_fileno(pysock *s)
-{
-    pysock__call c;
-    int fd;
-
-    if (pysock__call_begin(&c, s, "fileno") < 0)
-        return -1;
-    fd = c.s->fd;
-    if (fd < 0)
-        fd = pysock__call_fail(&c, -ENOTSUP); /* memory BIOs */
-    pysock__call_end(&c);
-    return fd;
-}
-
-static int pysock__get_int(pysock *s, const char *name, size_t offset)
-{
-    pysock__call c;
-    int value;
-
-    if (pysock__call_begin(&c, s, name) < 0)
-        return -1;
-    memcpy(&value, (char *)c.s + offset, sizeof value);
-    pysock__call_end(&c);
-    return value;
-}
-
-PYSOCKDEF int pysock_family(pysock *s)
-{
-    return pysock__get_int(s, "family", offsetof(pysock__sock, family));
-}
-
-PYSOCKDEF int pysock_type(pysock *s)
-{
-    return pysock__get_int(s, "type", offsetof(pysock__sock, type));
-}
-
-PYSOCKDEF int pysock_proto(pysock *s)
-{
-    return pysock__get_int(s, "proto", offsetof(pysock__sock, proto));
-}
-
-PYSOCKDEF int pysock_get_inheritable(pysock *s)
-{
-    pysock__call c;
-    int r;
-
-    if (pysock__call_begin(&c, s, "get_inheritable") < 0)
-        return -1;
-    r = pysock__fd_inheritable(c.s->fd);
-    if (r < 0)
-        r = pysock__call_fail(&c, r);
-    pysock__call_end(&c);
-    return r;
-}
-
-PYSOCKDEF int pysock_set_inheritable(pysock *s, int inheritable)
-{
-    pysock__call c;
-    int r;
-
-    if (pysock__call_begin(&c, s, "set_inheritable") < 0)
-        return -1;
-    r = pysock__fd_set_inheritable(c.s->fd, inheritable);
-    if (r < 0)
-        r = pysock__call_fail(&c, r);
-    pysock__call_end(&c);
-    return r;
-}
-
-PYSOCKDEF pysock *pysock_from_fileno(int fd)
-{
-    pysock__sock *s = pysock__acquire_fd(fd);
-    pysock *handle = NULL;
-
-    if (!s)
-        return NULL;
-    pysock__lock(&s->lock);
-    if (s->phase < PYSOCK__CLOSING)
-        handle = pysock__handle(s);
-    pysock__unlock_sock(s);
-    pysock__release(s);
-    return handle;
-}
-
-static int pysock__get_name(pysock *s, pysock_addr *addr, const char *name,
-                            int (*get)(int fd, pysock_addr *addr))
-{
-    pysock__call c;
-    int r;
-
-    if (!addr)
-        return pysock__fail_value(name, "addr is NULL");
-    if (pysock__call_begin(&c, s, name) < 0)
-        return -1;
-    r = get(c.s->fd, addr);
-    if (r < 0)
-        r = pysock__call_fail(&c, r);
-    pysock__call_end(&c);
-    return r;
-}
-
-PYSOCKDEF int pysock_getsockname(pysock *s, pysock_addr *addr)
-{
-    return pysock__get_name(s, addr, "getsockname", pysock__sys_getsockname);
-}
-
-PYSOCKDEF int pysock_getpeername(pysock *s, pysock_addr *addr)
-{
-    return pysock__get_name(s, addr, "getpeername", pysock__sys_getpeername);
-}
-
-static int pysock__settimeout(pysock *s, double seconds, const char *what)
-{
-    int64_t ns = pysock__timeout_ns(seconds, what);
-    pysock__call c;
-    int r;
-
-    if (ns == -2)
-        return -1;
-    if (pysock__call_begin(&c, s, what) < 0)
-        return -1;
-    if (c.s->fd < 0)
-        r = -ENOTSUP; /* memory BIOs */
-    else
-        r = pysock__fd_set_mode(c.s->fd, ns);
-    if (r < 0) {
-        r = pysock__call_fail(&c, r);
-    } else {
-        c.s->timeout = ns;
-        c.s->came_nonblocking = 0;
-#ifndef PYSOCK_NO_SSL
-        pysock__want_reactor_locked(c.s);
-#endif
-    }
-    pysock__call_end(&c);
-    return r;
-}
-
-PYSOCKDEF int pysock_settimeout(pysock *s, double seconds)
-{
-    return pysock__settimeout(s, seconds, "settimeout");
-}
-
-PYSOCKDEF int pysock_obey_nonblock(pysock *s, int on)
-{
-    pysock__call c;
-
-    if (pysock__call_begin(&c, s, "obey_nonblock") < 0)
-        return -1;
-    c.s->obeys = on != 0;
-    pysock__call_end(&c);
-    return 0;
-}
-
-PYSOCKDEF int pysock_setblocking(pysock *s, int flag)
-{
-    return pysock__settimeout(s, flag ? PYSOCK_NO_TIMEOUT : 0.0, "setblocking");
-}
-
-PYSOCKDEF double pysock_gettimeout(pysock *s)
-{
-    pysock__call c;
-    int64_t ns;
-
-    if (pysock__call_begin(&c, s, "gettimeout") < 0)
-        return PYSOCK_NO_TIMEOUT;
-    ns = c.s->timeout;
-    pysock__call_end(&c);
-    return pysock__timeout_seconds(ns);
-}
-
-PYSOCKDEF int pysock_getblocking(pysock *s)
-{
-    pysock__call c;
-    int blocking;
-
-    if (pysock__call_begin(&c, s, "getblocking") < 0)
-        return -1;
-    blocking = c.s->timeout != 0;
-    pysock__call_end(&c);
-    return blocking;
-}
-
-PYSOCKDEF int pysock_setdefaulttimeout(double seconds)
-{
-    int64_t ns = pysock__timeout_ns(seconds, "setdefaulttimeout");
-
-    if (ns == -2)
-        return -1;
-    pysock__lock(&pysock__process.lock);
-    pysock__state()->default_timeout = ns;
-    pysock__unlock(&pysock__process.lock);
-    return 0;
-}
-
-PYSOCKDEF double pysock_getdefaulttimeout(void)
-{
-    int64_t ns;
-
-    pysock__lock(&pysock__process.lock);
-    ns = pysock__state()->default_timeout;
-    pysock__unlock(&pysock__process.lock);
-    return pysock__timeout_seconds(ns);
-}
-
-PYSOCKDEF int pysock_setsockopt(pysock *s, int level, int name, const void *value, socklen_t len)
-{
-    pysock__call c;
-    int r;
-
-    if (pysock__call_begin(&c, s, "setsockopt") < 0)
-        return -1;
-    r = pysock__sys_setsockopt(c.s->fd, level, name, value, len);
-    if (r < 0)
-        r = pysock__call_fail(&c, r);
-    pysock__call_end(&c);
-    return r;
-}
-
-PYSOCKDEF int pysock_setsockopt_int(pysock *s, int level, int name, int value)
-{
-    return pysock_setsockopt(s, level, name, &value, sizeof value);
-}
-
-PYSOCKDEF int pysock_getsockopt(pysock *s, int level, int name, void *value, socklen_t *len)
-{
-    pysock__call c;
-    int r, told;
-
-    if (!value || !len)
-        return pysock__fail_value("getsockopt", value ? "len is NULL" : "value is NULL");
-    if (pysock__call_begin(&c, s, "getsockopt") < 0)
-        return -1;
-    if (level == SOL_SOCKET && name == SO_ERROR && c.s->phase == PYSOCK__CONNECTING)
-        pysock__connect_check_locked(c.s); /* the kernel tells an error only once */
-    if (level == SOL_SOCKET && name == SO_ERROR && *len >= sizeof(int)
-        && (c.s->phase == PYSOCK__FAILED || c.s->phase == PYSOCK__BROKEN)) {
-        told = pysock__errno_of(c.s->fault.kind, c.s->fault.code); /* the reactor has met it */
-        memcpy(value, &told, sizeof told);
-        *len = sizeof told;
-        if (c.s->phase == PYSOCK__FAILED)
-            pysock__set_phase_locked(c.s, PYSOCK__NEW);
-        r = 0;
-    } else {
-        r = pysock__sys_getsockopt(c.s->fd, level, name, value, len);
-        if (r < 0)
-            r = pysock__call_fail(&c, r);
-    }
-    pysock__call_end(&c);
-    return r;
-}
-
-PYSOCKDEF int pysock_getsockopt_int(pysock *s, int level, int name, int *value)
-{
-    socklen_t len = sizeof *value;
-
-    return pysock_getsockopt(s, level, name, value, &len);
-}
-
-/* API: the end. */
-
-/* Closes every socket (st: of that state), with that much time for what is on its way. */
-static void pysock__close_all(const pysock_state *st, int64_t deadline)
-{
-    uint32_t i, used;
-
-    pysock__lock(&pysock__table.lock);
-    used = pysock__table.used;
-    pysock__unlock(&pysock__table.lock);
-    for (i = 0; i < used; i++) {
-        pysock__slot *slot = &pysock__table.slots[i];
-        uintptr_t generation = pysock__load(&slot->word) >> PYSOCK__HALF;
-        pysock__sock *s = pysock__acquire_handle(generation << PYSOCK__HALF | (i + 1));
-        int mine = 0;
-        if (!s)
-            continue;
-        pysock__lock_to_close(s);
-        if (st && s->state != st) {
-            ; /* another interpreter's */
-        } else if (s->phase < PYSOCK__CLOSING) {
-            mine = 1;
-            pysock__close_locked(s, deadline);
-        } else if (s->phase == PYSOCK__CLOSING && s->close_deadline > deadline) {
-            s->close_deadline = deadline;
-            pysock__kick(&s->watch);
-        }
-        pysock__unlock_sock(s);
-        if (mine)
-            pysock__release(s);
-        pysock__release(s);
-    }
-}
-
-PYSOCKDEF void pysock_cleanup(void)
-{
-    pysock__cleaning me = {NULL, NULL};
-    int64_t deadline;
-
-    if (pysock__in_cleanup)
-        return; /* called by a closer */
-    pysock__fork_check();
-    pysock__in_cleanup = &me;
-    pysock__lock(&pysock__process.cleanup_lock);
-    pysock__run_all_closers();
-    pysock__store(&pysock__process.ending, 1);
-    pysock__broadcast(NULL);
-    deadline = pysock__deadline_in(100000000);
-    pysock__close_all(NULL, deadline);
-    pysock__reactor_stop(deadline);
-    pysock__lock(&pysock__table.lock);
-    if (!pysock__table.open) {
-        pysock__free(pysock__table.by_fd);
-        pysock__table.by_fd = NULL;
-        pysock__table.fd_cap = 0;
-    }
-    pysock__unlock(&pysock__table.lock);
-    pysock__my_sleeper_free(pysock__my_sleeper);
-    pysock__at_thread_exit(pysock__my_sleeper_free, NULL);
-    pysock__store(&pysock__process.ending, 0);
-    pysock__unlock(&pysock__process.cleanup_lock);
-    pysock__in_cleanup = NULL;
-}
-
-/* Waits until the state's sockets are gone, and no worker is in its audit hook, or the deadline.
-   Calls of other threads may hold on to some; those have been told to end. */
-static void pysock__state_await(pysock_state *st, int64_t deadline)
-{
-    pysock__waker *waker;
-    struct pollfd fd;
-    int r = 0;
-
-    if (pysock__thread_waker(&waker) < 0)
-        return;
-    pysock__lock(&pysock__process.lock);
-    st->cleaner = waker;
-    pysock__unlock(&pysock__process.lock);
-    while (pysock__load(&st->open) + pysock__load(&st->hooks) && pysock__now() < deadline) {
-        pysock__waker_drain(waker, r > 0);
-        if (!(pysock__load(&st->open) + pysock__load(&st->hooks)))
-            break;
-        fd.fd = waker->rfd;
-        fd.events = POLLIN;
-        r = pysock__sleep(waker, &fd, 1, deadline);
-    }
-    pysock__lock(&pysock__process.lock);
-    st->cleaner = NULL;
-    pysock__unlock(&pysock__process.lock);
-}
-
-PYSOCKDEF void pysock_state_cleanup(pysock_state *st)
-{
-    pysock_state *before;
-    pysock__cleaning me;
-    int64_t deadline;
-
-    st = st ? st : &pysock__main_state;
-    pysock__fork_check();
-    if (!pysock__cleaning_begin(&me, st))
-        return; /* called by a closer of its own */
-    before = pysock_state_swap(st);
-    pysock__run_closers(st);
-    pysock__store(&st->ending, 1);
-    pysock__broadcast(st);
-    deadline = pysock__deadline_in(100000000);
-    pysock__close_all(st, deadline);
-    pysock__state_await(st, deadline + 20000000); /* the reactor ends what lingers at deadline */
-    pysock__store(&st->ending, 0);
-    pysock_state_swap(before);
-    pysock__cleaning_end(&me, st);
-}
-
-PYSOCKDEF void pysock_state_free(pysock_state *st)
-{
-    if (!st)
-        return;
-    pysock_state_cleanup(st);
-    if (pysock__current == st)
-        pysock__current = NULL;
-    pysock__lock(&pysock__process.lock);
-    pysock__list_remove(&st->link);
-    st->interrupt = NULL;
-    st->audit = NULL;
-    pysock__unlock(&pysock__process.lock);
-    pysock__state_release(st);
-}
-
-/* ---- >>ssl-api ----
-   Python's ssl, call by call: contexts, and what TLS adds to a socket. */
-
-#ifndef PYSOCK_NO_SSL
-
-/* SSL API: contexts. */
+/* Contexts: the calls. */
 
 PYSOCKDEF pysock_ssl_context *pysock_ssl_context_new_protocol(int protocol)
 {
@@ -20310,7 +13662,7 @@ PYSOCKDEF int pysock_ssl_get_session_stats(pysock_ssl_context *ctx, pysock_ssl_s
     return 0;
 }
 
-/* SSL API: sessions. */
+/* Contexts: the calls of sessions. */
 
 PYSOCKDEF pysock_ssl_session *pysock_ssl_session_retain(pysock_ssl_session *session)
 {
@@ -20345,98 +13697,6897 @@ PYSOCKDEF int pysock_ssl_session_timeout(const pysock_ssl_session *session)
                    : pysock__fail_value("ssl_session_timeout", "session is NULL");
 }
 
-/* SSL API: memory BIOs. */
+#endif /* PYSOCK_NO_SSL */
 
-PYSOCKDEF pysock_bio *pysock_bio_new(void)
+/* ---- >>tls-keys ----
+   Keys at work: the objects that BearSSL's engine asks which chain to show, and has sign. They
+   belong to a connection, and use identities, which never change. */
+
+#ifndef PYSOCK_NO_SSL
+
+#define PYSOCK__FULL_CHAIN 16 /* certificates, at most, that a lone one is shown with */
+
+typedef struct pysock__policy {
+    union {
+        const br_ssl_server_policy_class *server;
+        const br_ssl_client_certificate_class *client;
+    } vtable; /* first: BearSSL knows the object by it */
+    pysock__identity *identities[PYSOCK__KEY_KINDS]; /* counted; NULL where there is none */
+    const pysock__identity *chosen;
+    uint32_t curves; /* of ECDHE, a bit for each; 0: all */
+    pysock__store *issuers; /* counted; PYSOCK_OP_COMPLETE_CHAIN's, or NULL */
+    br_x509_certificate full[PYSOCK__FULL_CHAIN]; /* points into the identity and the issuers */
+} pysock__policy;
+
+static const br_hash_class *pysock__hash_class(int id)
 {
-    pysock_bio *bio = (pysock_bio *)pysock__alloc(sizeof *bio);
+    static const br_hash_class *const all[] = {&br_sha1_vtable, &br_sha224_vtable,
+                                               &br_sha256_vtable, &br_sha384_vtable,
+                                               &br_sha512_vtable};
 
-    if (!bio) {
-        pysock__fail_memory("bio_new");
+    return id >= br_sha1_ID && id <= br_sha512_ID ? all[id - br_sha1_ID] : NULL;
+}
+
+/* Signs the hash in data, in place, by the key of an identity. hash_id 0 is TLS 1.0's MD5 and
+   SHA-1. Returns the signature's length, 0 if it cannot be. */
+static size_t pysock__identity_sign(const pysock__identity *id, int hash_id, unsigned char *data,
+                                    size_t hash_len, size_t room)
+{
+    static const unsigned char *const oids[] = {BR_HASH_OID_SHA1, BR_HASH_OID_SHA224,
+                                                BR_HASH_OID_SHA256, BR_HASH_OID_SHA384,
+                                                BR_HASH_OID_SHA512};
+    const br_hash_class *hash = pysock__hash_class(hash_id);
+    const br_rsa_private_key *rsa;
+    unsigned char value[64];
+    size_t len;
+
+    if (hash_len > sizeof value || (!hash && (hash_id || id->key_type != BR_KEYTYPE_RSA)))
+        return 0;
+    memcpy(value, data, hash_len);
+    if (id->key_type == BR_KEYTYPE_EC) {
+        if (room < 139) /* the longest, with P-521 */
+            return 0;
+        return br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), hash, value,
+                                                br_skey_decoder_get_ec(&id->key), data);
+    }
+    rsa = br_skey_decoder_get_rsa(&id->key);
+    len = (rsa->n_bitlen + 7) / 8;
+    if (room < len)
+        return 0;
+    return br_rsa_pkcs1_sign_get_default()(hash ? oids[hash_id - br_sha1_ID] : NULL, value,
+                                           hash_len, rsa, data)
+               ? len
+               : 0;
+}
+
+/* The hash function for a signature by this identity, out of those that the peer takes (a bit for
+   each); -1: none. version is TLS's: the old ones leave no choice. */
+static int pysock__identity_hash(const pysock__identity *id, unsigned version, unsigned hashes)
+{
+    static const int order[] = {br_sha256_ID, br_sha384_ID, br_sha512_ID, br_sha224_ID, br_sha1_ID};
+    int curve = 0;
+    size_t i;
+
+    if (version < BR_TLS12)
+        return id->key_type == BR_KEYTYPE_RSA ? 0 : br_sha1_ID;
+    if (id->key_type == BR_KEYTYPE_EC)
+        curve = br_skey_decoder_get_ec(&id->key)->curve;
+    if (curve == BR_EC_secp384r1 && hashes >> br_sha384_ID & 1)
+        return br_sha384_ID;
+    if (curve == BR_EC_secp521r1 && hashes >> br_sha512_ID & 1)
+        return br_sha512_ID;
+    for (i = 0; i < PYSOCK__COUNT(order); i++)
+        if (hashes >> order[i] & 1)
+            return order[i];
+    return -1;
+}
+
+static const pysock__anchor *pysock__store_issuer(const pysock__store *st, const pysock__cert *cert)
+{
+    size_t i;
+
+    for (i = 0; i < st->count; i++) {
+        const pysock__cert *issuer = &st->items[i]->cert;
+        if (pysock__name_same(&cert->issuer, &issuer->subject)
+            && (!cert->aki.p || !issuer->ski.p || pysock__der_equal(&cert->aki, &issuer->ski)))
+            return st->items[i];
+    }
+    return NULL;
+}
+
+/* The chain to be shown for the chosen identity. */
+static const br_x509_certificate *pysock__policy_chain(pysock__policy *p, size_t *count)
+{
+    const pysock__identity *id = p->chosen;
+    const pysock__anchor *issuer;
+    const pysock__cert *last;
+    pysock__cert leaf;
+    size_t n = 0;
+
+    *count = id->count;
+    if (!p->issuers || id->count != 1
+        || pysock__cert_parse(&leaf, id->chain[0].data, id->chain[0].data_len) < 0)
+        return id->chain;
+    p->full[n++] = id->chain[0];
+    for (last = &leaf; n < PYSOCK__FULL_CHAIN && !pysock__cert_self_issued(last); n++) {
+        issuer = pysock__store_issuer(p->issuers, last);
+        if (!issuer)
+            break;
+        p->full[n].data = (unsigned char *)pysock_buf_data(issuer->der);
+        p->full[n].data_len = pysock_buf_size(issuer->der);
+        last = &issuer->cert;
+    }
+    *count = n;
+    return p->full;
+}
+
+/* Whether one of our chains serves for this kind of key exchange: it, or NULL. *algorithm is what
+   ECDHE's parameters are signed with, as BearSSL numbers it. */
+static const pysock__identity *pysock__policy_serves(const pysock__policy *p,
+                                                     const br_ssl_server_context *cc, int exchange,
+                                                     unsigned *algorithm)
+{
+    int rsa = exchange == BR_SSLKEYX_RSA || exchange == BR_SSLKEYX_ECDHE_RSA, hash;
+    const pysock__identity *id = p->identities[rsa ? PYSOCK__RSA : PYSOCK__EC];
+    uint32_t hashes = br_ssl_server_get_client_hashes(cc);
+
+    if (!id)
+        return NULL;
+    switch (exchange) {
+    case BR_SSLKEYX_RSA:
+        return id;
+    case BR_SSLKEYX_ECDHE_RSA:
+    case BR_SSLKEYX_ECDHE_ECDSA:
+        hash = pysock__identity_hash(id, cc->eng.session.version,
+                                     (rsa ? hashes : hashes >> 8) & 0xff);
+        *algorithm = 0xff00u + (unsigned)hash;
+        return hash >= 0 && br_ssl_server_get_client_curves(cc) ? id : NULL;
+    case BR_SSLKEYX_ECDH_RSA:
+        return id->signer_type == BR_KEYTYPE_RSA ? id : NULL;
+    case BR_SSLKEYX_ECDH_ECDSA:
+        return id->signer_type == BR_KEYTYPE_EC ? id : NULL;
+    default:
         return NULL;
     }
-    bio->refs = 1;
-    pysock__mutex_init(&bio->lock);
-    return bio;
 }
 
-PYSOCKDEF void pysock_bio_free(pysock_bio *bio)
+/* The first suite, in the order that the engine has made, that one of our chains serves. */
+static int pysock__policy_choose(const br_ssl_server_policy_class **pctx,
+                                 const br_ssl_server_context *cc, br_ssl_server_choices *choices)
 {
-    pysock__bio_release(bio);
-}
+    pysock__policy *p = (pysock__policy *)(void *)pctx;
+    const br_suite_translated *suites;
+    size_t i, n;
 
-static pysock_bio *pysock__bio_retain(pysock_bio *bio)
-{
-    pysock__add(&bio->refs, 1);
-    return bio;
-}
-
-PYSOCKDEF ptrdiff_t pysock_bio_read(pysock_bio *bio, void *buf, size_t size)
-{
-    ptrdiff_t r;
-
-    if (!bio)
-        return pysock__fail_value("bio_read", "bio is NULL");
-    if (pysock__check_memory("bio_read", buf, size) < 0)
-        return -1;
-    r = pysock__bio_take(bio, buf, size);
-    return r < 0 ? 0 : r;
-}
-
-PYSOCKDEF ptrdiff_t pysock_bio_write(pysock_bio *bio, const void *data, size_t size)
-{
-    ptrdiff_t r;
-    int eof;
-
-    if (!bio)
-        return pysock__fail_value("bio_write", "bio is NULL");
-    if (pysock__check_memory("bio_write", data, size) < 0)
-        return -1;
-    pysock__lock(&bio->lock);
-    eof = bio->eof;
-    pysock__unlock(&bio->lock);
-    if (eof)
-        return pysock__fail(PYSOCK_SSL_ERROR, 0, "WRITE_AFTER_EOF",
-                            "bio_write: cannot write() after write_eof()");
-    r = pysock__bio_put(bio, data, size);
-    return r < 0 ? pysock__fail_memory("bio_write") : r;
-}
-
-PYSOCKDEF int pysock_bio_write_eof(pysock_bio *bio)
-{
-    if (!bio)
-        return pysock__fail_value("bio_write_eof", "bio is NULL");
-    pysock__lock(&bio->lock);
-    bio->eof = 1;
-    pysock__unlock(&bio->lock);
+    if (p->curves) /* the engine, which is ours, picks ECDHE's curve out of these */
+        ((br_ssl_server_context *)(uintptr_t)cc)->curves &= p->curves;
+    suites = br_ssl_server_get_client_suites(cc, &n);
+    for (i = 0; i < n; i++) {
+        p->chosen = pysock__policy_serves(p, cc, suites[i][1] >> 12, &choices->algo_id);
+        if (!p->chosen)
+            continue;
+        choices->cipher_suite = suites[i][0];
+        choices->chain = pysock__policy_chain(p, &choices->chain_len);
+        return 1;
+    }
     return 0;
 }
 
-PYSOCKDEF size_t pysock_bio_pending(pysock_bio *bio)
+/* BearSSL's multiplication, which notes that the peer's point is none, or one of those whose result
+   is zero whatever the key is (RFC 8422, 5.11; RFC 7748, 6.1). */
+static PYSOCK__THREAD_LOCAL int pysock__point_refused;
+
+static uint32_t pysock__ec_mul(unsigned char *point, size_t len, const unsigned char *x,
+                               size_t xlen, int curve)
+{
+    uint32_t ok = br_ec_get_default()->mul(point, len, x, xlen, curve);
+    unsigned char any = curve != BR_EC_curve25519;
+    size_t i;
+
+    for (i = 0; i < len; i++)
+        any |= point[i];
+    if (ok && any)
+        return ok;
+    pysock__point_refused = 1;
+    return 0;
+}
+
+/* RSA's decryption, or the fixed key's part of ECDH. */
+static uint32_t pysock__policy_exchange(const br_ssl_server_policy_class **pctx,
+                                        unsigned char *data, size_t *len)
+{
+    const pysock__policy *p = (const pysock__policy *)(void *)pctx;
+    const br_ec_impl *ec = br_ec_get_default();
+    const br_ec_private_key *key;
+    size_t offset, size;
+    uint32_t ok;
+
+    if (p->chosen->key_type == BR_KEYTYPE_RSA)
+        return br_rsa_ssl_decrypt(br_rsa_private_get_default(),
+                                  br_skey_decoder_get_rsa(&p->chosen->key), data, *len);
+    key = br_skey_decoder_get_ec(&p->chosen->key);
+    ok = pysock__ec_mul(data, *len, key->x, key->xlen, key->curve);
+    offset = ec->xoff(key->curve, &size);
+    memmove(data, data + offset, size);
+    *len = size;
+    return ok;
+}
+
+static size_t pysock__policy_sign(const br_ssl_server_policy_class **pctx, unsigned algorithm,
+                                  unsigned char *data, size_t hash_len, size_t room)
+{
+    const pysock__policy *p = (const pysock__policy *)(void *)pctx;
+
+    return algorithm < 0xff00u ? 0
+                               : pysock__identity_sign(p->chosen, (int)(algorithm & 0xff), data,
+                                                       hash_len, room);
+}
+
+static const br_ssl_server_policy_class pysock__policy_class = {
+    sizeof(pysock__policy), pysock__policy_choose, pysock__policy_exchange, pysock__policy_sign};
+
+/* A client's side. The names of CAs that a server lists are not looked at, as in OpenSSL. */
+static void pysock__ccert_start_list(const br_ssl_client_certificate_class **pctx)
+{
+    (void)pctx;
+}
+
+static void pysock__ccert_start_name(const br_ssl_client_certificate_class **pctx, size_t len)
+{
+    (void)pctx, (void)len;
+}
+
+static void pysock__ccert_append(const br_ssl_client_certificate_class **pctx,
+                                 const unsigned char *data, size_t len)
+{
+    (void)pctx, (void)data, (void)len;
+}
+
+static void pysock__ccert_choose(const br_ssl_client_certificate_class **pctx,
+                                 const br_ssl_client_context *cc, uint32_t types,
+                                 br_ssl_client_certificate *choices)
+{
+    pysock__policy *p = (pysock__policy *)(void *)pctx;
+    unsigned version = cc->eng.session.version;
+    size_t i;
+    int hash;
+
+    memset(choices, 0, sizeof *choices);
+    for (i = 0; i < PYSOCK__KEY_KINDS; i++) {
+        unsigned hashes = (i == PYSOCK__RSA ? types : types >> 8) & 0xff;
+        if (!p->identities[i] || !hashes)
+            continue;
+        hash = pysock__identity_hash(p->identities[i], version, hashes);
+        if (hash < 0)
+            continue;
+        p->chosen = p->identities[i];
+        choices->auth_type = i == PYSOCK__RSA ? BR_AUTH_RSA : BR_AUTH_ECDSA;
+        choices->hash_id = hash;
+        choices->chain = pysock__policy_chain(p, &choices->chain_len);
+        return;
+    }
+}
+
+static uint32_t pysock__ccert_exchange(const br_ssl_client_certificate_class **pctx,
+                                       unsigned char *data, size_t *len)
+{
+    (void)pctx, (void)data, (void)len; /* fixed ECDH is never chosen */
+    return 0;
+}
+
+static size_t pysock__ccert_sign(const br_ssl_client_certificate_class **pctx, int hash_id,
+                                 size_t hash_len, unsigned char *data, size_t room)
+{
+    const pysock__policy *p = (const pysock__policy *)(void *)pctx;
+
+    return pysock__identity_sign(p->chosen, hash_id, data, hash_len, room);
+}
+
+static const br_ssl_client_certificate_class pysock__ccert_class = {
+    sizeof(pysock__policy),   pysock__ccert_start_list, pysock__ccert_start_name,
+    pysock__ccert_append,     pysock__ccert_start_list, pysock__ccert_start_list,
+    pysock__ccert_choose,     pysock__ccert_exchange,   pysock__ccert_sign,
+};
+
+#endif /* PYSOCK_NO_SSL */
+
+/* ---- >>tls ----
+   A connection's object: from a context to an engine, resumption, and why it has ended. There is no
+   descriptor in here. A pysock__tls has no lock: whoever owns the engine (by its socket's lock, or
+   as the handshake's owner) calls. */
+
+#ifndef PYSOCK_NO_SSL
+
+/* TLS: the object. */
+
+#define PYSOCK__AHEAD ((size_t)64 * 1024)     /* bytes that are read ahead */
+
+/* Handshake messages (RFC 5246, 7.4). */
+enum { PYSOCK__HELLO_REQUEST, PYSOCK__CLIENT_HELLO, PYSOCK__SERVER_HELLO,
+       PYSOCK__SESSION_TICKET = 4, PYSOCK__CERTIFICATE = 11, PYSOCK__SERVER_KEY_EXCHANGE,
+       PYSOCK__CERTIFICATE_REQUEST, PYSOCK__SERVER_HELLO_DONE, PYSOCK__CERTIFICATE_VERIFY,
+       PYSOCK__CLIENT_KEY_EXCHANGE, PYSOCK__FINISHED = 20, PYSOCK__CERTIFICATE_STATUS = 22,
+       PYSOCK__NO_MESSAGE = 256 };
+
+/* What comes in, on its way to the engine. */
+typedef struct pysock__intake {
+    unsigned char header[5]; /* of the record that is being read */
+    size_t header_len;
+    int direct;              /* its body goes straight to the engine: plaintext-to-be */
+    pysock__bytes body;      /* or else here */
+    pysock__bytes message;   /* the handshake message that is being put together */
+    pysock__bytes ready;     /* records, opened, that the engine has not taken from ready_pos on */
+    size_t ready_pos;
+    pysock__bytes early;     /* plaintext that came while a renegotiation began */
+    size_t early_pos;
+    int answered;            /* the server's hello has come */
+    int last;                /* the type of the handshake message before; PYSOCK__NO_MESSAGE */
+    unsigned empty, warnings, requests; /* in a row */
+} pysock__intake;
+
+/* One direction's records, for the message callback. */
+typedef struct pysock__overheard {
+    pysock__bytes record, message; /* as far as they have come */
+    int encrypted;                 /* nothing more can be told */
+} pysock__overheard;
+
+typedef struct pysock__tls {
+    union {
+        br_ssl_client_context client;
+        br_ssl_server_context server;
+    } br; /* first: a server's cache finds the connection by it */
+    br_ssl_engine_context *eng;
+    /* set once */
+    int server;
+    pysock *owner; /* for the sni_callback */
+    unsigned char *buffers;
+    char *hostname;
+    int port;
+    int raise_ragged;
+    int unchecked_host; /* of this connection, whatever the context says */
+    int half_close;
+    int no_close_notify;
+    /* set once, or by an sni_callback before the engine has seen anything */
+    pysock_ssl_context *ctx; /* counted, as what follows */
+    pysock__policy policy;
+    pysock__alpn *alpn;
+    pysock__keylog *keylog;
+    uint64_t options;
+    pysock__store *asked;   /* a server's that asks for certificates: BearSSL reads names in it */
+    br_ec_impl curves;      /* BearSSL's, behind a look at the peer's points; may be restricted */
+    unsigned session_epoch; /* the context's, when the settings were taken */
+    const br_ssl_session_cache_class *cache; /* a server's; BearSSL finds the connection by it */
+    /* the engine's owner */
+    pysock__verifier *verifier; /* until the handshake is finished */
+    pysock__peer *peer;
+    pysock_ssl_session *session; /* offered, found, and then the one in force */
+    int established; /* plaintext may flow */
+    int handshakes;  /* that have been finished */
+    uint16_t suite, version;
+    int reused;
+    int session_new; /* a server's engine has made it */
+    int close_sent; /* our close_notify has been made */
+    int peer_closed; /* the peer's has come, and with half_close the engine has not been told */
+    int ended;      /* the engine is closed: by close_notify, or with the fault */
+    int mid_record; /* part of a record has left */
+    int out_type;   /* the type of that record */
+    int begun;      /* something has */
+    pysock__bytes flight; /* the handshake's records, to be sent together: Nagle's algorithm and a
+                             delayed acknowledgement would cost 40 ms otherwise */
+    size_t flight_pos;
+    unsigned char first[8]; /* what the peer sent first, to tell HTTP and noise */
+    size_t first_len;
+    pysock__intake in;
+    int refused; /* ended by us: what the engine had made before still leaves */
+    int certificate_asked; /* the server has sent a CertificateRequest */
+    void (*message_callback)(const pysock_ssl_message *m, void *arg);
+    void *message_arg;
+    pysock__overheard overheard[2]; /* received, sent */
+    char *sni; /* the name that the client asked for; atomic, as ctx: others read them meanwhile */
+    unsigned char *ahead; /* what was read ahead, from ahead_pos to ahead_len */
+    size_t ahead_pos, ahead_len;
+    unsigned char alert[160]; /* an alert record that we made ourselves */
+    size_t alert_pos, alert_end;
+    pysock__fault fault;
+} pysock__tls;
+
+enum {
+    PYSOCK__OUT = 1,     /* records to be sent */
+    PYSOCK__IN = 2,      /* room for records */
+    PYSOCK__APP_IN = 4,  /* plaintext to be read */
+    PYSOCK__APP_OUT = 8, /* room for plaintext */
+    PYSOCK__ENDED = 16   /* nothing more will come in */
+};
+
+/* Gives back what was taken from the context. */
+static void pysock__tls_drop_settings(pysock__tls *t)
+{
+    size_t i;
+
+    for (i = 0; i < PYSOCK__KEY_KINDS; i++) {
+        pysock__identity_release(t->policy.identities[i]);
+        t->policy.identities[i] = NULL;
+    }
+    pysock__verifier_free(t->verifier);
+    pysock__store_release(t->asked);
+    pysock__store_release(t->policy.issuers);
+    pysock__alpn_release(t->alpn);
+    pysock__keylog_release(t->keylog);
+    t->verifier = NULL;
+    t->asked = NULL;
+    t->policy.issuers = NULL;
+    t->alpn = NULL;
+    t->keylog = NULL;
+}
+
+static void pysock__tls_free(pysock__tls *t)
+{
+    size_t i;
+
+    if (!t)
+        return;
+    pysock__tls_drop_settings(t);
+    pysock__bytes_free(&t->flight);
+    pysock__bytes_free(&t->in.body);
+    pysock__bytes_free(&t->in.message);
+    pysock__bytes_free(&t->in.ready);
+    pysock__bytes_free(&t->in.early);
+    pysock__peer_release(t->peer);
+    pysock__session_release(t->session);
+    pysock__context_release(t->ctx);
+    pysock__free(t->hostname);
+    for (i = 0; i < 2; i++) {
+        pysock__bytes_free(&t->overheard[i].record);
+        pysock__bytes_free(&t->overheard[i].message);
+    }
+    pysock__free(t->sni);
+    pysock__free(t->ahead);
+    pysock__free(t->buffers);
+    memset(t, 0, sizeof *t);
+    pysock__free(t);
+}
+
+/* TLS: resumption. */
+
+/* BearSSL's server has made a session; pysock__tls_finish() remembers it. */
+static void pysock__cache_save(const br_ssl_session_cache_class **ctx,
+                               br_ssl_server_context *server,
+                               const br_ssl_session_parameters *params)
+{
+    pysock__tls *t = (pysock__tls *)(void *)server;
+
+    (void)ctx, (void)params;
+    t->reused = 0;
+    t->session_new = 1;
+}
+
+/* A session serves only for the name that it was made with (RFC 6066, 3). */
+static int pysock__session_named(const pysock_ssl_session *se, const char *name)
+{
+    return se->host && name ? strcmp(se->host, name) == 0 : !se->host && !name;
+}
+
+/* BearSSL's server asks for the session whose id is in params. */
+static int pysock__cache_load(const br_ssl_session_cache_class **ctx, br_ssl_server_context *server,
+                              br_ssl_session_parameters *params)
+{
+    pysock__tls *t = (pysock__tls *)(void *)server;
+    pysock_ssl_context *c = t->ctx;
+    pysock_ssl_session *se;
+
+    (void)ctx;
+    t->reused = 0;
+    pysock__lock(&c->lock);
+    se = pysock__cache_find_id_locked(&c->sessions, params->session_id, params->session_id_len);
+    if (se && pysock__session_expired(se)) {
+        c->stats.timeouts++;
+        pysock__cache_remove_locked(&c->sessions, se);
+        se = NULL;
+    }
+    if (se && se->epoch == t->session_epoch && t->session_epoch == c->session_epoch
+        && pysock__session_named(se, t->sni)) {
+        pysock__cache_touch_locked(&c->sessions, se);
+        pysock__session_release(t->session);
+        pysock__add(&se->refs, 1);
+        t->session = se;
+        t->reused = 1;
+        *params = se->params;
+    } else {
+        c->stats.misses++;
+    }
+    pysock__unlock(&c->lock);
+    return t->reused;
+}
+
+static const br_ssl_session_cache_class pysock__cache_class = {
+    sizeof(const br_ssl_session_cache_class *), pysock__cache_save, pysock__cache_load};
+
+/* 1 if a client may offer this session: it was verified by the rules that hold now, and if it is
+   for another host, the certificate is for ours as well. */
+static int pysock__session_fits(const pysock__tls *t, const pysock_ssl_session *se)
+{
+    pysock__cert cert;
+
+    if (se->epoch != t->session_epoch || !se->params.session_id_len || se->server
+        || pysock__session_expired(se))
+        return 0;
+    if (!t->verifier || !t->verifier->host
+        || (pysock__session_named(se, t->hostname) && !se->unchecked_host))
+        return 1;
+    return se->peer && se->peer->sent_count
+           && pysock__cert_parse(&cert, (unsigned char *)pysock_buf_data(se->peer->certs[0]),
+                                 pysock_buf_size(se->peer->certs[0])) == 0
+           && pysock__cert_matches(&cert, t->verifier->host, t->verifier->no_common_name);
+}
+
+/* Puts the session to be resumed into a client's engine: the user's, or one that the context has
+   for the host. */
+static void pysock__session_offer(pysock__tls *t)
+{
+    pysock_ssl_context *ctx = t->ctx;
+    pysock_ssl_session *se = t->session;
+
+    if (!se) {
+        pysock__lock(&ctx->lock);
+        if (t->session_epoch == ctx->session_epoch)
+            se = pysock__cache_find_host_locked(&ctx->sessions, t->hostname, t->port);
+        if (se && pysock__session_expired(se)) {
+            ctx->stats.timeouts++;
+            pysock__cache_remove_locked(&ctx->sessions, se);
+            se = NULL;
+        }
+        if (se) {
+            pysock__cache_touch_locked(&ctx->sessions, se);
+            pysock__add(&se->refs, 1);
+        }
+        pysock__unlock(&ctx->lock);
+    }
+    t->session = NULL;
+    if (se && pysock__session_fits(t, se)) {
+        br_ssl_engine_set_session_parameters(t->eng, &se->params);
+        t->session = se;
+    } else {
+        pysock__session_release(se);
+    }
+}
+
+/* The session of a handshake that has just finished; NULL: out of memory. */
+static pysock_ssl_session *pysock__session_new(const pysock__tls *t,
+                                               const br_ssl_session_parameters *params)
+{
+    pysock_ssl_session *se = (pysock_ssl_session *)pysock__alloc(sizeof *se);
+    const char *host = t->server ? t->sni : t->hostname;
+
+    if (!se)
+        return NULL;
+    se->refs = 1;
+    se->context = t->ctx->serial;
+    se->epoch = t->session_epoch;
+    se->server = t->server;
+    se->unchecked_host = t->unchecked_host;
+    se->port = t->port;
+    se->peer = pysock__peer_retain(t->peer);
+    se->time = pysock__wall_seconds();
+    se->params = *params;
+    if (t->server && !t->session_new)
+        se->params.session_id_len = 0; /* nobody keeps it */
+    if (!host || (se->host = pysock__strdup(host)) != NULL)
+        return se;
+    pysock__session_release(se);
+    return NULL;
+}
+
+/* Remembers what there is to be remembered. Out of memory only costs time. */
+static void pysock__session_store(pysock__tls *t)
+{
+    pysock_ssl_context *ctx = t->ctx;
+    pysock_ssl_session *se = t->session;
+
+    pysock__lock(&ctx->lock);
+    if (t->reused)
+        ctx->stats.hits++;
+    if (t->server)
+        ctx->stats.accept_good++;
+    else
+        ctx->stats.connect_good++;
+    if (se && se->params.session_id_len && (se->server || se->host)
+        && !(t->server && t->reused) && t->session_epoch == ctx->session_epoch
+        && !t->unchecked_host)
+        ctx->stats.cache_full +=
+            pysock__cache_add_locked(&ctx->sessions, se, ctx->session_limit);
+    pysock__unlock(&ctx->lock);
+}
+
+/* TLS: from a context to a connection. */
+
+/* What both sides have in common, on top of the context's engine, which has been copied. */
+static void pysock__tls_set_engine(pysock__tls *t)
+{
+    br_ssl_engine_context *eng = t->eng;
+
+    if (t->alpn && !t->server)
+        br_ssl_engine_set_protocol_names(eng, t->alpn->names, t->alpn->count);
+    br_ssl_engine_set_buffers_bidi(eng, t->buffers, BR_SSL_BUFSIZE_INPUT,
+                                   t->buffers + BR_SSL_BUFSIZE_INPUT, BR_SSL_BUFSIZE_OUTPUT);
+    if (t->verifier)
+        br_ssl_engine_set_x509(eng, &t->verifier->vtable);
+    t->curves = *br_ec_get_default();
+    t->curves.mul = pysock__ec_mul;
+    br_ssl_engine_set_ec(eng, &t->curves);
+}
+
+static void pysock__tls_set_client(pysock__tls *t)
+{
+    br_ssl_client_context *cc = &t->br.client;
+
+    pysock__tls_set_engine(t);
+    br_ssl_client_set_default_rsapub(cc);
+    if (t->policy.curves)
+        t->curves.supported_curves &= t->policy.curves;
+    if (t->options & PYSOCK_OP_NO_RENEGOTIATION)
+        br_ssl_engine_add_flags(t->eng, BR_OPT_NO_RENEGOTIATION);
+    t->policy.vtable.client = &pysock__ccert_class;
+    br_ssl_client_set_client_certificate(cc, &t->policy.vtable.client);
+}
+
+static unsigned char pysock__empty_name[] = {0x30, 0x00};
+static const br_x500_name pysock__no_name = {pysock__empty_name, sizeof pysock__empty_name};
+
+/* How many of a store's names a CertificateRequest has room for; it is a hint for the client. */
+static size_t pysock__names_that_fit(const pysock__store *store)
+{
+    size_t i, bytes = 0;
+
+    for (i = 0; i < store->count; i++) {
+        bytes += store->names[i].len + 2;
+        if (bytes > 60000)
+            break;
+    }
+    return i;
+}
+
+static void pysock__tls_set_server(pysock__tls *t, int verify_mode)
+{
+    br_ssl_server_context *sc = &t->br.server;
+    pysock__store *store = t->verifier ? t->verifier->store : NULL;
+
+    if (store) {
+        pysock__add(&store->refs, 1);
+        t->asked = store;
+    }
+    pysock__tls_set_engine(t);
+    if (!(t->options & PYSOCK_OP_ALLOW_CLIENT_RENEGOTIATION)
+        || t->options & PYSOCK_OP_NO_RENEGOTIATION)
+        br_ssl_engine_add_flags(t->eng, BR_OPT_NO_RENEGOTIATION);
+    t->policy.vtable.server = &pysock__policy_class;
+    br_ssl_server_set_policy(sc, &t->policy.vtable.server);
+    if (store && store->count)
+        br_ssl_server_set_trust_anchor_names(sc, store->names, pysock__names_that_fit(store));
+    else if (store) /* no name at all would not ask for a certificate */
+        br_ssl_server_set_trust_anchor_names(sc, &pysock__no_name, 1);
+    if (store && verify_mode == PYSOCK_CERT_OPTIONAL) {
+        br_ssl_engine_add_flags(t->eng, BR_OPT_TOLERATE_NO_CLIENT_AUTH);
+        t->verifier->lenient = t->eng;
+    }
+    if (t->cache)
+        br_ssl_server_set_cache(sc, &t->cache);
+}
+
+/* 1 if a host can go into SNI: a DNS name (RFC 6066: no address). */
+static int pysock__sni_fits(const char *host)
+{
+    unsigned char ip[16];
+
+    return host && host[0] && !pysock__sys_pton(host, ip);
+}
+
+/* A verifier by the context's rules; NULL: out of memory. */
+static pysock__verifier *pysock__verifier_new_locked(const pysock__tls *t)
+{
+    pysock_ssl_context *ctx = t->ctx;
+    pysock__verifier *v = (pysock__verifier *)pysock__alloc(sizeof *v);
+
+    if (!v)
+        return NULL;
+    v->vtable = &pysock__verifier_class;
+    v->purpose = t->server ? PYSOCK_CLIENT_AUTH : PYSOCK_SERVER_AUTH;
+    v->flags = ctx->verify_flags;
+    v->security_level = ctx->security_level;
+    memcpy(v->default_problem, ctx->default_problem, sizeof v->default_problem);
+    v->no_common_name = ctx->no_common_name;
+    v->host = !t->server && ctx->check_hostname && !t->unchecked_host ? t->hostname : NULL;
+    v->store = t->asked ? t->asked : ctx->verify_mode == PYSOCK_CERT_NONE ? NULL : ctx->store;
+    if (v->store)
+        pysock__add(&v->store->refs, 1);
+    return v;
+}
+
+/* Why a context is of no use for a connection. 0 if it is. */
+static int pysock__tls_check_settings(const pysock__tls *t, int check_hostname, int versions,
+                                      const char *what)
+{
+    if (versions < 0)
+        return pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_PROTOCOLS_AVAILABLE",
+                            "%s: the context's minimum, maximum and options leave no version of "
+                            "TLS",
+                            what);
+    if (!t->eng->suites_num)
+        return pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_CIPHERS_AVAILABLE",
+                            "%s: the context's security level leaves none of its cipher suites",
+                            what);
+    if (check_hostname && !t->server && !t->hostname)
+        return pysock__fail_value(what, "server_hostname is needed because the context's "
+                                        "check_hostname is on");
+    return 0;
+}
+
+/* Takes what the connection needs from the context. 0 or a failure. */
+static int pysock__tls_take_settings(pysock__tls *t, const char *what)
+{
+    pysock_ssl_context *ctx = t->ctx;
+    unsigned low, high;
+    int verify_mode, check_hostname, versions, failed = 0;
+    size_t i;
+
+    if (t->server)
+        br_ssl_server_zero(&t->br.server);
+    else
+        br_ssl_client_zero(&t->br.client);
+    pysock__lock(&ctx->lock);
+    verify_mode = ctx->verify_mode;
+    check_hostname = ctx->check_hostname && !t->unchecked_host;
+    versions = pysock__context_versions_locked(ctx, &low, &high);
+    *t->eng = ctx->engine;
+    t->options = ctx->options;
+    t->session_epoch = ctx->session_epoch;
+    t->alpn = ctx->alpn;
+    t->keylog = ctx->keylog;
+    t->message_callback = ctx->message_callback;
+    t->message_arg = ctx->message_arg;
+    t->policy.curves = ctx->curves;
+    for (i = 0; i < PYSOCK__KEY_KINDS; i++) {
+        t->policy.identities[i] = ctx->identities[i];
+        if (!t->policy.identities[i])
+            continue;
+        pysock__add(&t->policy.identities[i]->refs, 1);
+    }
+    if (t->options & PYSOCK_OP_COMPLETE_CHAIN && ctx->store) {
+        t->policy.issuers = ctx->store;
+        pysock__add(&ctx->store->refs, 1);
+    }
+    if (t->alpn)
+        pysock__add(&t->alpn->refs, 1);
+    if (t->keylog)
+        pysock__add(&t->keylog->refs, 1);
+    if (!t->server || verify_mode != PYSOCK_CERT_NONE)
+        failed = (t->verifier = pysock__verifier_new_locked(t)) == NULL;
+    t->cache = t->server && ctx->session_limit ? &pysock__cache_class : NULL;
+    if (t->server)
+        ctx->stats.accept++;
+    else
+        ctx->stats.connect++;
+    pysock__unlock(&ctx->lock);
+    if (failed)
+        return pysock__fail_memory(what);
+    if (pysock__tls_check_settings(t, check_hostname, versions, what) < 0)
+        return -1;
+    if (t->server)
+        pysock__tls_set_server(t, verify_mode);
+    else
+        pysock__tls_set_client(t);
+    return 0;
+}
+
+/* Writes the ClientHello. The extension for signature algorithms is TLS 1.2's (RFC 5246,
+   7.4.1.4.1); BearSSL writes it for what it has to verify them with. */
+static int pysock__client_reset(pysock__tls *t, const char *sni)
+{
+    br_rsa_pkcs1_vrfy rsa = t->eng->irsavrfy;
+    br_ecdsa_vrfy ecdsa = t->eng->iecdsa;
+    int ok;
+
+    if (t->eng->version_max < BR_TLS12) {
+        t->eng->irsavrfy = 0;
+        t->eng->iecdsa = 0;
+    }
+    ok = br_ssl_client_reset(&t->br.client, sni, t->session != NULL);
+    t->eng->irsavrfy = rsa;
+    t->eng->iecdsa = ecdsa;
+    return ok;
+}
+
+/* Writes the first flight, or gets ready for it. */
+static int pysock__tls_reset(pysock__tls *t, const char *what)
+{
+    char sni[256];
+    size_t n;
+    int before = pysock__cancel_off(), ok; /* BearSSL opens and reads a file for random bytes */
+
+    if (t->server) {
+        ok = br_ssl_server_reset(&t->br.server);
+    } else {
+        sni[0] = 0;
+        if (pysock__sni_fits(t->hostname)) {
+            snprintf(sni, sizeof sni, "%s", t->hostname);
+            n = strlen(sni);
+            if (n && sni[n - 1] == '.')
+                sni[n - 1] = 0;
+        }
+        pysock__session_offer(t);
+        ok = pysock__client_reset(t, sni[0] ? sni : NULL);
+    }
+    pysock__cancel_restore(before);
+    if (ok)
+        return 0;
+    return pysock__fail(
+        PYSOCK_SSL_ERROR, br_ssl_engine_last_error(t->eng), "PRNG_NOT_SEEDED",
+        "%s: BearSSL could not start (error %d): the system gives no random numbers", what,
+        br_ssl_engine_last_error(t->eng));
+}
+
+/* What a connection is made of, and by whom. */
+typedef struct pysock__tls_options {
+    pysock_ssl_context *ctx;
+    int server, raise_ragged, unchecked_host, half_close, no_close_notify;
+    int port;                    /* only tells sessions apart */
+    pysock_ssl_session *session; /* a client's, or NULL */
+    pysock *owner;
+    const char *what;            /* the call, for messages */
+} pysock__tls_options;
+
+/* A connection, ready for its handshake. It takes hostname, which may be NULL, unless it fails.
+   NULL on error. */
+static pysock__tls *pysock__tls_new(const pysock__tls_options *o, char *hostname)
+{
+    pysock__tls *t = (pysock__tls *)pysock__alloc(sizeof *t);
+
+    if (!t) {
+        pysock__fail_memory(o->what);
+        return NULL;
+    }
+    t->ctx = pysock__context_retain(o->ctx);
+    t->server = o->server;
+    t->owner = o->owner;
+    t->port = o->port;
+    t->raise_ragged = o->raise_ragged;
+    t->unchecked_host = !o->server && o->unchecked_host;
+    t->half_close = o->half_close;
+    t->no_close_notify = o->no_close_notify;
+    t->eng = o->server ? &t->br.server.eng : &t->br.client.eng;
+    t->hostname = hostname;
+    t->in.last = PYSOCK__NO_MESSAGE;
+    if (o->session) {
+        pysock__add(&o->session->refs, 1);
+        t->session = o->session;
+    }
+    t->buffers = (unsigned char *)PYSOCK_MALLOC(BR_SSL_BUFSIZE_BIDI); /* untouched: not resident */
+    if (!t->buffers)
+        pysock__fail_memory(o->what);
+    else if (pysock__tls_take_settings(t, o->what) == 0 && pysock__tls_reset(t, o->what) == 0)
+        return t;
+    t->hostname = NULL; /* stays the caller's */
+    pysock__tls_free(t);
+    return NULL;
+}
+
+/* 1 if the peer began with something that looks like a request of HTTP. */
+static int pysock__looks_like_http(const unsigned char *first, size_t n)
+{
+    static const char *const methods[] = {"GET ", "POST ", "HEAD ", "PUT ", "OPTIONS ", "DELETE ",
+                                          "CONNECT ", "TRACE ", "PATCH ", "PRI "};
+    size_t i, k;
+
+    for (i = 0; i < PYSOCK__COUNT(methods); i++) {
+        k = strlen(methods[i]);
+        if (n >= 3 && memcmp(first, methods[i], k < n ? k : n) == 0)
+            return 1;
+    }
+    return 0;
+}
+
+/* What is known of why a server has sent this alert, and what to do. */
+static const char *pysock__alert_hint(const pysock__tls *t, int alert)
+{
+    int bare = !t->policy.identities[PYSOCK__RSA] && !t->policy.identities[PYSOCK__EC];
+
+    if (t->server || t->established)
+        return "";
+    if (alert == BR_ALERT_PROTOCOL_VERSION)
+        return t->eng->version_max >= BR_TLS12
+                   ? "; the highest version that this library speaks is TLSv1.2"
+               : t->eng->version_max == BR_TLS11
+                   ? "; the highest version that the context allows is TLSv1.1"
+                   : "; the highest version that the context allows is TLSv1";
+    if (t->certificate_asked && bare)
+        return "; it had asked for a client certificate (CertificateRequest), and the context has "
+               "none: pysock_ssl_load_cert_chain()";
+    if (!t->in.answered
+        && (alert == BR_ALERT_HANDSHAKE_FAILURE || alert == BR_ALERT_INSUFFICIENT_SECURITY))
+        return "; it takes none of the suites, curves or signatures offered: there is no "
+               "finite-field DHE here, and RSA key exchange only if pysock_ssl_set_ciphers() says "
+               "so";
+    return "";
+}
+
+/* Why the engine failed, as a fault without "on what". */
+static void pysock__tls_describe(pysock__tls *t, int err)
+{
+    pysock__verifier *v = t->verifier;
+    const pysock__code *c;
+    int client = !t->server;
+    int noise = t->first_len
+                && (t->first[0] < 20 || t->first[0] > 23 || (t->first_len > 1 && t->first[1] != 3));
+
+    if (v && v->verify_code == 17) {
+        pysock__fault_set(&t->fault, PYSOCK_MEMORY_ERROR, ENOMEM, "ENOMEM", "out of memory");
+        return;
+    }
+    if (v && v->verify_code) {
+        int name = v->verify_code == 62 || v->verify_code == 64;
+        int trust = v->verify_code == 2 || (v->verify_code >= 18 && v->verify_code <= 20);
+        pysock__fault_set(
+            &t->fault, PYSOCK_SSL_CERT_VERIFICATION_ERROR, err, "CERTIFICATE_VERIFY_FAILED",
+            "certificate verify failed: %s%s%.120s%s%s%s%s%s%s", v->verify_message,
+            name ? ", certificate is not valid for '" : "", name ? v->host : "", name ? "'" : "",
+            v->detail[0] ? "; " : "", v->detail,
+            trust && v->default_problem[0] ? "; " : "", trust ? v->default_problem : "",
+            !trust || v->default_problem[0] ? ""
+            : v->store->count + v->store->dir_count > 0
+                ? "; if you trust its issuer, load it with pysock_ssl_load_verify_locations()"
+                : "; the context has no trust anchors at all: load some with "
+                  "pysock_ssl_load_verify_locations()");
+        t->fault.verify_code = v->verify_code;
+        t->fault.verify_message = v->verify_message;
+        return;
+    }
+    if (err >= BR_ERR_SEND_FATAL_ALERT) {
+        int bare = t->server && !t->policy.identities[PYSOCK__RSA]
+                   && !t->policy.identities[PYSOCK__EC];
+        c = pysock__code_find(pysock__alerts, PYSOCK__COUNT(pysock__alerts), err & 0xff);
+        bare = bare && c->code == 40;
+        pysock__fault_set(
+            &t->fault, PYSOCK_SSL_ERROR, err,
+            c->code == 40 && !client ? "NO_SHARED_CIPHER"
+            : c->code == 70          ? "UNSUPPORTED_PROTOCOL"
+                                     : c->reason,
+            "the peer's offer cannot be accepted, and was answered with the alert %s%s",
+            c->sentence,
+            bare            ? " (the context has no certificate; pysock_ssl_load_cert_chain())"
+            : c->code == 40 ? " (no cipher suite, curve or signature algorithm in common)"
+            : c->code == 70 ? " (the peer offers no version of TLS that is enabled here)"
+                            : "");
+        return;
+    }
+    if (err >= BR_ERR_RECV_FATAL_ALERT) {
+        c = pysock__code_find(pysock__alerts, PYSOCK__COUNT(pysock__alerts), err & 0xff);
+        pysock__fault_set(&t->fault, PYSOCK_SSL_ERROR, err, c->reason,
+                          "the peer refused with the fatal alert %s (%d)%s", c->sentence,
+                          err & 0xff, pysock__alert_hint(t, err & 0xff));
+        return;
+    }
+    if (!t->established && noise) {
+        int http = !client && pysock__looks_like_http(t->first, t->first_len);
+        pysock__fault_set(
+            &t->fault, PYSOCK_SSL_ERROR, err, http ? "HTTP_REQUEST" : "WRONG_VERSION_NUMBER",
+            http ? "the client speaks plain HTTP; it should use https"
+                 : "the peer does not speak TLS: what it sent first is no TLS record");
+        return;
+    }
+    if (t->established && err == BR_ERR_UNSUPPORTED_VERSION)
+        err = BR_ERR_BAD_VERSION; /* no offer: noise between records */
+    c = pysock__code_find(pysock__engine_errors, PYSOCK__COUNT(pysock__engine_errors), err);
+    pysock__fault_set(&t->fault, PYSOCK_SSL_ERROR, err, c->reason, "%s (BearSSL error %d)",
+                      c->sentence, err);
+}
+
+/* Makes an alert record of our own, under the keys that are in force (RFC 5246, 7.2): BearSSL sends
+   none when it fails, and its close discards what is still coming in. */
+static void pysock__tls_make_alert(pysock__tls *t, int level, int description)
+{
+    const br_sslrec_out_class **out = &t->eng->out.vtable;
+    unsigned version = t->eng->session.version;
+    unsigned char *record;
+    size_t len = 2;
+
+    if ((t->ended && t->mid_record && !t->refused) || t->alert_end)
+        return; /* half a record has left, and the engine has dropped the rest; or once is enough */
+    if (!version && !t->server)
+        version = t->eng->version_in; /* the server's choice, though it is refused */
+    version = version ? version : BR_TLS12;
+    t->alert[64] = (unsigned char)level;
+    t->alert[65] = (unsigned char)description;
+    record = (unsigned char *)(*out)->encrypt(out, 21, version, t->alert + 64, &len);
+    t->alert_pos = (size_t)(record - t->alert);
+    t->alert_end = t->alert_pos + len;
+}
+
+#endif /* PYSOCK_NO_SSL */
+
+/* ---- >>hellos ----
+   Reading ClientHello, ServerHello and CertificateRequest: functions of their bytes, which refuse
+   what is malformed with the alert that the RFC names. No state. */
+
+#ifndef PYSOCK_NO_SSL
+
+/* A vector of RFC 5246 (4.3): its length, in so many bytes, and its contents. BearSSL overlooks
+   much of what is malformed. */
+
+static int pysock__vector(pysock__der *in, int size, pysock__der *out)
+{
+    size_t len = 0;
+
+    if (in->end - in->p < size)
+        return -1;
+    while (size--)
+        len = len << 8 | *in->p++;
+    if ((size_t)(in->end - in->p) < len)
+        return -1;
+    out->p = in->p;
+    out->end = in->p += len;
+    return 0;
+}
+
+/* A vector that is all of in. */
+static int pysock__vector_whole(pysock__der *in, int size, pysock__der *out)
+{
+    return pysock__vector(in, size, out) < 0 || in->p != in->end ? -1 : 0;
+}
+
+/* What concerns us in a ClientHello or a ServerHello. Where an extension is missing p is NULL. */
+typedef struct pysock__hello {
+    pysock__der name;         /* SNI's host name */
+    pysock__der protocols;    /* ALPN's list */
+    pysock__der versions;     /* supported_versions, which TLS 1.3 has instead of the hello's own */
+    pysock__der suites;
+    pysock__der renegotiation; /* renegotiation_info */
+    unsigned char seen[65536 / 8]; /* extensions by their number */
+} pysock__hello;
+
+/* A server_name extension (RFC 6066, 3): at most one name of each type, none of them empty. The
+   alert, 0: it is well. */
+static int pysock__read_server_name(pysock__der value, pysock__der *name)
+{
+    pysock__der list, entry;
+    int type;
+
+    if (pysock__vector_whole(&value, 2, &list) < 0 || list.p == list.end)
+        return BR_ALERT_DECODE_ERROR;
+    while (list.p < list.end) {
+        type = *list.p++;
+        if (pysock__vector(&list, 2, &entry) < 0 || entry.p == entry.end)
+            return BR_ALERT_DECODE_ERROR;
+        if (type)
+            continue;
+        if (name->p)
+            return BR_ALERT_DECODE_ERROR;
+        if (pysock__der_len(&entry) > 255 || memchr(entry.p, 0, pysock__der_len(&entry)))
+            return PYSOCK_ALERT_UNRECOGNIZED_NAME;
+        *name = entry;
+    }
+    return 0;
+}
+
+/* A list of elements of size bytes, not empty, with a length of so many bytes before it. */
+static int pysock__read_list(pysock__der value, int length_size, int size, pysock__der *list)
+{
+    return pysock__vector_whole(&value, length_size, list) < 0 || list->p == list->end
+                   || pysock__der_len(list) % (size_t)size
+               ? BR_ALERT_DECODE_ERROR
+               : 0;
+}
+
+/* ALPN's list of names, none of them empty (RFC 7301, 3.1). */
+static int pysock__read_protocols(pysock__der value, pysock__der *list)
+{
+    pysock__der names, name;
+
+    if (pysock__read_list(value, 2, 1, list))
+        return BR_ALERT_DECODE_ERROR;
+    names = *list;
+    while (names.p < names.end)
+        if (pysock__vector(&names, 1, &name) < 0 || name.p == name.end)
+            return BR_ALERT_DECODE_ERROR;
+    return 0;
+}
+
+/* Point formats: uncompressed is the only one that is left, and must be there (RFC 8422, 5.1.2). */
+static int pysock__read_point_formats(pysock__der value)
+{
+    pysock__der list;
+
+    if (pysock__read_list(value, 1, 1, &list))
+        return BR_ALERT_DECODE_ERROR;
+    return memchr(list.p, 0, pysock__der_len(&list)) ? 0 : BR_ALERT_ILLEGAL_PARAMETER;
+}
+
+static int pysock__read_extension(int client, int type, pysock__der value, pysock__hello *out)
+{
+    pysock__der list;
+
+    switch (type) {
+    case 0: /* server_name; the server's answer is empty */
+        return client ? pysock__read_server_name(value, &out->name)
+               : value.p == value.end ? 0
+                                      : BR_ALERT_DECODE_ERROR;
+    case 1: /* max_fragment_length */
+        return value.end - value.p != 1 ? BR_ALERT_DECODE_ERROR : 0;
+    case 10: /* supported_groups */
+        return client ? pysock__read_list(value, 2, 2, &list) : 0;
+    case 11:
+        return pysock__read_point_formats(value);
+    case 13: /* signature_algorithms */
+        return client ? pysock__read_list(value, 2, 2, &list) : 0;
+    case 16:
+        return pysock__read_protocols(value, &out->protocols);
+    case 43:
+        return client ? pysock__read_list(value, 1, 2, &out->versions) : 0;
+    case 0xff01:
+        return pysock__vector_whole(&value, 1, &out->renegotiation) < 0 ? BR_ALERT_DECODE_ERROR : 0;
+    default:
+        return 0;
+    }
+}
+
+/* The extensions at the end of a hello: RFC 5246 (7.4.1.4) allows one of each. */
+static int pysock__read_extensions(int client, pysock__der body, pysock__hello *out)
+{
+    pysock__der extensions, value;
+    int type, alert;
+
+    if (body.p == body.end)
+        return 0;
+    if (pysock__vector_whole(&body, 2, &extensions) < 0)
+        return BR_ALERT_DECODE_ERROR;
+    while (extensions.p < extensions.end) {
+        if (extensions.end - extensions.p < 2)
+            return BR_ALERT_DECODE_ERROR;
+        type = extensions.p[0] << 8 | extensions.p[1];
+        extensions.p += 2;
+        if (pysock__vector(&extensions, 2, &value) < 0)
+            return BR_ALERT_DECODE_ERROR;
+        if (out->seen[type >> 3] & 1 << (type & 7))
+            return BR_ALERT_ILLEGAL_PARAMETER;
+        out->seen[type >> 3] |= (unsigned char)(1 << (type & 7));
+        alert = pysock__read_extension(client, type, value, out);
+        if (alert)
+            return alert;
+    }
+    return 0;
+}
+
+/* Reads a ClientHello's body. The alert that it is to be refused with, or 0. */
+static int pysock__read_client_hello(pysock__der body, pysock__hello *out)
+{
+    pysock__der id, compression;
+
+    memset(out, 0, sizeof *out);
+    if (body.end - body.p < 34)
+        return BR_ALERT_DECODE_ERROR;
+    body.p += 34; /* version and random */
+    if (pysock__vector(&body, 1, &id) < 0 || pysock__der_len(&id) > 32
+        || pysock__vector(&body, 2, &out->suites) < 0 || out->suites.p == out->suites.end
+        || pysock__der_len(&out->suites) % 2 || pysock__vector(&body, 1, &compression) < 0
+        || compression.p == compression.end)
+        return BR_ALERT_DECODE_ERROR;
+    if (!memchr(compression.p, 0, pysock__der_len(&compression)))
+        return BR_ALERT_ILLEGAL_PARAMETER;
+    return pysock__read_extensions(1, body, out);
+}
+
+/* Likewise a ServerHello's. */
+static int pysock__read_server_hello(pysock__der body, pysock__hello *out)
+{
+    pysock__der id;
+
+    memset(out, 0, sizeof *out);
+    if (body.end - body.p < 34)
+        return BR_ALERT_DECODE_ERROR;
+    body.p += 34;
+    if (pysock__vector(&body, 1, &id) < 0 || pysock__der_len(&id) > 32 || body.end - body.p < 3)
+        return BR_ALERT_DECODE_ERROR;
+    body.p += 3; /* suite and compression */
+    return pysock__read_extensions(0, body, out);
+}
+
+/* A CertificateRequest (RFC 5246, 7.4.4): the alert, or 0. */
+static int pysock__read_certificate_request(unsigned version, pysock__der body)
+{
+    pysock__der types, algorithms, names, name;
+
+    if (pysock__vector(&body, 1, &types) < 0 || types.p == types.end)
+        return BR_ALERT_DECODE_ERROR;
+    if (version >= BR_TLS12
+        && (pysock__vector(&body, 2, &algorithms) < 0 || algorithms.p == algorithms.end
+            || pysock__der_len(&algorithms) % 2))
+        return BR_ALERT_DECODE_ERROR;
+    if (pysock__vector_whole(&body, 2, &names) < 0)
+        return BR_ALERT_DECODE_ERROR;
+    while (names.p < names.end)
+        if (pysock__vector(&names, 2, &name) < 0 || name.p == name.end)
+            return BR_ALERT_DECODE_ERROR;
+    return 0;
+}
+
+/* 1 if the client signals secure renegotiation by a suite (RFC 5746, 3.3). */
+static int pysock__signals_renegotiation(const pysock__hello *hello)
+{
+    const unsigned char *p;
+
+    for (p = hello->suites.p; p < hello->suites.end; p += 2)
+        if (p[0] == 0 && p[1] == 0xff)
+            return 1;
+    return 0;
+}
+
+/* 1 if one of our protocols is in the list. */
+static int pysock__shares_protocol(const pysock__alpn *ours, pysock__der names)
+{
+    pysock__der name;
+    size_t i;
+
+    while (ours && pysock__vector(&names, 1, &name) == 0)
+        for (i = 0; i < ours->count; i++)
+            if (pysock__der_is(&name, ours->names[i], strlen(ours->names[i])))
+                return 1;
+    return 0;
+}
+
+/* The highest version that both sides speak, where the client lists its own; 0: none. What is in
+   the list counts, not the hello's own version (RFC 8446, 4.2.1), which is all that BearSSL sees.
+   */
+static unsigned pysock__shared_version(const br_ssl_engine_context *eng, const pysock__hello *hello)
+{
+    const unsigned char *p = hello->versions.p;
+    unsigned version, best = 0;
+
+    for (; p < hello->versions.end; p += 2) {
+        version = (unsigned)(p[0] << 8 | p[1]);
+        if (version >= eng->version_min && version <= eng->version_max && version > best)
+            best = version;
+    }
+    return best;
+}
+
+#endif /* PYSOCK_NO_SSL */
+
+/* ---- >>tls-records ----
+   The engine as four byte streams: records out and in, plaintext out and in. Every record but
+   application data is read here before the engine sees it. These calls and the object's are all
+   that the rooms below know of TLS. The lock: as for the object. */
+
+#ifndef PYSOCK_NO_SSL
+
+/* The engine has closed: tells why, once. */
+static void pysock__tls_notice_end(pysock__tls *t)
+{
+    int err = br_ssl_engine_last_error(t->eng);
+
+    t->ended = 1;
+    if (err == BR_ERR_OK)
+        return;
+    pysock__tls_describe(t, err);
+    if (err < BR_ERR_RECV_FATAL_ALERT)
+        pysock__tls_make_alert(
+            t, 2, pysock__alert_for(err, t->verifier ? t->verifier->verify_code : 0));
+}
+
+/* The engine's records, where they may still leave. */
+static unsigned char *pysock__tls_engine_out(const pysock__tls *t, size_t *len)
+{
+    return t->ended && !t->refused ? NULL : br_ssl_engine_sendrec_buf(t->eng, len);
+}
+
+/* What the engine can do now: PYSOCK__ flags. */
+static int pysock__tls_flags(pysock__tls *t)
+{
+    unsigned st = br_ssl_engine_current_state(t->eng);
+    const unsigned char *p;
+    size_t n;
+    int own_alert, early;
+
+    if (st == BR_SSL_CLOSED && !t->ended)
+        pysock__tls_notice_end(t);
+    own_alert = t->alert_pos < t->alert_end || t->flight_pos < t->flight.len;
+    early = t->handshakes && t->in.early.len && (t->established || t->ended) ? PYSOCK__APP_IN : 0;
+    if (t->ended)
+        return PYSOCK__ENDED | early
+               | (own_alert || pysock__tls_engine_out(t, &n) ? PYSOCK__OUT : 0);
+    if (t->close_sent && !t->mid_record && (p = br_ssl_engine_sendrec_buf(t->eng, &n)) != NULL
+        && p[0] == 21) {
+        /* the engine answers the peer's close_notify; ours is enough */
+        br_ssl_engine_sendrec_ack(t->eng, n);
+        return pysock__tls_flags(t);
+    }
+    return ((st & BR_SSL_SENDREC) || own_alert ? PYSOCK__OUT : 0)
+           | (st & BR_SSL_RECVREC && !t->peer_closed ? PYSOCK__IN : 0)
+           | (st & BR_SSL_RECVAPP ? PYSOCK__APP_IN : early)
+           | ((st & BR_SSL_SENDAPP) && !t->close_sent ? PYSOCK__APP_OUT : 0);
+}
+
+/* Collects the records of the handshake's present flight. Out of memory only means that they leave
+   one by one. */
+static void pysock__tls_collect(pysock__tls *t)
+{
+    unsigned char *p;
+    size_t n;
+
+    while (!t->established && !t->ended && !t->mid_record && !t->flight.out_of_memory
+           && (p = br_ssl_engine_sendrec_buf(t->eng, &n)) != NULL) {
+        if (n >= 5 && p[1] == 0) { /* an alert before any version is agreed: BearSSL writes 0.0 */
+            p[1] = 3;
+            p[2] = 3;
+        }
+        pysock__bytes_append(&t->flight, p, n);
+        if (!t->flight.out_of_memory)
+            br_ssl_engine_sendrec_ack(t->eng, n);
+    }
+}
+
+/* Records to be sent: the engine's first, then an alert of our own. */
+static const unsigned char *pysock__tls_out(pysock__tls *t, size_t *len)
+{
+    const unsigned char *p;
+
+    pysock__tls_collect(t);
+    if (t->flight_pos < t->flight.len) {
+        *len = t->flight.len - t->flight_pos;
+        return t->flight.data + t->flight_pos;
+    }
+    p = pysock__tls_engine_out(t, len);
+    if (p)
+        return p;
+    *len = t->alert_end - t->alert_pos;
+    return t->alert + t->alert_pos;
+}
+
+static void pysock__tls_tell(pysock__tls *t, int sent, int content_type, int type,
+                             const unsigned char *data, size_t size)
+{
+    const unsigned char *header = t->overheard[sent].record.data;
+    pysock_ssl_message m;
+
+    m.socket = t->owner;
+    m.sent = sent;
+    m.version = header[1] << 8 | header[2];
+    m.content_type = content_type;
+    m.type = type;
+    m.data = data;
+    m.size = size;
+    t->message_callback(&m, t->message_arg);
+}
+
+/* Tells the messages that are whole. */
+static void pysock__tls_tell_handshake(pysock__tls *t, int sent)
+{
+    pysock__bytes *b = &t->overheard[sent].message;
+    size_t size, told = 0;
+
+    while (b->len - told >= 4) {
+        const unsigned char *p = b->data + told;
+        size = 4 + ((size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3]);
+        if (b->len - told < size)
+            break;
+        pysock__tls_tell(t, sent, 22, p[0], p, size);
+        told += size;
+    }
+    if (told)
+        memmove(b->data, b->data + told, b->len - told);
+    b->len -= told;
+    t->overheard[sent].encrypted |= b->out_of_memory || b->len > PYSOCK__CHAIN_BYTES;
+}
+
+static void pysock__tls_tell_record(pysock__tls *t, int sent)
+{
+    pysock__overheard *o = &t->overheard[sent];
+    const unsigned char *p = o->record.data;
+    size_t n = o->record.len - 5;
+
+    pysock__tls_tell(t, sent, 256, p[0], p, 5);
+    if (p[0] == 22) {
+        pysock__bytes_append(&o->message, p + 5, n);
+        pysock__tls_tell_handshake(t, sent);
+    } else if (p[0] == 21 && n >= 2) {
+        pysock__tls_tell(t, sent, 21, p[6], p + 5, n);
+    } else if (p[0] == 20) {
+        pysock__tls_tell(t, sent, 20, 0x101, p + 5, n); /* it has no types: OpenSSL's number */
+        o->encrypted = 1;
+    }
+}
+
+/* Bytes of records pass by, in any pieces. The caller holds no lock. */
+static void pysock__tls_overhear(pysock__tls *t, int sent, const unsigned char *p, size_t n)
+{
+    pysock__overheard *o = &t->overheard[sent];
+    size_t want, k;
+
+    if (!t->message_callback || t->handshakes)
+        return;
+    while (n && !o->encrypted) {
+        want = o->record.len < 5 ? 5
+                                 : 5 + ((size_t)o->record.data[3] << 8 | o->record.data[4]);
+        k = n < want - o->record.len ? n : want - o->record.len;
+        pysock__bytes_append(&o->record, p, k);
+        if (o->record.out_of_memory) {
+            o->encrypted = 1;
+            return;
+        }
+        p += k;
+        n -= k;
+        if (o->record.len < 5 || o->record.len < 5 + ((size_t)o->record.data[3] << 8
+                                                      | o->record.data[4]))
+            continue;
+        pysock__tls_tell_record(t, sent);
+        o->record.len = 0;
+    }
+}
+
+/* 1 if records with the user's bytes have not left, or not whole. */
+static int pysock__tls_holds_plaintext(const pysock__tls *t)
+{
+    const unsigned char *p;
+    size_t n;
+
+    if (!t->established || t->mid_record)
+        return t->established && t->out_type == 23;
+    p = pysock__tls_engine_out(t, &n);
+    return p && p[0] == 23;
+}
+
+static void pysock__tls_out_done(pysock__tls *t, size_t n)
+{
+    const unsigned char *p;
+    size_t len;
+
+    t->begun = 1;
+    if (t->flight_pos < t->flight.len) {
+        t->flight_pos += n;
+        if (t->flight_pos == t->flight.len)
+            t->flight_pos = t->flight.len = 0;
+    } else if ((p = pysock__tls_engine_out(t, &len)) != NULL) {
+        t->out_type = t->mid_record ? t->out_type : p[0];
+        t->mid_record = n < len;
+        br_ssl_engine_sendrec_ack(t->eng, n);
+    } else {
+        t->alert_pos += n;
+    }
+}
+
+/* TLS records: what comes in. Every record but application data is opened and read here before the
+   engine sees it: alerts, limits, and each handshake message whole. One reading decides; what it
+   refuses the engine never hears of, and nothing reaches the engine unread. */
+
+#define PYSOCK__MAX_EMPTY 32    /* records without contents in a row */
+#define PYSOCK__MAX_WARNINGS 5  /* alerts that mean nothing */
+#define PYSOCK__MAX_REQUESTS 32 /* for another handshake, without data between */
+#define PYSOCK__MAX_EARLY ((size_t)256 * 1024) /* data before a renegotiation's ServerHello */
+
+/* How long a message of this type may be, and whether this side may get it at all (0: no). */
+static size_t pysock__message_limit(const pysock__tls *t, int type)
+{
+    switch (type) {
+    case PYSOCK__CERTIFICATE: return (size_t)160 * 1024;
+    case PYSOCK__FINISHED: return t->eng->incrypt ? 12 : 0;
+    case PYSOCK__CLIENT_HELLO: return t->server ? (size_t)64 * 1024 : 0;
+    case PYSOCK__CERTIFICATE_VERIFY:
+    case PYSOCK__CLIENT_KEY_EXCHANGE: return t->server ? (size_t)16 * 1024 : 0;
+    case PYSOCK__SESSION_TICKET: return t->server ? 0 : (size_t)66 * 1024;
+    case PYSOCK__SERVER_HELLO:
+    case PYSOCK__SERVER_KEY_EXCHANGE:
+    case PYSOCK__CERTIFICATE_REQUEST: return t->server ? 0 : (size_t)64 * 1024;
+    case PYSOCK__CERTIFICATE_STATUS: return t->server ? 0 : (size_t)160 * 1024;
+    default: return 0;
+    }
+}
+
+/* Messages without contents. */
+static int pysock__message_is_bare(const pysock__tls *t, int type)
+{
+    return !t->server && (type == PYSOCK__HELLO_REQUEST || type == PYSOCK__SERVER_HELLO_DONE);
+}
+
+/* Ends the connection with an alert of ours. What has been made before still leaves. */
+static void pysock__tls_refuse(pysock__tls *t, int alert, const char *reason, const char *text)
+{
+    const pysock__code *c =
+        pysock__code_find(pysock__alerts, PYSOCK__COUNT(pysock__alerts), alert);
+
+    if (t->ended)
+        return;
+    t->refused = 1;
+    pysock__tls_make_alert(t, 2, alert);
+    t->ended = 1;
+    pysock__fault_set(&t->fault, PYSOCK_SSL_ERROR, BR_ERR_SEND_FATAL_ALERT + alert, reason,
+                      "%s; it was answered with the alert %s (%d)", text, c->sentence, alert);
+}
+
+/* Ends it with an error that the thread has just met. */
+static void pysock__tls_fail_internal(pysock__tls *t)
+{
+    t->refused = 1;
+    pysock__tls_make_alert(t, 2, BR_ALERT_INTERNAL_ERROR);
+    t->ended = 1;
+    t->fault = pysock__last;
+}
+
+static void pysock__tls_fail_memory(pysock__tls *t)
+{
+    pysock__fail_memory("TLS");
+    pysock__tls_fail_internal(t);
+}
+
+/* The engine would fail like this, if it saw it. */
+static void pysock__tls_fail_as_engine(pysock__tls *t, int err)
+{
+    t->ended = t->refused = 1;
+    pysock__tls_describe(t, err);
+    pysock__tls_make_alert(t, 2, pysock__alert_for(err, 0));
+}
+
+static void pysock__tls_refuse_hello(pysock__tls *t, int alert)
+{
+    const char *who = t->server ? "client" : "server";
+    char text[160];
+
+    snprintf(text, sizeof text, "the %s's hello %s", who,
+             alert == BR_ALERT_ILLEGAL_PARAMETER  ? "has a value that is not allowed, or one twice"
+             : alert == PYSOCK_ALERT_UNRECOGNIZED_NAME ? "asks for a name that cannot be one"
+                                                   : "is malformed");
+    pysock__tls_refuse(t, alert,
+                       alert == BR_ALERT_DECODE_ERROR       ? "LENGTH_MISMATCH"
+                       : alert == PYSOCK_ALERT_UNRECOGNIZED_NAME ? "TLSV1_UNRECOGNIZED_NAME"
+                                                             : "BAD_EXTENSION",
+                       text);
+}
+
+/* Goes on with another context, which is retained: all that was taken from the old one is taken
+   anew. 0 or a failure. */
+static int pysock__tls_switch(pysock__tls *t, pysock_ssl_context *ctx, const char *what)
+{
+    pysock_ssl_context *old = t->ctx;
+
+    pysock__tls_drop_settings(t);
+    pysock__store(&t->ctx, pysock__context_retain(ctx));
+    pysock__context_release(old);
+    if (pysock__tls_take_settings(t, what) < 0)
+        return -1;
+    return pysock__tls_reset(t, what);
+}
+
+/* Asks the sni_callback. Nobody holds a lock here; what it says holds before the engine has seen
+   anything. */
+static void pysock__tls_call_sni(pysock__tls *t)
+{
+    int (*fn)(pysock_ssl_client_hello *hello, void *arg);
+    pysock_ssl_client_hello hello;
+    void *arg;
+    int alert;
+
+    pysock__lock(&t->ctx->lock);
+    fn = t->ctx->sni_callback;
+    arg = t->ctx->sni_arg;
+    pysock__unlock(&t->ctx->lock);
+    if (!fn)
+        return;
+    hello.socket = t->owner;
+    hello.server_name = t->sni;
+    hello.context = t->ctx;
+    hello.take_context = 0;
+    alert = fn(&hello, arg);
+    if (alert)
+        pysock__tls_refuse(t, alert > 0 && alert < 256 ? alert : PYSOCK_ALERT_INTERNAL_ERROR,
+                           "CALLBACK_FAILED", "the sni_callback refused the client");
+    else if (hello.context && hello.context != t->ctx
+             && pysock__tls_switch(t, hello.context, "sni_callback") < 0)
+        pysock__tls_fail_internal(t);
+    if (hello.take_context)
+        pysock__context_release(hello.context);
+}
+
+/* The client's first words: who it wants, and whether it is served at all. */
+static void pysock__tls_on_first_hello(pysock__tls *t, const pysock__hello *hello)
+{
+    unsigned version;
+    char *name;
+    size_t n = pysock__der_len(&hello->name);
+
+    if (n) {
+        name = (char *)pysock__alloc(n + 1);
+        if (!name) {
+            pysock__tls_fail_memory(t);
+            return;
+        }
+        memcpy(name, hello->name.p, n);
+        pysock__store(&t->sni, name);
+    }
+    pysock__tls_call_sni(t);
+    if (t->ended || !hello->versions.p)
+        return;
+    version = pysock__shared_version(t->eng, hello);
+    if (version)
+        br_ssl_engine_set_versions(t->eng, t->eng->version_min, version);
+    else
+        pysock__tls_refuse(t, BR_ALERT_PROTOCOL_VERSION, "UNSUPPORTED_PROTOCOL",
+                           "the client lists no version of TLS that is enabled here (this library "
+                           "speaks none above TLSv1.2)");
+}
+
+static void pysock__tls_on_client_hello(pysock__tls *t, pysock__der body)
+{
+    pysock__hello *hello = (pysock__hello *)PYSOCK_MALLOC(sizeof *hello);
+    int alert;
+
+    if (!hello) {
+        pysock__tls_fail_memory(t);
+        return;
+    }
+    alert = pysock__read_client_hello(body, hello);
+    if (alert)
+        pysock__tls_refuse_hello(t, alert);
+    else if (!t->handshakes)
+        pysock__tls_on_first_hello(t, hello);
+    else if (t->eng->reneg == 2
+             && (!hello->renegotiation.p || pysock__signals_renegotiation(hello)))
+        pysock__tls_refuse(t, BR_ALERT_HANDSHAKE_FAILURE, "RENEGOTIATION_MISMATCH",
+                           "the client renegotiates as if it were its first handshake (RFC 5746)");
+    /* BearSSL 0.6 reads outside of its array of names when it tolerates a mismatch: its engine
+       hears of ALPN only if there is a protocol in common. */
+    if (!t->ended) {
+        int shares = pysock__shares_protocol(t->alpn, hello->protocols);
+        br_ssl_engine_set_protocol_names(t->eng, shares ? t->alpn->names : NULL,
+                                         shares ? t->alpn->count : 0);
+    }
+    PYSOCK_FREE(hello);
+}
+
+/* A server's answer: what BearSSL takes without asking whether it was offered. */
+static void pysock__tls_on_server_hello(pysock__tls *t, pysock__der body)
+{
+    pysock__hello *hello = (pysock__hello *)PYSOCK_MALLOC(sizeof *hello);
+    pysock__der names, name;
+    int alert;
+
+    if (!hello) {
+        pysock__tls_fail_memory(t);
+        return;
+    }
+    alert = pysock__read_server_hello(body, hello);
+    names = hello->protocols;
+    if (alert) {
+        pysock__tls_refuse_hello(t, alert);
+    } else if (hello->protocols.p && pysock__vector_whole(&names, 1, &name) < 0) {
+        pysock__tls_refuse_hello(t, BR_ALERT_DECODE_ERROR); /* one name (RFC 7301, 3.1) */
+    } else if (hello->protocols.p && t->alpn
+               && !pysock__shares_protocol(t->alpn, hello->protocols)) {
+        pysock__tls_refuse(t, BR_ALERT_ILLEGAL_PARAMETER, "BAD_EXTENSION",
+                           "the server chose a protocol by ALPN that nobody offered");
+    } else if (!hello->renegotiation.p && !t->handshakes
+               && !(t->options & PYSOCK_OP_LEGACY_SERVER_CONNECT)) {
+        pysock__tls_refuse(t, BR_ALERT_HANDSHAKE_FAILURE, "UNSAFE_LEGACY_RENEGOTIATION_DISABLED",
+                           "the server does not know secure renegotiation (RFC 5746); if it is an "
+                           "old one that you trust, set PYSOCK_OP_LEGACY_SERVER_CONNECT");
+    }
+    PYSOCK_FREE(hello);
+}
+
+/* Whether a point can be one of this curve, as far as its form tells. */
+static int pysock__point_formed(int curve, const pysock__der *point)
+{
+    size_t n = pysock__der_len(point);
+
+    switch (curve) {
+    case BR_EC_curve25519: return n == 32;
+    case BR_EC_secp256r1: return n == 65 && point->p[0] == 4;
+    case BR_EC_secp384r1: return n == 97 && point->p[0] == 4;
+    case BR_EC_secp521r1: return n == 133 && point->p[0] == 4;
+    default: return 0;
+    }
+}
+
+/* A ServerKeyExchange of ECDHE (RFC 8422, 5.4): the alert, or 0. */
+static int pysock__read_key_exchange(const pysock__tls *t, unsigned traits, pysock__der body)
+{
+    const br_ssl_engine_context *eng = t->eng;
+    pysock__der point, signature;
+    int curve;
+
+    if (body.end - body.p < 3)
+        return BR_ALERT_DECODE_ERROR;
+    curve = body.p[1] << 8 | body.p[2];
+    if (body.p[0] != 3 || curve >= 32 || !(eng->iec->supported_curves >> curve & 1))
+        return BR_ALERT_ILLEGAL_PARAMETER; /* no named curve, or one that was not offered */
+    body.p += 3;
+    if (pysock__vector(&body, 1, &point) < 0 || point.p == point.end)
+        return BR_ALERT_DECODE_ERROR;
+    if (!pysock__point_formed(curve, &point))
+        return BR_ALERT_ILLEGAL_PARAMETER;
+    if (eng->session.version >= BR_TLS12) {
+        if (body.end - body.p < 2)
+            return BR_ALERT_DECODE_ERROR;
+        if (body.p[0] < br_sha1_ID || body.p[0] > br_sha512_ID
+            || !br_multihash_getimpl(&eng->mhash, body.p[0])
+            || body.p[1] != (traits & PYSOCK__KX_ECDHE_ECDSA ? 3 : 1))
+            return BR_ALERT_ILLEGAL_PARAMETER;
+        body.p += 2;
+    }
+    return pysock__vector_whole(&body, 2, &signature) < 0 ? BR_ALERT_DECODE_ERROR : 0;
+}
+
+/* A ClientKeyExchange, by the suite that was chosen: the alert, or 0. */
+static int pysock__read_client_key_exchange(const pysock__tls *t, unsigned traits, pysock__der body)
+{
+    pysock__der value;
+
+    if (traits & PYSOCK__KX_RSA)
+        return pysock__vector_whole(&body, 2, &value) < 0 ? BR_ALERT_DECODE_ERROR : 0;
+    if (traits & PYSOCK__KX_ECDH && body.p == body.end)
+        return 0; /* the client's certificate has the key */
+    if (pysock__vector_whole(&body, 1, &value) < 0 || value.p == value.end)
+        return BR_ALERT_DECODE_ERROR;
+    return traits & PYSOCK__KX_ECDHE && !pysock__point_formed(t->eng->ecdhe_curve, &value)
+               ? BR_ALERT_ILLEGAL_PARAMETER
+               : 0;
+}
+
+/* A client's CertificateVerify: what it signs with must have been in our CertificateRequest. */
+static int pysock__read_certificate_verify(const pysock__tls *t, pysock__der body)
+{
+    pysock__der signature;
+
+    if (t->eng->session.version >= BR_TLS12) {
+        if (body.end - body.p < 2)
+            return BR_ALERT_DECODE_ERROR;
+        if (body.p[0] < br_sha1_ID || body.p[0] > br_sha512_ID
+            || !br_multihash_getimpl(&t->eng->mhash, body.p[0])
+            || (body.p[1] != 1 && body.p[1] != 3))
+            return BR_ALERT_ILLEGAL_PARAMETER;
+        body.p += 2;
+    }
+    return pysock__vector_whole(&body, 2, &signature) < 0 ? BR_ALERT_DECODE_ERROR : 0;
+}
+
+/* A server's list must not be empty, and no certificate in a list (RFC 5246, 7.4.2). What is wrong
+   with the lengths otherwise is the engine's to say. */
+static int pysock__read_certificates(pysock__der body, int may_be_empty)
 {
     size_t n;
 
-    if (!bio) {
-        pysock__fail_value("bio_pending", "bio is NULL");
+    if (pysock__der_len(&body) == 3 && !may_be_empty)
+        return BR_ALERT_DECODE_ERROR;
+    for (body.p += pysock__der_len(&body) < 3 ? 0 : 3; pysock__der_len(&body) >= 3; body.p += n) {
+        n = (size_t)body.p[0] << 16 | (size_t)body.p[1] << 8 | body.p[2];
+        if (!n)
+            return BR_ALERT_DECODE_ERROR;
+        n = n + 3 < pysock__der_len(&body) ? n + 3 : pysock__der_len(&body);
+    }
+    return 0;
+}
+
+/* What comes in its turn is looked into; what does not the engine refuses. The alert, or 0. */
+static int pysock__read_message(const pysock__tls *t, int type, pysock__der body)
+{
+    const pysock__suite *suite = pysock__suite_find(t->eng->session.cipher_suite);
+    unsigned traits = suite ? suite->traits : 0;
+    int last = t->in.last;
+
+    switch (type) {
+    case PYSOCK__CERTIFICATE:
+        return pysock__read_certificates(body, last != PYSOCK__SERVER_HELLO);
+    case PYSOCK__SERVER_KEY_EXCHANGE:
+        return last == PYSOCK__CERTIFICATE && traits & PYSOCK__KX_ECDHE
+                   ? pysock__read_key_exchange(t, traits, body)
+                   : 0;
+    case PYSOCK__CERTIFICATE_REQUEST:
+        return last == (traits & PYSOCK__KX_ECDHE ? PYSOCK__SERVER_KEY_EXCHANGE
+                                                  : PYSOCK__CERTIFICATE)
+                   ? pysock__read_certificate_request(t->eng->session.version, body)
+                   : 0;
+    case PYSOCK__CLIENT_KEY_EXCHANGE:
+        return last == (t->asked ? PYSOCK__CERTIFICATE : PYSOCK__CLIENT_HELLO)
+                   ? pysock__read_client_key_exchange(t, traits, body)
+                   : 0;
+    case PYSOCK__CERTIFICATE_VERIFY:
+        return last == PYSOCK__CLIENT_KEY_EXCHANGE && t->verifier && t->verifier->count
+                   ? pysock__read_certificate_verify(t, body)
+                   : 0;
+    default:
         return 0;
     }
-    pysock__lock(&bio->lock);
-    n = bio->len - bio->pos;
-    pysock__unlock(&bio->lock);
+}
+
+/* Somebody asks for another handshake. */
+static void pysock__tls_count_request(pysock__tls *t)
+{
+    if (++t->in.requests > PYSOCK__MAX_REQUESTS)
+        pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "TOO_MANY_HANDSHAKES",
+                           "the peer asks for one handshake after another");
+}
+
+/* A whole message has come. 1: it is for the engine. */
+static int pysock__tls_on_message(pysock__tls *t, int type, pysock__der body)
+{
+    int alert = 0, first = t->in.last == PYSOCK__NO_MESSAGE;
+
+    if (type == PYSOCK__HELLO_REQUEST) {
+        pysock__tls_count_request(t);
+        return t->eng->application_data == 1; /* else ignored, and not hashed (RFC 5246, 7.4.1.1) */
+    }
+    if (type == PYSOCK__CLIENT_HELLO && (first || t->established)) {
+        if (t->handshakes)
+            pysock__tls_count_request(t);
+        if (!t->ended)
+            pysock__tls_on_client_hello(t, body);
+    } else if (type == PYSOCK__SERVER_HELLO && first && !t->established) {
+        pysock__tls_on_server_hello(t, body);
+        t->in.answered = 1;
+    } else if (type == PYSOCK__CLIENT_HELLO || type == PYSOCK__SERVER_HELLO) {
+        alert = BR_ALERT_UNEXPECTED_MESSAGE;
+    } else {
+        alert = pysock__read_message(t, type, body);
+    }
+    if (alert == BR_ALERT_UNEXPECTED_MESSAGE)
+        pysock__tls_refuse(t, alert, "UNEXPECTED_MESSAGE", "a message came out of turn");
+    else if (alert == BR_ALERT_DECODE_ERROR)
+        pysock__tls_refuse(t, alert, "LENGTH_MISMATCH", "a message of the peer's is malformed");
+    else if (alert)
+        pysock__tls_refuse(t, alert, "BAD_VALUE",
+                           "the peer uses a curve or an algorithm that was not offered, or a point "
+                           "that is none");
+    t->certificate_asked |= type == PYSOCK__CERTIFICATE_REQUEST;
+    t->in.last = type;
+    return 1;
+}
+
+/* Something opened is for the engine: it gets it as records of its own. */
+static void pysock__intake_deliver(pysock__tls *t, int type, const unsigned char *data, size_t len)
+{
+    pysock__bytes *b = &t->in.ready;
+    unsigned char header[5];
+    size_t n;
+
+    while (len) {
+        n = len < 16384 ? len : 16384;
+        header[0] = (unsigned char)type;
+        memcpy(header + 1, t->in.header + 1, 2);
+        header[3] = (unsigned char)(n >> 8);
+        header[4] = (unsigned char)n;
+        pysock__bytes_append(b, header, 5);
+        pysock__bytes_append(b, data, n);
+        data += n;
+        len -= n;
+    }
+    if (b->out_of_memory)
+        pysock__tls_fail_memory(t);
+}
+
+/* While the engine is given what has been opened, this stands in for the cipher. */
+static int pysock__opened_length(const br_sslrec_in_class *const *in, size_t len)
+{
+    (void)in, (void)len;
+    return 1;
+}
+
+static unsigned char *pysock__opened_data(const br_sslrec_in_class **in, int type, unsigned version,
+                                          void *payload, size_t *len)
+{
+    (void)in, (void)type, (void)version, (void)len;
+    return (unsigned char *)payload;
+}
+
+static const br_sslrec_in_class pysock__opened_class = {
+    sizeof(br_sslrec_in_class *), pysock__opened_length, pysock__opened_data};
+
+/* Gives the engine bytes of records; this is where a handshake's crypto runs. How many it took. */
+static size_t pysock__engine_give(pysock__tls *t, const unsigned char *data, size_t len)
+{
+    br_ssl_engine_context *eng = t->eng;
+    const br_sslrec_in_class *cipher = eng->incrypt ? eng->in.vtable : NULL;
+    size_t pos = 0, n;
+    unsigned char *p;
+
+    pysock__point_refused = 0;
+    if (cipher)
+        eng->in.vtable = &pysock__opened_class;
+    while (pos < len && (p = br_ssl_engine_recvrec_buf(eng, &n)) != NULL) {
+        n = n < len - pos ? n : len - pos;
+        memcpy(p, data + pos, n);
+        br_ssl_engine_recvrec_ack(eng, n);
+        pos += n;
+    }
+    if (cipher && eng->in.vtable == &pysock__opened_class) /* the keys have not changed */
+        eng->in.vtable = cipher;
+    if (pysock__point_refused)
+        pysock__tls_refuse(t, BR_ALERT_ILLEGAL_PARAMETER, "BAD_ECPOINT",
+                           "the peer's public point is not on the curve, or gives no secret");
+    return pos;
+}
+
+static void pysock__intake_give(pysock__tls *t)
+{
+    pysock__intake *in = &t->in;
+
+    if (t->ended || in->ready_pos == in->ready.len)
+        return;
+    in->ready_pos += pysock__engine_give(t, in->ready.data + in->ready_pos,
+                                         in->ready.len - in->ready_pos);
+    if (in->ready_pos == in->ready.len)
+        in->ready_pos = in->ready.len = 0;
+}
+
+/* The header of a message is there: refuses what cannot be one. */
+static void pysock__tls_on_message_header(pysock__tls *t, int type, size_t len)
+{
+    size_t limit = pysock__message_limit(t, type);
+
+    if (!limit && !pysock__message_is_bare(t, type))
+        pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "UNEXPECTED_MESSAGE",
+                           "a message came out of turn");
+    else if (len > limit && limit <= 12)
+        pysock__tls_refuse(t, BR_ALERT_DECODE_ERROR, "LENGTH_MISMATCH",
+                           "a message of the peer's is malformed");
+    else if (len > limit)
+        pysock__tls_refuse(t, BR_ALERT_ILLEGAL_PARAMETER, "EXCESSIVE_MESSAGE_SIZE",
+                           "a handshake message is larger than its kind may be");
+}
+
+/* Handshake bytes, opened. Messages are put together, whatever records they came in. */
+static void pysock__intake_handshake(pysock__tls *t, const unsigned char *data, size_t len)
+{
+    pysock__bytes *m = &t->in.message;
+    pysock__der body;
+    size_t want, n;
+    int type;
+
+    while (len && !t->ended) {
+        want = 4;
+        if (m->len >= 4)
+            want += (size_t)m->data[1] << 16 | (size_t)m->data[2] << 8 | m->data[3];
+        n = len < want - m->len ? len : want - m->len;
+        pysock__bytes_append(m, data, n);
+        if (m->out_of_memory) {
+            pysock__tls_fail_memory(t);
+            return;
+        }
+        data += n;
+        len -= n;
+        if (m->len < 4)
+            return;
+        want = 4 + ((size_t)m->data[1] << 16 | (size_t)m->data[2] << 8 | m->data[3]);
+        type = m->data[0];
+        pysock__tls_on_message_header(t, type, want - 4);
+        if (!t->ended && m->len == want) {
+            body.p = m->data + 4;
+            body.end = m->data + m->len;
+            if (pysock__tls_on_message(t, type, body) && !t->ended)
+                pysock__intake_deliver(t, 22, m->data, m->len);
+            m->len = 0;
+            if (len && (type == PYSOCK__CLIENT_HELLO || type == PYSOCK__SERVER_HELLO_DONE
+                        || type == PYSOCK__FINISHED))
+                pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "EXCESS_HANDSHAKE_DATA",
+                                   "bytes follow a message that nothing may follow yet");
+            pysock__intake_give(t);
+        }
+    }
+}
+
+/* An alert, opened. Those that end the connection are the engine's business. */
+static void pysock__intake_alert(pysock__tls *t, const unsigned char *data, size_t len)
+{
+    if (len != 2 || data[0] < 1 || data[0] > 2) {
+        pysock__tls_refuse(t, BR_ALERT_DECODE_ERROR, "BAD_ALERT", "an alert is malformed");
+    } else if (data[0] == 1 && data[1] != 0 && data[1] != 100) {
+        if (++t->in.warnings > PYSOCK__MAX_WARNINGS)
+            pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "TOO_MANY_WARN_ALERTS",
+                               "the peer sends one warning after another");
+    } else if (data[0] == 1 && data[1] == 0 && t->half_close && t->established && !t->close_sent) {
+        t->peer_closed = 1; /* the engine would end our direction, too */
+    } else {
+        pysock__intake_deliver(t, 21, data, 2);
+    }
+}
+
+/* Plaintext before the ServerHello of a renegotiation: the server had sent it before it read our
+   hello. */
+static void pysock__intake_early(pysock__tls *t, const unsigned char *data, size_t len)
+{
+    pysock__bytes_append(&t->in.early, data, len);
+    if (t->in.early.out_of_memory)
+        pysock__tls_fail_memory(t);
+    else if (t->in.early.len > PYSOCK__MAX_EARLY)
+        pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "APP_DATA_IN_HANDSHAKE",
+                           "the server sends data and does not go on with its renegotiation");
+}
+
+/* A record is whole, and opened. */
+static void pysock__intake_record(pysock__tls *t, const unsigned char *data, size_t len)
+{
+    pysock__intake *in = &t->in;
+    int type = in->header[0];
+
+    if (!len && (type == 22 || (type == 23 && t->handshakes))) {
+        if (++in->empty > PYSOCK__MAX_EMPTY)
+            pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "RECORD_TOO_SMALL",
+                               "the peer sends one empty record after another");
+        return;
+    }
+    in->empty = 0;
+    if (type != 21)
+        in->warnings = 0;
+    if (type == 22)
+        pysock__intake_handshake(t, data, len);
+    else if (type == 21)
+        pysock__intake_alert(t, data, len);
+    else if (type == 23 && t->established)
+        pysock__intake_deliver(t, 23, data, len); /* the engine was busy when it began */
+    else if (type == 23 && t->handshakes && !t->server && !in->answered)
+        pysock__intake_early(t, data, len);
+    else if (type != 20 || in->message.len)
+        pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "UNEXPECTED_RECORD",
+                           "a record came out of turn");
+    else if (len != 1 || data[0] != 1)
+        pysock__tls_refuse(t, BR_ALERT_DECODE_ERROR, "BAD_CHANGE_CIPHER_SPEC",
+                           "a ChangeCipherSpec message is malformed");
+    else
+        pysock__intake_deliver(t, 20, data, len);
+    pysock__intake_give(t);
+}
+
+/* A record's header is there: whether it can be one, and who gets the rest. */
+static void pysock__intake_header(pysock__tls *t)
+{
+    br_ssl_engine_context *eng = t->eng;
+    pysock__intake *in = &t->in;
+    const unsigned char *h = in->header;
+    size_t n, len = (size_t)h[3] << 8 | h[4];
+    unsigned char *room = NULL;
+
+    if (h[1] != 3)
+        pysock__tls_fail_as_engine(t, BR_ERR_UNSUPPORTED_VERSION);
+    else if (eng->version_in && eng->version_in != (h[1] << 8 | h[2]))
+        pysock__tls_fail_as_engine(t, BR_ERR_BAD_VERSION);
+    else if ((h[0] < 20 || h[0] > 23) && !t->in.answered && t->in.last == PYSOCK__NO_MESSAGE
+             && !t->handshakes)
+        pysock__tls_fail_as_engine(t, BR_ERR_UNKNOWN_TYPE);
+    else if (h[0] < 20 || h[0] > 23)
+        pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "UNEXPECTED_RECORD",
+                           "a record has a type that TLS does not have");
+    else if (len > (eng->incrypt ? 16384u + 2048 : 16384u) || len > eng->ibuf_len - 5)
+        pysock__tls_fail_as_engine(t, BR_ERR_TOO_LARGE);
+    else if (eng->incrypt && !eng->in.vtable->check_length(&eng->in.vtable, len))
+        pysock__tls_fail_as_engine(t, len > 16384 ? BR_ERR_TOO_LARGE : BR_ERR_BAD_MAC);
+    if (t->ended)
+        return;
+    in->body.len = 0;
+    room = h[0] == 23 && t->established ? br_ssl_engine_recvrec_buf(eng, &n) : NULL;
+    in->direct = room != NULL;
+    if (room) {
+        memcpy(room, h, 5);
+        br_ssl_engine_recvrec_ack(eng, 5);
+    } else if (!len) {
+        in->header_len = 0;
+        pysock__intake_record(t, NULL, 0);
+    } else if (pysock__reserve(&in->body.data, &in->body.cap, len, 1) < 0) {
+        pysock__tls_fail_memory(t);
+    }
+}
+
+/* The body of a record that we open is there. */
+static void pysock__intake_open(pysock__tls *t)
+{
+    br_ssl_engine_context *eng = t->eng;
+    pysock__intake *in = &t->in;
+    unsigned char *data = in->body.data;
+    size_t len = in->body.len;
+
+    in->header_len = 0;
+    if (eng->incrypt) {
+        data = eng->in.vtable->decrypt(&eng->in.vtable, in->header[0],
+                                       (unsigned)(in->header[1] << 8 | in->header[2]), data, &len);
+        if (!data) {
+            pysock__tls_fail_as_engine(t, BR_ERR_BAD_MAC);
+            return;
+        }
+    }
+    pysock__intake_record(t, data, len);
+}
+
+/* A record of plaintext has gone through the engine. */
+static void pysock__intake_watch_data(pysock__tls *t)
+{
+    size_t n;
+
+    t->in.header_len = 0;
+    if (br_ssl_engine_recvapp_buf(t->eng, &n)) {
+        t->in.empty = t->in.warnings = t->in.requests = 0;
+    } else if (++t->in.empty > PYSOCK__MAX_EMPTY
+               && br_ssl_engine_current_state(t->eng) != BR_SSL_CLOSED) {
+        pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "RECORD_TOO_SMALL",
+                           "the peer sends one empty record after another");
+    }
+}
+
+/* Room for records: exactly what is wanted next. NULL: none now. */
+static unsigned char *pysock__tls_in(pysock__tls *t, size_t *len)
+{
+    pysock__intake *in = &t->in;
+
+    pysock__intake_give(t);
+    if (t->ended || in->ready.len)
+        return NULL;
+    if (in->header_len < 5) {
+        *len = 5 - in->header_len;
+        return in->header + in->header_len;
+    }
+    if (in->direct)
+        return br_ssl_engine_recvrec_buf(t->eng, len);
+    *len = ((size_t)in->header[3] << 8 | in->header[4]) - in->body.len;
+    return in->body.data + in->body.len;
+}
+
+/* n bytes have been put where pysock__tls_in() said. This is where a handshake's crypto runs. */
+static void pysock__tls_in_done(pysock__tls *t, size_t n)
+{
+    pysock__intake *in = &t->in;
+    size_t i, ends;
+
+    if (in->header_len < 5) {
+        for (i = 0; i < n && !t->handshakes && t->first_len < sizeof t->first; i++)
+            t->first[t->first_len++] = in->header[in->header_len + i];
+        in->header_len += n;
+        if (in->header_len == 5)
+            pysock__intake_header(t);
+        return;
+    }
+    if (in->direct) {
+        ends = t->eng->ixc == n;
+        br_ssl_engine_recvrec_ack(t->eng, n);
+        if (ends)
+            pysock__intake_watch_data(t);
+        return;
+    }
+    in->body.len += n;
+    if (in->body.len == ((size_t)in->header[3] << 8 | in->header[4]))
+        pysock__intake_open(t);
+}
+
+/* Plaintext to be received: what came early first. */
+static const unsigned char *pysock__tls_app_in(const pysock__tls *t, size_t *len)
+{
+    if (t->in.early_pos < t->in.early.len) {
+        *len = t->in.early.len - t->in.early_pos;
+        return t->in.early.data + t->in.early_pos;
+    }
+    return br_ssl_engine_recvapp_buf(t->eng, len);
+}
+
+static void pysock__tls_app_in_done(pysock__tls *t, size_t n)
+{
+    if (t->in.early_pos == t->in.early.len) {
+        br_ssl_engine_recvapp_ack(t->eng, n);
+        return;
+    }
+    t->in.early_pos += n;
+    if (t->in.early_pos == t->in.early.len) {
+        pysock__bytes_free(&t->in.early);
+        t->in.early_pos = 0;
+    }
+}
+
+/* Takes plaintext, as much as one record has room for: how much, 0 where the engine takes none. */
+static size_t pysock__tls_app_out(pysock__tls *t, const void *data, size_t size)
+{
+    unsigned char *room = NULL;
+    size_t n = 0;
+
+    if (pysock__tls_flags(t) & PYSOCK__APP_OUT)
+        room = br_ssl_engine_sendapp_buf(t->eng, &n);
+    if (!room)
+        return 0;
+    n = n < size ? n : size;
+    memcpy(room, data, n);
+    br_ssl_engine_sendapp_ack(t->eng, n);
+    br_ssl_engine_flush(t->eng, 0);
     return n;
 }
 
-PYSOCKDEF int pysock_bio_eof(pysock_bio *bio)
+/* 1 if the peer's close_notify has come. The engine notes it in shutdown_recv before it has
+   answered (nobody else sets that, because br_ssl_engine_close() is not used). */
+static int pysock__tls_closed_cleanly(const pysock__tls *t)
 {
-    int eof;
-
-    if (!bio)
-        return pysock__fail_value("bio_eof", "bio is NULL");
-    pysock__lock(&bio->lock);
-    eof = bio->eof && bio->pos == bio->len;
-    pysock__unlock(&bio->lock);
-    return eof;
+    return (t->ended && t->fault.kind == PYSOCK_NO_ERROR) || t->eng->shutdown_recv
+           || t->peer_closed;
 }
+
+/* Sends our close_notify; what the peer still sends can be read (RFC 5246, 7.2.1, taken kindly). */
+static void pysock__tls_close_notify(pysock__tls *t)
+{
+    if (t->close_sent || t->ended || (pysock__tls_closed_cleanly(t) && !t->peer_closed))
+        return;
+    pysock__tls_make_alert(t, 1, 0);
+    t->close_sent = 1;
+}
+
+/* The handshake is finished: keeps who the peer is, and the session. 0 or -ENOMEM. */
+static int pysock__tls_finish(pysock__tls *t)
+{
+    br_ssl_session_parameters params;
+    pysock__verifier *v = t->verifier;
+    pysock__peer *peer = NULL;
+    int err = 0;
+
+    br_ssl_engine_get_session_parameters(t->eng, &params);
+    t->suite = params.cipher_suite;
+    t->version = params.version;
+    if (!t->server)
+        t->reused = t->session && t->session->params.session_id_len == params.session_id_len
+                    && memcmp(t->session->params.session_id, params.session_id,
+                              params.session_id_len) == 0;
+    if (v && v->count)
+        err = (peer = pysock__peer_new(v)) == NULL ? -ENOMEM : 0;
+    else
+        peer = pysock__peer_retain(t->reused ? t->session->peer : t->peer);
+    if (err == 0) {
+        pysock__peer_release(t->peer);
+        t->peer = peer;
+        if (!t->reused) {
+            pysock__session_release(t->session);
+            t->session = pysock__session_new(t, &params);
+        }
+        pysock__session_store(t);
+        if (t->keylog)
+            pysock__keylog_write(t->keylog, t->eng);
+        t->established = 1;
+        t->handshakes++;
+    }
+    memset(&params, 0, sizeof params);
+    pysock__context_take_found(t->ctx, v);
+    pysock__verifier_free(v);
+    t->verifier = NULL;
+    pysock__bytes_free(&t->flight);
+    t->flight_pos = 0;
+    pysock__bytes_free(&t->in.body);
+    pysock__bytes_free(&t->in.message);
+    t->in.last = PYSOCK__NO_MESSAGE;
+    return err;
+}
+
+/* 1 if the peer has asked for another handshake, and the engine goes along with it. */
+static int pysock__tls_renegotiates(const pysock__tls *t)
+{
+    return t->established && !t->ended && !t->close_sent && !t->eng->shutdown_recv
+           && !t->eng->application_data && t->eng->record_type_out == 22 /* handshake */;
+}
+
+/* Gets ready for that handshake. Until it is finished no plaintext flows. */
+static void pysock__tls_begin_again(pysock__tls *t)
+{
+    pysock_ssl_context *ctx = t->ctx;
+    int verifies = !t->server || t->asked;
+
+    t->established = 0;
+    t->in.answered = t->certificate_asked = 0;
+    if (!t->server)
+        t->in.last = PYSOCK__NO_MESSAGE;
+    t->reused = t->session_new = 0;
+    pysock__lock(&ctx->lock);
+    if (t->server)
+        ctx->stats.accept_renegotiate++;
+    else
+        ctx->stats.connect_renegotiate++;
+    if (verifies)
+        t->verifier = pysock__verifier_new_locked(t);
+    pysock__unlock(&ctx->lock);
+    if (t->verifier) {
+        if (t->peer && t->peer->sent_count)
+            t->verifier->same_leaf = pysock_buf_retain(t->peer->certs[0]);
+        t->verifier->lenient = t->server ? t->eng : NULL;
+        br_ssl_engine_set_x509(t->eng, &t->verifier->vtable);
+    } else if (verifies) {
+        pysock__tls_fail_memory(t);
+    }
+}
+
+#endif /* PYSOCK_NO_SSL */
+
+/* ---- >>sockets ----
+   Handles, phases, waiters and calls. A socket's lock guards all of it except where a field says
+   otherwise; while a handshake computes, the engine belongs to whoever set hs_busy and the lock is
+   free. pysock__wait_locked() is the one place where a call sleeps, but for plain and TLS streams
+   without a timeout, which sleep in the kernel's own calls (kernel_waits; shutdown wakes them). */
+
+typedef enum pysock__phase {
+    PYSOCK__NEW,         /* neither connected nor listening; datagram sockets stay here */
+    PYSOCK__RESOLVING,   /* a worker looks the name up */
+    PYSOCK__CONNECTING,  /* the kernel connects */
+    PYSOCK__FAILED,      /* connecting failed; the fault is told once */
+    PYSOCK__LISTENING,
+    PYSOCK__OPEN,        /* connected, plain */
+    PYSOCK__HANDSHAKING, /* TLS, before plaintext can flow */
+    PYSOCK__SECURE,      /* TLS, open */
+    PYSOCK__UNWRAPPING,  /* our close_notify is out, the peer's is awaited */
+    PYSOCK__BROKEN,      /* the handshake failed; the fault stays */
+    PYSOCK__CLOSING,     /* closed by the user; the reactor sends what is left */
+    PYSOCK__CLOSED
+} pysock__phase;
+
+#define PYSOCK__BIT(phase) (1u << (phase))
+
+/* Which phases may follow each. */
+static const unsigned pysock__phase_next[] = {
+    /* NEW */ PYSOCK__BIT(PYSOCK__RESOLVING) | PYSOCK__BIT(PYSOCK__CONNECTING)
+        | PYSOCK__BIT(PYSOCK__FAILED) | PYSOCK__BIT(PYSOCK__LISTENING) | PYSOCK__BIT(PYSOCK__OPEN)
+        | PYSOCK__BIT(PYSOCK__HANDSHAKING),
+    /* RESOLVING */ PYSOCK__BIT(PYSOCK__NEW) | PYSOCK__BIT(PYSOCK__CONNECTING)
+        | PYSOCK__BIT(PYSOCK__FAILED) | PYSOCK__BIT(PYSOCK__OPEN),
+    /* CONNECTING */ PYSOCK__BIT(PYSOCK__NEW) | PYSOCK__BIT(PYSOCK__FAILED)
+        | PYSOCK__BIT(PYSOCK__OPEN),
+    /* FAILED */ PYSOCK__BIT(PYSOCK__NEW),
+    /* LISTENING */ 0,
+    /* OPEN */ PYSOCK__BIT(PYSOCK__HANDSHAKING) | PYSOCK__BIT(PYSOCK__BROKEN),
+    /* HANDSHAKING */ PYSOCK__BIT(PYSOCK__SECURE) | PYSOCK__BIT(PYSOCK__BROKEN),
+    /* SECURE */ PYSOCK__BIT(PYSOCK__UNWRAPPING) | PYSOCK__BIT(PYSOCK__HANDSHAKING), /* again */
+    /* UNWRAPPING */ PYSOCK__BIT(PYSOCK__OPEN) | PYSOCK__BIT(PYSOCK__SECURE) /* a BIO's */
+        | PYSOCK__BIT(PYSOCK__BROKEN),
+    /* BROKEN */ 0,
+    /* CLOSING */ PYSOCK__BIT(PYSOCK__CLOSED),
+    /* CLOSED */ 0,
+};
+
+/* Somebody who wants to know when a socket's levels may have changed. notify is called with the
+   socket's lock held; closing: the socket is going away, and the waiter must unlink itself if it
+   outlives the call that it belongs to. */
+typedef struct pysock__waiter {
+    pysock__list link;
+    void (*notify)(struct pysock__waiter *w, int closing);
+    pysock__waker *waker;
+} pysock__waiter;
+
+typedef enum pysock__input_end {
+    PYSOCK__GOING_ON,
+    PYSOCK__END_CLEAN,  /* the peer's close_notify */
+    PYSOCK__END_RAGGED, /* the stream ended without */
+    PYSOCK__END_FAULT   /* the fault */
+} pysock__input_end;
+
+#define PYSOCK__SENDTO_NAMES 4 /* that one socket looks up for sendto at a time */
+
+typedef struct pysock__sock {
+    /* set once */
+    pysock__watch watch; /* the reactor's and the turn's */
+    int fd; /* closed with the last reference */
+    int family, type, proto;
+    uintptr_t handle;
+    pysock_state *state; /* counted */
+    pysock__mutex lock;
+    int closers; /* atomic: closes that want the lock; who works in turns lets them have it */
+
+    /* guarded by the table's lock */
+    uintptr_t older; /* whose descriptor it was before; a handle, weak */
+
+    /* guarded by lock: what every call looks at, close together */
+    pysock__phase phase;
+    int64_t timeout; /* ns; 0 non-blocking, negative none */
+    unsigned generation; /* of fork, when this process last drove it */
+    pysock__list waiters;
+    int watchers;     /* how many of them are selects and pollers */
+    int notify_wanted; /* calls that wait for a notification alone */
+    int kernel_waits; /* calls that sleep, or may sleep, in the kernel */
+    int drained;      /* the last recv took all there was, or little: polling first saves a call */
+    int obeys;        /* O_NONBLOCK that others have set */
+    int came_nonblocking; /* it had that when it was taken, and no timeout has been set since */
+
+    /* guarded by lock: output */
+    pysock__chain queue;
+    size_t low, high;
+    int queue_full;    /* at or above high, and not yet below low again */
+    int queue_used;    /* plain sends must respect the queue */
+    int kernel_sends;  /* plain sends that go on without the lock */
+    int kernel_writes; /* those, and calls that sleep until there is room */
+    int write_error;   /* a negated errno value, once writing failed */
+    int output_lost;   /* it dropped output that had been taken */
+    int loss_told;     /* a call has failed with write_error since */
+    int shut_when_flushed; /* 1: SHUT_WR is due when all is out */
+    int64_t close_deadline;
+    int64_t lingering; /* ns: the close has sent FIN, and looks again after this */
+    int delivered;     /* at close: the peer has acknowledged all but a close_notify */
+
+#ifndef PYSOCK_NO_SSL
+    /* guarded by lock: TLS */
+    pysock_ssl_context *wrap_ctx; /* for connect() or accept() to come; counted */
+    pysock_ssl_session *wrap_session; /* likewise */
+    char *wrap_host;
+    int wrap_later, wrap_raise_ragged, wrap_server, wrap_unchecked_host, wrap_half_close,
+        wrap_no_close_notify, caller_drives;
+    pysock__tls *tls;
+    pysock_bio *bio_in, *bio_out; /* set once; counted: there is no descriptor, fd is -1 */
+    pysock__input_end input_end;
+    int in_busy;    /* a call reads from the kernel without the lock */
+    int out_busy;   /* a call waits for room in the kernel, and flushes when there is some */
+    int hs_busy;    /* the engine belongs to a handshake step */
+    int hs_callers; /* blocking calls that drive the handshake */
+    int hs_asked;   /* caller_drives, and do_handshake said that it goes on: its end makes s
+                       readable, too, until a call has seen it */
+#endif
+
+    /* guarded by lock: what is seldom needed */
+    int io_refs;      /* files made of it that are open */
+    int files_unread; /* atomic: those that hold input which nobody has read yet */
+    int close_wanted; /* by the user: the last of the files does it */
+    int detached;     /* the descriptor is the user's */
+    int read_shut;    /* by pysock_shutdown() */
+    pysock_addr peer;
+    pysock__lookup *lookup;
+    pysock__lookup *names[PYSOCK__SENDTO_NAMES]; /* that sendto calls want */
+    int names_awaited; /* how many are still being looked up: not writable */
+    pysock__fault fault;
+} pysock__sock;
+
+/* Sockets: handles. A pysock * is a number: the slot's generation above, its index below. So every
+   handle can be judged, and none is ever dereferenced. A slot's word is the generation above, the
+   count of references below: the user's, one for each call under way, one of the reactor's. */
+
+#define PYSOCK__HALF (sizeof(uintptr_t) * 4)
+#define PYSOCK__LOW ((((uintptr_t)1) << PYSOCK__HALF) - 1)
+#define PYSOCK__NO_SLOT 0xffffffffu
+
+typedef struct pysock__slot {
+    uintptr_t word;       /* atomic */
+    pysock__sock *s;      /* set before the word is */
+    uint32_t next_free;   /* guarded by the table's lock */
+} pysock__slot;
+
+static struct {
+    pysock__mutex lock;
+    pysock__slot slots[PYSOCK_MAX_SOCKETS];
+    /* guarded by lock */
+    uint32_t used;        /* slots that have ever been in use */
+    uint32_t free_head;   /* first free slot plus one; 0: none */
+    size_t open;
+    uintptr_t *by_fd;     /* handles; weak */
+    size_t fd_cap;
+    int installed;        /* atfork and atexit */
+} pysock__table = {PYSOCK__MUTEX_INIT, {{0, NULL, 0}}, 0, 0, 0, NULL, 0, 0};
+
+static pysock__sock *pysock__acquire_handle(uintptr_t handle)
+{
+    uintptr_t index = (handle & PYSOCK__LOW) - 1, word;
+    pysock__slot *slot;
+
+    if (index >= PYSOCK_MAX_SOCKETS)
+        return NULL;
+    slot = &pysock__table.slots[index];
+    word = pysock__load(&slot->word);
+    do {
+        if (word >> PYSOCK__HALF != handle >> PYSOCK__HALF || !(word & PYSOCK__LOW))
+            return NULL;
+    } while (!pysock__cas(&slot->word, &word, word + 1));
+    return slot->s;
+}
+
+static pysock__slot *pysock__slot_of(const pysock__sock *s)
+{
+    return &pysock__table.slots[(s->handle & PYSOCK__LOW) - 1];
+}
+
+static void pysock__retain(pysock__sock *s)
+{
+    pysock__add(&pysock__slot_of(s)->word, 1);
+}
+
+static void pysock__sock_free(pysock__sock *s)
+{
+    size_t i;
+
+#ifndef PYSOCK_NO_SSL
+    pysock__tls_free(s->tls);
+    pysock__context_release(s->wrap_ctx);
+    pysock__session_release(s->wrap_session);
+    pysock__free(s->wrap_host);
+    pysock__bio_release(s->bio_in);
+    pysock__bio_release(s->bio_out);
+#endif
+    for (i = 0; i < PYSOCK__SENDTO_NAMES; i++)
+        pysock__lookup_release(s->names[i]);
+    pysock__lookup_release(s->lookup);
+    pysock__chain_drop(&s->queue);
+    pysock__links_free(&s->queue.spent);
+    pysock__mutex_free(&s->lock);
+    pysock__state_less_one(s->state, &s->state->open);
+    pysock__state_release(s->state);
+    pysock__free(s);
+}
+
+/* Closes the descriptor and forgets whose it was under one lock: otherwise a select() that looks
+   the number up in between would treat it as foreign and miss the close. Where SO_LINGER makes the
+   kernel's close sleep, only a blocking close() of the user's does (may_sleep), and after the rest;
+   the reactor and all others have the kernel finish by itself. */
+static void pysock__close_fd(pysock__sock *s, int may_sleep)
+{
+    int sleeps = 0;
+
+    if (s->fd < 0)
+        return;
+    if (!s->detached)
+        sleeps = pysock__sys_linger(s->fd) > 0;
+    if (sleeps && !may_sleep)
+        sleeps = pysock__sys_linger_off(s->fd) < 0;
+    pysock__lock(&pysock__table.lock);
+    if ((size_t)s->fd < pysock__table.fd_cap && pysock__table.by_fd[s->fd] == s->handle)
+        pysock__table.by_fd[s->fd] = 0;
+    if (!s->detached && !sleeps)
+        pysock__fd_close(s->fd);
+    pysock__unlock(&pysock__table.lock);
+    if (!s->detached && sleeps)
+        pysock__fd_close(s->fd);
+}
+
+/* One reference less; the last one closes. */
+static void pysock__release_and_sleep(pysock__sock *s, int may_sleep)
+{
+    pysock__slot *slot = pysock__slot_of(s);
+    uintptr_t generation;
+
+    if (pysock__add(&slot->word, (uintptr_t)-1) & PYSOCK__LOW)
+        return;
+    generation = (s->handle >> PYSOCK__HALF) + 1;
+    pysock__close_fd(s, may_sleep);
+    pysock__lock(&pysock__table.lock);
+    pysock__store(&slot->word, (generation & PYSOCK__LOW ? generation : 1) << PYSOCK__HALF);
+    slot->next_free = pysock__table.free_head;
+    pysock__table.free_head = (uint32_t)(slot - pysock__table.slots) + 1;
+    pysock__table.open--;
+    pysock__unlock(&pysock__table.lock);
+    pysock__sock_free(s);
+}
+
+static void pysock__release(pysock__sock *s)
+{
+    pysock__release_and_sleep(s, 0);
+}
+
+/* The descriptor is not this socket's any more, but that of the one from which it was adopted, if
+   that is still there: Python programs look through a second socket for a moment, and detach it. */
+static void pysock__forget_fd(pysock__sock *s)
+{
+    uintptr_t *at = NULL;
+    pysock__slot *slot;
+
+    pysock__lock(&pysock__table.lock);
+    if ((size_t)s->fd < pysock__table.fd_cap)
+        at = &pysock__table.by_fd[s->fd];
+    while (at && *at && *at != s->handle) {
+        slot = &pysock__table.slots[(*at & PYSOCK__LOW) - 1];
+        at = pysock__load(&slot->word) >> PYSOCK__HALF == *at >> PYSOCK__HALF ? &slot->s->older
+                                                                              : NULL;
+    }
+    if (at && *at)
+        *at = s->older;
+    pysock__unlock(&pysock__table.lock);
+}
+
+/* The socket behind a descriptor, with a reference, or NULL. */
+static pysock__sock *pysock__acquire_fd(int fd)
+{
+    uintptr_t handle = 0;
+
+    pysock__lock(&pysock__table.lock);
+    if (fd >= 0 && (size_t)fd < pysock__table.fd_cap)
+        handle = pysock__table.by_fd[fd];
+    pysock__unlock(&pysock__table.lock);
+    return handle ? pysock__acquire_handle(handle) : NULL;
+}
+
+/* Takes a slot for s, with the user's reference and the maker's, and enters its descriptor. epoch:
+   its state's when the call began; a cleanup raises that before it goes through the table. 0 or a
+   negated errno value. */
+static int pysock__table_enter(pysock__sock *s, unsigned epoch)
+{
+    pysock__slot *slot;
+    uintptr_t generation;
+    size_t open;
+    int err = 0;
+
+    pysock__lock(&pysock__table.lock);
+    open = ++pysock__table.open; /* counted first, so that two at once reserve for both */
+    pysock__unlock(&pysock__table.lock);
+    err = pysock__reactor_reserve(open);
+    pysock__lock(&pysock__table.lock);
+    if (err == 0 && epoch != pysock__epoch(s->state))
+        err = -ESHUTDOWN;
+    if (err == 0 && !pysock__table.free_head && pysock__table.used == PYSOCK_MAX_SOCKETS)
+        err = -EMFILE;
+    if (err == 0 && s->fd >= 0)
+        err = pysock__reserve(&pysock__table.by_fd, &pysock__table.fd_cap, (size_t)s->fd + 1,
+                              sizeof *pysock__table.by_fd);
+    if (err == 0) {
+        if (pysock__table.free_head) {
+            slot = &pysock__table.slots[pysock__table.free_head - 1];
+            pysock__table.free_head = slot->next_free;
+        } else {
+            slot = &pysock__table.slots[pysock__table.used++];
+        }
+        generation = pysock__load(&slot->word) >> PYSOCK__HALF;
+        generation = generation ? generation : 1;
+        s->handle = generation << PYSOCK__HALF | ((uintptr_t)(slot - pysock__table.slots) + 1);
+        slot->s = s;
+        if (s->fd >= 0) {
+            s->older = pysock__table.by_fd[s->fd];
+            pysock__table.by_fd[s->fd] = s->handle;
+        }
+        pysock__store(&slot->word, generation << PYSOCK__HALF | 2);
+    }
+    pysock__table.open -= err < 0;
+    pysock__unlock(&pysock__table.lock);
+    return err;
+}
+
+/* Sockets: states and notifications. */
+
+/* Tells every waiter but one that levels may have changed. */
+static void pysock__notify_locked(pysock__sock *s, const pysock__waiter *except)
+{
+    pysock__list *l, *next;
+    int closing = s->phase >= PYSOCK__CLOSING;
+
+    for (l = s->waiters.next; l != &s->waiters; l = next) {
+        pysock__waiter *w = PYSOCK__ENTRY(l, pysock__waiter, link);
+        next = l->next;
+        if (w != except)
+            w->notify(w, closing);
+    }
+}
+
+static void pysock__set_phase_locked(pysock__sock *s, pysock__phase next)
+{
+    PYSOCK_ASSERT(next >= PYSOCK__CLOSING || pysock__phase_next[s->phase] & PYSOCK__BIT(next));
+    s->phase = next;
+    pysock__notify_locked(s, NULL);
+}
+
+static void pysock__notify_thread(pysock__waiter *w, int closing)
+{
+    (void)closing;
+    pysock__wake(w->waker);
+}
+
+/* The socket in words, for messages: "example.org (192.0.2.1:443)". */
+static const char *pysock__describe(pysock__sock *s, char text[512])
+{
+    char addr[PYSOCK_ADDR_STRLEN];
+    const char *host = NULL;
+    pysock_addr local;
+
+#ifndef PYSOCK_NO_SSL
+    host = s->tls ? s->tls->hostname : s->wrap_host;
+#endif
+    if (s->peer.len)
+        pysock_addr_format(&s->peer, addr, sizeof addr);
+    else if (s->fd < 0)
+        snprintf(addr, sizeof addr, "memory BIOs");
+    else if (pysock__sys_getsockname(s->fd, &local) == 0)
+        pysock_addr_format(&local, addr, sizeof addr);
+    else
+        snprintf(addr, sizeof addr, "descriptor %d", s->fd);
+    if (host)
+        snprintf(text, 512, "%.255s (%s)", host, addr);
+    else
+        snprintf(text, 512, "%s", addr);
+    return text;
+}
+
+/* Sockets: calls. Each public function begins and ends a call; in between it holds the lock. */
+
+typedef struct pysock__call {
+    pysock__sock *s;
+    const char *name;
+    int64_t timeout;
+    int64_t deadline; /* worked out when it is first needed; 0: not yet */
+    unsigned epoch;
+    int all; /* sendall: what ends the wait ends the call, whatever was taken before */
+    int limited; /* the deadline is the kernel's option */
+    int told;    /* what poll said of the last sleep */
+    int futile;  /* how often it was of no use */
+    int alone;   /* it has TLS input, or output, to itself while it waits */
+    int hung_up; /* POLLRDHUP is there already, and so cannot say that the socket is closed */
+} pysock__call;
+
+/* Where there is no thread, a call that does not wait does some of its work. */
+static int pysock__call_assist(pysock__call *c)
+{
+    pysock__unlock(&c->s->lock);
+    pysock__reactor_assist();
+    pysock__lock(&c->s->lock);
+    if (c->s->phase < PYSOCK__CLOSING)
+        return 0;
+    pysock__unlock(&c->s->lock);
+    pysock__release(c->s);
+    return pysock__fail(PYSOCK_OS_ERROR, EBADF, "EBADF", "%s: the socket was closed meanwhile",
+                        c->name);
+}
+
+static int pysock__call_begin(pysock__call *c, const pysock *handle, const char *name)
+{
+    c->name = name;
+    c->all = c->limited = c->told = c->futile = c->alone = c->hung_up = 0;
+    c->deadline = 0;
+    if (!handle)
+        return pysock__fail_value(name, "the socket is NULL");
+    pysock__fork_check();
+    c->s = pysock__acquire_handle((uintptr_t)handle);
+    if (!c->s)
+        return pysock__fail(PYSOCK_OS_ERROR, EBADF, "EBADF", "%s: the socket is closed", name);
+    pysock__lock(&c->s->lock);
+    if (c->s->phase >= PYSOCK__CLOSING) {
+        pysock__unlock(&c->s->lock);
+        pysock__release(c->s);
+        return pysock__fail(PYSOCK_OS_ERROR, EBADF, "EBADF", "%s: the socket is closed", name);
+    }
+    c->epoch = pysock__epoch(c->s->state);
+    c->timeout = c->s->timeout;
+    if (c->timeout == 0 && pysock__load(&pysock__reactor.threadless))
+        return pysock__call_assist(c);
+    return 0;
+}
+
+/* Lets the lock go, and then what must not be released under it. */
+static void pysock__unlock_sock(pysock__sock *s)
+{
+    pysock__list spent;
+
+    if (pysock__list_empty(&s->queue.spent)) {
+        pysock__unlock(&s->lock);
+        return;
+    }
+    pysock__list_init(&spent);
+    pysock__chain_take_spent(&s->queue, &spent);
+    pysock__unlock(&s->lock);
+    pysock__links_free(&spent);
+}
+
+static void pysock__call_end(pysock__call *c)
+{
+    pysock__unlock_sock(c->s);
+    pysock__release(c->s);
+    if (pysock__load(&pysock__process.errands))
+        pysock__run_errands();
+}
+
+/* Fails with a negated errno value, naming the call and the socket. */
+static int pysock__call_fail(pysock__call *c, int err)
+{
+    char text[512];
+
+    if (err == -EAGAIN)
+        return pysock__fail_again();
+    if (err == -EBADF && c->s->fd < 0)
+        err = -ENOTSUP; /* there is no descriptor, but memory BIOs */
+    return pysock__fail_os(err, c->name, pysock__describe(c->s, text));
+}
+
+/* Output has failed before. */
+static int pysock__call_fail_output(pysock__call *c)
+{
+    c->s->loss_told = 1;
+    return pysock__call_fail(c, c->s->write_error);
+}
+
+static int pysock__call_fail_closed(pysock__call *c)
+{
+    return pysock__fail(PYSOCK_OS_ERROR, EBADF, "EBADF", "%s: the socket was closed meanwhile",
+                        c->name);
+}
+
+static int pysock__call_fail_timeout(pysock__call *c)
+{
+    char text[512];
+
+    return pysock__fail(PYSOCK_TIMEOUT_ERROR, ETIMEDOUT, "ETIMEDOUT",
+                        "%s on %s: timed out after %g s", c->name, pysock__describe(c->s, text),
+                        (double)c->timeout / 1e9);
+}
+
+/* 0 while the call may go on: not closed, not cleaned up. */
+static int pysock__call_check_locked(pysock__call *c)
+{
+    if (c->epoch != pysock__epoch(c->s->state))
+        return pysock__fail_ended(c->name, c->epoch, c->s->state);
+    if (c->s->phase >= PYSOCK__CLOSING)
+        return pysock__call_fail_closed(c);
+    return 0;
+}
+
+/* After EINTR: asks the hook, without the lock. */
+static int pysock__call_interrupted_locked(pysock__call *c)
+{
+    int stop;
+
+    pysock__unlock(&c->s->lock);
+    stop = pysock__interrupted();
+    pysock__lock(&c->s->lock);
+    if (stop)
+        return pysock__fail(PYSOCK_OS_ERROR, EINTR, "EINTR", "%s: interrupted by a signal",
+                            c->name);
+    return pysock__call_check_locked(c);
+}
+
+/* Asks the audit hook about what the call is to do, without the lock. 0: it may go on. */
+static int pysock__call_audit_locked(pysock__call *c, const char *event, const pysock_addr *addr)
+{
+    pysock_audit_event e;
+    char on[512];
+    int denied;
+
+    if (!pysock__load(&pysock__process.audited))
+        return 0;
+    memset(&e, 0, sizeof e);
+    e.name = event;
+    e.socket = (pysock *)c->s->handle;
+    e.addr = addr;
+    e.family = c->s->family;
+    e.type = c->s->type;
+    e.proto = c->s->proto;
+    pysock__unlock(&c->s->lock);
+    denied = pysock__denied(&e);
+    pysock__lock(&c->s->lock);
+    if (!denied)
+        return pysock__call_check_locked(c);
+    pysock__describe(c->s, on);
+    if (addr)
+        pysock_addr_format(addr, on, sizeof on);
+    return pysock__fail(PYSOCK_OS_ERROR, EACCES, "EACCES", "%s on %.300s: denied by the audit hook",
+                        c->name, on);
+}
+
+/* Brackets a system call that may sleep in the kernel, or that needs no lock: the descriptor stays,
+   and close() and cleanup wake it by shutdown. */
+static void pysock__enter_kernel_locked(pysock__sock *s)
+{
+    s->kernel_waits++;
+    pysock__unlock(&s->lock);
+}
+
+static void pysock__leave_kernel_locked(pysock__sock *s)
+{
+    pysock__lock(&s->lock);
+    s->kernel_waits--;
+}
+
+/* A connected plain stream: nothing but the kernel, and the shutdown of a close, ends its waits. */
+static int pysock__kernel_tells_all(const pysock__sock *s)
+{
+    return PYSOCK__KERNEL_SLEEPS && s->phase == PYSOCK__OPEN && !s->queue_used
+           && s->type == SOCK_STREAM && !pysock__load(&pysock__reactor.threadless);
+}
+
+/* The same of one wait. A thread that never waits otherwise then needs no waker, which would be a
+   descriptor more for each. */
+static int pysock__kernel_ends_wait(const pysock__call *c, short events)
+{
+    return PYSOCK__KERNEL_SLEEPS && events
+           && (pysock__kernel_tells_all(c->s)
+               || ((c->alone || (c->s->phase == PYSOCK__CONNECTING && c->s->type == SOCK_STREAM))
+                   && !pysock__load(&pysock__reactor.threadless)));
+}
+
+/* Sleeps on the descriptor, and on the waker where something else than the kernel may end the
+   wait. */
+static int pysock__wait_asleep_locked(pysock__call *c, short events)
+{
+    pysock__sock *s = c->s;
+    pysock__waiter me;
+    struct pollfd fds[2];
+    int r, writes;
+
+    fds[1].fd = s->fd;
+    fds[1].events = events;
+    if (pysock__kernel_ends_wait(c, events)) {
+        writes = events == POLLOUT && s->phase != PYSOCK__CONNECTING && !c->alone;
+        if (events == POLLOUT && c->alone)
+            fds[1].events = POLLOUT | PYSOCK__RDHUP; /* a close that sends the rest shuts input */
+        s->kernel_writes += writes;
+        pysock__enter_kernel_locked(s);
+        PYSOCK_TRACE("before_sleep", s);
+        r = pysock__poll(fds + 1, 1, c->deadline);
+        pysock__leave_kernel_locked(s);
+        s->kernel_writes -= writes;
+        c->told = r > 0 ? fds[1].revents : 0;
+        return r;
+    }
+    r = pysock__thread_waker(&me.waker);
+    if (r < 0)
+        return r;
+    pysock__waker_drain(me.waker, 0);
+    me.notify = pysock__notify_thread;
+    pysock__list_append(&s->waiters, &me.link);
+    fds[0].fd = me.waker->rfd;
+    fds[0].events = POLLIN;
+    pysock__unlock(&s->lock);
+    PYSOCK_TRACE("before_sleep", s);
+    fds[0].revents = 0;
+    fds[1].revents = 0;
+    r = pysock__sleep(me.waker, fds, events ? 2 : 1, c->deadline);
+    c->told = r > 0 ? fds[1].revents : 0;
+    pysock__waker_drain(me.waker, r > 0 && fds[0].revents);
+    pysock__lock(&s->lock);
+    pysock__list_remove(&me.link);
+    return r;
+}
+
+/* Whether O_NONBLOCK that others have set forbids the call to wait. */
+static int pysock__nonblock_obeyed(const pysock__call *c)
+{
+    return c->timeout < 0 && c->s->obeys
+           && (PYSOCK__KERNEL_SLEEPS ? !pysock__fd_blocks(c->s->fd) : c->s->came_nonblocking);
+}
+
+/* Sets the call's deadline when it is first needed. A call without a timeout that waits for the
+   descriptor waits no longer than SO_RCVTIMEO or SO_SNDTIMEO allow, which is EAGAIN then, as the
+   kernel has it: limited. */
+static void pysock__set_deadline_locked(pysock__call *c, short events)
+{
+    int64_t limit = 0;
+
+    if (c->timeout < 0 && events
+        && (!c->deadline || c->deadline == PYSOCK__NEVER || c->limited)) {
+        limit = pysock__sys_timeo(c->s->fd, events == POLLOUT);
+        if (limit && !c->limited)
+            c->deadline = pysock__deadline_in(limit);
+        c->limited = limit != 0;
+    }
+    if (!c->deadline)
+        c->deadline = pysock__deadline_in(c->timeout);
+}
+
+static int pysock__call_overdue(pysock__call *c)
+{
+    if (c->deadline == PYSOCK__NEVER || pysock__now() < c->deadline)
+        return 0;
+    return c->limited ? pysock__fail_again() : pysock__call_fail_timeout(c);
+}
+
+/* The one place where a call on a socket sleeps: until the descriptor has one of events (0: it is
+   not asked), somebody notifies, or the deadline passes. The caller has tested its level under the
+   lock and tests again afterwards; the waiter is in the list before the lock is let go, so that no
+   notification in between is lost. 0: test again; -1: the call is to end. */
+static int pysock__wait_locked(pysock__call *c, short events)
+{
+    int r;
+
+    pysock__set_deadline_locked(c, events);
+    r = pysock__wait_asleep_locked(c, events);
+    if (pysock__call_check_locked(c) < 0)
+        return -1;
+    if (r == -EINTR)
+        return pysock__call_interrupted_locked(c);
+    if (r < 0)
+        return pysock__call_fail(c, r);
+    return r == 0 ? pysock__call_overdue(c) : 0;
+}
+
+/* Between two turns of work that never had to wait: others get the lock, and what may end the call
+   is looked at. 0: go on; -1: the call is to end. */
+static int pysock__give_way_locked(pysock__call *c)
+{
+    pysock__sock *s = c->s;
+
+    pysock__unlock_sock(s);
+    pysock__reactor_assist();
+    do /* the lock is not fair: a close would not get it from a call that takes it at once again */
+        pysock__thread_yield();
+    while (pysock__load(&s->closers));
+    pysock__lock(&s->lock);
+    if (pysock__call_check_locked(c) < 0)
+        return -1;
+    pysock__set_deadline_locked(c, 0);
+    return pysock__call_overdue(c);
+}
+
+/* How far work on a socket has come, and what it waits for. Flush, fill, a handshake's step and
+   connecting all answer in these words, and pysock__await_locked() acts on them. */
+typedef enum pysock__progress {
+    PYSOCK__DONE,        /* there is nothing left to do, or there is something to report */
+    PYSOCK__AGAIN,       /* more can be done at once; it has been enough for one turn */
+    PYSOCK__WAIT_READ,   /* more, when the descriptor is readable */
+    PYSOCK__WAIT_WRITE,  /* more, when it is writable */
+    PYSOCK__WAIT_NOTIFY, /* more, when another call or the reactor has notified */
+    PYSOCK__STOPPED      /* it will never be done; the socket has latched why */
+} pysock__progress;
+
+/* The events that a watch or a call waits for. */
+static short pysock__progress_events(pysock__progress p)
+{
+    return p == PYSOCK__WAIT_READ ? POLLIN : p == PYSOCK__WAIT_WRITE ? POLLOUT : 0;
+}
+
+/* Waits for what p says. 0: go on with the work; -1: the call is to end. */
+static int pysock__await_locked(pysock__call *c, pysock__progress p)
+{
+    int r;
+
+    switch (p) {
+    case PYSOCK__AGAIN:
+        return pysock__give_way_locked(c);
+    case PYSOCK__WAIT_READ:
+    case PYSOCK__WAIT_WRITE:
+        return pysock__wait_locked(c, pysock__progress_events(p));
+    case PYSOCK__WAIT_NOTIFY:
+        c->s->notify_wanted++;
+        r = pysock__wait_locked(c, 0);
+        c->s->notify_wanted--;
+        return r;
+    default:
+        return 0;
+    }
+}
+
+/* ---- >>io ----
+   What moves bytes: output, the handshake's steps, connecting, the reactor's turn, TLS input and
+   output. All answer in the words of pysock__progress, and pysock__await_locked() waits for them.
+   The lock: the socket's; a handshake's step and a sleep in the kernel go on without it. */
+
+/* I/O: output. What has been taken and not yet sent: the engine's records, then the queue. */
+
+static int pysock__is_tls_locked(const pysock__sock *s)
+{
+#ifndef PYSOCK_NO_SSL
+    return s->tls || s->wrap_ctx;
+#else
+    (void)s;
+    return 0;
+#endif
+}
+
+/* 1 while a handshake keeps plaintext from flowing. */
+static int pysock__handshakes_locked(const pysock__sock *s)
+{
+#ifndef PYSOCK_NO_SSL
+    return s->tls && !s->tls->established;
+#else
+    (void)s;
+    return 0;
+#endif
+}
+
+static int pysock__output_waits_locked(pysock__sock *s)
+{
+#ifndef PYSOCK_NO_SSL
+    if (s->tls && !s->hs_busy && (pysock__tls_flags(s->tls) & PYSOCK__OUT))
+        return 1;
+#endif
+    return !pysock__chain_empty(&s->queue);
+}
+
+/* 1 if bytes of the user's wait, not only an alert or a handshake's records. */
+static int pysock__promised_output_locked(const pysock__sock *s)
+{
+#ifndef PYSOCK_NO_SSL
+    if (s->tls && !s->hs_busy && pysock__tls_holds_plaintext(s->tls))
+        return 1;
+#endif
+    return !pysock__chain_empty(&s->queue);
+}
+
+/* Writing has failed for good: what waits is dropped, and whoever asks about output hears so. */
+static void pysock__output_failed_locked(pysock__sock *s, int err)
+{
+    if (!s->write_error)
+        s->write_error = err;
+    s->output_lost |= pysock__promised_output_locked(s);
+    pysock__chain_drop(&s->queue);
+    s->queue_full = 0;
+    pysock__notify_locked(s, NULL);
+}
+
+/* Works out anew whether the queue is full: from high on, until it is below low, or empty. */
+static void pysock__queue_level_locked(pysock__sock *s)
+{
+    s->queue_full = s->queue_full ? s->queue.bytes && s->queue.bytes >= s->low
+                                  : s->queue.bytes >= s->high;
+}
+
+static void pysock__queue_consume_locked(pysock__sock *s, size_t n)
+{
+    int was_full = s->queue_full;
+
+    pysock__chain_consume(&s->queue, n);
+    pysock__queue_level_locked(s);
+    if (was_full && !s->queue_full)
+        pysock__notify_locked(s, NULL);
+}
+
+/* Writes to the kernel without waiting: the number, 0 if it takes nothing now, or an error. */
+static ptrdiff_t pysock__write_now(pysock__sock *s, const void *data, size_t n)
+{
+    ptrdiff_t r;
+
+#ifndef PYSOCK_NO_SSL
+    if (s->bio_out)
+        return pysock__bio_put(s->bio_out, data, n);
+#endif
+    do
+        r = pysock__sys_send(s->fd, data, n, MSG_DONTWAIT);
+    while (r == -EINTR);
+    return r == -EAGAIN || r == -ENOBUFS ? 0 : r;
+}
+
+#ifndef PYSOCK_NO_SSL
+
+/* Reads what carries TLS, without waiting: the number, 0 at the end, or an error. */
+static ptrdiff_t pysock__read_now(pysock__sock *s, void *buf, size_t n)
+{
+    ptrdiff_t r;
+
+    if (s->bio_in)
+        return pysock__bio_take(s->bio_in, buf, n);
+    do
+        r = pysock__sys_recv(s->fd, buf, n, MSG_DONTWAIT);
+    while (r == -EINTR);
+    return r;
+}
+
+/* Room for what is read ahead, empty: NULL if it is not wanted, or out of memory, which only costs
+   time. */
+static unsigned char *pysock__ahead_room(pysock__sock *s)
+{
+    pysock__tls *t = s->tls;
+
+    if (!(t->options & PYSOCK_OP_READ_AHEAD) || s->bio_in)
+        return NULL;
+    if (!t->ahead)
+        t->ahead = (unsigned char *)PYSOCK_MALLOC(PYSOCK__AHEAD);
+    return t->ahead;
+}
+
+/* What is in memory already has an end, and nobody reports it again: no budget applies to it. */
+static int pysock__input_ours(const pysock__sock *s)
+{
+    return s->bio_in || s->tls->ahead_pos < s->tls->ahead_len;
+}
+
+/* Reads records for the engine, from what was read ahead first. For the engine's owner. */
+static ptrdiff_t pysock__read_records(pysock__sock *s, void *buf, size_t n)
+{
+    pysock__tls *t = s->tls;
+    ptrdiff_t r;
+
+    if (t->ahead_pos == t->ahead_len) {
+        if (!pysock__ahead_room(s))
+            return pysock__read_now(s, buf, n);
+        t->ahead_pos = t->ahead_len = 0;
+        r = pysock__read_now(s, t->ahead, PYSOCK__AHEAD);
+        if (r <= 0)
+            return r;
+        t->ahead_len = (size_t)r;
+    }
+    n = n < t->ahead_len - t->ahead_pos ? n : t->ahead_len - t->ahead_pos;
+    memcpy(buf, t->ahead + t->ahead_pos, n);
+    t->ahead_pos += n;
+    return (ptrdiff_t)n;
+}
+
+/* Sends the engine's records. */
+static pysock__progress pysock__flush_records_locked(pysock__sock *s)
+{
+    const unsigned char *p;
+    ptrdiff_t r;
+    size_t n;
+
+    while (pysock__tls_flags(s->tls) & PYSOCK__OUT) {
+        p = pysock__tls_out(s->tls, &n);
+        r = pysock__write_now(s, p, n);
+        if (r == 0)
+            return PYSOCK__WAIT_WRITE;
+        if (r < 0) {
+            pysock__output_failed_locked(s, (int)r);
+            return PYSOCK__STOPPED;
+        }
+        pysock__tls_out_done(s->tls, (size_t)r);
+    }
+    return PYSOCK__DONE;
+}
+
+/* Makes records of the queue's first bytes. 0: there is nothing to do. */
+static int pysock__encrypt_queue_locked(pysock__sock *s)
+{
+    const unsigned char *data;
+    size_t n;
+
+    if (pysock__chain_empty(&s->queue))
+        return 0;
+    n = pysock__chain_front(&s->queue, &data);
+    n = pysock__tls_app_out(s->tls, data, n);
+    if (n)
+        pysock__queue_consume_locked(s, n);
+    return n != 0;
+}
+
+#endif
+
+#ifndef PYSOCK_NO_SSL
+/* One round of a TLS socket's output. */
+static pysock__progress pysock__flush_tls_locked(pysock__sock *s)
+{
+    pysock__tls *t = s->tls;
+    pysock__progress p;
+
+    if (s->out_busy)
+        return PYSOCK__WAIT_NOTIFY;
+    if (s->hs_busy || !t->established) /* after the handshake, with what was taken before it */
+        return t->handshakes || !pysock__chain_empty(&s->queue) ? PYSOCK__WAIT_NOTIFY
+                                                                : PYSOCK__DONE;
+    p = pysock__flush_records_locked(s);
+    if (p != PYSOCK__DONE)
+        return p;
+    if (pysock__encrypt_queue_locked(s))
+        return PYSOCK__AGAIN;
+    if (!pysock__chain_empty(&s->queue)) { /* the connection has ended: this will never be sent */
+        pysock__output_failed_locked(s, -EPIPE);
+        return PYSOCK__STOPPED;
+    }
+    if (!s->shut_when_flushed || t->close_sent || t->no_close_notify)
+        return PYSOCK__DONE;
+    pysock__tls_close_notify(t); /* before the FIN */
+    return t->close_sent ? PYSOCK__AGAIN : PYSOCK__DONE;
+}
+#endif
+
+/* One round of a plain socket's: the same. */
+static pysock__progress pysock__flush_plain_locked(pysock__sock *s)
+{
+    const unsigned char *data;
+    ptrdiff_t r;
+    size_t n;
+
+    if (pysock__chain_empty(&s->queue))
+        return PYSOCK__DONE;
+    if (s->kernel_sends)
+        return PYSOCK__WAIT_NOTIFY; /* a send without the lock, which goes on with the queue */
+    n = pysock__chain_front(&s->queue, &data);
+    r = pysock__write_now(s, data, n);
+    if (r == 0)
+        return PYSOCK__WAIT_WRITE;
+    if (r < 0) {
+        pysock__output_failed_locked(s, (int)r);
+        return PYSOCK__STOPPED;
+    }
+    pysock__queue_consume_locked(s, (size_t)r);
+    return PYSOCK__AGAIN;
+}
+
+#define PYSOCK__WRITES_AT_ONCE 16 /* so that a queue does not hold the lock for long */
+
+/* Sends what waits, as far as the kernel takes it. */
+static pysock__progress pysock__flush_locked(pysock__sock *s)
+{
+    pysock__progress p = PYSOCK__AGAIN;
+    int budget = PYSOCK__WRITES_AT_ONCE;
+
+    if (s->write_error)
+        return PYSOCK__STOPPED;
+    s->generation = pysock__fork_generation;
+    while (p == PYSOCK__AGAIN && budget--) {
+#ifndef PYSOCK_NO_SSL
+        if (s->tls) {
+            p = pysock__flush_tls_locked(s);
+            continue;
+        }
+#endif
+        p = pysock__flush_plain_locked(s);
+    }
+    if (p == PYSOCK__DONE && s->shut_when_flushed && !pysock__handshakes_locked(s)) {
+        s->shut_when_flushed = 0;
+        pysock__sys_shutdown(s->fd, SHUT_WR);
+    }
+    return p;
+}
+
+/* Flushes without waiting, and leaves the rest to the reactor. */
+static pysock__progress pysock__flush_or_kick_locked(pysock__sock *s)
+{
+    pysock__progress p = pysock__flush_locked(s);
+
+    if (p == PYSOCK__WAIT_WRITE || p == PYSOCK__AGAIN)
+        pysock__kick(&s->watch);
+    return p;
+}
+
+#define PYSOCK__READS_AT_ONCE 64 /* so that a flood does not own who reads it */
+
+/* I/O: the handshake. Whoever sets hs_busy owns the engine for one step, without the lock. */
+
+#ifndef PYSOCK_NO_SSL
+
+#define PYSOCK__BYTES_AT_ONCE ((size_t)64 * 1024) /* likewise, in a handshake */
+
+/* 1 if output that was taken waits for the handshake: queued behind it, or, where it is not the
+   first, perhaps stuck in the engine before it. */
+static int pysock__output_behind_handshake_locked(const pysock__sock *s)
+{
+    size_t n;
+
+    return !pysock__chain_empty(&s->queue)
+           || (s->tls && s->tls->handshakes && !s->hs_busy && pysock__tls_engine_out(s->tls, &n));
+}
+
+/* Whether the reactor is to drive: nobody else does, and somebody could be waiting. */
+static int pysock__handshake_wanted_locked(const pysock__sock *s)
+{
+    if (s->phase == PYSOCK__CLOSING)
+        return 1;
+    if (s->phase != PYSOCK__HANDSHAKING && !(s->phase == PYSOCK__CONNECTING && s->wrap_ctx))
+        return 0;
+    return !s->hs_callers
+           && ((s->timeout == 0 && !s->caller_drives) || s->watchers
+               || pysock__output_behind_handshake_locked(s));
+}
+
+static void pysock__want_reactor_locked(pysock__sock *s)
+{
+    if (!s->bio_in && s->phase != PYSOCK__CLOSING && pysock__handshake_wanted_locked(s))
+        pysock__kick(&s->watch);
+}
+
+/* Moves the handshake as far as it goes without waiting, but at most for one turn's worth; the
+   caller owns the engine. STOPPED: *err is the kernel's error, 0 at the stream's end. */
+static pysock__progress pysock__handshake_step(pysock__sock *s, int *err)
+{
+    size_t n, bytes = PYSOCK__BYTES_AT_ONCE;
+    int flags, ahead, reads = PYSOCK__READS_AT_ONCE;
+    pysock__tls *t = s->tls;
+    ptrdiff_t r;
+    void *p;
+
+    *err = 0;
+    for (;;) {
+        flags = pysock__tls_flags(t);
+        if (flags & PYSOCK__OUT) {
+            const unsigned char *out = pysock__tls_out(t, &n);
+            r = pysock__write_now(s, out, n);
+            if (r == 0)
+                return PYSOCK__WAIT_WRITE;
+            if (r < 0) {
+                *err = (int)r;
+                return t->ended ? PYSOCK__DONE : PYSOCK__STOPPED;
+            }
+            pysock__tls_overhear(t, 1, out, (size_t)r);
+            pysock__tls_out_done(t, (size_t)r);
+            continue;
+        }
+        if (flags & (PYSOCK__ENDED | PYSOCK__APP_OUT | PYSOCK__APP_IN))
+            return PYSOCK__DONE;
+        ahead = pysock__input_ours(s);
+        if (!ahead && (!reads-- || !bytes))
+            return PYSOCK__AGAIN;
+        p = pysock__tls_in(t, &n);
+        if (!p)
+            continue; /* it has just failed */
+        r = pysock__read_records(s, p, n);
+        if (r == -EAGAIN)
+            return PYSOCK__WAIT_READ;
+        if (r <= 0) {
+            *err = (int)r;
+            return PYSOCK__STOPPED;
+        }
+        if (!ahead)
+            bytes -= (size_t)r < bytes ? (size_t)r : bytes;
+        PYSOCK_TRACE("handshake_step", s);
+        pysock__tls_overhear(t, 0, (const unsigned char *)p, (size_t)r);
+        pysock__tls_in_done(t, (size_t)r);
+    }
+}
+
+/* The handshake failed: keeps the fault, in words that say on what. */
+static void pysock__handshake_fault_locked(pysock__sock *s, int err)
+{
+    char on[512];
+    pysock__tls *t = s->tls;
+
+    pysock__describe(s, on);
+    if (t->fault.kind) {
+        pysock__fault_set(&s->fault, t->fault.kind, t->fault.code, t->fault.reason,
+                          "TLS handshake with %.120s: %.400s", on, t->fault.message);
+        s->fault.verify_code = t->fault.verify_code;
+        s->fault.verify_message = t->fault.verify_message;
+    } else if (err == 0 || t->ended) {
+        pysock__fault_set(&s->fault, PYSOCK_SSL_EOF_ERROR, 8, "UNEXPECTED_EOF",
+                          "TLS handshake with %.255s: the peer closed the connection before it was "
+                          "finished",
+                          on);
+    } else {
+        pysock__fault_os(&s->fault, err, "TLS handshake", on);
+    }
+}
+
+/* Applies what a step has brought, and gives the engine back. DONE or STOPPED: the handshake is
+   over. */
+static pysock__progress pysock__handshake_apply_locked(pysock__sock *s, pysock__progress p,
+                                                       int err)
+{
+    pysock__tls *t = s->tls;
+
+    if (p == PYSOCK__DONE && !t->ended && pysock__tls_finish(t) < 0) {
+        p = PYSOCK__STOPPED;
+        err = -ENOMEM;
+    }
+    s->hs_busy = 0;
+    if (s->phase == PYSOCK__CLOSING)
+        pysock__kick(&s->watch); /* it may have had to leave the engine to this step */
+    if (p != PYSOCK__DONE && p != PYSOCK__STOPPED) {
+        if (s->notify_wanted)
+            pysock__notify_locked(s, NULL); /* whoever waits for the engine */
+        return p;
+    }
+    if (p == PYSOCK__DONE && t->established) {
+        if (s->phase == PYSOCK__HANDSHAKING)
+            pysock__set_phase_locked(s, PYSOCK__SECURE);
+        if (!pysock__chain_empty(&s->queue))
+            pysock__kick(&s->watch); /* queued behind the handshake */
+        return p;
+    }
+    pysock__handshake_fault_locked(s, err);
+    pysock__output_failed_locked(s, -EPIPE);
+    if (s->phase == PYSOCK__HANDSHAKING)
+        pysock__set_phase_locked(s, PYSOCK__BROKEN);
+    return PYSOCK__STOPPED;
+}
+
+/* 1 while a handshake's step cannot begin: another goes on, or a call waits for room to send what
+   comes before it. */
+static int pysock__engine_busy_locked(const pysock__sock *s)
+{
+    return s->hs_busy || s->out_busy;
+}
+
+/* One step by a thread that holds the lock and finds the engine free. */
+static pysock__progress pysock__handshake_drive_locked(pysock__sock *s)
+{
+    pysock__progress p;
+    int err;
+
+    s->hs_busy = 1;
+    s->generation = pysock__fork_generation;
+    pysock__unlock(&s->lock);
+    p = pysock__handshake_step(s, &err);
+    pysock__lock(&s->lock);
+    return pysock__handshake_apply_locked(s, p, err);
+}
+
+/* The connection stands: begins the handshake that was wrapped around it. */
+static int pysock__handshake_begin_locked(pysock__sock *s, const char *what)
+{
+    pysock__tls_options o;
+
+    memset(&o, 0, sizeof o);
+    o.ctx = s->wrap_ctx;
+    o.session = s->wrap_session;
+    o.server = s->wrap_server;
+    o.raise_ragged = s->wrap_raise_ragged;
+    o.unchecked_host = s->wrap_unchecked_host;
+    o.half_close = s->wrap_half_close;
+    o.no_close_notify = s->wrap_no_close_notify;
+    o.port = pysock_addr_port(&s->peer);
+    o.owner = (pysock *)s->handle;
+    o.what = what;
+    s->tls = pysock__tls_new(&o, s->wrap_host);
+    if (!s->tls)
+        return -1;
+    pysock__context_release(s->wrap_ctx);
+    pysock__session_release(s->wrap_session);
+    s->wrap_ctx = NULL;
+    s->wrap_session = NULL;
+    s->wrap_host = NULL;
+    s->input_end = PYSOCK__GOING_ON;
+    s->write_error = 0;
+    pysock__set_phase_locked(s, PYSOCK__HANDSHAKING);
+    return 0;
+}
+
+/* The same where somebody else is to do the handshake, and is told if it cannot even begin. */
+static void pysock__handshake_prepare_locked(pysock__sock *s, const char *what)
+{
+    if (pysock__handshake_begin_locked(s, what) == 0)
+        return;
+    s->fault = pysock__last;
+    pysock__set_phase_locked(s, PYSOCK__BROKEN);
+}
+
+/* The peer has asked for another handshake: until it is finished, this is a socket that has not
+   finished its first. */
+static void pysock__handshake_again_locked(pysock__sock *s)
+{
+    pysock__tls_begin_again(s->tls);
+    pysock__set_phase_locked(s, PYSOCK__HANDSHAKING);
+    pysock__want_reactor_locked(s);
+}
+
+/* Waits for what a step has said. Where nobody else drives, and nothing is queued, the engine is
+   kept: then nothing but the kernel ends the wait. */
+static int pysock__handshake_await_locked(pysock__call *c, pysock__progress p)
+{
+    pysock__sock *s = c->s;
+    int r;
+
+    c->alone = p == PYSOCK__WAIT_READ && s->hs_callers == 1 && pysock__chain_empty(&s->queue);
+    if (!c->alone)
+        return pysock__await_locked(c, p);
+    s->hs_busy = 1;
+    r = pysock__await_locked(c, p);
+    s->hs_busy = c->alone = 0;
+    if (s->notify_wanted)
+        pysock__notify_locked(s, NULL);
+    if (s->phase == PYSOCK__CLOSING)
+        pysock__kick(&s->watch);
+    return r;
+}
+
+/* A blocking call drives the handshake to its end. 0 or a failure. */
+static int pysock__handshake_wait_locked(pysock__call *c)
+{
+    pysock__sock *s = c->s;
+    pysock__progress p;
+    int r = 0;
+
+    s->hs_callers++;
+    while (r == 0 && s->phase == PYSOCK__HANDSHAKING) {
+        p = pysock__engine_busy_locked(s) ? PYSOCK__WAIT_NOTIFY
+                                          : pysock__handshake_drive_locked(s);
+        if (pysock__call_check_locked(c) < 0)
+            r = -1;
+        else if (s->phase == PYSOCK__HANDSHAKING
+                 && pysock__engine_busy_locked(s)) /* by another one meanwhile */
+            r = pysock__await_locked(c, PYSOCK__WAIT_NOTIFY);
+        else if (s->phase == PYSOCK__HANDSHAKING)
+            r = pysock__handshake_await_locked(c, p);
+    }
+    s->hs_callers--;
+    pysock__want_reactor_locked(s);
+    return r;
+}
+
+#endif
+
+/* I/O: connecting. */
+
+/* The address that a connect goes to is known, and the kernel has the word. err: its answer. */
+static void pysock__connect_book_locked(pysock__sock *s, int err)
+{
+    char text[PYSOCK_ADDR_STRLEN];
+
+    if (err == 0) {
+        if (s->type != SOCK_STREAM && s->type != SOCK_SEQPACKET)
+            pysock__set_phase_locked(s, PYSOCK__NEW);
+        else
+            pysock__set_phase_locked(s, PYSOCK__OPEN);
+        return;
+    }
+    pysock_addr_format(&s->peer, text, sizeof text);
+    pysock__fault_os(&s->fault, err, "connect", text);
+    s->peer.len = 0;
+    pysock__set_phase_locked(s, PYSOCK__FAILED);
+}
+
+/* Looks whether the kernel has finished connecting. */
+static void pysock__connect_check_locked(pysock__sock *s)
+{
+    pysock_addr addr;
+    int err = pysock__sys_so_error(s->fd);
+
+    if (err == 0 && pysock__sys_getpeername(s->fd, &addr) == -ENOTCONN)
+        return;
+    pysock__connect_book_locked(s, err);
+}
+
+#ifndef PYSOCK_NO_SSL
+/* In the reactor: goes on with TLS where it is wrapped around a connection that now stands. */
+static void pysock__connected_locked(pysock__sock *s)
+{
+    if (s->phase == PYSOCK__OPEN && s->wrap_ctx)
+        pysock__handshake_prepare_locked(s, "TLS handshake");
+}
+#endif
+
+/* I/O: the reactor's side. */
+
+#ifndef PYSOCK_NO_SSL
+/* Connecting and the handshake. DONE: nothing of these keeps output back. */
+static pysock__progress pysock__drive_tls_locked(pysock__sock *s, short revents)
+{
+    pysock__progress p;
+
+    if (s->phase == PYSOCK__CONNECTING && s->wrap_ctx) {
+        if (revents)
+            pysock__connect_check_locked(s);
+        if (s->phase == PYSOCK__CONNECTING)
+            return pysock__handshake_wanted_locked(s) ? PYSOCK__WAIT_WRITE : PYSOCK__STOPPED;
+        pysock__connected_locked(s);
+    }
+    if (!pysock__handshakes_locked(s) || s->phase == PYSOCK__BROKEN)
+        return PYSOCK__DONE;
+    if (!pysock__handshake_wanted_locked(s))
+        return PYSOCK__STOPPED;
+    if (pysock__engine_busy_locked(s))
+        return PYSOCK__WAIT_NOTIFY; /* whoever has it kicks where it matters */
+    p = pysock__handshake_drive_locked(s);
+    if (p == PYSOCK__DONE || p == PYSOCK__STOPPED)
+        return pysock__handshakes_locked(s) ? PYSOCK__STOPPED : PYSOCK__DONE;
+    return pysock__handshake_wanted_locked(s) ? p : PYSOCK__STOPPED; /* a caller has taken over */
+}
+
+/* All is out: after a close, close_notify is what remains. 1 if there is more to send now. */
+static int pysock__closing_notify_locked(pysock__sock *s)
+{
+    if (!s->tls || !s->tls->established || s->tls->close_sent || s->tls->no_close_notify
+        || s->write_error)
+        return 0;
+    pysock__tls_close_notify(s->tls);
+    return pysock__output_waits_locked(s);
+}
+#else
+static pysock__progress pysock__drive_tls_locked(pysock__sock *s, short revents)
+{
+    (void)s, (void)revents;
+    return PYSOCK__DONE;
+}
+
+static int pysock__closing_notify_locked(pysock__sock *s)
+{
+    (void)s;
+    return 0;
+}
+#endif
+
+/* Sends what is left, of an open or a closing socket. */
+static pysock__progress pysock__drive_output_locked(pysock__sock *s)
+{
+    int waited = pysock__output_waits_locked(s);
+    pysock__progress p = pysock__flush_locked(s);
+
+    if (p == PYSOCK__DONE && s->phase == PYSOCK__CLOSING && pysock__closing_notify_locked(s))
+        p = pysock__flush_locked(s);
+    if (p == PYSOCK__DONE && waited)
+        pysock__notify_locked(s, NULL);
+    return p;
+}
+
+/* Whether output was promised that a reset could still eat: what TLS or the queue has taken. A
+   plain send is the kernel's, whose close may be what another process expects of it. */
+static int pysock__lingers_locked(const pysock__sock *s)
+{
+    return s->type == SOCK_STREAM && s->fd >= 0 && (s->queue_used || pysock__is_tls_locked(s));
+}
+
+#define PYSOCK__LINGER_TICK 1000000      /* ns until it is asked again what is unacknowledged: */
+#define PYSOCK__LINGER_TICK_MAX 50000000 /* no event says so. Doubled each time up to this */
+
+/* Output is out. The kernel answers input that is unread at close, or comes later, with a reset,
+   which eats what the peer has not acknowledged: reads and drops what is there, and while something
+   is unacknowledged and the peer may still send, says FIN and goes on. */
+static pysock__progress pysock__linger_locked(pysock__sock *s)
+{
+    static const size_t size = 16384;
+    int budget = PYSOCK__READS_AT_ONCE;
+    unsigned char *drop;
+    ptrdiff_t r;
+
+    if (!pysock__lingers_locked(s))
+        return PYSOCK__DONE;
+    drop = (unsigned char *)PYSOCK_MALLOC(size); /* threads of interpreters have small stacks */
+    if (!drop)
+        return PYSOCK__DONE;
+    do
+        r = pysock__sys_recv(s->fd, drop, size, MSG_DONTWAIT);
+    while ((r > 0 && --budget) || r == -EINTR);
+    PYSOCK_FREE(drop);
+    if ((r == 0 && !s->read_shut) || (r < 0 && r != -EAGAIN))
+        return PYSOCK__DONE; /* the peer has ended */
+    if (s->family == AF_UNIX || s->delivered || pysock__sys_unacknowledged(s->fd) <= 0)
+        return PYSOCK__DONE; /* a close here loses nothing */
+    if (r > 0)
+        return PYSOCK__AGAIN;
+    if (!s->lingering) {
+        s->lingering = PYSOCK__LINGER_TICK;
+        pysock__sys_shutdown(s->fd, SHUT_WR);
+    } else if (s->lingering < PYSOCK__LINGER_TICK_MAX) {
+        s->lingering *= 2;
+    }
+    return s->read_shut ? PYSOCK__WAIT_NOTIFY : PYSOCK__WAIT_READ;
+}
+
+/* A closing socket: done when there is nothing more to wait for, or at its deadline. */
+static pysock__progress pysock__closing_turn_locked(pysock__sock *s, pysock__progress p)
+{
+    pysock__watch *w = &s->watch;
+    int64_t now = pysock__now();
+
+    if (p == PYSOCK__DONE || p == PYSOCK__STOPPED)
+        p = pysock__linger_locked(s);
+    if (p != PYSOCK__DONE && now < s->close_deadline) {
+        w->deadline = s->close_deadline;
+        if (s->lingering && now + s->lingering < w->deadline)
+            w->deadline = now + s->lingering;
+        return p;
+    }
+    s->phase = PYSOCK__CLOSED;
+    if (s->kernel_waits)
+        pysock__sys_shutdown(s->fd, SHUT_RDWR);
+    return PYSOCK__DONE;
+}
+
+/* The callback of a socket's watch: does what is unfinished and says what it waits for. */
+static void pysock__sock_turn(pysock__watch *w, short revents)
+{
+    pysock__sock *s = PYSOCK__ENTRY(w, pysock__sock, watch);
+    pysock__progress p;
+
+    pysock__lock(&s->lock);
+    w->deadline = PYSOCK__NEVER;
+    p = pysock__drive_tls_locked(s, revents);
+    if (p == PYSOCK__DONE && s->phase >= PYSOCK__OPEN && s->phase < PYSOCK__CLOSED)
+        p = pysock__drive_output_locked(s);
+    if (s->phase == PYSOCK__CLOSING)
+        p = pysock__closing_turn_locked(s, p);
+    w->events = pysock__progress_events(p);
+    if (p == PYSOCK__AGAIN)
+        pysock__kick(w); /* after the others' turns */
+    pysock__unlock_sock(s);
+}
+
+static void pysock__sock_hold(pysock__watch *w)
+{
+    pysock__retain(PYSOCK__ENTRY(w, pysock__sock, watch));
+}
+
+static void pysock__sock_drop(pysock__watch *w)
+{
+    pysock__release(PYSOCK__ENTRY(w, pysock__sock, watch));
+}
+
+/* I/O: timeouts as arguments. */
+
+/* Seconds of a public argument as ns; -1: never; -2 (and an error): not a time. */
+static int64_t pysock__timeout_ns(double seconds, const char *what)
+{
+    int64_t ns;
+
+    if (seconds == PYSOCK_NO_TIMEOUT)
+        return -1;
+    if (!(seconds >= 0)) {
+        pysock__fail_value(what, "the timeout is negative; PYSOCK_NO_TIMEOUT is -1.0");
+        return -2;
+    }
+    ns = seconds > 9e9 ? INT64_C(9000000000000000000) : (int64_t)(seconds * 1e9 + 0.5);
+    return seconds > 0 && ns == 0 ? 1 : ns;
+}
+
+static double pysock__timeout_seconds(int64_t ns)
+{
+    return ns < 0 ? PYSOCK_NO_TIMEOUT : (double)ns / 1e9;
+}
+
+/* I/O: getting ready. */
+
+/* Tells a failed connect, once. */
+static int pysock__tell_failed_locked(pysock__sock *s)
+{
+    pysock__set_phase_locked(s, PYSOCK__NEW);
+    return pysock__raise(&s->fault);
+}
+
+/* Waits until connecting has ended. 0: it stands. */
+static int pysock__connect_wait_locked(pysock__call *c)
+{
+    pysock__sock *s = c->s;
+
+    while (s->phase == PYSOCK__RESOLVING || s->phase == PYSOCK__CONNECTING) {
+        if (pysock__await_locked(c, s->phase == PYSOCK__CONNECTING ? PYSOCK__WAIT_WRITE
+                                                                   : PYSOCK__WAIT_NOTIFY) < 0)
+            return -1;
+        if (s->phase == PYSOCK__CONNECTING)
+            pysock__connect_check_locked(s);
+    }
+    return s->phase == PYSOCK__FAILED ? pysock__tell_failed_locked(s) : 0;
+}
+
+/* I/O: queued output. */
+
+/* Output waits for what p says. Behind a handshake the call drives that. 0: go on; -1: the call is
+   to end. */
+static int pysock__await_output_locked(pysock__call *c, pysock__progress p)
+{
+#ifndef PYSOCK_NO_SSL
+    if (p == PYSOCK__WAIT_NOTIFY && c->s->phase == PYSOCK__HANDSHAKING) {
+        if (pysock__handshake_wait_locked(c) < 0)
+            return -1;
+        return c->s->phase == PYSOCK__BROKEN ? pysock__raise(&c->s->fault) : 0;
+    }
+#endif
+    return pysock__await_locked(c, p);
+}
+
+/* The same of a call that waits until all is out. On TLS it keeps others from sending records while
+   it waits for room: then nothing but the kernel ends the wait, and the shutdown of a close, which
+   POLLRDHUP reports. */
+static int pysock__await_room_locked(pysock__call *c, pysock__progress p)
+{
+#ifndef PYSOCK_NO_SSL
+    pysock__sock *s = c->s;
+    int r;
+
+    if (PYSOCK__RDHUP && p == PYSOCK__WAIT_WRITE && s->phase == PYSOCK__SECURE && !c->hung_up) {
+        s->out_busy = c->alone = 1;
+        r = pysock__await_locked(c, p);
+        s->out_busy = c->alone = 0;
+        c->hung_up = (c->told & PYSOCK__RDHUP) != 0;
+        if (!pysock__list_empty(&s->waiters))
+            pysock__notify_locked(s, NULL); /* whoever found the output busy */
+        if (r < 0 || s->phase != PYSOCK__SECURE)
+            pysock__kick(&s->watch);
+        return r;
+    }
+#endif
+    return pysock__await_output_locked(c, p);
+}
+
+/* Sends until nothing waits. 0, or -1 with the deadline's, the hook's or the kernel's error. */
+static int pysock__flush_wait_locked(pysock__call *c)
+{
+    pysock__progress p;
+
+    do {
+        p = pysock__flush_locked(c->s);
+        if (p == PYSOCK__STOPPED)
+            return pysock__call_fail_output(c);
+    } while (p != PYSOCK__DONE && pysock__await_room_locked(c, p) == 0);
+    return p == PYSOCK__DONE ? 0 : -1;
+}
+
+/* Copies into the queue what a non-blocking send on a socket with queued output takes. */
+static ptrdiff_t pysock__enqueue_copy_locked(pysock__call *c, const void *data, size_t size)
+{
+    pysock__sock *s = c->s;
+    pysock_buf *b;
+
+    if (s->queue_full)
+        return pysock__fail_again();
+    size = size < s->high ? size : s->high;
+    b = pysock_buf_copy(data, size);
+    if (!b)
+        return -1;
+    if (pysock__chain_append(&s->queue, b) < 0) {
+        pysock_buf_release(b);
+        return pysock__fail_memory(c->name);
+    }
+    pysock_buf_release(b);
+    pysock__queue_level_locked(s);
+    pysock__flush_or_kick_locked(s);
+    return (ptrdiff_t)size;
+}
+
+#ifndef PYSOCK_NO_SSL
+
+/* A TLS call that would have to wait and may not. */
+static int pysock__tls_fail_again(const pysock__call *c)
+{
+    if (!c->s->bio_in)
+        return pysock__fail_again();
+    return pysock__fail(PYSOCK_SSL_WANT_READ_ERROR, EAGAIN, "WANT_READ",
+                        "%s: more bytes are wanted; carry what is in the outgoing BIO to the peer, "
+                        "and its answer into the incoming one",
+                        c->name);
+}
+
+/* The connection stands: begins the handshake, and finishes it if the call may wait. 0, or
+   PYSOCK_IN_PROGRESS where the reactor goes on with it. */
+static int pysock__secure_locked(pysock__call *c)
+{
+    pysock__sock *s = c->s;
+
+    if (s->phase == PYSOCK__OPEN && s->wrap_ctx && pysock__handshake_begin_locked(s, c->name) < 0)
+        return -1;
+    if (s->phase == PYSOCK__HANDSHAKING && !pysock__engine_busy_locked(s)
+        && (s->bio_in || (s->caller_drives && c->timeout == 0)))
+        pysock__handshake_drive_locked(s);
+    if (s->phase == PYSOCK__HANDSHAKING && c->timeout == 0) {
+        pysock__want_reactor_locked(s);
+        return PYSOCK_IN_PROGRESS;
+    }
+    if (s->phase == PYSOCK__HANDSHAKING && pysock__handshake_wait_locked(c) < 0)
+        return -1;
+    return s->phase == PYSOCK__BROKEN ? pysock__raise(&s->fault) : 0;
+}
+
+/* Before plaintext can flow on a TLS socket: 0 when it can. */
+static int pysock__ready_locked(pysock__call *c)
+{
+    pysock__sock *s = c->s;
+
+    if (pysock__call_check_locked(c) < 0)
+        return -1;
+    switch (s->phase) {
+    case PYSOCK__SECURE:
+        return 0;
+    case PYSOCK__NEW:
+    case PYSOCK__LISTENING:
+        return pysock__call_fail(c, -ENOTCONN);
+    case PYSOCK__FAILED:
+        return pysock__tell_failed_locked(s);
+    case PYSOCK__UNWRAPPING:
+        if (s->tls->half_close)
+            return pysock__fail(PYSOCK_SSL_ERROR, EPIPE, "PROTOCOL_IS_SHUTDOWN",
+                                "%s: TLS has been ended by pysock_ssl_unwrap()", c->name);
+        return c->timeout == 0 ? pysock__tls_fail_again(c)
+                               : pysock__fail(PYSOCK_OS_ERROR, EALREADY, "EALREADY",
+                                              "%s: pysock_ssl_unwrap() is under way", c->name);
+    case PYSOCK__RESOLVING:
+    case PYSOCK__CONNECTING:
+        if (c->timeout == 0) {
+            pysock__want_reactor_locked(s);
+            return pysock__fail_again();
+        }
+        if (pysock__connect_wait_locked(c) < 0)
+            return -1;
+        break;
+    default:
+        break;
+    }
+    switch (pysock__secure_locked(c)) {
+    case 0:
+        if (s->phase == PYSOCK__SECURE)
+            return 0;
+        return pysock__fail(PYSOCK_OS_ERROR, ENOTCONN, "ENOTCONN",
+                            "%s: TLS was taken away meanwhile, by pysock_ssl_unwrap()", c->name);
+    case PYSOCK_IN_PROGRESS:
+        return pysock__tls_fail_again(c);
+    default:
+        return -1;
+    }
+}
+
+/* I/O: TLS input. */
+
+/* Input has ended: by the engine's word, or by the kernel's (a negated errno value, 0 at the end of
+   the stream). */
+static void pysock__input_ended_locked(pysock__sock *s, int err)
+{
+    pysock__tls *t = s->tls;
+    char on[512];
+
+    if (pysock__tls_closed_cleanly(t)) {
+        s->input_end = PYSOCK__END_CLEAN;
+        return;
+    }
+    s->input_end = err || t->ended ? PYSOCK__END_FAULT : PYSOCK__END_RAGGED;
+    pysock__describe(s, on);
+    if (t->ended)
+        pysock__fault_set(&s->fault, t->fault.kind, t->fault.code, t->fault.reason,
+                          "TLS with %.120s: %.400s", on, t->fault.message);
+    else if (err)
+        pysock__fault_os(&s->fault, err, "recv", on);
+    else
+        pysock__fault_set(&s->fault, PYSOCK_SSL_EOF_ERROR, 8, "UNEXPECTED_EOF",
+                          "recv on %.255s: the stream ended without close_notify", on);
+}
+
+/* Reads records without waiting. DONE: plaintext, the end or an error can be received. WAIT_NOTIFY:
+   another call is reading, or the peer has begun another handshake (the phase says so). WAIT_WRITE:
+   the engine must send first. Other waiters are notified. */
+static pysock__progress pysock__fill_locked(pysock__sock *s, const pysock__waiter *except)
+{
+    pysock__tls *t = s->tls;
+    pysock__progress flushed;
+    ptrdiff_t r;
+    size_t n;
+    void *p;
+    int flags, budget = PYSOCK__READS_AT_ONCE;
+
+    s->generation = pysock__fork_generation;
+    for (;;) {
+        flushed = pysock__tls_flags(t) & PYSOCK__OUT ? pysock__flush_or_kick_locked(s)
+                                                     : PYSOCK__DONE;
+        flags = pysock__tls_flags(t);
+        if (!s->input_end && (flags & PYSOCK__ENDED || pysock__tls_closed_cleanly(t))) {
+            pysock__input_ended_locked(s, 0);
+            pysock__notify_locked(s, except);
+        }
+        if (flags & PYSOCK__APP_IN || s->input_end)
+            return PYSOCK__DONE;
+        if (s->in_busy)
+            return PYSOCK__WAIT_NOTIFY;
+        p = pysock__tls_in(t, &n);
+        if (!p && !s->write_error)
+            return flushed == PYSOCK__DONE ? PYSOCK__WAIT_NOTIFY : flushed;
+        if (!pysock__input_ours(s) && !budget--)
+            return PYSOCK__AGAIN;
+        r = p ? pysock__read_records(s, p, n) : s->write_error;
+        if (r == -EAGAIN)
+            return PYSOCK__WAIT_READ;
+        if (r > 0) {
+            pysock__tls_in_done(t, (size_t)r);
+            if (pysock__tls_renegotiates(t) && s->phase == PYSOCK__SECURE) {
+                pysock__handshake_again_locked(s);
+                return PYSOCK__WAIT_NOTIFY;
+            }
+            if (!(pysock__tls_flags(t) & PYSOCK__APP_IN))
+                continue;
+        } else {
+            pysock__input_ended_locked(s, (int)r);
+        }
+        pysock__notify_locked(s, except);
+    }
+}
+
+/* Where the engine wants a record's header, and the socket has no timeout: sleeps in the kernel's
+   recv, which costs nothing extra. The bytes come to the stack first, because other calls use the
+   engine meanwhile. 0: go on; -1: the call is to end. */
+static int pysock__fill_asleep_locked(pysock__call *c)
+{
+    pysock__sock *s = c->s;
+    unsigned char header[8];
+    unsigned char *p, *ahead = pysock__ahead_room(s);
+    ptrdiff_t r;
+    size_t n;
+
+    pysock__tls_in(s->tls, &n);
+    s->generation = pysock__fork_generation;
+    s->in_busy = 1;
+    pysock__enter_kernel_locked(s);
+    r = pysock__sys_recv(s->fd, ahead ? ahead : header, ahead ? PYSOCK__AHEAD : n, 0);
+    pysock__leave_kernel_locked(s);
+    s->in_busy = 0;
+    if (ahead && r > 0) {
+        s->tls->ahead_pos = 0;
+        s->tls->ahead_len = (size_t)r;
+    }
+    if (!pysock__list_empty(&s->waiters))
+        pysock__notify_locked(s, NULL); /* whoever found the input busy */
+    if (pysock__call_check_locked(c) < 0)
+        return -1;
+    if (r == -EINTR)
+        return pysock__call_interrupted_locked(c);
+    if (r == -EAGAIN)
+        return pysock__sys_timeo(s->fd, 0) ? pysock__fail_again()
+                                           : pysock__await_locked(c, PYSOCK__WAIT_READ);
+    if (r > 0 && ahead)
+        return 0;
+    if (r > 0) {
+        p = pysock__tls_in(s->tls, &n);
+        if (p && n >= (size_t)r) {
+            memcpy(p, header, (size_t)r);
+            pysock__tls_in_done(s->tls, (size_t)r);
+        }
+    } else if (!s->input_end) {
+        pysock__input_ended_locked(s, (int)r);
+        pysock__notify_locked(s, NULL);
+    }
+    return 0;
+}
+
+/* 1 if pysock__fill_asleep_locked() may be used now. */
+static int pysock__may_fill_asleep_locked(const pysock__call *c)
+{
+    pysock__sock *s = c->s;
+    size_t n;
+
+    return PYSOCK__KERNEL_SLEEPS && c->timeout < 0 && !s->in_busy && !s->input_end && !s->bio_in
+           && s->tls->ahead_pos == s->tls->ahead_len
+           && !pysock__load(&pysock__reactor.threadless)
+           && (pysock__tls_flags(s->tls)
+               & (PYSOCK__OUT | PYSOCK__IN | PYSOCK__APP_IN | PYSOCK__ENDED))
+                  == PYSOCK__IN
+           && pysock__tls_in(s->tls, &n) && n <= 5;
+}
+
+/* Waits for input, and keeps others from it meanwhile: then nothing but the kernel brings it. */
+static int pysock__await_input_locked(pysock__call *c, pysock__progress p)
+{
+    pysock__sock *s = c->s;
+    int r;
+
+    c->alone = p == PYSOCK__WAIT_READ && !s->in_busy;
+    if (!c->alone)
+        return pysock__await_locked(c, p);
+    s->in_busy = 1;
+    r = pysock__await_locked(c, p);
+    s->in_busy = c->alone = 0;
+    if (!pysock__list_empty(&s->waiters))
+        pysock__notify_locked(s, NULL); /* whoever found the input busy */
+    return r;
+}
+
+/* What recv answers at the end of input. */
+static ptrdiff_t pysock__tls_end_locked(pysock__sock *s)
+{
+    if (s->input_end == PYSOCK__END_FAULT
+        || (s->input_end == PYSOCK__END_RAGGED && s->tls->raise_ragged
+            && !(s->tls->options & PYSOCK_OP_IGNORE_UNEXPECTED_EOF)))
+        return pysock__raise(&s->fault);
+    return 0;
+}
+
+/* TLS 1.0 sends what one send() takes as a record of one byte and another with the rest, against
+   an attack on CBC (BEAST): no reason to hand the first one out alone, if the other has come. */
+static size_t pysock__tls_recv_rest_locked(pysock__sock *s, unsigned char *buf, size_t size)
+{
+    const unsigned char *p = NULL;
+    size_t n;
+
+    if (pysock__fill_locked(s, NULL) == PYSOCK__DONE && s->phase == PYSOCK__SECURE)
+        p = pysock__tls_app_in(s->tls, &n);
+    if (!p)
+        return 0;
+    n = n < size ? n : size;
+    memcpy(buf, p, n);
+    pysock__tls_app_in_done(s->tls, n);
+    return n;
+}
+
+static ptrdiff_t pysock__tls_recv_locked(pysock__call *c, void *buf, size_t size, int flags)
+{
+    pysock__sock *s = c->s;
+    pysock__progress filled;
+    const unsigned char *p;
+    size_t n;
+    int ending;
+
+    if (flags & ~MSG_PEEK)
+        return pysock__fail_value(c->name, "on TLS sockets no flag but MSG_PEEK is supported");
+    s->hs_asked = 0;
+    for (;;) {
+        ending = s->phase == PYSOCK__UNWRAPPING && s->tls->half_close;
+        if (s->phase != PYSOCK__SECURE && !ending && pysock__ready_locked(c) < 0)
+            return -1;
+        if (s->phase != PYSOCK__SECURE && !ending)
+            continue;
+        if (!size)
+            return 0;
+        p = pysock__tls_app_in(s->tls, &n);
+        if (p) {
+            n = size < n ? size : n;
+            memcpy(buf, p, n);
+            if (flags & MSG_PEEK)
+                return (ptrdiff_t)n;
+            pysock__tls_app_in_done(s->tls, n);
+            if (n == 1 && size > 1 && s->tls->version == PYSOCK_TLSv1)
+                n += pysock__tls_recv_rest_locked(s, (unsigned char *)buf + 1, size - 1);
+            return (ptrdiff_t)n;
+        }
+        if (s->input_end)
+            return pysock__tls_end_locked(s);
+        if (!ending && pysock__may_fill_asleep_locked(c)) {
+            if (pysock__fill_asleep_locked(c) < 0)
+                return -1;
+            continue;
+        }
+        filled = pysock__fill_locked(s, NULL);
+        if (filled == PYSOCK__DONE)
+            continue;
+        if (s->phase != PYSOCK__SECURE && !ending)
+            continue; /* the peer wants another handshake */
+        if (c->timeout == 0)
+            return pysock__tls_fail_again(c);
+        if (pysock__await_input_locked(c, filled) < 0)
+            return -1;
+    }
+}
+
+/* I/O: TLS output. */
+
+static int pysock__fail_not_writable(pysock__call *c)
+{
+    pysock__sock *s = c->s;
+    char on[512];
+
+    if (s->tls->close_sent && s->bio_in)
+        return pysock__fail(PYSOCK_SSL_ERROR, EPIPE, "PROTOCOL_IS_SHUTDOWN",
+                            "%s: TLS has been ended by pysock_ssl_unwrap()", c->name);
+    if (s->tls->close_sent)
+        return pysock__call_fail(c, -EPIPE);
+    if (s->tls->fault.kind)
+        return pysock__raise(&s->tls->fault);
+    return pysock__fail(PYSOCK_SSL_ZERO_RETURN_ERROR, EPIPE, "ZERO_RETURN",
+                        "%s on %.255s: the peer has closed the TLS connection", c->name,
+                        pysock__describe(s, on));
+}
+
+#define PYSOCK__SEND_AT_ONCE (64u * 1024) /* so that one call does not hold the lock for long */
+
+/* Takes up to size bytes, sends them as records. A blocking call returns when they are out. */
+static ptrdiff_t pysock__tls_send_locked(pysock__call *c, const unsigned char *data, size_t size)
+{
+    pysock__sock *s = c->s;
+    pysock__progress p;
+    size_t n, taken = 0;
+
+    s->hs_asked = 0;
+    while (taken < size && taken < PYSOCK__SEND_AT_ONCE) {
+        if (s->phase != PYSOCK__SECURE && pysock__ready_locked(c) < 0)
+            return taken ? (ptrdiff_t)taken : -1;
+        if (s->phase != PYSOCK__SECURE)
+            continue;
+        p = pysock__flush_locked(s);
+        if (p == PYSOCK__STOPPED)
+            return pysock__call_fail_output(c);
+        if (p != PYSOCK__DONE) {
+            if (c->timeout == 0 && !taken && !pysock__chain_empty(&s->queue))
+                return pysock__enqueue_copy_locked(c, data, size);
+            if (c->timeout == 0) {
+                pysock__kick(&s->watch);
+                return taken ? (ptrdiff_t)taken : pysock__fail_again();
+            }
+            if (pysock__flush_wait_locked(c) < 0) {
+                if (s->phase < PYSOCK__CLOSING)
+                    pysock__kick(&s->watch); /* taken, so the reactor sends it */
+                return taken && !c->all ? (ptrdiff_t)taken : -1;
+            }
+            continue;
+        }
+        n = pysock__tls_app_out(s->tls, data + taken, size - taken);
+        if (!n)
+            return taken ? (ptrdiff_t)taken : pysock__fail_not_writable(c);
+        taken += n;
+    }
+    if (!size && s->phase != PYSOCK__SECURE && pysock__ready_locked(c) < 0)
+        return -1;
+    p = taken ? pysock__flush_or_kick_locked(s) : PYSOCK__DONE;
+    if (p == PYSOCK__STOPPED)
+        return pysock__call_fail_output(c);
+    if (p != PYSOCK__DONE && c->timeout != 0 && pysock__flush_wait_locked(c) < 0 && c->all)
+        return -1; /* for send it is taken: the reactor has it */
+    return (ptrdiff_t)taken;
+}
+
+#endif /* PYSOCK_NO_SSL */
+
+/* ---- >>life ----
+   Sockets are made, closed, and cleaned up; the whole library after fork. A close leaves what has
+   been taken to the reactor, until its deadline. The locks: the table's, then a socket's. */
+
+/* Life: fork. The library's own locks are taken before, so that the child finds its lists whole
+   (those of single sockets and contexts are made anew: what another thread was at is lost). In the
+   child the reactor and all other threads are gone; the sockets stay, without their unfinished
+   business. */
+
+static void pysock__fork_prepare(void)
+{
+    pysock__lock(&pysock__reactor.lock);
+    pysock__lock(&pysock__table.lock);
+    pysock__lock(&pysock__process.lock);
+    pysock__lock(&pysock__resolver.lock);
+#ifndef PYSOCK_NO_SSL
+    pysock__lock(&pysock__contexts.lock);
+#endif
+}
+
+static void pysock__fork_parent(void)
+{
+#ifndef PYSOCK_NO_SSL
+    pysock__unlock(&pysock__contexts.lock);
+#endif
+    pysock__unlock(&pysock__resolver.lock);
+    pysock__unlock(&pysock__process.lock);
+    pysock__unlock(&pysock__table.lock);
+    pysock__unlock(&pysock__reactor.lock);
+}
+
+/* Takes away what other threads had to do with s. */
+static void pysock__sock_after_fork(pysock__sock *s)
+{
+    pysock__list *l, *next;
+
+    pysock__mutex_init(&s->lock);
+    pysock__watch_after_fork(&s->watch);
+    s->watchers = 0;
+    for (l = s->waiters.next; l != &s->waiters; l = next) {
+        next = l->next;
+        if (PYSOCK__ENTRY(l, pysock__waiter, link)->notify == pysock__notify_thread)
+            pysock__list_remove(l);
+        else
+            s->watchers++;
+    }
+    s->kernel_waits = s->kernel_sends = s->kernel_writes = s->notify_wanted = 0;
+    s->shut_when_flushed = 0;
+    s->lookup = NULL;
+    memset(s->names, 0, sizeof s->names);
+    s->names_awaited = 0;
+    pysock__chain_drop(&s->queue); /* the parent sends it */
+    if (s->phase == PYSOCK__RESOLVING) {
+        pysock__fault_os(&s->fault, -ECONNABORTED, "connect", "a name that the parent looks up");
+        s->phase = PYSOCK__FAILED;
+    }
+#ifndef PYSOCK_NO_SSL
+    s->in_busy = s->out_busy = s->hs_busy = s->hs_callers = 0;
+#endif
+}
+
+static void pysock__fork_child(void)
+{
+    uint32_t i;
+
+    pysock__fork_generation++;
+    pysock__mutex_init(&pysock__process.cleanup_lock); /* a cleanup is its own thread's business */
+    pysock__store(&pysock__process.ending, 0);
+    pysock__states_after_fork();
+    pysock__reactor_after_fork();
+    pysock__list_init(&pysock__resolver.queue);
+    pysock__resolver.workers = 0;
+    pysock__sleepers_after_fork();
+#ifndef PYSOCK_NO_SSL
+    pysock__contexts_after_fork();
+#endif
+    for (i = 0; i < pysock__table.used; i++)
+        if (pysock__load(&pysock__table.slots[i].word) & PYSOCK__LOW)
+            pysock__sock_after_fork(pysock__table.slots[i].s);
+    pysock__fork_parent();
+    for (i = 0; i < pysock__table.used; i++) {
+        pysock__slot *slot = &pysock__table.slots[i];
+        if (!(slot->word & PYSOCK__LOW))
+            continue;
+        slot->word = (slot->word & ~PYSOCK__LOW) | 1; /* other threads' references are gone */
+        if (slot->s->phase >= PYSOCK__CLOSING)
+            pysock__release(slot->s);
+    }
+}
+
+/* Once in a process, with the first socket. */
+static void pysock__install(void)
+{
+    int first;
+
+    pysock__lock(&pysock__table.lock);
+    first = !pysock__table.installed;
+    pysock__table.installed = 1;
+    pysock__unlock(&pysock__table.lock);
+    if (!first)
+        return;
+    pysock__atfork(pysock__fork_prepare, pysock__fork_parent, pysock__fork_child);
+    pysock__install_exit();
+}
+
+/* A call that makes sockets: they belong to the state that was current when it began, and what
+   began before a cleanup of that must not succeed after it. */
+typedef struct pysock__maker {
+    const char *what; /* the call, for messages */
+    pysock_state *state;
+    unsigned epoch;
+} pysock__maker;
+
+static pysock__maker pysock__maker_begin(const char *what)
+{
+    pysock__maker m;
+
+    m.what = what;
+    m.state = pysock__state();
+    m.epoch = pysock__epoch(m.state);
+    return m;
+}
+
+/* A socket around a descriptor (-1: TLS over memory BIOs has none), which it takes unless it fails
+   (NULL with an error). From here on a cleanup may close it; the caller has a reference of its own,
+   for pysock__publish(). */
+static pysock__sock *pysock__sock_new(const pysock__maker *m, int fd, int family, int type,
+                                      int proto)
+{
+    pysock_state *st = m->state;
+    pysock__sock *s;
+    int64_t timeout;
+    int err, sets, blocks;
+
+    pysock__install();
+    if (pysock__is_ending(st)) {
+        pysock__fail(PYSOCK_OS_ERROR, ESHUTDOWN, "ESHUTDOWN", "%s: a cleanup is under way",
+                     m->what);
+        return NULL;
+    }
+    pysock__lock(&pysock__process.lock);
+    timeout = type & PYSOCK__TYPE_NONBLOCK ? 0 : st->default_timeout;
+    pysock__unlock(&pysock__process.lock);
+    s = (pysock__sock *)pysock__alloc(sizeof *s);
+    if (!s) {
+        pysock__fail_memory(m->what);
+        return NULL;
+    }
+    s->state = pysock__state_retain(st);
+    pysock__add(&st->open, 1);
+    s->fd = fd;
+    s->family = family;
+    s->type = type & ~PYSOCK__TYPE_FLAGS;
+    s->proto = proto;
+    s->timeout = timeout;
+    s->low = 32 * 1024;
+    s->high = 64 * 1024;
+    s->generation = pysock__fork_generation;
+    pysock__mutex_init(&s->lock);
+    pysock__list_init(&s->waiters);
+    pysock__chain_init(&s->queue);
+    pysock__watch_init(&s->watch, fd, pysock__sock_turn, pysock__sock_hold, pysock__sock_drop);
+    sets = fd >= 0 && (timeout >= 0 || !PYSOCK__KERNEL_SLEEPS);
+    blocks = sets && pysock__fd_blocks(fd);
+    s->came_nonblocking = sets && !blocks;
+    err = sets ? pysock__fd_set_nonblocking(fd, 1) : 0;
+    if (err == 0)
+        err = pysock__table_enter(s, m->epoch);
+    if (err == 0)
+        return s;
+    if (blocks)
+        pysock__fd_set_nonblocking(fd, 0);
+    pysock__sock_free(s);
+    if (err == -EMFILE)
+        pysock__fail(PYSOCK_OS_ERROR, EMFILE, "EMFILE",
+                     "%s: there are %d sockets already; compile with a larger PYSOCK_MAX_SOCKETS",
+                     m->what, (int)PYSOCK_MAX_SOCKETS);
+    else if (err == -ESHUTDOWN)
+        pysock__fail_ended(m->what, m->epoch, st);
+    else
+        pysock__fail_os(err, m->what, "");
+    return NULL;
+}
+
+static pysock *pysock__handle(const pysock__sock *s)
+{
+    return (pysock *)s->handle;
+}
+
+/* The same, which takes the descriptor in any case. */
+static pysock__sock *pysock__sock_take(const pysock__maker *m, int fd, int family, int type,
+                                       int proto)
+{
+    pysock__sock *s = pysock__sock_new(m, fd, family, type, proto);
+
+    if (!s)
+        pysock__fd_close(fd);
+    return s;
+}
+
+/* What a descriptor that others have worked on is, and its peer. */
+static pysock__phase pysock__phase_of_fd(int fd, pysock_addr *peer)
+{
+    pysock_addr found;
+
+    if (pysock__sys_getpeername(fd, &found) == 0) {
+        *peer = found;
+        return PYSOCK__OPEN;
+    }
+    return pysock__sys_listens(fd) ? PYSOCK__LISTENING : PYSOCK__NEW;
+}
+
+/* A descriptor is the kernel's, and may be in other hands too: looks whether they have connected
+   it, or made it listen. */
+static void pysock__refresh_phase_locked(pysock__sock *s)
+{
+    pysock__phase phase;
+
+    if (s->phase != PYSOCK__NEW || (s->type != SOCK_STREAM && s->type != SOCK_SEQPACKET))
+        return;
+    phase = pysock__phase_of_fd(s->fd, &s->peer);
+    if (phase != PYSOCK__NEW)
+        pysock__set_phase_locked(s, phase);
+}
+
+/* A new socket is ready, in that phase: its handle, for the user. The maker's reference goes. */
+static pysock *pysock__publish(pysock__sock *s, pysock__phase phase)
+{
+    pysock *handle = pysock__handle(s);
+
+    pysock__lock(&s->lock);
+    if (s->phase == PYSOCK__NEW)
+        s->phase = phase;
+    pysock__unlock(&s->lock);
+    pysock__release(s);
+    return handle;
+}
+
+/* What has been taken goes out, as far as it can without waiting. DONE: a close has no more to
+   do. */
+static pysock__progress pysock__close_begin_locked(pysock__sock *s)
+{
+    pysock__progress p = PYSOCK__DONE;
+
+    if (s->detached || s->generation != pysock__fork_generation || !pysock__lingers_locked(s))
+        return PYSOCK__DONE; /* the parent's, or nothing was promised */
+    if (s->kernel_writes || pysock__sys_linger(s->fd) == 0)
+        return PYSOCK__DONE; /* a send that is broken off now has no order with what is queued */
+    if (pysock__handshakes_locked(s) && s->phase != PYSOCK__BROKEN)
+        return pysock__chain_empty(&s->queue) ? PYSOCK__DONE : PYSOCK__WAIT_NOTIFY;
+    p = pysock__flush_locked(s);
+    s->delivered = p == PYSOCK__DONE && s->phase < PYSOCK__BROKEN
+                   && pysock__sys_unacknowledged(s->fd) <= 0;
+    if (p == PYSOCK__DONE && pysock__closing_notify_locked(s))
+        p = pysock__flush_locked(s);
+    return p == PYSOCK__DONE || p == PYSOCK__STOPPED ? pysock__linger_locked(s) : p;
+}
+
+/* Closes: waiters are notified, sleepers in the kernel woken, the rest is left to the reactor until
+   close_deadline. Ends with the user's reference gone. */
+static void pysock__close_locked(pysock__sock *s, int64_t close_deadline)
+{
+    int pending = pysock__close_begin_locked(s) != PYSOCK__DONE;
+    size_t i;
+
+    if (s->kernel_waits) {
+        pysock__sys_shutdown(s->fd, pending ? SHUT_RD : SHUT_RDWR);
+        s->read_shut = 1;
+    }
+    for (i = 0; i < PYSOCK__SENDTO_NAMES; i++) {
+        pysock__lookup_release(s->names[i]);
+        s->names[i] = NULL;
+    }
+    pysock__lookup_release(s->lookup);
+    s->lookup = NULL;
+    s->close_deadline = close_deadline;
+    pysock__set_phase_locked(s, pending ? PYSOCK__CLOSING : PYSOCK__CLOSED);
+    if (pending)
+        pysock__kick(&s->watch);
+    else
+        pysock__kick_if_held(&s->watch);
+}
+
+/* Takes the lock to close: those that work in turns let it be had. */
+static void pysock__lock_to_close(pysock__sock *s)
+{
+    pysock__add(&s->closers, 1);
+    pysock__lock(&s->lock);
+    pysock__add(&s->closers, -1);
+}
+
+/* Where there is no thread a blocking socket's close finishes itself. */
+static void pysock__close_await(pysock__sock *s)
+{
+    struct pollfd fd;
+    pysock__waker *waker;
+    int64_t tick;
+    int closing, r = 0;
+
+    while (pysock__load(&pysock__reactor.threadless) && pysock__thread_waker(&waker) == 0) {
+        pysock__lock(&s->lock);
+        closing = s->phase == PYSOCK__CLOSING;
+        tick = s->close_deadline;
+        pysock__unlock(&s->lock);
+        if (!closing || pysock__now() >= tick)
+            return;
+        pysock__waker_drain(waker, r > 0);
+        if (tick > pysock__deadline_in(PYSOCK__LINGER_TICK_MAX))
+            tick = pysock__deadline_in(PYSOCK__LINGER_TICK_MAX); /* another thread may lead */
+        fd.fd = waker->rfd;
+        fd.events = POLLIN;
+        fd.revents = 0;
+        r = pysock__sleep(waker, &fd, 1, tick);
+    }
+}
+
+/* What pysock_close() does; it may be called with another socket's lock held, and does not wait
+   then. */
+static int pysock__close_handle(pysock *handle, int may_wait)
+{
+    pysock__sock *s = handle ? pysock__acquire_handle((uintptr_t)handle) : NULL;
+    char on[512];
+    int mine, r = 0;
+
+    if (!s)
+        return 0;
+    pysock__lock_to_close(s);
+    mine = s->phase < PYSOCK__CLOSING && !s->io_refs;
+    may_wait = may_wait && mine && s->timeout != 0;
+    if (mine) {
+        pysock__close_locked(s, pysock__deadline_in((int64_t)(PYSOCK_CLOSE_TIMEOUT * 1e9)));
+        if (s->output_lost && !s->loss_told)
+            r = pysock__fail_os(s->write_error, "close: output that had been taken is lost",
+                                pysock__describe(s, on));
+    } else {
+        s->close_wanted = 1; /* by the last file that is closed */
+    }
+    pysock__unlock_sock(s);
+    if (may_wait)
+        pysock__close_await(s);
+    if (mine)
+        pysock__release_and_sleep(s, may_wait); /* the user's reference */
+    pysock__release_and_sleep(s, may_wait);
+    return r;
+}
+
+/* Life: cleanup. */
+
+/* Closes every socket (st: of that state), with that much time for what is on its way. */
+static void pysock__close_all(const pysock_state *st, int64_t deadline)
+{
+    uint32_t i, used;
+
+    pysock__lock(&pysock__table.lock);
+    used = pysock__table.used;
+    pysock__unlock(&pysock__table.lock);
+    for (i = 0; i < used; i++) {
+        pysock__slot *slot = &pysock__table.slots[i];
+        uintptr_t generation = pysock__load(&slot->word) >> PYSOCK__HALF;
+        pysock__sock *s = pysock__acquire_handle(generation << PYSOCK__HALF | (i + 1));
+        int mine = 0;
+        if (!s)
+            continue;
+        pysock__lock_to_close(s);
+        if (st && s->state != st) {
+            ; /* another interpreter's */
+        } else if (s->phase < PYSOCK__CLOSING) {
+            mine = 1;
+            pysock__close_locked(s, deadline);
+        } else if (s->phase == PYSOCK__CLOSING && s->close_deadline > deadline) {
+            s->close_deadline = deadline;
+            pysock__kick(&s->watch);
+        }
+        pysock__unlock_sock(s);
+        if (mine)
+            pysock__release(s);
+        pysock__release(s);
+    }
+}
+
+PYSOCKDEF void pysock_cleanup(void)
+{
+    pysock__cleaning me = {NULL, NULL};
+    int64_t deadline;
+
+    if (pysock__in_cleanup)
+        return; /* called by a closer */
+    pysock__fork_check();
+    pysock__in_cleanup = &me;
+    pysock__lock(&pysock__process.cleanup_lock);
+    pysock__run_all_closers();
+    pysock__store(&pysock__process.ending, 1);
+    pysock__broadcast(NULL);
+    deadline = pysock__deadline_in(100000000);
+    pysock__close_all(NULL, deadline);
+    pysock__reactor_stop(deadline);
+    pysock__lock(&pysock__table.lock);
+    if (!pysock__table.open) {
+        pysock__free(pysock__table.by_fd);
+        pysock__table.by_fd = NULL;
+        pysock__table.fd_cap = 0;
+    }
+    pysock__unlock(&pysock__table.lock);
+    pysock__my_sleeper_free(pysock__my_sleeper);
+    pysock__at_thread_exit(pysock__my_sleeper_free, NULL);
+    pysock__store(&pysock__process.ending, 0);
+    pysock__unlock(&pysock__process.cleanup_lock);
+    pysock__in_cleanup = NULL;
+}
+
+/* Waits until the state's sockets are gone, and no worker is in its audit hook, or the deadline.
+   Calls of other threads may hold on to some; those have been told to end. */
+static void pysock__state_await(pysock_state *st, int64_t deadline)
+{
+    pysock__waker *waker;
+    struct pollfd fd;
+    int r = 0;
+
+    if (pysock__thread_waker(&waker) < 0)
+        return;
+    pysock__lock(&pysock__process.lock);
+    st->cleaner = waker;
+    pysock__unlock(&pysock__process.lock);
+    while (pysock__load(&st->open) + pysock__load(&st->hooks) && pysock__now() < deadline) {
+        pysock__waker_drain(waker, r > 0);
+        if (!(pysock__load(&st->open) + pysock__load(&st->hooks)))
+            break;
+        fd.fd = waker->rfd;
+        fd.events = POLLIN;
+        r = pysock__sleep(waker, &fd, 1, deadline);
+    }
+    pysock__lock(&pysock__process.lock);
+    st->cleaner = NULL;
+    pysock__unlock(&pysock__process.lock);
+}
+
+PYSOCKDEF void pysock_state_cleanup(pysock_state *st)
+{
+    pysock_state *before;
+    pysock__cleaning me;
+    int64_t deadline;
+
+    st = st ? st : &pysock__main_state;
+    pysock__fork_check();
+    if (!pysock__cleaning_begin(&me, st))
+        return; /* called by a closer of its own */
+    before = pysock_state_swap(st);
+    pysock__run_closers(st);
+    pysock__store(&st->ending, 1);
+    pysock__broadcast(st);
+    deadline = pysock__deadline_in(100000000);
+    pysock__close_all(st, deadline);
+    pysock__state_await(st, deadline + 20000000); /* the reactor ends what lingers at deadline */
+    pysock__store(&st->ending, 0);
+    pysock_state_swap(before);
+    pysock__cleaning_end(&me, st);
+}
+
+PYSOCKDEF void pysock_state_free(pysock_state *st)
+{
+    if (!st)
+        return;
+    pysock_state_cleanup(st);
+    if (pysock__current == st)
+        pysock__current = NULL;
+    pysock__lock(&pysock__process.lock);
+    pysock__list_remove(&st->link);
+    st->interrupt = NULL;
+    st->audit = NULL;
+    pysock__unlock(&pysock__process.lock);
+    pysock__state_release(st);
+}
+
+/* ---- >>socket-io ----
+   Python's socket: receiving and sending, buffers, datagrams, ancillary data. Plain calls go to the
+   kernel without the lock, TLS calls pump the engine under it (and sleep without it). */
+
+/* Socket I/O: plain. */
+
+/* Before a plain call goes to the kernel: a name may still be looked up, a connect have failed. */
+static int pysock__settle_locked(pysock__call *c)
+{
+    if (c->s->phase == PYSOCK__FAILED)
+        return pysock__tell_failed_locked(c->s);
+    if (c->s->phase != PYSOCK__RESOLVING)
+        return 0;
+    return c->timeout == 0 ? pysock__fail_again() : pysock__connect_wait_locked(c);
+}
+
+#define PYSOCK__FUTILE_NAP 1000000      /* ns: the first nap, doubled each time */
+#define PYSOCK__FUTILE_NAP_MAX 10000000 /* ns */
+
+/* poll says over and over what the call cannot use: POLLERR of something in the error queue, which
+   is for MSG_ERRQUEUE; POLLOUT of an unconnected Unix datagram socket, whatever the receiver's
+   queue is like; what other threads take first. Looks again after a nap. */
+static int pysock__wait_out_locked(pysock__call *c)
+{
+    int64_t span = PYSOCK__FUTILE_NAP << (c->futile < 4 ? c->futile : 4);
+    pysock__call nap = *c;
+    int r;
+
+    c->told = 0;
+    if (!c->deadline)
+        c->deadline = pysock__deadline_in(c->timeout);
+    nap.deadline =
+        pysock__deadline_in(span < PYSOCK__FUTILE_NAP_MAX ? span : PYSOCK__FUTILE_NAP_MAX);
+    if (nap.deadline > c->deadline)
+        nap.deadline = c->deadline;
+    PYSOCK_TRACE("nap", c->s);
+    r = pysock__wait_asleep_locked(&nap, 0);
+    if (pysock__call_check_locked(c) < 0)
+        return -1;
+    if (r == -EINTR)
+        return pysock__call_interrupted_locked(c);
+    if (r < 0)
+        return pysock__call_fail(c, r);
+    return pysock__call_overdue(c);
+}
+
+/* A part of what the call wants is done: what poll said was of use. */
+static void pysock__call_progress(pysock__call *c)
+{
+    c->told = c->futile = 0;
+}
+
+/* Waits for what the kernel's own call waits for. */
+static int pysock__wait_kernel_locked(pysock__call *c, short events)
+{
+    if (c->told && ++c->futile && (c->futile > 2 || !(c->told & events)))
+        return pysock__wait_out_locked(c);
+    return pysock__wait_locked(c, events);
+}
+
+/* After a system call on a plain socket that did not succeed: 0 to try again, -1 to end. */
+static int pysock__retry_locked(pysock__call *c, ptrdiff_t r, short events)
+{
+    if (pysock__call_check_locked(c) < 0)
+        return -1;
+    if (r == -EINTR)
+        return pysock__call_interrupted_locked(c);
+    if (r != -EAGAIN)
+        return pysock__call_fail(c, (int)r);
+    if (c->timeout == 0 || pysock__nonblock_obeyed(c))
+        return pysock__fail_again();
+    return pysock__wait_kernel_locked(c, events);
+}
+
+/* With these flags a call does not wait, whatever the socket is. */
+static void pysock__call_flags(pysock__call *c, int flags)
+{
+    if (flags & PYSOCK__NEVER_WAITS)
+        c->timeout = 0;
+}
+
+/* A stream without a timeout may; but not where sleepers must do the reactor's work. */
+static int pysock__may_sleep_in_kernel(const pysock__call *c)
+{
+    return PYSOCK__KERNEL_SLEEPS && c->timeout < 0 && c->s->type == SOCK_STREAM
+           && !pysock__load(&pysock__reactor.threadless);
+}
+
+/* The kernel's recv has brought no bytes: 0 or its error r. 1: that is the answer, 0 bytes; 0: try
+   again; -1: the call is to end. asleep: it has waited itself. */
+static int pysock__recv_nothing_locked(pysock__call *c, const pysock__msg *msg, ptrdiff_t r,
+                                       int asleep, short events)
+{
+    pysock__sock *s = c->s;
+
+    if (r == 0 && msg && msg->controllen)
+        return 1; /* an empty message, with descriptors perhaps: they must not be lost */
+    if (r == -EAGAIN && c->timeout != 0 && (s->read_shut || c->told & POLLIN)
+        && s->type != SOCK_STREAM && pysock__sys_read_ended(s->fd))
+        r = 0;
+    if (r == 0) /* or a close has ended it */
+        return pysock__call_check_locked(c) < 0 ? -1 : 1;
+    if (r == -EAGAIN && asleep && pysock__sys_timeo(s->fd, 0))
+        return pysock__call_check_locked(c) < 0 ? -1 : pysock__fail_again();
+    return pysock__retry_locked(c, r, events);
+}
+
+/* Receives into buf, or, where msg is not NULL, a message of size bytes with all that belongs to
+   it. */
+static ptrdiff_t pysock__plain_recv_locked(pysock__call *c, void *buf, size_t size,
+                                           pysock__msg *msg, int flags)
+{
+    pysock__sock *s = c->s;
+    int asleep = pysock__may_sleep_in_kernel(c), polls_first;
+    int kernel_flags = asleep ? flags : flags | MSG_DONTWAIT;
+    short events = flags & MSG_OOB && s->type == SOCK_STREAM ? POLLPRI : POLLIN;
+    ptrdiff_t r;
+
+    for (;;) {
+        if (pysock__settle_locked(c) < 0)
+            return -1;
+        polls_first =
+            s->drained && !flags && c->timeout > 0 && !c->deadline && pysock__kernel_tells_all(s);
+        if (polls_first)
+            c->deadline = pysock__deadline_in(c->timeout);
+        pysock__enter_kernel_locked(s);
+        r = polls_first ? pysock__poll_in(s->fd, pysock__ms_of(c->timeout)) : 0;
+        if (r >= 0)
+            r = msg ? pysock__sys_recvmsg(s->fd, msg, kernel_flags)
+                    : pysock__sys_recv(s->fd, buf, size, kernel_flags);
+        pysock__leave_kernel_locked(s);
+        s->drained = r > 0 && ((size_t)r < size || size < 4096);
+        if (r > 0)
+            return r;
+        r = pysock__recv_nothing_locked(c, msg, r, asleep, events);
+        if (r)
+            return r < 0 ? -1 : 0;
+    }
+}
+
+/* MSG_WAITALL on a stream where the kernel must not wait: the rest comes one by one. What has come
+   when a wait ends is returned, as the kernel does. */
+static ptrdiff_t pysock__plain_recv_all_locked(pysock__call *c, void *buf, size_t size, int flags)
+{
+    size_t got = 0;
+    ptrdiff_t r;
+
+    do {
+        r = pysock__plain_recv_locked(c, (char *)buf + got, size - got, NULL,
+                                      flags & ~MSG_WAITALL);
+        if (r > 0)
+            got += (size_t)r;
+        pysock__call_progress(c);
+    } while (r > 0 && got < size);
+    return got ? (ptrdiff_t)got : r;
+}
+
+static ptrdiff_t pysock__plain_recv_bytes_locked(pysock__call *c, void *buf, size_t size,
+                                                 int flags)
+{
+    if (!size)
+        return 0; /* as Python: the kernel is not asked */
+    if (flags & MSG_WAITALL && !(flags & (MSG_PEEK | MSG_OOB)) && c->timeout != 0
+        && c->s->type == SOCK_STREAM && !pysock__may_sleep_in_kernel(c))
+        return pysock__plain_recv_all_locked(c, buf, size, flags);
+    return pysock__plain_recv_locked(c, buf, size, NULL, flags);
+}
+
+static ptrdiff_t pysock__sys_send_any(int fd, const void *data, size_t size,
+                                      const pysock__msg *msg, int flags)
+{
+    return msg ? pysock__sys_sendmsg(fd, msg, flags) : pysock__sys_send(fd, data, size, flags);
+}
+
+/* A send that keeps the order of the queue, under the lock. */
+static ptrdiff_t pysock__queued_send_locked(pysock__call *c, const void *data, size_t size,
+                                            const pysock__msg *msg, int flags)
+{
+    pysock__sock *s = c->s;
+    pysock__progress p;
+    ptrdiff_t r;
+
+    for (;;) {
+        p = pysock__flush_locked(s);
+        if (p == PYSOCK__STOPPED)
+            return pysock__call_fail_output(c);
+        if (p != PYSOCK__DONE) {
+            if (flags & MSG_OOB)
+                return pysock__fail_value(c->name, "MSG_OOB cannot overtake queued output");
+            if (c->timeout == 0)
+                return msg ? pysock__fail_again() : pysock__enqueue_copy_locked(c, data, size);
+            if (pysock__await_locked(c, p) < 0)
+                return -1;
+            continue;
+        }
+        r = pysock__sys_send_any(s->fd, data, size, msg, flags | MSG_DONTWAIT);
+        if (r >= 0)
+            return r;
+        if (pysock__retry_locked(c, r, POLLOUT) < 0)
+            return -1;
+    }
+}
+
+/* Sends data, or, where msg is not NULL, a message. */
+static ptrdiff_t pysock__plain_send_locked(pysock__call *c, const void *data, size_t size,
+                                           const pysock__msg *msg, int flags)
+{
+    pysock__sock *s = c->s;
+    int asleep = pysock__may_sleep_in_kernel(c);
+    ptrdiff_t r;
+
+    for (;;) {
+        if (pysock__settle_locked(c) < 0)
+            return -1;
+        if (s->queue_used)
+            return pysock__queued_send_locked(c, data, size, msg, flags);
+        s->kernel_sends++;
+        s->kernel_writes++;
+        pysock__enter_kernel_locked(s);
+        r = pysock__sys_send_any(s->fd, data, size, msg, asleep ? flags : flags | MSG_DONTWAIT);
+        pysock__leave_kernel_locked(s);
+        s->kernel_sends--;
+        s->kernel_writes--;
+        if (!pysock__chain_empty(&s->queue)) {
+            pysock__flush_or_kick_locked(s);
+            pysock__notify_locked(s, NULL); /* whoever had to let this send end first */
+        }
+        if (r >= 0)
+            return r;
+        if (r == -EAGAIN && asleep && pysock__sys_timeo(s->fd, 1))
+            return pysock__call_check_locked(c) < 0 ? -1 : pysock__fail_again();
+        if (pysock__retry_locked(c, r, POLLOUT) < 0)
+            return -1;
+    }
+}
+
+static ptrdiff_t pysock__recv(pysock *s, void *buf, size_t size, int flags,
+                              const char *what)
+{
+    pysock__call c;
+    ptrdiff_t r;
+
+    if (pysock__check_memory(what, buf, size) < 0 || pysock__call_begin(&c, s, what) < 0)
+        return -1;
+    pysock__call_flags(&c, flags);
+#ifndef PYSOCK_NO_SSL
+    if (pysock__is_tls_locked(c.s))
+        r = pysock__tls_recv_locked(&c, buf, size, flags);
+    else
+#endif
+        r = pysock__plain_recv_bytes_locked(&c, buf, size, flags);
+    pysock__call_end(&c);
+    return r;
+}
+
+PYSOCKDEF ptrdiff_t pysock_recv(pysock *s, void *buf, size_t size, int flags)
+{
+    return pysock__recv(s, buf, size, flags, "recv");
+}
+
+PYSOCKDEF ptrdiff_t pysock_recv_into(pysock *s, void *buf, size_t size, int flags)
+{
+    return pysock_recv(s, buf, size, flags);
+}
+
+static ptrdiff_t pysock__send_locked(pysock__call *c, const void *data, size_t size, int flags)
+{
+    if (c->s->shut_when_flushed)
+        return pysock__call_fail(c, -EPIPE);
+#ifndef PYSOCK_NO_SSL
+    if (pysock__is_tls_locked(c->s)) {
+        if (flags)
+            return pysock__fail_value(c->name, "on TLS sockets no flag is supported for sending");
+        return pysock__tls_send_locked(c, (const unsigned char *)data, size);
+    }
+#endif
+    return pysock__plain_send_locked(c, data, size, NULL, flags);
+}
+
+static ptrdiff_t pysock__send(pysock *s, const void *data, size_t size, int flags,
+                              const char *what)
+{
+    pysock__call c;
+    ptrdiff_t r;
+
+    if (pysock__check_memory(what, data, size) < 0 || pysock__call_begin(&c, s, what) < 0)
+        return -1;
+    pysock__call_flags(&c, flags);
+    r = pysock__send_locked(&c, data, size, flags);
+    pysock__call_end(&c);
+    return r;
+}
+
+PYSOCKDEF ptrdiff_t pysock_send(pysock *s, const void *data, size_t size, int flags)
+{
+    return pysock__send(s, data, size, flags, "send");
+}
+
+/* A send has taken less than there is: 1 if only a signal can have made the kernel's call stop. */
+static int pysock__stopped_locked(const pysock__call *c)
+{
+    return c->timeout < 0 && !pysock__is_tls_locked(c->s) && pysock__fd_blocks(c->s->fd);
+}
+
+PYSOCKDEF int pysock_sendall(pysock *s, const void *data, size_t size, int flags)
+{
+    const unsigned char *p = (const unsigned char *)data;
+    pysock__call c;
+    ptrdiff_t r;
+
+    if (pysock__check_memory("sendall", data, size) < 0 || pysock__call_begin(&c, s, "sendall") < 0)
+        return -1;
+    pysock__call_flags(&c, flags);
+    c.all = 1;
+    do {
+        r = pysock__send_locked(&c, p, size, flags);
+        if (r > 0) {
+            p += r;
+            size -= (size_t)r;
+            pysock__call_progress(&c);
+        }
+        if (r > 0 && size && pysock__stopped_locked(&c) && pysock__call_interrupted_locked(&c) < 0)
+            r = -1;
+    } while (size && r >= 0);
+    pysock__call_end(&c);
+    return r < 0 ? -1 : 0;
+}
+
+PYSOCKDEF pysock_buf *pysock_recv_buf(pysock *s, size_t size)
+{
+    pysock_buf *b;
+    ptrdiff_t n;
+
+    if (size > PTRDIFF_MAX / 2) {
+        pysock__fail_value("recv_buf", "the size is negative or too large");
+        return NULL;
+    }
+    b = pysock_buf_new(size);
+    if (!b)
+        return NULL;
+    n = pysock__recv(s, b->data, size, 0, "recv_buf");
+    if (n < 0) {
+        pysock_buf_release(b);
+        return NULL;
+    }
+    b->size = (size_t)n;
+    return b;
+}
+
+/* Waits, where the call may, until the queue takes more. */
+static int pysock__queue_room_locked(pysock__call *c)
+{
+    pysock__sock *s = c->s;
+    pysock__progress p;
+
+    while (s->queue_full) {
+        if (c->timeout == 0)
+            return pysock__fail_again();
+        p = pysock__flush_locked(s);
+        if (p == PYSOCK__STOPPED)
+            break;
+        if (s->queue_full && pysock__await_output_locked(c, p) < 0)
+            return -1;
+    }
+    return s->write_error ? pysock__call_fail_output(c) : 0;
+}
+
+/* Whether output can be queued: a connection stands, or a handshake is on its way. */
+static int pysock__queue_ready_locked(pysock__call *c)
+{
+    pysock__sock *s = c->s;
+
+    if (s->type != SOCK_STREAM)
+        return pysock__call_fail(c, -EOPNOTSUPP);
+    if (s->shut_when_flushed)
+        return pysock__call_fail(c, -EPIPE);
+#ifndef PYSOCK_NO_SSL
+    if (pysock__is_tls_locked(s)) {
+        if (s->phase == PYSOCK__HANDSHAKING && c->timeout == 0) {
+            pysock__want_reactor_locked(s);
+            return 0;
+        }
+        if (pysock__ready_locked(c) < 0)
+            return -1;
+        return s->tls->close_sent || s->tls->ended
+                       || (pysock__tls_closed_cleanly(s->tls) && !s->tls->peer_closed)
+                   ? pysock__fail_not_writable(c)
+                   : 0;
+    }
+#endif
+    if (pysock__settle_locked(c) < 0)
+        return -1;
+    if (s->phase == PYSOCK__CONNECTING)
+        pysock__connect_check_locked(s);
+    if (s->phase == PYSOCK__FAILED)
+        return pysock__tell_failed_locked(s);
+    if (s->phase == PYSOCK__CONNECTING)
+        return c->timeout == 0 ? pysock__fail_again() : pysock__connect_wait_locked(c);
+    pysock__refresh_phase_locked(s);
+    return s->phase == PYSOCK__OPEN ? 0 : pysock__call_fail(c, -ENOTCONN);
+}
+
+PYSOCKDEF int pysock_send_buf(pysock *s, pysock_buf *b)
+{
+    pysock__call c;
+    int r;
+
+    if (!b)
+        return pysock__fail_value("send_buf", "the buffer is NULL");
+    if (pysock__call_begin(&c, s, "send_buf") < 0)
+        return -1;
+    r = pysock__queue_ready_locked(&c);
+    if (r == 0)
+        r = pysock__queue_room_locked(&c);
+    if (r == 0 && b->size) {
+        if (pysock__chain_append(&c.s->queue, b) < 0) {
+            r = pysock__fail_memory("send_buf");
+        } else {
+            c.s->queue_used = 1;
+            pysock__queue_level_locked(c.s);
+            pysock__flush_or_kick_locked(c.s);
+            if (c.s->write_error)
+                r = pysock__call_fail_output(&c);
+        }
+    }
+    pysock__call_end(&c);
+    return r;
+}
+
+PYSOCKDEF int pysock_set_watermarks(pysock *s, size_t low, size_t high)
+{
+    pysock__call c;
+
+    if (!high || low > high || high > PTRDIFF_MAX)
+        return pysock__fail_value("set_watermarks", "low must not be above high, nor high be 0");
+    if (pysock__call_begin(&c, s, "set_watermarks") < 0)
+        return -1;
+    c.s->low = low;
+    c.s->high = high;
+    pysock__queue_level_locked(c.s);
+    pysock__notify_locked(c.s, NULL);
+    pysock__call_end(&c);
+    return 0;
+}
+
+PYSOCKDEF ptrdiff_t pysock_queued(pysock *s)
+{
+    pysock__call c;
+    ptrdiff_t n;
+
+    if (pysock__call_begin(&c, s, "queued") < 0)
+        return -1;
+    n = (ptrdiff_t)c.s->queue.bytes;
+    pysock__call_end(&c);
+    return n;
+}
+
+/* Socket I/O: messages. */
+
+static int pysock__no_messages_locked(pysock__call *c)
+{
+    if (!pysock__is_tls_locked(c->s))
+        return 0;
+    return pysock__fail(PYSOCK_OS_ERROR, ENOTSUP, "ENOTSUP",
+                        "%s: a TLS socket has a stream and no messages; use recv and send",
+                        c->name);
+}
+
+static ptrdiff_t pysock__recv_msg(pysock *s, const char *name, pysock__msg *m, size_t size,
+                                  int flags)
+{
+    pysock__call c;
+    ptrdiff_t r;
+
+    if (pysock__call_begin(&c, s, name) < 0)
+        return -1;
+    pysock__call_flags(&c, flags);
+    r = pysock__no_messages_locked(&c);
+    if (r == 0)
+        r = pysock__plain_recv_locked(&c, NULL, size, m, flags);
+    pysock__call_end(&c);
+    return r;
+}
+
+PYSOCKDEF ptrdiff_t pysock_recvfrom(pysock *s, void *buf, size_t size, int flags, pysock_addr *from)
+{
+    struct iovec iov;
+    pysock__msg m;
+
+    if (from)
+        memset(from, 0, sizeof *from);
+    if (pysock__check_memory("recvfrom", buf, size) < 0)
+        return -1;
+    memset(&m, 0, sizeof m);
+    iov.iov_base = buf;
+    iov.iov_len = size;
+    m.iov = &iov;
+    m.count = 1;
+    m.from = from;
+    m.is_bytes = 1;
+    return pysock__recv_msg(s, "recvfrom", &m, size, flags);
+}
+
+PYSOCKDEF ptrdiff_t pysock_recvfrom_into(pysock *s, void *buf, size_t size, int flags,
+                                         pysock_addr *from)
+{
+    return pysock_recvfrom(s, buf, size, flags, from);
+}
+
+/* Sends m, whose address the audit hook is asked about. */
+static ptrdiff_t pysock__send_msg_locked(pysock__call *c, const char *event, pysock__msg *m,
+                                         int flags)
+{
+    if (c->s->shut_when_flushed)
+        return pysock__call_fail(c, -EPIPE);
+    if (pysock__call_audit_locked(c, event, m->to) < 0)
+        return -1;
+    return pysock__plain_send_locked(c, NULL, 0, m, flags);
+}
+
+static ptrdiff_t pysock__sendto_locked(pysock__call *c, const void *data, size_t size, int flags,
+                                       const pysock_addr *addr)
+{
+    struct iovec iov;
+    pysock__msg m;
+
+    if (pysock__no_messages_locked(c) < 0)
+        return -1;
+    memset(&m, 0, sizeof m);
+    iov.iov_base = (void *)(uintptr_t)data;
+    iov.iov_len = size;
+    m.iov = &iov;
+    m.count = 1;
+    m.to = addr;
+    return pysock__send_msg_locked(c, "socket.sendto", &m, flags);
+}
+
+PYSOCKDEF ptrdiff_t pysock_sendto_addr(pysock *s, const void *data, size_t size, int flags,
+                                       const pysock_addr *addr)
+{
+    pysock__call c;
+    ptrdiff_t r;
+
+    if (pysock__check_memory("sendto", data, size) < 0)
+        return -1;
+    if (!addr || !addr->len || addr->len > sizeof addr->u)
+        return pysock__fail_value("sendto", "the address is NULL or empty");
+    if (pysock__call_begin(&c, s, "sendto") < 0)
+        return -1;
+    pysock__call_flags(&c, flags);
+    r = pysock__sendto_locked(&c, data, size, flags, addr);
+    pysock__call_end(&c);
+    return r;
+}
+
+/* On a worker: the name of a sendto has been looked up. */
+static void pysock__sendto_resolved(void *arg, pysock__lookup *l)
+{
+    pysock__sock *s = pysock__acquire_handle((uintptr_t)arg);
+    size_t i;
+
+    if (!s)
+        return;
+    pysock__lock(&s->lock);
+    for (i = 0; i < PYSOCK__SENDTO_NAMES; i++) {
+        if (s->names[i] != l)
+            continue;
+        l->finished = 1;
+        s->names_awaited--;
+        pysock__notify_locked(s, NULL);
+    }
+    pysock__unlock_sock(s);
+    pysock__release(s);
+}
+
+/* Where the lookup of this name is, or is to be put; NULL: all places are taken by others that are
+   under way. */
+static pysock__lookup **pysock__sendto_place_locked(pysock__sock *s, const char *host, int port)
+{
+    pysock__lookup **place = NULL;
+    size_t i;
+
+    for (i = 0; i < PYSOCK__SENDTO_NAMES; i++) {
+        pysock__lookup *l = s->names[i];
+        if (l && strcmp(l->host, host) == 0 && l->port == port)
+            return &s->names[i];
+        if (!l || (l->finished && (!place || *place)))
+            place = &s->names[i];
+    }
+    if (place && *place) { /* nobody came for it */
+        pysock__lookup_release(*place);
+        *place = NULL;
+    }
+    return place;
+}
+
+/* Begins to look up the name of a sendto. Its socket is not writable until that is done. */
+static int pysock__sendto_lookup_locked(pysock__call *c, pysock__lookup **place, const char *host,
+                                        int port)
+{
+    pysock__sock *s = c->s;
+    pysock__lookup *l = pysock__lookup_new(host, port, s->family, s->type, pysock__sendto_resolved,
+                                           (void *)s->handle);
+    if (!l)
+        return pysock__fail_memory(c->name);
+    *place = l;
+    s->names_awaited++;
+    pysock__lookup_retain(l);
+    pysock__unlock(&s->lock);
+    pysock__lookup_start(l);
+    pysock__lock(&s->lock);
+    pysock__lookup_release(l);
+    return pysock__call_check_locked(c);
+}
+
+/* The address of a name, for a call that must not look it up itself: a worker does. The audit hook
+   is asked before each lookup. */
+static int pysock__sendto_await_locked(pysock__call *c, const char *host, int port,
+                                       pysock_addr *addr)
+{
+    pysock__sock *s = c->s;
+    pysock__lookup **place, *l;
+    int r, asked = 0;
+
+    for (;;) {
+        place = pysock__sendto_place_locked(s, host, port);
+        if (place && *place && (*place)->finished)
+            break;
+        if (place && !*place && !asked) {
+            pysock__unlock(&s->lock);
+            r = pysock__audit_lookup(c->name, host, port, s->family, s->type);
+            pysock__lock(&s->lock);
+            if (r < 0 || pysock__call_check_locked(c) < 0)
+                return -1;
+            asked = 1;
+            continue; /* another thread may have taken the place */
+        }
+        if (place && !*place && pysock__sendto_lookup_locked(c, place, host, port) < 0)
+            return -1;
+        if (place && *place && (*place)->finished)
+            continue;
+        if (c->timeout == 0)
+            return pysock__fail_again();
+        if (pysock__wait_locked(c, 0) < 0)
+            return -1;
+    }
+    l = *place;
+    *place = NULL;
+    r = l->err ? pysock__fail_gai(l->err, l->sys, c->name, host) : 0;
+    if (r == 0)
+        *addr = l->addrs.items[0];
+    pysock__lookup_release(l);
+    return r;
+}
+
+/* The address that a sendto goes to. */
+static int pysock__sendto_addr_locked(pysock__call *c, const char *host, int port,
+                                      pysock_addr *addr)
+{
+    pysock__sock *s = c->s;
+    pysock__addrs list = {NULL, 0, 0, 0};
+    int r;
+
+    if (pysock__check_family(c->name, s->family) < 0)
+        return -1;
+    if (s->family == AF_UNIX)
+        return pysock__unix_addr(addr, host ? host : "", c->name);
+    if (pysock__check_host(c->name, host, port) < 0)
+        return -1;
+    r = pysock__resolve_numeric(host, port, s->family, s->type, &list);
+    if (r == 0)
+        *addr = list.items[0];
+    pysock__free(list.items);
+    if (r == 0)
+        return 0;
+    if (r == EAI_MEMORY)
+        return pysock__fail_memory(c->name);
+    if (c->timeout >= 0)
+        return pysock__sendto_await_locked(c, host, port, addr);
+    pysock__unlock(&s->lock);
+    r = pysock__local_addr(c->name, host, port, s->family, s->type, addr);
+    pysock__lock(&s->lock);
+    return r < 0 ? -1 : pysock__call_check_locked(c);
+}
+
+PYSOCKDEF ptrdiff_t pysock_sendto(pysock *s, const void *data, size_t size, int flags,
+                                  const char *host, int port)
+{
+    pysock__call c;
+    pysock_addr addr;
+    ptrdiff_t r;
+
+    if (pysock__check_memory("sendto", data, size) < 0 || pysock__call_begin(&c, s, "sendto") < 0)
+        return -1;
+    pysock__call_flags(&c, flags);
+    r = pysock__no_messages_locked(&c);
+    if (r == 0)
+        r = pysock__settle_locked(&c);
+    if (r == 0)
+        r = pysock__sendto_addr_locked(&c, host, port, &addr);
+    if (r == 0)
+        r = pysock__sendto_locked(&c, data, size, flags, &addr);
+    pysock__call_end(&c);
+    return r;
+}
+
+/* Socket I/O: messages with ancillary data. The items are read and written by bytes, because the
+   caller's memory need not be aligned as a struct cmsghdr wants it. */
+
+#define PYSOCK__CMSG_HEAD ((size_t)CMSG_LEN(0))
+#define PYSOCK__CMSG_MAX ((size_t)INT_MAX - (size_t)CMSG_SPACE(1)) /* bytes of data, as in Python */
+
+PYSOCKDEF size_t pysock_cmsg_len(size_t size)
+{
+    if (size > (size_t)INT_MAX - PYSOCK__CMSG_HEAD) {
+        pysock__fail_value("cmsg_len", "the size is more than an item can have");
+        return 0;
+    }
+    return CMSG_LEN(size);
+}
+
+PYSOCKDEF size_t pysock_cmsg_space(size_t size)
+{
+    if (size > PYSOCK__CMSG_MAX) {
+        pysock__fail_value("cmsg_space", "the size is more than an item can have");
+        return 0;
+    }
+    return CMSG_SPACE(size);
+}
+
+PYSOCKDEF int pysock_msg_next(const pysock_msg *msg, pysock_cmsg *item)
+{
+    const char *base;
+    struct cmsghdr head;
+    size_t at = 0, left, size;
+
+    if (!msg || !item || !msg->control)
+        return 0;
+    base = (const char *)msg->control;
+    if (item->data)
+        at = (size_t)((const char *)item->data - base) - PYSOCK__CMSG_HEAD + CMSG_SPACE(item->size);
+    left = at < msg->controllen ? msg->controllen - at : 0;
+    if (left < PYSOCK__CMSG_HEAD)
+        return 0;
+    memcpy(&head, base + at, sizeof head);
+    size = (size_t)head.cmsg_len;
+    if (size < PYSOCK__CMSG_HEAD)
+        return 0;
+    item->level = head.cmsg_level;
+    item->type = head.cmsg_type;
+    item->data = base + at + PYSOCK__CMSG_HEAD;
+    item->size = (size < left ? size : left) - PYSOCK__CMSG_HEAD;
+    return 1;
+}
+
+/* How many bytes the buffers have; fails where that is too much, or one is NULL. */
+static int pysock__check_buffers(const char *what, const struct iovec *buffers, size_t count,
+                                 size_t *total)
+{
+    size_t i;
+
+    *total = 0;
+    if (!buffers && count)
+        return pysock__fail_value(what, "the array of buffers is NULL");
+    for (i = 0; i < count; i++) {
+        if (pysock__check_memory(what, buffers[i].iov_base, buffers[i].iov_len) < 0)
+            return -1;
+        if (buffers[i].iov_len > PTRDIFF_MAX - *total)
+            return pysock__fail_value(what, "the buffers are too large together");
+        *total += buffers[i].iov_len;
+    }
+    return 0;
+}
+
+static ptrdiff_t pysock__recvmsg(pysock *s, const struct iovec *buffers, size_t count,
+                                 pysock_msg *msg, int flags, const char *what)
+{
+    pysock__msg m;
+    size_t total;
+    ptrdiff_t r;
+
+    if (!msg || (!msg->control && msg->controllen))
+        return pysock__fail_value(what, msg ? "msg->control is NULL" : "msg is NULL");
+    if (pysock__check_buffers(what, buffers, count, &total) < 0)
+        return -1;
+    memset(&m, 0, sizeof m);
+    memset(&msg->addr, 0, sizeof msg->addr);
+    m.iov = buffers;
+    m.count = count;
+    m.control = msg->control;
+    m.controllen = msg->controllen;
+    m.from = &msg->addr;
+    r = pysock__recv_msg(s, what, &m, total, flags);
+    if (r < 0)
+        return r;
+    msg->controllen = m.controllen;
+    msg->flags = m.flags;
+    return r;
+}
+
+PYSOCKDEF ptrdiff_t pysock_recvmsg_into(pysock *s, const struct iovec *buffers, size_t count,
+                                        pysock_msg *msg, int flags)
+{
+    return pysock__recvmsg(s, buffers, count, msg, flags, "recvmsg_into");
+}
+
+PYSOCKDEF ptrdiff_t pysock_recvmsg(pysock *s, void *buf, size_t size, pysock_msg *msg, int flags)
+{
+    struct iovec iov;
+
+    iov.iov_base = buf;
+    iov.iov_len = size;
+    return pysock__recvmsg(s, &iov, 1, msg, flags, "recvmsg");
+}
+
+/* Writes the items as the kernel wants them, into *room (to be freed) unless they fit few. */
+static int pysock__cmsg_build(const pysock_cmsg *items, size_t count, void *few, size_t few_size,
+                              void **room, pysock__msg *m, const char *what)
+{
+    struct cmsghdr head;
+    size_t i, total = 0;
+    char *at;
+
+    *room = NULL;
+    for (i = 0; i < count; i++) {
+        if (!items[i].data && items[i].size)
+            return pysock__fail_value(what, "an item's data is NULL");
+        if (items[i].size > PYSOCK__CMSG_MAX
+            || CMSG_SPACE(items[i].size) > PYSOCK__CMSG_MAX - total)
+            return pysock__fail_value(what, "the ancillary data is too large");
+        total += CMSG_SPACE(items[i].size);
+    }
+    if (total > few_size && (*room = PYSOCK_MALLOC(total)) == NULL)
+        return pysock__fail_memory(what);
+    m->control = *room ? *room : few;
+    m->controllen = total;
+    memset(m->control, 0, total);
+    at = (char *)m->control;
+    for (i = 0; i < count; i++) {
+        memset(&head, 0, sizeof head);
+        head.cmsg_len = (unsigned int)CMSG_LEN(items[i].size);
+        head.cmsg_level = items[i].level;
+        head.cmsg_type = items[i].type;
+        memcpy(at, &head, sizeof head);
+        if (items[i].size)
+            memcpy(at + PYSOCK__CMSG_HEAD, items[i].data, items[i].size);
+        at += CMSG_SPACE(items[i].size);
+    }
+    return 0;
+}
+
+static ptrdiff_t pysock__sendmsg(pysock *s, const struct iovec *buffers, size_t count,
+                                 const pysock_cmsg *ancdata, size_t anccount, int flags,
+                                 const pysock_addr *addr, const char *what)
+{
+    union {
+        struct cmsghdr aligned;
+        char bytes[256];
+    } few;
+    pysock__msg m;
+    pysock__call c;
+    void *room;
+    size_t total;
+    ptrdiff_t r;
+
+    if (pysock__check_buffers(what, buffers, count, &total) < 0)
+        return -1;
+    if (!ancdata && anccount)
+        return pysock__fail_value(what, "the array of ancillary data is NULL");
+    if (addr && (!addr->len || addr->len > sizeof addr->u))
+        return pysock__fail_value(what, "the address is empty");
+    memset(&m, 0, sizeof m);
+    m.iov = buffers;
+    m.count = count;
+    m.to = addr;
+    if (pysock__cmsg_build(ancdata, anccount, &few, sizeof few, &room, &m, what) < 0)
+        return -1;
+    r = pysock__call_begin(&c, s, what);
+    if (r == 0) {
+        pysock__call_flags(&c, flags);
+        r = pysock__no_messages_locked(&c);
+        if (r == 0)
+            r = pysock__send_msg_locked(&c, "socket.sendmsg", &m, flags);
+        pysock__call_end(&c);
+    }
+    pysock__free(room);
+    return r;
+}
+
+PYSOCKDEF ptrdiff_t pysock_sendmsg(pysock *s, const struct iovec *buffers, size_t count,
+                                   const pysock_cmsg *ancdata, size_t anccount, int flags,
+                                   const pysock_addr *addr)
+{
+    return pysock__sendmsg(s, buffers, count, ancdata, anccount, flags, addr, "sendmsg");
+}
+
+#define PYSOCK__AFALG_IV 256 /* bytes: more than any cipher has */
+
+PYSOCKDEF ptrdiff_t pysock_sendmsg_afalg(pysock *s, const struct iovec *buffers, size_t count,
+                                         int op, const void *iv, size_t ivsize, ptrdiff_t assoclen,
+                                         int flags)
+{
+    unsigned char packed_iv[sizeof(uint32_t) + PYSOCK__AFALG_IV];
+    uint32_t kernel_op = (uint32_t)op, kernel_assoclen = (uint32_t)assoclen, n = (uint32_t)ivsize;
+    pysock_cmsg items[3];
+    size_t used = 0, i;
+    int family;
+
+    if (!PYSOCK__SOL_ALG)
+        return pysock__fail_os(-ENOTSUP, "sendmsg_afalg", "this platform");
+    if (op < 0 || (!iv && ivsize) || ivsize > PYSOCK__AFALG_IV || assoclen > INT32_MAX)
+        return pysock__fail_value("sendmsg_afalg",
+                                  op < 0                      ? "op is negative"
+                                  : !iv && ivsize             ? "iv is NULL"
+                                  : ivsize > PYSOCK__AFALG_IV ? "iv is too long"
+                                                              : "assoclen is too large");
+    items[used].type = PYSOCK__ALG_SET_OP;
+    items[used].data = &kernel_op;
+    items[used++].size = sizeof kernel_op;
+    if (iv) {
+        memcpy(packed_iv, &n, sizeof n);
+        memcpy(packed_iv + sizeof n, iv, ivsize);
+        items[used].type = PYSOCK__ALG_SET_IV;
+        items[used].data = packed_iv;
+        items[used++].size = sizeof n + ivsize;
+    }
+    if (assoclen >= 0) {
+        items[used].type = PYSOCK__ALG_SET_AEAD_ASSOCLEN;
+        items[used].data = &kernel_assoclen;
+        items[used++].size = sizeof kernel_assoclen;
+    }
+    for (i = 0; i < used; i++)
+        items[i].level = PYSOCK__SOL_ALG;
+    family = pysock_family(s);
+    if (family < 0)
+        return -1;
+    if (family != PYSOCK__AF_ALG) /* others would send the data as it is */
+        return pysock__fail_value("sendmsg_afalg", "the socket's family is not AF_ALG");
+    return pysock__sendmsg(s, buffers, count, items, used, flags, NULL, "sendmsg_afalg");
+}
+
+#define PYSOCK__FDS_MAX 1024 /* Linux passes 253 at most */
+
+PYSOCKDEF ptrdiff_t pysock_send_fds(pysock *s, const void *data, size_t size, const int *fds,
+                                    size_t count, int flags)
+{
+    struct iovec iov;
+    pysock_cmsg item;
+
+    if (!fds && count)
+        return pysock__fail_value("send_fds", "fds is NULL");
+    if (count > PYSOCK__FDS_MAX)
+        return pysock__fail_value("send_fds", "there are too many descriptors");
+    if (count && !size && pysock_type(s) == SOCK_STREAM)
+        return pysock__fail_value("send_fds", "a stream carries descriptors only with some data");
+    iov.iov_base = (void *)(uintptr_t)data;
+    iov.iov_len = size;
+    item.level = SOL_SOCKET;
+    item.type = SCM_RIGHTS;
+    item.data = fds;
+    item.size = count * sizeof *fds;
+    return pysock__sendmsg(s, &iov, 1, &item, count ? 1 : 0, flags, NULL, "send_fds");
+}
+
+PYSOCKDEF ptrdiff_t pysock_recv_fds(pysock *s, void *buf, size_t size, int *fds, size_t *count,
+                                    int flags, int *msg_flags)
+{
+    size_t room = count ? *count : 0, n, i, got = 0;
+    struct iovec iov;
+    pysock_cmsg item;
+    pysock_msg msg;
+    ptrdiff_t r;
+    int fd;
+
+    if (!count || (!fds && room))
+        return pysock__fail_value("recv_fds", count ? "fds is NULL" : "count is NULL");
+    if (room > PYSOCK__FDS_MAX)
+        return pysock__fail_value("recv_fds", "there is room for too many descriptors");
+    memset(&msg, 0, sizeof msg);
+    /* Not CMSG_SPACE: its padding has room for one more, which would have nowhere to go. */
+    msg.controllen = room ? CMSG_LEN(room * sizeof *fds) : 0;
+    msg.control = room ? PYSOCK_MALLOC(msg.controllen) : NULL;
+    if (room && !msg.control)
+        return pysock__fail_memory("recv_fds");
+    iov.iov_base = buf;
+    iov.iov_len = size;
+    r = pysock__recvmsg(s, &iov, 1, &msg, flags | PYSOCK__CMSG_CLOEXEC, "recv_fds");
+    memset(&item, 0, sizeof item);
+    while (r >= 0 && pysock_msg_next(&msg, &item)) {
+        if (item.level != SOL_SOCKET || item.type != SCM_RIGHTS)
+            continue;
+        n = item.size / sizeof fd;
+        for (i = 0; i < n; i++) {
+            memcpy(&fd, (const char *)item.data + i * sizeof fd, sizeof fd);
+            if (got < room)
+                fds[got++] = fd;
+            else
+                pysock__fd_close(fd);
+        }
+    }
+    for (i = 0; !PYSOCK__CMSG_CLOEXEC && i < got; i++)
+        pysock__fd_set_inheritable(fds[i], 0);
+    pysock__free(msg.control);
+    if (r >= 0)
+        *count = got;
+    if (r >= 0 && msg_flags)
+        *msg_flags = msg.flags;
+    return r;
+}
+
+/* ---- >>socket-api ----
+   Python's socket, call by call: making, connecting, listening, closing, properties. Each call
+   begins with pysock__call_begin(), which takes the socket's lock, and ends with
+   pysock__call_end(). */
+
+/* Socket API: making, connecting, listening. */
+
+/* Asks the audit hook whether a socket may be made. */
+static int pysock__audit_new(const pysock__maker *m, int family, int type, int proto)
+{
+    pysock_audit_event e;
+
+    memset(&e, 0, sizeof e);
+    e.name = "socket.__new__";
+    e.family = family;
+    e.type = type;
+    e.proto = proto;
+    if (!pysock__denied(&e))
+        return 0;
+    return pysock__fail(PYSOCK_OS_ERROR, EACCES, "EACCES", "%s: denied by the audit hook", m->what);
+}
+
+static pysock *pysock__socket(const pysock__maker *m, int family, int type, int proto)
+{
+    pysock__sock *s;
+    int fd;
+
+    if (pysock__audit_new(m, family, type, proto) < 0)
+        return NULL;
+    fd = pysock__sys_socket(family, type, proto);
+    if (fd < 0) {
+        pysock__fail_os(fd, m->what, "");
+        return NULL;
+    }
+    s = pysock__sock_take(m, fd, family, type, proto);
+    return s ? pysock__publish(s, PYSOCK__NEW) : NULL;
+}
+
+PYSOCKDEF pysock *pysock_socket(int family, int type, int proto)
+{
+    pysock__maker m = pysock__maker_begin("socket");
+
+    return pysock__socket(&m, family, type, proto);
+}
+
+PYSOCKDEF int pysock_socketpair(int family, int type, int proto, pysock *pair[2])
+{
+    pysock__maker m = pysock__maker_begin("socketpair");
+    pysock__sock *s;
+    int fds[2], err;
+
+    if (!pair)
+        return pysock__fail_value("socketpair", "pair is NULL");
+    pair[0] = pair[1] = NULL;
+    if (pysock__audit_new(&m, family, type, proto) < 0)
+        return -1;
+    err = pysock__sys_socketpair(family, type, proto, fds);
+    if (err < 0)
+        return pysock__fail_os(err, "socketpair", "");
+    s = pysock__sock_take(&m, fds[0], family, type, proto);
+    if (!s) {
+        pysock__fd_close(fds[1]);
+        return -1;
+    }
+    pair[0] = pysock__publish(s, PYSOCK__OPEN);
+    s = pysock__sock_take(&m, fds[1], family, type, proto);
+    if (!s) {
+        pysock_close(pair[0]);
+        pair[0] = NULL;
+        return -1;
+    }
+    pair[1] = pysock__publish(s, PYSOCK__OPEN);
+    return 0;
+}
+
+/* Whether fd is a socket, where all else about it is told: asking for its peer says so by the way,
+   and whether it is connected. -EAGAIN: ask otherwise. */
+static int pysock__adopt_check(int fd, pysock_addr *peer, int family, int type, int proto)
+{
+    int err;
+
+    peer->len = 0;
+    if (family == -1 || type != SOCK_STREAM || proto == -1)
+        return -EAGAIN;
+    err = pysock__sys_getpeername(fd, peer);
+    if (err == 0)
+        return peer->len ? 0 : -EAGAIN;
+    peer->len = 0;
+    return err == -EBADF || err == -ENOTSOCK ? err : -EAGAIN;
+}
+
+/* A socket around fd, which stays the caller's if it fails. */
+static pysock *pysock__adopt(const pysock__maker *m, int fd, int family, int type, int proto)
+{
+    pysock__sock *s;
+    pysock_addr peer;
+    int err;
+
+    if (fd < 0) {
+        pysock__fail_value(m->what, "the descriptor is negative");
+        return NULL;
+    }
+    err = pysock__adopt_check(fd, &peer, family, type, proto);
+    if (err == -EAGAIN)
+        err = pysock__sys_detect(fd, &family, &type, &proto);
+    if (err < 0) {
+        char text[32];
+        snprintf(text, sizeof text, "descriptor %d", fd);
+        pysock__fail_os(err, m->what, text);
+        return NULL;
+    }
+    if (pysock__audit_new(m, family, type, proto) < 0)
+        return NULL;
+    s = pysock__sock_new(m, fd, family, type, proto);
+    if (!s)
+        return NULL;
+    pysock__sys_no_sigpipe(fd);
+    if (peer.len) {
+        s->peer = peer; /* nobody else has it yet */
+        return pysock__publish(s, PYSOCK__OPEN);
+    }
+    pysock__lock(&s->lock);
+    pysock__refresh_phase_locked(s);
+    pysock__unlock(&s->lock);
+    return pysock__publish(s, PYSOCK__NEW);
+}
+
+PYSOCKDEF pysock *pysock_adopt(int fd, int family, int type, int proto)
+{
+    pysock__maker m = pysock__maker_begin("adopt");
+
+    return pysock__adopt(&m, fd, family, type, proto);
+}
+
+/* A socket around copy, a duplicate, or the errno value why there is none. */
+static pysock *pysock__adopt_copy(const pysock__maker *m, int copy, int family, int type,
+                                  int proto)
+{
+    pysock__fault fault;
+    pysock *s;
+
+    if (copy < 0) {
+        pysock__fail_os(copy, m->what, "");
+        return NULL;
+    }
+    s = pysock__adopt(m, copy, family, type, proto);
+    if (s)
+        return s;
+    fault = pysock__last;
+    pysock__fd_close(copy);
+    pysock__raise(&fault);
+    return NULL;
+}
+
+PYSOCKDEF pysock *pysock_fromfd(int fd, int family, int type, int proto)
+{
+    pysock__maker m = pysock__maker_begin("fromfd");
+
+    if (fd < 0) {
+        pysock__fail_value("fromfd", "the descriptor is negative");
+        return NULL;
+    }
+    return pysock__adopt_copy(&m, pysock__fd_dup(fd), family, type, proto);
+}
+
+PYSOCKDEF pysock *pysock_dup(pysock *s)
+{
+    pysock__maker m = pysock__maker_begin("dup");
+    int family, type, proto, fd;
+    pysock__call c;
+    pysock *copy;
+    double timeout;
+
+    if (pysock__call_begin(&c, s, "dup") < 0)
+        return NULL;
+    if (pysock__is_tls_locked(c.s)) {
+        pysock__fail(PYSOCK_OS_ERROR, ENOTSUP, "ENOTSUP",
+                     "dup: two sockets cannot share one TLS connection");
+        pysock__call_end(&c);
+        return NULL;
+    }
+    family = c.s->family;
+    type = c.s->type;
+    proto = c.s->proto;
+    timeout = pysock__timeout_seconds(c.s->timeout);
+    fd = pysock__fd_dup(c.s->fd);
+    pysock__call_end(&c);
+    copy = pysock__adopt_copy(&m, fd, family, type, proto);
+    if (copy && pysock_settimeout(copy, timeout) < 0) {
+        pysock_close(copy);
+        return NULL;
+    }
+    return copy;
+}
+
+#define PYSOCK__UNIX_RETRY 5000000 /* ns */
+
+/* connect(2) for AF_UNIX. Where the listener's backlog is full it would sleep out of shutdown's
+   reach, and there is no event for room: it is tried again, with sleeps that close and cleanup end.
+   A negated errno value; 1: the call is to end. */
+static int pysock__connect_unix_locked(pysock__call *c)
+{
+    pysock__sock *s = c->s;
+    pysock__call nap = *c;
+    int r, blocks = s->timeout < 0 && pysock__fd_blocks(s->fd);
+
+    if (!c->deadline)
+        c->deadline = pysock__deadline_in(c->timeout);
+    for (;;) {
+        pysock__fd_set_nonblocking(s->fd, 1);
+        r = pysock__sys_connect(s->fd, &s->peer);
+        if (blocks)
+            pysock__fd_set_nonblocking(s->fd, 0);
+        if (r != -EAGAIN || c->timeout == 0)
+            return r;
+        nap.deadline = pysock__deadline_in(PYSOCK__UNIX_RETRY);
+        r = pysock__wait_asleep_locked(&nap, 0);
+        if (pysock__call_check_locked(c) < 0
+            || (r == -EINTR && pysock__call_interrupted_locked(c) < 0))
+            return 1;
+        if (pysock__now() >= c->deadline)
+            return -ETIMEDOUT;
+    }
+}
+
+/* The kernel's connect. Returns 0 when it stands, EINPROGRESS's failure when it does not yet. */
+static int pysock__connect_kernel_locked(pysock__call *c)
+{
+    pysock__sock *s = c->s;
+    int r;
+
+    if (s->phase != PYSOCK__CONNECTING) {
+        pysock_addr to = s->peer;
+        s->peer.len = 0;
+        if (pysock__call_audit_locked(c, "socket.connect", &to) < 0)
+            return -1;
+        if (s->phase != PYSOCK__NEW)
+            return pysock__call_fail(c, -EALREADY); /* another thread was faster */
+        s->peer = to;
+        pysock__set_phase_locked(s, PYSOCK__CONNECTING);
+    }
+    if (s->family == AF_UNIX) {
+        r = pysock__connect_unix_locked(c);
+    } else {
+        if (c->timeout >= 0)
+            pysock__fd_set_nonblocking(s->fd, 1); /* who shares it may have changed that */
+        pysock__enter_kernel_locked(s);
+        r = pysock__sys_connect(s->fd, &s->peer);
+        if (r == -ECONNABORTED) /* Linux's word for a connect before this one, which failed */
+            r = pysock__sys_connect(s->fd, &s->peer);
+        pysock__leave_kernel_locked(s);
+    }
+    if (r > 0 || pysock__call_check_locked(c) < 0) {
+        if (s->phase == PYSOCK__CONNECTING)
+            pysock__set_phase_locked(s, PYSOCK__NEW);
+        return -1;
+    }
+    if (s->phase != PYSOCK__CONNECTING) /* the reactor has seen its end meanwhile */
+        return s->phase == PYSOCK__FAILED ? pysock__tell_failed_locked(s) : 0;
+    if (r == -EISCONN && s->type == SOCK_STREAM) {
+        pysock__connect_book_locked(s, 0);
+        return pysock__call_fail(c, r);
+    }
+    if (r == -EINPROGRESS || r == -EINTR || r == -EALREADY) {
+        if (r == -EINTR && pysock__call_interrupted_locked(c) < 0)
+            return -1;
+        if (c->timeout)
+            return pysock__connect_wait_locked(c);
+#ifndef PYSOCK_NO_SSL
+        pysock__want_reactor_locked(s);
+#endif
+        return pysock__call_fail(c, r);
+    }
+    if (r == -EAGAIN || (r == -ETIMEDOUT && s->family == AF_UNIX)) { /* the backlog is full */
+        pysock__set_phase_locked(s, PYSOCK__NEW);
+        return r == -EAGAIN ? pysock__call_fail(c, r) : pysock__call_fail_timeout(c);
+    }
+    pysock__connect_book_locked(s, r);
+    return s->phase == PYSOCK__FAILED ? pysock__tell_failed_locked(s) : 0;
+}
+
+/* Whether a connect still waits for this lookup. */
+static int pysock__resolved_wanted_locked(const pysock__sock *s, const pysock__lookup *l)
+{
+    return s->lookup == l && s->phase == PYSOCK__RESOLVING;
+}
+
+/* Asks the audit hook, with the socket's state current, about what a worker has looked up. */
+static int pysock__resolved_denied(pysock__sock *s, pysock__lookup *l, const pysock_addr *addr)
+{
+    pysock_state *before;
+    pysock_audit_event e;
+    int denied, wanted;
+
+    if (!pysock__load(&pysock__process.audited))
+        return 0;
+    pysock__lock(&s->lock);
+    wanted = pysock__resolved_wanted_locked(s, l);
+    if (wanted)
+        pysock__add(&s->state->hooks, 1);
+    pysock__unlock(&s->lock);
+    if (!wanted)
+        return 0;
+    before = pysock_state_swap(s->state);
+    memset(&e, 0, sizeof e);
+    e.name = "socket.connect";
+    e.socket = pysock__handle(s);
+    e.addr = addr;
+    e.family = s->family;
+    e.type = s->type;
+    e.proto = s->proto;
+    denied = pysock__denied(&e);
+    pysock_state_swap(before);
+    pysock__state_less_one(s->state, &s->state->hooks);
+    return denied;
+}
+
+/* The name is known: the kernel connects. Without waiting. */
+static void pysock__connect_resolved_locked(pysock__sock *s, const pysock_addr *addr)
+{
+    int err, blocks = s->timeout < 0 && pysock__fd_blocks(s->fd);
+
+    s->peer = *addr;
+    pysock__fd_set_nonblocking(s->fd, 1); /* the mode may have changed meanwhile */
+    err = pysock__sys_connect(s->fd, &s->peer);
+    if (blocks)
+        pysock__fd_set_nonblocking(s->fd, 0);
+    pysock__set_phase_locked(s, PYSOCK__CONNECTING);
+    if (err != -EINPROGRESS && err != -EINTR)
+        pysock__connect_book_locked(s, err);
+#ifndef PYSOCK_NO_SSL
+    if (s->phase == PYSOCK__OPEN && s->wrap_ctx)
+        pysock__connected_locked(s);
+    pysock__want_reactor_locked(s);
+#endif
+}
+
+/* On a worker: the name of a connect has been looked up. */
+static void pysock__resolved(void *arg, pysock__lookup *l)
+{
+    pysock__sock *s = pysock__acquire_handle((uintptr_t)arg);
+    int denied;
+
+    if (!s)
+        return;
+    denied = !l->err && pysock__resolved_denied(s, l, &l->addrs.items[0]);
+    pysock__lock(&s->lock);
+    if (pysock__resolved_wanted_locked(s, l)) {
+        s->lookup = NULL;
+        pysock__lookup_release(l); /* the worker has one of its own */
+        if (l->err)
+            pysock__fault_gai(&s->fault, l->err, l->sys, "connect", l->host, l->host);
+        else if (denied)
+            pysock__fault_set(&s->fault, PYSOCK_OS_ERROR, EACCES, "EACCES",
+                              "connect to %.200s: denied by the audit hook", l->host);
+        if (l->err || denied)
+            pysock__set_phase_locked(s, PYSOCK__FAILED);
+        else
+            pysock__connect_resolved_locked(s, &l->addrs.items[0]);
+    }
+    pysock__unlock_sock(s);
+    pysock__release(s);
+    pysock__run_errands();
+}
+
+/* A call without a timeout looks the name up itself: no thread for it. */
+static int pysock__connect_name_here_locked(pysock__call *c, const char *host, int port)
+{
+    pysock__sock *s = c->s;
+    pysock__addrs list = {NULL, 0, 0, 0};
+    pysock_addr addr;
+    int err, sys = 0;
+
+    memset(&addr, 0, sizeof addr);
+    pysock__unlock(&s->lock);
+    err = pysock__resolve(host, port, s->family, s->type, &list, &sys);
+    pysock__lock(&s->lock);
+    if (err == 0)
+        addr = list.items[0];
+    pysock__free(list.items);
+    if (pysock__call_check_locked(c) < 0)
+        return -1;
+    if (err)
+        return pysock__fail_gai(err, sys, c->name, host);
+    if (s->phase != PYSOCK__NEW)
+        return pysock__call_fail(c, -EALREADY); /* another thread was faster */
+    s->peer = addr;
+    return pysock__connect_kernel_locked(c);
+}
+
+/* For others a worker does, and begins to connect; they wait for both as long as they may. */
+static int pysock__connect_name_locked(pysock__call *c, const char *host, int port)
+{
+    pysock__sock *s = c->s;
+    pysock__lookup *l;
+    int r;
+
+    l = pysock__lookup_new(host, port, s->family, s->type, pysock__resolved, (void *)s->handle);
+    if (!l)
+        return pysock__fail_memory(c->name);
+    pysock__lookup_release(s->lookup);
+    s->lookup = l;
+    pysock__set_phase_locked(s, PYSOCK__RESOLVING);
+    pysock__lookup_retain(l);
+    pysock__unlock(&s->lock);
+    pysock__lookup_start(l);
+    pysock__lock(&s->lock);
+    pysock__lookup_release(l);
+    if (pysock__call_check_locked(c) < 0)
+        return -1;
+    if (c->timeout == 0)
+        return pysock__call_fail(c, -EINPROGRESS);
+    r = pysock__connect_wait_locked(c);
+    if (r < 0 && s->phase == PYSOCK__RESOLVING) {
+        pysock__lookup_release(s->lookup); /* given up: its worker finds out */
+        s->lookup = NULL;
+        pysock__set_phase_locked(s, PYSOCK__NEW);
+    }
+    return r;
+}
+
+/* Looks a name up, and connects. The audit hook is asked before. */
+static int pysock__connect_host_locked(pysock__call *c, const char *host, int port)
+{
+    pysock__sock *s = c->s;
+    int r;
+
+    if (pysock__load(&pysock__process.audited)) {
+        pysock__unlock(&s->lock);
+        r = pysock__audit_lookup(c->name, host, port, s->family, s->type);
+        pysock__lock(&s->lock);
+        if (r < 0 || pysock__call_check_locked(c) < 0)
+            return -1;
+        if (s->phase != PYSOCK__NEW)
+            return pysock__call_fail(c, -EALREADY);
+    }
+    return c->timeout < 0 ? pysock__connect_name_here_locked(c, host, port)
+                          : pysock__connect_name_locked(c, host, port);
+}
+
+/* Whether a connect may begin. 1: go on with the one that the kernel has begun. */
+static int pysock__connect_allowed_locked(pysock__call *c)
+{
+    pysock__sock *s = c->s;
+
+    switch (s->phase) {
+    case PYSOCK__NEW:
+        return 0;
+    case PYSOCK__CONNECTING:
+        return pysock__is_tls_locked(s) ? pysock__call_fail(c, -EALREADY) : 1;
+    case PYSOCK__FAILED:
+        return pysock__tell_failed_locked(s);
+    case PYSOCK__BROKEN:
+        return pysock__raise(&s->fault);
+    case PYSOCK__RESOLVING:
+    case PYSOCK__HANDSHAKING:
+        return pysock__call_fail(c, -EALREADY);
+    default: /* a listening socket, too: so Linux has it */
+        return pysock__call_fail(c, -EISCONN);
+    }
+}
+
+/* After the connection stands: TLS, if it is wrapped around. */
+static int pysock__connect_secure_locked(pysock__call *c)
+{
+#ifndef PYSOCK_NO_SSL
+    pysock__sock *s = c->s;
+    int r;
+
+    if (!s->wrap_ctx && s->phase != PYSOCK__HANDSHAKING)
+        return 0;
+    if (s->wrap_later) {
+        if (s->phase == PYSOCK__OPEN)
+            pysock__handshake_prepare_locked(s, "ssl_do_handshake");
+        return 0;
+    }
+    r = pysock__secure_locked(c);
+    return r > 0 ? pysock__call_fail(c, -EINPROGRESS) : r;
+#else
+    (void)c;
+    return 0;
+#endif
+}
+
+/* connect to AF_UNSPEC: the socket has no peer any more. */
+static int pysock__disconnect_locked(pysock__call *c)
+{
+    pysock_addr nobody = c->s->peer;
+    int r = pysock__call_audit_locked(c, "socket.connect", &nobody);
+
+    if (r < 0)
+        return -1;
+    r = pysock__sys_connect(c->s->fd, &nobody);
+    if (r == 0)
+        c->s->peer.len = 0;
+    return r < 0 ? pysock__call_fail(c, r) : 0;
+}
+
+static int pysock__connect_call(pysock__call *c, const pysock_addr *addr, const char *host,
+                                int port)
+{
+    pysock__sock *s = c->s;
+    pysock__addrs list = {NULL, 0, 0, 0};
+    int r = pysock__connect_allowed_locked(c);
+
+    if (!pysock__is_tls_locked(s) && pysock__nonblock_obeyed(c))
+        c->timeout = 0;
+    if (r < 0)
+        return -1;
+    if (r == 0 && addr) {
+        s->peer = *addr;
+        if (addr->u.sa.sa_family == AF_UNSPEC)
+            return pysock__disconnect_locked(c);
+    } else if (r == 0 && s->family == AF_UNIX) {
+        if (pysock__unix_addr(&s->peer, host ? host : "", c->name) < 0)
+            return -1;
+    } else if (r == 0) {
+        r = pysock__resolve_numeric(host && host[0] ? host : "localhost", port, s->family, s->type,
+                                    &list);
+        if (r == 0 && list.count)
+            s->peer = list.items[0];
+        pysock__free(list.items);
+        if (list.out_of_memory)
+            return pysock__fail_memory(c->name);
+        if (r) {
+            r = pysock__connect_host_locked(c, host && host[0] ? host : "localhost", port);
+            return r < 0 ? r : pysock__connect_secure_locked(c);
+        }
+    }
+    r = pysock__connect_kernel_locked(c);
+    return r < 0 ? r : pysock__connect_secure_locked(c);
+}
+
+PYSOCKDEF int pysock_connect(pysock *s, const char *host, int port)
+{
+    pysock__call c;
+    int r;
+
+    if (pysock__call_begin(&c, s, "connect") < 0)
+        return -1;
+    r = pysock__check_family("connect", c.s->family);
+    if (r == 0 && c.s->family != AF_UNIX)
+        r = pysock__check_host("connect", host, port);
+    if (r == 0)
+        r = pysock__connect_call(&c, NULL, host, port);
+    pysock__call_end(&c);
+    return r;
+}
+
+PYSOCKDEF int pysock_connect_addr(pysock *s, const pysock_addr *addr)
+{
+    pysock__call c;
+    int r;
+
+    if (!addr || !addr->len || addr->len > sizeof addr->u)
+        return pysock__fail_value("connect", "the address is NULL or empty");
+    if (pysock__call_begin(&c, s, "connect") < 0)
+        return -1;
+    r = pysock__connect_call(&c, addr, NULL, 0);
+    pysock__call_end(&c);
+    return r;
+}
+
+PYSOCKDEF int pysock_connect_ex(pysock *s, const char *host, int port)
+{
+    if (pysock_connect(s, host, port) == 0)
+        return 0;
+    return pysock__errno_of(pysock__last.kind, pysock__last.code);
+}
+
+PYSOCKDEF int pysock_bind_addr(pysock *s, const pysock_addr *addr)
+{
+    char text[PYSOCK_ADDR_STRLEN];
+    pysock__call c;
+    int r;
+
+    if (!addr || !addr->len || addr->len > sizeof addr->u)
+        return pysock__fail_value("bind", "the address is NULL or empty");
+    if (pysock__call_begin(&c, s, "bind") < 0)
+        return -1;
+    r = pysock__call_audit_locked(&c, "socket.bind", addr);
+    if (r == 0 && (r = pysock__sys_bind(c.s->fd, addr)) < 0) {
+        pysock_addr_format(addr, text, sizeof text);
+        r = pysock__fail_os(r, "bind", text);
+    }
+    pysock__call_end(&c);
+    return r;
+}
+
+PYSOCKDEF int pysock_bind(pysock *s, const char *host, int port)
+{
+    pysock__call c;
+    pysock_addr addr;
+    int family, type;
+
+    if (pysock__call_begin(&c, s, "bind") < 0)
+        return -1;
+    family = c.s->family;
+    type = c.s->type;
+    pysock__call_end(&c);
+    if (pysock__local_addr("bind", host, port, family, type, &addr) < 0)
+        return -1;
+    return pysock_bind_addr(s, &addr);
+}
+
+PYSOCKDEF int pysock_listen(pysock *s, int backlog)
+{
+    pysock__call c;
+    int r;
+
+    if (pysock__call_begin(&c, s, "listen") < 0)
+        return -1;
+    r = pysock__call_audit_locked(&c, "socket.listen", NULL);
+    if (r == 0 && (r = pysock__sys_listen(c.s->fd, backlog < 0 ? 128 : backlog)) < 0)
+        r = pysock__call_fail(&c, r);
+    if (r == 0 && c.s->phase == PYSOCK__NEW)
+        pysock__set_phase_locked(c.s, PYSOCK__LISTENING);
+    pysock__call_end(&c);
+    return r;
+}
+
+/* Takes a connection from the kernel: its descriptor, or -1. It polls first, because a process that
+   shares the socket may have taken O_NONBLOCK away. */
+static int pysock__accept_kernel_locked(pysock__call *c, pysock_addr *peer)
+{
+    pysock__sock *s = c->s;
+    int r, listens = s->phase == PYSOCK__LISTENING;
+    int waits = listens && c->timeout != 0 && !pysock__nonblock_obeyed(c);
+
+    for (;;) {
+        if (waits && pysock__wait_kernel_locked(c, POLLIN) < 0)
+            return -1;
+        if (waits && !c->told)
+            continue; /* woken, but not by a connection */
+        pysock__enter_kernel_locked(s);
+        r = listens && !waits ? pysock__poll_in(s->fd, 0) : 1;
+        if (r > 0)
+            r = pysock__sys_accept(s->fd, peer);
+        else if (r == 0)
+            r = -EAGAIN;
+        pysock__leave_kernel_locked(s);
+        if (r >= 0)
+            return r;
+        if (r == -EAGAIN && waits)
+            continue; /* another one was faster */
+        if (r == -EINVAL && pysock__call_check_locked(c) == 0)
+            return pysock__fail(PYSOCK_OS_ERROR, EINVAL, "EINVAL",
+                                "accept: the socket does not listen; call pysock_listen() first");
+        if (r != -ECONNABORTED && pysock__retry_locked(c, r, POLLIN) < 0)
+            return -1;
+    }
+}
+
+/* Puts the listener's TLS around a new child. 0 or a failure. */
+static int pysock__accept_tls_locked(pysock__call *c, pysock__sock *child)
+{
+#ifndef PYSOCK_NO_SSL
+    pysock__sock *s = c->s;
+    int r = 0;
+
+    if (!s->wrap_ctx)
+        return 0;
+    pysock__lock(&child->lock); /* nobody waits for a listener with a child's lock held */
+    if (child->phase == PYSOCK__NEW) {
+        child->wrap_ctx = pysock__context_retain(s->wrap_ctx);
+        child->wrap_server = 1;
+        child->wrap_raise_ragged = s->wrap_raise_ragged;
+        child->wrap_half_close = s->wrap_half_close;
+        child->wrap_no_close_notify = s->wrap_no_close_notify;
+        child->caller_drives = s->caller_drives;
+        pysock__set_phase_locked(child, PYSOCK__OPEN);
+        r = pysock__handshake_begin_locked(child, c->name);
+    }
+    pysock__unlock(&child->lock);
+    return r;
+#else
+    (void)c, (void)child;
+    return 0;
+#endif
+}
+
+/* Makes a socket of an accepted descriptor, with TLS where the listener has it. */
+static pysock *pysock__accept_child_locked(pysock__call *c, const pysock__maker *m, int fd,
+                                           const pysock_addr *peer)
+{
+    pysock__sock *s = c->s;
+    pysock__sock *child = pysock__sock_take(m, fd, s->family, s->type, s->proto);
+    pysock__fault fault;
+    int r;
+
+    if (!child)
+        return NULL;
+    pysock__lock(&child->lock);
+    child->peer = *peer;
+    pysock__unlock(&child->lock);
+    r = pysock__accept_tls_locked(c, child);
+    if (r == 0)
+        return pysock__publish(child, PYSOCK__OPEN);
+    fault = pysock__last;
+    pysock__close_handle(pysock__publish(child, PYSOCK__OPEN), 0);
+    pysock__raise(&fault);
+    return NULL;
+}
+
+/* A connection has come, of which a socket is to be made. */
+static int pysock__accept_audit_locked(pysock__call *c, const pysock__maker *m)
+{
+    int r;
+
+    if (!pysock__load(&pysock__process.audited))
+        return 0;
+    pysock__unlock(&c->s->lock);
+    r = pysock__audit_new(m, c->s->family, c->s->type, c->s->proto);
+    pysock__lock(&c->s->lock);
+    return r < 0 ? -1 : pysock__call_check_locked(c);
+}
+
+PYSOCKDEF pysock *pysock_accept(pysock *s, pysock_addr *peer)
+{
+    pysock__maker m = pysock__maker_begin("accept");
+    pysock__call c;
+    pysock_addr addr;
+    pysock *child = NULL;
+    int fd;
+
+    memset(&addr, 0, sizeof addr);
+    if (peer)
+        memset(peer, 0, sizeof *peer);
+    if (pysock__call_begin(&c, s, "accept") < 0)
+        return NULL;
+    pysock__refresh_phase_locked(c.s);
+    fd = pysock__accept_kernel_locked(&c, &addr);
+    if (fd >= 0 && pysock__accept_audit_locked(&c, &m) < 0)
+        pysock__fd_close(fd);
+    else if (fd >= 0)
+        child = pysock__accept_child_locked(&c, &m, fd, &addr);
+    pysock__call_end(&c);
+    if (child && peer)
+        *peer = addr;
+    return child;
+}
+
+PYSOCKDEF int pysock_accept_fd(pysock *s, pysock_addr *peer)
+{
+    pysock__call c;
+    pysock_addr addr;
+    int fd = -1;
+
+    memset(&addr, 0, sizeof addr);
+    if (pysock__call_begin(&c, s, "accept") < 0)
+        return -1;
+    pysock__refresh_phase_locked(c.s);
+    if (pysock__is_tls_locked(c.s))
+        pysock__fail(PYSOCK_OS_ERROR, ENOTSUP, "ENOTSUP",
+                     "accept: a descriptor alone has no TLS; use pysock_accept()");
+    else
+        fd = pysock__accept_kernel_locked(&c, &addr);
+    pysock__call_end(&c);
+    if (fd >= 0 && peer)
+        *peer = addr;
+    return fd;
+}
+
+/* Socket API: closing. */
+
+PYSOCKDEF int pysock_shutdown(pysock *s, int how)
+{
+    pysock__progress p;
+    pysock__call c;
+    int r = 0;
+
+    if (how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR)
+        return pysock__fail_value("shutdown", "how is not SHUT_RD, SHUT_WR or SHUT_RDWR");
+    if (pysock__call_begin(&c, s, "shutdown") < 0)
+        return -1;
+#ifndef PYSOCK_NO_SSL
+    if (how != SHUT_RD && c.s->phase == PYSOCK__SECURE && !c.s->write_error) {
+        if (!pysock__chain_empty(&c.s->queue) && c.timeout != 0)
+            r = pysock__flush_wait_locked(&c);
+        if (r == 0 && pysock__chain_empty(&c.s->queue) && !c.s->tls->no_close_notify)
+            pysock__tls_close_notify(c.s->tls);
+    }
+#endif
+    if (r == 0 && how != SHUT_RD && pysock__output_waits_locked(c.s)) {
+        c.s->shut_when_flushed = 1;
+        p = pysock__flush_or_kick_locked(c.s);
+        if (p != PYSOCK__DONE && p != PYSOCK__STOPPED && c.timeout != 0)
+            pysock__flush_wait_locked(&c); /* if that ends too early the reactor goes on */
+        r = how == SHUT_RDWR ? pysock__sys_shutdown(c.s->fd, SHUT_RD) : 0;
+    } else if (r == 0) {
+        r = pysock__sys_shutdown(c.s->fd, how);
+    }
+    c.s->read_shut |= how != SHUT_WR;
+    if (how != SHUT_RD && c.s->output_lost)
+        r = pysock__call_fail_output(&c);
+    else if (r < 0 && r != -1)
+        r = pysock__call_fail(&c, r);
+    pysock__call_end(&c);
+    return r;
+}
+
+PYSOCKDEF int pysock_close(pysock *handle)
+{
+    int r;
+
+    pysock__fork_check();
+    r = pysock__close_handle(handle, 1);
+    pysock__run_errands();
+    return r;
+}
+
+/* Resets the connection: at once, or, where a handshake's step may just be sending, when that has
+   let go of the descriptor. */
+static void pysock__reset_locked(pysock__sock *s)
+{
+#ifndef PYSOCK_NO_SSL
+    if (s->hs_busy && !s->kernel_waits) {
+        pysock__sys_set_linger(s->fd, 1, 0);
+        return;
+    }
+#endif
+    pysock__sys_reset(s->fd);
+}
+
+PYSOCKDEF int pysock_abort(pysock *handle)
+{
+    pysock__sock *s = handle ? pysock__acquire_handle((uintptr_t)handle) : NULL;
+    int mine;
+
+    pysock__fork_check();
+    if (!s)
+        return 0;
+    pysock__lock_to_close(s);
+    mine = s->phase < PYSOCK__CLOSING;
+    if (mine && s->fd >= 0 && s->generation == pysock__fork_generation)
+        pysock__reset_locked(s);
+    if (mine) {
+        pysock__chain_drop(&s->queue);
+        pysock__close_locked(s, 0);
+    } else if (s->phase == PYSOCK__CLOSING) { /* a close that takes its time is cut short */
+        pysock__reset_locked(s);
+        s->close_deadline = 0;
+        pysock__kick(&s->watch);
+    }
+    pysock__unlock_sock(s);
+    if (mine)
+        pysock__release(s); /* the user's reference */
+    pysock__release(s);
+    pysock__run_errands();
+    return 0;
+}
+
+/* Waits until nothing is queued and no handshake's step is under way, as far as the call may. */
+static int pysock__detach_wait_locked(pysock__call *c)
+{
+    pysock__sock *s = c->s;
+    pysock__progress p;
+
+#ifndef PYSOCK_NO_SSL
+    while (s->hs_busy && !s->kernel_waits)
+        if ((c->timeout == 0 ? pysock__fail_again()
+                             : pysock__await_locked(c, PYSOCK__WAIT_NOTIFY)) < 0)
+            return -1;
+#endif
+    if (pysock__output_waits_locked(s)) {
+        p = pysock__flush_locked(s);
+        if (p != PYSOCK__DONE && p != PYSOCK__STOPPED && c->timeout == 0)
+            return pysock__fail_again();
+        if (p != PYSOCK__DONE && p != PYSOCK__STOPPED && pysock__flush_wait_locked(c) < 0
+            && !s->output_lost)
+            return -1;
+    }
+    if (s->output_lost && !s->loss_told)
+        return pysock__call_fail_output(c); /* once: the descriptor can be had all the same */
+    if (s->kernel_waits)
+        return pysock__call_fail(c, -EBUSY);
+    return 0;
+}
+
+PYSOCKDEF int pysock_detach(pysock *handle)
+{
+    pysock__call c;
+    int fd = -1;
+
+    if (pysock__call_begin(&c, handle, "detach") < 0)
+        return -1;
+    if (c.s->fd < 0) {
+        pysock__call_fail(&c, -ENOTSUP); /* memory BIOs */
+    } else if (pysock__detach_wait_locked(&c) == 0) {
+        fd = c.s->fd;
+        c.s->detached = 1;
+        if (!PYSOCK__KERNEL_SLEEPS && c.s->timeout < 0 && !c.s->came_nonblocking)
+            pysock__fd_set_nonblocking(fd, 0); /* as it would be elsewhere */
+        pysock__close_locked(c.s, 0);
+        pysock__forget_fd(c.s);
+    }
+    pysock__call_end(&c);
+    if (fd >= 0)
+        pysock__release(c.s); /* the user's reference */
+    return fd;
+}
+
+/* Socket API: properties. */
+
+PYSOCKDEF int pysock_fileno(pysock *s)
+{
+    pysock__call c;
+    int fd;
+
+    if (pysock__call_begin(&c, s, "fileno") < 0)
+        return -1;
+    fd = c.s->fd;
+    if (fd < 0)
+        fd = pysock__call_fail(&c, -ENOTSUP); /* memory BIOs */
+    pysock__call_end(&c);
+    return fd;
+}
+
+static int pysock__get_int(pysock *s, const char *name, size_t offset)
+{
+    pysock__call c;
+    int value;
+
+    if (pysock__call_begin(&c, s, name) < 0)
+        return -1;
+    memcpy(&value, (char *)c.s + offset, sizeof value);
+    pysock__call_end(&c);
+    return value;
+}
+
+PYSOCKDEF int pysock_family(pysock *s)
+{
+    return pysock__get_int(s, "family", offsetof(pysock__sock, family));
+}
+
+PYSOCKDEF int pysock_type(pysock *s)
+{
+    return pysock__get_int(s, "type", offsetof(pysock__sock, type));
+}
+
+PYSOCKDEF int pysock_proto(pysock *s)
+{
+    return pysock__get_int(s, "proto", offsetof(pysock__sock, proto));
+}
+
+PYSOCKDEF int pysock_get_inheritable(pysock *s)
+{
+    pysock__call c;
+    int r;
+
+    if (pysock__call_begin(&c, s, "get_inheritable") < 0)
+        return -1;
+    r = pysock__fd_inheritable(c.s->fd);
+    if (r < 0)
+        r = pysock__call_fail(&c, r);
+    pysock__call_end(&c);
+    return r;
+}
+
+PYSOCKDEF int pysock_set_inheritable(pysock *s, int inheritable)
+{
+    pysock__call c;
+    int r;
+
+    if (pysock__call_begin(&c, s, "set_inheritable") < 0)
+        return -1;
+    r = pysock__fd_set_inheritable(c.s->fd, inheritable);
+    if (r < 0)
+        r = pysock__call_fail(&c, r);
+    pysock__call_end(&c);
+    return r;
+}
+
+PYSOCKDEF pysock *pysock_from_fileno(int fd)
+{
+    pysock__sock *s = pysock__acquire_fd(fd);
+    pysock *handle = NULL;
+
+    if (!s)
+        return NULL;
+    pysock__lock(&s->lock);
+    if (s->phase < PYSOCK__CLOSING)
+        handle = pysock__handle(s);
+    pysock__unlock_sock(s);
+    pysock__release(s);
+    return handle;
+}
+
+static int pysock__get_name(pysock *s, pysock_addr *addr, const char *name,
+                            int (*get)(int fd, pysock_addr *addr))
+{
+    pysock__call c;
+    int r;
+
+    if (!addr)
+        return pysock__fail_value(name, "addr is NULL");
+    if (pysock__call_begin(&c, s, name) < 0)
+        return -1;
+    r = get(c.s->fd, addr);
+    if (r < 0)
+        r = pysock__call_fail(&c, r);
+    pysock__call_end(&c);
+    return r;
+}
+
+PYSOCKDEF int pysock_getsockname(pysock *s, pysock_addr *addr)
+{
+    return pysock__get_name(s, addr, "getsockname", pysock__sys_getsockname);
+}
+
+PYSOCKDEF int pysock_getpeername(pysock *s, pysock_addr *addr)
+{
+    return pysock__get_name(s, addr, "getpeername", pysock__sys_getpeername);
+}
+
+static int pysock__settimeout(pysock *s, double seconds, const char *what)
+{
+    int64_t ns = pysock__timeout_ns(seconds, what);
+    pysock__call c;
+    int r;
+
+    if (ns == -2)
+        return -1;
+    if (pysock__call_begin(&c, s, what) < 0)
+        return -1;
+    if (c.s->fd < 0)
+        r = -ENOTSUP; /* memory BIOs */
+    else
+        r = pysock__fd_set_mode(c.s->fd, ns);
+    if (r < 0) {
+        r = pysock__call_fail(&c, r);
+    } else {
+        c.s->timeout = ns;
+        c.s->came_nonblocking = 0;
+#ifndef PYSOCK_NO_SSL
+        pysock__want_reactor_locked(c.s);
+#endif
+    }
+    pysock__call_end(&c);
+    return r;
+}
+
+PYSOCKDEF int pysock_settimeout(pysock *s, double seconds)
+{
+    return pysock__settimeout(s, seconds, "settimeout");
+}
+
+PYSOCKDEF int pysock_obey_nonblock(pysock *s, int on)
+{
+    pysock__call c;
+
+    if (pysock__call_begin(&c, s, "obey_nonblock") < 0)
+        return -1;
+    c.s->obeys = on != 0;
+    pysock__call_end(&c);
+    return 0;
+}
+
+PYSOCKDEF int pysock_setblocking(pysock *s, int flag)
+{
+    return pysock__settimeout(s, flag ? PYSOCK_NO_TIMEOUT : 0.0, "setblocking");
+}
+
+PYSOCKDEF double pysock_gettimeout(pysock *s)
+{
+    pysock__call c;
+    int64_t ns;
+
+    if (pysock__call_begin(&c, s, "gettimeout") < 0)
+        return PYSOCK_NO_TIMEOUT;
+    ns = c.s->timeout;
+    pysock__call_end(&c);
+    return pysock__timeout_seconds(ns);
+}
+
+PYSOCKDEF int pysock_getblocking(pysock *s)
+{
+    pysock__call c;
+    int blocking;
+
+    if (pysock__call_begin(&c, s, "getblocking") < 0)
+        return -1;
+    blocking = c.s->timeout != 0;
+    pysock__call_end(&c);
+    return blocking;
+}
+
+PYSOCKDEF int pysock_setdefaulttimeout(double seconds)
+{
+    int64_t ns = pysock__timeout_ns(seconds, "setdefaulttimeout");
+
+    if (ns == -2)
+        return -1;
+    pysock__lock(&pysock__process.lock);
+    pysock__state()->default_timeout = ns;
+    pysock__unlock(&pysock__process.lock);
+    return 0;
+}
+
+PYSOCKDEF double pysock_getdefaulttimeout(void)
+{
+    int64_t ns;
+
+    pysock__lock(&pysock__process.lock);
+    ns = pysock__state()->default_timeout;
+    pysock__unlock(&pysock__process.lock);
+    return pysock__timeout_seconds(ns);
+}
+
+PYSOCKDEF int pysock_setsockopt(pysock *s, int level, int name, const void *value, socklen_t len)
+{
+    pysock__call c;
+    int r;
+
+    if (pysock__call_begin(&c, s, "setsockopt") < 0)
+        return -1;
+    r = pysock__sys_setsockopt(c.s->fd, level, name, value, len);
+    if (r < 0)
+        r = pysock__call_fail(&c, r);
+    pysock__call_end(&c);
+    return r;
+}
+
+PYSOCKDEF int pysock_setsockopt_int(pysock *s, int level, int name, int value)
+{
+    return pysock_setsockopt(s, level, name, &value, sizeof value);
+}
+
+PYSOCKDEF int pysock_getsockopt(pysock *s, int level, int name, void *value, socklen_t *len)
+{
+    pysock__call c;
+    int r, told;
+
+    if (!value || !len)
+        return pysock__fail_value("getsockopt", value ? "len is NULL" : "value is NULL");
+    if (pysock__call_begin(&c, s, "getsockopt") < 0)
+        return -1;
+    if (level == SOL_SOCKET && name == SO_ERROR && c.s->phase == PYSOCK__CONNECTING)
+        pysock__connect_check_locked(c.s); /* the kernel tells an error only once */
+    if (level == SOL_SOCKET && name == SO_ERROR && *len >= sizeof(int)
+        && (c.s->phase == PYSOCK__FAILED || c.s->phase == PYSOCK__BROKEN)) {
+        told = pysock__errno_of(c.s->fault.kind, c.s->fault.code); /* the reactor has met it */
+        memcpy(value, &told, sizeof told);
+        *len = sizeof told;
+        if (c.s->phase == PYSOCK__FAILED)
+            pysock__set_phase_locked(c.s, PYSOCK__NEW);
+        r = 0;
+    } else {
+        r = pysock__sys_getsockopt(c.s->fd, level, name, value, len);
+        if (r < 0)
+            r = pysock__call_fail(&c, r);
+    }
+    pysock__call_end(&c);
+    return r;
+}
+
+PYSOCKDEF int pysock_getsockopt_int(pysock *s, int level, int name, int *value)
+{
+    socklen_t len = sizeof *value;
+
+    return pysock_getsockopt(s, level, name, value, &len);
+}
+
+/* ---- >>ssl-api ----
+   Python's ssl, what it adds to a socket: wrapping, the handshake, facts about the connection; and
+   the module's functions. The lock: the socket's; a context's below it. */
+
+#ifndef PYSOCK_NO_SSL
 
 /* SSL API: wrapping. */
 
@@ -21505,591 +21656,12 @@ PYSOCKDEF int pysock_ssl_nid2obj(int nid, pysock_ssl_oid *out)
     return pysock__fail(PYSOCK_VALUE_ERROR, EINVAL, "EINVAL", "ssl_nid2obj: unknown NID %d", nid);
 }
 
-#else /* PYSOCK_NO_SSL */
-
-static int pysock__no_ssl(const char *what)
-{
-    return pysock__fail(PYSOCK_OS_ERROR, ENOTSUP, "ENOTSUP",
-                        "%s: not supported: this program was compiled with PYSOCK_NO_SSL", what);
-}
-
-/* What is there without BearSSL: every call says so. */
-
-PYSOCKDEF pysock_ssl_context *pysock_ssl_create_default_context(pysock_ssl_purpose purpose)
-{
-    (void)purpose;
-    pysock__no_ssl("ssl_create_default_context");
-    return NULL;
-}
-
-PYSOCKDEF pysock_ssl_context *pysock_ssl_context_new(pysock_ssl_purpose purpose)
-{
-    (void)purpose;
-    pysock__no_ssl("ssl_context_new");
-    return NULL;
-}
-
-PYSOCKDEF void pysock_ssl_context_free(pysock_ssl_context *ctx)
-{
-    (void)ctx;
-}
-
-PYSOCKDEF int pysock_ssl_load_cert_chain(pysock_ssl_context *ctx, const char *certfile,
-    const char *keyfile)
-{
-    (void)ctx, (void)certfile, (void)keyfile;
-    return pysock__no_ssl("ssl_load_cert_chain");
-}
-
-PYSOCKDEF int pysock_ssl_load_cert_chain_data(pysock_ssl_context *ctx, const void *cert,
-    size_t certlen, const void *key, size_t keylen)
-{
-    (void)ctx, (void)cert, (void)certlen, (void)key, (void)keylen;
-    return pysock__no_ssl("ssl_load_cert_chain_data");
-}
-
-PYSOCKDEF int pysock_ssl_load_cert_chain_ex(pysock_ssl_context *ctx,
-    const pysock_ssl_chain_options *options)
-{
-    (void)ctx, (void)options;
-    return pysock__no_ssl("ssl_load_cert_chain_ex");
-}
-
-PYSOCKDEF int pysock_ssl_load_verify_locations(pysock_ssl_context *ctx, const char *cafile,
-    const char *capath)
-{
-    (void)ctx, (void)cafile, (void)capath;
-    return pysock__no_ssl("ssl_load_verify_locations");
-}
-
-PYSOCKDEF int pysock_ssl_load_verify_data(pysock_ssl_context *ctx, const void *data, size_t size)
-{
-    (void)ctx, (void)data, (void)size;
-    return pysock__no_ssl("ssl_load_verify_data");
-}
-
-PYSOCKDEF int pysock_ssl_load_verify_directory(pysock_ssl_context *ctx, const char *path)
-{
-    (void)ctx, (void)path;
-    return pysock__no_ssl("ssl_load_verify_directory");
-}
-
-PYSOCKDEF int pysock_ssl_load_default_certs(pysock_ssl_context *ctx)
-{
-    (void)ctx;
-    return pysock__no_ssl("ssl_load_default_certs");
-}
-
-PYSOCKDEF size_t pysock_ssl_ca_count(pysock_ssl_context *ctx)
-{
-    (void)ctx;
-    pysock__no_ssl("ssl_ca_count");
-    return 0;
-}
-
-PYSOCKDEF ptrdiff_t pysock_ssl_get_ca_certs(pysock_ssl_context *ctx, pysock_buf **out, size_t max)
-{
-    (void)ctx, (void)out, (void)max;
-    return pysock__no_ssl("ssl_get_ca_certs");
-}
-
-PYSOCKDEF int pysock_ssl_cert_store_stats(pysock_ssl_context *ctx, pysock_ssl_store_stats *stats)
-{
-    (void)ctx, (void)stats;
-    return pysock__no_ssl("ssl_cert_store_stats");
-}
-
-PYSOCKDEF int pysock_ssl_set_verify_mode(pysock_ssl_context *ctx, int mode)
-{
-    (void)ctx, (void)mode;
-    return pysock__no_ssl("ssl_set_verify_mode");
-}
-
-PYSOCKDEF int pysock_ssl_get_verify_mode(pysock_ssl_context *ctx)
-{
-    (void)ctx;
-    return pysock__no_ssl("ssl_get_verify_mode");
-}
-
-PYSOCKDEF int pysock_ssl_set_check_hostname(pysock_ssl_context *ctx, int on)
-{
-    (void)ctx, (void)on;
-    return pysock__no_ssl("ssl_set_check_hostname");
-}
-
-PYSOCKDEF int pysock_ssl_get_check_hostname(pysock_ssl_context *ctx)
-{
-    (void)ctx;
-    return pysock__no_ssl("ssl_get_check_hostname");
-}
-
-PYSOCKDEF int pysock_ssl_set_verify_flags(pysock_ssl_context *ctx, unsigned flags)
-{
-    (void)ctx, (void)flags;
-    return pysock__no_ssl("ssl_set_verify_flags");
-}
-
-PYSOCKDEF unsigned pysock_ssl_get_verify_flags(pysock_ssl_context *ctx)
-{
-    (void)ctx;
-    pysock__no_ssl("ssl_get_verify_flags");
-    return 0;
-}
-
-PYSOCKDEF int pysock_ssl_set_alpn_protocols(pysock_ssl_context *ctx, const char *const *names,
-    size_t count)
-{
-    (void)ctx, (void)names, (void)count;
-    return pysock__no_ssl("ssl_set_alpn_protocols");
-}
-
-PYSOCKDEF int pysock_ssl_set_session_cache(pysock_ssl_context *ctx, size_t sessions)
-{
-    (void)ctx, (void)sessions;
-    return pysock__no_ssl("ssl_set_session_cache");
-}
-
-PYSOCKDEF int pysock_ssl_wrap_socket(pysock *s, pysock_ssl_context *ctx,
-    const char *server_hostname)
-{
-    (void)s, (void)ctx, (void)server_hostname;
-    return pysock__no_ssl("ssl_wrap_socket");
-}
-
-PYSOCKDEF int pysock_ssl_wrap_socket_ex(pysock *s, pysock_ssl_context *ctx,
-    const pysock_ssl_wrap_options *options)
-{
-    (void)s, (void)ctx, (void)options;
-    return pysock__no_ssl("ssl_wrap_socket_ex");
-}
-
-PYSOCKDEF int pysock_ssl_do_handshake(pysock *s)
-{
-    (void)s;
-    return pysock__no_ssl("ssl_do_handshake");
-}
-
-PYSOCKDEF int pysock_ssl_unwrap(pysock *s)
-{
-    (void)s;
-    return pysock__no_ssl("ssl_unwrap");
-}
-
-PYSOCKDEF int pysock_is_ssl(pysock *s)
-{
-    return pysock_fileno(s) < 0 ? -1 : 0;
-}
-
-PYSOCKDEF const char *pysock_ssl_version(pysock *s)
-{
-    (void)s;
-    pysock__no_ssl("ssl_version");
-    return NULL;
-}
-
-PYSOCKDEF int pysock_ssl_cipher(pysock *s, pysock_ssl_cipher_info *info)
-{
-    (void)s, (void)info;
-    return pysock__no_ssl("ssl_cipher");
-}
-
-PYSOCKDEF pysock_buf *pysock_ssl_getpeercert_der(pysock *s)
-{
-    (void)s;
-    pysock__no_ssl("ssl_getpeercert_der");
-    return NULL;
-}
-
-PYSOCKDEF const char *pysock_ssl_selected_alpn_protocol(pysock *s)
-{
-    (void)s;
-    pysock__no_ssl("ssl_selected_alpn_protocol");
-    return NULL;
-}
-
-PYSOCKDEF const char *pysock_ssl_server_hostname(pysock *s)
-{
-    (void)s;
-    pysock__no_ssl("ssl_server_hostname");
-    return NULL;
-}
-
-PYSOCKDEF int pysock_ssl_session_reused(pysock *s)
-{
-    (void)s;
-    return pysock__no_ssl("ssl_session_reused");
-}
-
-PYSOCKDEF size_t pysock_ssl_pending(pysock *s)
-{
-    (void)s;
-    pysock__no_ssl("ssl_pending");
-    return 0;
-}
-
-PYSOCKDEF int pysock_ssl_eof_is_clean(pysock *s)
-{
-    (void)s;
-    return pysock__no_ssl("ssl_eof_is_clean");
-}
-
-PYSOCKDEF pysock_ssl_context *pysock_ssl_context_new_protocol(int protocol)
-{
-    (void)protocol;
-    pysock__no_ssl("ssl_context_new_protocol");
-    return NULL;
-}
-
-PYSOCKDEF int pysock_ssl_get_protocol(pysock_ssl_context *ctx)
-{
-    (void)ctx;
-    return pysock__no_ssl("ssl_get_protocol");
-}
-
-PYSOCKDEF pysock_ssl_context *pysock_ssl_context_retain(pysock_ssl_context *ctx)
-{
-    (void)ctx;
-    pysock__no_ssl("ssl_context_retain");
-    return NULL;
-}
-
-PYSOCKDEF int pysock_ssl_set_hostname_checks_common_name(pysock_ssl_context *ctx, int on)
-{
-    (void)ctx, (void)on;
-    return pysock__no_ssl("ssl_set_hostname_checks_common_name");
-}
-
-PYSOCKDEF int pysock_ssl_get_hostname_checks_common_name(pysock_ssl_context *ctx)
-{
-    (void)ctx;
-    return pysock__no_ssl("ssl_get_hostname_checks_common_name");
-}
-
-PYSOCKDEF int pysock_ssl_set_minimum_version(pysock_ssl_context *ctx, int version)
-{
-    (void)ctx, (void)version;
-    return pysock__no_ssl("ssl_set_minimum_version");
-}
-
-PYSOCKDEF int pysock_ssl_get_minimum_version(pysock_ssl_context *ctx)
-{
-    (void)ctx;
-    return pysock__no_ssl("ssl_get_minimum_version");
-}
-
-PYSOCKDEF int pysock_ssl_set_maximum_version(pysock_ssl_context *ctx, int version)
-{
-    (void)ctx, (void)version;
-    return pysock__no_ssl("ssl_set_maximum_version");
-}
-
-PYSOCKDEF int pysock_ssl_get_maximum_version(pysock_ssl_context *ctx)
-{
-    (void)ctx;
-    return pysock__no_ssl("ssl_get_maximum_version");
-}
-
-PYSOCKDEF int pysock_ssl_set_options(pysock_ssl_context *ctx, uint64_t options)
-{
-    (void)ctx, (void)options;
-    return pysock__no_ssl("ssl_set_options");
-}
-
-PYSOCKDEF uint64_t pysock_ssl_get_options(pysock_ssl_context *ctx)
-{
-    (void)ctx;
-    pysock__no_ssl("ssl_get_options");
-    return 0;
-}
-
-PYSOCKDEF int pysock_ssl_set_ciphers(pysock_ssl_context *ctx, const char *ciphers)
-{
-    (void)ctx, (void)ciphers;
-    return pysock__no_ssl("ssl_set_ciphers");
-}
-
-PYSOCKDEF ptrdiff_t pysock_ssl_get_ciphers(pysock_ssl_context *ctx, pysock_ssl_cipher_info *out,
-                                           size_t max)
-{
-    (void)ctx, (void)out, (void)max;
-    return pysock__no_ssl("ssl_get_ciphers");
-}
-
-PYSOCKDEF int pysock_ssl_set_security_level(pysock_ssl_context *ctx, int level)
-{
-    (void)ctx, (void)level;
-    return pysock__no_ssl("ssl_set_security_level");
-}
-
-PYSOCKDEF int pysock_ssl_get_security_level(pysock_ssl_context *ctx)
-{
-    (void)ctx;
-    return pysock__no_ssl("ssl_get_security_level");
-}
-
-PYSOCKDEF int pysock_ssl_set_ecdh_curve(pysock_ssl_context *ctx, const char *names)
-{
-    (void)ctx, (void)names;
-    return pysock__no_ssl("ssl_set_ecdh_curve");
-}
-
-PYSOCKDEF int pysock_ssl_set_sni_callback(pysock_ssl_context *ctx,
-                                          int (*fn)(pysock_ssl_client_hello *hello, void *arg),
-                                          void *arg)
-{
-    (void)ctx, (void)fn, (void)arg;
-    return pysock__no_ssl("ssl_set_sni_callback");
-}
-
-PYSOCKDEF int pysock_ssl_set_message_callback(pysock_ssl_context *ctx,
-                                              void (*fn)(const pysock_ssl_message *m, void *arg),
-                                              void *arg)
-{
-    (void)ctx, (void)fn, (void)arg;
-    return pysock__no_ssl("ssl_set_message_callback");
-}
-
-PYSOCKDEF int pysock_ssl_set_keylog_filename(pysock_ssl_context *ctx, const char *filename)
-{
-    (void)ctx, (void)filename;
-    return pysock__no_ssl("ssl_set_keylog_filename");
-}
-
-PYSOCKDEF const char *pysock_ssl_get_keylog_filename(pysock_ssl_context *ctx)
-{
-    (void)ctx;
-    pysock__no_ssl("ssl_get_keylog_filename");
-    return NULL;
-}
-
-PYSOCKDEF int pysock_ssl_get_session_stats(pysock_ssl_context *ctx, pysock_ssl_session_stats *stats)
-{
-    (void)ctx, (void)stats;
-    return pysock__no_ssl("ssl_get_session_stats");
-}
-
-PYSOCKDEF pysock_bio *pysock_bio_new(void)
-{
-    pysock__no_ssl("bio_new");
-    return NULL;
-}
-
-PYSOCKDEF void pysock_bio_free(pysock_bio *bio)
-{
-    (void)bio;
-}
-
-PYSOCKDEF ptrdiff_t pysock_bio_read(pysock_bio *bio, void *buf, size_t size)
-{
-    (void)bio, (void)buf, (void)size;
-    return pysock__no_ssl("bio_read");
-}
-
-PYSOCKDEF ptrdiff_t pysock_bio_write(pysock_bio *bio, const void *data, size_t size)
-{
-    (void)bio, (void)data, (void)size;
-    return pysock__no_ssl("bio_write");
-}
-
-PYSOCKDEF int pysock_bio_write_eof(pysock_bio *bio)
-{
-    (void)bio;
-    return pysock__no_ssl("bio_write_eof");
-}
-
-PYSOCKDEF size_t pysock_bio_pending(pysock_bio *bio)
-{
-    (void)bio;
-    pysock__no_ssl("bio_pending");
-    return 0;
-}
-
-PYSOCKDEF int pysock_bio_eof(pysock_bio *bio)
-{
-    (void)bio;
-    return pysock__no_ssl("bio_eof");
-}
-
-PYSOCKDEF pysock *pysock_ssl_wrap_bio(pysock_ssl_context *ctx, pysock_bio *incoming,
-                                      pysock_bio *outgoing, const pysock_ssl_wrap_options *options)
-{
-    (void)ctx, (void)incoming, (void)outgoing, (void)options;
-    pysock__no_ssl("ssl_wrap_bio");
-    return NULL;
-}
-
-PYSOCKDEF int pysock_ssl_server_side(pysock *s)
-{
-    (void)s;
-    return pysock__no_ssl("ssl_server_side");
-}
-
-PYSOCKDEF pysock_ssl_context *pysock_ssl_get_context(pysock *s)
-{
-    (void)s;
-    pysock__no_ssl("ssl_get_context");
-    return NULL;
-}
-
-PYSOCKDEF ptrdiff_t pysock_ssl_shared_ciphers(pysock *s, pysock_ssl_cipher_info *out, size_t max)
-{
-    (void)s, (void)out, (void)max;
-    return pysock__no_ssl("ssl_shared_ciphers");
-}
-
-PYSOCKDEF const char *pysock_ssl_compression(pysock *s)
-{
-    (void)s;
-    pysock__no_ssl("ssl_compression");
-    return NULL;
-}
-
-PYSOCKDEF ptrdiff_t pysock_ssl_get_unverified_chain(pysock *s, pysock_buf **out, size_t max)
-{
-    (void)s, (void)out, (void)max;
-    return pysock__no_ssl("ssl_get_unverified_chain");
-}
-
-PYSOCKDEF ptrdiff_t pysock_ssl_get_verified_chain(pysock *s, pysock_buf **out, size_t max)
-{
-    (void)s, (void)out, (void)max;
-    return pysock__no_ssl("ssl_get_verified_chain");
-}
-
-PYSOCKDEF ptrdiff_t pysock_ssl_get_channel_binding(pysock *s, const char *type, void *out,
-                                                   size_t size)
-{
-    (void)s, (void)type, (void)out, (void)size;
-    return pysock__no_ssl("ssl_get_channel_binding");
-}
-
-PYSOCKDEF pysock_ssl_session *pysock_ssl_get_session(pysock *s)
-{
-    (void)s;
-    pysock__no_ssl("ssl_get_session");
-    return NULL;
-}
-
-PYSOCKDEF int pysock_ssl_set_session(pysock *s, pysock_ssl_session *session)
-{
-    (void)s, (void)session;
-    return pysock__no_ssl("ssl_set_session");
-}
-
-PYSOCKDEF int pysock_ssl_set_context(pysock *s, pysock_ssl_context *ctx)
-{
-    (void)s, (void)ctx;
-    return pysock__no_ssl("ssl_set_context");
-}
-
-PYSOCKDEF pysock_ssl_session *pysock_ssl_session_retain(pysock_ssl_session *session)
-{
-    (void)session;
-    pysock__no_ssl("ssl_session_retain");
-    return NULL;
-}
-
-PYSOCKDEF void pysock_ssl_session_release(pysock_ssl_session *session)
-{
-    (void)session;
-}
-
-PYSOCKDEF size_t pysock_ssl_session_id(const pysock_ssl_session *session, unsigned char id[32])
-{
-    (void)session, (void)id;
-    pysock__no_ssl("ssl_session_id");
-    return 0;
-}
-
-PYSOCKDEF int64_t pysock_ssl_session_time(const pysock_ssl_session *session)
-{
-    (void)session;
-    return pysock__no_ssl("ssl_session_time");
-}
-
-PYSOCKDEF int pysock_ssl_session_timeout(const pysock_ssl_session *session)
-{
-    (void)session;
-    return pysock__no_ssl("ssl_session_timeout");
-}
-
-/* Certificates and the module's functions. */
-
-PYSOCKDEF pysock_ssl_cert *pysock_ssl_cert_parse(const void *der, size_t size)
-{
-    (void)der, (void)size;
-    pysock__no_ssl("ssl_cert_parse");
-    return NULL;
-}
-
-PYSOCKDEF void pysock_ssl_cert_free(pysock_ssl_cert *cert)
-{
-    (void)cert;
-}
-
-PYSOCKDEF pysock_ssl_cert *pysock_ssl_getpeercert(pysock *s)
-{
-    (void)s;
-    pysock__no_ssl("ssl_getpeercert");
-    return NULL;
-}
-
-PYSOCKDEF pysock_buf *pysock_ssl_der_cert_to_pem_cert(const void *der, size_t size)
-{
-    (void)der, (void)size;
-    pysock__no_ssl("ssl_der_cert_to_pem_cert");
-    return NULL;
-}
-
-PYSOCKDEF pysock_buf *pysock_ssl_pem_cert_to_der_cert(const char *pem)
-{
-    (void)pem;
-    pysock__no_ssl("ssl_pem_cert_to_der_cert");
-    return NULL;
-}
-
-PYSOCKDEF int pysock_ssl_cert_time_to_seconds(const char *cert_time, int64_t *seconds)
-{
-    (void)cert_time, (void)seconds;
-    return pysock__no_ssl("ssl_cert_time_to_seconds");
-}
-
-PYSOCKDEF int pysock_ssl_rand_bytes(void *buf, size_t size)
-{
-    (void)buf, (void)size;
-    return pysock__no_ssl("ssl_rand_bytes");
-}
-
-PYSOCKDEF int pysock_ssl_get_default_verify_paths(pysock_ssl_verify_paths *paths)
-{
-    (void)paths;
-    return pysock__no_ssl("ssl_get_default_verify_paths");
-}
-
-PYSOCKDEF int pysock_ssl_txt2obj(const char *text, int names, pysock_ssl_oid *out)
-{
-    (void)text, (void)names, (void)out;
-    return pysock__no_ssl("ssl_txt2obj");
-}
-
-PYSOCKDEF int pysock_ssl_nid2obj(int nid, pysock_ssl_oid *out)
-{
-    (void)nid, (void)out;
-    return pysock__no_ssl("ssl_nid2obj");
-}
-
-PYSOCKDEF int pysock_ssl_match_hostname(const void *der, size_t size, const char *hostname)
-{
-    (void)der, (void)size, (void)hostname;
-    return pysock__no_ssl("ssl_match_hostname");
-}
-
 #endif /* PYSOCK_NO_SSL */
 
 /* ---- >>select ----
-   Edges come from the kernel and from notifications; what is answered are levels, always tested
-   after an edge. A select registers with each socket for as long as it lasts, a poller for as long
-   as the descriptor is registered. Locks: a socket's, then a poller's. */
+   Python's select and poll. Edges come from the kernel and from notifications; what is answered are
+   levels, always tested after an edge. A select registers with each socket for as long as it lasts.
+   The lock: a socket's, one at a time. */
 
 /* POLLIN and POLLOUT have other names. */
 #define PYSOCK__INPUT ((short)(POLLIN | POLLRDNORM))
@@ -22542,6 +22114,11 @@ PYSOCKDEF ptrdiff_t pysock_poll(struct pollfd *fds, size_t count, double timeout
         PYSOCK_FREE(c.entries);
     return ready < 0 ? pysock__select_fail(&c, "poll", (int)ready) : ready;
 }
+
+/* ---- >>pollers ----
+   Descriptors that stay registered, and epoll on top. A registration is one object; its waiter
+   stays in the socket's list. What may be ready without the kernel's saying so is in the poller's
+   ready list, and is tested at the next poll. Locks: a socket's, then a poller's. */
 
 /* Pollers. A registration is one object; its waiter stays in the socket's list. What may be ready
    without the kernel's saying so is in the poller's ready list, and is tested at the next poll. */
@@ -23454,495 +23031,13 @@ PYSOCKDEF ptrdiff_t pysock_poller_poll(pysock_poller *p, pysock_pollevent *event
     return pysock__fail_os(r, "poller_poll", "");
 }
 
-/* ---- >>conveniences ----
-   What Python builds on its sockets: create_connection, create_server, sendfile, files. All but
-   sendfile uses the public calls. */
+/* ---- >>files ----
+   makefile and a FILE. A file's buffers belong to the thread that uses it; the socket counts its
+   files. What a read could not finish stays in `in`, so that a failure loses nothing. No lock of
+   its own. */
 
-/* Closes s, and keeps the error that is the reason. Returns NULL. */
-static pysock *pysock__close_failed(pysock *s)
-{
-    pysock__fault fault = pysock__last;
-
-    pysock_close(s);
-    pysock__raise(&fault);
-    return NULL;
-}
-
-/* One address's turn: a connected socket or NULL. */
-static pysock *pysock__try_address(const pysock__maker *m, const pysock_addr *addr, double seconds,
-                                   const pysock_connection_options *options)
-{
-    pysock *s = pysock__socket(m, addr->u.sa.sa_family, SOCK_STREAM, 0);
-    int bound = options->source_port || (options->source_host && options->source_host[0]);
-
-    if (!s)
-        return NULL;
-    if (pysock_settimeout(s, seconds) == 0
-        && (!bound || pysock_bind(s, options->source_host, options->source_port) == 0)
-        && pysock_connect_addr(s, addr) == 0)
-        return s;
-    return pysock__close_failed(s);
-}
-
-typedef struct pysock__wait_lookup {
-    pysock__mutex lock;
-    int done;               /* guarded by lock */
-    pysock__waker *waker;   /* guarded by lock; NULL: given up */
-    int refs;               /* atomic */
-} pysock__wait_lookup;
-
-static void pysock__wait_lookup_release(pysock__wait_lookup *w)
-{
-    if (pysock__add(&w->refs, -1))
-        return;
-    pysock__mutex_free(&w->lock);
-    pysock__free(w);
-}
-
-/* On a worker. */
-static void pysock__wait_lookup_done(void *arg, pysock__lookup *l)
-{
-    pysock__wait_lookup *w = (pysock__wait_lookup *)arg;
-
-    (void)l;
-    pysock__lock(&w->lock);
-    w->done = 1;
-    if (w->waker)
-        pysock__wake(w->waker);
-    pysock__unlock(&w->lock);
-    pysock__wait_lookup_release(w);
-}
-
-/* Sleeps until the worker is done. 0 or a negated errno value. */
-static int pysock__wait_lookup_sleep(pysock__wait_lookup *w, pysock__waker *waker, int64_t deadline,
-                                     const pysock__maker *m)
-{
-    struct pollfd fd;
-    int r = 0, done;
-
-    for (;;) {
-        pysock__waker_drain(waker, r > 0);
-        if (r >= 0 && m->epoch != pysock__epoch(m->state))
-            r = -ESHUTDOWN;
-        pysock__lock(&w->lock);
-        done = w->done;
-        if (done || r < 0)
-            w->waker = NULL;
-        pysock__unlock(&w->lock);
-        if (done || r < 0)
-            return done ? 0 : r;
-        fd.fd = waker->rfd;
-        fd.events = POLLIN;
-        r = pysock__sleep(waker, &fd, 1, deadline);
-        if (m->epoch != pysock__epoch(m->state))
-            r = -ESHUTDOWN;
-        else if (r == -EINTR)
-            r = pysock__interrupted() ? -EINTR : 0;
-        else if (r == 0 && pysock__now() >= deadline)
-            r = -ETIMEDOUT;
-    }
-}
-
-/* Looks a name up on a worker, so that the deadline holds. Fails, or fills list. */
-static int pysock__resolve_until(const pysock__maker *m, const char *host, int port,
-                                 pysock__addrs *list, int64_t deadline)
-{
-    pysock__wait_lookup *w = (pysock__wait_lookup *)pysock__alloc(sizeof *w);
-    pysock__waker *waker;
-    pysock__lookup *l = NULL;
-    int r = pysock__thread_waker(&waker);
-
-    if (w && r == 0) {
-        pysock__mutex_init(&w->lock);
-        w->waker = waker;
-        w->refs = 2;
-        l = pysock__lookup_new(host, port, AF_UNSPEC, SOCK_STREAM, pysock__wait_lookup_done, w);
-    }
-    if (!l) {
-        pysock__free(w);
-        return r < 0 ? pysock__fail_os(r, "create_connection", "")
-                     : pysock__fail_memory("create_connection");
-    }
-    pysock__lookup_start(l);
-    r = pysock__wait_lookup_sleep(w, waker, deadline, m);
-    if (r == -ESHUTDOWN) {
-        pysock__fail_ended("create_connection", m->epoch, m->state);
-    } else if (r < 0) {
-        pysock__fail_os(r, "create_connection: looking up", host);
-    } else if (l->err) {
-        r = pysock__fail_gai(l->err, l->sys, "create_connection", host);
-    } else {
-        *list = l->addrs;
-        memset(&l->addrs, 0, sizeof l->addrs);
-    }
-    pysock__wait_lookup_release(w);
-    pysock__lookup_release(l);
-    return r < 0 ? -1 : 0;
-}
-
-/* Every address of host. */
-static int pysock__resolve_all(const pysock__maker *m, const char *host, int port,
-                               pysock__addrs *list, int64_t deadline)
-{
-    int err = pysock__resolve_numeric(host, port, AF_UNSPEC, SOCK_STREAM, list), sys = 0;
-
-    if (!err)
-        return 0;
-    if (err == EAI_MEMORY)
-        return pysock__fail_memory("create_connection");
-    if (pysock__audit_lookup("create_connection", host, port, AF_UNSPEC, SOCK_STREAM) < 0)
-        return -1;
-    if (deadline != PYSOCK__NEVER)
-        return pysock__resolve_until(m, host, port, list, deadline);
-    err = pysock__resolve(host, port, AF_UNSPEC, SOCK_STREAM, list, &sys);
-    return err ? pysock__fail_gai(err, sys, "create_connection", host) : 0;
-}
-
-/* Tries the addresses in turn, each with its share of the time that is left. */
-typedef struct pysock__attempt {
-    const pysock__maker *maker;
-    const char *host;
-    int64_t deadline;
-    double timeout;
-    const pysock_connection_options *options;
-    char told[380]; /* every address's error, for all_errors */
-} pysock__attempt;
-
-/* The share of one address, when left of them are to be tried; 0: the time is over. */
-static double pysock__attempt_share(const pysock__attempt *a, size_t left)
-{
-    int64_t ns = a->deadline - pysock__now();
-
-    if (a->deadline == PYSOCK__NEVER)
-        return PYSOCK_NO_TIMEOUT;
-    return ns <= 0 ? 0 : (double)ns / 1e9 / (double)left;
-}
-
-/* An address has failed: tells who wants to know. */
-static void pysock__attempt_failed(pysock__attempt *a, const pysock_addr *addr)
-{
-    pysock__fault fault = pysock__last;
-    size_t used = strlen(a->told), room = sizeof a->told - used;
-
-    if ((size_t)snprintf(a->told + used, room, "%s%s", used ? "; " : "", fault.message) >= room)
-        a->told[sizeof a->told - 1] = 0; /* cut off */
-    if (a->options->failed)
-        a->options->failed(a->options->arg, addr);
-    pysock__raise(&fault);
-}
-
-static pysock *pysock__attempt_all(pysock__attempt *a, const pysock__addrs *list)
-{
-    pysock *s = NULL;
-    size_t i;
-
-    for (i = 0; i < list->count; i++) {
-        double share = pysock__attempt_share(a, list->count - i);
-        if (share == 0) {
-            pysock__fail(PYSOCK_TIMEOUT_ERROR, ETIMEDOUT, "ETIMEDOUT",
-                         "create_connection to %.200s: timed out after %g s", a->host, a->timeout);
-            return NULL;
-        }
-        s = pysock__try_address(a->maker, &list->items[i], share, a->options);
-        if (s)
-            return s;
-        pysock__attempt_failed(a, &list->items[i]);
-        if (pysock__last.kind == PYSOCK_MEMORY_ERROR || pysock__last.code == ESHUTDOWN
-            || pysock__last.code == EINTR)
-            return NULL;
-    }
-    if (a->options->all_errors && list->count > 1) {
-        pysock__fault fault = pysock__last;
-        snprintf(fault.message, sizeof fault.message, "%s", a->told);
-        pysock__raise(&fault);
-    }
-    return NULL;
-}
-
-PYSOCKDEF pysock *pysock_create_connection_ex(const char *host, int port, double timeout,
-                                              const pysock_connection_options *options)
-{
-    static const pysock_connection_options none = {NULL, 0, 0, NULL, NULL};
-    pysock__maker m = pysock__maker_begin("create_connection");
-    pysock__fault before = pysock__last;
-    pysock__addrs list = {NULL, 0, 0, 0};
-    pysock__attempt a;
-    pysock *s = NULL;
-    int64_t ns;
-
-    if (timeout == PYSOCK_DEFAULT_TIMEOUT)
-        timeout = pysock_getdefaulttimeout();
-    ns = pysock__timeout_ns(timeout, "create_connection");
-    if (ns == -2 || pysock__check_host("create_connection", host, port) < 0)
-        return NULL;
-    if (ns == 0) {
-        pysock__fail_value("create_connection",
-                           "the timeout is 0; for a connect that does not wait "
-                           "use pysock_socket() and pysock_connect()");
-        return NULL;
-    }
-    memset(&a, 0, sizeof a);
-    a.maker = &m;
-    a.host = host && host[0] ? host : "localhost";
-    a.timeout = timeout;
-    a.deadline = pysock__deadline_in(ns);
-    a.options = options ? options : &none;
-    pysock__install(); /* a fork must find the resolver's lock free */
-    if (pysock__resolve_all(&m, a.host, port, &list, a.deadline) == 0)
-        s = pysock__attempt_all(&a, &list);
-    pysock__free(list.items);
-    if (s && pysock_settimeout(s, timeout) < 0)
-        return pysock__close_failed(s);
-    if (s)
-        pysock__last = before; /* what the addresses before said is no failure */
-    return s;
-}
-
-PYSOCKDEF pysock *pysock_create_connection(const char *host, int port, double timeout)
-{
-    return pysock_create_connection_ex(host, port, timeout, NULL);
-}
-
-PYSOCKDEF int pysock_has_ipv6(void)
-{
-    int fd = pysock__sys_socket(AF_INET6, SOCK_STREAM, 0);
-
-    if (fd >= 0)
-        pysock__fd_close(fd);
-    return fd >= 0;
-}
-
-PYSOCKDEF int pysock_has_dualstack_ipv6(void)
-{
-    int fd = pysock__sys_socket(AF_INET6, SOCK_STREAM, 0), off = 0, r;
-
-    if (fd < 0)
-        return 0;
-    r = pysock__sys_setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
-    pysock__fd_close(fd);
-    return r == 0;
-}
-
-/* What must be set before bind. */
-static int pysock__server_prepare(pysock *s, int family, const pysock_server_options *options)
-{
-    if (family != AF_UNIX && pysock_setsockopt_int(s, SOL_SOCKET, SO_REUSEADDR, 1) < 0)
-        return -1;
-#ifdef SO_REUSEPORT
-    if (options->reuse_port && pysock_setsockopt_int(s, SOL_SOCKET, SO_REUSEPORT, 1) < 0)
-        return -1;
-#else
-    if (options->reuse_port)
-        return pysock__fail_value("create_server", "there is no SO_REUSEPORT on this platform");
-#endif
-    if (family != AF_INET6)
-        return 0;
-    return pysock_setsockopt_int(s, IPPROTO_IPV6, IPV6_V6ONLY, !options->dualstack_ipv6);
-}
-
-/* Adds to a failed bind which address it was, as Python does. */
-static pysock *pysock__server_failed(pysock *s, const char *host, int port)
-{
-    pysock__fault fault = pysock__last;
-
-    pysock_close(s);
-    pysock__fail(fault.kind, fault.code, fault.reason,
-                 "%.280s (while attempting to bind on address '%.80s', %d)", fault.message,
-                 host ? host : "", port);
-    return NULL;
-}
-
-static pysock *pysock__create_server(const char *host, int port, int family, int backlog,
-                                     const pysock_server_options *options)
-{
-    pysock__maker m = pysock__maker_begin("create_server");
-    pysock *s;
-
-    if (pysock__check_family("create_server", family) < 0
-        || (family != AF_UNIX && pysock__check_host("create_server", host, port) < 0))
-        return NULL;
-    s = pysock__socket(&m, family, SOCK_STREAM, 0);
-    if (!s)
-        return NULL;
-    if (pysock__server_prepare(s, family, options) < 0)
-        return pysock__close_failed(s);
-    if (pysock_bind(s, host, port) < 0)
-        return pysock__server_failed(s, host, port);
-    if (pysock_listen(s, backlog) < 0)
-        return pysock__close_failed(s);
-    return s;
-}
-
-/* The family that a server has where none is asked for. */
-static int pysock__server_family(const char *host)
-{
-    return host && strchr(host, ':') ? AF_INET6 : AF_INET;
-}
-
-PYSOCKDEF pysock *pysock_create_server_ex(const char *host, int port,
-                                          const pysock_server_options *options)
-{
-    static const pysock_server_options none = {0, 0, 0, 0};
-    int family;
-
-    if (!options)
-        options = &none;
-    family = options->family           ? options->family
-             : options->dualstack_ipv6 ? AF_INET6
-                                       : pysock__server_family(host);
-    if (options->dualstack_ipv6 && (family != AF_INET6 || !pysock_has_dualstack_ipv6())) {
-        pysock__fail_value("create_server", family != AF_INET6
-                                                ? "dualstack_ipv6 needs family AF_INET6"
-                                                : "dualstack_ipv6 is not supported here");
-        return NULL;
-    }
-    return pysock__create_server(host, port, family, options->backlog > 0 ? options->backlog : -1,
-                                 options);
-}
-
-PYSOCKDEF pysock *pysock_create_server(const char *host, int port, int backlog)
-{
-    static const pysock_server_options none = {0, 0, 0, 0};
-
-    return pysock__create_server(host, port, pysock__server_family(host), backlog, &none);
-}
-
-/* Conveniences: sendfile. */
-
-#define PYSOCK__SENDFILE_ONCE ((size_t)1 << 30) /* bytes that the kernel is given at a time */
-
-/* One call of the kernel's sendfile, or a wait for room: bytes sent, 0 at the end of the file, -1.
-   A wait is one timeout long; what is queued goes first. *fallback: there is no such call. */
-static ptrdiff_t pysock__sendfile_kernel_locked(pysock__call *c, int file, int64_t offset,
-                                                size_t count, int *fallback)
-{
-    pysock__sock *s = c->s;
-    ptrdiff_t r;
-
-    c->deadline = 0;
-    pysock__call_progress(c);
-    for (;;) {
-        if (pysock__settle_locked(c) < 0)
-            return -1;
-        if (!pysock__chain_empty(&s->queue) && pysock__flush_wait_locked(c) < 0)
-            return -1;
-        s->kernel_sends++;
-        s->kernel_writes++;
-        pysock__enter_kernel_locked(s);
-        r = pysock__sys_sendfile(s->fd, file, offset, count);
-        pysock__leave_kernel_locked(s);
-        s->kernel_sends--;
-        s->kernel_writes--;
-        if (!pysock__chain_empty(&s->queue)) {
-            pysock__flush_or_kick_locked(s);
-            pysock__notify_locked(s, NULL); /* whoever had to let this send end first */
-        }
-        *fallback = r == -EOPNOTSUPP;
-        if (r >= 0 || *fallback)
-            return r;
-        if (pysock__retry_locked(c, r, POLLOUT) < 0)
-            return -1;
-    }
-}
-
-/* The same by reading and sending: over TLS, or where the kernel cannot. After a failure too *sent
-   says how much has gone. */
-static ptrdiff_t pysock__sendfile_copy_locked(pysock__call *c, int file, int64_t offset,
-                                              size_t count, int64_t *sent)
-{
-    char chunk[16384];
-    size_t done = 0;
-    ptrdiff_t n, r;
-
-    pysock__unlock(&c->s->lock);
-    n = pysock__fd_read_at(file, chunk, count < sizeof chunk ? count : sizeof chunk, offset);
-    pysock__lock(&c->s->lock);
-    if (pysock__call_check_locked(c) < 0)
-        return -1;
-    if (n < 0)
-        return pysock__fail_os((int)n, "sendfile: reading the file", "");
-    while (done < (size_t)n) {
-        c->deadline = 0;
-        pysock__call_progress(c);
-        r = pysock__send_locked(c, chunk + done, (size_t)n - done, 0);
-        if (r < 0)
-            return -1;
-        done += (size_t)r;
-        *sent += r;
-    }
-    return n;
-}
-
-/* Whether s and file may be used. */
-static int pysock__sendfile_check_locked(pysock__call *c, int file, int64_t count)
-{
-    int64_t r = pysock__fd_size(file);
-
-    if (r == -EINVAL)
-        return pysock__fail_value("sendfile", "the descriptor is not that of a regular file");
-    if (r < 0)
-        return pysock__fail_os((int)r, "sendfile", "the file's descriptor");
-    if (count == 0)
-        return pysock__fail_value("sendfile", "count is 0; a negative one means all");
-    if (c->s->type != SOCK_STREAM)
-        return pysock__fail_value("sendfile", "only stream sockets are supported");
-    if (c->timeout == 0)
-        return pysock__fail_value("sendfile", "non-blocking sockets are not supported");
-    if (c->timeout > 0)
-        pysock__fd_set_nonblocking(c->s->fd, 1); /* somebody who shares it may have changed that */
-    return c->s->shut_when_flushed ? pysock__call_fail(c, -EPIPE) : 0;
-}
-
-/* Sends count bytes from offset on; what has gone is in *sent, after a failure too. 0 or -1. */
-static int pysock__sendfile_locked(pysock__call *c, int file, int64_t offset, int64_t count,
-                                   int64_t *sent)
-{
-    int fallback = pysock__is_tls_locked(c->s)
-                   || (c->timeout < 0 && pysock__load(&pysock__reactor.threadless));
-    ptrdiff_t n = 1;
-    size_t want;
-
-    while (n > 0 && (count < 0 || *sent < count)) {
-        want = PYSOCK__SENDFILE_ONCE;
-        if (count >= 0 && count - *sent < (int64_t)want)
-            want = (size_t)(count - *sent);
-        if (!fallback) {
-            n = pysock__sendfile_kernel_locked(c, file, offset + *sent, want, &fallback);
-            *sent += n > 0 ? n : 0;
-        }
-        if (fallback) {
-            n = pysock__sendfile_copy_locked(c, file, offset + *sent, want, sent);
-        } else if (n > 0 && (size_t)n < want && offset + *sent < pysock__fd_size(file)
-                   && pysock__stopped_locked(c) && pysock__call_interrupted_locked(c) < 0) {
-            return -1;
-        }
-    }
-    return n < 0 ? -1 : 0;
-}
-
-PYSOCKDEF int64_t pysock_sendfile(pysock *s, int fd, int64_t offset, int64_t count)
-{
-    pysock__call c;
-    int64_t sent = 0;
-    int r;
-
-    if (pysock__call_begin(&c, s, "sendfile") < 0)
-        return -1;
-    r = pysock__sendfile_check_locked(&c, fd, count);
-    if (r == 0 && offset < 0 && (offset = pysock__fd_seek(fd, -1)) < 0)
-        r = pysock__fail_os((int)offset, "sendfile", "the file's descriptor");
-    if (r == 0) {
-        r = pysock__sendfile_locked(&c, fd, offset, count, &sent);
-        pysock__fd_seek(fd, offset + sent);
-        if (r < 0)
-            pysock__raise(&pysock__last); /* errno is the send's */
-    }
-    pysock__call_end(&c);
-    return r < 0 ? -1 : sent;
-}
-
-/* Conveniences: files. A file's buffers belong to the thread that uses it; the socket counts its
-   files. What a read could not finish stays in `in`, so that a failure loses nothing. */
+/* Files: reading and writing. A file's buffers belong to the thread that uses it; the socket counts
+   its files. What a read could not finish stays in `in`, so that a failure loses nothing. */
 
 #define PYSOCK__FILE_BUFFER 8192
 
@@ -24444,7 +23539,7 @@ PYSOCKDEF int pysock_file_close(pysock_file *f)
     return r < 0 ? pysock__raise(&fault) : 0;
 }
 
-/* Conveniences: a FILE. To write, the socket's handle is the cookie. To read, a file of ours is:
+/* Files: a FILE. To write, the socket's handle is the cookie. To read, a file of ours is:
    its buffer is the only one, so that wrapping can tell whether it holds input. */
 
 static ptrdiff_t pysock__stdio_read(void *cookie, char *buf, size_t size)
@@ -24507,9 +23602,487 @@ PYSOCKDEF FILE *pysock_fdopen(pysock *s, const char *mode)
     return NULL;
 }
 
-/* Conveniences: a server's certificate. */
+/* ---- >>conveniences ----
+   What Python builds on its sockets: create_connection, create_server, sendfile, a server's
+   certificate. All but sendfile uses the public calls, and takes no lock of its own. */
+
+/* Closes s, and keeps the error that is the reason. Returns NULL. */
+static pysock *pysock__close_failed(pysock *s)
+{
+    pysock__fault fault = pysock__last;
+
+    pysock_close(s);
+    pysock__raise(&fault);
+    return NULL;
+}
+
+/* One address's turn: a connected socket or NULL. */
+static pysock *pysock__try_address(const pysock__maker *m, const pysock_addr *addr, double seconds,
+                                   const pysock_connection_options *options)
+{
+    pysock *s = pysock__socket(m, addr->u.sa.sa_family, SOCK_STREAM, 0);
+    int bound = options->source_port || (options->source_host && options->source_host[0]);
+
+    if (!s)
+        return NULL;
+    if (pysock_settimeout(s, seconds) == 0
+        && (!bound || pysock_bind(s, options->source_host, options->source_port) == 0)
+        && pysock_connect_addr(s, addr) == 0)
+        return s;
+    return pysock__close_failed(s);
+}
+
+typedef struct pysock__wait_lookup {
+    pysock__mutex lock;
+    int done;               /* guarded by lock */
+    pysock__waker *waker;   /* guarded by lock; NULL: given up */
+    int refs;               /* atomic */
+} pysock__wait_lookup;
+
+static void pysock__wait_lookup_release(pysock__wait_lookup *w)
+{
+    if (pysock__add(&w->refs, -1))
+        return;
+    pysock__mutex_free(&w->lock);
+    pysock__free(w);
+}
+
+/* On a worker. */
+static void pysock__wait_lookup_done(void *arg, pysock__lookup *l)
+{
+    pysock__wait_lookup *w = (pysock__wait_lookup *)arg;
+
+    (void)l;
+    pysock__lock(&w->lock);
+    w->done = 1;
+    if (w->waker)
+        pysock__wake(w->waker);
+    pysock__unlock(&w->lock);
+    pysock__wait_lookup_release(w);
+}
+
+/* Sleeps until the worker is done. 0 or a negated errno value. */
+static int pysock__wait_lookup_sleep(pysock__wait_lookup *w, pysock__waker *waker, int64_t deadline,
+                                     const pysock__maker *m)
+{
+    struct pollfd fd;
+    int r = 0, done;
+
+    for (;;) {
+        pysock__waker_drain(waker, r > 0);
+        if (r >= 0 && m->epoch != pysock__epoch(m->state))
+            r = -ESHUTDOWN;
+        pysock__lock(&w->lock);
+        done = w->done;
+        if (done || r < 0)
+            w->waker = NULL;
+        pysock__unlock(&w->lock);
+        if (done || r < 0)
+            return done ? 0 : r;
+        fd.fd = waker->rfd;
+        fd.events = POLLIN;
+        r = pysock__sleep(waker, &fd, 1, deadline);
+        if (m->epoch != pysock__epoch(m->state))
+            r = -ESHUTDOWN;
+        else if (r == -EINTR)
+            r = pysock__interrupted() ? -EINTR : 0;
+        else if (r == 0 && pysock__now() >= deadline)
+            r = -ETIMEDOUT;
+    }
+}
+
+/* Looks a name up on a worker, so that the deadline holds. Fails, or fills list. */
+static int pysock__resolve_until(const pysock__maker *m, const char *host, int port,
+                                 pysock__addrs *list, int64_t deadline)
+{
+    pysock__wait_lookup *w = (pysock__wait_lookup *)pysock__alloc(sizeof *w);
+    pysock__waker *waker;
+    pysock__lookup *l = NULL;
+    int r = pysock__thread_waker(&waker);
+
+    if (w && r == 0) {
+        pysock__mutex_init(&w->lock);
+        w->waker = waker;
+        w->refs = 2;
+        l = pysock__lookup_new(host, port, AF_UNSPEC, SOCK_STREAM, pysock__wait_lookup_done, w);
+    }
+    if (!l) {
+        pysock__free(w);
+        return r < 0 ? pysock__fail_os(r, "create_connection", "")
+                     : pysock__fail_memory("create_connection");
+    }
+    pysock__lookup_start(l);
+    r = pysock__wait_lookup_sleep(w, waker, deadline, m);
+    if (r == -ESHUTDOWN) {
+        pysock__fail_ended("create_connection", m->epoch, m->state);
+    } else if (r < 0) {
+        pysock__fail_os(r, "create_connection: looking up", host);
+    } else if (l->err) {
+        r = pysock__fail_gai(l->err, l->sys, "create_connection", host);
+    } else {
+        *list = l->addrs;
+        memset(&l->addrs, 0, sizeof l->addrs);
+    }
+    pysock__wait_lookup_release(w);
+    pysock__lookup_release(l);
+    return r < 0 ? -1 : 0;
+}
+
+/* Every address of host. */
+static int pysock__resolve_all(const pysock__maker *m, const char *host, int port,
+                               pysock__addrs *list, int64_t deadline)
+{
+    int err = pysock__resolve_numeric(host, port, AF_UNSPEC, SOCK_STREAM, list), sys = 0;
+
+    if (!err)
+        return 0;
+    if (err == EAI_MEMORY)
+        return pysock__fail_memory("create_connection");
+    if (pysock__audit_lookup("create_connection", host, port, AF_UNSPEC, SOCK_STREAM) < 0)
+        return -1;
+    if (deadline != PYSOCK__NEVER)
+        return pysock__resolve_until(m, host, port, list, deadline);
+    err = pysock__resolve(host, port, AF_UNSPEC, SOCK_STREAM, list, &sys);
+    return err ? pysock__fail_gai(err, sys, "create_connection", host) : 0;
+}
+
+/* Tries the addresses in turn, each with its share of the time that is left. */
+typedef struct pysock__attempt {
+    const pysock__maker *maker;
+    const char *host;
+    int64_t deadline;
+    double timeout;
+    const pysock_connection_options *options;
+    char told[380]; /* every address's error, for all_errors */
+} pysock__attempt;
+
+/* The share of one address, when left of them are to be tried; 0: the time is over. */
+static double pysock__attempt_share(const pysock__attempt *a, size_t left)
+{
+    int64_t ns = a->deadline - pysock__now();
+
+    if (a->deadline == PYSOCK__NEVER)
+        return PYSOCK_NO_TIMEOUT;
+    return ns <= 0 ? 0 : (double)ns / 1e9 / (double)left;
+}
+
+/* An address has failed: tells who wants to know. */
+static void pysock__attempt_failed(pysock__attempt *a, const pysock_addr *addr)
+{
+    pysock__fault fault = pysock__last;
+    size_t used = strlen(a->told), room = sizeof a->told - used;
+
+    if ((size_t)snprintf(a->told + used, room, "%s%s", used ? "; " : "", fault.message) >= room)
+        a->told[sizeof a->told - 1] = 0; /* cut off */
+    if (a->options->failed)
+        a->options->failed(a->options->arg, addr);
+    pysock__raise(&fault);
+}
+
+static pysock *pysock__attempt_all(pysock__attempt *a, const pysock__addrs *list)
+{
+    pysock *s = NULL;
+    size_t i;
+
+    for (i = 0; i < list->count; i++) {
+        double share = pysock__attempt_share(a, list->count - i);
+        if (share == 0) {
+            pysock__fail(PYSOCK_TIMEOUT_ERROR, ETIMEDOUT, "ETIMEDOUT",
+                         "create_connection to %.200s: timed out after %g s", a->host, a->timeout);
+            return NULL;
+        }
+        s = pysock__try_address(a->maker, &list->items[i], share, a->options);
+        if (s)
+            return s;
+        pysock__attempt_failed(a, &list->items[i]);
+        if (pysock__last.kind == PYSOCK_MEMORY_ERROR || pysock__last.code == ESHUTDOWN
+            || pysock__last.code == EINTR)
+            return NULL;
+    }
+    if (a->options->all_errors && list->count > 1) {
+        pysock__fault fault = pysock__last;
+        snprintf(fault.message, sizeof fault.message, "%s", a->told);
+        pysock__raise(&fault);
+    }
+    return NULL;
+}
+
+PYSOCKDEF pysock *pysock_create_connection_ex(const char *host, int port, double timeout,
+                                              const pysock_connection_options *options)
+{
+    static const pysock_connection_options none = {NULL, 0, 0, NULL, NULL};
+    pysock__maker m = pysock__maker_begin("create_connection");
+    pysock__fault before = pysock__last;
+    pysock__addrs list = {NULL, 0, 0, 0};
+    pysock__attempt a;
+    pysock *s = NULL;
+    int64_t ns;
+
+    if (timeout == PYSOCK_DEFAULT_TIMEOUT)
+        timeout = pysock_getdefaulttimeout();
+    ns = pysock__timeout_ns(timeout, "create_connection");
+    if (ns == -2 || pysock__check_host("create_connection", host, port) < 0)
+        return NULL;
+    if (ns == 0) {
+        pysock__fail_value("create_connection",
+                           "the timeout is 0; for a connect that does not wait "
+                           "use pysock_socket() and pysock_connect()");
+        return NULL;
+    }
+    memset(&a, 0, sizeof a);
+    a.maker = &m;
+    a.host = host && host[0] ? host : "localhost";
+    a.timeout = timeout;
+    a.deadline = pysock__deadline_in(ns);
+    a.options = options ? options : &none;
+    pysock__install(); /* a fork must find the resolver's lock free */
+    if (pysock__resolve_all(&m, a.host, port, &list, a.deadline) == 0)
+        s = pysock__attempt_all(&a, &list);
+    pysock__free(list.items);
+    if (s && pysock_settimeout(s, timeout) < 0)
+        return pysock__close_failed(s);
+    if (s)
+        pysock__last = before; /* what the addresses before said is no failure */
+    return s;
+}
+
+PYSOCKDEF pysock *pysock_create_connection(const char *host, int port, double timeout)
+{
+    return pysock_create_connection_ex(host, port, timeout, NULL);
+}
+
+PYSOCKDEF int pysock_has_dualstack_ipv6(void)
+{
+    int fd = pysock__sys_socket(AF_INET6, SOCK_STREAM, 0), off = 0, r;
+
+    if (fd < 0)
+        return 0;
+    r = pysock__sys_setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+    pysock__fd_close(fd);
+    return r == 0;
+}
+
+/* What must be set before bind. */
+static int pysock__server_prepare(pysock *s, int family, const pysock_server_options *options)
+{
+    if (family != AF_UNIX && pysock_setsockopt_int(s, SOL_SOCKET, SO_REUSEADDR, 1) < 0)
+        return -1;
+#ifdef SO_REUSEPORT
+    if (options->reuse_port && pysock_setsockopt_int(s, SOL_SOCKET, SO_REUSEPORT, 1) < 0)
+        return -1;
+#else
+    if (options->reuse_port)
+        return pysock__fail_value("create_server", "there is no SO_REUSEPORT on this platform");
+#endif
+    if (family != AF_INET6)
+        return 0;
+    return pysock_setsockopt_int(s, IPPROTO_IPV6, IPV6_V6ONLY, !options->dualstack_ipv6);
+}
+
+/* Adds to a failed bind which address it was, as Python does. */
+static pysock *pysock__server_failed(pysock *s, const char *host, int port)
+{
+    pysock__fault fault = pysock__last;
+
+    pysock_close(s);
+    pysock__fail(fault.kind, fault.code, fault.reason,
+                 "%.280s (while attempting to bind on address '%.80s', %d)", fault.message,
+                 host ? host : "", port);
+    return NULL;
+}
+
+static pysock *pysock__create_server(const char *host, int port, int family, int backlog,
+                                     const pysock_server_options *options)
+{
+    pysock__maker m = pysock__maker_begin("create_server");
+    pysock *s;
+
+    if (pysock__check_family("create_server", family) < 0
+        || (family != AF_UNIX && pysock__check_host("create_server", host, port) < 0))
+        return NULL;
+    s = pysock__socket(&m, family, SOCK_STREAM, 0);
+    if (!s)
+        return NULL;
+    if (pysock__server_prepare(s, family, options) < 0)
+        return pysock__close_failed(s);
+    if (pysock_bind(s, host, port) < 0)
+        return pysock__server_failed(s, host, port);
+    if (pysock_listen(s, backlog) < 0)
+        return pysock__close_failed(s);
+    return s;
+}
+
+/* The family that a server has where none is asked for. */
+static int pysock__server_family(const char *host)
+{
+    return host && strchr(host, ':') ? AF_INET6 : AF_INET;
+}
+
+PYSOCKDEF pysock *pysock_create_server_ex(const char *host, int port,
+                                          const pysock_server_options *options)
+{
+    static const pysock_server_options none = {0, 0, 0, 0};
+    int family;
+
+    if (!options)
+        options = &none;
+    family = options->family           ? options->family
+             : options->dualstack_ipv6 ? AF_INET6
+                                       : pysock__server_family(host);
+    if (options->dualstack_ipv6 && (family != AF_INET6 || !pysock_has_dualstack_ipv6())) {
+        pysock__fail_value("create_server", family != AF_INET6
+                                                ? "dualstack_ipv6 needs family AF_INET6"
+                                                : "dualstack_ipv6 is not supported here");
+        return NULL;
+    }
+    return pysock__create_server(host, port, family, options->backlog > 0 ? options->backlog : -1,
+                                 options);
+}
+
+PYSOCKDEF pysock *pysock_create_server(const char *host, int port, int backlog)
+{
+    static const pysock_server_options none = {0, 0, 0, 0};
+
+    return pysock__create_server(host, port, pysock__server_family(host), backlog, &none);
+}
+
+/* Conveniences: sendfile. */
+
+#define PYSOCK__SENDFILE_ONCE ((size_t)1 << 30) /* bytes that the kernel is given at a time */
+
+/* One call of the kernel's sendfile, or a wait for room: bytes sent, 0 at the end of the file, -1.
+   A wait is one timeout long; what is queued goes first. *fallback: there is no such call. */
+static ptrdiff_t pysock__sendfile_kernel_locked(pysock__call *c, int file, int64_t offset,
+                                                size_t count, int *fallback)
+{
+    pysock__sock *s = c->s;
+    ptrdiff_t r;
+
+    c->deadline = 0;
+    pysock__call_progress(c);
+    for (;;) {
+        if (pysock__settle_locked(c) < 0)
+            return -1;
+        if (!pysock__chain_empty(&s->queue) && pysock__flush_wait_locked(c) < 0)
+            return -1;
+        s->kernel_sends++;
+        s->kernel_writes++;
+        pysock__enter_kernel_locked(s);
+        r = pysock__sys_sendfile(s->fd, file, offset, count);
+        pysock__leave_kernel_locked(s);
+        s->kernel_sends--;
+        s->kernel_writes--;
+        if (!pysock__chain_empty(&s->queue)) {
+            pysock__flush_or_kick_locked(s);
+            pysock__notify_locked(s, NULL); /* whoever had to let this send end first */
+        }
+        *fallback = r == -EOPNOTSUPP;
+        if (r >= 0 || *fallback)
+            return r;
+        if (pysock__retry_locked(c, r, POLLOUT) < 0)
+            return -1;
+    }
+}
+
+/* The same by reading and sending: over TLS, or where the kernel cannot. After a failure too *sent
+   says how much has gone. */
+static ptrdiff_t pysock__sendfile_copy_locked(pysock__call *c, int file, int64_t offset,
+                                              size_t count, int64_t *sent)
+{
+    char chunk[16384];
+    size_t done = 0;
+    ptrdiff_t n, r;
+
+    pysock__unlock(&c->s->lock);
+    n = pysock__fd_read_at(file, chunk, count < sizeof chunk ? count : sizeof chunk, offset);
+    pysock__lock(&c->s->lock);
+    if (pysock__call_check_locked(c) < 0)
+        return -1;
+    if (n < 0)
+        return pysock__fail_os((int)n, "sendfile: reading the file", "");
+    while (done < (size_t)n) {
+        c->deadline = 0;
+        pysock__call_progress(c);
+        r = pysock__send_locked(c, chunk + done, (size_t)n - done, 0);
+        if (r < 0)
+            return -1;
+        done += (size_t)r;
+        *sent += r;
+    }
+    return n;
+}
+
+/* Whether s and file may be used. */
+static int pysock__sendfile_check_locked(pysock__call *c, int file, int64_t count)
+{
+    int64_t r = pysock__fd_size(file);
+
+    if (r == -EINVAL)
+        return pysock__fail_value("sendfile", "the descriptor is not that of a regular file");
+    if (r < 0)
+        return pysock__fail_os((int)r, "sendfile", "the file's descriptor");
+    if (count == 0)
+        return pysock__fail_value("sendfile", "count is 0; a negative one means all");
+    if (c->s->type != SOCK_STREAM)
+        return pysock__fail_value("sendfile", "only stream sockets are supported");
+    if (c->timeout == 0)
+        return pysock__fail_value("sendfile", "non-blocking sockets are not supported");
+    if (c->timeout > 0)
+        pysock__fd_set_nonblocking(c->s->fd, 1); /* somebody who shares it may have changed that */
+    return c->s->shut_when_flushed ? pysock__call_fail(c, -EPIPE) : 0;
+}
+
+/* Sends count bytes from offset on; what has gone is in *sent, after a failure too. 0 or -1. */
+static int pysock__sendfile_locked(pysock__call *c, int file, int64_t offset, int64_t count,
+                                   int64_t *sent)
+{
+    int fallback = pysock__is_tls_locked(c->s)
+                   || (c->timeout < 0 && pysock__load(&pysock__reactor.threadless));
+    ptrdiff_t n = 1;
+    size_t want;
+
+    while (n > 0 && (count < 0 || *sent < count)) {
+        want = PYSOCK__SENDFILE_ONCE;
+        if (count >= 0 && count - *sent < (int64_t)want)
+            want = (size_t)(count - *sent);
+        if (!fallback) {
+            n = pysock__sendfile_kernel_locked(c, file, offset + *sent, want, &fallback);
+            *sent += n > 0 ? n : 0;
+        }
+        if (fallback) {
+            n = pysock__sendfile_copy_locked(c, file, offset + *sent, want, sent);
+        } else if (n > 0 && (size_t)n < want && offset + *sent < pysock__fd_size(file)
+                   && pysock__stopped_locked(c) && pysock__call_interrupted_locked(c) < 0) {
+            return -1;
+        }
+    }
+    return n < 0 ? -1 : 0;
+}
+
+PYSOCKDEF int64_t pysock_sendfile(pysock *s, int fd, int64_t offset, int64_t count)
+{
+    pysock__call c;
+    int64_t sent = 0;
+    int r;
+
+    if (pysock__call_begin(&c, s, "sendfile") < 0)
+        return -1;
+    r = pysock__sendfile_check_locked(&c, fd, count);
+    if (r == 0 && offset < 0 && (offset = pysock__fd_seek(fd, -1)) < 0)
+        r = pysock__fail_os((int)offset, "sendfile", "the file's descriptor");
+    if (r == 0) {
+        r = pysock__sendfile_locked(&c, fd, offset, count, &sent);
+        pysock__fd_seek(fd, offset + sent);
+        if (r < 0)
+            pysock__raise(&pysock__last); /* errno is the send's */
+    }
+    pysock__call_end(&c);
+    return r < 0 ? -1 : sent;
+}
 
 #ifndef PYSOCK_NO_SSL
+
+/* Conveniences: a server's certificate. */
 
 /* A context that verifies by the CAs in that file, or not at all; in no case the host's name. */
 static pysock_ssl_context *pysock__inspection_context(const char *ca_certs)
@@ -24573,7 +24146,589 @@ PYSOCKDEF pysock_buf *pysock_ssl_get_server_certificate(const char *host, int po
     return pem;
 }
 
-#else /* PYSOCK_NO_SSL */
+#endif /* PYSOCK_NO_SSL */
+
+/* ---- >>without-ssl ----
+   PYSOCK_NO_SSL: every call of the ssl module is there, and fails with ENOTSUP. */
+
+#ifdef PYSOCK_NO_SSL
+
+static int pysock__no_ssl(const char *what)
+{
+    return pysock__fail(PYSOCK_OS_ERROR, ENOTSUP, "ENOTSUP",
+                        "%s: not supported: this program was compiled with PYSOCK_NO_SSL", what);
+}
+
+/* What is there without BearSSL: every call says so. */
+
+PYSOCKDEF pysock_ssl_context *pysock_ssl_create_default_context(pysock_ssl_purpose purpose)
+{
+    (void)purpose;
+    pysock__no_ssl("ssl_create_default_context");
+    return NULL;
+}
+
+PYSOCKDEF pysock_ssl_context *pysock_ssl_context_new(pysock_ssl_purpose purpose)
+{
+    (void)purpose;
+    pysock__no_ssl("ssl_context_new");
+    return NULL;
+}
+
+PYSOCKDEF void pysock_ssl_context_free(pysock_ssl_context *ctx)
+{
+    (void)ctx;
+}
+
+PYSOCKDEF int pysock_ssl_load_cert_chain(pysock_ssl_context *ctx, const char *certfile,
+    const char *keyfile)
+{
+    (void)ctx, (void)certfile, (void)keyfile;
+    return pysock__no_ssl("ssl_load_cert_chain");
+}
+
+PYSOCKDEF int pysock_ssl_load_cert_chain_data(pysock_ssl_context *ctx, const void *cert,
+    size_t certlen, const void *key, size_t keylen)
+{
+    (void)ctx, (void)cert, (void)certlen, (void)key, (void)keylen;
+    return pysock__no_ssl("ssl_load_cert_chain_data");
+}
+
+PYSOCKDEF int pysock_ssl_load_cert_chain_ex(pysock_ssl_context *ctx,
+    const pysock_ssl_chain_options *options)
+{
+    (void)ctx, (void)options;
+    return pysock__no_ssl("ssl_load_cert_chain_ex");
+}
+
+PYSOCKDEF int pysock_ssl_load_verify_locations(pysock_ssl_context *ctx, const char *cafile,
+    const char *capath)
+{
+    (void)ctx, (void)cafile, (void)capath;
+    return pysock__no_ssl("ssl_load_verify_locations");
+}
+
+PYSOCKDEF int pysock_ssl_load_verify_data(pysock_ssl_context *ctx, const void *data, size_t size)
+{
+    (void)ctx, (void)data, (void)size;
+    return pysock__no_ssl("ssl_load_verify_data");
+}
+
+PYSOCKDEF int pysock_ssl_load_verify_directory(pysock_ssl_context *ctx, const char *path)
+{
+    (void)ctx, (void)path;
+    return pysock__no_ssl("ssl_load_verify_directory");
+}
+
+PYSOCKDEF int pysock_ssl_load_default_certs(pysock_ssl_context *ctx)
+{
+    (void)ctx;
+    return pysock__no_ssl("ssl_load_default_certs");
+}
+
+PYSOCKDEF size_t pysock_ssl_ca_count(pysock_ssl_context *ctx)
+{
+    (void)ctx;
+    pysock__no_ssl("ssl_ca_count");
+    return 0;
+}
+
+PYSOCKDEF ptrdiff_t pysock_ssl_get_ca_certs(pysock_ssl_context *ctx, pysock_buf **out, size_t max)
+{
+    (void)ctx, (void)out, (void)max;
+    return pysock__no_ssl("ssl_get_ca_certs");
+}
+
+PYSOCKDEF int pysock_ssl_cert_store_stats(pysock_ssl_context *ctx, pysock_ssl_store_stats *stats)
+{
+    (void)ctx, (void)stats;
+    return pysock__no_ssl("ssl_cert_store_stats");
+}
+
+PYSOCKDEF int pysock_ssl_set_verify_mode(pysock_ssl_context *ctx, int mode)
+{
+    (void)ctx, (void)mode;
+    return pysock__no_ssl("ssl_set_verify_mode");
+}
+
+PYSOCKDEF int pysock_ssl_get_verify_mode(pysock_ssl_context *ctx)
+{
+    (void)ctx;
+    return pysock__no_ssl("ssl_get_verify_mode");
+}
+
+PYSOCKDEF int pysock_ssl_set_check_hostname(pysock_ssl_context *ctx, int on)
+{
+    (void)ctx, (void)on;
+    return pysock__no_ssl("ssl_set_check_hostname");
+}
+
+PYSOCKDEF int pysock_ssl_get_check_hostname(pysock_ssl_context *ctx)
+{
+    (void)ctx;
+    return pysock__no_ssl("ssl_get_check_hostname");
+}
+
+PYSOCKDEF int pysock_ssl_set_verify_flags(pysock_ssl_context *ctx, unsigned flags)
+{
+    (void)ctx, (void)flags;
+    return pysock__no_ssl("ssl_set_verify_flags");
+}
+
+PYSOCKDEF unsigned pysock_ssl_get_verify_flags(pysock_ssl_context *ctx)
+{
+    (void)ctx;
+    pysock__no_ssl("ssl_get_verify_flags");
+    return 0;
+}
+
+PYSOCKDEF int pysock_ssl_set_alpn_protocols(pysock_ssl_context *ctx, const char *const *names,
+    size_t count)
+{
+    (void)ctx, (void)names, (void)count;
+    return pysock__no_ssl("ssl_set_alpn_protocols");
+}
+
+PYSOCKDEF int pysock_ssl_set_session_cache(pysock_ssl_context *ctx, size_t sessions)
+{
+    (void)ctx, (void)sessions;
+    return pysock__no_ssl("ssl_set_session_cache");
+}
+
+PYSOCKDEF int pysock_ssl_wrap_socket(pysock *s, pysock_ssl_context *ctx,
+    const char *server_hostname)
+{
+    (void)s, (void)ctx, (void)server_hostname;
+    return pysock__no_ssl("ssl_wrap_socket");
+}
+
+PYSOCKDEF int pysock_ssl_wrap_socket_ex(pysock *s, pysock_ssl_context *ctx,
+    const pysock_ssl_wrap_options *options)
+{
+    (void)s, (void)ctx, (void)options;
+    return pysock__no_ssl("ssl_wrap_socket_ex");
+}
+
+PYSOCKDEF int pysock_ssl_do_handshake(pysock *s)
+{
+    (void)s;
+    return pysock__no_ssl("ssl_do_handshake");
+}
+
+PYSOCKDEF int pysock_ssl_unwrap(pysock *s)
+{
+    (void)s;
+    return pysock__no_ssl("ssl_unwrap");
+}
+
+PYSOCKDEF int pysock_is_ssl(pysock *s)
+{
+    return pysock_fileno(s) < 0 ? -1 : 0;
+}
+
+PYSOCKDEF const char *pysock_ssl_version(pysock *s)
+{
+    (void)s;
+    pysock__no_ssl("ssl_version");
+    return NULL;
+}
+
+PYSOCKDEF int pysock_ssl_cipher(pysock *s, pysock_ssl_cipher_info *info)
+{
+    (void)s, (void)info;
+    return pysock__no_ssl("ssl_cipher");
+}
+
+PYSOCKDEF pysock_buf *pysock_ssl_getpeercert_der(pysock *s)
+{
+    (void)s;
+    pysock__no_ssl("ssl_getpeercert_der");
+    return NULL;
+}
+
+PYSOCKDEF const char *pysock_ssl_selected_alpn_protocol(pysock *s)
+{
+    (void)s;
+    pysock__no_ssl("ssl_selected_alpn_protocol");
+    return NULL;
+}
+
+PYSOCKDEF const char *pysock_ssl_server_hostname(pysock *s)
+{
+    (void)s;
+    pysock__no_ssl("ssl_server_hostname");
+    return NULL;
+}
+
+PYSOCKDEF int pysock_ssl_session_reused(pysock *s)
+{
+    (void)s;
+    return pysock__no_ssl("ssl_session_reused");
+}
+
+PYSOCKDEF size_t pysock_ssl_pending(pysock *s)
+{
+    (void)s;
+    pysock__no_ssl("ssl_pending");
+    return 0;
+}
+
+PYSOCKDEF int pysock_ssl_eof_is_clean(pysock *s)
+{
+    (void)s;
+    return pysock__no_ssl("ssl_eof_is_clean");
+}
+
+PYSOCKDEF pysock_ssl_context *pysock_ssl_context_new_protocol(int protocol)
+{
+    (void)protocol;
+    pysock__no_ssl("ssl_context_new_protocol");
+    return NULL;
+}
+
+PYSOCKDEF int pysock_ssl_get_protocol(pysock_ssl_context *ctx)
+{
+    (void)ctx;
+    return pysock__no_ssl("ssl_get_protocol");
+}
+
+PYSOCKDEF pysock_ssl_context *pysock_ssl_context_retain(pysock_ssl_context *ctx)
+{
+    (void)ctx;
+    pysock__no_ssl("ssl_context_retain");
+    return NULL;
+}
+
+PYSOCKDEF int pysock_ssl_set_hostname_checks_common_name(pysock_ssl_context *ctx, int on)
+{
+    (void)ctx, (void)on;
+    return pysock__no_ssl("ssl_set_hostname_checks_common_name");
+}
+
+PYSOCKDEF int pysock_ssl_get_hostname_checks_common_name(pysock_ssl_context *ctx)
+{
+    (void)ctx;
+    return pysock__no_ssl("ssl_get_hostname_checks_common_name");
+}
+
+PYSOCKDEF int pysock_ssl_set_minimum_version(pysock_ssl_context *ctx, int version)
+{
+    (void)ctx, (void)version;
+    return pysock__no_ssl("ssl_set_minimum_version");
+}
+
+PYSOCKDEF int pysock_ssl_get_minimum_version(pysock_ssl_context *ctx)
+{
+    (void)ctx;
+    return pysock__no_ssl("ssl_get_minimum_version");
+}
+
+PYSOCKDEF int pysock_ssl_set_maximum_version(pysock_ssl_context *ctx, int version)
+{
+    (void)ctx, (void)version;
+    return pysock__no_ssl("ssl_set_maximum_version");
+}
+
+PYSOCKDEF int pysock_ssl_get_maximum_version(pysock_ssl_context *ctx)
+{
+    (void)ctx;
+    return pysock__no_ssl("ssl_get_maximum_version");
+}
+
+PYSOCKDEF int pysock_ssl_set_options(pysock_ssl_context *ctx, uint64_t options)
+{
+    (void)ctx, (void)options;
+    return pysock__no_ssl("ssl_set_options");
+}
+
+PYSOCKDEF uint64_t pysock_ssl_get_options(pysock_ssl_context *ctx)
+{
+    (void)ctx;
+    pysock__no_ssl("ssl_get_options");
+    return 0;
+}
+
+PYSOCKDEF int pysock_ssl_set_ciphers(pysock_ssl_context *ctx, const char *ciphers)
+{
+    (void)ctx, (void)ciphers;
+    return pysock__no_ssl("ssl_set_ciphers");
+}
+
+PYSOCKDEF ptrdiff_t pysock_ssl_get_ciphers(pysock_ssl_context *ctx, pysock_ssl_cipher_info *out,
+                                           size_t max)
+{
+    (void)ctx, (void)out, (void)max;
+    return pysock__no_ssl("ssl_get_ciphers");
+}
+
+PYSOCKDEF int pysock_ssl_set_security_level(pysock_ssl_context *ctx, int level)
+{
+    (void)ctx, (void)level;
+    return pysock__no_ssl("ssl_set_security_level");
+}
+
+PYSOCKDEF int pysock_ssl_get_security_level(pysock_ssl_context *ctx)
+{
+    (void)ctx;
+    return pysock__no_ssl("ssl_get_security_level");
+}
+
+PYSOCKDEF int pysock_ssl_set_ecdh_curve(pysock_ssl_context *ctx, const char *names)
+{
+    (void)ctx, (void)names;
+    return pysock__no_ssl("ssl_set_ecdh_curve");
+}
+
+PYSOCKDEF int pysock_ssl_set_sni_callback(pysock_ssl_context *ctx,
+                                          int (*fn)(pysock_ssl_client_hello *hello, void *arg),
+                                          void *arg)
+{
+    (void)ctx, (void)fn, (void)arg;
+    return pysock__no_ssl("ssl_set_sni_callback");
+}
+
+PYSOCKDEF int pysock_ssl_set_message_callback(pysock_ssl_context *ctx,
+                                              void (*fn)(const pysock_ssl_message *m, void *arg),
+                                              void *arg)
+{
+    (void)ctx, (void)fn, (void)arg;
+    return pysock__no_ssl("ssl_set_message_callback");
+}
+
+PYSOCKDEF int pysock_ssl_set_keylog_filename(pysock_ssl_context *ctx, const char *filename)
+{
+    (void)ctx, (void)filename;
+    return pysock__no_ssl("ssl_set_keylog_filename");
+}
+
+PYSOCKDEF const char *pysock_ssl_get_keylog_filename(pysock_ssl_context *ctx)
+{
+    (void)ctx;
+    pysock__no_ssl("ssl_get_keylog_filename");
+    return NULL;
+}
+
+PYSOCKDEF int pysock_ssl_get_session_stats(pysock_ssl_context *ctx, pysock_ssl_session_stats *stats)
+{
+    (void)ctx, (void)stats;
+    return pysock__no_ssl("ssl_get_session_stats");
+}
+
+PYSOCKDEF pysock_bio *pysock_bio_new(void)
+{
+    pysock__no_ssl("bio_new");
+    return NULL;
+}
+
+PYSOCKDEF void pysock_bio_free(pysock_bio *bio)
+{
+    (void)bio;
+}
+
+PYSOCKDEF ptrdiff_t pysock_bio_read(pysock_bio *bio, void *buf, size_t size)
+{
+    (void)bio, (void)buf, (void)size;
+    return pysock__no_ssl("bio_read");
+}
+
+PYSOCKDEF ptrdiff_t pysock_bio_write(pysock_bio *bio, const void *data, size_t size)
+{
+    (void)bio, (void)data, (void)size;
+    return pysock__no_ssl("bio_write");
+}
+
+PYSOCKDEF int pysock_bio_write_eof(pysock_bio *bio)
+{
+    (void)bio;
+    return pysock__no_ssl("bio_write_eof");
+}
+
+PYSOCKDEF size_t pysock_bio_pending(pysock_bio *bio)
+{
+    (void)bio;
+    pysock__no_ssl("bio_pending");
+    return 0;
+}
+
+PYSOCKDEF int pysock_bio_eof(pysock_bio *bio)
+{
+    (void)bio;
+    return pysock__no_ssl("bio_eof");
+}
+
+PYSOCKDEF pysock *pysock_ssl_wrap_bio(pysock_ssl_context *ctx, pysock_bio *incoming,
+                                      pysock_bio *outgoing, const pysock_ssl_wrap_options *options)
+{
+    (void)ctx, (void)incoming, (void)outgoing, (void)options;
+    pysock__no_ssl("ssl_wrap_bio");
+    return NULL;
+}
+
+PYSOCKDEF int pysock_ssl_server_side(pysock *s)
+{
+    (void)s;
+    return pysock__no_ssl("ssl_server_side");
+}
+
+PYSOCKDEF pysock_ssl_context *pysock_ssl_get_context(pysock *s)
+{
+    (void)s;
+    pysock__no_ssl("ssl_get_context");
+    return NULL;
+}
+
+PYSOCKDEF ptrdiff_t pysock_ssl_shared_ciphers(pysock *s, pysock_ssl_cipher_info *out, size_t max)
+{
+    (void)s, (void)out, (void)max;
+    return pysock__no_ssl("ssl_shared_ciphers");
+}
+
+PYSOCKDEF const char *pysock_ssl_compression(pysock *s)
+{
+    (void)s;
+    pysock__no_ssl("ssl_compression");
+    return NULL;
+}
+
+PYSOCKDEF ptrdiff_t pysock_ssl_get_unverified_chain(pysock *s, pysock_buf **out, size_t max)
+{
+    (void)s, (void)out, (void)max;
+    return pysock__no_ssl("ssl_get_unverified_chain");
+}
+
+PYSOCKDEF ptrdiff_t pysock_ssl_get_verified_chain(pysock *s, pysock_buf **out, size_t max)
+{
+    (void)s, (void)out, (void)max;
+    return pysock__no_ssl("ssl_get_verified_chain");
+}
+
+PYSOCKDEF ptrdiff_t pysock_ssl_get_channel_binding(pysock *s, const char *type, void *out,
+                                                   size_t size)
+{
+    (void)s, (void)type, (void)out, (void)size;
+    return pysock__no_ssl("ssl_get_channel_binding");
+}
+
+PYSOCKDEF pysock_ssl_session *pysock_ssl_get_session(pysock *s)
+{
+    (void)s;
+    pysock__no_ssl("ssl_get_session");
+    return NULL;
+}
+
+PYSOCKDEF int pysock_ssl_set_session(pysock *s, pysock_ssl_session *session)
+{
+    (void)s, (void)session;
+    return pysock__no_ssl("ssl_set_session");
+}
+
+PYSOCKDEF int pysock_ssl_set_context(pysock *s, pysock_ssl_context *ctx)
+{
+    (void)s, (void)ctx;
+    return pysock__no_ssl("ssl_set_context");
+}
+
+PYSOCKDEF pysock_ssl_session *pysock_ssl_session_retain(pysock_ssl_session *session)
+{
+    (void)session;
+    pysock__no_ssl("ssl_session_retain");
+    return NULL;
+}
+
+PYSOCKDEF void pysock_ssl_session_release(pysock_ssl_session *session)
+{
+    (void)session;
+}
+
+PYSOCKDEF size_t pysock_ssl_session_id(const pysock_ssl_session *session, unsigned char id[32])
+{
+    (void)session, (void)id;
+    pysock__no_ssl("ssl_session_id");
+    return 0;
+}
+
+PYSOCKDEF int64_t pysock_ssl_session_time(const pysock_ssl_session *session)
+{
+    (void)session;
+    return pysock__no_ssl("ssl_session_time");
+}
+
+PYSOCKDEF int pysock_ssl_session_timeout(const pysock_ssl_session *session)
+{
+    (void)session;
+    return pysock__no_ssl("ssl_session_timeout");
+}
+
+/* Certificates and the module's functions. */
+
+PYSOCKDEF pysock_ssl_cert *pysock_ssl_cert_parse(const void *der, size_t size)
+{
+    (void)der, (void)size;
+    pysock__no_ssl("ssl_cert_parse");
+    return NULL;
+}
+
+PYSOCKDEF void pysock_ssl_cert_free(pysock_ssl_cert *cert)
+{
+    (void)cert;
+}
+
+PYSOCKDEF pysock_ssl_cert *pysock_ssl_getpeercert(pysock *s)
+{
+    (void)s;
+    pysock__no_ssl("ssl_getpeercert");
+    return NULL;
+}
+
+PYSOCKDEF pysock_buf *pysock_ssl_der_cert_to_pem_cert(const void *der, size_t size)
+{
+    (void)der, (void)size;
+    pysock__no_ssl("ssl_der_cert_to_pem_cert");
+    return NULL;
+}
+
+PYSOCKDEF pysock_buf *pysock_ssl_pem_cert_to_der_cert(const char *pem)
+{
+    (void)pem;
+    pysock__no_ssl("ssl_pem_cert_to_der_cert");
+    return NULL;
+}
+
+PYSOCKDEF int pysock_ssl_cert_time_to_seconds(const char *cert_time, int64_t *seconds)
+{
+    (void)cert_time, (void)seconds;
+    return pysock__no_ssl("ssl_cert_time_to_seconds");
+}
+
+PYSOCKDEF int pysock_ssl_rand_bytes(void *buf, size_t size)
+{
+    (void)buf, (void)size;
+    return pysock__no_ssl("ssl_rand_bytes");
+}
+
+PYSOCKDEF int pysock_ssl_get_default_verify_paths(pysock_ssl_verify_paths *paths)
+{
+    (void)paths;
+    return pysock__no_ssl("ssl_get_default_verify_paths");
+}
+
+PYSOCKDEF int pysock_ssl_txt2obj(const char *text, int names, pysock_ssl_oid *out)
+{
+    (void)text, (void)names, (void)out;
+    return pysock__no_ssl("ssl_txt2obj");
+}
+
+PYSOCKDEF int pysock_ssl_nid2obj(int nid, pysock_ssl_oid *out)
+{
+    (void)nid, (void)out;
+    return pysock__no_ssl("ssl_nid2obj");
+}
+
+PYSOCKDEF int pysock_ssl_match_hostname(const void *der, size_t size, const char *hostname)
+{
+    (void)der, (void)size, (void)hostname;
+    return pysock__no_ssl("ssl_match_hostname");
+}
 
 PYSOCKDEF pysock_buf *pysock_ssl_get_server_certificate(const char *host, int port,
                                                         const char *ca_certs, double timeout)

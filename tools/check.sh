@@ -206,10 +206,10 @@ check_contents() {
 systems='__linux|__APPLE__|__MACH__|_WIN32|_WIN64|_MSC_VER|__CYGWIN__|__ANDROID__|__unix'
 systems="$systems|__GLIBC__|BSD__|__DragonFly__|__sun|_AIX"
 
-# Below the platform section nothing includes a system header or asks which system this is.
+# Below the platform's two sections nothing includes a system header or asks which system this is.
 check_platform() {
     awk -v systems="$systems" '
-    /^\/\* ---- >>platform ----/ { platform = NR; next }
+    /^\/\* ---- >>(platform|system-calls) ----/ { platform = NR; next }
     /^\/\* ---- >>/ && platform { below = 1 }
     !below { next }
     /^[ ]*#[ ]*include/ && !/[<"]bearssl\.h[>"]/ { tell("includes a system header") }
