@@ -11156,8 +11156,8 @@ typedef struct pysock__verifier {
     int security_level; /* 0 to 3 */
     int no_common_name; /* hostname_checks_common_name is off */
     const char *host;   /* borrowed; NULL: any */
-    br_ssl_engine_context *lenient; /* a server's that takes clients without a certificate; or NULL;
-                                       borrowed */
+    uint32_t *engine_flags; /* of a server that takes clients without a certificate; or NULL;
+                               borrowed */
     /* the owner of the engine */
     pysock__store *grown; /* counted; store and what its directories had; NULL: nothing was found */
     pysock__path_item path[PYSOCK__PATH_MAX]; /* that was verified, the leaf first */
@@ -11190,8 +11190,8 @@ static void pysock__verifier_start_chain(const br_x509_class **ctx, const char *
     pysock__verifier *v = (pysock__verifier *)(void *)ctx;
 
     (void)server_name;
-    if (v->lenient) /* or BearSSL tolerates a wrong one, too, and asks for no proof of it */
-        br_ssl_engine_remove_flags(v->lenient, BR_OPT_TOLERATE_NO_CLIENT_AUTH);
+    if (v->engine_flags) /* or BearSSL tolerates a wrong one, too, and asks for no proof of it */
+        *v->engine_flags &= ~(uint32_t)BR_OPT_TOLERATE_NO_CLIENT_AUTH;
     pysock__verifier_clear(v);
     v->chain.len = 0;
     v->count = 0;
@@ -14367,7 +14367,7 @@ static void pysock__tls_set_server(pysock__tls *t, int verify_mode)
         br_ssl_server_set_trust_anchor_names(sc, &pysock__no_name, 1);
     if (store && verify_mode == PYSOCK_CERT_OPTIONAL) {
         br_ssl_engine_add_flags(t->eng, BR_OPT_TOLERATE_NO_CLIENT_AUTH);
-        t->verifier->lenient = t->eng;
+        t->verifier->engine_flags = &t->eng->flags;
     }
     if (t->cache)
         br_ssl_server_set_cache(sc, &t->cache);
@@ -14932,17 +14932,16 @@ static int pysock__shares_protocol(const pysock__alpn *ours, pysock__der names)
     return 0;
 }
 
-/* The highest version that both sides speak, where the client lists its own; 0: none. What is in
-   the list counts, not the hello's own version (RFC 8446, 4.2.1), which is all that BearSSL sees.
-   */
-static unsigned pysock__shared_version(const br_ssl_engine_context *eng, const pysock__hello *hello)
+/* The highest version from min to max that the client lists; 0: none. What is in the list counts,
+   not the hello's own version (RFC 8446, 4.2.1), which is all that BearSSL sees. */
+static unsigned pysock__shared_version(const pysock__hello *hello, unsigned min, unsigned max)
 {
     const unsigned char *p = hello->versions.p;
     unsigned version, best = 0;
 
     for (; p < hello->versions.end; p += 2) {
         version = (unsigned)(p[0] << 8 | p[1]);
-        if (version >= eng->version_min && version <= eng->version_max && version > best)
+        if (version >= min && version <= max && version > best)
             best = version;
     }
     return best;
@@ -15302,7 +15301,7 @@ static void pysock__tls_on_first_hello(pysock__tls *t, const pysock__hello *hell
     pysock__tls_call_sni(t);
     if (t->ended || !hello->versions.p)
         return;
-    version = pysock__shared_version(t->eng, hello);
+    version = pysock__shared_version(hello, t->eng->version_min, t->eng->version_max);
     if (version)
         br_ssl_engine_set_versions(t->eng, t->eng->version_min, version);
     else
@@ -15979,11 +15978,41 @@ static void pysock__tls_begin_again(pysock__tls *t)
     if (t->verifier) {
         if (t->peer && t->peer->sent_count)
             t->verifier->same_leaf = pysock_buf_retain(t->peer->certs[0]);
-        t->verifier->lenient = t->server ? t->eng : NULL;
+        t->verifier->engine_flags = t->server ? &t->eng->flags : NULL;
         br_ssl_engine_set_x509(t->eng, &t->verifier->vtable);
     } else if (verifies) {
         pysock__tls_fail_memory(t);
     }
+}
+
+/* TLS records: what was agreed. */
+
+/* The ALPN protocol, or NULL; the string lasts as long as t. */
+static const char *pysock__tls_alpn(const pysock__tls *t)
+{
+    return br_ssl_engine_get_selected_protocol(t->eng);
+}
+
+/* On a server, which suites both sides have, the preferred first: how many; 0 on a client. */
+static size_t pysock__tls_shared_suites(const pysock__tls *t, uint16_t out[BR_MAX_CIPHER_SUITES])
+{
+    const br_suite_translated *shared;
+    size_t i, n = 0;
+
+    if (!t->server)
+        return 0;
+    shared = br_ssl_server_get_client_suites(&t->br.server, &n);
+    for (i = 0; i < n; i++)
+        out[i] = shared[i][0];
+    return n;
+}
+
+/* RFC 5929, 3: the first Finished message of the last handshake: the client's, or the server's in a
+   resumed one. Its size. */
+static size_t pysock__tls_finished(const pysock__tls *t, unsigned char *out)
+{
+    memcpy(out, t->eng->saved_finished + (t->reused ? 12 : 0), 12);
+    return 12;
 }
 
 #endif /* PYSOCK_NO_SSL */
@@ -21034,21 +21063,16 @@ PYSOCKDEF int pysock_ssl_cipher(pysock *s, pysock_ssl_cipher_info *info)
 PYSOCKDEF ptrdiff_t pysock_ssl_shared_ciphers(pysock *s, pysock_ssl_cipher_info *out, size_t max)
 {
     uint16_t suites[BR_MAX_CIPHER_SUITES];
-    const br_suite_translated *shared;
     pysock__call c;
     pysock__tls *t;
-    size_t i, n = 0;
+    size_t n;
 
     if (!out && max)
         return pysock__fail_value("ssl_shared_ciphers", "out is NULL");
     t = pysock__begin_established(&c, s, "ssl_shared_ciphers");
     if (!t)
         return -1;
-    if (t->server) {
-        shared = br_ssl_server_get_client_suites(&t->br.server, &n);
-        for (i = 0; i < n; i++)
-            suites[i] = shared[i][0];
-    }
+    n = pysock__tls_shared_suites(t, suites);
     pysock__call_end(&c);
     return pysock__suites_tell(suites, n, out, max);
 }
@@ -21113,14 +21137,6 @@ PYSOCKDEF ptrdiff_t pysock_ssl_get_verified_chain(pysock *s, pysock_buf **out, s
     return pysock__peer_chain(s, 1, out, max, "ssl_get_verified_chain");
 }
 
-/* RFC 5929, 3: the first Finished message of the last handshake: the client's, or the server's in a
-   resumed one. */
-static size_t pysock__bind_unique(const pysock__tls *t, unsigned char *out)
-{
-    memcpy(out, t->eng->saved_finished + (t->reused ? 12 : 0), 12);
-    return 12;
-}
-
 /* RFC 5929, 4: the server's certificate, hashed by the function that it is signed with, or SHA-256
    for MD5 and SHA-1. 0: it is signed in another way. */
 static size_t pysock__bind_end_point(const pysock__tls *t, unsigned char *out)
@@ -21169,7 +21185,7 @@ PYSOCKDEF ptrdiff_t pysock_ssl_get_channel_binding(pysock *s, const char *type, 
     t = pysock__begin_established(&c, s, "ssl_get_channel_binding");
     if (!t)
         return -1;
-    n = type[4] == 'u' ? pysock__bind_unique(t, binding) : pysock__bind_end_point(t, binding);
+    n = type[4] == 'u' ? pysock__tls_finished(t, binding) : pysock__bind_end_point(t, binding);
     pysock__call_end(&c);
     if (!n)
         return pysock__fail(PYSOCK_SSL_ERROR, 0, "UNSUPPORTED_SIGNATURE_TYPE",
@@ -21294,7 +21310,7 @@ PYSOCKDEF const char *pysock_ssl_selected_alpn_protocol(pysock *s)
 
     if (!t)
         return NULL;
-    name = br_ssl_engine_get_selected_protocol(t->eng);
+    name = pysock__tls_alpn(t);
     pysock__call_end(&c);
     return name;
 }

@@ -221,9 +221,23 @@ check_platform() {
     }' "$header"
 }
 
+# BearSSL's engine is driven in these sections, and prepared in contexts; all others go through
+# what tls and tls-records offer.
+check_seam() {
+    awk '
+    /^\/\* ---- >>/ { section = substr($3, 3); next }
+    section ~ /^(contexts|tls-keys|tls|tls-records)$/ || section == "" { next }
+    /br_ssl_|->eng([^a-z_]|$)/ {
+        printf "  FAILED  %s:%d names the engine: %s\n", FILENAME, NR, $0
+        bad = 1
+    }
+    END { exit bad }' "$header"
+}
+
 check_outline() {
     check_contents
     contents=$?
+    check_seam || contents=1
     check_platform && [ $contents -eq 0 ] && echo "  $(wc -l <"$out/sections") sections"
 }
 
