@@ -10655,8 +10655,8 @@ typedef struct pysock__verify_rules {
     unsigned flags;     /* PYSOCK_VERIFY_ */
     int security_level; /* 0 to 3 */
     int no_common_name; /* hostname_checks_common_name is off */
-    const char *host;   /* NULL: any */
-    int64_t now;
+    const char *host;   /* borrowed; NULL: any */
+    int64_t now;        /* seconds since 1970 */
 } pysock__verify_rules;
 
 typedef struct pysock__path {
@@ -11151,11 +11151,7 @@ typedef struct pysock__verifier {
     const br_x509_class *vtable; /* first: BearSSL knows the object by it */
     /* set once */
     pysock__store *store; /* counted; NULL: do not verify */
-    pysock_ssl_purpose purpose;
-    unsigned flags;     /* PYSOCK_VERIFY_ */
-    int security_level; /* 0 to 3 */
-    int no_common_name; /* hostname_checks_common_name is off */
-    const char *host;   /* borrowed; NULL: any */
+    pysock__verify_rules rules; /* but for now */
     uint32_t *engine_flags; /* of a server that takes clients without a certificate; or NULL;
                                borrowed */
     /* the owner of the engine */
@@ -11475,17 +11471,11 @@ static void pysock__verifier_explain(pysock__verifier *v, const pysock__cert *ch
 /* Judges the chain by the verifier's rules. 0 or a V_ code. */
 static int pysock__verifier_judge_chain(pysock__verifier *v, const pysock__cert *chain)
 {
-    pysock__verify_rules rules;
     pysock__path b;
     int code;
 
-    rules.purpose = v->purpose;
-    rules.flags = v->flags;
-    rules.security_level = v->security_level;
-    rules.no_common_name = v->no_common_name;
-    rules.host = v->host;
-    rules.now = pysock__wall_seconds();
-    code = pysock__chain_judge(&b, v->store, chain, v->count, &rules);
+    v->rules.now = pysock__wall_seconds();
+    code = pysock__chain_judge(&b, v->store, chain, v->count, &v->rules);
     v->grown = b.grown;
     if (!code)
         pysock__verifier_keep_path(v, &b);
@@ -12540,8 +12530,8 @@ struct pysock_ssl_context {
     void *sni_arg;
     void (*message_callback)(const pysock_ssl_message *m, void *arg);
     void *message_arg;
-    int verify_mode, check_hostname, no_common_name, security_level;
-    unsigned verify_flags;
+    int verify_mode, check_hostname;
+    pysock__verify_rules rules; /* without a purpose, a host and a time */
     uint64_t options;
     char default_problem[240]; /* what load_default_certs() met; "" if nothing */
     int minimum, maximum; /* versions, as they were set */
@@ -12642,7 +12632,7 @@ static size_t pysock__context_suites_locked(const pysock_ssl_context *ctx, int o
             out[n++] = old[i];
     }
     for (i = kept = 0; i < n; i++)
-        if (ctx->security_level < 3
+        if (ctx->rules.security_level < 3
             || pysock__suite_find(out[i])->traits & PYSOCK__KX_ECDHE)
             out[kept++] = out[i];
     return kept;
@@ -12710,9 +12700,9 @@ static pysock_ssl_context *pysock__context_new(int protocol)
     ctx->protocol = protocol;
     ctx->check_hostname = client;
     ctx->verify_mode = client ? PYSOCK_CERT_REQUIRED : PYSOCK_CERT_NONE;
-    ctx->verify_flags = PYSOCK_VERIFY_X509_TRUSTED_FIRST;
-    ctx->security_level = 2;
-    ctx->no_common_name = 1;
+    ctx->rules.flags = PYSOCK_VERIFY_X509_TRUSTED_FIRST;
+    ctx->rules.security_level = 2;
+    ctx->rules.no_common_name = 1;
     ctx->options = PYSOCK_OP_ALL | PYSOCK_OP_NO_SSLv3 | PYSOCK_OP_NO_COMPRESSION
                    | PYSOCK_OP_CIPHER_SERVER_PREFERENCE;
     ctx->minimum = PYSOCK_TLSv1_2;
@@ -13246,7 +13236,7 @@ PYSOCKDEF int pysock_ssl_set_hostname_checks_common_name(pysock_ssl_context *ctx
     if (!ctx)
         return pysock__fail_value("ssl_set_hostname_checks_common_name", "ctx is NULL");
     pysock__lock(&ctx->lock);
-    ctx->no_common_name = !on;
+    ctx->rules.no_common_name = !on;
     pysock__context_forget_locked(ctx);
     pysock__unlock(&ctx->lock);
     return 0;
@@ -13254,7 +13244,7 @@ PYSOCKDEF int pysock_ssl_set_hostname_checks_common_name(pysock_ssl_context *ctx
 
 PYSOCKDEF int pysock_ssl_get_hostname_checks_common_name(pysock_ssl_context *ctx)
 {
-    int never = pysock__context_get(ctx, offsetof(pysock_ssl_context, no_common_name),
+    int never = pysock__context_get(ctx, offsetof(pysock_ssl_context, rules.no_common_name),
                                     "ssl_get_hostname_checks_common_name");
 
     return never < 0 ? -1 : !never;
@@ -13272,7 +13262,7 @@ PYSOCKDEF int pysock_ssl_set_verify_flags(pysock_ssl_context *ctx, unsigned flag
                             "ssl_set_verify_flags: the flags 0x%x are not supported",
                             flags & ~known);
     pysock__lock(&ctx->lock);
-    ctx->verify_flags = flags;
+    ctx->rules.flags = flags;
     pysock__context_forget_locked(ctx);
     pysock__unlock(&ctx->lock);
     return 0;
@@ -13287,7 +13277,7 @@ PYSOCKDEF unsigned pysock_ssl_get_verify_flags(pysock_ssl_context *ctx)
         return 0;
     }
     pysock__lock(&ctx->lock);
-    flags = ctx->verify_flags;
+    flags = ctx->rules.flags;
     pysock__unlock(&ctx->lock);
     return flags;
 }
@@ -13402,7 +13392,7 @@ PYSOCKDEF int pysock_ssl_set_ciphers(pysock_ssl_context *ctx, const char *cipher
     memcpy(ctx->suites, suites, sizeof suites);
     ctx->suite_count = (size_t)n;
     if (level >= 0)
-        ctx->security_level = level;
+        ctx->rules.security_level = level;
     pysock__context_changed_locked(ctx);
     pysock__unlock(&ctx->lock);
     return 0;
@@ -13441,7 +13431,7 @@ PYSOCKDEF int pysock_ssl_set_security_level(pysock_ssl_context *ctx, int level)
         return pysock__fail_value("ssl_set_security_level",
                                   ctx ? "the level is not 0 to 3" : "ctx is NULL");
     pysock__lock(&ctx->lock);
-    ctx->security_level = level;
+    ctx->rules.security_level = level;
     pysock__context_changed_locked(ctx);
     pysock__unlock(&ctx->lock);
     return 0;
@@ -13449,7 +13439,7 @@ PYSOCKDEF int pysock_ssl_set_security_level(pysock_ssl_context *ctx, int level)
 
 PYSOCKDEF int pysock_ssl_get_security_level(pysock_ssl_context *ctx)
 {
-    return pysock__context_get(ctx, offsetof(pysock_ssl_context, security_level),
+    return pysock__context_get(ctx, offsetof(pysock_ssl_context, rules.security_level),
                                "ssl_get_security_level");
 }
 
@@ -14031,24 +14021,41 @@ typedef struct pysock__overheard {
     int encrypted;                 /* nothing more can be told */
 } pysock__overheard;
 
+/* What a socket was wrapped with. The socket has it until a handshake can begin, and then hands it
+   over whole to the connection. */
+typedef struct pysock__wrap {
+    pysock_ssl_context *ctx;      /* counted; a connection's is atomic: others read it meanwhile */
+    pysock_ssl_session *session;  /* counted, or NULL: offered, found, and then the one in force */
+    char *host;                   /* the server's name, or NULL */
+    int server;
+    int later;           /* the handshake waits for do_handshake() */
+    int raise_ragged;
+    int unchecked_host;  /* of this connection, whatever the context says */
+    int half_close;
+    int no_close_notify;
+} pysock__wrap;
+
+static void pysock__wrap_drop(pysock__wrap *w)
+{
+    pysock__context_release(w->ctx);
+    pysock__session_release(w->session);
+    pysock__free(w->host);
+    memset(w, 0, sizeof *w);
+}
+
 typedef struct pysock__tls {
     union {
         br_ssl_client_context client;
         br_ssl_server_context server;
     } br; /* first: a server's cache finds the connection by it */
     br_ssl_engine_context *eng;
+    pysock__wrap wrap; /* the context may be changed by an sni_callback, the session is the engine's
+                          owner's, the rest is set once */
     /* set once */
-    int server;
     pysock *owner; /* for the sni_callback */
     unsigned char *buffers;
-    char *hostname;
     int port;
-    int raise_ragged;
-    int unchecked_host; /* of this connection, whatever the context says */
-    int half_close;
-    int no_close_notify;
-    /* set once, or by an sni_callback before the engine has seen anything */
-    pysock_ssl_context *ctx; /* counted, as what follows */
+    /* set once, or by an sni_callback before the engine has seen anything; counted */
     pysock__policy policy;
     pysock__alpn *alpn;
     pysock__keylog *keylog;
@@ -14060,7 +14067,6 @@ typedef struct pysock__tls {
     /* the engine's owner */
     pysock__verifier *verifier; /* until the handshake is finished */
     pysock__peer *peer;
-    pysock_ssl_session *session; /* offered, found, and then the one in force */
     int established; /* plaintext may flow */
     int handshakes;  /* that have been finished */
     uint16_t suite, version;
@@ -14083,7 +14089,7 @@ typedef struct pysock__tls {
     void (*message_callback)(const pysock_ssl_message *m, void *arg);
     void *message_arg;
     pysock__overheard overheard[2]; /* received, sent */
-    char *sni; /* the name that the client asked for; atomic, as ctx: others read them meanwhile */
+    char *sni; /* the name that the client asked for; atomic: others read it meanwhile */
     unsigned char *ahead; /* what was read ahead, from ahead_pos to ahead_len */
     size_t ahead_pos, ahead_len;
     unsigned char alert[160]; /* an alert record that we made ourselves */
@@ -14133,9 +14139,7 @@ static void pysock__tls_free(pysock__tls *t)
     pysock__bytes_free(&t->in.ready);
     pysock__bytes_free(&t->in.early);
     pysock__peer_release(t->peer);
-    pysock__session_release(t->session);
-    pysock__context_release(t->ctx);
-    pysock__free(t->hostname);
+    pysock__wrap_drop(&t->wrap);
     for (i = 0; i < 2; i++) {
         pysock__bytes_free(&t->overheard[i].record);
         pysock__bytes_free(&t->overheard[i].message);
@@ -14172,7 +14176,7 @@ static int pysock__cache_load(const br_ssl_session_cache_class **ctx, br_ssl_ser
                               br_ssl_session_parameters *params)
 {
     pysock__tls *t = (pysock__tls *)(void *)server;
-    pysock_ssl_context *c = t->ctx;
+    pysock_ssl_context *c = t->wrap.ctx;
     pysock_ssl_session *se;
 
     (void)ctx;
@@ -14187,9 +14191,9 @@ static int pysock__cache_load(const br_ssl_session_cache_class **ctx, br_ssl_ser
     if (se && se->epoch == t->session_epoch && t->session_epoch == c->session_epoch
         && pysock__session_named(se, t->sni)) {
         pysock__cache_touch_locked(&c->sessions, se);
-        pysock__session_release(t->session);
+        pysock__session_release(t->wrap.session);
         pysock__add(&se->refs, 1);
-        t->session = se;
+        t->wrap.session = se;
         t->reused = 1;
         *params = se->params;
     } else {
@@ -14206,31 +14210,32 @@ static const br_ssl_session_cache_class pysock__cache_class = {
    for another host, the certificate is for ours as well. */
 static int pysock__session_fits(const pysock__tls *t, const pysock_ssl_session *se)
 {
+    const pysock__verify_rules *rules = t->verifier ? &t->verifier->rules : NULL;
     pysock__cert cert;
 
     if (se->epoch != t->session_epoch || !se->params.session_id_len || se->server
         || pysock__session_expired(se))
         return 0;
-    if (!t->verifier || !t->verifier->host
-        || (pysock__session_named(se, t->hostname) && !se->unchecked_host))
+    if (!rules || !rules->host
+        || (pysock__session_named(se, t->wrap.host) && !se->unchecked_host))
         return 1;
     return se->peer && se->peer->sent_count
            && pysock__cert_parse(&cert, (unsigned char *)pysock_buf_data(se->peer->certs[0]),
                                  pysock_buf_size(se->peer->certs[0])) == 0
-           && pysock__cert_matches(&cert, t->verifier->host, t->verifier->no_common_name);
+           && pysock__cert_matches(&cert, rules->host, rules->no_common_name);
 }
 
 /* Puts the session to be resumed into a client's engine: the user's, or one that the context has
    for the host. */
 static void pysock__session_offer(pysock__tls *t)
 {
-    pysock_ssl_context *ctx = t->ctx;
-    pysock_ssl_session *se = t->session;
+    pysock_ssl_context *ctx = t->wrap.ctx;
+    pysock_ssl_session *se = t->wrap.session;
 
     if (!se) {
         pysock__lock(&ctx->lock);
         if (t->session_epoch == ctx->session_epoch)
-            se = pysock__cache_find_host_locked(&ctx->sessions, t->hostname, t->port);
+            se = pysock__cache_find_host_locked(&ctx->sessions, t->wrap.host, t->port);
         if (se && pysock__session_expired(se)) {
             ctx->stats.timeouts++;
             pysock__cache_remove_locked(&ctx->sessions, se);
@@ -14242,10 +14247,10 @@ static void pysock__session_offer(pysock__tls *t)
         }
         pysock__unlock(&ctx->lock);
     }
-    t->session = NULL;
+    t->wrap.session = NULL;
     if (se && pysock__session_fits(t, se)) {
         br_ssl_engine_set_session_parameters(t->eng, &se->params);
-        t->session = se;
+        t->wrap.session = se;
     } else {
         pysock__session_release(se);
     }
@@ -14256,20 +14261,20 @@ static pysock_ssl_session *pysock__session_new(const pysock__tls *t,
                                                const br_ssl_session_parameters *params)
 {
     pysock_ssl_session *se = (pysock_ssl_session *)pysock__alloc(sizeof *se);
-    const char *host = t->server ? t->sni : t->hostname;
+    const char *host = t->wrap.server ? t->sni : t->wrap.host;
 
     if (!se)
         return NULL;
     se->refs = 1;
-    se->context = t->ctx->serial;
+    se->context = t->wrap.ctx->serial;
     se->epoch = t->session_epoch;
-    se->server = t->server;
-    se->unchecked_host = t->unchecked_host;
+    se->server = t->wrap.server;
+    se->unchecked_host = t->wrap.unchecked_host;
     se->port = t->port;
     se->peer = pysock__peer_retain(t->peer);
     se->time = pysock__wall_seconds();
     se->params = *params;
-    if (t->server && !t->session_new)
+    if (t->wrap.server && !t->session_new)
         se->params.session_id_len = 0; /* nobody keeps it */
     if (!host || (se->host = pysock__strdup(host)) != NULL)
         return se;
@@ -14280,19 +14285,19 @@ static pysock_ssl_session *pysock__session_new(const pysock__tls *t,
 /* Remembers what there is to be remembered. Out of memory only costs time. */
 static void pysock__session_store(pysock__tls *t)
 {
-    pysock_ssl_context *ctx = t->ctx;
-    pysock_ssl_session *se = t->session;
+    pysock_ssl_context *ctx = t->wrap.ctx;
+    pysock_ssl_session *se = t->wrap.session;
 
     pysock__lock(&ctx->lock);
     if (t->reused)
         ctx->stats.hits++;
-    if (t->server)
+    if (t->wrap.server)
         ctx->stats.accept_good++;
     else
         ctx->stats.connect_good++;
     if (se && se->params.session_id_len && (se->server || se->host)
-        && !(t->server && t->reused) && t->session_epoch == ctx->session_epoch
-        && !t->unchecked_host)
+        && !(t->wrap.server && t->reused) && t->session_epoch == ctx->session_epoch
+        && !t->wrap.unchecked_host)
         ctx->stats.cache_full +=
             pysock__cache_add_locked(&ctx->sessions, se, ctx->session_limit);
     pysock__unlock(&ctx->lock);
@@ -14305,7 +14310,7 @@ static void pysock__tls_set_engine(pysock__tls *t)
 {
     br_ssl_engine_context *eng = t->eng;
 
-    if (t->alpn && !t->server)
+    if (t->alpn && !t->wrap.server)
         br_ssl_engine_set_protocol_names(eng, t->alpn->names, t->alpn->count);
     br_ssl_engine_set_buffers_bidi(eng, t->buffers, BR_SSL_BUFSIZE_INPUT,
                                    t->buffers + BR_SSL_BUFSIZE_INPUT, BR_SSL_BUFSIZE_OUTPUT);
@@ -14384,18 +14389,17 @@ static int pysock__sni_fits(const char *host)
 /* A verifier by the context's rules; NULL: out of memory. */
 static pysock__verifier *pysock__verifier_new_locked(const pysock__tls *t)
 {
-    pysock_ssl_context *ctx = t->ctx;
+    pysock_ssl_context *ctx = t->wrap.ctx;
     pysock__verifier *v = (pysock__verifier *)pysock__alloc(sizeof *v);
 
     if (!v)
         return NULL;
     v->vtable = &pysock__verifier_class;
-    v->purpose = t->server ? PYSOCK_CLIENT_AUTH : PYSOCK_SERVER_AUTH;
-    v->flags = ctx->verify_flags;
-    v->security_level = ctx->security_level;
+    v->rules = ctx->rules;
+    v->rules.purpose = t->wrap.server ? PYSOCK_CLIENT_AUTH : PYSOCK_SERVER_AUTH;
+    if (!t->wrap.server && ctx->check_hostname && !t->wrap.unchecked_host)
+        v->rules.host = t->wrap.host;
     memcpy(v->default_problem, ctx->default_problem, sizeof v->default_problem);
-    v->no_common_name = ctx->no_common_name;
-    v->host = !t->server && ctx->check_hostname && !t->unchecked_host ? t->hostname : NULL;
     v->store = t->asked ? t->asked : ctx->verify_mode == PYSOCK_CERT_NONE ? NULL : ctx->store;
     if (v->store)
         pysock__add(&v->store->refs, 1);
@@ -14415,7 +14419,7 @@ static int pysock__tls_check_settings(const pysock__tls *t, int check_hostname, 
         return pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_CIPHERS_AVAILABLE",
                             "%s: the context's security level leaves none of its cipher suites",
                             what);
-    if (check_hostname && !t->server && !t->hostname)
+    if (check_hostname && !t->wrap.server && !t->wrap.host)
         return pysock__fail_value(what, "server_hostname is needed because the context's "
                                         "check_hostname is on");
     return 0;
@@ -14424,18 +14428,18 @@ static int pysock__tls_check_settings(const pysock__tls *t, int check_hostname, 
 /* Takes what the connection needs from the context. 0 or a failure. */
 static int pysock__tls_take_settings(pysock__tls *t, const char *what)
 {
-    pysock_ssl_context *ctx = t->ctx;
+    pysock_ssl_context *ctx = t->wrap.ctx;
     unsigned low, high;
     int verify_mode, check_hostname, versions, failed = 0;
     size_t i;
 
-    if (t->server)
+    if (t->wrap.server)
         br_ssl_server_zero(&t->br.server);
     else
         br_ssl_client_zero(&t->br.client);
     pysock__lock(&ctx->lock);
     verify_mode = ctx->verify_mode;
-    check_hostname = ctx->check_hostname && !t->unchecked_host;
+    check_hostname = ctx->check_hostname && !t->wrap.unchecked_host;
     versions = pysock__context_versions_locked(ctx, &low, &high);
     *t->eng = ctx->engine;
     t->options = ctx->options;
@@ -14459,10 +14463,10 @@ static int pysock__tls_take_settings(pysock__tls *t, const char *what)
         pysock__add(&t->alpn->refs, 1);
     if (t->keylog)
         pysock__add(&t->keylog->refs, 1);
-    if (!t->server || verify_mode != PYSOCK_CERT_NONE)
+    if (!t->wrap.server || verify_mode != PYSOCK_CERT_NONE)
         failed = (t->verifier = pysock__verifier_new_locked(t)) == NULL;
-    t->cache = t->server && ctx->session_limit ? &pysock__cache_class : NULL;
-    if (t->server)
+    t->cache = t->wrap.server && ctx->session_limit ? &pysock__cache_class : NULL;
+    if (t->wrap.server)
         ctx->stats.accept++;
     else
         ctx->stats.connect++;
@@ -14471,7 +14475,7 @@ static int pysock__tls_take_settings(pysock__tls *t, const char *what)
         return pysock__fail_memory(what);
     if (pysock__tls_check_settings(t, check_hostname, versions, what) < 0)
         return -1;
-    if (t->server)
+    if (t->wrap.server)
         pysock__tls_set_server(t, verify_mode);
     else
         pysock__tls_set_client(t);
@@ -14490,7 +14494,7 @@ static int pysock__client_reset(pysock__tls *t, const char *sni)
         t->eng->irsavrfy = 0;
         t->eng->iecdsa = 0;
     }
-    ok = br_ssl_client_reset(&t->br.client, sni, t->session != NULL);
+    ok = br_ssl_client_reset(&t->br.client, sni, t->wrap.session != NULL);
     t->eng->irsavrfy = rsa;
     t->eng->iecdsa = ecdsa;
     return ok;
@@ -14503,12 +14507,12 @@ static int pysock__tls_reset(pysock__tls *t, const char *what)
     size_t n;
     int before = pysock__cancel_off(), ok; /* BearSSL opens and reads a file for random bytes */
 
-    if (t->server) {
+    if (t->wrap.server) {
         ok = br_ssl_server_reset(&t->br.server);
     } else {
         sni[0] = 0;
-        if (pysock__sni_fits(t->hostname)) {
-            snprintf(sni, sizeof sni, "%s", t->hostname);
+        if (pysock__sni_fits(t->wrap.host)) {
+            snprintf(sni, sizeof sni, "%s", t->wrap.host);
             n = strlen(sni);
             if (n && sni[n - 1] == '.')
                 sni[n - 1] = 0;
@@ -14526,46 +14530,27 @@ static int pysock__tls_reset(pysock__tls *t, const char *what)
 }
 
 /* What a connection is made of, and by whom. */
-typedef struct pysock__tls_options {
-    pysock_ssl_context *ctx;
-    int server, raise_ragged, unchecked_host, half_close, no_close_notify;
-    int port;                    /* only tells sessions apart */
-    pysock_ssl_session *session; /* a client's, or NULL */
-    pysock *owner;
-    const char *what;            /* the call, for messages */
-} pysock__tls_options;
-
-/* A connection, ready for its handshake. It takes hostname, which may be NULL, unless it fails.
-   NULL on error. */
-static pysock__tls *pysock__tls_new(const pysock__tls_options *o, char *hostname)
+/* A connection, ready for its handshake. It takes all of *wrap, or returns NULL on error. owner is
+   for the sni_callback, port tells a client's sessions apart, what is the call, for messages. */
+static pysock__tls *pysock__tls_new(pysock__wrap *wrap, pysock *owner, int port, const char *what)
 {
     pysock__tls *t = (pysock__tls *)pysock__alloc(sizeof *t);
 
     if (!t) {
-        pysock__fail_memory(o->what);
+        pysock__fail_memory(what);
         return NULL;
     }
-    t->ctx = pysock__context_retain(o->ctx);
-    t->server = o->server;
-    t->owner = o->owner;
-    t->port = o->port;
-    t->raise_ragged = o->raise_ragged;
-    t->unchecked_host = !o->server && o->unchecked_host;
-    t->half_close = o->half_close;
-    t->no_close_notify = o->no_close_notify;
-    t->eng = o->server ? &t->br.server.eng : &t->br.client.eng;
-    t->hostname = hostname;
+    t->wrap = *wrap;
+    t->owner = owner;
+    t->port = port;
+    t->eng = wrap->server ? &t->br.server.eng : &t->br.client.eng;
     t->in.last = PYSOCK__NO_MESSAGE;
-    if (o->session) {
-        pysock__add(&o->session->refs, 1);
-        t->session = o->session;
-    }
     t->buffers = (unsigned char *)PYSOCK_MALLOC(BR_SSL_BUFSIZE_BIDI); /* untouched: not resident */
     if (!t->buffers)
-        pysock__fail_memory(o->what);
-    else if (pysock__tls_take_settings(t, o->what) == 0 && pysock__tls_reset(t, o->what) == 0)
-        return t;
-    t->hostname = NULL; /* stays the caller's */
+        pysock__fail_memory(what);
+    else if (pysock__tls_take_settings(t, what) == 0 && pysock__tls_reset(t, what) == 0)
+        return memset(wrap, 0, sizeof *wrap), t;
+    memset(&t->wrap, 0, sizeof t->wrap); /* stays the caller's */
     pysock__tls_free(t);
     return NULL;
 }
@@ -14590,7 +14575,7 @@ static const char *pysock__alert_hint(const pysock__tls *t, int alert)
 {
     int bare = !t->policy.identities[PYSOCK__RSA] && !t->policy.identities[PYSOCK__EC];
 
-    if (t->server || t->established)
+    if (t->wrap.server || t->established)
         return "";
     if (alert == BR_ALERT_PROTOCOL_VERSION)
         return t->eng->version_max >= BR_TLS12
@@ -14614,7 +14599,7 @@ static void pysock__tls_describe(pysock__tls *t, int err)
 {
     pysock__verifier *v = t->verifier;
     const pysock__code *c;
-    int client = !t->server;
+    int client = !t->wrap.server;
     int noise = t->first_len
                 && (t->first[0] < 20 || t->first[0] > 23 || (t->first_len > 1 && t->first[1] != 3));
 
@@ -14628,8 +14613,8 @@ static void pysock__tls_describe(pysock__tls *t, int err)
         pysock__fault_set(
             &t->fault, PYSOCK_SSL_CERT_VERIFICATION_ERROR, err, "CERTIFICATE_VERIFY_FAILED",
             "certificate verify failed: %s%s%.120s%s%s%s%s%s%s", v->verify_message,
-            name ? ", certificate is not valid for '" : "", name ? v->host : "", name ? "'" : "",
-            v->detail[0] ? "; " : "", v->detail,
+            name ? ", certificate is not valid for '" : "", name ? v->rules.host : "",
+            name ? "'" : "", v->detail[0] ? "; " : "", v->detail,
             trust && v->default_problem[0] ? "; " : "", trust ? v->default_problem : "",
             !trust || v->default_problem[0] ? ""
             : v->store->count + v->store->dir_count > 0
@@ -14641,7 +14626,7 @@ static void pysock__tls_describe(pysock__tls *t, int err)
         return;
     }
     if (err >= BR_ERR_SEND_FATAL_ALERT) {
-        int bare = t->server && !t->policy.identities[PYSOCK__RSA]
+        int bare = t->wrap.server && !t->policy.identities[PYSOCK__RSA]
                    && !t->policy.identities[PYSOCK__EC];
         c = pysock__code_find(pysock__alerts, PYSOCK__COUNT(pysock__alerts), err & 0xff);
         bare = bare && c->code == 40;
@@ -14691,7 +14676,7 @@ static void pysock__tls_make_alert(pysock__tls *t, int level, int description)
 
     if ((t->ended && t->mid_record && !t->refused) || t->alert_end)
         return; /* half a record has left, and the engine has dropped the rest; or once is enough */
-    if (!version && !t->server)
+    if (!version && !t->wrap.server)
         version = t->eng->version_in; /* the server's choice, though it is refused */
     version = version ? version : BR_TLS12;
     t->alert[64] = (unsigned char)level;
@@ -15166,14 +15151,14 @@ static size_t pysock__message_limit(const pysock__tls *t, int type)
     switch (type) {
     case PYSOCK__CERTIFICATE: return (size_t)160 * 1024;
     case PYSOCK__FINISHED: return t->eng->incrypt ? 12 : 0;
-    case PYSOCK__CLIENT_HELLO: return t->server ? (size_t)64 * 1024 : 0;
+    case PYSOCK__CLIENT_HELLO: return t->wrap.server ? (size_t)64 * 1024 : 0;
     case PYSOCK__CERTIFICATE_VERIFY:
-    case PYSOCK__CLIENT_KEY_EXCHANGE: return t->server ? (size_t)16 * 1024 : 0;
-    case PYSOCK__SESSION_TICKET: return t->server ? 0 : (size_t)66 * 1024;
+    case PYSOCK__CLIENT_KEY_EXCHANGE: return t->wrap.server ? (size_t)16 * 1024 : 0;
+    case PYSOCK__SESSION_TICKET: return t->wrap.server ? 0 : (size_t)66 * 1024;
     case PYSOCK__SERVER_HELLO:
     case PYSOCK__SERVER_KEY_EXCHANGE:
-    case PYSOCK__CERTIFICATE_REQUEST: return t->server ? 0 : (size_t)64 * 1024;
-    case PYSOCK__CERTIFICATE_STATUS: return t->server ? 0 : (size_t)160 * 1024;
+    case PYSOCK__CERTIFICATE_REQUEST: return t->wrap.server ? 0 : (size_t)64 * 1024;
+    case PYSOCK__CERTIFICATE_STATUS: return t->wrap.server ? 0 : (size_t)160 * 1024;
     default: return 0;
     }
 }
@@ -15181,7 +15166,7 @@ static size_t pysock__message_limit(const pysock__tls *t, int type)
 /* Messages without contents. */
 static int pysock__message_is_bare(const pysock__tls *t, int type)
 {
-    return !t->server && (type == PYSOCK__HELLO_REQUEST || type == PYSOCK__SERVER_HELLO_DONE);
+    return !t->wrap.server && (type == PYSOCK__HELLO_REQUEST || type == PYSOCK__SERVER_HELLO_DONE);
 }
 
 /* Ends the connection with an alert of ours. What has been made before still leaves. */
@@ -15224,7 +15209,7 @@ static void pysock__tls_fail_as_engine(pysock__tls *t, int err)
 
 static void pysock__tls_refuse_hello(pysock__tls *t, int alert)
 {
-    const char *who = t->server ? "client" : "server";
+    const char *who = t->wrap.server ? "client" : "server";
     char text[160];
 
     snprintf(text, sizeof text, "the %s's hello %s", who,
@@ -15242,10 +15227,10 @@ static void pysock__tls_refuse_hello(pysock__tls *t, int alert)
    anew. 0 or a failure. */
 static int pysock__tls_switch(pysock__tls *t, pysock_ssl_context *ctx, const char *what)
 {
-    pysock_ssl_context *old = t->ctx;
+    pysock_ssl_context *old = t->wrap.ctx;
 
     pysock__tls_drop_settings(t);
-    pysock__store(&t->ctx, pysock__context_retain(ctx));
+    pysock__store(&t->wrap.ctx, pysock__context_retain(ctx));
     pysock__context_release(old);
     if (pysock__tls_take_settings(t, what) < 0)
         return -1;
@@ -15261,21 +15246,21 @@ static void pysock__tls_call_sni(pysock__tls *t)
     void *arg;
     int alert;
 
-    pysock__lock(&t->ctx->lock);
-    fn = t->ctx->sni_callback;
-    arg = t->ctx->sni_arg;
-    pysock__unlock(&t->ctx->lock);
+    pysock__lock(&t->wrap.ctx->lock);
+    fn = t->wrap.ctx->sni_callback;
+    arg = t->wrap.ctx->sni_arg;
+    pysock__unlock(&t->wrap.ctx->lock);
     if (!fn)
         return;
     hello.socket = t->owner;
     hello.server_name = t->sni;
-    hello.context = t->ctx;
+    hello.context = t->wrap.ctx;
     hello.take_context = 0;
     alert = fn(&hello, arg);
     if (alert)
         pysock__tls_refuse(t, alert > 0 && alert < 256 ? alert : PYSOCK_ALERT_INTERNAL_ERROR,
                            "CALLBACK_FAILED", "the sni_callback refused the client");
-    else if (hello.context && hello.context != t->ctx
+    else if (hello.context && hello.context != t->wrap.ctx
              && pysock__tls_switch(t, hello.context, "sni_callback") < 0)
         pysock__tls_fail_internal(t);
     if (hello.take_context)
@@ -15677,7 +15662,8 @@ static void pysock__intake_alert(pysock__tls *t, const unsigned char *data, size
         if (++t->in.warnings > PYSOCK__MAX_WARNINGS)
             pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "TOO_MANY_WARN_ALERTS",
                                "the peer sends one warning after another");
-    } else if (data[0] == 1 && data[1] == 0 && t->half_close && t->established && !t->close_sent) {
+    } else if (data[0] == 1 && data[1] == 0 && t->wrap.half_close && t->established
+               && !t->close_sent) {
         t->peer_closed = 1; /* the engine would end our direction, too */
     } else {
         pysock__intake_deliver(t, 21, data, 2);
@@ -15717,7 +15703,7 @@ static void pysock__intake_record(pysock__tls *t, const unsigned char *data, siz
         pysock__intake_alert(t, data, len);
     else if (type == 23 && t->established)
         pysock__intake_deliver(t, 23, data, len); /* the engine was busy when it began */
-    else if (type == 23 && t->handshakes && !t->server && !in->answered)
+    else if (type == 23 && t->handshakes && !t->wrap.server && !in->answered)
         pysock__intake_early(t, data, len);
     else if (type != 20 || in->message.len)
         pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "UNEXPECTED_RECORD",
@@ -15916,20 +15902,21 @@ static int pysock__tls_finish(pysock__tls *t)
     br_ssl_engine_get_session_parameters(t->eng, &params);
     t->suite = params.cipher_suite;
     t->version = params.version;
-    if (!t->server)
-        t->reused = t->session && t->session->params.session_id_len == params.session_id_len
-                    && memcmp(t->session->params.session_id, params.session_id,
-                              params.session_id_len) == 0;
+    if (!t->wrap.server)
+        t->reused =
+            t->wrap.session && t->wrap.session->params.session_id_len == params.session_id_len
+            && memcmp(t->wrap.session->params.session_id, params.session_id, params.session_id_len)
+                   == 0;
     if (v && v->count)
         err = (peer = pysock__peer_new(v)) == NULL ? -ENOMEM : 0;
     else
-        peer = pysock__peer_retain(t->reused ? t->session->peer : t->peer);
+        peer = pysock__peer_retain(t->reused ? t->wrap.session->peer : t->peer);
     if (err == 0) {
         pysock__peer_release(t->peer);
         t->peer = peer;
         if (!t->reused) {
-            pysock__session_release(t->session);
-            t->session = pysock__session_new(t, &params);
+            pysock__session_release(t->wrap.session);
+            t->wrap.session = pysock__session_new(t, &params);
         }
         pysock__session_store(t);
         if (t->keylog)
@@ -15938,7 +15925,7 @@ static int pysock__tls_finish(pysock__tls *t)
         t->handshakes++;
     }
     memset(&params, 0, sizeof params);
-    pysock__context_take_found(t->ctx, v);
+    pysock__context_take_found(t->wrap.ctx, v);
     pysock__verifier_free(v);
     t->verifier = NULL;
     pysock__bytes_free(&t->flight);
@@ -15959,16 +15946,16 @@ static int pysock__tls_renegotiates(const pysock__tls *t)
 /* Gets ready for that handshake. Until it is finished no plaintext flows. */
 static void pysock__tls_begin_again(pysock__tls *t)
 {
-    pysock_ssl_context *ctx = t->ctx;
-    int verifies = !t->server || t->asked;
+    pysock_ssl_context *ctx = t->wrap.ctx;
+    int verifies = !t->wrap.server || t->asked;
 
     t->established = 0;
     t->in.answered = t->certificate_asked = 0;
-    if (!t->server)
+    if (!t->wrap.server)
         t->in.last = PYSOCK__NO_MESSAGE;
     t->reused = t->session_new = 0;
     pysock__lock(&ctx->lock);
-    if (t->server)
+    if (t->wrap.server)
         ctx->stats.accept_renegotiate++;
     else
         ctx->stats.connect_renegotiate++;
@@ -15978,7 +15965,7 @@ static void pysock__tls_begin_again(pysock__tls *t)
     if (t->verifier) {
         if (t->peer && t->peer->sent_count)
             t->verifier->same_leaf = pysock_buf_retain(t->peer->certs[0]);
-        t->verifier->engine_flags = t->server ? &t->eng->flags : NULL;
+        t->verifier->engine_flags = t->wrap.server ? &t->eng->flags : NULL;
         br_ssl_engine_set_x509(t->eng, &t->verifier->vtable);
     } else if (verifies) {
         pysock__tls_fail_memory(t);
@@ -15999,7 +15986,7 @@ static size_t pysock__tls_shared_suites(const pysock__tls *t, uint16_t out[BR_MA
     const br_suite_translated *shared;
     size_t i, n = 0;
 
-    if (!t->server)
+    if (!t->wrap.server)
         return 0;
     shared = br_ssl_server_get_client_suites(&t->br.server, &n);
     for (i = 0; i < n; i++)
@@ -16121,12 +16108,9 @@ typedef struct pysock__sock {
 
 #ifndef PYSOCK_NO_SSL
     /* guarded by lock: TLS */
-    pysock_ssl_context *wrap_ctx; /* for connect() or accept() to come; counted */
-    pysock_ssl_session *wrap_session; /* likewise */
-    char *wrap_host;
-    int wrap_later, wrap_raise_ragged, wrap_server, wrap_unchecked_host, wrap_half_close,
-        wrap_no_close_notify, caller_drives;
+    pysock__wrap wrap; /* for a connect() or accept() to come; then tls has it */
     pysock__tls *tls;
+    int caller_drives;
     pysock_bio *bio_in, *bio_out; /* set once; counted: there is no descriptor, fd is -1 */
     pysock__input_end input_end;
     int in_busy;    /* a call reads from the kernel without the lock */
@@ -16192,6 +16176,14 @@ static pysock__sock *pysock__acquire_handle(uintptr_t handle)
     return slot->s;
 }
 
+#ifndef PYSOCK_NO_SSL
+/* What s was wrapped with, whoever has it. */
+static pysock__wrap *pysock__wrap_of(pysock__sock *s)
+{
+    return s->tls ? &s->tls->wrap : &s->wrap;
+}
+#endif
+
 static pysock__slot *pysock__slot_of(const pysock__sock *s)
 {
     return &pysock__table.slots[(s->handle & PYSOCK__LOW) - 1];
@@ -16208,9 +16200,7 @@ static void pysock__sock_free(pysock__sock *s)
 
 #ifndef PYSOCK_NO_SSL
     pysock__tls_free(s->tls);
-    pysock__context_release(s->wrap_ctx);
-    pysock__session_release(s->wrap_session);
-    pysock__free(s->wrap_host);
+    pysock__wrap_drop(&s->wrap);
     pysock__bio_release(s->bio_in);
     pysock__bio_release(s->bio_out);
 #endif
@@ -16386,7 +16376,7 @@ static const char *pysock__describe(pysock__sock *s, char text[512])
     pysock_addr local;
 
 #ifndef PYSOCK_NO_SSL
-    host = s->tls ? s->tls->hostname : s->wrap_host;
+    host = pysock__wrap_of(s)->host;
 #endif
     if (s->peer.len)
         pysock_addr_format(&s->peer, addr, sizeof addr);
@@ -16758,7 +16748,7 @@ static int pysock__await_locked(pysock__call *c, pysock__progress p)
 static int pysock__is_tls_locked(const pysock__sock *s)
 {
 #ifndef PYSOCK_NO_SSL
-    return s->tls || s->wrap_ctx;
+    return s->tls || s->wrap.ctx;
 #else
     (void)s;
     return 0;
@@ -16952,7 +16942,7 @@ static pysock__progress pysock__flush_tls_locked(pysock__sock *s)
         pysock__output_failed_locked(s, -EPIPE);
         return PYSOCK__STOPPED;
     }
-    if (!s->shut_when_flushed || t->close_sent || t->no_close_notify)
+    if (!s->shut_when_flushed || t->close_sent || t->wrap.no_close_notify)
         return PYSOCK__DONE;
     pysock__tls_close_notify(t); /* before the FIN */
     return t->close_sent ? PYSOCK__AGAIN : PYSOCK__DONE;
@@ -17042,7 +17032,7 @@ static int pysock__handshake_wanted_locked(const pysock__sock *s)
 {
     if (s->phase == PYSOCK__CLOSING)
         return 1;
-    if (s->phase != PYSOCK__HANDSHAKING && !(s->phase == PYSOCK__CONNECTING && s->wrap_ctx))
+    if (s->phase != PYSOCK__HANDSHAKING && !(s->phase == PYSOCK__CONNECTING && s->wrap.ctx))
         return 0;
     return !s->hs_callers
            && ((s->timeout == 0 && !s->caller_drives) || s->watchers
@@ -17183,27 +17173,9 @@ static pysock__progress pysock__handshake_drive_locked(pysock__sock *s)
 /* The connection stands: begins the handshake that was wrapped around it. */
 static int pysock__handshake_begin_locked(pysock__sock *s, const char *what)
 {
-    pysock__tls_options o;
-
-    memset(&o, 0, sizeof o);
-    o.ctx = s->wrap_ctx;
-    o.session = s->wrap_session;
-    o.server = s->wrap_server;
-    o.raise_ragged = s->wrap_raise_ragged;
-    o.unchecked_host = s->wrap_unchecked_host;
-    o.half_close = s->wrap_half_close;
-    o.no_close_notify = s->wrap_no_close_notify;
-    o.port = pysock_addr_port(&s->peer);
-    o.owner = (pysock *)s->handle;
-    o.what = what;
-    s->tls = pysock__tls_new(&o, s->wrap_host);
+    s->tls = pysock__tls_new(&s->wrap, (pysock *)s->handle, pysock_addr_port(&s->peer), what);
     if (!s->tls)
         return -1;
-    pysock__context_release(s->wrap_ctx);
-    pysock__session_release(s->wrap_session);
-    s->wrap_ctx = NULL;
-    s->wrap_session = NULL;
-    s->wrap_host = NULL;
     s->input_end = PYSOCK__GOING_ON;
     s->write_error = 0;
     pysock__set_phase_locked(s, PYSOCK__HANDSHAKING);
@@ -17309,7 +17281,7 @@ static void pysock__connect_check_locked(pysock__sock *s)
 /* In the reactor: goes on with TLS where it is wrapped around a connection that now stands. */
 static void pysock__connected_locked(pysock__sock *s)
 {
-    if (s->phase == PYSOCK__OPEN && s->wrap_ctx)
+    if (s->phase == PYSOCK__OPEN && s->wrap.ctx)
         pysock__handshake_prepare_locked(s, "TLS handshake");
 }
 #endif
@@ -17322,7 +17294,7 @@ static pysock__progress pysock__drive_tls_locked(pysock__sock *s, short revents)
 {
     pysock__progress p;
 
-    if (s->phase == PYSOCK__CONNECTING && s->wrap_ctx) {
+    if (s->phase == PYSOCK__CONNECTING && s->wrap.ctx) {
         if (revents)
             pysock__connect_check_locked(s);
         if (s->phase == PYSOCK__CONNECTING)
@@ -17344,7 +17316,7 @@ static pysock__progress pysock__drive_tls_locked(pysock__sock *s, short revents)
 /* All is out: after a close, close_notify is what remains. 1 if there is more to send now. */
 static int pysock__closing_notify_locked(pysock__sock *s)
 {
-    if (!s->tls || !s->tls->established || s->tls->close_sent || s->tls->no_close_notify
+    if (!s->tls || !s->tls->established || s->tls->close_sent || s->tls->wrap.no_close_notify
         || s->write_error)
         return 0;
     pysock__tls_close_notify(s->tls);
@@ -17610,7 +17582,7 @@ static int pysock__secure_locked(pysock__call *c)
 {
     pysock__sock *s = c->s;
 
-    if (s->phase == PYSOCK__OPEN && s->wrap_ctx && pysock__handshake_begin_locked(s, c->name) < 0)
+    if (s->phase == PYSOCK__OPEN && s->wrap.ctx && pysock__handshake_begin_locked(s, c->name) < 0)
         return -1;
     if (s->phase == PYSOCK__HANDSHAKING && !pysock__engine_busy_locked(s)
         && (s->bio_in || (s->caller_drives && c->timeout == 0)))
@@ -17640,7 +17612,7 @@ static int pysock__ready_locked(pysock__call *c)
     case PYSOCK__FAILED:
         return pysock__tell_failed_locked(s);
     case PYSOCK__UNWRAPPING:
-        if (s->tls->half_close)
+        if (s->tls->wrap.half_close)
             return pysock__fail(PYSOCK_SSL_ERROR, EPIPE, "PROTOCOL_IS_SHUTDOWN",
                                 "%s: TLS has been ended by pysock_ssl_unwrap()", c->name);
         return c->timeout == 0 ? pysock__tls_fail_again(c)
@@ -17826,7 +17798,7 @@ static int pysock__await_input_locked(pysock__call *c, pysock__progress p)
 static ptrdiff_t pysock__tls_end_locked(pysock__sock *s)
 {
     if (s->input_end == PYSOCK__END_FAULT
-        || (s->input_end == PYSOCK__END_RAGGED && s->tls->raise_ragged
+        || (s->input_end == PYSOCK__END_RAGGED && s->tls->wrap.raise_ragged
             && !(s->tls->options & PYSOCK_OP_IGNORE_UNEXPECTED_EOF)))
         return pysock__raise(&s->fault);
     return 0;
@@ -17861,7 +17833,7 @@ static ptrdiff_t pysock__tls_recv_locked(pysock__call *c, void *buf, size_t size
         return pysock__fail_value(c->name, "on TLS sockets no flag but MSG_PEEK is supported");
     s->hs_asked = 0;
     for (;;) {
-        ending = s->phase == PYSOCK__UNWRAPPING && s->tls->half_close;
+        ending = s->phase == PYSOCK__UNWRAPPING && s->tls->wrap.half_close;
         if (s->phase != PYSOCK__SECURE && !ending && pysock__ready_locked(c) < 0)
             return -1;
         if (s->phase != PYSOCK__SECURE && !ending)
@@ -19780,7 +19752,7 @@ static void pysock__connect_resolved_locked(pysock__sock *s, const pysock_addr *
     if (err != -EINPROGRESS && err != -EINTR)
         pysock__connect_book_locked(s, err);
 #ifndef PYSOCK_NO_SSL
-    if (s->phase == PYSOCK__OPEN && s->wrap_ctx)
+    if (s->phase == PYSOCK__OPEN && s->wrap.ctx)
         pysock__connected_locked(s);
     pysock__want_reactor_locked(s);
 #endif
@@ -19918,9 +19890,9 @@ static int pysock__connect_secure_locked(pysock__call *c)
     pysock__sock *s = c->s;
     int r;
 
-    if (!s->wrap_ctx && s->phase != PYSOCK__HANDSHAKING)
+    if (!s->wrap.ctx && s->phase != PYSOCK__HANDSHAKING)
         return 0;
-    if (s->wrap_later) {
+    if (pysock__wrap_of(s)->later) {
         if (s->phase == PYSOCK__OPEN)
             pysock__handshake_prepare_locked(s, "ssl_do_handshake");
         return 0;
@@ -20109,15 +20081,12 @@ static int pysock__accept_tls_locked(pysock__call *c, pysock__sock *child)
     pysock__sock *s = c->s;
     int r = 0;
 
-    if (!s->wrap_ctx)
+    if (!s->wrap.ctx)
         return 0;
     pysock__lock(&child->lock); /* nobody waits for a listener with a child's lock held */
     if (child->phase == PYSOCK__NEW) {
-        child->wrap_ctx = pysock__context_retain(s->wrap_ctx);
-        child->wrap_server = 1;
-        child->wrap_raise_ragged = s->wrap_raise_ragged;
-        child->wrap_half_close = s->wrap_half_close;
-        child->wrap_no_close_notify = s->wrap_no_close_notify;
+        child->wrap = s->wrap; /* a server's: it has neither a session nor a host */
+        pysock__context_retain(child->wrap.ctx);
         child->caller_drives = s->caller_drives;
         pysock__set_phase_locked(child, PYSOCK__OPEN);
         r = pysock__handshake_begin_locked(child, c->name);
@@ -20228,7 +20197,7 @@ PYSOCKDEF int pysock_shutdown(pysock *s, int how)
     if (how != SHUT_RD && c.s->phase == PYSOCK__SECURE && !c.s->write_error) {
         if (!pysock__chain_empty(&c.s->queue) && c.timeout != 0)
             r = pysock__flush_wait_locked(&c);
-        if (r == 0 && pysock__chain_empty(&c.s->queue) && !c.s->tls->no_close_notify)
+        if (r == 0 && pysock__chain_empty(&c.s->queue) && !c.s->tls->wrap.no_close_notify)
             pysock__tls_close_notify(c.s->tls);
     }
 #endif
@@ -20687,7 +20656,7 @@ static int pysock__wrap_allowed_locked(pysock__call *c, int server)
     if (s->type != SOCK_STREAM)
         return pysock__fail_value(c->name, "only stream sockets can carry TLS");
     pysock__refresh_phase_locked(s);
-    if (s->tls || (s->wrap_ctx && s->phase == PYSOCK__LISTENING))
+    if (s->tls || (s->wrap.ctx && s->phase == PYSOCK__LISTENING))
         return pysock__fail_value(c->name, "there is TLS around this socket already");
     if (pysock__load(&s->files_unread))
         return pysock__fail_value(c->name,
@@ -20729,18 +20698,16 @@ static int pysock__wrap_take_locked(pysock__sock *s, pysock_ssl_context *ctx,
 
     if (options->server_hostname && !(host = pysock__wrap_host(options->server_hostname)))
         return -1;
-    pysock__context_release(s->wrap_ctx); /* what connect() did not come to is put aside */
-    pysock__session_release(s->wrap_session);
-    pysock__free(s->wrap_host);
-    s->wrap_ctx = pysock__context_retain(ctx);
-    s->wrap_session = pysock_ssl_session_retain(options->session);
-    s->wrap_host = host;
-    s->wrap_server = pysock__wrap_server(ctx, options);
-    s->wrap_later = options->no_handshake_on_connect;
-    s->wrap_raise_ragged = options->raise_ragged_eofs;
-    s->wrap_unchecked_host = options->no_check_hostname;
-    s->wrap_half_close = options->half_close;
-    s->wrap_no_close_notify = options->no_close_notify;
+    pysock__wrap_drop(&s->wrap); /* what connect() did not come to is put aside */
+    s->wrap.ctx = pysock__context_retain(ctx);
+    s->wrap.session = pysock_ssl_session_retain(options->session);
+    s->wrap.host = host;
+    s->wrap.server = pysock__wrap_server(ctx, options);
+    s->wrap.later = options->no_handshake_on_connect;
+    s->wrap.raise_ragged = options->raise_ragged_eofs;
+    s->wrap.unchecked_host = options->no_check_hostname && !s->wrap.server;
+    s->wrap.half_close = options->half_close;
+    s->wrap.no_close_notify = options->no_close_notify;
     s->caller_drives = options->caller_drives;
     return 0;
 }
@@ -20762,7 +20729,7 @@ static int pysock__wrap_locked(pysock__call *c, pysock_ssl_context *ctx,
     }
     if (s->phase != PYSOCK__OPEN && pysock__connect_wait_locked(c) < 0)
         return -1;
-    if (s->wrap_later) {
+    if (pysock__wrap_of(s)->later) {
         if (s->phase == PYSOCK__OPEN)
             pysock__handshake_prepare_locked(s, "ssl_do_handshake");
         return 0;
@@ -20923,7 +20890,7 @@ static int pysock__unwrap_locked(pysock__call *c)
         if (p == PYSOCK__STOPPED)
             return pysock__call_fail_output(c);
         ended = s->input_end == PYSOCK__END_CLEAN
-                || (s->tls->half_close && s->input_end == PYSOCK__END_RAGGED);
+                || (s->tls->wrap.half_close && s->input_end == PYSOCK__END_RAGGED);
         if (p == PYSOCK__DONE && ended && !s->in_busy) {
             pysock__unwrapped_locked(s);
             return 0;
@@ -20931,7 +20898,7 @@ static int pysock__unwrap_locked(pysock__call *c)
         if (!ended && s->input_end != PYSOCK__GOING_ON)
             return pysock__raise(&s->fault);
         while (pysock__tls_app_in(s->tls, &n)) {
-            if (s->tls->half_close)
+            if (s->tls->wrap.half_close)
                 return pysock__fail(PYSOCK_SSL_ERROR, EPROTO,
                                     "APPLICATION_DATA_AFTER_CLOSE_NOTIFY",
                                     "%s: the peer has sent data before its own end: receive it",
@@ -20959,7 +20926,8 @@ PYSOCKDEF int pysock_ssl_unwrap(pysock *s)
         return -1;
     if (!pysock__is_tls_locked(c.s))
         r = pysock__fail_not_tls(c.name);
-    else if (c.s->phase == PYSOCK__HANDSHAKING && c.s->tls->half_close && !c.s->tls->established)
+    else if (c.s->phase == PYSOCK__HANDSHAKING && c.s->tls->wrap.half_close
+             && !c.s->tls->established)
         r = pysock__fail(PYSOCK_SSL_ERROR, EPROTO, "SHUTDOWN_WHILE_IN_INIT",
                          "%s: the handshake is not finished yet", c.name);
     else
@@ -21010,9 +20978,9 @@ PYSOCKDEF int pysock_ssl_server_side(pysock *s)
     if (pysock__call_begin(&c, s, "ssl_server_side") < 0)
         return -1;
     if (c.s->tls)
-        r = c.s->tls->server;
+        r = c.s->tls->wrap.server;
     else
-        r = c.s->wrap_ctx ? c.s->wrap_server : pysock__fail_not_tls(c.name);
+        r = c.s->wrap.ctx ? c.s->wrap.server : pysock__fail_not_tls(c.name);
     pysock__call_end(&c);
     return r;
 }
@@ -21024,7 +20992,7 @@ PYSOCKDEF pysock_ssl_context *pysock_ssl_get_context(pysock *s)
 
     if (pysock__call_begin(&c, s, "ssl_get_context") < 0)
         return NULL;
-    ctx = c.s->tls ? pysock__load(&c.s->tls->ctx) : c.s->wrap_ctx;
+    ctx = pysock__load(&pysock__wrap_of(c.s)->ctx);
     if (!ctx)
         pysock__fail_not_tls(c.name);
     pysock__call_end(&c);
@@ -21147,7 +21115,7 @@ static size_t pysock__bind_end_point(const pysock__tls *t, unsigned char *out)
     pysock__cert cert;
     size_t len = 0;
 
-    if (t->server) {
+    if (t->wrap.server) {
         pysock_ssl_cipher_info suite;
         const pysock__identity *id;
         pysock__suite_info(pysock__suite_find(t->suite), &suite);
@@ -21203,7 +21171,7 @@ PYSOCKDEF pysock_ssl_session *pysock_ssl_get_session(pysock *s)
 
     if (!t)
         return NULL;
-    se = pysock_ssl_session_retain(t->session);
+    se = pysock_ssl_session_retain(t->wrap.session);
     if (!se)
         pysock__fail_memory(c.name);
     pysock__call_end(&c);
@@ -21224,20 +21192,19 @@ PYSOCKDEF int pysock_ssl_set_session(pysock *s, pysock_ssl_session *session)
     t = c.s->tls;
     if (!pysock__is_tls_locked(c.s)) {
         r = pysock__fail_not_tls(c.name);
-    } else if (t ? t->server : c.s->wrap_server) {
+    } else if (pysock__wrap_of(c.s)->server) {
         r = pysock__fail_value(c.name, "a server finds its sessions by itself");
-    } else if (session->context != (t ? t->ctx : c.s->wrap_ctx)->serial) {
+    } else if (session->context != pysock__wrap_of(c.s)->ctx->serial) {
         r = pysock__fail_value(c.name, "the session is of a different context");
-    } else if (!t) {
-        old = c.s->wrap_session;
-        c.s->wrap_session = pysock_ssl_session_retain(session);
-    } else if (c.s->hs_busy || t->begun) {
+    } else if (t && (c.s->hs_busy || t->begun)) {
         r = pysock__fail_value(c.name, "the handshake has begun");
     } else {
-        old = t->session;
-        t->session = pysock_ssl_session_retain(session);
-        pysock__bytes_free(&t->flight);
-        r = pysock__tls_reset(t, c.name);
+        old = pysock__wrap_of(c.s)->session;
+        pysock__wrap_of(c.s)->session = pysock_ssl_session_retain(session);
+        if (t) {
+            pysock__bytes_free(&t->flight);
+            r = pysock__tls_reset(t, c.name);
+        }
     }
     pysock__call_end(&c);
     pysock__session_release(old);
@@ -21247,15 +21214,14 @@ PYSOCKDEF int pysock_ssl_set_session(pysock *s, pysock_ssl_session *session)
 /* Whether the socket may go on with ctx; 0 or a failure. */
 static int pysock__context_fits_locked(pysock__call *c, pysock_ssl_context *ctx)
 {
-    pysock__tls *t = c->s->tls;
+    const pysock__wrap *w = pysock__wrap_of(c->s);
     pysock_ssl_wrap_options options;
 
     memset(&options, 0, sizeof options);
-    options.server_side = t ? t->server : c->s->wrap_server;
-    options.no_check_hostname = t ? t->unchecked_host : c->s->wrap_unchecked_host;
+    options.server_side = w->server;
+    options.no_check_hostname = w->unchecked_host;
     options.no_handshake_on_connect = 1;
-    if (!options.server_side)
-        options.server_hostname = t ? t->hostname : c->s->wrap_host;
+    options.server_hostname = w->host;
     if (pysock__wrap_server(ctx, &options) != options.server_side)
         return pysock__fail_value(c->name, "the context is for the other side");
     return pysock__wrap_check(ctx, &options, c->name);
@@ -21281,9 +21247,11 @@ PYSOCKDEF int pysock_ssl_set_context(pysock *s, pysock_ssl_context *ctx)
         r = pysock__call_fail(&c, -EALREADY);
     else
         r = pysock__context_fits_locked(&c, ctx);
+    if (r == 0) {
+        session = pysock__wrap_of(c.s)->session;
+        pysock__wrap_of(c.s)->session = NULL;
+    }
     if (r == 0 && t) {
-        session = t->session;
-        t->session = NULL;
         pysock__bytes_free(&t->flight);
         r = pysock__tls_switch(t, ctx, c.name);
         if (r < 0) { /* the old one is gone */
@@ -21291,10 +21259,8 @@ PYSOCKDEF int pysock_ssl_set_context(pysock *s, pysock_ssl_context *ctx)
             pysock__set_phase_locked(c.s, PYSOCK__BROKEN);
         }
     } else if (r == 0) {
-        session = c.s->wrap_session;
-        c.s->wrap_session = NULL;
-        old = c.s->wrap_ctx;
-        c.s->wrap_ctx = pysock__context_retain(ctx);
+        old = c.s->wrap.ctx;
+        c.s->wrap.ctx = pysock__context_retain(ctx);
     }
     pysock__call_end(&c);
     pysock__session_release(session);
@@ -21322,10 +21288,10 @@ PYSOCKDEF const char *pysock_ssl_server_hostname(pysock *s)
 
     if (pysock__call_begin(&c, s, "ssl_server_hostname") < 0)
         return NULL;
-    if (c.s->tls)
-        name = c.s->tls->server ? pysock__load(&c.s->tls->sni) : c.s->tls->hostname;
+    if (c.s->tls && c.s->tls->wrap.server)
+        name = pysock__load(&c.s->tls->sni);
     else
-        name = c.s->wrap_host;
+        name = pysock__wrap_of(c.s)->host;
     pysock__call_end(&c);
     return name;
 }
@@ -21715,7 +21681,7 @@ static short pysock__levels_locked(pysock__sock *s, short want, short revents, i
         break;
     }
 #ifndef PYSOCK_NO_SSL
-    if (s->phase == PYSOCK__HANDSHAKING || (s->phase == PYSOCK__CONNECTING && s->wrap_ctx))
+    if (s->phase == PYSOCK__HANDSHAKING || (s->phase == PYSOCK__CONNECTING && s->wrap.ctx))
         return 0; /* the reactor, or a blocking call, will tell */
     if (s->phase == PYSOCK__SECURE) {
         *ask = want & (PYSOCK__INPUT | PYSOCK__RDHUP);

@@ -48,9 +48,9 @@ static pysock__verifier *verifier_that_trusts(const char *file) {
     pysock__verifier *v = pysock__alloc(sizeof *v);
     T_CHECK(v);
     v->vtable = &pysock__verifier_class;
-    v->purpose = PYSOCK_SERVER_AUTH;
-    v->security_level = 2;
-    v->host = WWW;
+    v->rules.purpose = PYSOCK_SERVER_AUTH;
+    v->rules.security_level = 2;
+    v->rules.host = WWW;
     v->store = pysock__store_clone(NULL);
     T_CHECK(v->store);
     if (file)
@@ -61,7 +61,7 @@ static pysock__verifier *verifier_that_trusts(const char *file) {
 static int code_at_level(const char *chain, int level) {
     pysock__verifier *v = verifier_that_trusts("root");
     int code;
-    v->security_level = level;
+    v->rules.security_level = level;
     show(v, chain);
     code = v->verify_code;
     pysock__verifier_free(v);
@@ -123,7 +123,7 @@ static void the_common_name_can_be_switched_off(void **state) {
     P_NEED("openssl");
     for (int off = 0; off < 2; off++) {
         pysock__verifier *v = verifier_that_trusts("root");
-        v->no_common_name = off;
+        v->rules.no_common_name = off;
         show(v, "cn-only");
         T_EQ(v->verify_code, off ? HOSTNAME : OK);
         show(v, "good");
@@ -148,7 +148,7 @@ static void the_verified_path_is_kept(void **state) {
     anchor = v->path[3].anchor;
     T_CHECK(anchor == v->store->items[0]->der);
     pysock_buf_retain(anchor);
-    v->host = "other.test";
+    v->rules.host = "other.test";
     show(v, "long");
     T_EQ(v->verify_code, HOSTNAME);
     T_EQ(v->path_count, 0);
