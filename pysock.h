@@ -14021,6 +14021,32 @@ typedef struct pysock__overheard {
     int encrypted;                 /* nothing more can be told */
 } pysock__overheard;
 
+/* How far a connection is. pysock__tls_enter() is its one writer. */
+typedef enum pysock__tls_state {
+    PYSOCK__TLS_HELLO,       /* nothing has been sent or received: settings may still change */
+    PYSOCK__TLS_HANDSHAKE,   /* no plaintext flows; the first handshake, or another one */
+    PYSOCK__TLS_ABORTED,     /* that was not finished: the fault says why, without one the peer's
+                                close_notify came */
+    PYSOCK__TLS_OPEN,
+    PYSOCK__TLS_CLOSE_SENT,  /* our close_notify is made: the peer may still send */
+    PYSOCK__TLS_PEER_CLOSED, /* the peer's has come: with half_close we may still send */
+    PYSOCK__TLS_CLOSED,      /* no more in either direction */
+    PYSOCK__TLS_FAILED       /* likewise; the fault says why */
+} pysock__tls_state;
+
+/* Which states may follow each. */
+static const unsigned pysock__tls_next[] = {
+    /* HELLO */ 1u << PYSOCK__TLS_HANDSHAKE | 1u << PYSOCK__TLS_ABORTED,
+    /* HANDSHAKE */ 1u << PYSOCK__TLS_OPEN | 1u << PYSOCK__TLS_ABORTED,
+    /* ABORTED */ 0,
+    /* OPEN */ 1u << PYSOCK__TLS_HANDSHAKE | 1u << PYSOCK__TLS_CLOSE_SENT
+        | 1u << PYSOCK__TLS_PEER_CLOSED | 1u << PYSOCK__TLS_CLOSED | 1u << PYSOCK__TLS_FAILED,
+    /* CLOSE_SENT */ 1u << PYSOCK__TLS_CLOSED | 1u << PYSOCK__TLS_FAILED,
+    /* PEER_CLOSED */ 1u << PYSOCK__TLS_CLOSED | 1u << PYSOCK__TLS_FAILED,
+    /* CLOSED */ 0,
+    /* FAILED */ 0,
+};
+
 /* What a socket was wrapped with. The socket has it until a handshake can begin, and then hands it
    over whole to the connection. */
 typedef struct pysock__wrap {
@@ -14067,24 +14093,20 @@ typedef struct pysock__tls {
     /* the engine's owner */
     pysock__verifier *verifier; /* until the handshake is finished */
     pysock__peer *peer;
-    int established; /* plaintext may flow */
-    int handshakes;  /* that have been finished */
+    pysock__tls_state state;
+    int handshakes; /* that have been finished */
     uint16_t suite, version;
     int reused;
     int session_new; /* a server's engine has made it */
-    int close_sent; /* our close_notify has been made */
-    int peer_closed; /* the peer's has come, and with half_close the engine has not been told */
-    int ended;      /* the engine is closed: by close_notify, or with the fault */
     int mid_record; /* part of a record has left */
     int out_type;   /* the type of that record */
-    int begun;      /* something has */
     pysock__bytes flight; /* the handshake's records, to be sent together: Nagle's algorithm and a
                              delayed acknowledgement would cost 40 ms otherwise */
     size_t flight_pos;
     unsigned char first[8]; /* what the peer sent first, to tell HTTP and noise */
     size_t first_len;
     pysock__intake in;
-    int refused; /* ended by us: what the engine had made before still leaves */
+    int refused; /* failed by us: what the engine had made before still leaves */
     int certificate_asked; /* the server has sent a CertificateRequest */
     void (*message_callback)(const pysock_ssl_message *m, void *arg);
     void *message_arg;
@@ -14104,6 +14126,43 @@ enum {
     PYSOCK__APP_OUT = 8, /* room for plaintext */
     PYSOCK__ENDED = 16   /* nothing more will come in */
 };
+
+static void pysock__tls_enter(pysock__tls *t, pysock__tls_state next)
+{
+    PYSOCK_ASSERT(pysock__tls_next[t->state] & 1u << next);
+    t->state = next;
+}
+
+/* 1 if a handshake is finished and no other is under way; also when it has ended since. */
+static int pysock__tls_established(const pysock__tls *t)
+{
+    return t->state >= PYSOCK__TLS_OPEN;
+}
+
+/* 1 if nothing will come in any more, and nothing be taken. */
+static int pysock__tls_is_over(const pysock__tls *t)
+{
+    return t->state == PYSOCK__TLS_ABORTED || t->state >= PYSOCK__TLS_CLOSED;
+}
+
+static int pysock__tls_may_send(const pysock__tls *t)
+{
+    return t->state == PYSOCK__TLS_OPEN || t->state == PYSOCK__TLS_PEER_CLOSED;
+}
+
+static int pysock__tls_may_receive(const pysock__tls *t)
+{
+    return t->state == PYSOCK__TLS_OPEN || t->state == PYSOCK__TLS_CLOSE_SENT;
+}
+
+/* It is over: in order, or with the fault. */
+static void pysock__tls_end(pysock__tls *t, int failed)
+{
+    if (!pysock__tls_established(t))
+        pysock__tls_enter(t, PYSOCK__TLS_ABORTED);
+    else
+        pysock__tls_enter(t, failed ? PYSOCK__TLS_FAILED : PYSOCK__TLS_CLOSED);
+}
 
 /* Gives back what was taken from the context. */
 static void pysock__tls_drop_settings(pysock__tls *t)
@@ -14575,7 +14634,7 @@ static const char *pysock__alert_hint(const pysock__tls *t, int alert)
 {
     int bare = !t->policy.identities[PYSOCK__RSA] && !t->policy.identities[PYSOCK__EC];
 
-    if (t->wrap.server || t->established)
+    if (t->wrap.server || t->handshakes)
         return "";
     if (alert == BR_ALERT_PROTOCOL_VERSION)
         return t->eng->version_max >= BR_TLS12
@@ -14650,7 +14709,7 @@ static void pysock__tls_describe(pysock__tls *t, int err)
                           err & 0xff, pysock__alert_hint(t, err & 0xff));
         return;
     }
-    if (!t->established && noise) {
+    if (!t->handshakes && noise) {
         int http = !client && pysock__looks_like_http(t->first, t->first_len);
         pysock__fault_set(
             &t->fault, PYSOCK_SSL_ERROR, err, http ? "HTTP_REQUEST" : "WRONG_VERSION_NUMBER",
@@ -14658,7 +14717,7 @@ static void pysock__tls_describe(pysock__tls *t, int err)
                  : "the peer does not speak TLS: what it sent first is no TLS record");
         return;
     }
-    if (t->established && err == BR_ERR_UNSUPPORTED_VERSION)
+    if (t->handshakes && err == BR_ERR_UNSUPPORTED_VERSION)
         err = BR_ERR_BAD_VERSION; /* no offer: noise between records */
     c = pysock__code_find(pysock__engine_errors, PYSOCK__COUNT(pysock__engine_errors), err);
     pysock__fault_set(&t->fault, PYSOCK_SSL_ERROR, err, c->reason, "%s (BearSSL error %d)",
@@ -14674,7 +14733,7 @@ static void pysock__tls_make_alert(pysock__tls *t, int level, int description)
     unsigned char *record;
     size_t len = 2;
 
-    if ((t->ended && t->mid_record && !t->refused) || t->alert_end)
+    if ((pysock__tls_is_over(t) && t->mid_record && !t->refused) || t->alert_end)
         return; /* half a record has left, and the engine has dropped the rest; or once is enough */
     if (!version && !t->wrap.server)
         version = t->eng->version_in; /* the server's choice, though it is refused */
@@ -14941,51 +15000,68 @@ static unsigned pysock__shared_version(const pysock__hello *hello, unsigned min,
 
 #ifndef PYSOCK_NO_SSL
 
-/* The engine has closed: tells why, once. */
-static void pysock__tls_notice_end(pysock__tls *t)
+/* 1 if we have sent a close_notify of our own accord. */
+static int pysock__tls_sent_close(const pysock__tls *t)
 {
-    int err = br_ssl_engine_last_error(t->eng);
+    return t->state == PYSOCK__TLS_CLOSE_SENT || (t->state == PYSOCK__TLS_CLOSED && t->alert_end);
+}
 
-    t->ended = 1;
-    if (err == BR_ERR_OK)
-        return;
+/* The engine's records, where they may still leave. */
+static unsigned char *pysock__tls_engine_out(const pysock__tls *t, size_t *len)
+{
+    return t->fault.kind && !t->refused ? NULL : br_ssl_engine_sendrec_buf(t->eng, len);
+}
+
+/* The engine has failed: why, and the alert that says so. */
+static void pysock__tls_engine_failed(pysock__tls *t, int err)
+{
+    pysock__tls_end(t, 1);
     pysock__tls_describe(t, err);
     if (err < BR_ERR_RECV_FATAL_ALERT)
         pysock__tls_make_alert(
             t, 2, pysock__alert_for(err, t->verifier ? t->verifier->verify_code : 0));
 }
 
-/* The engine's records, where they may still leave. */
-static unsigned char *pysock__tls_engine_out(const pysock__tls *t, size_t *len)
+/* After each step of the engine: what it says of the connection's end. It notes the peer's
+   close_notify in shutdown_recv before it has answered (nobody else sets that, because
+   br_ssl_engine_close() is not used). */
+static void pysock__tls_progress(pysock__tls *t)
 {
-    return t->ended && !t->refused ? NULL : br_ssl_engine_sendrec_buf(t->eng, len);
+    int closed = br_ssl_engine_current_state(t->eng) == BR_SSL_CLOSED;
+    int err = closed ? br_ssl_engine_last_error(t->eng) : BR_ERR_OK;
+    unsigned char *p;
+    size_t n;
+
+    if (!pysock__tls_is_over(t) && err != BR_ERR_OK)
+        pysock__tls_engine_failed(t, err);
+    else if (!pysock__tls_is_over(t) && (closed || t->eng->shutdown_recv))
+        pysock__tls_end(t, 0);
+    if (pysock__tls_sent_close(t) && !t->mid_record && (p = pysock__tls_engine_out(t, &n)) != NULL
+        && p[0] == 21)
+        br_ssl_engine_sendrec_ack(t->eng, n); /* the answer to the peer's: ours is enough */
 }
 
-/* What the engine can do now: PYSOCK__ flags. */
-static int pysock__tls_flags(pysock__tls *t)
+/* What can be done now: PYSOCK__ flags. */
+static int pysock__tls_flags(const pysock__tls *t)
 {
+    int opening = t->state <= PYSOCK__TLS_HANDSHAKE, flags = 0;
     unsigned st = br_ssl_engine_current_state(t->eng);
-    const unsigned char *p;
     size_t n;
-    int own_alert, early;
 
-    if (st == BR_SSL_CLOSED && !t->ended)
-        pysock__tls_notice_end(t);
-    own_alert = t->alert_pos < t->alert_end || t->flight_pos < t->flight.len;
-    early = t->handshakes && t->in.early.len && (t->established || t->ended) ? PYSOCK__APP_IN : 0;
-    if (t->ended)
-        return PYSOCK__ENDED | early
-               | (own_alert || pysock__tls_engine_out(t, &n) ? PYSOCK__OUT : 0);
-    if (t->close_sent && !t->mid_record && (p = br_ssl_engine_sendrec_buf(t->eng, &n)) != NULL
-        && p[0] == 21) {
-        /* the engine answers the peer's close_notify; ours is enough */
-        br_ssl_engine_sendrec_ack(t->eng, n);
-        return pysock__tls_flags(t);
-    }
-    return ((st & BR_SSL_SENDREC) || own_alert ? PYSOCK__OUT : 0)
-           | (st & BR_SSL_RECVREC && !t->peer_closed ? PYSOCK__IN : 0)
-           | (st & BR_SSL_RECVAPP ? PYSOCK__APP_IN : early)
-           | ((st & BR_SSL_SENDAPP) && !t->close_sent ? PYSOCK__APP_OUT : 0);
+    if (t->alert_pos < t->alert_end || t->flight_pos < t->flight.len
+        || pysock__tls_engine_out(t, &n))
+        flags |= PYSOCK__OUT;
+    if (t->in.early.len && t->handshakes && !opening)
+        flags |= PYSOCK__APP_IN;
+    if (pysock__tls_is_over(t))
+        return flags | PYSOCK__ENDED;
+    if (st & BR_SSL_RECVAPP)
+        flags |= PYSOCK__APP_IN;
+    if (st & BR_SSL_RECVREC && (opening || pysock__tls_may_receive(t)))
+        flags |= PYSOCK__IN;
+    if (st & BR_SSL_SENDAPP && (opening || pysock__tls_may_send(t)))
+        flags |= PYSOCK__APP_OUT;
+    return flags;
 }
 
 /* Collects the records of the handshake's present flight. Out of memory only means that they leave
@@ -14995,7 +15071,7 @@ static void pysock__tls_collect(pysock__tls *t)
     unsigned char *p;
     size_t n;
 
-    while (!t->established && !t->ended && !t->mid_record && !t->flight.out_of_memory
+    while (t->state <= PYSOCK__TLS_HANDSHAKE && !t->mid_record && !t->flight.out_of_memory
            && (p = br_ssl_engine_sendrec_buf(t->eng, &n)) != NULL) {
         if (n >= 5 && p[1] == 0) { /* an alert before any version is agreed: BearSSL writes 0.0 */
             p[1] = 3;
@@ -15005,6 +15081,7 @@ static void pysock__tls_collect(pysock__tls *t)
         if (!t->flight.out_of_memory)
             br_ssl_engine_sendrec_ack(t->eng, n);
     }
+    pysock__tls_progress(t);
 }
 
 /* Records to be sent: the engine's first, then an alert of our own. */
@@ -15111,8 +15188,8 @@ static int pysock__tls_holds_plaintext(const pysock__tls *t)
     const unsigned char *p;
     size_t n;
 
-    if (!t->established || t->mid_record)
-        return t->established && t->out_type == 23;
+    if (!pysock__tls_established(t) || t->mid_record)
+        return pysock__tls_established(t) && t->out_type == 23;
     p = pysock__tls_engine_out(t, &n);
     return p && p[0] == 23;
 }
@@ -15122,7 +15199,8 @@ static void pysock__tls_out_done(pysock__tls *t, size_t n)
     const unsigned char *p;
     size_t len;
 
-    t->begun = 1;
+    if (t->state == PYSOCK__TLS_HELLO)
+        pysock__tls_enter(t, PYSOCK__TLS_HANDSHAKE);
     if (t->flight_pos < t->flight.len) {
         t->flight_pos += n;
         if (t->flight_pos == t->flight.len)
@@ -15134,6 +15212,7 @@ static void pysock__tls_out_done(pysock__tls *t, size_t n)
     } else {
         t->alert_pos += n;
     }
+    pysock__tls_progress(t);
 }
 
 /* TLS records: what comes in. Every record but application data is opened and read here before the
@@ -15175,11 +15254,11 @@ static void pysock__tls_refuse(pysock__tls *t, int alert, const char *reason, co
     const pysock__code *c =
         pysock__code_find(pysock__alerts, PYSOCK__COUNT(pysock__alerts), alert);
 
-    if (t->ended)
+    if (pysock__tls_is_over(t))
         return;
     t->refused = 1;
     pysock__tls_make_alert(t, 2, alert);
-    t->ended = 1;
+    pysock__tls_end(t, 1);
     pysock__fault_set(&t->fault, PYSOCK_SSL_ERROR, BR_ERR_SEND_FATAL_ALERT + alert, reason,
                       "%s; it was answered with the alert %s (%d)", text, c->sentence, alert);
 }
@@ -15187,9 +15266,11 @@ static void pysock__tls_refuse(pysock__tls *t, int alert, const char *reason, co
 /* Ends it with an error that the thread has just met. */
 static void pysock__tls_fail_internal(pysock__tls *t)
 {
+    if (pysock__tls_is_over(t))
+        return;
     t->refused = 1;
     pysock__tls_make_alert(t, 2, BR_ALERT_INTERNAL_ERROR);
-    t->ended = 1;
+    pysock__tls_end(t, 1);
     t->fault = pysock__last;
 }
 
@@ -15202,7 +15283,10 @@ static void pysock__tls_fail_memory(pysock__tls *t)
 /* The engine would fail like this, if it saw it. */
 static void pysock__tls_fail_as_engine(pysock__tls *t, int err)
 {
-    t->ended = t->refused = 1;
+    if (pysock__tls_is_over(t))
+        return;
+    t->refused = 1;
+    pysock__tls_end(t, 1);
     pysock__tls_describe(t, err);
     pysock__tls_make_alert(t, 2, pysock__alert_for(err, 0));
 }
@@ -15284,7 +15368,7 @@ static void pysock__tls_on_first_hello(pysock__tls *t, const pysock__hello *hell
         pysock__store(&t->sni, name);
     }
     pysock__tls_call_sni(t);
-    if (t->ended || !hello->versions.p)
+    if (pysock__tls_is_over(t) || !hello->versions.p)
         return;
     version = pysock__shared_version(hello, t->eng->version_min, t->eng->version_max);
     if (version)
@@ -15315,7 +15399,7 @@ static void pysock__tls_on_client_hello(pysock__tls *t, pysock__der body)
                            "the client renegotiates as if it were its first handshake (RFC 5746)");
     /* BearSSL 0.6 reads outside of its array of names when it tolerates a mismatch: its engine
        hears of ALPN only if there is a protocol in common. */
-    if (!t->ended) {
+    if (!pysock__tls_is_over(t)) {
         int shares = pysock__shares_protocol(t->alpn, hello->protocols);
         br_ssl_engine_set_protocol_names(t->eng, shares ? t->alpn->names : NULL,
                                          shares ? t->alpn->count : 0);
@@ -15495,12 +15579,12 @@ static int pysock__tls_on_message(pysock__tls *t, int type, pysock__der body)
         pysock__tls_count_request(t);
         return t->eng->application_data == 1; /* else ignored, and not hashed (RFC 5246, 7.4.1.1) */
     }
-    if (type == PYSOCK__CLIENT_HELLO && (first || t->established)) {
+    if (type == PYSOCK__CLIENT_HELLO && (first || pysock__tls_established(t))) {
         if (t->handshakes)
             pysock__tls_count_request(t);
-        if (!t->ended)
+        if (!pysock__tls_is_over(t))
             pysock__tls_on_client_hello(t, body);
-    } else if (type == PYSOCK__SERVER_HELLO && first && !t->established) {
+    } else if (type == PYSOCK__SERVER_HELLO && first && !pysock__tls_established(t)) {
         pysock__tls_on_server_hello(t, body);
         t->in.answered = 1;
     } else if (type == PYSOCK__CLIENT_HELLO || type == PYSOCK__SERVER_HELLO) {
@@ -15589,7 +15673,7 @@ static void pysock__intake_give(pysock__tls *t)
 {
     pysock__intake *in = &t->in;
 
-    if (t->ended || in->ready_pos == in->ready.len)
+    if (pysock__tls_is_over(t) || in->ready_pos == in->ready.len)
         return;
     in->ready_pos += pysock__engine_give(t, in->ready.data + in->ready_pos,
                                          in->ready.len - in->ready_pos);
@@ -15621,7 +15705,7 @@ static void pysock__intake_handshake(pysock__tls *t, const unsigned char *data, 
     size_t want, n;
     int type;
 
-    while (len && !t->ended) {
+    while (len && !pysock__tls_is_over(t)) {
         want = 4;
         if (m->len >= 4)
             want += (size_t)m->data[1] << 16 | (size_t)m->data[2] << 8 | m->data[3];
@@ -15638,10 +15722,10 @@ static void pysock__intake_handshake(pysock__tls *t, const unsigned char *data, 
         want = 4 + ((size_t)m->data[1] << 16 | (size_t)m->data[2] << 8 | m->data[3]);
         type = m->data[0];
         pysock__tls_on_message_header(t, type, want - 4);
-        if (!t->ended && m->len == want) {
+        if (!pysock__tls_is_over(t) && m->len == want) {
             body.p = m->data + 4;
             body.end = m->data + m->len;
-            if (pysock__tls_on_message(t, type, body) && !t->ended)
+            if (pysock__tls_on_message(t, type, body) && !pysock__tls_is_over(t))
                 pysock__intake_deliver(t, 22, m->data, m->len);
             m->len = 0;
             if (len && (type == PYSOCK__CLIENT_HELLO || type == PYSOCK__SERVER_HELLO_DONE
@@ -15662,9 +15746,9 @@ static void pysock__intake_alert(pysock__tls *t, const unsigned char *data, size
         if (++t->in.warnings > PYSOCK__MAX_WARNINGS)
             pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "TOO_MANY_WARN_ALERTS",
                                "the peer sends one warning after another");
-    } else if (data[0] == 1 && data[1] == 0 && t->wrap.half_close && t->established
-               && !t->close_sent) {
-        t->peer_closed = 1; /* the engine would end our direction, too */
+    } else if (data[0] == 1 && data[1] == 0 && t->wrap.half_close
+               && t->state == PYSOCK__TLS_OPEN) {
+        pysock__tls_enter(t, PYSOCK__TLS_PEER_CLOSED); /* the engine would end our direction, too */
     } else {
         pysock__intake_deliver(t, 21, data, 2);
     }
@@ -15701,7 +15785,7 @@ static void pysock__intake_record(pysock__tls *t, const unsigned char *data, siz
         pysock__intake_handshake(t, data, len);
     else if (type == 21)
         pysock__intake_alert(t, data, len);
-    else if (type == 23 && t->established)
+    else if (type == 23 && pysock__tls_established(t))
         pysock__intake_deliver(t, 23, data, len); /* the engine was busy when it began */
     else if (type == 23 && t->handshakes && !t->wrap.server && !in->answered)
         pysock__intake_early(t, data, len);
@@ -15739,10 +15823,10 @@ static void pysock__intake_header(pysock__tls *t)
         pysock__tls_fail_as_engine(t, BR_ERR_TOO_LARGE);
     else if (eng->incrypt && !eng->in.vtable->check_length(&eng->in.vtable, len))
         pysock__tls_fail_as_engine(t, len > 16384 ? BR_ERR_TOO_LARGE : BR_ERR_BAD_MAC);
-    if (t->ended)
+    if (pysock__tls_is_over(t))
         return;
     in->body.len = 0;
-    room = h[0] == 23 && t->established ? br_ssl_engine_recvrec_buf(eng, &n) : NULL;
+    room = h[0] == 23 && pysock__tls_established(t) ? br_ssl_engine_recvrec_buf(eng, &n) : NULL;
     in->direct = room != NULL;
     if (room) {
         memcpy(room, h, 5);
@@ -15796,7 +15880,8 @@ static unsigned char *pysock__tls_in(pysock__tls *t, size_t *len)
     pysock__intake *in = &t->in;
 
     pysock__intake_give(t);
-    if (t->ended || in->ready.len)
+    pysock__tls_progress(t);
+    if (pysock__tls_is_over(t) || t->state == PYSOCK__TLS_PEER_CLOSED || in->ready.len)
         return NULL;
     if (in->header_len < 5) {
         *len = 5 - in->header_len;
@@ -15808,8 +15893,7 @@ static unsigned char *pysock__tls_in(pysock__tls *t, size_t *len)
     return in->body.data + in->body.len;
 }
 
-/* n bytes have been put where pysock__tls_in() said. This is where a handshake's crypto runs. */
-static void pysock__tls_in_done(pysock__tls *t, size_t n)
+static void pysock__intake_take(pysock__tls *t, size_t n)
 {
     pysock__intake *in = &t->in;
     size_t i, ends;
@@ -15834,6 +15918,15 @@ static void pysock__tls_in_done(pysock__tls *t, size_t n)
         pysock__intake_open(t);
 }
 
+/* n bytes have been put where pysock__tls_in() said. This is where a handshake's crypto runs. */
+static void pysock__tls_in_done(pysock__tls *t, size_t n)
+{
+    if (t->state == PYSOCK__TLS_HELLO)
+        pysock__tls_enter(t, PYSOCK__TLS_HANDSHAKE);
+    pysock__intake_take(t, n);
+    pysock__tls_progress(t);
+}
+
 /* Plaintext to be received: what came early first. */
 static const unsigned char *pysock__tls_app_in(const pysock__tls *t, size_t *len)
 {
@@ -15848,6 +15941,7 @@ static void pysock__tls_app_in_done(pysock__tls *t, size_t n)
 {
     if (t->in.early_pos == t->in.early.len) {
         br_ssl_engine_recvapp_ack(t->eng, n);
+        pysock__tls_progress(t);
         return;
     }
     t->in.early_pos += n;
@@ -15871,24 +15965,25 @@ static size_t pysock__tls_app_out(pysock__tls *t, const void *data, size_t size)
     memcpy(room, data, n);
     br_ssl_engine_sendapp_ack(t->eng, n);
     br_ssl_engine_flush(t->eng, 0);
+    pysock__tls_progress(t);
     return n;
 }
 
-/* 1 if the peer's close_notify has come. The engine notes it in shutdown_recv before it has
-   answered (nobody else sets that, because br_ssl_engine_close() is not used). */
+/* 1 if the peer's close_notify has come, and nothing has failed. */
 static int pysock__tls_closed_cleanly(const pysock__tls *t)
 {
-    return (t->ended && t->fault.kind == PYSOCK_NO_ERROR) || t->eng->shutdown_recv
-           || t->peer_closed;
+    return t->state == PYSOCK__TLS_PEER_CLOSED || (pysock__tls_is_over(t) && !t->fault.kind);
 }
 
-/* Sends our close_notify; what the peer still sends can be read (RFC 5246, 7.2.1, taken kindly). */
+/* Sends our close_notify; what the peer still sends can be read (RFC 5246, 7.2.1, read leniently:
+   pending data is not discarded). */
 static void pysock__tls_close_notify(pysock__tls *t)
 {
-    if (t->close_sent || t->ended || (pysock__tls_closed_cleanly(t) && !t->peer_closed))
+    if (!pysock__tls_may_send(t))
         return;
     pysock__tls_make_alert(t, 1, 0);
-    t->close_sent = 1;
+    pysock__tls_enter(t, t->state == PYSOCK__TLS_OPEN ? PYSOCK__TLS_CLOSE_SENT
+                                                      : PYSOCK__TLS_CLOSED);
 }
 
 /* The handshake is finished: keeps who the peer is, and the session. 0 or -ENOMEM. */
@@ -15921,7 +16016,7 @@ static int pysock__tls_finish(pysock__tls *t)
         pysock__session_store(t);
         if (t->keylog)
             pysock__keylog_write(t->keylog, t->eng);
-        t->established = 1;
+        pysock__tls_enter(t, PYSOCK__TLS_OPEN);
         t->handshakes++;
     }
     memset(&params, 0, sizeof params);
@@ -15939,8 +16034,8 @@ static int pysock__tls_finish(pysock__tls *t)
 /* 1 if the peer has asked for another handshake, and the engine goes along with it. */
 static int pysock__tls_renegotiates(const pysock__tls *t)
 {
-    return t->established && !t->ended && !t->close_sent && !t->eng->shutdown_recv
-           && !t->eng->application_data && t->eng->record_type_out == 22 /* handshake */;
+    return t->state == PYSOCK__TLS_OPEN && !t->eng->application_data
+           && t->eng->record_type_out == 22 /* handshake */;
 }
 
 /* Gets ready for that handshake. Until it is finished no plaintext flows. */
@@ -15949,7 +16044,7 @@ static void pysock__tls_begin_again(pysock__tls *t)
     pysock_ssl_context *ctx = t->wrap.ctx;
     int verifies = !t->wrap.server || t->asked;
 
-    t->established = 0;
+    pysock__tls_enter(t, PYSOCK__TLS_HANDSHAKE);
     t->in.answered = t->certificate_asked = 0;
     if (!t->wrap.server)
         t->in.last = PYSOCK__NO_MESSAGE;
@@ -16759,7 +16854,7 @@ static int pysock__is_tls_locked(const pysock__sock *s)
 static int pysock__handshakes_locked(const pysock__sock *s)
 {
 #ifndef PYSOCK_NO_SSL
-    return s->tls && !s->tls->established;
+    return s->tls && !pysock__tls_established(s->tls);
 #else
     (void)s;
     return 0;
@@ -16930,7 +17025,7 @@ static pysock__progress pysock__flush_tls_locked(pysock__sock *s)
 
     if (s->out_busy)
         return PYSOCK__WAIT_NOTIFY;
-    if (s->hs_busy || !t->established) /* after the handshake, with what was taken before it */
+    if (s->hs_busy || !pysock__tls_established(t)) /* what was taken before goes after it */
         return t->handshakes || !pysock__chain_empty(&s->queue) ? PYSOCK__WAIT_NOTIFY
                                                                 : PYSOCK__DONE;
     p = pysock__flush_records_locked(s);
@@ -16942,10 +17037,10 @@ static pysock__progress pysock__flush_tls_locked(pysock__sock *s)
         pysock__output_failed_locked(s, -EPIPE);
         return PYSOCK__STOPPED;
     }
-    if (!s->shut_when_flushed || t->close_sent || t->wrap.no_close_notify)
+    if (!s->shut_when_flushed || !pysock__tls_may_send(t) || t->wrap.no_close_notify)
         return PYSOCK__DONE;
     pysock__tls_close_notify(t); /* before the FIN */
-    return t->close_sent ? PYSOCK__AGAIN : PYSOCK__DONE;
+    return PYSOCK__AGAIN;
 }
 #endif
 
@@ -17065,7 +17160,7 @@ static pysock__progress pysock__handshake_step(pysock__sock *s, int *err)
                 return PYSOCK__WAIT_WRITE;
             if (r < 0) {
                 *err = (int)r;
-                return t->ended ? PYSOCK__DONE : PYSOCK__STOPPED;
+                return pysock__tls_is_over(t) ? PYSOCK__DONE : PYSOCK__STOPPED;
             }
             pysock__tls_overhear(t, 1, out, (size_t)r);
             pysock__tls_out_done(t, (size_t)r);
@@ -17106,7 +17201,7 @@ static void pysock__handshake_fault_locked(pysock__sock *s, int err)
                           "TLS handshake with %.120s: %.400s", on, t->fault.message);
         s->fault.verify_code = t->fault.verify_code;
         s->fault.verify_message = t->fault.verify_message;
-    } else if (err == 0 || t->ended) {
+    } else if (err == 0 || pysock__tls_is_over(t)) {
         pysock__fault_set(&s->fault, PYSOCK_SSL_EOF_ERROR, 8, "UNEXPECTED_EOF",
                           "TLS handshake with %.255s: the peer closed the connection before it was "
                           "finished",
@@ -17123,7 +17218,7 @@ static pysock__progress pysock__handshake_apply_locked(pysock__sock *s, pysock__
 {
     pysock__tls *t = s->tls;
 
-    if (p == PYSOCK__DONE && !t->ended && pysock__tls_finish(t) < 0) {
+    if (p == PYSOCK__DONE && !pysock__tls_is_over(t) && pysock__tls_finish(t) < 0) {
         p = PYSOCK__STOPPED;
         err = -ENOMEM;
     }
@@ -17135,7 +17230,7 @@ static pysock__progress pysock__handshake_apply_locked(pysock__sock *s, pysock__
             pysock__notify_locked(s, NULL); /* whoever waits for the engine */
         return p;
     }
-    if (p == PYSOCK__DONE && t->established) {
+    if (p == PYSOCK__DONE && pysock__tls_established(t)) {
         if (s->phase == PYSOCK__HANDSHAKING)
             pysock__set_phase_locked(s, PYSOCK__SECURE);
         if (!pysock__chain_empty(&s->queue))
@@ -17316,8 +17411,7 @@ static pysock__progress pysock__drive_tls_locked(pysock__sock *s, short revents)
 /* All is out: after a close, close_notify is what remains. 1 if there is more to send now. */
 static int pysock__closing_notify_locked(pysock__sock *s)
 {
-    if (!s->tls || !s->tls->established || s->tls->close_sent || s->tls->wrap.no_close_notify
-        || s->write_error)
+    if (!s->tls || !pysock__tls_may_send(s->tls) || s->tls->wrap.no_close_notify || s->write_error)
         return 0;
     pysock__tls_close_notify(s->tls);
     return pysock__output_waits_locked(s);
@@ -17656,9 +17750,9 @@ static void pysock__input_ended_locked(pysock__sock *s, int err)
         s->input_end = PYSOCK__END_CLEAN;
         return;
     }
-    s->input_end = err || t->ended ? PYSOCK__END_FAULT : PYSOCK__END_RAGGED;
+    s->input_end = err || pysock__tls_is_over(t) ? PYSOCK__END_FAULT : PYSOCK__END_RAGGED;
     pysock__describe(s, on);
-    if (t->ended)
+    if (pysock__tls_is_over(t))
         pysock__fault_set(&s->fault, t->fault.kind, t->fault.code, t->fault.reason,
                           "TLS with %.120s: %.400s", on, t->fault.message);
     else if (err)
@@ -17877,10 +17971,10 @@ static int pysock__fail_not_writable(pysock__call *c)
     pysock__sock *s = c->s;
     char on[512];
 
-    if (s->tls->close_sent && s->bio_in)
+    if (pysock__tls_sent_close(s->tls) && s->bio_in)
         return pysock__fail(PYSOCK_SSL_ERROR, EPIPE, "PROTOCOL_IS_SHUTDOWN",
                             "%s: TLS has been ended by pysock_ssl_unwrap()", c->name);
-    if (s->tls->close_sent)
+    if (pysock__tls_sent_close(s->tls))
         return pysock__call_fail(c, -EPIPE);
     if (s->tls->fault.kind)
         return pysock__raise(&s->tls->fault);
@@ -18795,10 +18889,7 @@ static int pysock__queue_ready_locked(pysock__call *c)
         }
         if (pysock__ready_locked(c) < 0)
             return -1;
-        return s->tls->close_sent || s->tls->ended
-                       || (pysock__tls_closed_cleanly(s->tls) && !s->tls->peer_closed)
-                   ? pysock__fail_not_writable(c)
-                   : 0;
+        return pysock__tls_may_send(s->tls) ? 0 : pysock__fail_not_writable(c);
     }
 #endif
     if (pysock__settle_locked(c) < 0)
@@ -20927,7 +21018,7 @@ PYSOCKDEF int pysock_ssl_unwrap(pysock *s)
     if (!pysock__is_tls_locked(c.s))
         r = pysock__fail_not_tls(c.name);
     else if (c.s->phase == PYSOCK__HANDSHAKING && c.s->tls->wrap.half_close
-             && !c.s->tls->established)
+             && !pysock__tls_established(c.s->tls))
         r = pysock__fail(PYSOCK_SSL_ERROR, EPROTO, "SHUTDOWN_WHILE_IN_INIT",
                          "%s: the handshake is not finished yet", c.name);
     else
@@ -21196,7 +21287,7 @@ PYSOCKDEF int pysock_ssl_set_session(pysock *s, pysock_ssl_session *session)
         r = pysock__fail_value(c.name, "a server finds its sessions by itself");
     } else if (session->context != pysock__wrap_of(c.s)->ctx->serial) {
         r = pysock__fail_value(c.name, "the session is of a different context");
-    } else if (t && (c.s->hs_busy || t->begun)) {
+    } else if (t && (c.s->hs_busy || t->state != PYSOCK__TLS_HELLO)) {
         r = pysock__fail_value(c.name, "the handshake has begun");
     } else {
         old = pysock__wrap_of(c.s)->session;
@@ -21242,7 +21333,7 @@ PYSOCKDEF int pysock_ssl_set_context(pysock *s, pysock_ssl_context *ctx)
     t = c.s->tls;
     if (!pysock__is_tls_locked(c.s))
         r = pysock__fail_not_tls(c.name);
-    else if (t && (c.s->hs_busy || t->begun || t->first_len
+    else if (t && (c.s->hs_busy || t->state != PYSOCK__TLS_HELLO
                    || c.s->phase != PYSOCK__HANDSHAKING))
         r = pysock__call_fail(&c, -EALREADY);
     else
@@ -21699,7 +21790,7 @@ static short pysock__levels_locked(pysock__sock *s, short want, short revents, i
             have |= (short)(want & PYSOCK__INPUT);
         have |= (short)(want & (s->input_end ? PYSOCK__RDHUP : revents & PYSOCK__RDHUP));
         want &= PYSOCK__OUTPUT;
-        if (s->write_error || s->tls->close_sent || s->tls->ended)
+        if (s->write_error || !pysock__tls_may_send(s->tls))
             have |= want; /* send fails at once */
         else if (!pysock__output_waits_locked(s))
             *ask = *ask < 0 ? *ask : *ask | want, have |= (short)(revents & want);

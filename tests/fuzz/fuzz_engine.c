@@ -155,14 +155,14 @@ static void bytes_insert(pysock__bytes *b, size_t pos, const void *data, size_t 
 static void engine_receive(engine_end *e)
 {
     size_t n;
-    unsigned char *p = br_ssl_engine_recvapp_buf(e->t->eng, &n);
+    const unsigned char *p = pysock__tls_app_in(e->t, &n);
 
     FUZZ_CHECK(p && n);
-    FUZZ_CHECK(e->t->established);
+    FUZZ_CHECK(pysock__tls_established(e->t));
     FUZZ_CHECK(n <= e->peer->sent.len - e->received);
     FUZZ_CHECK(memcmp(p, e->peer->sent.data + e->received, n) == 0);
     e->received += n;
-    br_ssl_engine_recvapp_ack(e->t->eng, n);
+    pysock__tls_app_in_done(e->t, n);
 }
 
 /* Does what can be done without input. Returns the flags that are left. */
@@ -182,7 +182,7 @@ static int engine_settle(engine_end *e)
         } else if (flags & PYSOCK__ENDED) {
             FUZZ_CHECK(!e->t->fault.kind || (e->t->fault.message[0] && e->t->fault.reason));
             return flags;
-        } else if (!e->t->established && flags & (PYSOCK__APP_IN | PYSOCK__APP_OUT)) {
+        } else if (!pysock__tls_established(e->t) && flags & (PYSOCK__APP_IN | PYSOCK__APP_OUT)) {
             FUZZ_CHECK(pysock__tls_finish(e->t) == 0);
         } else if (flags & PYSOCK__APP_IN) {
             engine_receive(e);
@@ -211,8 +211,8 @@ static size_t engine_deliver(engine_end *e, size_t max)
         done += n;
     }
     engine_settle(e);
-    if (e->t->established && pysock__tls_closed_cleanly(e->t))
-        FUZZ_CHECK(e->peer->t->close_sent || e->peer->sealed_alert
+    if (pysock__tls_established(e->t) && pysock__tls_closed_cleanly(e->t))
+        FUZZ_CHECK(e->peer->t->alert_end || e->peer->sealed_alert
                    || e->peer->t->eng->shutdown_recv);
     return done;
 }
@@ -225,21 +225,18 @@ static void engines_pump(engine_end *e)
 
 static void engine_send(engine_end *e, size_t size)
 {
-    unsigned char *room;
+    unsigned char data[256];
     size_t i, n;
 
-    if (!e->t->established || !(engine_settle(e) & PYSOCK__APP_OUT) || e->sent.len > SENT_MAX)
+    if (!pysock__tls_established(e->t) || !(engine_settle(e) & PYSOCK__APP_OUT)
+        || e->sent.len > SENT_MAX || !size)
         return;
-    room = br_ssl_engine_sendapp_buf(e->t->eng, &n);
-    FUZZ_CHECK(room && n);
-    n = n < size ? n : size;
-    if (!n)
-        return;
-    for (i = 0; i < n; i++)
-        room[i] = (unsigned char)(e->sent.len + i);
-    pysock__bytes_append(&e->sent, room, n);
-    br_ssl_engine_sendapp_ack(e->t->eng, n);
-    br_ssl_engine_flush(e->t->eng, 0);
+    size = size < sizeof data ? size : sizeof data;
+    for (i = 0; i < size; i++)
+        data[i] = (unsigned char)(e->sent.len + i);
+    n = pysock__tls_app_out(e->t, data, size);
+    FUZZ_CHECK(n);
+    pysock__bytes_append(&e->sent, data, n);
     engine_settle(e);
 }
 
@@ -249,9 +246,9 @@ static void engine_seal(engine_end *e, unsigned type, const uint8_t *data, size_
     const br_sslrec_out_class **out = &e->t->eng->out.vtable;
     unsigned char room[64 + 255 + 128], *record;
 
-    if (engine_settle(e) & PYSOCK__ENDED || e->t->close_sent)
+    if (engine_settle(e) & PYSOCK__ENDED || pysock__tls_sent_close(e->t))
         return;
-    if (type == 23 && !e->t->established)
+    if (type == 23 && !pysock__tls_established(e->t))
         return;
     memcpy(room + 64, data, size);
     if (type == 23)
@@ -397,16 +394,15 @@ static void script_step(engine_end *both, input *in)
 
 static void engine_open(engine_end *e, engine_end *peer, pysock_ssl_context *ctx, int client)
 {
-    pysock__tls_options o;
+    pysock__wrap wrap;
 
     memset(e, 0, sizeof *e);
-    memset(&o, 0, sizeof o);
+    memset(&wrap, 0, sizeof wrap);
     e->peer = peer;
-    o.ctx = ctx;
-    o.server = !client;
-    o.port = 443;
-    o.what = "fuzz";
-    e->t = pysock__tls_new(&o, client ? pysock__strdup(HOST) : NULL);
+    wrap.ctx = pysock__context_retain(ctx);
+    wrap.host = client ? pysock__strdup(HOST) : NULL;
+    wrap.server = !client;
+    e->t = pysock__tls_new(&wrap, NULL, 443, "fuzz");
     FUZZ_CHECK(e->t);
 }
 
