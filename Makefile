@@ -20,7 +20,9 @@ ALL_LDFLAGS = $(LDFLAGS) $(DEP_LDFLAGS)
 DEPEND = -MMD -MP -MT $@ -MF $@.d
 QUIET = $(if $(V),,@echo '  CC  $@';)
 
-EXAMPLES := $(patsubst examples/%.c,build/examples/%,$(wildcard examples/*.c))
+# Large ones stand in apps/ and share cli.h. All are built in one folder: no name is there twice.
+EXAMPLES := $(patsubst %.c,build/examples/%,$(notdir $(wildcard examples/*.c examples/apps/*.c)))
+APPS_H := $(wildcard examples/apps/*.h)
 TOOL_PROGRAMS := $(patsubst tools/%.c,build/tools/%,$(wildcard tools/*.c))
 BENCH_OBJECTS := $(patsubst tests/bench/%.c,build/bench/%.o,$(wildcard tests/bench/*.c)) \
     build/bench/pysock_impl.o
@@ -52,7 +54,8 @@ all: examples
 
 help:
 	@echo 'make demo         install what is missing, build the demo and run it'
-	@echo 'make examples     build/examples/NAME from each examples/NAME.c (the default)'
+	@echo 'make examples     build/examples/NAME from each examples/NAME.c and examples/apps/NAME.c'
+	@echo '                  (the default)'
 	@echo 'make tools        build/tools/embed_ca, which turns CA certificates into a C header'
 	@echo 'make test         all tests: plain, under AddressSanitizer+UBSan, under ThreadSanitizer'
 	@echo 'make test-plain   one of the three; also test-asan and test-tsan; and test-macos-like, the'
@@ -157,6 +160,10 @@ build/$(1)/examples/%: examples/%.c build/$(1)/pysock_impl.o
 	$$(LINK_PROGRAM) | $$(CC) $$(WARNINGS) $$(ALL_CPPFLAGS) $$(FLAGS_$(1)) -x c - -x none \
 	    build/$(1)/pysock_impl.o -o $$@ $$(ALL_LDFLAGS) $$(LDLIBS)
 
+build/$(1)/examples/%: examples/apps/%.c build/$(1)/pysock_impl.o $(APPS_H)
+	$$(LINK_PROGRAM) | $$(CC) $$(WARNINGS) -iquote examples/apps $$(ALL_CPPFLAGS) $$(FLAGS_$(1)) \
+	    -x c - -x none build/$(1)/pysock_impl.o -o $$@ $$(ALL_LDFLAGS) $$(LDLIBS)
+
 build/$(1)/tools/%: tools/%.c build/$(1)/pysock_impl.o
 	$$(LINK_PROGRAM) | $$(CC) $$(WARNINGS) $$(ALL_CPPFLAGS) $$(FLAGS_$(1)) -x c - -x none \
 	    build/$(1)/pysock_impl.o -o $$@ $$(ALL_LDFLAGS) $$(LDLIBS)
@@ -175,6 +182,9 @@ build/examples/flags build/tools/flags build/bench/flags: always
 	$(call write_flags,$(CC) $(ALL_CPPFLAGS) $(CFLAGS) $(ALL_LDFLAGS) $(LDLIBS))
 
 build/examples/%: examples/%.c build/examples/flags
+	$(QUIET) $(CC) $(WARNINGS) $(ALL_CPPFLAGS) $(CFLAGS) $(DEPEND) $< -o $@ $(ALL_LDFLAGS) $(LDLIBS)
+
+build/examples/%: examples/apps/%.c build/examples/flags
 	$(QUIET) $(CC) $(WARNINGS) $(ALL_CPPFLAGS) $(CFLAGS) $(DEPEND) $< -o $@ $(ALL_LDFLAGS) $(LDLIBS)
 
 build/tools/%: tools/%.c build/tools/flags

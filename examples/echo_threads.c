@@ -1,7 +1,7 @@
 /*
 echo_threads: an echo server with a thread for each connection, plain or TLS.
 
-cc -O2 -o echo_threads echo_threads.c -I.. -lbearssl -pthread
+cc -I. examples/echo_threads.c -o echo_threads -lbearssl -lpthread
 
 ./echo_threads -p 7000
 ./echo_threads -p 7000 --cert cert.pem --key key.pem

@@ -1,7 +1,7 @@
 /*
 nonblocking_handshake: the loop from Python's documentation for a non-blocking handshake, in C.
 
-cc -O2 -o nonblocking_handshake nonblocking_handshake.c -I.. -lbearssl -pthread
+cc -I. examples/nonblocking_handshake.c -o nonblocking_handshake -lbearssl -lpthread
 
 ./nonblocking_handshake example.org 443
 ./nonblocking_handshake --cacert ca.pem localhost 8443

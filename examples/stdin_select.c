@@ -1,7 +1,7 @@
 /*
 stdin_select: telnet over TLS: the keyboard and a socket in one select.
 
-cc -O2 -o stdin_select stdin_select.c -I.. -lbearssl -pthread
+cc -I. examples/stdin_select.c -o stdin_select -lbearssl -lpthread
 
 ./stdin_select example.org 443
 printf 'GET / HTTP/1.0\r\n\r\n' | ./stdin_select --cacert ca.pem localhost 8443

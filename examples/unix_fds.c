@@ -1,7 +1,7 @@
 /*
 unix_fds: one process opens files and ports, another one, which may not, receives and uses them.
 
-cc -O2 -o unix_fds unix_fds.c -I.. -lbearssl -pthread
+cc -I. examples/unix_fds.c -o unix_fds -lbearssl -lpthread
 
 ./unix_fds
 

@@ -260,8 +260,8 @@ compile_line() {
     ' "$1"
 }
 
-# compile_example FILE: runs its line as it stands, from the top of the project or, where the line
-# names no folder, from examples/; only the program goes to build/.
+# compile_example FILE: runs its line as it stands, from the top of the project; only the program
+# goes to build/.
 compile_example() {
     name=$(basename "$1" .c)
     line=$(compile_line "$1")
@@ -275,9 +275,7 @@ compile_example() {
     *) line="$line -o '$program'" ;;
     esac
     line="$line $CPPFLAGS $LDFLAGS"
-    folder=.
-    case $line in *" $name.c "*) folder=examples ;; esac
-    if ! (cd "$folder" && sh -c "$line") >"$out/examples/$name.log" 2>&1 ||
+    if ! sh -c "$line" >"$out/examples/$name.log" 2>&1 ||
         [ -s "$out/examples/$name.log" ] || [ ! -x "$program" ]; then
         echo "  FAILED  $1: its compile line must work without a word: $line"
         complain "$out/examples/$name.log"
@@ -305,8 +303,8 @@ check_readme() {
 
 check_examples() {
     mkdir -p "$out/examples"
-    for source in examples/*.c tools/*.c; do
-        [ ! -f "$source" ] || echo "compile_example $source"
+    for source in examples/*.c examples/apps/*.c tools/*.c; do
+        echo "compile_example $source"
     done >"$out/examples/list"
     echo check_readme >>"$out/examples/list"
     xargs -P "$JOBS" -L 1 tools/check.sh --run <"$out/examples/list" || return 1

@@ -1,7 +1,7 @@
 /*
 https_get: fetches a URL and writes what it finds there to stdout, or to a file.
 
-cc -O2 -o https_get https_get.c -I.. -lbearssl -pthread
+cc -I. examples/apps/https_get.c -o https_get -lbearssl -lpthread
 
 ./https_get https://example.org/
 ./https_get -o page.html --cacert ca.pem https://localhost:8443/

@@ -1,7 +1,7 @@
 /*
 smtp_starttls: an SMTP client that goes from plain text to TLS on the same socket (RFC 3207).
 
-cc -O2 -o smtp_starttls smtp_starttls.c -I.. -lbearssl -pthread
+cc -I. examples/apps/smtp_starttls.c -o smtp_starttls -lbearssl -lpthread
 
 ./smtp_starttls mail.example.org
 ./smtp_starttls --from me@example.org --to you@example.net mail.example.org 587 < message.txt

@@ -1,7 +1,7 @@
 /*
 demo: what pysock does, shown by one program that checks all it says.
 
-cc -O2 -o demo demo.c -I.. -lbearssl -pthread
+cc -I. examples/apps/demo.c -o demo -lbearssl -lpthread
 
 ./demo
 

@@ -1,7 +1,7 @@
 /*
 chat: a chat server on one thread, with plain and TLS clients side by side.
 
-cc -O2 -o chat chat.c -I.. -lbearssl -pthread
+cc -I. examples/apps/chat.c -o chat -lbearssl -lpthread
 
 ./chat -p 7000 -t 7001 --cert cert.pem --key key.pem
 ./stdin_select --plain localhost 7000

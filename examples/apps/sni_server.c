@@ -1,7 +1,7 @@
 /*
 sni_server: several hosts on one listening socket, each with a certificate of its own.
 
-cc -O2 -o sni_server sni_server.c -I.. -lbearssl -pthread
+cc -I. examples/apps/sni_server.c -o sni_server -lbearssl -lpthread
 
 ./sni_server -p 8443 a.example=a.pem,a.key b.example=b.pem '*.c.example=c.pem,c.key'
 curl --cacert ca.pem --resolve b.example:8443:127.0.0.1 https://b.example:8443/

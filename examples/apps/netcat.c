@@ -1,7 +1,7 @@
 /*
 netcat: carries bytes between stdin, stdout and a socket: TCP, TLS, UDP or Unix.
 
-cc -O2 -o netcat netcat.c -I.. -lbearssl -pthread
+cc -I. examples/apps/netcat.c -o netcat -lbearssl -lpthread
 
 ./netcat -l 7000 >copy                         one end of a transfer
 ./netcat -N localhost 7000 <file               the other one

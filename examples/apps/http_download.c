@@ -1,7 +1,7 @@
 /*
 http_download: downloads a URL to a file, with a progress bar, and goes on where it was broken off.
 
-cc -O2 -o http_download http_download.c -I.. -lbearssl -pthread
+cc -I. examples/apps/http_download.c -o http_download -lbearssl -lpthread
 
 ./http_download https://example.org/big.iso
 ./http_download -c -o copy.iso --cacert ca.pem https://localhost:8443/big.iso

@@ -1,7 +1,7 @@
 /*
 port_scan: tells which TCP ports of this machine are open, by many connects at once on one poller.
 
-cc -O2 -o port_scan port_scan.c -I.. -lbearssl -pthread
+cc -I. examples/apps/port_scan.c -o port_scan -lbearssl -lpthread
 
 ./port_scan 1-1024,8080
 ./port_scan -n 20 -t 0.5 ::1 1-65535

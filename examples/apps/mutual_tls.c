@@ -1,7 +1,7 @@
 /*
 mutual_tls: server and client both show a certificate; the server greets the client by its name.
 
-cc -O2 -o mutual_tls mutual_tls.c -I.. -lbearssl -pthread
+cc -I. examples/apps/mutual_tls.c -o mutual_tls -lbearssl -lpthread
 
 ./mutual_tls
 ./mutual_tls server --cert server.pem --key server.key --cafile ca.pem -p 7443

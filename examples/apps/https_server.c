@@ -1,7 +1,7 @@
 /*
 https_server: serves the files of a directory over HTTPS, on one thread.
 
-cc -O2 -o https_server https_server.c -I.. -lbearssl -pthread
+cc -I. examples/apps/https_server.c -o https_server -lbearssl -lpthread
 
 ./https_server --cert cert.pem --key key.pem public_html
 

@@ -1,7 +1,7 @@
 /*
 tls_inspect: shows how a TLS server answers, and its certificates, whether they verify or not.
 
-cc -O2 -o tls_inspect tls_inspect.c -I.. -lbearssl -pthread
+cc -I. examples/apps/tls_inspect.c -o tls_inspect -lbearssl -lpthread
 
 ./tls_inspect example.org
 ./tls_inspect --cafile ca.pem --servername localhost 127.0.0.1:8443

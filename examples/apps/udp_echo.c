@@ -1,7 +1,7 @@
 /*
 udp_echo: an echo server and a client of one, by UDP: timeouts, retransmission, IPv4 and IPv6.
 
-cc -O2 -o udp_echo udp_echo.c -I.. -lbearssl -pthread
+cc -I. examples/apps/udp_echo.c -o udp_echo -lbearssl -lpthread
 
 ./udp_echo server 7007
 ./udp_echo client localhost 7007 hello 'how are you'
