@@ -20,7 +20,9 @@ ALL_LDFLAGS = $(LDFLAGS) $(DEP_LDFLAGS)
 DEPEND = -MMD -MP -MT $@ -MF $@.d
 QUIET = $(if $(V),,@echo '  CC  $@';)
 
-EXAMPLES := $(patsubst examples/%.c,build/examples/%,$(wildcard examples/*.c))
+# Large ones stand in apps/ and share cli.h. All are built in one folder: no name is there twice.
+EXAMPLES := $(patsubst %.c,build/examples/%,$(notdir $(wildcard examples/*.c examples/apps/*.c)))
+APPS_H := $(wildcard examples/apps/*.h)
 TOOL_PROGRAMS := $(patsubst tools/%.c,build/tools/%,$(wildcard tools/*.c))
 BENCH_OBJECTS := $(patsubst tests/bench/%.c,build/bench/%.o,$(wildcard tests/bench/*.c)) \
     build/bench/pysock_impl.o
@@ -52,13 +54,15 @@ all: examples
 
 help:
 	@echo 'make demo         install what is missing, build the demo and run it'
-	@echo 'make examples     build/examples/NAME from each examples/NAME.c (the default)'
+	@echo 'make examples     build/examples/NAME from each examples/NAME.c and examples/apps/NAME.c'
+	@echo '                  (the default)'
 	@echo 'make tools        build/tools/embed_ca, which turns CA certificates into a C header'
 	@echo 'make test         all tests: plain, under AddressSanitizer+UBSan, under ThreadSanitizer'
 	@echo 'make test-plain   one of the three; also test-asan and test-tsan; and test-macos-like, the'
 	@echo '                  tests on an implementation that takes Linux for macOS'
 	@echo '                  TESTS="NAME ..." runs tests/test_NAME.c and tests/whitebox_NAME.c only'
-	@echo 'make check        compile matrix, symbols, outline of the header, compile lines of examples'
+	@echo 'make check        compile matrix, symbols, outline of the header, compile lines of examples,'
+	@echo '                  and the small ones against each other'
 	@echo 'make mutants      changes lines of the header, in copies, one at a time: a test must notice'
 	@echo '                  each; MUTANTS="NAME ..." chooses some of tests/mutants.txt'
 	@echo 'make check-arch   the tests for another processor, ARCH=i386, s390x or armhf, by a cross'
@@ -157,6 +161,10 @@ build/$(1)/examples/%: examples/%.c build/$(1)/pysock_impl.o
 	$$(LINK_PROGRAM) | $$(CC) $$(WARNINGS) $$(ALL_CPPFLAGS) $$(FLAGS_$(1)) -x c - -x none \
 	    build/$(1)/pysock_impl.o -o $$@ $$(ALL_LDFLAGS) $$(LDLIBS)
 
+build/$(1)/examples/%: examples/apps/%.c build/$(1)/pysock_impl.o $(APPS_H)
+	$$(LINK_PROGRAM) | $$(CC) $$(WARNINGS) -iquote examples/apps $$(ALL_CPPFLAGS) $$(FLAGS_$(1)) \
+	    -x c - -x none build/$(1)/pysock_impl.o -o $$@ $$(ALL_LDFLAGS) $$(LDLIBS)
+
 build/$(1)/tools/%: tools/%.c build/$(1)/pysock_impl.o
 	$$(LINK_PROGRAM) | $$(CC) $$(WARNINGS) $$(ALL_CPPFLAGS) $$(FLAGS_$(1)) -x c - -x none \
 	    build/$(1)/pysock_impl.o -o $$@ $$(ALL_LDFLAGS) $$(LDLIBS)
@@ -175,6 +183,9 @@ build/examples/flags build/tools/flags build/bench/flags: always
 	$(call write_flags,$(CC) $(ALL_CPPFLAGS) $(CFLAGS) $(ALL_LDFLAGS) $(LDLIBS))
 
 build/examples/%: examples/%.c build/examples/flags
+	$(QUIET) $(CC) $(WARNINGS) $(ALL_CPPFLAGS) $(CFLAGS) $(DEPEND) $< -o $@ $(ALL_LDFLAGS) $(LDLIBS)
+
+build/examples/%: examples/apps/%.c build/examples/flags
 	$(QUIET) $(CC) $(WARNINGS) $(ALL_CPPFLAGS) $(CFLAGS) $(DEPEND) $< -o $@ $(ALL_LDFLAGS) $(LDLIBS)
 
 build/tools/%: tools/%.c build/tools/flags

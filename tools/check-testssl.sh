@@ -1,6 +1,7 @@
 #!/bin/sh
-# Runs testssl.sh with its default checks against examples/https_server with its default settings,
-# and fails on any finding of severity HIGH, CRITICAL or FATAL that is not due to the certificate.
+# Runs testssl.sh with its default checks against https_server (examples/apps/) with its default
+# settings, and fails on any finding of severity HIGH, CRITICAL or FATAL that is not due to the
+# certificate.
 #
 #   tools/check-testssl.sh [CERT]    CERT is a name in tests/certs: server-ec if not said
 #

@@ -6,6 +6,7 @@
 #   outline     the manual's table of contents against the sections; platform code in its place
 #   text        columns, blanks and leftovers in all sources
 #   examples    the compile line in each example, and the programs in README.md
+#   smoke       the small examples, as they were compiled there, against each other
 #   features    README.md's table of Python's names against the header
 #   certs       tests/certs belongs together; tools/mkcert.sh makes such certificates
 #
@@ -274,8 +275,8 @@ compile_line() {
     ' "$1"
 }
 
-# compile_example FILE: runs its line as it stands, from the top of the project or, where the line
-# names no folder, from examples/; only the program goes to build/.
+# compile_example FILE: runs its line as it stands, from the top of the project; only the program
+# goes to build/.
 compile_example() {
     name=$(basename "$1" .c)
     line=$(compile_line "$1")
@@ -289,9 +290,7 @@ compile_example() {
     *) line="$line -o '$program'" ;;
     esac
     line="$line $CPPFLAGS $LDFLAGS"
-    folder=.
-    case $line in *" $name.c "*) folder=examples ;; esac
-    if ! (cd "$folder" && sh -c "$line") >"$out/examples/$name.log" 2>&1 ||
+    if ! sh -c "$line" >"$out/examples/$name.log" 2>&1 ||
         [ -s "$out/examples/$name.log" ] || [ ! -x "$program" ]; then
         echo "  FAILED  $1: its compile line must work without a word: $line"
         complain "$out/examples/$name.log"
@@ -317,14 +316,96 @@ check_readme() {
     done
 }
 
+# An example shows one idea; what is longer is a program, and stands in examples/apps/.
+check_lengths() {
+    awk 'FNR == 151 { print "  FAILED  " FILENAME " has more than 150 lines"; bad = 1 }
+        END { exit bad }' examples/*.c
+}
+
 check_examples() {
     mkdir -p "$out/examples"
-    for source in examples/*.c tools/*.c; do
-        [ ! -f "$source" ] || echo "compile_example $source"
+    check_lengths || return 1
+    for source in examples/*.c examples/apps/*.c tools/*.c; do
+        echo "compile_example $source"
     done >"$out/examples/list"
     echo check_readme >>"$out/examples/list"
     xargs -P "$JOBS" -L 1 tools/check.sh --run <"$out/examples/list" || return 1
     echo "  $(($(wc -l <"$out/examples/list") - 1)) compile lines, and the programs in README.md"
+}
+
+# ---- smoke ----
+
+# serve NAME ARGUMENT...: an example in the background, until the check ends.
+serve() {
+    name=$1
+    shift
+    "$out/examples/$name" "$@" >"$out/smoke-$name.log" 2>&1 &
+    servers="$servers $!"
+}
+
+# expect TEXT NAME ARGUMENT...: an example must print TEXT and end well, soon: its server may not
+# listen yet. On its stdin is "hello".
+expect() {
+    text=$1
+    name=$2
+    shift 2
+    tries=50
+    while ! echo hello | "$out/examples/$name" "$@" >"$out/smoke.log" 2>&1 ||
+        ! grep -q "$text" "$out/smoke.log"; do
+        tries=$((tries - 1))
+        if [ $tries -eq 0 ]; then
+            echo "  FAILED  $name $* does not print '$text'"
+            complain "$out/smoke.log"
+            return 1
+        fi
+        sleep 0.1
+    done
+    smoked=$((smoked + 1))
+}
+
+# tests/peers/smtp.py tells its port when it listens.
+serve_smtp() {
+    python3 tests/peers/smtp.py --cert "$cert.pem" --key "$cert.key" >"$out/smoke-smtp.log" 2>&1 &
+    servers="$servers $!"
+    tries=50
+    until smtp_port=$(sed -n 's/.*listening on .*:\([0-9]*\)$/\1/p' "$out/smoke-smtp.log") &&
+        [ -n "$smtp_port" ]; do
+        tries=$((tries - 1))
+        [ $tries -gt 0 ] || { complain "$out/smoke-smtp.log"; return 1; }
+        sleep 0.1
+    done
+}
+
+smoke() {
+    serve echo_poller "$port" "$cert.pem" "$cert.key"
+    serve echo_threads $((port + 1)) "$cert.pem" "$cert.key"
+    serve sni $((port + 2)) other.test tests/certs/wrong-host.pem tests/certs/wrong-host.key \
+        localhost "$cert.pem" "$cert.key"
+    serve mutual server $((port + 3)) "$cert.pem" "$cert.key" "$ca"
+    serve udp_retry server $((port + 4))
+    expect '^hello$' stdin_select localhost "$port" "$ca" &&
+        expect '^hello$' stdin_select localhost $((port + 1)) "$ca" &&
+        expect '^This is localhost' tls_client localhost $((port + 2)) "$ca" &&
+        expect '^TLSv1.2' nonblocking_handshake localhost $((port + 2)) "$ca" &&
+        expect '^Good day, client!' mutual client $((port + 3)) tests/certs/client.pem \
+            tests/certs/client.key "$ca" &&
+        expect 'echoed after' udp_retry client localhost $((port + 4)) hello &&
+        expect 'the child served' unix_fds || return 1
+    command -v python3 >/dev/null || { echo '  starttls is skipped: no python3 here'; return 0; }
+    serve_smtp && expect '8BITMIME' starttls localhost "$smtp_port" "$ca"
+}
+
+check_smoke() {
+    [ -x "$out/examples/unix_fds" ] || check_examples || return 1
+    ca=tests/certs/ca.pem cert=tests/certs/server-ec port=$((20000 + $$ % 12000))
+    servers='' smoked=0
+    trap 'kill $servers 2>/dev/null; exit 1' HUP INT TERM
+    smoke
+    result=$?
+    trap - HUP INT TERM
+    # shellcheck disable=SC2086
+    kill $servers 2>/dev/null
+    [ $result -eq 0 ] && echo "  $smoked runs of the small examples"
 }
 
 # ---- features ----
@@ -378,11 +459,11 @@ if [ "${1-}" = --run ]; then
 fi
 cd "$(dirname "$0")/.." || exit 1
 mkdir -p $out
-[ $# -gt 0 ] || set -- compile symbols outline text examples features certs
+[ $# -gt 0 ] || set -- compile symbols outline text examples smoke features certs
 failed=
 for check; do
     case $check in
-    compile | symbols | outline | text | examples | features | certs) ;;
+    compile | symbols | outline | text | examples | smoke | features | certs) ;;
     *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "$0" && exit 2 ;;
     esac
     echo "check $check"

@@ -1,7 +1,7 @@
 /*
 smtp_starttls: an SMTP client that goes from plain text to TLS on the same socket (RFC 3207).
 
-cc -O2 -o smtp_starttls smtp_starttls.c -I.. -lbearssl -pthread
+cc -I. examples/apps/smtp_starttls.c -o smtp_starttls -lbearssl -lpthread
 
 ./smtp_starttls mail.example.org
 ./smtp_starttls --from me@example.org --to you@example.net mail.example.org 587 < message.txt
@@ -18,14 +18,8 @@ or to none. What makes the change safe:
 #define PYSOCK_IMPLEMENTATION
 #include "pysock.h"
 
-#include <errno.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <strings.h>
-#include <time.h>
+#define CLI_PROGRAM "smtp_starttls"
+#include "cli.h"
 
 enum {
     MAX_RECIPIENTS = 100,
@@ -62,14 +56,6 @@ typedef struct reply {
     char text[MAX_REPLY]; /* the lines without code, each with its '\n' */
 } reply;
 
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 static int fail(const char *format, ...)
 {
     va_list list;
@@ -92,7 +78,7 @@ static int fail_pysock(const char *what)
 /* One recv, by the deadline of the whole reply. */
 static int fill(smtp *c, double deadline)
 {
-    double left = deadline - now();
+    double left = deadline - cli_now();
 
     if (pysock_settimeout(c->s, left > 0.001 ? left : 0.001) < 0)
         return fail_pysock("cannot set the timeout");
@@ -143,7 +129,7 @@ static int line_code(const char *line)
 
 static int read_reply(smtp *c, reply *r)
 {
-    double deadline = now() + c->timeout;
+    double deadline = cli_now() + c->timeout;
     char line[1024];
     size_t used = 0;
 
@@ -257,25 +243,6 @@ static bool offers(const reply *r, const char *word)
 }
 
 /* ---- TLS ---- */
-
-static pysock_ssl_context *make_context(const options *opt)
-{
-    pysock_ssl_context *tls = opt->cafile || opt->insecure
-                                  ? pysock_ssl_context_new(PYSOCK_SERVER_AUTH)
-                                  : pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH);
-    bool ok = tls != NULL;
-
-    if (ok && opt->insecure)
-        ok = pysock_ssl_set_check_hostname(tls, 0) == 0 &&
-             pysock_ssl_set_verify_mode(tls, PYSOCK_CERT_NONE) == 0;
-    if (ok && opt->cafile)
-        ok = pysock_ssl_load_verify_locations(tls, opt->cafile, NULL) == 0;
-    if (ok)
-        return tls;
-    fail_pysock("cannot set TLS up");
-    pysock_ssl_context_free(tls);
-    return NULL;
-}
 
 static int start_tls(smtp *c, pysock_ssl_context *tls, const options *opt, reply *r)
 {
@@ -411,8 +378,8 @@ static int run(const options *opt)
     int result = opt->from ? read_message(&m) : 0;
 
     c.timeout = opt->timeout;
-    if (result == 0 && (tls = make_context(opt)) == NULL)
-        result = -1;
+    if (result == 0 && (tls = cli_client_context(opt->cafile, opt->insecure, NULL, NULL)) == NULL)
+        result = fail_pysock("cannot set TLS up");
     if (result == 0 && (c.s = pysock_create_connection(opt->host, opt->port, c.timeout)) == NULL)
         result = fail_pysock("cannot connect");
     if (result == 0)
@@ -446,14 +413,6 @@ static bool is_address(const char *text)
     return n > 0 && n <= MAX_ADDRESS && strchr(text, '@');
 }
 
-static bool parse_number(const char *text, double most, double *number)
-{
-    char *end;
-
-    *number = strtod(text, &end);
-    return *text && !*end && *number > 0 && *number <= most;
-}
-
 /* An option with a value. */
 static bool take_option(options *opt, const char *name, const char *value)
 {
@@ -462,7 +421,7 @@ static bool take_option(options *opt, const char *name, const char *value)
         return true;
     }
     if (strcmp(name, "--timeout") == 0)
-        return parse_number(value, 86400, &opt->timeout);
+        return cli_parse_seconds(value, &opt->timeout);
     if (strcmp(name, "--from") == 0) {
         opt->from = value;
         return is_address(value);
@@ -477,7 +436,6 @@ int main(int argc, char **argv)
 {
     static options opt = {.port = 587, .timeout = 30};
     const char *port = NULL;
-    double number = 587;
 
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "-h") == 0 || strcmp(argv[i], "--help") == 0)
@@ -493,10 +451,10 @@ int main(int argc, char **argv)
         else
             return usage(stderr);
     }
-    if (!opt.host || (port && !parse_number(port, 65535, &number)) || number != (int)number ||
-        !opt.from != !opt.recipients)
+    if (port)
+        opt.port = cli_parse_port(port, 1);
+    if (!opt.host || opt.port < 0 || !opt.from != !opt.recipients)
         return usage(stderr);
-    opt.port = (int)number;
     setvbuf(stdout, NULL, _IOLBF, 0);
     return run(&opt);
 }

@@ -1,11 +1,11 @@
 /*
 chat: a chat server on one thread, with plain and TLS clients side by side.
 
-cc -O2 -o chat chat.c -I.. -lbearssl -pthread
+cc -I. examples/apps/chat.c -o chat -lbearssl -lpthread
 
 ./chat -p 7000 -t 7001 --cert cert.pem --key key.pem
-./stdin_select --plain localhost 7000
-./stdin_select --cacert ca.pem localhost 7001
+./netcat localhost 7000
+./netcat --cafile ca.pem localhost 7001
 
 The first line that a client sends is its name, every other one is said to all. A line is put into
 one buffer, and that buffer is queued on every socket: no copy for each client, no loop that waits
@@ -15,14 +15,8 @@ dropped. The loop below never asks whether a client is a TLS one.
 #define PYSOCK_IMPLEMENTATION
 #include "pysock.h"
 
-#include <errno.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
+#define CLI_PROGRAM "chat"
+#include "cli.h"
 
 enum { MAX_CLIENTS = 200, MAX_NAME = 20, MAX_LINE = 512 };
 
@@ -47,29 +41,6 @@ typedef struct chat {
     client *clients[MAX_CLIENTS];
     size_t count;
 } chat;
-
-static volatile sig_atomic_t stopping;
-
-static void on_signal(int number)
-{
-    (void)number;
-    stopping = 1;
-}
-
-/* Lets a signal end a poll, which would otherwise go on, as in Python. */
-static int is_stopping(void *arg)
-{
-    (void)arg;
-    return stopping;
-}
-
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 /* Marks a client; it is taken out later, when nobody walks the list. The first reason counts. */
 static void drop(client *c, const char *why)
@@ -97,7 +68,7 @@ static void say(chat *room, client *to, const char *format, ...)
     va_end(args);
     pysock_buf *b = pysock_buf_copy(text, (size_t)n);
     if (!b) {
-        fprintf(stderr, "chat: %s\n", pysock_error_message());
+        cli_complain_of_pysock();
         return;
     }
     if (to)
@@ -221,7 +192,7 @@ static void add_client(chat *room, pysock *s, const pysock_addr *peer)
         return;
     }
     c->s = s;
-    c->deadline = now() + NAME_TIMEOUT;
+    c->deadline = cli_now() + NAME_TIMEOUT;
     pysock_addr_format(peer, c->peer, sizeof c->peer);
     room->clients[room->count++] = c;
 }
@@ -234,7 +205,7 @@ static void accept_client(chat *room, pysock *listener)
     if (s) {
         add_client(room, s, &peer);
     } else if (errno != EAGAIN && errno != ECONNABORTED) {
-        fprintf(stderr, "chat: %s\n", pysock_error_message());
+        cli_complain_of_pysock();
         listen_for_clients(room, false); /* out of descriptors, likely: until the next second */
         return;
     }
@@ -264,7 +235,7 @@ static void remove_dropped(chat *room)
 
 static void check_deadlines(chat *room)
 {
-    double t = now();
+    double t = cli_now();
 
     for (size_t i = 0; i < room->count; i++)
         if (!room->clients[i]->name[0] && t > room->clients[i]->deadline)
@@ -288,21 +259,21 @@ static void serve_event(chat *room, const pysock_pollevent *event)
 static int run(chat *room)
 {
     pysock_pollevent events[64];
-    double tick = now() + 1;
+    double tick = cli_now() + 1;
 
-    while (!stopping) {
+    while (!cli_stopping) {
         ptrdiff_t n = pysock_poller_poll(room->poller, events, 64, 1.0);
         if (n < 0 && errno != EINTR) {
-            fprintf(stderr, "chat: %s\n", pysock_error_message());
+            cli_complain_of_pysock();
             return 1;
         }
         for (ptrdiff_t i = 0; i < n; i++)
             serve_event(room, &events[i]);
-        if (now() >= tick) {
+        if (cli_now() >= tick) {
             check_deadlines(room);
             if (!room->listening && room->count < MAX_CLIENTS)
                 listen_for_clients(room, true);
-            tick = now() + 1;
+            tick = cli_now() + 1;
         }
         remove_dropped(room);
     }
@@ -329,17 +300,14 @@ typedef struct options {
 /* Opens listeners[which], with TLS around it unless tls is NULL. */
 static bool listen_on(chat *room, int which, const char *address, int port, pysock_ssl_context *tls)
 {
-    pysock_addr addr;
     char name[PYSOCK_ADDR_STRLEN];
     pysock *s = pysock_create_server(address, port, -1);
 
     room->listeners[which] = s;
     if (!s || (tls && pysock_ssl_wrap_socket(s, tls, NULL) < 0) || pysock_setblocking(s, 0) < 0 ||
-        pysock_getsockname(s, &addr) < 0 ||
         pysock_poller_register(room->poller, pysock_fileno(s), POLLIN) < 0)
         return false;
-    pysock_addr_format(&addr, name, sizeof name);
-    fprintf(stderr, "chat: %s on %s\n", tls ? "TLS" : "plain", name);
+    fprintf(stderr, "chat: %s on %s\n", tls ? "TLS" : "plain", cli_name_of(s, name));
     return true;
 }
 
@@ -352,66 +320,39 @@ static bool start(chat *room, const options *opt)
     if (!opt->cert)
         return true;
 
-    pysock_ssl_context *tls = pysock_ssl_create_default_context(PYSOCK_CLIENT_AUTH);
-    bool ok = tls && pysock_ssl_load_cert_chain(tls, opt->cert, opt->key) == 0 &&
-              listen_on(room, 1, opt->address, opt->tls_port, tls);
+    pysock_ssl_context *tls = cli_server_context(opt->cert, opt->key);
+    bool ok = tls && listen_on(room, 1, opt->address, opt->tls_port, tls);
     pysock_ssl_context_free(tls); /* the listening socket has its own reference */
     return ok;
 }
 
-static int usage(FILE *to)
-{
-    fputs("usage: chat [-p PORT] [-b ADDRESS] [-t PORT --cert FILE [--key FILE]]\n"
-          "  -p PORT      for plain clients; 7000 if not said; 0: a free one\n"
-          "  -t PORT      for TLS clients; 7001 if not said\n"
-          "  -b ADDRESS   127.0.0.1 if not said; \"\": all of this machine's\n"
-          "  --cert FILE  serve TLS clients too, with this certificate chain (PEM)\n"
-          "  --key FILE   its private key (PEM), if it is not in the same file\n", to);
-    return to == stdout ? 0 : 2;
-}
-
-static int parse_port(const char *text)
-{
-    char *end;
-    long n = strtol(text, &end, 10);
-
-    return *text && !*end && n >= 0 && n <= 65535 ? (int)n : -1;
-}
+static const char usage[] =
+    "usage: chat [-p PORT] [-b ADDRESS] [-t PORT --cert FILE [--key FILE]]\n"
+    "  -p PORT      for plain clients; 7000 if not said; 0: a free one\n"
+    "  -t PORT      for TLS clients; 7001 if not said\n"
+    "  -b ADDRESS   127.0.0.1 if not said; \"\": all of this machine's\n"
+    "  --cert FILE  serve TLS clients too, with this certificate chain (PEM)\n"
+    "  --key FILE   its private key (PEM), if it is not in the same file\n";
 
 int main(int argc, char **argv)
 {
     options opt = {.address = "127.0.0.1", .port = 7000, .tls_port = 7001};
+    const cli_option table[] = {
+        {"-p", .port = &opt.port}, {"-t", .port = &opt.tls_port}, {"-b", .text = &opt.address},
+        {"--cert", .text = &opt.cert}, {"--key", .text = &opt.key}, {.name = NULL}
+    };
     chat room = {.count = 0};
-
-    for (int i = 1; i < argc; i++) {
-        bool more = i + 1 < argc;
-        if (strcmp(argv[i], "-h") == 0 || strcmp(argv[i], "--help") == 0)
-            return usage(stdout);
-        if (strcmp(argv[i], "-p") == 0 && more)
-            opt.port = parse_port(argv[++i]);
-        else if (strcmp(argv[i], "-t") == 0 && more)
-            opt.tls_port = parse_port(argv[++i]);
-        else if (strcmp(argv[i], "-b") == 0 && more)
-            opt.address = argv[++i];
-        else if (strcmp(argv[i], "--cert") == 0 && more)
-            opt.cert = argv[++i];
-        else if (strcmp(argv[i], "--key") == 0 && more)
-            opt.key = argv[++i];
-        else
-            return usage(stderr);
-    }
-    if (opt.port < 0 || opt.tls_port < 0 || (opt.key && !opt.cert))
-        return usage(stderr);
-
-    setvbuf(stdout, NULL, _IOLBF, 0);
-    signal(SIGINT, on_signal);
-    signal(SIGTERM, on_signal);
-    pysock_set_interrupt_hook(is_stopping, NULL);
     int status = 1;
+
+    cli_parse(argc, argv, table, NULL, 0, usage);
+    if (opt.key && !opt.cert)
+        cli_wrong_usage(usage);
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    cli_stop_on_signals();
     if (start(&room, &opt))
         status = run(&room);
     else
-        fprintf(stderr, "chat: %s\n", pysock_error_message());
+        cli_complain_of_pysock();
     close_all(&room);
     return status;
 }

@@ -1,7 +1,7 @@
 /*
 udp_echo: an echo server and a client of one, by UDP: timeouts, retransmission, IPv4 and IPv6.
 
-cc -O2 -o udp_echo udp_echo.c -I.. -lbearssl -pthread
+cc -I. examples/apps/udp_echo.c -o udp_echo -lbearssl -lpthread
 
 ./udp_echo server 7007
 ./udp_echo client localhost 7007 hello 'how are you'
@@ -16,56 +16,15 @@ Exit status: 0 all was echoed, 1 something failed, 2 wrong usage.
 #define PYSOCK_IMPLEMENTATION
 #include "pysock.h"
 
-#include <errno.h>
+#define CLI_PROGRAM "udp_echo"
+#include "cli.h"
+
 #include <pthread.h>
-#include <signal.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { MAX_TEXT = 1000, MAX_DATAGRAM = 1200, ATTEMPTS = 5 };
 
 #define FIRST_TIMEOUT 0.25 /* seconds; it doubles with each attempt */
-
-static volatile sig_atomic_t stopping;
-
-static void on_signal(int number)
-{
-    (void)number;
-    stopping = 1;
-}
-
-/* Lets a signal end a call that waits, which would otherwise go on, as in Python. */
-static int is_stopping(void *arg)
-{
-    (void)arg;
-    return stopping;
-}
-
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
-/* Says what went wrong; always false. */
-static bool fail(const char *why)
-{
-    fprintf(stderr, "udp_echo: %s\n", why);
-    return false;
-}
-
-static bool is_loopback(const pysock_addr *addr)
-{
-    if (addr->u.sa.sa_family == AF_INET)
-        return ntohl(addr->u.in.sin_addr.s_addr) >> 24 == 127;
-    return IN6_IS_ADDR_LOOPBACK(&addr->u.in6.sin6_addr);
-}
 
 /* ---- the server ---- */
 
@@ -107,14 +66,14 @@ static bool serve(server *sv)
     char data[MAX_DATAGRAM + 1], peer[PYSOCK_ADDR_STRLEN];
     pysock_addr from;
 
-    for (long number = 1; !stopping; number++) {
+    for (long number = 1; !cli_stopping; number++) {
         ptrdiff_t n = pysock_recvfrom(sv->s, data, sizeof data, 0, &from);
         if (n < 0 && (errno == EBADF || errno == EINTR))
             return true;
         if (n < 0 && (errno == ECONNREFUSED || errno == ETIMEDOUT))
             continue;
         if (n < 0)
-            return fail(pysock_error_message());
+            return cli_complain_of_pysock();
         if (n > MAX_DATAGRAM || (sv->drop > 0 && number % sv->drop == 0))
             continue;
         pysock_addr_format(&from, peer, sizeof peer);
@@ -160,7 +119,7 @@ static int await_echo(client *c, const char *said, size_t size, double deadline)
     char data[MAX_DATAGRAM + 1];
 
     for (;;) {
-        double left = deadline - now();
+        double left = deadline - cli_now();
         if (left <= 0)
             return 0;
         pysock_settimeout(c->s, left);
@@ -176,17 +135,17 @@ static int await_echo(client *c, const char *said, size_t size, double deadline)
 static int say(client *c, const char *text)
 {
     char data[MAX_DATAGRAM];
-    double timeout = FIRST_TIMEOUT, begin = now();
+    double timeout = FIRST_TIMEOUT, begin = cli_now();
     int n = snprintf(data, sizeof data, "%lu %.*s", ++c->number, MAX_TEXT, text);
 
     for (int attempt = 1; attempt <= ATTEMPTS; attempt++, timeout *= 2) {
         if (pysock_send(c->s, data, (size_t)n, 0) < 0)
             return -1;
-        int came = await_echo(c, data, (size_t)n, now() + timeout);
+        int came = await_echo(c, data, (size_t)n, cli_now() + timeout);
         if (came < 0)
             return -1;
         if (came > 0) {
-            printf("'%s' echoed after %.3f ms, attempt %d\n", text, 1000 * (now() - begin),
+            printf("'%s' echoed after %.3f ms, attempt %d\n", text, 1000 * (cli_now() - begin),
                    attempt);
             return 1;
         }
@@ -205,7 +164,7 @@ static int talk(const pysock_addr *addr, char *const *texts, int count)
     if (came == 0)
         fprintf(stderr, "udp_echo: no answer to '%s' after %d attempts\n", texts[i - 1], ATTEMPTS);
     else if (came < 0 && i > 1)
-        came = fail(pysock_error_message());
+        came = cli_complain_of_pysock();
     pysock_close(c.s);
     return came;
 }
@@ -218,11 +177,11 @@ static bool talk_to(const char *host, const char *port, char *const *texts, int 
     int came = -1;
 
     if (addresses < 0)
-        return fail(pysock_error_message());
+        return cli_complain_of_pysock();
     for (ptrdiff_t i = 0; i < addresses && came < 0; i++)
         came = talk(&list[i].addr, texts, count);
     pysock_freeaddrinfo(list);
-    return came >= 0 ? came > 0 : fail(pysock_error_message());
+    return came >= 0 ? came > 0 : cli_complain_of_pysock();
 }
 
 /* ---- both here ---- */
@@ -235,24 +194,24 @@ static bool demonstrate_on(const char *host)
     pthread_t thread;
 
     if (!sv.s || pysock_getsockname(sv.s, &addr) < 0)
-        return fail(pysock_error_message());
+        return cli_complain_of_pysock();
     pysock_addr_format(&addr, name, sizeof name);
     printf("server on %s, which drops every third datagram\n", name);
     if (pthread_create(&thread, NULL, serve_in_thread, &sv) != 0) {
         pysock_close(sv.s);
-        return fail("cannot start a thread");
+        return cli_complain("cannot start a thread");
     }
     int came = talk(&addr, texts, 5);
     pysock_close(sv.s); /* wakes the thread, whose call fails with EBADF */
     pthread_join(thread, NULL);
     if (came < 0)
-        return fail(pysock_error_message());
+        return cli_complain_of_pysock();
     if (came == 0 || !sv.ok)
         return false;
 
     came = talk(&addr, texts, 1);
     if (came >= 0)
-        return fail("a server that is closed has answered");
+        return cli_complain("a server that is closed has answered");
     printf("and now: %s\n", pysock_error_message());
     return true;
 }
@@ -279,54 +238,39 @@ static bool demonstrate(void)
 
 /* ---- the command line ---- */
 
-static int usage(FILE *to)
-{
-    fputs("usage: udp_echo                               both, on loopback: a demonstration\n"
-          "       udp_echo server [-b ADDRESS] [-d N] PORT\n"
-          "       udp_echo client HOST PORT [TEXT...]\n"
-          "  -b ADDRESS  127.0.0.1 if not said; \"\": all of this machine's\n"
-          "  -d N        drop every Nth datagram\n"
-          "  PORT        of the server 0: a free one\n"
-          "  TEXT        what to say, each in a datagram (hello)\n", to);
-    return to == stdout ? 0 : 2;
-}
+static const char usage[] =
+    "usage: udp_echo                               both, on loopback: a demonstration\n"
+    "       udp_echo server [-b ADDRESS] [-d N] PORT\n"
+    "       udp_echo client HOST PORT [TEXT...]\n"
+    "  -b ADDRESS  127.0.0.1 if not said; \"\": all of this machine's\n"
+    "  -d N        drop every Nth datagram\n"
+    "  PORT        of the server 0: a free one\n"
+    "  TEXT        what to say, each in a datagram (hello)\n";
 
 static int run_server(int argc, char **argv)
 {
     server sv = {.verbose = true};
-    const char *address = "127.0.0.1", *port = NULL;
-    struct sigaction action = {.sa_handler = on_signal};
-    char name[PYSOCK_ADDR_STRLEN], *end = "";
+    const char *address = "127.0.0.1", *port;
+    const cli_option table[] = {
+        {"-b", .text = &address}, {"-d", .number = &sv.drop}, {.name = NULL}
+    };
+    char name[PYSOCK_ADDR_STRLEN];
     pysock_addr addr;
 
-    for (int i = 0; i < argc; i++) {
-        bool more = i + 1 < argc;
-        if (strcmp(argv[i], "-b") == 0 && more)
-            address = argv[++i];
-        else if (strcmp(argv[i], "-d") == 0 && more)
-            sv.drop = (int)strtol(argv[++i], &end, 10);
-        else if (argv[i][0] != '-' && !port)
-            port = argv[i];
-        else
-            return usage(stderr);
-    }
-    if (!port || *end || sv.drop < 0)
-        return usage(stderr);
-
+    if (cli_parse(argc, argv, table, &port, 1, usage) == 0)
+        cli_wrong_usage(usage);
     setvbuf(stdout, NULL, _IOLBF, 0);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    pysock_set_interrupt_hook(is_stopping, NULL);
+    cli_stop_on_signals();
     sv.s = open_server(address[0] ? address : NULL, port);
     if (!sv.s || pysock_getsockname(sv.s, &addr) < 0 ||
         pysock_settimeout(sv.s, 1.0) < 0) { /* for a signal that comes just before the call */
-        fail(pysock_error_message());
+        cli_complain_of_pysock();
         pysock_close(sv.s);
         return 1;
     }
     pysock_addr_format(&addr, name, sizeof name);
     fprintf(stderr, "udp_echo: listening on %s\n", name);
-    if (!is_loopback(&addr))
+    if (!cli_is_loopback(&addr))
         fprintf(stderr, "udp_echo: others can reach it; with a forged sender it answers anybody\n");
     bool ok = serve(&sv);
     pysock_close(sv.s);
@@ -339,11 +283,11 @@ int main(int argc, char **argv)
 
     if (argc == 1)
         return demonstrate() ? 0 : 1;
-    if (strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "--help") == 0)
-        return usage(stdout);
     if (strcmp(argv[1], "server") == 0)
-        return run_server(argc - 2, argv + 2);
-    if (strcmp(argv[1], "client") != 0 || argc < 4 || argv[2][0] == '-')
-        return usage(stderr);
+        return run_server(argc - 1, argv + 1);
+    if (strcmp(argv[1], "client") != 0)
+        cli_parse(argc, argv, &(cli_option){.name = NULL}, NULL, 0, usage);
+    if (argc < 4 || argv[2][0] == '-')
+        cli_wrong_usage(usage);
     return talk_to(argv[2], argv[3], argc > 4 ? argv + 4 : texts, argc > 4 ? argc - 4 : 1) ? 0 : 1;
 }

@@ -1,7 +1,7 @@
 /*
 tls_inspect: shows how a TLS server answers, and its certificates, whether they verify or not.
 
-cc -O2 -o tls_inspect tls_inspect.c -I.. -lbearssl -pthread
+cc -I. examples/apps/tls_inspect.c -o tls_inspect -lbearssl -lpthread
 
 ./tls_inspect example.org
 ./tls_inspect --cafile ca.pem --servername localhost 127.0.0.1:8443
@@ -15,12 +15,8 @@ Exit status: 0 it verifies, or nobody asked (--insecure); 1 it does not, or ther
 #define PYSOCK_IMPLEMENTATION
 #include "pysock.h"
 
-#include <inttypes.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
+#define CLI_PROGRAM "tls_inspect"
+#include "cli.h"
 
 enum { MAX_CHAIN = 32 };
 
@@ -32,23 +28,10 @@ typedef struct options {
     double timeout;
 } options;
 
-/* What comes from the other side goes to a terminal only without its control characters, those of
-   UTF-8 (U+0080 to U+009F) too. */
-static void put_clean(const char *text, size_t size)
-{
-    for (size_t i = 0; i < size; i++) {
-        unsigned char c = (unsigned char)text[i];
-        bool second = c == 0xc2 && i + 1 < size && (unsigned char)text[i + 1] >= 0x80 &&
-                      (unsigned char)text[i + 1] < 0xa0;
-        putchar(c < ' ' || c == 0x7f || second ? '?' : text[i]);
-        i += second;
-    }
-}
-
 static void put_line(const char *label, const char *text)
 {
     printf("%-12s", label);
-    put_clean(text, strlen(text));
+    cli_put_clean(stdout, text, strlen(text));
     putchar('\n');
 }
 
@@ -73,7 +56,7 @@ static void put_name(const pysock_ssl_attribute *attributes, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         printf("%s%s=", i ? ", " : "", short_name(attributes[i].name));
-        put_clean(attributes[i].value, attributes[i].value_size);
+        cli_put_clean(stdout, attributes[i].value, attributes[i].value_size);
     }
     puts(count ? "" : "(empty)");
 }
@@ -114,10 +97,10 @@ static void put_alt_names(const pysock_ssl_cert *cert)
         const pysock_ssl_alt_name *n = &cert->subject_alt_names[i];
         printf("%s%s:", i ? ", " : "      names        ", n->type);
         if (n->dirname_count == 0)
-            put_clean(n->value, n->value_size);
+            cli_put_clean(stdout, n->value, n->value_size);
         for (size_t k = 0; k < n->dirname_count; k++) {
             printf("/%s=", short_name(n->dirname[k].name));
-            put_clean(n->dirname[k].value, n->dirname[k].value_size);
+            cli_put_clean(stdout, n->dirname[k].value, n->dirname[k].value_size);
         }
     }
     if (cert->subject_alt_name_count)
@@ -168,31 +151,14 @@ static int show_chain(pysock *s)
 
 /* ---- connections ---- */
 
-static pysock_ssl_context *make_context(const options *opt, bool verify)
-{
-    static const char *const protocols[] = {"h2", "http/1.1"};
-    pysock_ssl_context *tls = verify && !opt->cafile
-        ? pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH)
-        : pysock_ssl_context_new(PYSOCK_SERVER_AUTH);
-    bool ok = tls && pysock_ssl_set_alpn_protocols(tls, protocols, 2) == 0;
-
-    if (ok && verify && opt->cafile)
-        ok = pysock_ssl_load_verify_locations(tls, opt->cafile, NULL) == 0;
-    if (ok && !verify)
-        ok = pysock_ssl_set_check_hostname(tls, 0) == 0 &&
-             pysock_ssl_set_verify_mode(tls, PYSOCK_CERT_NONE) == 0;
-    if (ok)
-        return tls;
-    pysock_ssl_context_free(tls);
-    return NULL;
-}
-
 /* NULL with pysock's error if there is no connection or its handshake fails. Closing a socket
    leaves the error as it is. */
 static pysock *open_tls(const options *opt, bool verify)
 {
-    pysock_ssl_context *tls = make_context(opt, verify);
-    pysock *s = tls ? pysock_create_connection(opt->host, opt->port, opt->timeout) : NULL;
+    static const char *const protocols[] = {"h2", "http/1.1"};
+    pysock_ssl_context *tls = cli_client_context(verify ? opt->cafile : NULL, !verify, NULL, NULL);
+    bool ready = tls && pysock_ssl_set_alpn_protocols(tls, protocols, 2) == 0;
+    pysock *s = ready ? pysock_create_connection(opt->host, opt->port, opt->timeout) : NULL;
     bool ok = s && pysock_ssl_wrap_socket(s, tls, opt->servername) == 0;
 
     pysock_ssl_context_free(tls); /* the socket has its own reference */
@@ -234,7 +200,7 @@ static void show_fit(pysock *s, const char *name)
 
 static int fail(void)
 {
-    fprintf(stderr, "tls_inspect: %s\n", pysock_error_message());
+    cli_complain_of_pysock();
     return 1;
 }
 
@@ -270,19 +236,15 @@ static int inspect(const options *opt)
 
 /* ---- the command line ---- */
 
-static int usage(FILE *to)
-{
-    fputs("usage: tls_inspect [--insecure | --cafile FILE] [--servername NAME] [--timeout S]\n"
-          "                   HOST[:PORT]\n"
-          "  HOST[:PORT]        443 if not said; an IPv6 address with a port in brackets\n"
-          "  --cafile FILE      trust the certificates in FILE (PEM), not the system's\n"
-          "  --insecure         do not try to verify\n"
-          "  --servername NAME  what to ask for and the certificate must be for, if not HOST\n"
-          "  --timeout S        seconds for each connection, and its handshake; 10 if not said\n"
-          "Exit status: 0 it verifies; 1 it does not, or there is no connection; 2 wrong usage\n",
-          to);
-    return to == stdout ? 0 : 2;
-}
+static const char usage[] =
+    "usage: tls_inspect [--insecure | --cafile FILE] [--servername NAME] [--timeout S]\n"
+    "                   HOST[:PORT]\n"
+    "  HOST[:PORT]        443 if not said; an IPv6 address with a port in brackets\n"
+    "  --cafile FILE      trust the certificates in FILE (PEM), not the system's\n"
+    "  --insecure         do not try to verify\n"
+    "  --servername NAME  what to ask for and the certificate must be for, if not HOST\n"
+    "  --timeout S        seconds for each connection, and its handshake; 10 if not said\n"
+    "Exit status: 0 it verifies; 1 it does not, or there is no connection; 2 wrong usage\n";
 
 /* "host", "host:port", "[IPv6]", "[IPv6]:port", or an IPv6 address alone. */
 static bool parse_host(options *opt, const char *text)
@@ -302,44 +264,24 @@ static bool parse_host(options *opt, const char *text)
     opt->host[n] = '\0';
 
     end += bracket;
-    if (*end == '\0')
-        return true;
-    char *rest;
-    long port = strtol(end + 1, &rest, 10);
-    opt->port = (int)port;
-    return *end == ':' && end[1] >= '0' && end[1] <= '9' && *rest == '\0' && port >= 1 &&
-           port <= 65535;
-}
-
-static bool parse_timeout(options *opt, const char *text)
-{
-    char *end;
-
-    opt->timeout = strtod(text, &end);
-    return *text && *end == '\0' && opt->timeout > 0 && opt->timeout <= 1e6;
+    if (*end == ':')
+        opt->port = cli_parse_port(end + 1, 1);
+    return (*end == '\0' || *end == ':') && opt->port > 0;
 }
 
 int main(int argc, char **argv)
 {
     options opt = {.port = 443, .timeout = 10};
+    const char *host;
+    const cli_option table[] = {
+        {"--insecure", .flag = &opt.insecure}, {"--cafile", .text = &opt.cafile},
+        {"--servername", .text = &opt.servername}, {"--timeout", .seconds = &opt.timeout},
+        {.name = NULL}
+    };
 
-    for (int i = 1; i < argc; i++) {
-        bool more = i + 1 < argc;
-        if (strcmp(argv[i], "-h") == 0 || strcmp(argv[i], "--help") == 0)
-            return usage(stdout);
-        if (strcmp(argv[i], "--insecure") == 0)
-            opt.insecure = true;
-        else if (strcmp(argv[i], "--cafile") == 0 && more)
-            opt.cafile = argv[++i];
-        else if (strcmp(argv[i], "--servername") == 0 && more)
-            opt.servername = argv[++i];
-        else if (strcmp(argv[i], "--timeout") == 0 && more && parse_timeout(&opt, argv[i + 1]))
-            i++;
-        else if (argv[i][0] == '-' || opt.host[0] || !parse_host(&opt, argv[i]))
-            return usage(stderr);
-    }
-    if (!opt.host[0] || (opt.cafile && opt.insecure))
-        return usage(stderr);
+    if (cli_parse(argc, argv, table, &host, 1, usage) == 0 || !parse_host(&opt, host) ||
+        (opt.cafile && opt.insecure))
+        cli_wrong_usage(usage);
     if (!opt.servername)
         opt.servername = opt.host;
     return inspect(&opt);

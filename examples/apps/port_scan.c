@@ -1,7 +1,7 @@
 /*
 port_scan: tells which TCP ports of this machine are open, by many connects at once on one poller.
 
-cc -O2 -o port_scan port_scan.c -I.. -lbearssl -pthread
+cc -I. examples/apps/port_scan.c -o port_scan -lbearssl -lpthread
 
 ./port_scan 1-1024,8080
 ./port_scan -n 20 -t 0.5 ::1 1-65535
@@ -15,12 +15,8 @@ their leave, and a tool made for it. Exit status: 0 scanned, 1 something failed,
 #define PYSOCK_IMPLEMENTATION
 #include "pysock.h"
 
-#include <errno.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
+#define CLI_PROGRAM "port_scan"
+#include "cli.h"
 
 enum { PORTS = 65536, MAX_ATTEMPTS = 500, EVENTS = 64 };
 
@@ -43,29 +39,7 @@ typedef struct scan {
     port_state state[PORTS];
 } scan;
 
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
-/* Says what went wrong; always false. */
-static bool fail(const char *why)
-{
-    fprintf(stderr, "port_scan: %s\n", why);
-    return false;
-}
-
 /* ---- what may be scanned ---- */
-
-static bool is_loopback(const pysock_addr *addr)
-{
-    if (addr->u.sa.sa_family == AF_INET)
-        return ntohl(addr->u.in.sin_addr.s_addr) >> 24 == 127;
-    return addr->u.sa.sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&addr->u.in6.sin6_addr);
-}
 
 /* All that host stands for must be loopback; the first address is scanned. */
 static bool find_target(scan *sc, const char *host)
@@ -75,18 +49,17 @@ static bool find_target(scan *sc, const char *host)
     bool ok = true;
 
     if (count < 0)
-        return fail(pysock_error_message());
+        return cli_complain_of_pysock();
     for (ptrdiff_t i = 0; i < count; i++)
-        ok = ok && is_loopback(&list[i].addr);
+        ok = ok && cli_is_loopback(&list[i].addr);
     if (ok)
         sc->target = list[0].addr;
     pysock_freeaddrinfo(list);
     if (ok)
         return true;
-    fprintf(stderr, "port_scan: %s is not (only) this machine's loopback address. This program "
-            "scans 127.0.0.0/8 and ::1 and nothing else: to scan other machines needs their "
-            "owner's leave\n", host);
-    return false;
+    return cli_complain("%s is not (only) this machine's loopback address. This program scans "
+                        "127.0.0.0/8 and ::1 and nothing else: to scan other machines needs their "
+                        "owner's leave", host);
 }
 
 static void set_port(pysock_addr *addr, int port)
@@ -142,7 +115,8 @@ static int start_attempt(scan *sc, int port)
 
     while (a->s)
         a++;
-    *a = (attempt){.s = s, .fd = pysock_fileno(s), .port = port, .deadline = now() + sc->timeout};
+    *a = (attempt){.s = s, .fd = pysock_fileno(s), .port = port};
+    a->deadline = cli_now() + sc->timeout;
     sc->running++;
     return pysock_poller_register(sc->poller, a->fd, POLLOUT) < 0 ? -1 : 1;
 }
@@ -154,7 +128,7 @@ static bool start_attempts(scan *sc)
         if (started == 0)
             return true;
         if (started < 0)
-            return fail(pysock_error_message());
+            return cli_complain_of_pysock();
         sc->next++;
     }
     return true;
@@ -176,7 +150,7 @@ static void finish_attempt(scan *sc, int fd)
 
 static void end_late_attempts(scan *sc)
 {
-    double t = now();
+    double t = cli_now();
 
     for (size_t i = 0; i < MAX_ATTEMPTS; i++)
         if (sc->attempts[i].s && sc->attempts[i].deadline <= t)
@@ -185,7 +159,7 @@ static void end_late_attempts(scan *sc)
 
 static double next_deadline(const scan *sc)
 {
-    double first = now() + sc->timeout;
+    double first = cli_now() + sc->timeout;
 
     for (size_t i = 0; i < MAX_ATTEMPTS; i++)
         if (sc->attempts[i].s && sc->attempts[i].deadline < first)
@@ -200,10 +174,10 @@ static bool run(scan *sc)
     while (start_attempts(sc)) {
         if (sc->running == 0)
             return true;
-        double left = next_deadline(sc) - now();
+        double left = next_deadline(sc) - cli_now();
         ptrdiff_t n = pysock_poller_poll(sc->poller, events, EVENTS, left > 0 ? left : 0);
         if (n < 0)
-            return fail(pysock_error_message());
+            return cli_complain_of_pysock();
         for (ptrdiff_t i = 0; i < n; i++)
             finish_attempt(sc, events[i].fd);
         end_late_attempts(sc);
@@ -251,44 +225,28 @@ static bool parse_ports(scan *sc, const char *text)
     }
 }
 
-static int usage(FILE *to)
-{
-    fputs("usage: port_scan [-n N] [-t SECONDS] [HOST] PORTS\n"
-          "  HOST        a loopback address or a name of one; 127.0.0.1 if not said\n"
-          "  PORTS       22 or 1-1024 or 22,80,8000-8100\n"
-          "  -n N        connects at a time, 1 to 500 (100)\n"
-          "  -t SECONDS  for each of them (1)\n", to);
-    return to == stdout ? 0 : 2;
-}
+static const char usage[] =
+    "usage: port_scan [-n N] [-t SECONDS] [HOST] PORTS\n"
+    "  HOST        a loopback address or a name of one; 127.0.0.1 if not said\n"
+    "  PORTS       22 or 1-1024 or 22,80,8000-8100\n"
+    "  -n N        connects at a time, 1 to 500 (100)\n"
+    "  -t SECONDS  for each of them (1)\n";
 
 int main(int argc, char **argv)
 {
     static scan sc; /* zeroed, and large for a stack */
     const char *operands[2];
-    int count = 0;
-    long limit = 100;
-    char *end = "";
+    int limit = 100;
+    const cli_option table[] = {
+        {"-n", .number = &limit}, {"-t", .seconds = &sc.timeout}, {.name = NULL}
+    };
 
     sc.timeout = 1.0;
-    for (int i = 1; i < argc; i++) {
-        bool more = i + 1 < argc;
-        if (strcmp(argv[i], "-h") == 0 || strcmp(argv[i], "--help") == 0)
-            return usage(stdout);
-        if (strcmp(argv[i], "-n") == 0 && more)
-            limit = strtol(argv[++i], &end, 10);
-        else if (strcmp(argv[i], "-t") == 0 && more)
-            sc.timeout = strtod(argv[++i], &end);
-        else if (argv[i][0] != '-' && count < 2)
-            operands[count++] = argv[i];
-        else
-            return usage(stderr);
-        if (*end)
-            return usage(stderr);
-    }
-    if (count == 0 || limit < 1 || limit > MAX_ATTEMPTS || !(sc.timeout > 0))
-        return usage(stderr);
+    int count = cli_parse(argc, argv, table, operands, 2, usage);
+    if (count == 0 || limit < 1 || limit > MAX_ATTEMPTS)
+        cli_wrong_usage(usage);
     if (!parse_ports(&sc, operands[count - 1])) {
-        fprintf(stderr, "port_scan: '%s' is no list of ports\n", operands[count - 1]);
+        cli_complain("'%s' is no list of ports", operands[count - 1]);
         return 2;
     }
     sc.limit = (size_t)limit;
@@ -296,7 +254,7 @@ int main(int argc, char **argv)
         return 2;
 
     sc.poller = pysock_poller_new();
-    bool ok = sc.poller ? run(&sc) : fail(pysock_error_message());
+    bool ok = sc.poller ? run(&sc) : cli_complain_of_pysock();
     if (ok)
         report(&sc);
     for (size_t i = 0; i < MAX_ATTEMPTS; i++)

@@ -1,7 +1,7 @@
 /*
 netcat: carries bytes between stdin, stdout and a socket: TCP, TLS, UDP or Unix.
 
-cc -O2 -o netcat netcat.c -I.. -lbearssl -pthread
+cc -I. examples/apps/netcat.c -o netcat -lbearssl -lpthread
 
 ./netcat -l 7000 >copy                         one end of a transfer
 ./netcat -N localhost 7000 <file               the other one
@@ -18,18 +18,13 @@ Exit status: 0 all went well (-z: something listens), 1 something failed, 2 wron
 #define PYSOCK_IMPLEMENTATION
 #include "pysock.h"
 
-#include <errno.h>
+#define CLI_PROGRAM "netcat"
+#include "cli.h"
+
 #include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -72,33 +67,6 @@ typedef struct netcat {
 } netcat;
 
 static const char *bound_path; /* of a Unix socket that we made; removed at the end */
-
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
-/* Says what went wrong; always false, so that a function can end with it. */
-__attribute__((format(printf, 1, 2)))
-static bool complain(const char *format, ...)
-{
-    va_list args;
-
-    va_start(args, format);
-    fputs("netcat: ", stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
-    va_end(args);
-    return false;
-}
-
-static bool complain_of_pysock(void)
-{
-    return complain("%s", pysock_error_message());
-}
 
 /* ---- addresses ---- */
 
@@ -200,18 +168,13 @@ static bool bind_source(const netcat *n, pysock *s, int family)
 /* A name or a number; -1, and a word about it, if it is neither. 0 is for listeners. */
 static int parse_port(const options *opt, const char *text)
 {
-    char *end;
-    long number = strtol(text, &end, 10);
-    int port = -1;
+    int port = cli_parse_port(text, opt->listen ? 0 : 1);
 
-    if (text[0] >= '0' && text[0] <= '9' && *end == '\0') {
-        if (number <= 65535 && (number > 0 || opt->listen))
-            return (int)number;
-    } else if (!opt->numeric) {
+    if (!opt->numeric && text[strspn(text, "0123456789")] != '\0')
         port = pysock_getservbyname(text, protocol(opt));
-    }
     if (port < 0)
-        complain("%s is not a port: 1 to 65535%s", text, opt->numeric ? "" : ", or a service");
+        cli_complain("%s is not a port: 1 to 65535%s", text,
+                     opt->numeric ? "" : ", or a service");
     return port;
 }
 
@@ -264,7 +227,7 @@ static bool connect_to_host(netcat *n, int port)
     for (ptrdiff_t i = 0; i < count && !ok; i++) {
         ok = connect_to_address(n, &list[i].addr);
         if (!ok && i + 1 < count && n->opt.verbose)
-            complain("%s; trying the next address", pysock_error_message());
+            cli_complain("%s; trying the next address", pysock_error_message());
     }
     pysock_freeaddrinfo(list);
     return ok;
@@ -342,7 +305,7 @@ static bool read_stdin(netcat *n)
     if (size < 0 && (errno == EAGAIN || errno == EINTR))
         return true;
     if (size < 0)
-        complain("cannot read from stdin: %s", strerror(errno));
+        cli_complain("cannot read from stdin: %s", strerror(errno));
     if (size > 0) {
         b->pos = 0;
         if (n->opt.crlf) {
@@ -363,7 +326,7 @@ static bool shut_down(netcat *n)
     if (n->opt.udp || !n->opt.shut || n->peer_deaf)
         return true;
     n->peer_deaf = true;
-    return pysock_shutdown(n->s, SHUT_WR) == 0 || errno == ENOTCONN || complain_of_pysock();
+    return pysock_shutdown(n->s, SHUT_WR) == 0 || errno == ENOTCONN || cli_complain_of_pysock();
 }
 
 static bool send_some(netcat *n)
@@ -379,7 +342,7 @@ static bool send_some(netcat *n)
         b->pos = n->opt.udp ? b->len : b->pos + (size_t)size;
         return true;
     }
-    complain_of_pysock();
+    cli_complain_of_pysock();
     if (n->opt.udp)
         return false;
     n->failed = n->peer_deaf = true; /* what it sent before can still be read */
@@ -407,9 +370,9 @@ static bool end_of_stream(netcat *n)
     if (pysock_is_ssl(n->s) != 1)
         return true;
     if (!pysock_ssl_eof_is_clean(n->s))
-        return complain("truncated? The connection ended without close_notify");
+        return cli_complain("truncated? The connection ended without close_notify");
     if (is_unsent(n))
-        return complain("the peer closed before all was sent");
+        return cli_complain("the peer closed before all was sent");
     return true;
 }
 
@@ -420,7 +383,7 @@ static bool receive_datagram(netcat *n)
     ptrdiff_t size = pysock_recvfrom(n->s, b->data, sizeof b->data, 0, &from);
 
     if (size < 0)
-        return errno == EAGAIN || complain_of_pysock();
+        return errno == EAGAIN || cli_complain_of_pysock();
     if (!n->connected && n->peer.len > 0 && !n->opt.keep && !is_same(&from, &n->peer))
         return true; /* a stranger */
     if (!n->connected && is_named(&from)) {
@@ -444,7 +407,7 @@ static bool receive_some(netcat *n)
     if (size < 0 && errno == EAGAIN)
         return true;
     if (size < 0)
-        return n->failed ? false : complain_of_pysock();
+        return n->failed ? false : cli_complain_of_pysock();
     b->pos = 0;
     b->len = (size_t)size;
     return size > 0 || end_of_stream(n);
@@ -461,7 +424,7 @@ static bool write_stdout(netcat *n)
     if (size < 0 && (errno == EAGAIN || errno == EINTR))
         return true;
     if (size < 0)
-        return complain("cannot write to stdout: %s", strerror(errno));
+        return cli_complain("cannot write to stdout: %s", strerror(errno));
     b->pos += (size_t)size;
     return true;
 }
@@ -493,7 +456,7 @@ static bool is_over(const netcat *n)
 
 static double time_left(const netcat *n)
 {
-    double left = n->moved + n->opt.timeout - now();
+    double left = n->moved + n->opt.timeout - cli_now();
 
     if (n->opt.timeout == PYSOCK_NO_TIMEOUT || n->moved == 0)
         return PYSOCK_NO_TIMEOUT;
@@ -518,10 +481,10 @@ static bool step(netcat *n, bool *idle)
 
     ptrdiff_t ready = pysock_select(rlist, &reads, wlist, &writes, NULL, NULL, time_left(n));
     if (ready < 0)
-        return complain_of_pysock();
+        return cli_complain_of_pysock();
     *idle = ready == 0;
     if (ready > 0)
-        n->moved = now();
+        n->moved = cli_now();
     return (!contains(wlist, writes, fd) || send_some(n)) &&
            (!contains(wlist, writes, STDOUT_FILENO) || write_stdout(n)) &&
            (!contains(rlist, reads, fd) || receive_some(n)) &&
@@ -533,20 +496,20 @@ static bool step(netcat *n, bool *idle)
 static bool end_idle(const netcat *n)
 {
     if (!is_empty(&n->to_peer))
-        return complain("timed out: the peer takes no more");
+        return cli_complain("timed out: the peer takes no more");
     if (!is_empty(&n->to_stdout))
-        return complain("timed out: stdout takes no more");
+        return cli_complain("timed out: stdout takes no more");
     if (n->opt.verbose)
-        complain("nothing came or went for %g s", n->opt.timeout);
+        cli_complain("nothing came or went for %g s", n->opt.timeout);
     return true;
 }
 
 static bool carry(netcat *n)
 {
-    bool ok = pysock_setblocking(n->s, 0) == 0 || complain_of_pysock(), idle = false;
+    bool ok = pysock_setblocking(n->s, 0) == 0 || cli_complain_of_pysock(), idle = false;
     bool stdout_ended = false;
 
-    n->moved = n->connected ? now() : 0;
+    n->moved = n->connected ? cli_now() : 0;
     while (ok && !is_over(n)) {
         ok = step(n, &idle);
         if (ok && idle)
@@ -571,7 +534,7 @@ static bool talk(netcat *n)
     /* Our process is about to end: what TLS still has to send must be out before. */
     if (ok && !n->opt.udp && !n->peer_deaf && pysock_settimeout(n->s, n->opt.timeout) == 0 &&
         pysock_shutdown(n->s, SHUT_WR) < 0 && !n->peer_ended)
-        ok = complain_of_pysock();
+        ok = cli_complain_of_pysock();
     hang_up(n);
     return ok;
 }
@@ -633,7 +596,7 @@ static bool serve_client(netcat *n)
 {
     if (pysock_settimeout(n->s, n->opt.timeout) == 0 && start_tls(n, NULL))
         return talk(n);
-    complain_of_pysock();
+    cli_complain_of_pysock();
     hang_up(n);
     return false;
 }
@@ -648,7 +611,7 @@ static bool serve_clients(netcat *n, pysock *listener)
         if (!n->s && errno == ECONNABORTED)
             continue;
         if (!n->s) {
-            complain_of_pysock();
+            cli_complain_of_pysock();
             pysock_close(listener);
             return false;
         }
@@ -667,7 +630,7 @@ static bool listen_in(netcat *n)
     pysock_addr addr;
 
     if (!s)
-        return complain_of_pysock();
+        return cli_complain_of_pysock();
     if (pysock_getsockname(s, &addr) == 0)
         tell(n, "listening on", &addr);
     if (!n->opt.udp)
@@ -698,7 +661,7 @@ static bool scan_port(netcat *n, int port)
 
     if (!found) {
         if (opt->verbose)
-            complain_of_pysock();
+            cli_complain_of_pysock();
         hang_up(n);
         return false;
     }
@@ -724,7 +687,8 @@ static bool parse_ports(const options *opt, int *first, int *last)
         snprintf(text, sizeof text, "%.*s", (int)digits, opt->port);
         *first = parse_port(opt, text);
         *last = *first < 0 ? -1 : parse_port(opt, opt->port + digits + 1);
-        return *last >= *first || (*last >= 0 && complain("%s is no range of ports", opt->port));
+        return *last >= *first ||
+               (*last >= 0 && cli_complain("%s is no range of ports", opt->port));
     }
     *first = *last = parse_port(opt, opt->port);
     return *first >= 0;
@@ -743,24 +707,15 @@ static int scan(netcat *n)
 
 /* ---- TLS ---- */
 
-static pysock_ssl_context *make_client_tls(const options *opt)
-{
-    pysock_ssl_context *tls = opt->cafile || opt->insecure
-        ? pysock_ssl_context_new(PYSOCK_SERVER_AUTH)
-        : pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH);
-
-    if (tls && (!opt->insecure || (pysock_ssl_set_check_hostname(tls, 0) == 0 &&
-                                   pysock_ssl_set_verify_mode(tls, PYSOCK_CERT_NONE) == 0)))
-        return tls;
-    pysock_ssl_context_free(tls);
-    return NULL;
-}
-
+/* It asks clients for certificates where cafile says whose. */
 static pysock_ssl_context *make_server_tls(const options *opt)
 {
     pysock_ssl_context *tls = pysock_ssl_context_new(PYSOCK_CLIENT_AUTH);
 
-    if (tls && (!opt->cafile || pysock_ssl_set_verify_mode(tls, PYSOCK_CERT_REQUIRED) == 0))
+    if (tls &&
+        (!opt->cafile || (pysock_ssl_set_verify_mode(tls, PYSOCK_CERT_REQUIRED) == 0 &&
+                          pysock_ssl_load_verify_locations(tls, opt->cafile, NULL) == 0)) &&
+        pysock_ssl_load_cert_chain(tls, opt->cert, opt->key) == 0)
         return tls;
     pysock_ssl_context_free(tls);
     return NULL;
@@ -770,12 +725,9 @@ static bool make_tls(netcat *n)
 {
     const options *opt = &n->opt;
 
-    n->tls = opt->listen ? make_server_tls(opt) : make_client_tls(opt);
-    if (n->tls &&
-        (!opt->cafile || pysock_ssl_load_verify_locations(n->tls, opt->cafile, NULL) == 0) &&
-        (!opt->cert || pysock_ssl_load_cert_chain(n->tls, opt->cert, opt->key) == 0))
-        return true;
-    return complain_of_pysock();
+    n->tls = opt->listen ? make_server_tls(opt)
+                         : cli_client_context(opt->cafile, opt->insecure, opt->cert, opt->key);
+    return n->tls || cli_complain_of_pysock();
 }
 
 /* ---- the command line ---- */
@@ -845,8 +797,6 @@ static const struct option long_options[] = {
 /* An option that is on, or whose argument is kept. 0, or the exit status. */
 static int take_option(options *opt, int c, const char *arg)
 {
-    char *end = "";
-
     switch (c) {
     case '4': opt->family = AF_INET; break;
     case '6': opt->family = AF_INET6; break;
@@ -860,7 +810,10 @@ static int take_option(options *opt, int c, const char *arg)
     case 'U': opt->local = true; break;
     case 'u': opt->udp = true; break;
     case 'v': opt->verbose = true; break;
-    case 'w': opt->timeout = strtod(arg, &end); break;
+    case 'w':
+        if (!cli_parse_seconds(arg, &opt->timeout))
+            return wrong("-w wants seconds, more than 0, not '%s'", arg);
+        break;
     case 'z': opt->scan = true; break;
     case OPT_TLS: break;
     case OPT_CAFILE: opt->cafile = arg; break;
@@ -871,8 +824,6 @@ static int take_option(options *opt, int c, const char *arg)
     default: return 2;
     }
     opt->tls |= c >= OPT_TLS;
-    if (c == 'w' && (*end || !*arg || !(opt->timeout > 0) || opt->timeout > 1e6))
-        return wrong("-w wants seconds, more than 0, not '%s'", arg);
     return 0;
 }
 
@@ -986,7 +937,7 @@ static int run(netcat *n)
         return listen_in(n) ? 0 : 1;
     if (connect_out(n, port))
         return talk(n) ? 0 : 1;
-    complain_of_pysock();
+    cli_complain_of_pysock();
     hang_up(n);
     return 1;
 }

@@ -1,7 +1,7 @@
 /*
 https_server: serves the files of a directory over HTTPS, on one thread.
 
-cc -O2 -o https_server https_server.c -I.. -lbearssl -pthread
+cc -I. examples/apps/https_server.c -o https_server -lbearssl -lpthread
 
 ./https_server --cert cert.pem --key key.pem public_html
 
@@ -19,21 +19,15 @@ slow, silent or hostile costs its buffers until its deadline, and nobody else's 
 #define PYSOCK_IMPLEMENTATION
 #include "pysock.h"
 
+#define CLI_PROGRAM "https_server"
+#include "cli.h"
+
 #include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <limits.h>
 #include <netinet/tcp.h>
-#include <signal.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <strings.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -93,14 +87,6 @@ typedef struct request {
     char *target, *range;
     bool head, keep_alive;
 } request;
-
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 /* ---- answers ---- */
 
@@ -203,7 +189,7 @@ static bool answer(conn *c, int status, const char *extra, const char *type, con
     c->text_sent = 0;
     c->sent = 0;
     c->phase = SENDING;
-    c->since = now();
+    c->since = cli_now();
     c->deadline = c->since + HEAD_TIMEOUT + (double)length / MIN_RATE;
     return true;
 }
@@ -549,7 +535,7 @@ static void log_request(const conn *c, const char *remark)
 
     format_time(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ");
     printf("%s %s \"%s\" %d %" PRIu64 " %.1fms%s\n", c->peer, when, c->line, c->status, c->sent,
-           (now() - c->since) * 1e3, remark);
+           (cli_now() - c->since) * 1e3, remark);
 }
 
 static void drop_answer(conn *c)
@@ -586,7 +572,7 @@ static void close_conn(server *sv, conn *c)
 static void enter(conn *c, phase next, double timeout)
 {
     c->phase = next;
-    c->since = now();
+    c->since = cli_now();
     c->deadline = c->since + timeout;
 }
 
@@ -706,7 +692,7 @@ static bool make_room(server *sv)
 
     for (int fd = 0; fd < MAX_FD; fd++) {
         conn *c = sv->conns[fd];
-        if (c && c->phase != SENDING && now() - c->since > GRACE &&
+        if (c && c->phase != SENDING && cli_now() - c->since > GRACE &&
             (!worst || c->deadline < worst->deadline))
             worst = c;
     }
@@ -731,7 +717,7 @@ static void accept_some(server *sv)
         if (error == ECONNABORTED)
             continue;
         if (error && error != EAGAIN) {
-            fprintf(stderr, "https_server: %s\n", pysock_error_message());
+            cli_complain_of_pysock();
             if (error == EMFILE || error == ENFILE)
                 make_room(sv);
             pause_accepting(sv, true); /* asking again at once would only spin */
@@ -743,7 +729,7 @@ static void accept_some(server *sv)
 
 static void sweep(server *sv)
 {
-    double t = now();
+    double t = cli_now();
 
     for (int fd = 0; fd < MAX_FD; fd++)
         if (sv->conns[fd] && t > sv->conns[fd]->deadline)
@@ -755,7 +741,7 @@ static void sweep(server *sv)
 /* Stops listening and lets answers under way finish; asked again, breaks them off. */
 static void stop(server *sv)
 {
-    sv->stop_at = sv->listen_fd < 0 ? 0 : now() + STOP_TIMEOUT;
+    sv->stop_at = sv->listen_fd < 0 ? 0 : cli_now() + STOP_TIMEOUT;
     if (sv->listen_fd >= 0)
         pysock_poller_unregister(sv->poller, sv->listen_fd);
     pysock_close(sv->listener);
@@ -799,15 +785,15 @@ static bool watch_signals(server *sv)
 static int serve(server *sv)
 {
     pysock_pollevent events[64];
-    double next_sweep = now() + SWEEP;
+    double next_sweep = cli_now() + SWEEP;
 
-    while (sv->listen_fd >= 0 || (sv->count > 0 && now() < sv->stop_at)) {
+    while (sv->listen_fd >= 0 || (sv->count > 0 && cli_now() < sv->stop_at)) {
         double timeout = sv->count > 0 || sv->paused ? SWEEP : PYSOCK_NO_TIMEOUT;
         ptrdiff_t n = pysock_poller_poll(sv->poller, events, 64, timeout);
         char scrap[16];
 
         if (n < 0) {
-            fprintf(stderr, "https_server: %s\n", pysock_error_message());
+            cli_complain_of_pysock();
             return 1;
         }
         for (ptrdiff_t i = 0; i < n; i++) {
@@ -819,9 +805,9 @@ static int serve(server *sv)
             else if (fd < MAX_FD && sv->conns[fd]) /* an earlier event may have closed it */
                 step(sv, sv->conns[fd]);
         }
-        if (now() >= next_sweep) {
+        if (cli_now() >= next_sweep) {
             sweep(sv);
-            next_sweep = now() + SWEEP;
+            next_sweep = cli_now() + SWEEP;
         }
     }
     fputs("https_server: stopped\n", stderr);
@@ -847,37 +833,28 @@ typedef struct options {
 
 static bool start(server *sv, const options *opt)
 {
-    char real[PATH_MAX], name[PYSOCK_ADDR_STRLEN] = "";
+    char real[PATH_MAX], name[PYSOCK_ADDR_STRLEN];
     struct stat st;
-    pysock_addr addr;
 
-    if (!realpath(opt->dir, real) || stat(real, &st) < 0 || !S_ISDIR(st.st_mode)) {
-        fprintf(stderr, "https_server: %s is not a directory that can be read\n", opt->dir);
-        return false;
-    }
+    if (!realpath(opt->dir, real) || stat(real, &st) < 0 || !S_ISDIR(st.st_mode))
+        return cli_complain("%s is not a directory that can be read", opt->dir);
     snprintf(sv->root, sizeof sv->root, "%s", strcmp(real, "/") == 0 ? "" : real);
     sv->max_count = max_connections();
 
-    pysock_ssl_context *tls = pysock_ssl_create_default_context(PYSOCK_CLIENT_AUTH);
-    bool ok = tls && pysock_ssl_load_cert_chain(tls, opt->cert, opt->key) == 0 &&
-              (sv->listener = pysock_create_server(opt->address, opt->port, -1)) != NULL &&
+    pysock_ssl_context *tls = cli_server_context(opt->cert, opt->key);
+    bool ok = tls && (sv->listener = pysock_create_server(opt->address, opt->port, -1)) != NULL &&
               pysock_ssl_wrap_socket(sv->listener, tls, NULL) == 0 &&
               pysock_setblocking(sv->listener, 0) == 0 &&
-              pysock_getsockname(sv->listener, &addr) == 0 &&
               (sv->listen_fd = pysock_fileno(sv->listener)) >= 0 &&
               (sv->poller = pysock_poller_new()) != NULL &&
               pysock_poller_register(sv->poller, sv->listen_fd, POLLIN) == 0;
     pysock_ssl_context_free(tls); /* the listening socket has its own reference */
-    if (!ok) {
-        fprintf(stderr, "https_server: %s\n", pysock_error_message());
-        return false;
-    }
-    if (!watch_signals(sv)) {
-        perror("https_server: cannot watch for signals");
-        return false;
-    }
-    pysock_addr_format(&addr, name, sizeof name);
-    fprintf(stderr, "https_server: serving %s at https://%s/\n", real, name);
+    if (!ok)
+        return cli_complain_of_pysock();
+    if (!watch_signals(sv))
+        return cli_complain("cannot watch for signals: %s", strerror(errno));
+    fprintf(stderr, "https_server: serving %s at https://%s/\n", real,
+            cli_name_of(sv->listener, name));
     return true;
 }
 
@@ -890,50 +867,25 @@ static void finish(server *sv)
     pysock_close(sv->listener);
 }
 
-static int usage(FILE *to)
-{
-    fputs("usage: https_server [-p PORT] [-b ADDRESS] --cert FILE [--key FILE] DIR\n"
-          "  -p PORT      8443 if not said; 0: a free one\n"
-          "  -b ADDRESS   127.0.0.1 if not said; \"\": all of this machine's\n"
-          "  --cert FILE  the certificate chain, PEM\n"
-          "  --key FILE   its private key, PEM, if it is not in the same file\n"
-          "  DIR          what to serve\n", to);
-    return to == stdout ? 0 : 2;
-}
-
-static int parse_port(const char *text)
-{
-    char *end;
-    long n = strtol(text, &end, 10);
-
-    return *text && !*end && n >= 0 && n <= 65535 ? (int)n : -1;
-}
+static const char usage[] =
+    "usage: https_server [-p PORT] [-b ADDRESS] --cert FILE [--key FILE] DIR\n"
+    "  -p PORT      8443 if not said; 0: a free one\n"
+    "  -b ADDRESS   127.0.0.1 if not said; \"\": all of this machine's\n"
+    "  --cert FILE  the certificate chain, PEM\n"
+    "  --key FILE   its private key, PEM, if it is not in the same file\n"
+    "  DIR          what to serve\n";
 
 int main(int argc, char **argv)
 {
     options opt = {.address = "127.0.0.1", .port = 8443};
+    const cli_option table[] = {
+        {"-p", .port = &opt.port}, {"-b", .text = &opt.address}, {"--cert", .text = &opt.cert},
+        {"--key", .text = &opt.key}, {.name = NULL}
+    };
     static server sv; /* zeroed, and large for a stack */
 
-    for (int i = 1; i < argc; i++) {
-        bool more = i + 1 < argc;
-        if (strcmp(argv[i], "-h") == 0 || strcmp(argv[i], "--help") == 0)
-            return usage(stdout);
-        if (strcmp(argv[i], "-p") == 0 && more)
-            opt.port = parse_port(argv[++i]);
-        else if (strcmp(argv[i], "-b") == 0 && more)
-            opt.address = argv[++i];
-        else if (strcmp(argv[i], "--cert") == 0 && more)
-            opt.cert = argv[++i];
-        else if (strcmp(argv[i], "--key") == 0 && more)
-            opt.key = argv[++i];
-        else if (argv[i][0] != '-' && !opt.dir)
-            opt.dir = argv[i];
-        else
-            return usage(stderr);
-    }
-    if (!opt.dir || !opt.cert || opt.port < 0)
-        return usage(stderr);
-
+    if (cli_parse(argc, argv, table, &opt.dir, 1, usage) == 0 || !opt.cert)
+        cli_wrong_usage(usage);
     setvbuf(stdout, NULL, _IOLBF, 0);
     int status = start(&sv, &opt) ? serve(&sv) : 1;
     finish(&sv);

@@ -1,7 +1,7 @@
 /*
 sni_server: several hosts on one listening socket, each with a certificate of its own.
 
-cc -O2 -o sni_server sni_server.c -I.. -lbearssl -pthread
+cc -I. examples/apps/sni_server.c -o sni_server -lbearssl -lpthread
 
 ./sni_server -p 8443 a.example=a.pem,a.key b.example=b.pem '*.c.example=c.pem,c.key'
 curl --cacert ca.pem --resolve b.example:8443:127.0.0.1 https://b.example:8443/
@@ -17,13 +17,8 @@ it only reads what main() has set up before the first client. Everything else is
 #define PYSOCK_IMPLEMENTATION
 #include "pysock.h"
 
-#include <errno.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <strings.h>
-#include <time.h>
+#define CLI_PROGRAM "sni_server"
+#include "cli.h"
 
 enum { MAX_HOSTS = 64, MAX_CLIENTS = 128, MAX_REQUEST = 4096 };
 
@@ -54,14 +49,6 @@ typedef struct server {
 
     client clients[MAX_CLIENTS];
 } server;
-
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 static int complain(const char *what)
 {
@@ -223,7 +210,7 @@ static void accept_client(server *sv)
         c = drop_the_oldest(sv);
     memset(c, 0, sizeof *c);
     c->fd = pysock_fileno(s);
-    c->deadline = now() + CLIENT_TIMEOUT;
+    c->deadline = cli_now() + CLIENT_TIMEOUT;
     snprintf(c->peer, sizeof c->peer, "%s", "somebody");
     peer_name(s, c->peer, sizeof c->peer);
     if (pysock_setblocking(s, 0) < 0 || pysock_poller_register(sv->poller, c->fd, POLLIN) < 0) {
@@ -244,7 +231,7 @@ static client *find_client(server *sv, int fd)
 
 static void drop_the_late(server *sv)
 {
-    double t = now();
+    double t = cli_now();
 
     for (size_t i = 0; i < MAX_CLIENTS; i++)
         if (sv->clients[i].s && sv->clients[i].deadline < t) {
@@ -281,9 +268,9 @@ static int add_host(server *sv, const char *text)
     const char *equals = strchr(text, '=');
     char files[1024];
 
-    if (sv->host_count == MAX_HOSTS || !equals || equals == text || !equals[1] ||
+    if (!equals || equals == text || !equals[1] ||
         (size_t)(equals - text) >= sizeof sv->hosts[0].name || strlen(equals) > sizeof files) {
-        fprintf(stderr, "sni_server: \"%s\" is not NAME=CERT.pem,KEY.pem, or one too many\n", text);
+        fprintf(stderr, "sni_server: \"%s\" is not NAME=CERT.pem,KEY.pem\n", text);
         return -1;
     }
     host *h = &sv->hosts[sv->host_count];
@@ -293,11 +280,9 @@ static int add_host(server *sv, const char *text)
     if (comma)
         *comma = '\0';
 
-    h->tls = pysock_ssl_create_default_context(PYSOCK_CLIENT_AUTH);
-    if (!h->tls || pysock_ssl_load_cert_chain(h->tls, files, comma ? comma + 1 : NULL) < 0) {
-        pysock_ssl_context_free(h->tls);
+    h->tls = cli_server_context(files, comma ? comma + 1 : NULL);
+    if (!h->tls)
         return complain(h->name);
-    }
     sv->host_count++;
     return 0;
 }
@@ -305,7 +290,6 @@ static int add_host(server *sv, const char *text)
 /* The first host's context is the listening socket's, and the one that has the callback. */
 static int start(server *sv, const char *address, int port)
 {
-    pysock_addr addr;
     char text[PYSOCK_ADDR_STRLEN];
 
     sv->listener = pysock_create_server(address, port, -1);
@@ -314,11 +298,10 @@ static int start(server *sv, const char *address, int port)
         pysock_ssl_set_sni_callback(sv->hosts[0].tls, choose_host, sv) < 0 ||
         pysock_ssl_wrap_socket(sv->listener, sv->hosts[0].tls, NULL) < 0 ||
         pysock_setblocking(sv->listener, 0) < 0 ||
-        pysock_poller_register(sv->poller, pysock_fileno(sv->listener), POLLIN) < 0 ||
-        pysock_getsockname(sv->listener, &addr) < 0)
+        pysock_poller_register(sv->poller, pysock_fileno(sv->listener), POLLIN) < 0)
         return complain("cannot listen");
-    pysock_addr_format(&addr, text, sizeof text);
-    fprintf(stderr, "sni_server: listening on %s for %zu hosts\n", text, sv->host_count);
+    fprintf(stderr, "sni_server: listening on %s for %zu hosts\n",
+            cli_name_of(sv->listener, text), sv->host_count);
     return 0;
 }
 
@@ -333,49 +316,30 @@ static void finish(server *sv)
         pysock_ssl_context_free(sv->hosts[i].tls);
 }
 
-static int usage(FILE *to)
-{
-    fputs("usage: sni_server [-p PORT] [-b ADDRESS] [--default] NAME=CERT.pem[,KEY.pem] ...\n"
-          "  NAME=...     a host, its certificate chain and its private key, if it is not in the\n"
-          "               same file; \"*.NAME\" stands for all names that are one label longer\n"
-          "  --default    clients that ask for another name get the first host, not an alert\n"
-          "  -p PORT      8443 if not said; 0: a free one\n"
-          "  -b ADDRESS   127.0.0.1 if not said; \"\": all of this machine's\n", to);
-    return to == stdout ? 0 : 2;
-}
-
-static int parse_port(const char *text)
-{
-    char *end;
-    long n = strtol(text, &end, 10);
-
-    return *text && !*end && n >= 0 && n <= 65535 ? (int)n : -1;
-}
+static const char usage[] =
+    "usage: sni_server [-p PORT] [-b ADDRESS] [--default] NAME=CERT.pem[,KEY.pem] ...\n"
+    "  NAME=...     a host, its certificate chain and its private key, if it is not in the\n"
+    "               same file; \"*.NAME\" stands for all names that are one label longer\n"
+    "  --default    clients that ask for another name get the first host, not an alert\n"
+    "  -p PORT      8443 if not said; 0: a free one\n"
+    "  -b ADDRESS   127.0.0.1 if not said; \"\": all of this machine's\n";
 
 int main(int argc, char **argv)
 {
     static server sv; /* zeroed, and large for a stack */
-    const char *address = "127.0.0.1";
-    int port = 8443, result = 0, i;
+    const char *address = "127.0.0.1", *hosts[MAX_HOSTS];
+    int port = 8443, result = 0;
+    const cli_option table[] = {
+        {"--default", .flag = &sv.has_default}, {"-p", .port = &port}, {"-b", .text = &address},
+        {.name = NULL}
+    };
+    int count = cli_parse(argc, argv, table, hosts, MAX_HOSTS, usage);
 
-    for (i = 1; i < argc && argv[i][0] == '-'; i++) {
-        if (strcmp(argv[i], "-h") == 0 || strcmp(argv[i], "--help") == 0)
-            return usage(stdout);
-        if (strcmp(argv[i], "--default") == 0)
-            sv.has_default = true;
-        else if (strcmp(argv[i], "-p") == 0 && i + 1 < argc)
-            port = parse_port(argv[++i]);
-        else if (strcmp(argv[i], "-b") == 0 && i + 1 < argc)
-            address = argv[++i];
-        else
-            return usage(stderr);
-    }
-    if (i == argc || port < 0)
-        return usage(stderr);
-
+    if (count == 0)
+        cli_wrong_usage(usage);
     setvbuf(stdout, NULL, _IOLBF, 0);
-    for (; i < argc && result == 0; i++)
-        result = add_host(&sv, argv[i]);
+    for (int i = 0; i < count && result == 0; i++)
+        result = add_host(&sv, hosts[i]);
     if (result == 0 && start(&sv, address, port) == 0)
         serve(&sv); /* returns only when something is wrong */
     finish(&sv);

@@ -1,7 +1,7 @@
 /*
 demo: what pysock does, shown by one program that checks all it says.
 
-cc -O2 -o demo demo.c -I.. -lbearssl -pthread
+cc -I. examples/apps/demo.c -o demo -lbearssl -lpthread
 
 ./demo
 
@@ -14,18 +14,13 @@ as it should be.
 #define PYSOCK_IMPLEMENTATION
 #include "pysock.h"
 
+#define CLI_PROGRAM "demo"
+#include "cli.h"
+
 #include <dirent.h>
-#include <errno.h>
 #include <langinfo.h>
 #include <locale.h>
 #include <pthread.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #define TIMEOUT 10.0 /* seconds for any one thing */
@@ -94,14 +89,6 @@ static void on_alarm(int number)
         if (write(STDERR_FILENO, text[i], strlen(text[i])) < 0)
             break;
     _exit(1);
-}
-
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
 /* The escape sequence, if the terminal shows colors. */
@@ -345,12 +332,12 @@ static bool start_web(demo *d, web *w)
 
 static void stop_web(demo *d, web *w)
 {
-    double start = now();
+    double start = cli_now();
 
     pysock_close(w->listener);
     pthread_join(w->thread, NULL);
     d->base_threads--;
-    check(d, true, now() - start, "closing its listening socket woke the web server's accept");
+    check(d, true, cli_now() - start, "closing its listening socket woke the web server's accept");
 }
 
 /* Waits until the web server is done with that many clients: why it sent the last one away. */
@@ -358,7 +345,7 @@ static void await_web(web *w, int clients, char reason[64])
 {
     bool done = false;
 
-    for (double deadline = now() + TIMEOUT; !done && now() < deadline; usleep(500)) {
+    for (double deadline = cli_now() + TIMEOUT; !done && cli_now() < deadline; usleep(500)) {
         pthread_mutex_lock(&w->lock);
         done = w->clients >= clients;
         memcpy(reason, w->last_reason, sizeof w->last_reason);
@@ -383,16 +370,16 @@ static ptrdiff_t read_all(pysock *s, char *buf, size_t size)
 /* Connects, shakes hands; NULL if that failed. */
 static pysock *open_https(int port, pysock_ssl_context *tls, double *connected, double *shaken)
 {
-    double start = now();
+    double start = cli_now();
     pysock *s = pysock_create_connection("localhost", port, PYSOCK_NO_TIMEOUT);
 
-    *connected = now() - start;
-    start = now();
+    *connected = cli_now() - start;
+    start = cli_now();
     if (!s || pysock_ssl_wrap_socket(s, tls, "localhost") < 0) {
         pysock_close(s);
         s = NULL;
     }
-    *shaken = now() - start;
+    *shaken = cli_now() - start;
     return s;
 }
 
@@ -400,11 +387,11 @@ static void get_page(demo *d, pysock *s)
 {
     static const char request[] = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
     char answer[2048];
-    double start = now();
+    double start = cli_now();
     pysock_ssl_cipher_info info = {.name = "?"};
     bool ok = pysock_sendall(s, request, sizeof request - 1, 0) == 0 &&
               read_all(s, answer, sizeof answer) > 0;
-    double seconds = now() - start;
+    double seconds = cli_now() - start;
     const char *body = ok ? strstr(answer, "\r\n\r\n") : NULL;
 
     ok = body && strncmp(answer, "HTTP/1.1 200 OK\r\n", 17) == 0;
@@ -500,7 +487,7 @@ static int handshake_loop(pysock *s, turns *t)
 /* Draws a frame each millisecond until s is writable. False: an error, or it took too long. */
 static bool draw_until_writable(pysock *s, turns *t)
 {
-    for (double deadline = now() + TIMEOUT; now() < deadline; t->frames++) {
+    for (double deadline = cli_now() + TIMEOUT; cli_now() < deadline; t->frames++) {
         ptrdiff_t n = wait_writable(s, 0.001);
         if (n != 0)
             return n > 0;
@@ -545,12 +532,12 @@ static void get_million(demo *d, pysock *s)
     size_t size = MILLION + 4096;
     char *answer = malloc(size);
     turns t = {.selects = 0};
-    double start = now();
+    double start = cli_now();
     ptrdiff_t n = -1;
 
     if (answer && pysock_sendall(s, request, sizeof request - 1, 0) == 0)
         n = read_all_selecting(s, answer, size, &t);
-    double seconds = now() - start;
+    double seconds = cli_now() - start;
     check(d, is_million(answer, n), seconds,
           "GET /million: every byte is right, after %d times select", t.selects);
     free(answer);
@@ -561,12 +548,12 @@ static bool shake_hands(demo *d, pysock *s, pysock_ssl_context *tls)
     const pysock_ssl_wrap_options wrap = {.server_hostname = "localhost",
                                           .no_handshake_on_connect = 1};
     turns t = {.frames = 0};
-    double start = now();
+    double start = cli_now();
     int result = pysock_ssl_wrap_socket_ex(s, tls, &wrap);
 
     if (result == 0)
         result = handshake_loop(s, &t);
-    double returned = now() - start;
+    double returned = cli_now() - start;
     if (!check(d, result >= 0, returned, "do_handshake returned at once: \"%s\"",
                result == PYSOCK_IN_PROGRESS ? "in progress" : "finished"))
         return false;
@@ -574,20 +561,20 @@ static bool shake_hands(demo *d, pysock *s, pysock_ssl_context *tls)
           "SSLWantReadError %d times, SSLWantWriteError %d times: not needed", t.want_read,
           t.want_write);
     bool ok = draw_until_writable(s, &t) && pysock_ssl_do_handshake(s) == 0;
-    return check(d, ok, now() - start,
+    return check(d, ok, cli_now() - start,
                  "select said writable, it is finished; %d frames drawn meanwhile", t.frames);
 }
 
 static bool connect_nonblocking(demo *d, pysock *s, int port)
 {
     turns t = {.frames = 0};
-    double start = now();
+    double start = cli_now();
     bool ok = s && pysock_setblocking(s, 0) == 0 &&
               (pysock_connect(s, "127.0.0.1", port) == 0 || errno == EINPROGRESS);
 
     ok = ok && draw_until_writable(s, &t) &&
          (pysock_connect(s, "127.0.0.1", port) == 0 || errno == EISCONN); /* how did it go? */
-    return check(d, ok, now() - start, "connect returned at once, then select said writable");
+    return check(d, ok, cli_now() - start, "connect returned at once, then select said writable");
 }
 
 static void nonblocking_client(demo *d, const web *w)
@@ -620,9 +607,9 @@ static void refuse(demo *d, web *w, bool trusting, const char *hostname, int cod
 {
     pysock_ssl_context *tls = client_context(trusting);
     pysock *s = pysock_create_connection("127.0.0.1", w->port, TIMEOUT);
-    double start = now();
+    double start = cli_now();
     int result = s ? pysock_ssl_wrap_socket(s, tls, hostname) : 0;
-    double seconds = now() - start;
+    double seconds = cli_now() - start;
 
     if (check(d, result < 0 && pysock_error() == PYSOCK_SSL_CERT_VERIFICATION_ERROR, seconds,
               "asked for \"%s\"%s: %s", hostname, trusting ? "" : ", CA unknown",
@@ -871,12 +858,12 @@ static void talk(demo *d, member *members)
               say_and_hear(d, members, 1, "I am. You sound no different.") &&
               say_and_hear(d, members, 2, "I am not. Does the server mind?") &&
               say_and_hear(d, members, 3, "Ask it: one poller, one recv, no special case.");
-    double start = now();
+    double start = cli_now();
 
     if (!check(d, ok, NO_TIME, "every line reached all %d of them", MEMBERS))
         return;
     ok = talk_at_once(members);
-    check(d, ok, now() - start, "all talk at once: %d lines for each of %d, in the same order",
+    check(d, ok, cli_now() - start, "all talk at once: %d lines for each of %d, in the same order",
           LINES_EACH * MEMBERS, MEMBERS);
 }
 
@@ -891,11 +878,11 @@ static void chat_room(demo *d)
     part(d, "5. A chat: one thread, one poller, plain and TLS side by side");
     bool running = start_chat(d, &c);
     if (running) {
-        double start = now();
+        double start = cli_now();
         bool ok = tls != NULL;
         for (int i = 0; ok && i < MEMBERS; i++)
             ok = join_chat(&members[i], &c, tls);
-        if (check(d, ok, now() - start, "%d members joined, every second one by TLS", MEMBERS))
+        if (check(d, ok, cli_now() - start, "%d members joined, every second one by TLS", MEMBERS))
             talk(d, members);
         check_threads(d, 1, "threads of the library");
     }
@@ -943,15 +930,12 @@ int main(int argc, char **argv)
 {
     const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
     demo d = {.passed = 0};
-    double start = now();
+    double start = cli_now();
 
-    if (argc > 1) {
-        bool help = argc == 2 && (strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "--help") == 0);
-        fputs("usage: demo\n"
+    cli_parse(argc, argv, &(cli_option){.name = NULL}, NULL, 0,
+              "usage: demo\n"
               "Shows what pysock does, on loopback, and checks it. It takes no arguments; colors\n"
-              "are for terminals, and NO_COLOR=1 switches them off.\n", help ? stdout : stderr);
-        return help ? 0 : 2;
-    }
+              "are for terminals, and NO_COLOR=1 switches them off.\n");
     setlocale(LC_CTYPE, "");
     d.utf8 = strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
     d.color = isatty(STDOUT_FILENO) && !(no_color && *no_color) &&
@@ -963,6 +947,6 @@ int main(int argc, char **argv)
     printf("%spysock " PYSOCK_VERSION "%s: Python's socket, select and ssl, in one C header\n",
            style(&d, BOLD), style(&d, PLAIN));
     run(&d);
-    report(&d, now() - start);
+    report(&d, cli_now() - start);
     return d.failed > 0 ? 1 : 0;
 }

@@ -1,7 +1,7 @@
 /*
 mutual_tls: server and client both show a certificate; the server greets the client by its name.
 
-cc -O2 -o mutual_tls mutual_tls.c -I.. -lbearssl -pthread
+cc -I. examples/apps/mutual_tls.c -o mutual_tls -lbearssl -lpthread
 
 ./mutual_tls
 ./mutual_tls server --cert server.pem --key server.key --cafile ca.pem -p 7443
@@ -18,12 +18,10 @@ TIMEOUT seconds a call.
 #define PYSOCK_IMPLEMENTATION
 #include "pysock.h"
 
-#include <errno.h>
+#define CLI_PROGRAM "mutual_tls"
+#include "cli.h"
+
 #include <pthread.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #define TIMEOUT 10.0
@@ -343,73 +341,62 @@ typedef struct options {
     int port;
 } options;
 
-static int usage(FILE *to)
+static const char usage[] =
+    "usage: mutual_tls\n"
+    "       mutual_tls server --cert FILE [--key FILE] --cafile FILE [-p PORT] [-b ADDRESS]\n"
+    "       mutual_tls client [--cert FILE [--key FILE]] --cafile FILE HOST [PORT]\n"
+    "  --cert FILE    our own certificate chain (PEM)\n"
+    "  --key FILE     its private key (PEM), if it is not in the same file\n"
+    "  --cafile FILE  the authorities (PEM) that the other side must come from\n"
+    "  PORT           7443 if not said; -p 0: a free one\n"
+    "  -b ADDRESS     127.0.0.1 if not said; \"\": all of this machine's\n";
+
+static int run_server(int argc, char **argv)
 {
-    fputs("usage: mutual_tls\n"
-          "       mutual_tls server --cert FILE [--key FILE] --cafile FILE [-p PORT] [-b ADDRESS]\n"
-          "       mutual_tls client [--cert FILE [--key FILE]] --cafile FILE HOST [PORT]\n"
-          "  --cert FILE    our own certificate chain (PEM)\n"
-          "  --key FILE     its private key (PEM), if it is not in the same file\n"
-          "  --cafile FILE  the authorities (PEM) that the other side must come from\n"
-          "  PORT           7443 if not said; -p 0: a free one\n"
-          "  -b ADDRESS     127.0.0.1 if not said; \"\": all of this machine's\n", to);
-    return to == stdout ? 0 : 2;
-}
+    identity me = {.cert = NULL};
+    const char *cafile = NULL, *address = "127.0.0.1";
+    int port = 7443;
+    const cli_option table[] = {
+        {"--cert", .text = &me.certfile}, {"--key", .text = &me.keyfile},
+        {"--cafile", .text = &cafile}, {"-p", .port = &port}, {"-b", .text = &address},
+        {.name = NULL}
+    };
 
-static int parse_port(const char *text)
-{
-    char *end;
-    long n = strtol(text, &end, 10);
-
-    return *text && !*end && n >= 0 && n <= 65535 ? (int)n : -1;
-}
-
-static bool parse(options *opt, bool is_server, int argc, char **argv)
-{
-    const char *port = NULL;
-
-    for (int i = 2; i < argc; i++) {
-        bool more = i + 1 < argc;
-        if (strcmp(argv[i], "--cert") == 0 && more)
-            opt->me.certfile = argv[++i];
-        else if (strcmp(argv[i], "--key") == 0 && more)
-            opt->me.keyfile = argv[++i];
-        else if (strcmp(argv[i], "--cafile") == 0 && more)
-            opt->cafile = argv[++i];
-        else if (is_server && strcmp(argv[i], "-p") == 0 && more)
-            port = argv[++i];
-        else if (is_server && strcmp(argv[i], "-b") == 0 && more)
-            opt->address = argv[++i];
-        else if (!is_server && argv[i][0] != '-' && !opt->host)
-            opt->host = argv[i];
-        else if (!is_server && argv[i][0] != '-' && !port)
-            port = argv[i];
-        else
-            return false;
-    }
-    opt->port = port ? parse_port(port) : 7443;
-    return opt->port >= !is_server && opt->cafile && (is_server || opt->host) &&
-           (opt->me.certfile || (!is_server && !opt->me.keyfile));
-}
-
-int main(int argc, char **argv)
-{
-    options opt = {.address = "127.0.0.1"};
-    bool is_server = argc > 1 && strcmp(argv[1], "server") == 0;
-
-    if (argc == 1)
-        return play_both_parts();
-    if (strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "--help") == 0)
-        return usage(stdout);
-    if ((!is_server && strcmp(argv[1], "client") != 0) || !parse(&opt, is_server, argc, argv))
-        return usage(stderr);
-    if (!is_server)
-        return be_client(opt.host, opt.port, &opt.me, opt.cafile) < 0;
-
-    pysock *listener = listen_with_tls(opt.address, opt.port, &opt.me, opt.cafile);
+    cli_parse(argc, argv, table, NULL, 0, usage);
+    if (!me.certfile || !cafile)
+        cli_wrong_usage(usage);
+    pysock *listener = listen_with_tls(address, port, &me, cafile);
     if (!listener || listening_port(listener) < 0)
         return 1;
     while (serve_one(listener))
         continue;
     return 1;
+}
+
+static int run_client(int argc, char **argv)
+{
+    identity me = {.cert = NULL};
+    const char *cafile = NULL, *operands[2];
+    const cli_option table[] = {
+        {"--cert", .text = &me.certfile}, {"--key", .text = &me.keyfile},
+        {"--cafile", .text = &cafile}, {.name = NULL}
+    };
+    int count = cli_parse(argc, argv, table, operands, 2, usage);
+    int port = count > 1 ? cli_parse_port(operands[1], 1) : 7443;
+
+    if (count == 0 || port < 0 || !cafile || (me.keyfile && !me.certfile))
+        cli_wrong_usage(usage);
+    return be_client(operands[0], port, &me, cafile) < 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 1)
+        return play_both_parts();
+    if (strcmp(argv[1], "server") == 0)
+        return run_server(argc - 1, argv + 1);
+    if (strcmp(argv[1], "client") == 0)
+        return run_client(argc - 1, argv + 1);
+    cli_parse(argc, argv, &(cli_option){.name = NULL}, NULL, 0, usage);
+    return 2;
 }
