@@ -109,9 +109,7 @@ static void must_have_all(const peer *p) {
 
 /* ---- cases ---- */
 
-static void all_arrives_although_input_is_unread(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(all_arrives_although_input_is_unread, 120) {
     for (int queued = 1; queued < 2; queued++) { /* a plain send is the kernel's */
         peer p = {0};
         pysock *s = raw_pair(&p.fd);
@@ -133,9 +131,7 @@ static void all_arrives_although_input_is_unread(void **state) {
 }
 
 /* It reads nothing, and does not end. Its input is unread, too. */
-static void a_silent_peer_costs_close_no_more_than_its_bound(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(a_silent_peer_costs_close_no_more_than_its_bound, 120) {
     for (int unread = 0; unread < 2; unread++)
         for (int queued = 0; queued < 2; queued++) {
             int peer_fd;
@@ -163,12 +159,10 @@ static void a_silent_peer_costs_close_no_more_than_its_bound(void **state) {
         }
 }
 
-static void a_flooding_peer_costs_close_no_more_than_its_bound(void **state) {
+T_TEST(a_flooding_peer_costs_close_no_more_than_its_bound, 120) {
     peer p = {0};
     pysock *s;
     file_id file;
-    (void)state;
-    t_deadline(120);
     s = raw_pair(&p.fd);
     file = file_of(s);
     t_spawn(&p.thread, flood, &p);
@@ -182,13 +176,11 @@ static void a_flooding_peer_costs_close_no_more_than_its_bound(void **state) {
 }
 
 /* Reading begins when close has returned or, where that waits, while it waits. */
-static void a_late_reader_gets_all_within_the_bound(void **state) {
+T_TEST(a_late_reader_gets_all_within_the_bound, 120) {
     peer p = {0};
     pysock *s;
     sem_t closed;
     file_id file;
-    (void)state;
-    t_deadline(120);
     sem_init(&closed, 0, 0);
     p.wait = &closed;
     s = raw_pair(&p.fd);
@@ -207,13 +199,11 @@ static void a_late_reader_gets_all_within_the_bound(void **state) {
 }
 
 /* On a non-blocking socket: who blocks and asks for ten minutes may get them. */
-static void SO_LINGER_is_no_longer_than_the_bound(void **state) {
+T_TEST(SO_LINGER_is_no_longer_than_the_bound, 120) {
     struct linger linger = {1, 600};
     int peer_fd;
     pysock *s;
     file_id file;
-    (void)state;
-    t_deadline(120);
     s = raw_pair(&peer_fd);
     file = file_of(s);
     queue_all(s);
@@ -235,13 +225,11 @@ static void send_close_and_exit(void *arg) {
     T_OK(pysock_close(s));
 }
 
-static void send_close_exit_loses_nothing(void **state) {
+T_TEST(send_close_exit_loses_nothing, 120) {
     int port, raw, fd, theirs;
     pid_t pid;
-    (void)state;
     if (T_TSAN) /* it confuses the threads of a forked child with those of its parent */
         skip();
-    t_deadline(120);
     raw = t_raw_listen(&port);
     fd = t_raw_connect(port);
     theirs = t_raw_accept(raw);
@@ -266,14 +254,12 @@ static void a_tls_server_closes_and_exits(void *arg) {
     T_OK(pysock_close(s));
 }
 
-static void send_close_exit_over_TLS_loses_nothing(void **state) {
+T_TEST(send_close_exit_over_TLS_loses_nothing, 120) {
     int port, raw, fd, theirs;
     pid_t pid;
     pysock *s;
-    (void)state;
     if (T_TSAN) /* it confuses the threads of a forked child with those of its parent */
         skip();
-    t_deadline(120);
     raw = t_raw_listen(&port);
     fd = t_raw_connect(port);
     theirs = t_raw_accept(raw);
@@ -292,22 +278,5 @@ static void send_close_exit_over_TLS_loses_nothing(void **state) {
     T_EQ(pysock_ssl_eof_is_clean(s), 1);
     T_OK(pysock_close(s));
 }
-
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(all_arrives_although_input_is_unread),
-    cmocka_unit_test(a_silent_peer_costs_close_no_more_than_its_bound),
-    cmocka_unit_test(a_flooding_peer_costs_close_no_more_than_its_bound),
-    cmocka_unit_test(a_late_reader_gets_all_within_the_bound),
-    cmocka_unit_test(SO_LINGER_is_no_longer_than_the_bound),
-    cmocka_unit_test(send_close_exit_loses_nothing),
-    cmocka_unit_test(send_close_exit_over_TLS_loses_nothing),
-};
-
-#define CLOSING_MAIN(name)                                                                         \
-    int main(int argc, char **argv) {                                                              \
-        if (argc > 1)                                                                              \
-            cmocka_set_test_filter(argv[1]);                                                       \
-        return cmocka_run_group_tests_name(name, tests, set_up, free_contexts);                    \
-    }
 
 #endif

@@ -37,10 +37,8 @@ static void set_linger(pysock *s, int seconds) {
 
 /* ---- sockets that are not open ---- */
 
-static void what_is_not_open_is_fine(void **state) {
+T_TEST(what_is_not_open_is_fine, 60) {
     pysock *pair[2];
-    (void)state;
-    t_deadline(60);
     T_EQ(pysock_abort(NULL), 0);
     t_pair(pair);
     T_OK(pysock_close(pair[0]));
@@ -51,11 +49,9 @@ static void what_is_not_open_is_fine(void **state) {
     T_FAILS(pysock_fileno(pair[1]), PYSOCK_OS_ERROR, EBADF);
 }
 
-static void any_kind_of_socket_is_fine(void **state) {
+T_TEST(any_kind_of_socket_is_fine, 60) {
     pysock *pair[2], *s;
     int port;
-    (void)state;
-    t_deadline(60);
     s = t_listen(&port);
     T_EQ(pysock_abort(s), 0);
     T_FAILS(pysock_fileno(s), PYSOCK_OS_ERROR, EBADF);
@@ -72,12 +68,10 @@ static void any_kind_of_socket_is_fine(void **state) {
     T_OK(pysock_close(pair[1]));
 }
 
-static void memory_BIOs_are_fine(void **state) {
+T_TEST(memory_BIOs_are_fine, 60) {
     pysock_bio *in = T_OK(pysock_bio_new()), *out = T_OK(pysock_bio_new());
     pysock_ssl_wrap_options options;
     pysock *s;
-    (void)state;
-    t_deadline(60);
     memset(&options, 0, sizeof options);
     options.server_hostname = "localhost";
     s = T_OK(pysock_ssl_wrap_bio(client_ctx, in, out, &options));
@@ -90,9 +84,7 @@ static void memory_BIOs_are_fine(void **state) {
 
 /* ---- what the peer sees ---- */
 
-static void the_peer_sees_a_reset(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(the_peer_sees_a_reset, 120) {
     for (int tls = 0; tls < 2; tls++)
         for (int blocking = 0; blocking < 2; blocking++)
             for (int full = 0; full < 2; full++)
@@ -120,11 +112,9 @@ static void the_peer_sees_a_reset(void **state) {
 }
 
 /* No close_notify is sent: a reset is no clean end. */
-static void a_TLS_peer_sees_no_clean_end(void **state) {
+T_TEST(a_TLS_peer_sees_no_clean_end, 60) {
     pysock *pair[2];
     char byte;
-    (void)state;
-    t_deadline(60);
     t_tls_pair(pair, client_ctx, server_ctx);
     T_EQ(pysock_abort(pair[0]), 0);
     T_FAILS(pysock_recv(pair[1], &byte, 1, 0), PYSOCK_OS_ERROR, ECONNRESET);
@@ -132,9 +122,7 @@ static void a_TLS_peer_sees_no_clean_end(void **state) {
     T_OK(pysock_close(pair[1]));
 }
 
-static void unread_input_makes_no_difference(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(unread_input_makes_no_difference, 60) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         t_pair(pair);
@@ -150,9 +138,7 @@ static void unread_input_makes_no_difference(void **state) {
 
 /* ---- handshakes and connections that are under way ---- */
 
-static void a_handshake_ends(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_handshake_ends, 60) {
     for (int server = 0; server < 2; server++)
         for (int queued = 0; queued < 2; queued++) {
             pysock *pair[2];
@@ -187,9 +173,7 @@ static void must_fail(pysock *s) {
 }
 
 /* At any moment of a handshake that the reactor does. */
-static void a_handshake_ends_at_any_moment(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(a_handshake_ends_at_any_moment, 120) {
     for (int i = 0; i < T_SCALE(200, 40); i++) {
         pysock *pair[2];
         t_pair(pair);
@@ -205,11 +189,9 @@ static void a_handshake_ends_at_any_moment(void **state) {
     }
 }
 
-static void a_connect_ends(void **state) {
+T_TEST(a_connect_ends, 60) {
     int fds[2], port;
     pysock *s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
-    (void)state;
-    t_deadline(60);
     port = t_silent_port(fds);
     T_OK(pysock_setblocking(s, 0));
     T_FAILS(pysock_connect(s, "127.0.0.1", port), PYSOCK_OS_ERROR, EINPROGRESS);
@@ -221,9 +203,7 @@ static void a_connect_ends(void **state) {
 
 /* ---- other threads ---- */
 
-static void other_threads_waits_end_with_EBADF(void **state) {
-    (void)state;
-    t_deadline(200);
+T_TEST(other_threads_waits_end_with_EBADF, 200) {
     for (int what = T_WAIT_RECV; what <= T_WAIT_POLLER; what++)
         for (int tls = 0; tls < 2; tls++)
             for (int timed = 0; timed < 2; timed++) {
@@ -259,9 +239,7 @@ static void *abort_thread(void *arg) {
     return NULL;
 }
 
-static void close_and_abort_may_meet(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(close_and_abort_may_meet, 120) {
     for (int i = 0; i < T_SCALE(200, 40); i++) {
         pysock *pair[2];
         t_thread t[3];
@@ -280,11 +258,9 @@ static void close_and_abort_may_meet(void **state) {
 /* ---- files ---- */
 
 /* A file that is still open cannot make an orderly end of it. */
-static void a_file_does_not_prevent_the_reset(void **state) {
+T_TEST(a_file_does_not_prevent_the_reset, 60) {
     pysock *pair[2];
     pysock_file *f;
-    (void)state;
-    t_deadline(60);
     t_pair(pair);
     f = T_OK(pysock_makefile(pair[0], "rw", -1));
     T_EQ(pysock_file_write(f, "buffered", 8, NULL), 8);
@@ -294,23 +270,4 @@ static void a_file_does_not_prevent_the_reset(void **state) {
     T_OK(pysock_close(pair[1]));
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(what_is_not_open_is_fine),
-    cmocka_unit_test(any_kind_of_socket_is_fine),
-    cmocka_unit_test(memory_BIOs_are_fine),
-    cmocka_unit_test(the_peer_sees_a_reset),
-    cmocka_unit_test(a_TLS_peer_sees_no_clean_end),
-    cmocka_unit_test(unread_input_makes_no_difference),
-    cmocka_unit_test(a_handshake_ends),
-    cmocka_unit_test(a_handshake_ends_at_any_moment),
-    cmocka_unit_test(a_connect_ends),
-    cmocka_unit_test(other_threads_waits_end_with_EBADF),
-    cmocka_unit_test(close_and_abort_may_meet),
-    cmocka_unit_test(a_file_does_not_prevent_the_reset),
-};
-
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name("test_abort", tests, make_contexts, free_contexts);
-}
+T_MAIN(.setup = make_contexts, .teardown = free_contexts)

@@ -137,16 +137,12 @@ static void call_everything(pysock *s, int kind, int code) {
     pysock_buf_release(some_buf);
 }
 
-static void every_call_refuses_NULL(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(every_call_refuses_NULL, 30) {
     call_everything(NULL, PYSOCK_VALUE_ERROR, EINVAL);
     T_EQ(pysock_close(NULL), 0);
 }
 
-static void every_call_refuses_a_closed_socket(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(every_call_refuses_a_closed_socket, 60) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         if (tls)
@@ -159,12 +155,10 @@ static void every_call_refuses_a_closed_socket(void **state) {
     }
 }
 
-static void every_call_refuses_a_handle_that_never_was(void **state) {
+T_TEST(every_call_refuses_a_handle_that_never_was, 60) {
     static const uintptr_t made_up[] = {
         1, 16, 4096, (uintptr_t)UINT64_C(0x7fff12345678), UINTPTR_MAX, UINTPTR_MAX - 15};
     int here = 0;
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < sizeof made_up / sizeof made_up[0]; i++) {
         T_STEP("handle %zu", i);
         call_everything((pysock *)made_up[i], T_ANY, T_ANY);
@@ -176,11 +170,9 @@ static void every_call_refuses_a_handle_that_never_was(void **state) {
 
 /* ---- the wrong state ---- */
 
-static void a_socket_that_is_not_connected_says_so(void **state) {
+T_TEST(a_socket_that_is_not_connected_says_so, 30) {
     pysock *s;
     pysock_addr addr;
-    (void)state;
-    t_deadline(30);
     s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     T_FAILS(pysock_recv(s, scratch, 1, 0), PYSOCK_OS_ERROR, ENOTCONN);
     T_FAILS(pysock_recv_buf(s, 1), PYSOCK_OS_ERROR, ENOTCONN);
@@ -201,9 +193,7 @@ static void a_socket_that_is_not_connected_says_so(void **state) {
     T_OK(pysock_close(s));
 }
 
-static void a_connected_socket_cannot_begin_again(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_connected_socket_cannot_begin_again, 60) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         T_STEP("%s", tls ? "TLS" : "plain");
@@ -222,12 +212,10 @@ static void a_connected_socket_cannot_begin_again(void **state) {
     }
 }
 
-static void a_listening_socket_neither_sends_nor_receives(void **state) {
+T_TEST(a_listening_socket_neither_sends_nor_receives, 30) {
     int port;
     pysock *listener;
     pysock_addr addr;
-    (void)state;
-    t_deadline(30);
     listener = t_listen(&port);
     T_FAILS(pysock_recv(listener, scratch, 1, 0), PYSOCK_OS_ERROR, T_ANY);
     T_FAILS(pysock_send(listener, "x", 1, 0), PYSOCK_OS_ERROR, T_ANY);
@@ -243,10 +231,8 @@ static void a_listening_socket_neither_sends_nor_receives(void **state) {
     T_OK(pysock_close(listener));
 }
 
-static void tls_calls_refuse_a_plain_socket(void **state) {
+T_TEST(tls_calls_refuse_a_plain_socket, 30) {
     pysock *pair[2];
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     T_FAILS(pysock_ssl_do_handshake(pair[0]), T_ANY, T_ANY);
     T_FAILS(pysock_ssl_unwrap(pair[0]), T_ANY, T_ANY);
@@ -258,10 +244,8 @@ static void tls_calls_refuse_a_plain_socket(void **state) {
     t_close_pair(pair);
 }
 
-static void wrapping_refuses_what_cannot_be_wrapped(void **state) {
+T_TEST(wrapping_refuses_what_cannot_be_wrapped, 60) {
     pysock *pair[2], *s;
-    (void)state;
-    t_deadline(60);
     t_pair(pair);
     T_FAILS(pysock_ssl_wrap_socket(pair[0], NULL, "localhost"), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_ssl_wrap_socket_ex(pair[0], NULL, &no_options), PYSOCK_VALUE_ERROR, EINVAL);
@@ -290,12 +274,10 @@ static void *shake_in_vain(void *arg) {
     return NULL;
 }
 
-static void a_server_without_a_certificate_fails_its_handshakes(void **state) {
+T_TEST(a_server_without_a_certificate_fails_its_handshakes, 60) {
     pysock_ssl_context *bare = T_OK(pysock_ssl_context_new(PYSOCK_CLIENT_AUTH));
     pysock *pair[2];
     t_thread t;
-    (void)state;
-    t_deadline(60);
     t_pair(pair);
     t_wrap_later(pair[0], client_ctx, "localhost");
     t_spawn(&t, shake_in_vain, pair[0]);
@@ -333,12 +315,10 @@ static void no_host_is_like_that(const char *host) {
     T_OK(pysock_close(s));
 }
 
-static void host_names_that_are_none_are_refused(void **state) {
+T_TEST(host_names_that_are_none_are_refused, 120) {
     static const size_t sizes[] = {64, 300, 100000};
     static const char *const hosts[] = {"two words", "name.invalid", "..", "\xff\xfe", "[::1",
                                         "256.256.256.256", "a\nb"};
-    (void)state;
-    t_deadline(120);
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         char *name = long_name(sizes[i]);
         T_STEP("%zu characters", sizes[i]);
@@ -353,11 +333,9 @@ static void host_names_that_are_none_are_refused(void **state) {
     }
 }
 
-static void server_hostnames_that_are_too_long_are_refused(void **state) {
+T_TEST(server_hostnames_that_are_too_long_are_refused, 60) {
     static const size_t sizes[] = {300, 100000};
     pysock *pair[2];
-    (void)state;
-    t_deadline(60);
     t_pair(pair);
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         char *name = long_name(sizes[i]);
@@ -368,10 +346,8 @@ static void server_hostnames_that_are_too_long_are_refused(void **state) {
     t_close_pair(pair);
 }
 
-static void unix_paths_that_are_too_long_are_refused(void **state) {
+T_TEST(unix_paths_that_are_too_long_are_refused, 30) {
     static const size_t sizes[] = {109, 300, 100000};
-    (void)state;
-    t_deadline(30);
     for (int abstract = 0; abstract < 2; abstract++)
         for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
             pysock *s = T_OK(pysock_socket(AF_UNIX, SOCK_STREAM, 0));
@@ -384,10 +360,8 @@ static void unix_paths_that_are_too_long_are_refused(void **state) {
         }
 }
 
-static void ports_out_of_range_are_refused(void **state) {
+T_TEST(ports_out_of_range_are_refused, 30) {
     static const int ports[] = {-1, 65536, INT32_MAX, INT32_MIN};
-    (void)state;
-    t_deadline(30);
     for (size_t i = 0; i < sizeof ports / sizeof ports[0]; i++) {
         pysock *s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
         T_STEP("port %d", ports[i]);
@@ -400,7 +374,7 @@ static void ports_out_of_range_are_refused(void **state) {
     }
 }
 
-static void texts_that_are_no_addresses_are_refused(void **state) {
+T_TEST(texts_that_are_no_addresses_are_refused, 30) {
     static const char *const texts[] = {
         "",           "127.0.0.1",    "127.0.0.1:",   ":80",           "127.0.0.1:65536",
         "127.0.0.1:-1", "127.0.0.1:+1", "127.0.0.1:80x", "127.0.0.1: 80", "127.0.0.1:0x50",
@@ -409,8 +383,6 @@ static void texts_that_are_no_addresses_are_refused(void **state) {
         "127.0.0.1:99999999999999999999"};
     pysock_addr addr;
     char *text;
-    (void)state;
-    t_deadline(30);
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         T_STEP("'%s'", texts[i]);
         T_FAILS(pysock_addr_parse(&addr, texts[i]), PYSOCK_VALUE_ERROR, EINVAL);
@@ -430,12 +402,10 @@ static void texts_that_are_no_addresses_are_refused(void **state) {
     free(text);
 }
 
-static void addresses_that_make_no_sense_are_refused(void **state) {
+T_TEST(addresses_that_make_no_sense_are_refused, 30) {
     pysock_addr addr;
     char text[PYSOCK_ADDR_STRLEN];
     pysock *s;
-    (void)state;
-    t_deadline(30);
     s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     memset(&addr, 0, sizeof addr);
     T_FAILS(pysock_connect_addr(s, &addr), T_ANY, T_ANY);
@@ -474,10 +444,8 @@ static void addresses_that_make_no_sense_are_refused(void **state) {
 
 /* ---- sizes, timeouts, flags ---- */
 
-static void sizes_that_cannot_be_are_refused(void **state) {
+T_TEST(sizes_that_cannot_be_are_refused, 60) {
     static const size_t sizes[] = {SIZE_MAX, SIZE_MAX - 64, (size_t)PTRDIFF_MAX + 1};
-    (void)state;
-    t_deadline(60);
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         if (tls)
@@ -502,10 +470,8 @@ static void sizes_that_cannot_be_are_refused(void **state) {
     }
 }
 
-static void buffers_that_cannot_be_are_refused(void **state) {
+T_TEST(buffers_that_cannot_be_are_refused, 30) {
     pysock *pair[2];
-    (void)state;
-    t_deadline(30);
     T_FAILS(pysock_buf_new(SIZE_MAX), PYSOCK_MEMORY_ERROR, ENOMEM);
     T_FAILS(pysock_buf_new(SIZE_MAX - 64), PYSOCK_MEMORY_ERROR, ENOMEM);
     if (SIZE_MAX > UINT32_MAX) /* else the system may have it */
@@ -521,13 +487,11 @@ static void buffers_that_cannot_be_are_refused(void **state) {
     t_close_pair(pair);
 }
 
-static void timeouts_that_are_no_times_are_refused(void **state) {
+T_TEST(timeouts_that_are_no_times_are_refused, 30) {
     static const double times[] = {-0.5, -2, -1e300, -INFINITY, NAN};
     pysock *s;
     pysock_poller *p;
     pysock_pollevent event;
-    (void)state;
-    t_deadline(30);
     s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     T_OK(pysock_settimeout(s, 3));
     p = T_OK(pysock_poller_new());
@@ -545,10 +509,8 @@ static void timeouts_that_are_no_times_are_refused(void **state) {
 }
 
 /* Too long to count in nanoseconds: as good as for ever, and no overflow to a moment long past. */
-static void enormous_timeouts_do_not_end_at_once(void **state) {
+T_TEST(enormous_timeouts_do_not_end_at_once, 60) {
     static const double times[] = {1e10, 1e18, 1e300};
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < sizeof times / sizeof times[0]; i++) {
         pysock *pair[2];
         t_stage st;
@@ -572,12 +534,10 @@ static void enormous_timeouts_do_not_end_at_once(void **state) {
     }
 }
 
-static void options_that_make_no_sense_are_refused(void **state) {
+T_TEST(options_that_make_no_sense_are_refused, 30) {
     pysock *pair[2];
     socklen_t len = 4;
     int value = 0;
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     T_FAILS(pysock_setsockopt(pair[0], 9999, 9999, &value, sizeof value), PYSOCK_OS_ERROR, T_ANY);
     T_FAILS(pysock_setsockopt(pair[0], SOL_SOCKET, SO_KEEPALIVE, NULL, 4), T_ANY, T_ANY);
@@ -591,10 +551,8 @@ static void options_that_make_no_sense_are_refused(void **state) {
     t_close_pair(pair);
 }
 
-static void sockets_that_cannot_be_are_refused(void **state) {
+T_TEST(sockets_that_cannot_be_are_refused, 30) {
     pysock *pair[2] = {NULL, NULL};
-    (void)state;
-    t_deadline(30);
     T_FAILS(pysock_socket(9999, SOCK_STREAM, 0), PYSOCK_OS_ERROR, T_ANY);
     T_FAILS(pysock_socket(-1, SOCK_STREAM, 0), PYSOCK_OS_ERROR, T_ANY);
     T_FAILS(pysock_socket(AF_INET, 9999, 0), PYSOCK_OS_ERROR, T_ANY);
@@ -606,12 +564,10 @@ static void sockets_that_cannot_be_are_refused(void **state) {
 
 /* ---- select and pollers ---- */
 
-static void select_refuses_what_is_no_list_of_descriptors(void **state) {
+T_TEST(select_refuses_what_is_no_list_of_descriptors, 30) {
     static const int bad[] = {-1, INT32_MIN, 999999, INT32_MAX};
     size_t n = 1;
     int fd;
-    (void)state;
-    t_deadline(30);
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         for (int list = 0; list < 3; list++) {
             T_STEP("descriptor %d in list %d", bad[i], list);
@@ -632,13 +588,11 @@ static void select_refuses_what_is_no_list_of_descriptors(void **state) {
     T_FAILS(pysock_select(&fd, &n, NULL, NULL, NULL, NULL, 0), T_ANY, T_ANY);
 }
 
-static void pollers_refuse_what_they_cannot_watch(void **state) {
+T_TEST(pollers_refuse_what_they_cannot_watch, 30) {
     pysock_poller *p;
     pysock_pollevent event;
     pysock *s;
     int fd;
-    (void)state;
-    t_deadline(30);
     T_FAILS(pysock_poller_register(NULL, 0, POLLIN), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_poller_modify(NULL, 0, POLLIN), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_poller_unregister(NULL, 0), PYSOCK_VALUE_ERROR, EINVAL);
@@ -667,9 +621,7 @@ static void pollers_refuse_what_they_cannot_watch(void **state) {
     pysock_poller_free(p);
 }
 
-static void hooks_may_be_missing(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(hooks_may_be_missing, 30) {
     T_FAILS(pysock_register_closer(NULL, NULL), PYSOCK_VALUE_ERROR, EINVAL);
     (void)pysock_unregister_closer(NULL, NULL);
     pysock_set_interrupt_hook(NULL, NULL);
@@ -680,10 +632,8 @@ static void hooks_may_be_missing(void **state) {
 
 /* ---- contexts ---- */
 
-static void every_context_call_refuses_NULL(void **state) {
+T_TEST(every_context_call_refuses_NULL, 30) {
     static const char *const names[] = {"h2"};
-    (void)state;
-    t_deadline(30);
     pysock_ssl_context_free(NULL);
     T_FAILS(pysock_ssl_load_cert_chain(NULL, "x", "y"), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_ssl_load_cert_chain_data(NULL, "x", 1, "y", 1), PYSOCK_VALUE_ERROR, EINVAL);
@@ -699,12 +649,10 @@ static void every_context_call_refuses_NULL(void **state) {
     T_CHECK(pysock_ssl_get_check_hostname(NULL) <= 0);
 }
 
-static void contexts_refuse_values_out_of_range(void **state) {
+T_TEST(contexts_refuse_values_out_of_range, 30) {
     pysock_ssl_context *ctx;
     char name[257];
     const char *names[2] = {"h2", NULL};
-    (void)state;
-    t_deadline(30);
     T_FAILS(pysock_ssl_context_new((pysock_ssl_purpose)99), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_ssl_create_default_context((pysock_ssl_purpose)99), PYSOCK_VALUE_ERROR, EINVAL);
     ctx = t_client_ctx();
@@ -792,9 +740,7 @@ static void write_odd_file(char path[64], const char *from, int kind) {
 }
 
 /* Carriage returns and a missing last newline are what files from elsewhere look like. */
-static void odd_line_ends_in_pem_files_are_fine(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(odd_line_ends_in_pem_files_are_fine, 60) {
     for (int kind = CRLF; kind <= BOTH_OF_THEM; kind++) {
         pysock_ssl_context *server = T_OK(pysock_ssl_context_new(PYSOCK_CLIENT_AUTH));
         pysock_ssl_context *client = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
@@ -835,7 +781,7 @@ static void refuse_anchors(pysock_ssl_context *ctx, const char *file, const char
     T_EQ(pysock_ssl_ca_count(ctx), before);
 }
 
-static void files_that_are_no_certificates_are_named(void **state) {
+T_TEST(files_that_are_no_certificates_are_named, 60) {
     static const char nonsense[] =
         "-----BEGIN CERTIFICATE-----\nAAAABBBBCCCCDDDD\n-----END CERTIFICATE-----\n";
     static const char no_base64[] =
@@ -852,8 +798,6 @@ static void files_that_are_no_certificates_are_named(void **state) {
         size_t size;
     } bad[7];
     pysock_ssl_context *ctx;
-    (void)state;
-    t_deadline(60);
     t_fill(noise, sizeof noise, 0, 11);
     bad[0].data = "";
     bad[0].size = 0;
@@ -893,10 +837,8 @@ static void files_that_are_no_certificates_are_named(void **state) {
     free(cert.data);
 }
 
-static void a_key_that_does_not_match_is_told(void **state) {
+T_TEST(a_key_that_does_not_match_is_told, 60) {
     pysock_ssl_context *ctx;
-    (void)state;
-    t_deadline(60);
     ctx = t_server_ctx();
     refuse_chain(ctx, T_CERTS "server-ec.pem", T_CERTS "client.key", "client.key");
     T_CHECK(strcmp(pysock_error_reason(), "KEY_VALUES_MISMATCH") == 0);
@@ -907,10 +849,8 @@ static void a_key_that_does_not_match_is_told(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void missing_arguments_of_a_context_are_refused(void **state) {
+T_TEST(missing_arguments_of_a_context_are_refused, 60) {
     pysock_ssl_context *ctx;
-    (void)state;
-    t_deadline(60);
     ctx = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
     T_FAILS(pysock_ssl_load_cert_chain(ctx, NULL, NULL), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_ssl_load_cert_chain(ctx, NULL, T_CERTS "server-ec.key"), PYSOCK_VALUE_ERROR,
@@ -928,13 +868,11 @@ static void missing_arguments_of_a_context_are_refused(void **state) {
 }
 
 /* Certificates and keys with bytes of them changed: refused or taken, never a crash. */
-static void mutated_certificates_never_crash(void **state) {
+T_TEST(mutated_certificates_never_crash, 120) {
     static const char *const files[] = {T_CERTS "server-ec.pem", T_CERTS "server-rsa.pem",
                                         T_CERTS "ca.pem"};
     file_text key, originals[3];
     unsigned int random = 1234567u;
-    (void)state;
-    t_deadline(120);
     key = read_text(T_CERTS "server-ec.key");
     for (int i = 0; i < 3; i++)
         originals[i] = read_text(files[i]);
@@ -962,42 +900,4 @@ static void mutated_certificates_never_crash(void **state) {
     free(key.data);
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(every_call_refuses_NULL),
-    cmocka_unit_test(every_call_refuses_a_closed_socket),
-    cmocka_unit_test(every_call_refuses_a_handle_that_never_was),
-    cmocka_unit_test(a_socket_that_is_not_connected_says_so),
-    cmocka_unit_test(a_connected_socket_cannot_begin_again),
-    cmocka_unit_test(a_listening_socket_neither_sends_nor_receives),
-    cmocka_unit_test(tls_calls_refuse_a_plain_socket),
-    cmocka_unit_test(wrapping_refuses_what_cannot_be_wrapped),
-    cmocka_unit_test(a_server_without_a_certificate_fails_its_handshakes),
-    cmocka_unit_test(host_names_that_are_none_are_refused),
-    cmocka_unit_test(server_hostnames_that_are_too_long_are_refused),
-    cmocka_unit_test(unix_paths_that_are_too_long_are_refused),
-    cmocka_unit_test(ports_out_of_range_are_refused),
-    cmocka_unit_test(texts_that_are_no_addresses_are_refused),
-    cmocka_unit_test(addresses_that_make_no_sense_are_refused),
-    cmocka_unit_test(sizes_that_cannot_be_are_refused),
-    cmocka_unit_test(buffers_that_cannot_be_are_refused),
-    cmocka_unit_test(timeouts_that_are_no_times_are_refused),
-    cmocka_unit_test(enormous_timeouts_do_not_end_at_once),
-    cmocka_unit_test(options_that_make_no_sense_are_refused),
-    cmocka_unit_test(sockets_that_cannot_be_are_refused),
-    cmocka_unit_test(select_refuses_what_is_no_list_of_descriptors),
-    cmocka_unit_test(pollers_refuse_what_they_cannot_watch),
-    cmocka_unit_test(hooks_may_be_missing),
-    cmocka_unit_test(every_context_call_refuses_NULL),
-    cmocka_unit_test(contexts_refuse_values_out_of_range),
-    cmocka_unit_test(odd_line_ends_in_pem_files_are_fine),
-    cmocka_unit_test(files_that_are_no_certificates_are_named),
-    cmocka_unit_test(a_key_that_does_not_match_is_told),
-    cmocka_unit_test(missing_arguments_of_a_context_are_refused),
-    cmocka_unit_test(mutated_certificates_never_crash),
-};
-
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name("test_badinput", tests, make_contexts, free_contexts);
-}
+T_MAIN(.setup = make_contexts, .teardown = free_contexts)

@@ -24,9 +24,7 @@ static void *do_handshake(void *arg) {
 
 /* Python's documented loop waits for readability when do_handshake() wants to read, which here says
    no more than that it goes on. Without caller_drives levels are about data alone. */
-static void the_end_of_a_handshake_makes_readable_for_a_caller_that_drives(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(the_end_of_a_handshake_makes_readable_for_a_caller_that_drives, 60) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     pysock_ssl_wrap_options options = later("localhost");
     pysock *pair[2];
@@ -62,9 +60,7 @@ static void the_end_of_a_handshake_makes_readable_for_a_caller_that_drives(void 
     pysock_ssl_context_free(server);
 }
 
-static void the_end_of_a_handshake_makes_writable_alone(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(the_end_of_a_handshake_makes_writable_alone, 60) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     pysock_ssl_wrap_options options = later("localhost");
     pysock *pair[2];
@@ -89,9 +85,7 @@ static void the_end_of_a_handshake_makes_writable_alone(void **state) {
 
 /* An event loop that watches the descriptor itself, as gevent's: the kernel's word must do, and
    nobody else may read what has come. */
-static void a_caller_that_drives_needs_nobody_elses_poll(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_caller_that_drives_needs_nobody_elses_poll, 60) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     pysock_ssl_wrap_options options = later("localhost");
     int port, threads = t_count_threads(), calls[2] = {0, 0}, done[2] = {0, 0};
@@ -125,9 +119,7 @@ static void a_caller_that_drives_needs_nobody_elses_poll(void **state) {
     end(&p, client, server);
 }
 
-static void a_session_may_be_set_until_the_handshake_begins(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_session_may_be_set_until_the_handshake_begins, 60) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx(), *other = t_client_ctx();
     pysock_ssl_wrap_options options = later("localhost");
     pysock_ssl_session *session, *foreign;
@@ -170,9 +162,7 @@ static void a_session_may_be_set_until_the_handshake_begins(void **state) {
 }
 
 /* CPython's SSLSocket wraps in each connect(), after one that failed too. */
-static void what_connect_has_not_come_to_may_be_wrapped_anew(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(what_connect_has_not_come_to_may_be_wrapped_anew, 60) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     pysock_ssl_wrap_options options = later("elsewhere");
     pysock *s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0)), *listener;
@@ -213,9 +203,7 @@ static void *fail_to_serve(void *arg) {
     return NULL;
 }
 
-static void a_handshake_left_to_later_tells_both_sides_of_a_missing_certificate(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_handshake_left_to_later_tells_both_sides_of_a_missing_certificate, 60) {
     pysock_ssl_context *bare = T_OK(pysock_ssl_context_new(PYSOCK_CLIENT_AUTH));
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     pysock_ssl_wrap_options options = later(NULL);
@@ -241,9 +229,7 @@ static void a_handshake_left_to_later_tells_both_sides_of_a_missing_certificate(
     end(&p, client, server);
 }
 
-static void the_host_name_of_one_connection_may_go_unchecked(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(the_host_name_of_one_connection_may_go_unchecked, 60) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx(), *strange;
     pysock_ssl_wrap_options options;
     h_pair p;
@@ -267,9 +253,7 @@ static void the_host_name_of_one_connection_may_go_unchecked(void **state) {
 }
 
 /* TLS 1.0 sends a record of one byte first. */
-static void what_one_send_takes_comes_in_one_recv_in_tls_1_0_too(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(what_one_send_takes_comes_in_one_recv_in_tls_1_0_too, 60) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     char buf[64];
     h_pair p;
@@ -318,9 +302,7 @@ static void half_closed_pair(h_pair *p, pysock_ssl_context *client, pysock_ssl_c
 }
 
 /* RFC 5246 wants the end answered at once, and what is on its way dropped; OpenSSL does not. */
-static void with_half_close_each_direction_ends_by_itself(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(with_half_close_each_direction_ends_by_itself, 60) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     char buf[8];
     h_pair p;
@@ -351,9 +333,7 @@ static void with_half_close_each_direction_ends_by_itself(void **state) {
 
 /* As with OpenSSL: a peer that just closes has ended its direction, and data in front of its end is
    not thrown away. */
-static void with_half_close_unwrap_is_as_openssl_has_it(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(with_half_close_unwrap_is_as_openssl_has_it, 60) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     pysock_ssl_wrap_options options = later("localhost");
     char buf[8];
@@ -390,9 +370,7 @@ static void with_half_close_unwrap_is_as_openssl_has_it(void **state) {
     end(&p, client, server);
 }
 
-static void without_close_notify_only_unwrap_says_the_end(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(without_close_notify_only_unwrap_says_the_end, 60) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     pysock_ssl_wrap_options options = later("localhost");
     char buf[8];
@@ -439,9 +417,7 @@ static void note_message(const pysock_ssl_message *m, void *arg) {
 }
 
 /* RFC 5246, 7.3: all but the two Finished messages, which are encrypted. */
-static void the_messages_of_a_handshake_can_be_watched(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(the_messages_of_a_handshake_can_be_watched, 60) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     transcript seen[2];
     h_pair p;
@@ -462,9 +438,7 @@ static void the_messages_of_a_handshake_can_be_watched(void **state) {
     end(&p, client, server);
 }
 
-static void what_comes_before_the_peers_end_can_be_received_while_unwrapping(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(what_comes_before_the_peers_end_can_be_received_while_unwrapping, 60) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     char buf[8];
     h_pair p;
@@ -492,9 +466,7 @@ static void carry(pysock_bio *from, pysock_bio *to) {
         T_EQ(pysock_bio_write(to, buf, (size_t)n), n);
 }
 
-static void what_is_sent_after_unwrap_between_bios_is_an_error_of_tls(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(what_is_sent_after_unwrap_between_bios_is_an_error_of_tls, 60) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     pysock_bio *there = T_OK(pysock_bio_new()), *back = T_OK(pysock_bio_new());
     pysock_ssl_wrap_options options = later("localhost");
@@ -525,9 +497,7 @@ static void what_is_sent_after_unwrap_between_bios_is_an_error_of_tls(void **sta
     pysock_ssl_context_free(server);
 }
 
-static void a_new_key_log_has_a_first_line_at_once(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_new_key_log_has_a_first_line_at_once, 60) {
     pysock_ssl_context *ctx = t_client_ctx();
     char name[] = "/tmp/pysock-keylog-XXXXXX", text[256];
     int fd = mkstemp(name);
@@ -549,9 +519,7 @@ static void a_new_key_log_has_a_first_line_at_once(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void a_detached_descriptor_is_again_that_of_the_socket_it_was_adopted_from(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_detached_descriptor_is_again_that_of_the_socket_it_was_adopted_from, 60) {
     pysock *pair[2], *second;
     int fd;
     t_pair(pair);
@@ -582,25 +550,4 @@ static void a_detached_descriptor_is_again_that_of_the_socket_it_was_adopted_fro
     T_OK(pysock_close(pair[1]));
 }
 
-#define CASE(f) cmocka_unit_test(f)
-
-static const struct CMUnitTest tests[] = {
-    CASE(the_end_of_a_handshake_makes_readable_for_a_caller_that_drives),
-    CASE(the_end_of_a_handshake_makes_writable_alone),
-    CASE(a_caller_that_drives_needs_nobody_elses_poll),
-    CASE(a_session_may_be_set_until_the_handshake_begins),
-    CASE(what_connect_has_not_come_to_may_be_wrapped_anew),
-    CASE(a_handshake_left_to_later_tells_both_sides_of_a_missing_certificate),
-    CASE(the_host_name_of_one_connection_may_go_unchecked),
-    CASE(what_one_send_takes_comes_in_one_recv_in_tls_1_0_too),
-    CASE(with_half_close_each_direction_ends_by_itself),
-    CASE(with_half_close_unwrap_is_as_openssl_has_it),
-    CASE(without_close_notify_only_unwrap_says_the_end),
-    CASE(the_messages_of_a_handshake_can_be_watched),
-    CASE(what_comes_before_the_peers_end_can_be_received_while_unwrapping),
-    CASE(what_is_sent_after_unwrap_between_bios_is_an_error_of_tls),
-    CASE(a_detached_descriptor_is_again_that_of_the_socket_it_was_adopted_from),
-    CASE(a_new_key_log_has_a_first_line_at_once),
-};
-
-T_MAIN(tests)
+T_MAIN()

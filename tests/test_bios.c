@@ -83,12 +83,10 @@ static void wire_connect(wire *w) {
 }
 
 /* Python's SSLObject.context = other. */
-static void a_handshake_begins_with_the_context_that_was_put_in_place(void **state) {
+T_TEST(a_handshake_begins_with_the_context_that_was_put_in_place, 30) {
     pysock_ssl_context *bare = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
     wire w;
     int r;
-    (void)state;
-    t_deadline(30);
     wire_make(&w, bare, server_ctx);
     T_FAILS(pysock_ssl_set_context(w.end[0], server_ctx), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_ssl_set_context(w.end[0], NULL), PYSOCK_VALUE_ERROR, EINVAL);
@@ -127,9 +125,7 @@ static void says_to(wire *w, int from, const char *text) {
 
 /* ---- the BIO alone ---- */
 
-static void a_bio_gives_back_what_was_written_in_order(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(a_bio_gives_back_what_was_written_in_order, 30) {
     char buf[16];
     pysock_bio *bio = T_OK(pysock_bio_new());
     T_EQ(pysock_bio_pending(bio), 0);
@@ -150,9 +146,7 @@ static void a_bio_gives_back_what_was_written_in_order(void **state) {
     pysock_bio_free(bio);
 }
 
-static void a_bio_is_at_its_end_when_it_is_empty_and_no_more_will_come(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(a_bio_is_at_its_end_when_it_is_empty_and_no_more_will_come, 30) {
     char buf[4];
     pysock_bio *bio = T_OK(pysock_bio_new());
     T_OK(pysock_bio_write(bio, "abc", 3));
@@ -167,9 +161,7 @@ static void a_bio_is_at_its_end_when_it_is_empty_and_no_more_will_come(void **st
     pysock_bio_free(bio);
 }
 
-static void null_where_a_bio_belongs_is_a_value_error(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(null_where_a_bio_belongs_is_a_value_error, 30) {
     char byte = 0;
     pysock_bio *bio = T_OK(pysock_bio_new());
     T_FAILS(pysock_bio_read(NULL, &byte, 1), PYSOCK_VALUE_ERROR, EINVAL);
@@ -199,9 +191,7 @@ static void *relay_writer(void *arg) {
     return NULL;
 }
 
-static void one_thread_may_write_what_another_reads(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(one_thread_may_write_what_another_reads, 60) {
     t_thread t;
     char buf[1777];
     size_t have = 0;
@@ -219,9 +209,7 @@ static void one_thread_may_write_what_another_reads(void **state) {
 
 /* ---- handshakes ---- */
 
-static void a_handshake_succeeds_in_portions_of_any_size(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(a_handshake_succeeds_in_portions_of_any_size, 120) {
     static const size_t portions[] = {1, 2, 5, 6, 333, SIZE_MAX};
     for (size_t i = 0; i < sizeof portions / sizeof portions[0]; i++) {
         wire w;
@@ -246,9 +234,7 @@ static void a_handshake_succeeds_in_portions_of_any_size(void **state) {
     }
 }
 
-static void a_resumed_handshake_works_in_single_bytes(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_resumed_handshake_works_in_single_bytes, 60) {
     wire w;
     pysock_ssl_session *session;
     pysock_ssl_wrap_options options;
@@ -271,9 +257,7 @@ static void a_resumed_handshake_works_in_single_bytes(void **state) {
     wire_free(&w);
 }
 
-static void calls_without_enough_bytes_say_so(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(calls_without_enough_bytes_say_so, 60) {
     wire w;
     char buf[64];
     wire_make(&w, client_ctx, server_ctx);
@@ -298,9 +282,7 @@ static void calls_without_enough_bytes_say_so(void **state) {
     wire_free(&w);
 }
 
-static void an_end_in_the_middle_of_the_handshake_fails_it(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(an_end_in_the_middle_of_the_handshake_fails_it, 60) {
     for (int server = 0; server < 2; server++) {
         wire w;
         wire_make(&w, client_ctx, server_ctx);
@@ -314,9 +296,7 @@ static void an_end_in_the_middle_of_the_handshake_fails_it(void **state) {
     }
 }
 
-static void a_failing_verification_tells_the_peer_by_an_alert(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_failing_verification_tells_the_peer_by_an_alert, 60) {
     wire w;
     h_outcome o;
     pysock_ssl_context *trustless = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
@@ -335,9 +315,7 @@ static void a_failing_verification_tells_the_peer_by_an_alert(void **state) {
     pysock_ssl_context_free(trustless);
 }
 
-static void bytes_that_are_no_tls_fail_the_handshake(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(bytes_that_are_no_tls_fail_the_handshake, 60) {
     wire w;
     wire_make(&w, client_ctx, server_ctx);
     T_OK(pysock_bio_write(w.in[1], "GET / HTTP/1.0\r\n\r\n", 18));
@@ -349,9 +327,7 @@ static void bytes_that_are_no_tls_fail_the_handshake(void **state) {
 
 #define BULK ((size_t)T_SCALE(10u, 2u) << 20)
 
-static void bulk_data_goes_both_ways(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(bulk_data_goes_both_ways, 120) {
     static unsigned char buf[50000];
     size_t sent[2] = {0, 0}, have[2] = {0, 0};
     wire w;
@@ -380,9 +356,7 @@ static void bulk_data_goes_both_ways(void **state) {
     wire_free(&w);
 }
 
-static void unwrap_needs_the_close_notify_of_both(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(unwrap_needs_the_close_notify_of_both, 60) {
     wire w;
     char byte;
     wire_connect(&w);
@@ -399,9 +373,7 @@ static void unwrap_needs_the_close_notify_of_both(void **state) {
     wire_free(&w);
 }
 
-static void a_ragged_end_is_told_from_a_clean_one(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_ragged_end_is_told_from_a_clean_one, 60) {
     wire w;
     char byte;
     wire_connect(&w);
@@ -423,9 +395,7 @@ static void carry_through(wire *w, pysock *outer[2], int from) {
     }
 }
 
-static void tls_goes_inside_a_tls_socket(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(tls_goes_inside_a_tls_socket, 60) {
     wire w;
     pysock *outer[2];
     int done[2] = {0, 0};
@@ -453,9 +423,7 @@ static void tls_goes_inside_a_tls_socket(void **state) {
 
 /* ---- misuse ---- */
 
-static void what_needs_a_descriptor_fails(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(what_needs_a_descriptor_fails, 60) {
     wire w;
     pysock_addr addr;
     pysock_poller *p = T_OK(pysock_poller_new());
@@ -480,9 +448,7 @@ static void what_needs_a_descriptor_fails(void **state) {
     wire_free(&w);
 }
 
-static void tls_keeps_its_bios_and_two_ends_may_share_them(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(tls_keeps_its_bios_and_two_ends_may_share_them, 60) {
     pysock_ssl_wrap_options options;
     pysock *client, *server;
     pysock_bio *up = T_OK(pysock_bio_new()), *down = T_OK(pysock_bio_new());
@@ -502,28 +468,4 @@ static void tls_keeps_its_bios_and_two_ends_may_share_them(void **state) {
     T_OK(pysock_close(server));
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(a_handshake_begins_with_the_context_that_was_put_in_place),
-    cmocka_unit_test(a_bio_gives_back_what_was_written_in_order),
-    cmocka_unit_test(a_bio_is_at_its_end_when_it_is_empty_and_no_more_will_come),
-    cmocka_unit_test(null_where_a_bio_belongs_is_a_value_error),
-    cmocka_unit_test(one_thread_may_write_what_another_reads),
-    cmocka_unit_test(a_handshake_succeeds_in_portions_of_any_size),
-    cmocka_unit_test(a_resumed_handshake_works_in_single_bytes),
-    cmocka_unit_test(calls_without_enough_bytes_say_so),
-    cmocka_unit_test(an_end_in_the_middle_of_the_handshake_fails_it),
-    cmocka_unit_test(a_failing_verification_tells_the_peer_by_an_alert),
-    cmocka_unit_test(bytes_that_are_no_tls_fail_the_handshake),
-    cmocka_unit_test(bulk_data_goes_both_ways),
-    cmocka_unit_test(unwrap_needs_the_close_notify_of_both),
-    cmocka_unit_test(a_ragged_end_is_told_from_a_clean_one),
-    cmocka_unit_test(tls_goes_inside_a_tls_socket),
-    cmocka_unit_test(what_needs_a_descriptor_fails),
-    cmocka_unit_test(tls_keeps_its_bios_and_two_ends_may_share_them),
-};
-
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name(__FILE__, tests, make_contexts, free_contexts);
-}
+T_MAIN(.setup = make_contexts, .teardown = free_contexts)

@@ -63,10 +63,8 @@ static void expect_end(pysock *s) {
 
 /* ---- references ---- */
 
-static void buffers_hold_what_they_were_given(void **state) {
+T_TEST(buffers_hold_what_they_were_given, 30) {
     pysock_buf *b;
-    (void)state;
-    t_deadline(30);
     b = T_OK(pysock_buf_new(1000));
     T_EQ(pysock_buf_size(b), 1000);
     for (int i = 0; i < 1000; i++)
@@ -92,11 +90,9 @@ static void buffers_hold_what_they_were_given(void **state) {
     T_EQ(pysock_buf_size(NULL), 0);
 }
 
-static void the_last_reference_frees_exactly_once(void **state) {
+T_TEST(the_last_reference_frees_exactly_once, 30) {
     owned o;
     pysock_buf *b;
-    (void)state;
-    t_deadline(30);
     b = wrap_pattern(&o, 100, 1);
     T_CHECK(pysock_buf_data(b) == o.data);
     T_CHECK(pysock_buf_retain(b) == b);
@@ -113,11 +109,9 @@ static void the_last_reference_frees_exactly_once(void **state) {
     pysock_buf_release(b);
 }
 
-static void slices_share_bytes_and_keep_them_alive(void **state) {
+T_TEST(slices_share_bytes_and_keep_them_alive, 30) {
     owned o;
     pysock_buf *whole, *middle, *inner, *empty;
-    (void)state;
-    t_deadline(30);
     whole = wrap_pattern(&o, 1000, 1);
     middle = T_OK(pysock_buf_slice(whole, 100, 500));
     inner = T_OK(pysock_buf_slice(middle, 499, 1));
@@ -151,12 +145,10 @@ static void *churn_references(void *arg) {
     return NULL;
 }
 
-static void references_are_counted_across_threads(void **state) {
+T_TEST(references_are_counted_across_threads, 60) {
     t_thread threads[4];
     owned o;
     pysock_buf *b;
-    (void)state;
-    t_deadline(60);
     b = wrap_pattern(&o, 100, 1);
     for (int i = 0; i < 4; i++)
         t_spawn(&threads[i], churn_references, b);
@@ -170,9 +162,7 @@ static void references_are_counted_across_threads(void **state) {
 
 /* ---- receiving ---- */
 
-static void recv_buf_hands_out_what_came(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(recv_buf_hands_out_what_came, 30) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         pysock_buf *b;
@@ -197,9 +187,7 @@ static void recv_buf_hands_out_what_came(void **state) {
 
 /* ---- the queue ---- */
 
-static void queued_buffers_arrive_in_order_with_what_is_sent_later(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(queued_buffers_arrive_in_order_with_what_is_sent_later, 60) {
     for (int tls = 0; tls < 2; tls++) {
         static const char *const words[] = {"one ", "two ", "three "};
         pysock *pair[2];
@@ -216,11 +204,9 @@ static void queued_buffers_arrive_in_order_with_what_is_sent_later(void **state)
     }
 }
 
-static void an_empty_buffer_is_nothing(void **state) {
+T_TEST(an_empty_buffer_is_nothing, 30) {
     pysock *pair[2];
     pysock_buf *b;
-    (void)state;
-    t_deadline(30);
     b = T_OK(pysock_buf_new(0));
     for (int tls = 0; tls < 2; tls++) {
         any_pair(pair, tls);
@@ -260,10 +246,8 @@ static void *send_later(void *arg) {
 }
 
 /* A later send never overtakes the queue, in any mode. */
-static void a_send_does_not_overtake_a_long_queue(void **state) {
+T_TEST(a_send_does_not_overtake_a_long_queue, 120) {
     static const double modes[] = {PYSOCK_NO_TIMEOUT, 60, 0};
-    (void)state;
-    t_deadline(120);
     for (int i = 0; i < 6; i++) {
         pysock *pair[2];
         later_job job;
@@ -290,14 +274,12 @@ static void a_send_does_not_overtake_a_long_queue(void **state) {
     }
 }
 
-static void one_buffer_goes_to_many_sockets(void **state) {
+T_TEST(one_buffer_goes_to_many_sockets, 60) {
     enum { N = 40 };
     pysock *pairs[N][2];
     size_t size = 30011;
     owned o;
     pysock_buf *b;
-    (void)state;
-    t_deadline(60);
     b = wrap_pattern(&o, size, 4);
     for (int i = 0; i < N; i++) {
         any_pair(pairs[i], i % 2);
@@ -329,12 +311,10 @@ static uint64_t queue_until_full(pysock *s, pysock_buf *piece) {
     return total;
 }
 
-static void a_slow_reader_holds_up_nobody_else(void **state) {
+T_TEST(a_slow_reader_holds_up_nobody_else, 60) {
     pysock *slow[2], *fast[2];
     pysock_buf *piece;
     uint64_t queued;
-    (void)state;
-    t_deadline(60);
     piece = T_OK(pysock_buf_new(10000));
     t_fill(pysock_buf_data(piece), 10000, 0, 6);
     t_tls_pair(slow, client_ctx, server_ctx);
@@ -356,11 +336,9 @@ static void a_slow_reader_holds_up_nobody_else(void **state) {
 
 /* At the high watermark: not writable, and send_buf says EAGAIN; writable again only below the low
    one. */
-static void watermarks_say_when_a_queue_is_full(void **state) {
+T_TEST(watermarks_say_when_a_queue_is_full, 120) {
     static const size_t low_marks[] = {32768, 1000, 200000}, high_marks[] = {65536, 50000, 200000};
     pysock_buf *piece;
-    (void)state;
-    t_deadline(120);
     piece = T_OK(pysock_buf_new(5000));
     for (int i = 0; i < 6; i++) {
         size_t low = low_marks[i / 2], high = high_marks[i / 2];
@@ -413,9 +391,7 @@ static void *read_it_all(void *arg) {
     return NULL;
 }
 
-static void a_blocking_send_buf_waits_for_room(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_blocking_send_buf_waits_for_room, 60) {
     for (int tls = 0; tls < 2; tls++) {
         size_t piece = 100003, count = (size_t)T_SCALE(100, 40);
         pysock *pair[2];
@@ -437,10 +413,8 @@ static void a_blocking_send_buf_waits_for_room(void **state) {
     }
 }
 
-static void a_timed_send_buf_keeps_its_deadline(void **state) {
+T_TEST(a_timed_send_buf_keeps_its_deadline, 60) {
     pysock_buf *b;
-    (void)state;
-    t_deadline(60);
     b = T_OK(pysock_buf_new(300000));
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
@@ -462,9 +436,7 @@ static void a_timed_send_buf_keeps_its_deadline(void **state) {
 
 /* ---- the queue and the end ---- */
 
-static void close_delivers_what_is_queued(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(close_delivers_what_is_queued, 60) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         owned o;
@@ -487,9 +459,7 @@ static void close_delivers_what_is_queued(void **state) {
     }
 }
 
-static void shutdown_delivers_what_is_queued(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(shutdown_delivers_what_is_queued, 60) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         owned o;
@@ -508,9 +478,7 @@ static void shutdown_delivers_what_is_queued(void **state) {
     }
 }
 
-static void a_dead_peer_frees_the_queue_once(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_dead_peer_frees_the_queue_once, 60) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         owned o;
@@ -532,12 +500,10 @@ static void a_dead_peer_frees_the_queue_once(void **state) {
 }
 
 /* A handshake still runs: the buffer is refused with EAGAIN, or arrives when it is over. */
-static void send_buf_during_a_handshake_is_queued_or_refused(void **state) {
+T_TEST(send_buf_during_a_handshake_is_queued_or_refused, 60) {
     pysock *pair[2];
     pysock_buf *b;
     int queued;
-    (void)state;
-    t_deadline(60);
     b = T_OK(pysock_buf_copy("early", 5));
     t_pair(pair);
     T_OK(pysock_setblocking(pair[0], 0));
@@ -554,11 +520,9 @@ static void send_buf_during_a_handshake_is_queued_or_refused(void **state) {
     t_close_pair(pair);
 }
 
-static void only_stream_sockets_queue(void **state) {
+T_TEST(only_stream_sockets_queue, 30) {
     pysock *s;
     pysock_buf *b;
-    (void)state;
-    t_deadline(30);
     b = T_OK(pysock_buf_copy("x", 1));
     s = T_OK(pysock_socket(AF_INET, SOCK_DGRAM, 0));
     T_FAILS(pysock_send_buf(s, b), T_ANY, T_ANY);
@@ -569,29 +533,4 @@ static void only_stream_sockets_queue(void **state) {
     pysock_buf_release(b);
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(buffers_hold_what_they_were_given),
-    cmocka_unit_test(the_last_reference_frees_exactly_once),
-    cmocka_unit_test(slices_share_bytes_and_keep_them_alive),
-    cmocka_unit_test(references_are_counted_across_threads),
-    cmocka_unit_test(recv_buf_hands_out_what_came),
-    cmocka_unit_test(queued_buffers_arrive_in_order_with_what_is_sent_later),
-    cmocka_unit_test(an_empty_buffer_is_nothing),
-    cmocka_unit_test(a_send_does_not_overtake_a_long_queue),
-    cmocka_unit_test(one_buffer_goes_to_many_sockets),
-    cmocka_unit_test(a_slow_reader_holds_up_nobody_else),
-    cmocka_unit_test(watermarks_say_when_a_queue_is_full),
-    cmocka_unit_test(a_blocking_send_buf_waits_for_room),
-    cmocka_unit_test(a_timed_send_buf_keeps_its_deadline),
-    cmocka_unit_test(close_delivers_what_is_queued),
-    cmocka_unit_test(shutdown_delivers_what_is_queued),
-    cmocka_unit_test(a_dead_peer_frees_the_queue_once),
-    cmocka_unit_test(send_buf_during_a_handshake_is_queued_or_refused),
-    cmocka_unit_test(only_stream_sockets_queue),
-};
-
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name("test_buffers", tests, make_contexts, free_contexts);
-}
+T_MAIN(.setup = make_contexts, .teardown = free_contexts)

@@ -134,24 +134,18 @@ static const char *join(const char *name, const char *first, const char *second)
 
 /* ==== chains ==== */
 
-static void good_certificates_are_accepted(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(good_certificates_are_accepted, 120) {
     accepts("server-ec", "localhost");
     accepts("server-rsa", "localhost");
     accepts("chain-ec", "localhost");
 }
 
-static void a_certificate_for_another_host_is_refused(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_certificate_for_another_host_is_refused, 60) {
     refuses_the_name("wrong-host", "localhost");
     accepts("wrong-host", "other.test");
 }
 
-static void the_message_names_the_host_that_did_not_match(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(the_message_names_the_host_that_did_not_match, 60) {
     h_pair p;
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx_of("wrong-host");
     h_try(&p, client, server, "shop.example.test");
@@ -162,28 +156,20 @@ static void the_message_names_the_host_that_did_not_match(void **state) {
     pysock_ssl_context_free(server);
 }
 
-static void an_expired_certificate_is_refused(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(an_expired_certificate_is_refused, 60) {
     refuses("expired", "localhost", 10, "certificate has expired",
             "SSLV3_ALERT_CERTIFICATE_EXPIRED");
 }
 
-static void a_certificate_of_the_future_is_refused(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_certificate_of_the_future_is_refused, 60) {
     refuses("not-yet-valid", "localhost", 9, "not yet valid", "ALERT");
 }
 
-static void a_self_signed_certificate_is_refused(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_self_signed_certificate_is_refused, 60) {
     refuses("self-signed", "localhost", 18, "self-signed certificate", "TLSV1_ALERT_UNKNOWN_CA");
 }
 
-static void a_self_signed_certificate_may_be_trusted_itself(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_self_signed_certificate_may_be_trusted_itself, 60) {
     is_accepted(client_that_trusts(T_CERTS "self-signed.pem"), t_server_ctx_of("self-signed"),
                 "localhost");
     is_refused(client_that_trusts(T_CERTS "self-signed.pem"), t_server_ctx_of("self-signed"),
@@ -192,33 +178,25 @@ static void a_self_signed_certificate_may_be_trusted_itself(void **state) {
                "localhost", 20, "unable to get local issuer", "TLSV1_ALERT_UNKNOWN_CA");
 }
 
-static void a_certificate_of_an_unknown_authority_is_refused(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_certificate_of_an_unknown_authority_is_refused, 60) {
     refuses("untrusted", "localhost", 20, "unable to get local issuer certificate",
             "TLSV1_ALERT_UNKNOWN_CA");
     is_accepted(client_that_trusts(T_CERTS "other-ca.pem"), t_server_ctx_of("untrusted"),
                 "localhost");
 }
 
-static void a_root_sent_along_is_not_trusted_for_that(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_root_sent_along_is_not_trusted_for_that, 60) {
     const char *chain = join("chain.pem", T_CERTS "untrusted.pem", T_CERTS "other-ca.pem");
     is_refused(t_client_ctx(), server_with(chain, T_CERTS "untrusted.key"), "localhost", 19,
                "self-signed certificate in certificate chain", "TLSV1_ALERT_UNKNOWN_CA");
 }
 
-static void a_trusted_root_may_be_sent_along(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_trusted_root_may_be_sent_along, 60) {
     const char *chain = join("chain.pem", T_CERTS "chain-ec.pem", CA);
     is_accepted(t_client_ctx(), server_with(chain, T_CERTS "chain-ec.key"), "localhost");
 }
 
-static void a_chain_without_its_intermediate_is_refused(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_chain_without_its_intermediate_is_refused, 60) {
     char *chain = f_read(T_CERTS "chain-ec.pem", NULL);
     char *second = strstr(chain + 1, "-----BEGIN CERTIFICATE-----");
     const char *leaf;
@@ -230,22 +208,16 @@ static void a_chain_without_its_intermediate_is_refused(void **state) {
                "unable to get local issuer certificate", "TLSV1_ALERT_UNKNOWN_CA");
 }
 
-static void a_client_without_authorities_trusts_nobody(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_client_without_authorities_trusts_nobody, 60) {
     is_refused(T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH)), t_server_ctx(), "localhost", 20,
                "unable to get local issuer certificate", "TLSV1_ALERT_UNKNOWN_CA");
 }
 
-static void a_certificate_for_clients_is_no_server(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_certificate_for_clients_is_no_server, 60) {
     refuses("client", "client", 26, "unsuitable certificate purpose", "ALERT");
 }
 
-static void a_leaf_cannot_issue_certificates(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_leaf_cannot_issue_certificates, 60) {
     P_NEED("openssl");
     const char *pem = issue_for("false", T_CERTS "server-ec.key", T_CERTS "wrong-host",
                                 "/CN=localhost", "subjectAltName = DNS:localhost\n");
@@ -254,9 +226,7 @@ static void a_leaf_cannot_issue_certificates(void **state) {
                "ALERT");
 }
 
-static void a_forged_signature_is_refused(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_forged_signature_is_refused, 60) {
     P_NEED("openssl");
     /* The issuer has the right name and another key. */
     const char *pem;
@@ -275,9 +245,7 @@ static void a_forged_signature_is_refused(void **state) {
 }
 
 /* BearSSL does not look at name constraints: what cannot be checked must not pass. */
-static void a_chain_that_breaks_its_name_constraints_is_refused(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_chain_that_breaks_its_name_constraints_is_refused, 60) {
     P_NEED("openssl");
     const char *middle, *leaf, *chain;
     copy_to("middle.key", T_CERTS "wrong-host.key");
@@ -293,9 +261,7 @@ static void a_chain_that_breaks_its_name_constraints_is_refused(void **state) {
 }
 
 /* Longer ones than BearSSL's examples have room for do exist. */
-static void distinguished_names_may_be_long(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(distinguished_names_may_be_long, 60) {
     P_NEED("openssl");
     char subject[4096];
     size_t used = 0;
@@ -320,9 +286,7 @@ static void distinguished_names_may_be_long(void **state) {
                "unable to get local issuer", "TLSV1_ALERT_UNKNOWN_CA");
 }
 
-static void a_key_on_p384_works(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_key_on_p384_works, 60) {
     P_NEED("openssl");
     p_args make = {{NULL}, 0};
     const char *key = f_path("p384.key"), *pem;
@@ -335,9 +299,7 @@ static void a_key_on_p384_works(void **state) {
 
 /* ==== names ==== */
 
-static void the_common_name_does_not_count_by_itself(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(the_common_name_does_not_count_by_itself, 60) {
     refuses_the_name("cn-only", "localhost");
     refuses_the_name("cn-only", "LocalHost");
     refuses_the_name("cn-only", "elsewhere.test");
@@ -349,18 +311,14 @@ static pysock_ssl_context *client_of_common_names(void) {
     return ctx;
 }
 
-static void the_common_name_counts_on_request_where_there_is_no_other(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(the_common_name_counts_on_request_where_there_is_no_other, 60) {
     is_accepted(client_of_common_names(), t_server_ctx_of("cn-only"), "localhost");
     is_accepted(client_of_common_names(), t_server_ctx_of("cn-only"), "LocalHost");
     is_refused(client_of_common_names(), t_server_ctx_of("cn-only"), "elsewhere.test", 62,
                "hostname mismatch", "ALERT");
 }
 
-static void the_common_name_is_ignored_beside_a_subject_alt_name(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(the_common_name_is_ignored_beside_a_subject_alt_name, 60) {
     refuses_the_name("cn-ignored", "localhost");
     accepts("cn-ignored", "other.test");
     is_refused(client_of_common_names(), t_server_ctx_of("cn-ignored"), "localhost", 62,
@@ -368,9 +326,7 @@ static void the_common_name_is_ignored_beside_a_subject_alt_name(void **state) {
     is_accepted(client_of_common_names(), t_server_ctx_of("cn-ignored"), "other.test");
 }
 
-static void the_common_name_is_ignored_beside_an_address(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(the_common_name_is_ignored_beside_an_address, 60) {
     P_NEED("openssl");
     is_refused(client_of_common_names(),
                server_with_issued("ip", "/CN=localhost", "subjectAltName = IP:127.0.0.1\n"),
@@ -380,9 +336,7 @@ static void the_common_name_is_ignored_beside_an_address(void **state) {
                 "localhost");
 }
 
-static void addresses_are_matched_as_addresses(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(addresses_are_matched_as_addresses, 120) {
     accepts("server-ec", "127.0.0.1");
     accepts("server-rsa", "::1");
     accepts("server-ec", "0:0:0:0:0:0:0:1");
@@ -394,9 +348,7 @@ static void addresses_are_matched_as_addresses(void **state) {
                "IP address mismatch", "ALERT");
 }
 
-static void an_address_is_not_matched_by_names(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(an_address_is_not_matched_by_names, 60) {
     P_NEED("openssl");
     is_refused(t_client_ctx(),
                server_with_issued("dns", "/CN=x", "subjectAltName = DNS:127.0.0.1\n"), "127.0.0.1",
@@ -412,9 +364,7 @@ static void an_address_is_not_matched_by_names(void **state) {
                64, "IP address mismatch", "ALERT");
 }
 
-static void a_wildcard_stands_for_one_label(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(a_wildcard_stands_for_one_label, 120) {
     accepts("server-ec", "foo.example.test");
     accepts("server-ec", "x-y.example.test");
     refuses_the_name("server-ec", "a.b.example.test");
@@ -424,9 +374,7 @@ static void a_wildcard_stands_for_one_label(void **state) {
     refuses_the_name("server-ec", "*.b.example.test");
 }
 
-static void strange_wildcards_match_nothing(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(strange_wildcards_match_nothing, 120) {
     P_NEED("openssl");
     is_refused(t_client_ctx(), server_with_issued("a", "/CN=x", "subjectAltName = DNS:*\n"),
                "localhost", 62, "hostname mismatch", "ALERT");
@@ -441,16 +389,12 @@ static void strange_wildcards_match_nothing(void **state) {
                "foo.bar.example.test", 62, "hostname mismatch", "ALERT");
 }
 
-static void case_does_not_matter_in_names(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(case_does_not_matter_in_names, 60) {
     accepts("server-ec", "LOCALHOST");
     accepts("server-ec", "Foo.EXAMPLE.Test");
 }
 
-static void a_trailing_dot_does_not_matter_in_names(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_trailing_dot_does_not_matter_in_names, 60) {
     h_pair p;
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     h_connect(&p, client, server, "localhost.");
@@ -464,9 +408,7 @@ static void a_trailing_dot_does_not_matter_in_names(void **state) {
 }
 
 /* "localhost", a NUL, ".evil": whoever reads it as a C string is fooled. */
-static void a_nul_does_not_end_a_name(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_nul_does_not_end_a_name, 60) {
     P_NEED("openssl");
     is_refused(t_client_ctx(),
                server_with_issued("nul", "/CN=x",
@@ -475,9 +417,7 @@ static void a_nul_does_not_end_a_name(void **state) {
                "localhost", T_ANY, "", "ALERT");
 }
 
-static void the_last_of_many_names_counts(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(the_last_of_many_names_counts, 60) {
     P_NEED("openssl");
     char text[16384];
     size_t used = (size_t)snprintf(text, sizeof text, "subjectAltName = DNS:first.test");
@@ -487,9 +427,7 @@ static void the_last_of_many_names_counts(void **state) {
     is_accepted(t_client_ctx(), server_with_issued("many", "/CN=x", text), "localhost");
 }
 
-static void unusable_host_names_are_refused_at_once(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(unusable_host_names_are_refused_at_once, 60) {
     char longest[400];
     pysock_ssl_context *ctx = t_client_ctx();
     pysock *pair[2];
@@ -509,12 +447,10 @@ static void unusable_host_names_are_refused_at_once(void **state) {
 
 /* ==== modes ==== */
 
-static void without_verification_every_certificate_will_do(void **state) {
+T_TEST(without_verification_every_certificate_will_do, 120) {
     static const char *const names[] = {"server-ec", "server-rsa",    "chain-ec",    "wrong-host",
                                         "expired",   "not-yet-valid", "self-signed", "untrusted",
                                         "cn-only",   "cn-ignored",    "client"};
-    (void)state;
-    t_deadline(120);
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         h_pair p;
         pysock_buf *der;
@@ -540,9 +476,7 @@ static pysock_ssl_context *client_without_names(void) {
     return ctx;
 }
 
-static void without_check_hostname_only_the_name_is_free(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(without_check_hostname_only_the_name_is_free, 120) {
     is_accepted(client_without_names(), t_server_ctx_of("wrong-host"), "localhost");
     is_accepted(client_without_names(), t_server_ctx_of("wrong-host"), NULL);
     is_accepted(client_without_names(), t_server_ctx_of("server-ec"), "127.0.0.9");
@@ -554,9 +488,7 @@ static void without_check_hostname_only_the_name_is_free(void **state) {
                "unsuitable certificate purpose", "ALERT");
 }
 
-static void verification_and_name_check_depend_on_each_other_as_in_python(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(verification_and_name_check_depend_on_each_other_as_in_python, 60) {
     pysock_ssl_context *ctx = t_client_ctx();
     T_EQ(pysock_ssl_get_verify_mode(ctx), PYSOCK_CERT_REQUIRED);
     T_EQ(pysock_ssl_get_check_hostname(ctx), 1);
@@ -571,9 +503,7 @@ static void verification_and_name_check_depend_on_each_other_as_in_python(void *
     pysock_ssl_context_free(ctx);
 }
 
-static void a_refusal_on_a_non_blocking_socket_says_the_same(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_refusal_on_a_non_blocking_socket_says_the_same, 60) {
     h_pair p;
     h_outcome o;
     t_thread thread;
@@ -669,9 +599,7 @@ static void load_fails(pysock_ssl_context *ctx, const char *cert, const char *ke
 #define RSA_KEY T_CERTS "server-rsa.key"
 #define MISMATCH "match|belong"
 
-static void files_that_cannot_be_read_are_named(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(files_that_cannot_be_read_are_named, 120) {
     pysock_ssl_context *ctx = t_server_ctx();
     load_fails(ctx, "build/none.pem", EC_KEY, PYSOCK_OS_ERROR, ENOENT, "build/none.pem",
                "no such file");
@@ -684,9 +612,7 @@ static void files_that_cannot_be_read_are_named(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void files_without_a_certificate_or_key_are_named(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(files_without_a_certificate_or_key_are_named, 120) {
     pysock_ssl_context *ctx = t_server_ctx();
     static const char zeros[300] = {0};
     const char *empty = f_write_text("empty.pem", "");
@@ -704,9 +630,7 @@ static void files_without_a_certificate_or_key_are_named(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void keys_that_do_not_match_are_named(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(keys_that_do_not_match_are_named, 120) {
     P_NEED("openssl");
     pysock_ssl_context *ctx = t_server_ctx();
     p_args make = {{NULL}, 0};
@@ -721,9 +645,7 @@ static void keys_that_do_not_match_are_named(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void a_chain_in_the_wrong_order_does_not_match(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_chain_in_the_wrong_order_does_not_match, 60) {
     pysock_ssl_context *ctx = t_server_ctx();
     char *chain = f_read(T_CERTS "chain-ec.pem", NULL);
     char *second = strstr(chain + 1, "-----BEGIN CERTIFICATE-----");
@@ -738,9 +660,7 @@ static void a_chain_in_the_wrong_order_does_not_match(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void encrypted_keys_are_called_encrypted(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(encrypted_keys_are_called_encrypted, 60) {
     P_NEED("openssl");
     pysock_ssl_context *ctx = t_server_ctx();
     p_args pkcs8 = {{NULL}, 0}, old = {{NULL}, 0};
@@ -758,9 +678,7 @@ static void encrypted_keys_are_called_encrypted(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void keys_of_a_kind_that_is_not_supported_are_named(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(keys_of_a_kind_that_is_not_supported_are_named, 60) {
     P_NEED("openssl");
     pysock_ssl_context *ctx = t_server_ctx();
     p_args make = {{NULL}, 0};
@@ -775,9 +693,7 @@ static void keys_of_a_kind_that_is_not_supported_are_named(void **state) {
 
 #define DAMAGE "certificate|base64|PEM|truncated|damaged|broken|invalid|cut|END"
 
-static void damaged_certificates_are_named(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(damaged_certificates_are_named, 120) {
     pysock_ssl_context *ctx = t_server_ctx();
     size_t size;
     char *text = f_read(EC_PEM, &size);
@@ -811,9 +727,7 @@ static void damaged_certificates_are_named(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void damaged_keys_are_named(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(damaged_keys_are_named, 120) {
     pysock_ssl_context *ctx = t_server_ctx();
     size_t size;
     char *text = f_read(EC_KEY, &size);
@@ -852,9 +766,7 @@ static const char *variant(const char *name, const char *from, int crlf, int fin
     return path;
 }
 
-static void pem_files_load_in_every_usual_form(void **state) {
-    (void)state;
-    t_deadline(240);
+T_TEST(pem_files_load_in_every_usual_form, 240) {
     for (int i = 0; i < 8; i++) {
         const char *before = i & 4 ? "Bag Attributes\r\n  friendlyName: x\r\n\r\n" : "";
         const char *pem, *key;
@@ -868,9 +780,7 @@ static void pem_files_load_in_every_usual_form(void **state) {
     }
 }
 
-static void certificate_and_key_may_share_a_file(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(certificate_and_key_may_share_a_file, 60) {
     is_accepted(t_client_ctx(),
                 server_with(join("one.pem", T_CERTS "chain-ec.pem", T_CERTS "chain-ec.key"), NULL),
                 "localhost");
@@ -881,9 +791,7 @@ static void certificate_and_key_may_share_a_file(void **state) {
                 "localhost");
 }
 
-static void keys_load_in_every_usual_format(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(keys_load_in_every_usual_format, 60) {
     P_NEED("openssl");
     p_args sec1 = {{NULL}, 0}, params = {{NULL}, 0}, pkcs1 = {{NULL}, 0}, pkcs8 = {{NULL}, 0};
     const char *ec = f_path("sec1.key"), *parameters = f_path("parameters.pem");
@@ -911,9 +819,7 @@ static void keys_load_in_every_usual_format(void **state) {
     is_accepted(t_client_ctx(), server_with(RSA_PEM, rsa), "localhost");
 }
 
-static void an_identity_loads_from_memory(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(an_identity_loads_from_memory, 60) {
     pysock_ssl_context *ctx = T_OK(pysock_ssl_context_new(PYSOCK_CLIENT_AUTH));
     size_t cert_size, key_size;
     char *cert = f_read(EC_PEM, &cert_size), *key = f_read(EC_KEY, &key_size);
@@ -940,9 +846,7 @@ static void an_identity_loads_from_memory(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void a_new_identity_replaces_the_old_one_of_its_kind(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_new_identity_replaces_the_old_one_of_its_kind, 60) {
     h_pair p;
     pysock_buf *ec, *other;
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
@@ -965,9 +869,7 @@ static void a_new_identity_replaces_the_old_one_of_its_kind(void **state) {
     pysock_ssl_context_free(server);
 }
 
-static void a_server_without_an_identity_says_so(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_server_without_an_identity_says_so, 60) {
     h_pair p;
     pysock_ssl_context *client = t_client_ctx();
     pysock_ssl_context *server = T_OK(pysock_ssl_context_new(PYSOCK_CLIENT_AUTH));
@@ -980,9 +882,7 @@ static void a_server_without_an_identity_says_so(void **state) {
     pysock_ssl_context_free(server);
 }
 
-static void contexts_refuse_nonsense(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(contexts_refuse_nonsense, 60) {
     pysock_ssl_context *ctx = t_server_ctx();
     T_FAILS(pysock_ssl_load_cert_chain(NULL, EC_PEM, EC_KEY), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_ssl_load_cert_chain(ctx, NULL, EC_KEY), PYSOCK_VALUE_ERROR, EINVAL);
@@ -1017,9 +917,7 @@ static pysock_ssl_context *client_with_all_of(const char *directory) {
     return ctx;
 }
 
-static void authorities_load_from_all_of_a_directory(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(authorities_load_from_all_of_a_directory, 60) {
     pysock_ssl_context *ctx;
     make_directory("cas");
     ctx = client_with_all_of(f_path("cas"));
@@ -1028,9 +926,7 @@ static void authorities_load_from_all_of_a_directory(void **state) {
     is_accepted(client_with_all_of(f_path("cas")), t_server_ctx(), "localhost");
 }
 
-static void a_directory_without_hashed_names_is_an_error(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_directory_without_hashed_names_is_an_error, 60) {
     pysock_ssl_context *client = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
     pysock_ssl_context *server = T_OK(pysock_ssl_context_new(PYSOCK_CLIENT_AUTH));
     make_directory("cas");
@@ -1052,9 +948,7 @@ static void a_directory_without_hashed_names_is_an_error(void **state) {
                "TLSV1_ALERT_UNKNOWN_CA");
 }
 
-static void authorities_load_from_hashed_names_alone(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(authorities_load_from_hashed_names_alone, 60) {
     P_NEED("openssl");
     pysock_ssl_context *client = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
     pysock_ssl_context *server = T_OK(pysock_ssl_context_new(PYSOCK_CLIENT_AUTH));
@@ -1074,9 +968,7 @@ static void authorities_load_from_hashed_names_alone(void **state) {
                "TLSV1_ALERT_UNKNOWN_CA");
 }
 
-static void several_authorities_load_from_one_file(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(several_authorities_load_from_one_file, 60) {
     const char *file = join("cas.pem", CA, T_CERTS "other-ca.pem");
     pysock_ssl_context *ctx = client_that_trusts(file);
     T_EQ(pysock_ssl_ca_count(ctx), 2);
@@ -1095,9 +987,7 @@ static void several_authorities_load_from_one_file(void **state) {
     is_accepted(ctx, t_server_ctx_of("untrusted"), "localhost");
 }
 
-static void authorities_load_from_memory(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(authorities_load_from_memory, 60) {
     P_NEED("openssl");
     p_args convert = {{NULL}, 0};
     const char *der = f_path("ca.der");
@@ -1128,7 +1018,7 @@ static void authorities_load_from_memory(void **state) {
 }
 
 /* A sequence whose length is right, and whose first element is not. */
-static void der_that_is_damaged_inside_is_an_error(void **state) {
+T_TEST(der_that_is_damaged_inside_is_an_error, 60) {
     static const struct {
         unsigned char der[8];
         size_t size;
@@ -1140,8 +1030,6 @@ static void der_that_is_damaged_inside_is_an_error(void **state) {
         {{0x30, 0x03, 0x30, 0x80, 0x00}, 5},
         {{0x30, 0x04, 0x30, 0x02, 0x02, 0x7f}, 6},
     };
-    (void)state;
-    t_deadline(60);
     pysock_ssl_context *client = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
     pysock_ssl_context *server = t_server_ctx();
     size_t cert_size, key_size;
@@ -1164,9 +1052,7 @@ static void der_that_is_damaged_inside_is_an_error(void **state) {
     pysock_ssl_context_free(server);
 }
 
-static void authorities_that_are_not_found_are_named(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(authorities_that_are_not_found_are_named, 60) {
     pysock_ssl_context *ctx = t_client_ctx();
     const char *noise = f_write_text("noise.pem", "nothing\n");
     const char *empty = f_write_text("empty.pem", "");
@@ -1189,9 +1075,7 @@ static void authorities_that_are_not_found_are_named(void **state) {
     is_accepted(ctx, t_server_ctx(), "localhost");
 }
 
-static void the_default_context_uses_the_system_trust_store(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(the_default_context_uses_the_system_trust_store, 60) {
     P_NEED("openssl");
     pysock_ssl_context *ctx;
     size_t usual;
@@ -1229,67 +1113,4 @@ static void the_default_context_uses_the_system_trust_store(void **state) {
     unsetenv("SSL_CERT_DIR");
 }
 
-#define CASE(test) cmocka_unit_test_teardown(test, tear_down)
-
-static const struct CMUnitTest tests[] = {
-    CASE(good_certificates_are_accepted),
-    CASE(a_certificate_for_another_host_is_refused),
-    CASE(the_message_names_the_host_that_did_not_match),
-    CASE(an_expired_certificate_is_refused),
-    CASE(a_certificate_of_the_future_is_refused),
-    CASE(a_self_signed_certificate_is_refused),
-    CASE(a_self_signed_certificate_may_be_trusted_itself),
-    CASE(a_certificate_of_an_unknown_authority_is_refused),
-    CASE(a_root_sent_along_is_not_trusted_for_that),
-    CASE(a_trusted_root_may_be_sent_along),
-    CASE(a_chain_without_its_intermediate_is_refused),
-    CASE(a_client_without_authorities_trusts_nobody),
-    CASE(a_certificate_for_clients_is_no_server),
-    CASE(a_leaf_cannot_issue_certificates),
-    CASE(a_forged_signature_is_refused),
-    CASE(a_chain_that_breaks_its_name_constraints_is_refused),
-    CASE(distinguished_names_may_be_long),
-    CASE(a_key_on_p384_works),
-    CASE(the_common_name_does_not_count_by_itself),
-    CASE(the_common_name_counts_on_request_where_there_is_no_other),
-    CASE(the_common_name_is_ignored_beside_a_subject_alt_name),
-    CASE(the_common_name_is_ignored_beside_an_address),
-    CASE(addresses_are_matched_as_addresses),
-    CASE(an_address_is_not_matched_by_names),
-    CASE(a_wildcard_stands_for_one_label),
-    CASE(strange_wildcards_match_nothing),
-    CASE(case_does_not_matter_in_names),
-    CASE(a_trailing_dot_does_not_matter_in_names),
-    CASE(a_nul_does_not_end_a_name),
-    CASE(the_last_of_many_names_counts),
-    CASE(unusable_host_names_are_refused_at_once),
-    CASE(without_verification_every_certificate_will_do),
-    CASE(without_check_hostname_only_the_name_is_free),
-    CASE(verification_and_name_check_depend_on_each_other_as_in_python),
-    CASE(a_refusal_on_a_non_blocking_socket_says_the_same),
-    CASE(files_that_cannot_be_read_are_named),
-    CASE(files_without_a_certificate_or_key_are_named),
-    CASE(keys_that_do_not_match_are_named),
-    CASE(a_chain_in_the_wrong_order_does_not_match),
-    CASE(encrypted_keys_are_called_encrypted),
-    CASE(keys_of_a_kind_that_is_not_supported_are_named),
-    CASE(damaged_certificates_are_named),
-    CASE(damaged_keys_are_named),
-    CASE(pem_files_load_in_every_usual_form),
-    CASE(certificate_and_key_may_share_a_file),
-    CASE(keys_load_in_every_usual_format),
-    CASE(an_identity_loads_from_memory),
-    CASE(a_new_identity_replaces_the_old_one_of_its_kind),
-    CASE(a_server_without_an_identity_says_so),
-    CASE(contexts_refuse_nonsense),
-    CASE(authorities_load_from_all_of_a_directory),
-    CASE(a_directory_without_hashed_names_is_an_error),
-    CASE(authorities_load_from_hashed_names_alone),
-    CASE(several_authorities_load_from_one_file),
-    CASE(authorities_load_from_memory),
-    CASE(der_that_is_damaged_inside_is_an_error),
-    CASE(authorities_that_are_not_found_are_named),
-    CASE(the_default_context_uses_the_system_trust_store),
-};
-
-T_MAIN(tests)
+T_MAIN(.each_teardown = tear_down)

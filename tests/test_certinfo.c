@@ -184,24 +184,18 @@ static void compare_directory(const char *folder, int least) {
 
 /* ---- certificates ---- */
 
-static void every_odd_certificate_reads_as_python_reads_it(void **state) {
-    (void)state;
-    t_deadline(T_SCALE(120, 400));
+T_TEST(every_odd_certificate_reads_as_python_reads_it, T_SCALE(120, 400)) {
     ask_python(NULL, "make", f_dir(), NULL);
     compare_directory(f_dir(), 80);
 }
 
-static void the_certificates_of_the_tests_read_as_python_reads_them(void **state) {
-    (void)state;
-    t_deadline(T_SCALE(60, 200));
+T_TEST(the_certificates_of_the_tests_read_as_python_reads_them, T_SCALE(60, 200)) {
     compare_directory("tests/certs", 13);
 }
 
 /* The system's own, if it has any. */
-static void real_authorities_read_as_python_reads_them(void **state) {
+T_TEST(real_authorities_read_as_python_reads_them, T_SCALE(120, 400)) {
     static const char bundle[] = "/etc/ssl/certs/ca-certificates.crt";
-    (void)state;
-    t_deadline(T_SCALE(120, 400));
     if (access(bundle, R_OK) != 0)
         skip();
     ask_python(NULL, "split", bundle, f_dir());
@@ -209,13 +203,11 @@ static void real_authorities_read_as_python_reads_them(void **state) {
 }
 
 /* CPython's own test data, if it is installed. */
-static void the_certificates_of_pythons_tests_read_as_python_reads_them(void **state) {
+T_TEST(the_certificates_of_pythons_tests_read_as_python_reads_them, T_SCALE(60, 200)) {
     static const char *const folders[] = {
         "/usr/lib/python3.11/test", "/usr/lib/python3.12/test/certdata",
         "/usr/lib/python3.13/test/certdata"};
     int found = 0;
-    (void)state;
-    t_deadline(T_SCALE(60, 200));
     for (int i = 0; i < 3; i++) {
         char path[128];
         snprintf(path, sizeof path, "%s/allsans.pem", folders[i]);
@@ -228,12 +220,10 @@ static void the_certificates_of_pythons_tests_read_as_python_reads_them(void **s
         skip();
 }
 
-static void text_that_openssl_does_not_read_is_shown_all_the_same(void **state) {
+T_TEST(text_that_openssl_does_not_read_is_shown_all_the_same, 60) {
     static const char *const good[][2] = {
         {"surrogates", "B\xc3\xbc" "cher \xf0\x9f\x94\x92"}, {"visible", "text"},
         {"octets", "#040201AB"}, {"sequence", "#300E0C065374726565740C04546F776E"}};
-    (void)state;
-    t_deadline(60);
     ask_python(NULL, "beyond", f_dir(), NULL);
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
         T_STEP("%s", good[i][0]);
@@ -245,13 +235,11 @@ static void text_that_openssl_does_not_read_is_shown_all_the_same(void **state) 
     }
 }
 
-static void malformed_names_make_the_certificate_unreadable(void **state) {
+T_TEST(malformed_names_make_the_certificate_unreadable, 60) {
     static const char *const bad[] = {
         "lone-surrogate", "cut-surrogate", "low-surrogate", "san-cut", "san-wrong-tag",
         "san-wrong-form", "san-bad-directory", "san-bad-rid", "san-cut-rid", "san-empty-rid",
         "san-large-rid", "san-bad-other", "bad-attribute", "long-attribute"};
-    (void)state;
-    t_deadline(60);
     ask_python(NULL, "beyond", f_dir(), NULL);
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         T_STEP("%s", bad[i]);
@@ -260,9 +248,7 @@ static void malformed_names_make_the_certificate_unreadable(void **state) {
     }
 }
 
-static void an_other_name_that_is_no_text_is_unsupported(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(an_other_name_that_is_no_text_is_unsupported, 60) {
     ask_python(NULL, "beyond", f_dir(), NULL);
     read_file(f_path("bad-upn.pem"));
     T_CHECK(cert);
@@ -271,9 +257,7 @@ static void an_other_name_that_is_no_text_is_unsupported(void **state) {
 }
 
 /* A URI is a C string here: one with a NUL would be another one. */
-static void a_uri_with_a_nul_is_left_out(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_uri_with_a_nul_is_left_out, 60) {
     ask_python(NULL, "beyond", f_dir(), NULL);
     read_file(f_path("aia-nul.pem"));
     T_CHECK(cert);
@@ -281,12 +265,10 @@ static void a_uri_with_a_nul_is_left_out(void **state) {
     T_CHECK(strcmp(cert->ocsp[0], "http://good.example/") == 0);
 }
 
-static void damaged_bytes_are_an_error_or_another_certificate(void **state) {
+T_TEST(damaged_bytes_are_an_error_or_another_certificate, T_SCALE(60, 200)) {
     pysock_buf *der;
     unsigned char *p, *copy;
     size_t n;
-    (void)state;
-    t_deadline(T_SCALE(60, 200));
     der = T_OK(load(T_CERTS "server-ec.pem"));
     p = pysock_buf_data(der);
     n = pysock_buf_size(der);
@@ -315,12 +297,10 @@ static void damaged_bytes_are_an_error_or_another_certificate(void **state) {
 
 /* ---- connections ---- */
 
-static void the_peers_certificate_is_the_one_of_its_file(void **state) {
+T_TEST(the_peers_certificate_is_the_one_of_its_file, 60) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     char *from_file;
     h_pair p;
-    (void)state;
-    t_deadline(60);
     h_connect(&p, client, server, "localhost");
     lines.size = 0;
     read_file(T_CERTS "server-ec.pem");
@@ -340,10 +320,8 @@ static void the_peers_certificate_is_the_one_of_its_file(void **state) {
     pysock_ssl_context_free(server);
 }
 
-static void a_socket_without_tls_has_no_peer_certificate(void **state) {
+T_TEST(a_socket_without_tls_has_no_peer_certificate, 60) {
     pysock *pair[2];
-    (void)state;
-    t_deadline(60);
     t_pair(pair);
     T_FAILS(pysock_ssl_getpeercert(pair[0]), PYSOCK_VALUE_ERROR, EINVAL);
     pysock_close(pair[0]);
@@ -372,10 +350,8 @@ static void check_is_file(pysock_buf *pem, const char *path) {
     pysock_buf_release(pem);
 }
 
-static void a_servers_certificate_is_had_without_trusting_it(void **state) {
+T_TEST(a_servers_certificate_is_had_without_trusting_it, 120) {
     int port, fds;
-    (void)state;
-    t_deadline(120);
     port = start_python_server();
     fds = t_count_fds();
     check_is_file(T_OK(pysock_ssl_get_server_certificate("127.0.0.1", port, NULL, 30)),
@@ -387,10 +363,8 @@ static void a_servers_certificate_is_had_without_trusting_it(void **state) {
         t_nap(0.01);
 }
 
-static void a_servers_certificate_is_verified_by_the_cas_that_are_given(void **state) {
+T_TEST(a_servers_certificate_is_verified_by_the_cas_that_are_given, 120) {
     int port;
-    (void)state;
-    t_deadline(120);
     port = start_python_server();
     check_is_file(T_OK(pysock_ssl_get_server_certificate("localhost", port, T_CERTS "ca.pem", 30)),
                   T_CERTS "server-ec.pem");
@@ -405,11 +379,9 @@ static void a_servers_certificate_is_verified_by_the_cas_that_are_given(void **s
 }
 
 /* The name is not checked: only who vouches for it is. */
-static void a_servers_certificate_may_be_for_another_host(void **state) {
+T_TEST(a_servers_certificate_may_be_for_another_host, 120) {
     p_args args = {{NULL}, 0};
     int port;
-    (void)state;
-    t_deadline(120);
     P_NEED("python3");
     p_add(&args, python(), "tests/peers/peer.py", "server", "--port", P_PORT, "--cert",
           T_CERTS "wrong-host.pem", "--key", T_CERTS "wrong-host.key", NULL);
@@ -419,12 +391,10 @@ static void a_servers_certificate_may_be_for_another_host(void **state) {
 }
 
 /* It accepts, in the kernel, and never answers. */
-static void a_silent_server_is_given_up_at_the_deadline(void **state) {
+T_TEST(a_silent_server_is_given_up_at_the_deadline, 60) {
     int port;
     pysock *listener;
     double start;
-    (void)state;
-    t_deadline(60);
     listener = t_listen(&port);
     start = t_now();
     T_FAILS(pysock_ssl_get_server_certificate("127.0.0.1", port, NULL, 0.3), PYSOCK_TIMEOUT_ERROR,
@@ -444,12 +414,10 @@ static int delay_the_connect(void *arg, const pysock_audit_event *event) {
 }
 
 /* What connecting has taken is gone: the handshake does not begin a timeout of its own. */
-static void the_deadline_is_for_connecting_and_the_handshake_together(void **state) {
+T_TEST(the_deadline_is_for_connecting_and_the_handshake_together, 120) {
     double delay = T_SCALE(2.0, 6.0), start;
     int port;
     pysock *listener;
-    (void)state;
-    t_deadline(120);
     listener = t_listen(&port);
     pysock_set_audit_hook(delay_the_connect, &delay);
     start = t_now();
@@ -463,11 +431,9 @@ static void the_deadline_is_for_connecting_and_the_handshake_together(void **sta
 
 /* ---- the module's functions ---- */
 
-static void pem_is_written_as_python_writes_it(void **state) {
+T_TEST(pem_is_written_as_python_writes_it, 60) {
     unsigned char data[200];
     const char *want;
-    (void)state;
-    t_deadline(60);
     want = ask_python(NULL, "pems", NULL, NULL);
     lines.size = 0;
     for (size_t n = 0; n < sizeof data; n++) {
@@ -489,12 +455,10 @@ static void pem_is_written_as_python_writes_it(void **state) {
 #define BEGIN_LINE "-----BEGIN CERTIFICATE-----\n"
 #define END_LINE "-----END CERTIFICATE-----"
 
-static void pem_is_read_in_its_usual_forms(void **state) {
+T_TEST(pem_is_read_in_its_usual_forms, 60) {
     static const char *const texts[] = {
         BEGIN_LINE "AAEC\n" END_LINE, BEGIN_LINE "AAEC\n" END_LINE " \n\t\r\n ",
         "-----BEGIN CERTIFICATE-----\r\nAAEC\r\n-----END CERTIFICATE-----\r\n"};
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         pysock_buf *der;
         T_STEP("form %zu", i);
@@ -505,7 +469,7 @@ static void pem_is_read_in_its_usual_forms(void **state) {
     }
 }
 
-static void pem_that_is_not_one_certificate_is_a_value_error(void **state) {
+T_TEST(pem_that_is_not_one_certificate_is_a_value_error, 60) {
     static const char *const texts[] = {
         "", "x", BEGIN_LINE, END_LINE, BEGIN_LINE "AAEC", "AAEC\n" END_LINE,
         " " BEGIN_LINE "AAEC\n" END_LINE, BEGIN_LINE "AAEC\n" END_LINE " x",
@@ -514,8 +478,6 @@ static void pem_that_is_not_one_certificate_is_a_value_error(void **state) {
         BEGIN_LINE "AAEC\n" END_LINE "\n" BEGIN_LINE "AAEC\n" END_LINE,
         BEGIN_LINE "AAEC\n-----END X509 CRL-----\n" BEGIN_LINE "AAEC\n" END_LINE,
         "-----BEGIN CERTIFICATE-----END CERTIFICATE-----"};
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         T_STEP("text %zu", i);
         T_FAILS(pysock_ssl_pem_cert_to_der_cert(texts[i]), PYSOCK_VALUE_ERROR, EINVAL);
@@ -541,13 +503,11 @@ static const char *const times[] = {
     "January  5 09:34:43 2018 GMT", "Ja", "", "Jan", "Jan ", "Aug 17 23:59:59 1969 GMT"};
 
 /* "error" where the call fails. */
-static void times_are_what_python_makes_of_them(void **state) {
+T_TEST(times_are_what_python_makes_of_them, 60) {
     char input[4096] = "";
     const char *want;
     int64_t seconds;
     size_t count = sizeof times / sizeof times[0];
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < count; i++) {
         strcat(input, times[i]);
         strcat(input, i + 1 < count ? "\n" : "");
@@ -577,12 +537,10 @@ static void format_object(char line[512], int result, const pysock_ssl_oid *o) {
 }
 
 /* Those that the table has are OpenSSL's own; it has those that certificates need. */
-static void objects_have_openssls_numbers_and_names(void **state) {
+T_TEST(objects_have_openssls_numbers_and_names, 60) {
     static const int needed[] = {13, 14, 85, 87, 99, 129, 130, 178, 179, 408, 668, 1087};
     const char *want;
     int have = 0;
-    (void)state;
-    t_deadline(60);
     want = ask_python(NULL, "nids", "-2", "1400");
     for (int nid = -2; nid < 1400; nid++, want += line_length(want) + 1) {
         pysock_ssl_oid o;
@@ -602,7 +560,7 @@ static void objects_have_openssls_numbers_and_names(void **state) {
     T_FAILS(pysock_ssl_nid2obj(129, NULL), PYSOCK_VALUE_ERROR, EINVAL);
 }
 
-static void objects_are_found_by_what_python_finds_them_by(void **state) {
+T_TEST(objects_are_found_by_what_python_finds_them_by, 60) {
     static const char *const texts[] = {
         "1.3.6.1.5.5.7.3.1", "1.3.6.1.5.5.7.3.2", "serverAuth", "clientAuth", "serverauth",
         "TLS Web Server Authentication", "1.2.3.4", "3.1", "1..2", ".1", "1", "abc", "commonName",
@@ -613,8 +571,6 @@ static void objects_are_found_by_what_python_finds_them_by(void **state) {
     char input[4096] = "";
     const char *want;
     size_t count = sizeof texts / sizeof texts[0];
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < count; i++) {
         strcat(input, texts[i]);
         strcat(input, i + 1 < count ? "\n" : "");
@@ -631,11 +587,9 @@ static void objects_are_found_by_what_python_finds_them_by(void **state) {
     T_FAILS(pysock_ssl_txt2obj(NULL, 0, NULL), PYSOCK_VALUE_ERROR, EINVAL);
 }
 
-static void random_bytes_fill_the_buffer_and_never_repeat(void **state) {
+T_TEST(random_bytes_fill_the_buffer_and_never_repeat, 60) {
     static unsigned char a[200001], b[200001];
     int counts[256] = {0};
-    (void)state;
-    t_deadline(60);
     T_EQ(pysock_ssl_rand_bytes(NULL, 0), 0);
     T_FAILS(pysock_ssl_rand_bytes(NULL, 1), PYSOCK_VALUE_ERROR, EINVAL);
     T_EQ(pysock_ssl_rand_bytes(a, sizeof a - 1), 0);
@@ -650,12 +604,10 @@ static void random_bytes_fill_the_buffer_and_never_repeat(void **state) {
 }
 
 /* What a forked child draws is not what its parent does. */
-static void a_forked_child_has_random_bytes_of_its_own(void **state) {
+T_TEST(a_forked_child_has_random_bytes_of_its_own, 60) {
     unsigned char mine[32], theirs[32];
     int pipes[2];
     pid_t child;
-    (void)state;
-    t_deadline(60);
     T_EQ(pysock_ssl_rand_bytes(mine, sizeof mine), 0);
     T_EQ(pipe(pipes), 0);
     fflush(NULL);
@@ -693,12 +645,10 @@ static void expect_paths(const char *file, const char *dir, const char *cafile,
     T_CHECK(capath ? p.capath && strcmp(p.capath, capath) == 0 : !p.capath);
 }
 
-static void the_default_paths_are_what_load_default_certs_reads(void **state) {
+T_TEST(the_default_paths_are_what_load_default_certs_reads, 60) {
     pysock_ssl_verify_paths p;
     pysock_ssl_context *ctx;
     size_t usual;
-    (void)state;
-    t_deadline(60);
     unsetenv("SSL_CERT_FILE");
     unsetenv("SSL_CERT_DIR");
     T_OK(pysock_ssl_get_default_verify_paths(&p));
@@ -748,34 +698,4 @@ static int tear_down(void **state) {
     return f_remove_all(state);
 }
 
-#define CASE(test) cmocka_unit_test_teardown(test, tear_down)
-
-static const struct CMUnitTest tests[] = {
-    CASE(every_odd_certificate_reads_as_python_reads_it),
-    CASE(the_certificates_of_the_tests_read_as_python_reads_them),
-    CASE(real_authorities_read_as_python_reads_them),
-    CASE(the_certificates_of_pythons_tests_read_as_python_reads_them),
-    CASE(text_that_openssl_does_not_read_is_shown_all_the_same),
-    CASE(malformed_names_make_the_certificate_unreadable),
-    CASE(an_other_name_that_is_no_text_is_unsupported),
-    CASE(a_uri_with_a_nul_is_left_out),
-    CASE(damaged_bytes_are_an_error_or_another_certificate),
-    CASE(the_peers_certificate_is_the_one_of_its_file),
-    CASE(a_socket_without_tls_has_no_peer_certificate),
-    CASE(a_servers_certificate_is_had_without_trusting_it),
-    CASE(a_servers_certificate_is_verified_by_the_cas_that_are_given),
-    CASE(a_servers_certificate_may_be_for_another_host),
-    CASE(a_silent_server_is_given_up_at_the_deadline),
-    CASE(the_deadline_is_for_connecting_and_the_handshake_together),
-    CASE(pem_is_written_as_python_writes_it),
-    CASE(pem_is_read_in_its_usual_forms),
-    CASE(pem_that_is_not_one_certificate_is_a_value_error),
-    CASE(times_are_what_python_makes_of_them),
-    CASE(objects_have_openssls_numbers_and_names),
-    CASE(objects_are_found_by_what_python_finds_them_by),
-    CASE(random_bytes_fill_the_buffer_and_never_repeat),
-    CASE(a_forked_child_has_random_bytes_of_its_own),
-    CASE(the_default_paths_are_what_load_default_certs_reads),
-};
-
-T_MAIN(tests)
+T_MAIN(.each_teardown = tear_down)

@@ -108,9 +108,7 @@ static void leave_unread(pysock *pair[2], int kind) {
     wait_unread(pair[1]);
 }
 
-static void what_is_queued_arrives_whatever_is_unread(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(what_is_queued_arrives_whatever_is_unread, 120) {
     for (int tls = 0; tls < 2; tls++)
         for (int kind = 0; kind < UNREAD_KINDS; kind++) {
             pysock *pair[2];
@@ -141,9 +139,7 @@ static void *send_all_and_close(void *arg) {
 
 /* What the kernel has taken is still in its buffers when the socket is closed. (Of a plain socket
    the kernel's own close decides: another process may have the connection, too.) */
-static void what_the_kernel_has_taken_arrives_whatever_is_unread(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(what_the_kernel_has_taken_arrives_whatever_is_unread, 120) {
     for (int tls = 1; tls < 2; tls++)
         for (int kind = 0; kind < UNREAD_KINDS; kind++) {
             pysock *pair[2];
@@ -168,9 +164,7 @@ static void what_the_kernel_has_taken_arrives_whatever_is_unread(void **state) {
 }
 
 /* The peer's bytes keep coming for as long as it reads. */
-static void a_peer_that_goes_on_sending_gets_all(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(a_peer_that_goes_on_sending_gets_all, 120) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         size_t have = 0;
@@ -189,9 +183,7 @@ static void a_peer_that_goes_on_sending_gets_all(void **state) {
 }
 
 /* A reader that sleeps in the kernel is woken by shutdown(2): that must not cost what is queued. */
-static void a_reader_in_the_kernel_does_not_cost_what_is_queued(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(a_reader_in_the_kernel_does_not_cost_what_is_queued, 120) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         t_waiter w = {0};
@@ -238,11 +230,9 @@ static void send_close_and_exit(void *arg) {
     T_OK(pysock_close(s));
 }
 
-static void send_close_exit_loses_nothing(void **state) {
-    (void)state;
+T_TEST(send_close_exit_loses_nothing, 120) {
     if (T_TSAN) /* it confuses the threads of a forked child with those of its parent */
         skip();
-    t_deadline(120);
     for (int tls = 0; tls < 2; tls++)
         for (int queued = !tls; queued < 2; queued++) { /* a plain send is the kernel's */
             int port, raw = t_raw_listen(&port);
@@ -275,9 +265,7 @@ static void send_close_exit_loses_nothing(void **state) {
 }
 
 /* The same for what is open when an interpreter ends: the peer is another's. */
-static void a_cleanup_loses_nothing_of_what_is_out(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(a_cleanup_loses_nothing_of_what_is_out, 120) {
     for (int tls = 0; tls < 2; tls++)
         for (int closed = 0; closed < 2; closed++) {
             pysock_state *st = T_OK(pysock_state_new()), *before;
@@ -323,9 +311,7 @@ static void a_cleanup_loses_nothing_of_what_is_out(void **state) {
 }
 
 /* A peer that reads nothing and never ends costs a cleanup its bound, and no more. */
-static void a_cleanup_does_not_wait_for_a_silent_peer(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(a_cleanup_does_not_wait_for_a_silent_peer, 120) {
     for (int closed = 0; closed < 2; closed++) {
         pysock_state *st = T_OK(pysock_state_new()), *before;
         int port, raw = t_raw_listen(&port), fd = t_raw_connect(port), mine = t_raw_accept(raw);
@@ -395,10 +381,8 @@ static void must_settle_at(int threads) {
 }
 
 /* The library lingers only where output is not acknowledged and input can still come. */
-static void close_starts_no_thread_where_all_has_arrived(void **state) {
+T_TEST(close_starts_no_thread_where_all_has_arrived, 60) {
     int threads;
-    (void)state;
-    t_deadline(60);
     threads = count_threads_without_ours();
     for (int leftover = 0; leftover < 2; leftover++) {
         pysock *pair[2];
@@ -421,10 +405,8 @@ static void close_starts_no_thread_where_all_has_arrived(void **state) {
     }
 }
 
-static void close_starts_no_thread_where_the_peer_has_ended(void **state) {
+T_TEST(close_starts_no_thread_where_the_peer_has_ended, 60) {
     int threads;
-    (void)state;
-    t_deadline(60);
     threads = count_threads_without_ours();
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
@@ -471,9 +453,7 @@ static void one_handshake_by_the_reactor(void) {
 
 /* The kernel would sleep in close(2) for ten minutes: nobody must, neither the caller of close nor
    the reactor, which has other sockets to look after. */
-static void SO_LINGER_does_not_stop_the_reactor(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(SO_LINGER_does_not_stop_the_reactor, 120) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         file_id file;
@@ -489,9 +469,7 @@ static void SO_LINGER_does_not_stop_the_reactor(void **state) {
     }
 }
 
-static void SO_LINGER_lets_the_output_arrive(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(SO_LINGER_lets_the_output_arrive, 120) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         make_pair(pair, tls);
@@ -505,9 +483,7 @@ static void SO_LINGER_lets_the_output_arrive(void **state) {
 }
 
 /* Nothing is waited for, and the peer sees a reset. */
-static void SO_LINGER_of_no_seconds_aborts(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(SO_LINGER_of_no_seconds_aborts, 120) {
     for (int tls = 0; tls < 2; tls++)
         for (int queued = 0; queued < 2; queued++) {
             pysock *pair[2];
@@ -614,9 +590,7 @@ static void must_tell(pysock *s, told_by teller) {
     T_CHECK(pysock_error() != PYSOCK_NO_ERROR && pysock_error_message()[0]);
 }
 
-static void every_call_about_output_reports_a_loss(void **state) {
-    (void)state;
-    t_deadline(200);
+T_TEST(every_call_about_output_reports_a_loss, 200) {
     for (int i = 0; i < 8; i++)
         for (int teller = 0; teller < TELLERS; teller++) {
             loss l;
@@ -640,9 +614,7 @@ static void every_call_about_output_reports_a_loss(void **state) {
 }
 
 /* That a reader has heard of the reset does not make up for it. */
-static void a_loss_is_reported_after_recv_has_said_why(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(a_loss_is_reported_after_recv_has_said_why, 120) {
     for (int tls = 0; tls < 2; tls++)
         for (int teller = 0; teller <= BY_CLOSE; teller++) {
             loss l = {0};
@@ -661,11 +633,9 @@ static void a_loss_is_reported_after_recv_has_said_why(void **state) {
         }
 }
 
-static void an_unwrap_reports_a_loss(void **state) {
+T_TEST(an_unwrap_reports_a_loss, 60) {
     loss l = {1, 0, 0};
     pysock *s;
-    (void)state;
-    t_deadline(60);
     s = lose_output(&l);
     wait_for_POLLERR(s, 0);
     T_OK(pysock_settimeout(s, LONG));
@@ -674,10 +644,8 @@ static void an_unwrap_reports_a_loss(void **state) {
     pysock_close(s);
 }
 
-static void POLLERR_comes_whatever_was_asked_for(void **state) {
+T_TEST(POLLERR_comes_whatever_was_asked_for, 120) {
     static const short asked[] = {0, POLLIN, POLLOUT, POLLIN | POLLOUT, POLLPRI};
-    (void)state;
-    t_deadline(120);
     for (int tls = 0; tls < 2; tls++)
         for (size_t i = 0; i < sizeof asked / sizeof asked[0]; i++)
             for (int by_poller = 0; by_poller < 2; by_poller++) {
@@ -704,9 +672,7 @@ static void POLLERR_comes_whatever_was_asked_for(void **state) {
 }
 
 /* A close that can still hope reports nothing. */
-static void a_close_with_output_under_way_succeeds(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_close_with_output_under_way_succeeds, 60) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         make_pair(pair, tls);
@@ -717,28 +683,4 @@ static void a_close_with_output_under_way_succeeds(void **state) {
     }
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(what_is_queued_arrives_whatever_is_unread),
-    cmocka_unit_test(what_the_kernel_has_taken_arrives_whatever_is_unread),
-    cmocka_unit_test(a_peer_that_goes_on_sending_gets_all),
-    cmocka_unit_test(a_reader_in_the_kernel_does_not_cost_what_is_queued),
-    cmocka_unit_test(send_close_exit_loses_nothing),
-    cmocka_unit_test(a_cleanup_loses_nothing_of_what_is_out),
-    cmocka_unit_test(a_cleanup_does_not_wait_for_a_silent_peer),
-    cmocka_unit_test(close_starts_no_thread_where_all_has_arrived),
-    cmocka_unit_test(close_starts_no_thread_where_the_peer_has_ended),
-    cmocka_unit_test(SO_LINGER_does_not_stop_the_reactor),
-    cmocka_unit_test(SO_LINGER_lets_the_output_arrive),
-    cmocka_unit_test(SO_LINGER_of_no_seconds_aborts),
-    cmocka_unit_test(every_call_about_output_reports_a_loss),
-    cmocka_unit_test(a_loss_is_reported_after_recv_has_said_why),
-    cmocka_unit_test(an_unwrap_reports_a_loss),
-    cmocka_unit_test(POLLERR_comes_whatever_was_asked_for),
-    cmocka_unit_test(a_close_with_output_under_way_succeeds),
-};
-
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name("test_closing", tests, set_up, free_contexts);
-}
+T_MAIN(.setup = set_up, .teardown = free_contexts)

@@ -88,7 +88,7 @@ static int free_port(const char *host) {
 
 /* ---- create_connection: where from ---- */
 
-static void a_connection_comes_from_the_source_it_was_given(void **state) {
+T_TEST(a_connection_comes_from_the_source_it_was_given, 60) {
     static const struct {
         const char *host;
         int with_port;
@@ -98,8 +98,6 @@ static void a_connection_comes_from_the_source_it_was_given(void **state) {
                  {"", 0, "127.0.0.1"},          {NULL, 0, "127.0.0.1"}};
     int port;
     pysock *listener;
-    (void)state;
-    t_deadline(60);
     listener = t_listen(&port);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
         for (int timed = 0; timed < 2; timed++) {
@@ -131,12 +129,10 @@ static void a_connection_comes_from_the_source_it_was_given(void **state) {
     T_OK(pysock_close(listener));
 }
 
-static void an_ipv6_connection_may_have_a_source_too(void **state) {
+T_TEST(an_ipv6_connection_may_have_a_source_too, 30) {
     pysock_connection_options options = no_options();
     pysock *listener, *a, *b;
     pysock_addr peer;
-    (void)state;
-    t_deadline(30);
     if (!t_has_ipv6())
         skip();
     listener = T_OK(pysock_create_server("::1", 0, 5));
@@ -151,12 +147,10 @@ static void an_ipv6_connection_may_have_a_source_too(void **state) {
     T_OK(pysock_close(listener));
 }
 
-static void a_source_that_cannot_be_is_told(void **state) {
+T_TEST(a_source_that_cannot_be_is_told, 60) {
     pysock_connection_options options = no_options();
     pysock *listener;
     int port, busy, fds;
-    (void)state;
-    t_deadline(60);
     listener = t_listen(&port);
     pysock_error_clear();
     fds = t_count_fds();
@@ -222,11 +216,9 @@ static void failures_begin(failures *f, int port, int code) {
     f->same = 1;
 }
 
-static void every_address_that_fails_is_told(void **state) {
+T_TEST(every_address_that_fails_is_told, 60) {
     addresses of_name = addresses_of("localhost");
     int busy, port = t_deaf_port(&busy);
-    (void)state;
-    t_deadline(60);
     for (int all = 0; all < 2; all++)
         for (int timed = 0; timed < 2; timed++) {
             pysock_connection_options options = no_options();
@@ -257,13 +249,11 @@ static void every_address_that_fails_is_told(void **state) {
     close(busy);
 }
 
-static void a_source_that_fails_is_told_for_each_address(void **state) {
+T_TEST(a_source_that_fails_is_told_for_each_address, 60) {
     pysock_connection_options options = no_options();
     int port;
     pysock *listener = t_listen(&port);
     failures f;
-    (void)state;
-    t_deadline(60);
     failures_begin(&f, port, EADDRNOTAVAIL);
     options.source_host = "192.0.2.1";
     options.failed = note_failure;
@@ -276,11 +266,9 @@ static void a_source_that_fails_is_told_for_each_address(void **state) {
 }
 
 /* Served on one address of the name: those before it fail, and nothing is wrong in the end. */
-static void an_address_that_fails_gives_way_to_the_next(void **state) {
+T_TEST(an_address_that_fails_gives_way_to_the_next, 60) {
     static const char *const hosts[] = {"127.0.0.1", "::1"};
     addresses of_name = addresses_of("localhost");
-    (void)state;
-    t_deadline(60);
     for (int i = 0; i < 2; i++) {
         pysock_connection_options options = no_options();
         pysock *listener, *a, *b;
@@ -309,11 +297,9 @@ static void an_address_that_fails_gives_way_to_the_next(void **state) {
     }
 }
 
-static void a_name_that_is_none_is_no_failed_address(void **state) {
+T_TEST(a_name_that_is_none_is_no_failed_address, 60) {
     pysock_connection_options options = no_options();
     failures f;
-    (void)state;
-    t_deadline(60);
     failures_begin(&f, 80, 0);
     options.failed = note_failure;
     options.arg = &f;
@@ -332,12 +318,10 @@ static void a_name_that_is_none_is_no_failed_address(void **state) {
     T_EQ(f.count, 0);
 }
 
-static void no_options_are_the_plain_call(void **state) {
+T_TEST(no_options_are_the_plain_call, 30) {
     pysock_connection_options options = no_options();
     int port, busy, deaf = t_deaf_port(&busy);
     pysock *listener = t_listen(&port);
-    (void)state;
-    t_deadline(30);
     for (int i = 0; i < 2; i++) {
         pysock *a = T_OK(
             pysock_create_connection_ex("127.0.0.1", port, 30, i ? &options : NULL));
@@ -364,7 +348,7 @@ static void no_options_are_the_plain_call(void **state) {
 /* ---- create_connection: how long ---- */
 
 /* NetworkConnectionAttributesTest. */
-static void a_connection_has_the_timeout_it_was_asked_for(void **state) {
+T_TEST(a_connection_has_the_timeout_it_was_asked_for, 30) {
     static const struct {
         double global, asked, want;
     } cases[] = {{42, PYSOCK_DEFAULT_TIMEOUT, 42},
@@ -376,8 +360,6 @@ static void a_connection_has_the_timeout_it_was_asked_for(void **state) {
                  {17, 30, 30}};
     int port;
     pysock *listener;
-    (void)state;
-    t_deadline(30);
     listener = t_listen(&port);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
         for (int by_name = 0; by_name < 2; by_name++) {
@@ -402,12 +384,10 @@ static void a_connection_has_the_timeout_it_was_asked_for(void **state) {
     T_OK(pysock_close(listener));
 }
 
-static void timeouts_that_are_none_are_refused(void **state) {
+T_TEST(timeouts_that_are_none_are_refused, 30) {
     static const double wrong[] = {-0.5, -3, -INFINITY, NAN};
     int port;
     pysock *listener;
-    (void)state;
-    t_deadline(30);
     listener = t_listen(&port);
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         T_FAILS(pysock_create_connection("127.0.0.1", port, wrong[i]), PYSOCK_VALUE_ERROR,
@@ -436,15 +416,13 @@ static void *say_late(void *arg) {
 }
 
 /* NetworkConnectionBehaviourTest. */
-static void the_timeout_of_a_connection_is_its_recvs(void **state) {
+T_TEST(the_timeout_of_a_connection_is_its_recvs, 60) {
     int port;
     pysock *listener, *a, *b;
     char buf[8];
     t_thread t;
     late l;
     double start;
-    (void)state;
-    t_deadline(60);
     listener = t_listen(&port);
     a = T_OK(pysock_create_connection("127.0.0.1", port, PYSOCK_DEFAULT_TIMEOUT));
     b = T_OK(pysock_accept(listener, NULL));
@@ -466,12 +444,10 @@ static void the_timeout_of_a_connection_is_its_recvs(void **state) {
 }
 
 /* TimeoutError, not OSError, and it says to whom. */
-static void a_connection_that_takes_too_long_is_told(void **state) {
+T_TEST(a_connection_that_takes_too_long_is_told, 60) {
     pysock_connection_options options = no_options();
     int fds[2], port = t_silent_port(fds), count;
     failures f;
-    (void)state;
-    t_deadline(60);
     count = t_count_fds();
     for (int i = 0; i < 8; i++) {
         double start = t_now();
@@ -531,12 +507,10 @@ static void *attempt_thread(void *arg) {
     return NULL;
 }
 
-static void a_signal_or_a_cleanup_ends_a_connection_that_waits(void **state) {
+T_TEST(a_signal_or_a_cleanup_ends_a_connection_that_waits, 60) {
     static const double timeouts[] = {PYSOCK_NO_TIMEOUT, 60};
     struct sigaction action;
     int fds[2], port = t_silent_port(fds);
-    (void)state;
-    t_deadline(60);
     memset(&action, 0, sizeof action);
     action.sa_handler = on_signal; /* without SA_RESTART */
     T_EQ(sigaction(SIGUSR1, &action, NULL), 0);
@@ -585,7 +559,7 @@ static void talk_to(pysock *listener, int family, const char *host, int port) {
     T_OK(pysock_close(b));
 }
 
-static void a_server_is_of_the_family_it_was_asked_for(void **state) {
+T_TEST(a_server_is_of_the_family_it_was_asked_for, 60) {
     static const struct {
         int family;
         const char *host;
@@ -604,8 +578,6 @@ static void a_server_is_of_the_family_it_was_asked_for(void **state) {
                  {AF_INET6, "", AF_INET6, "[::]", "::1"},
                  {AF_INET6, "::1", AF_INET6, "[::1]", "::1"}};
     int ipv6 = t_has_ipv6();
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         pysock_server_options options = no_server_options();
         pysock *s;
@@ -637,13 +609,11 @@ static void a_server_is_of_the_family_it_was_asked_for(void **state) {
     }
 }
 
-static void a_server_may_have_a_path_or_an_abstract_name(void **state) {
+T_TEST(a_server_may_have_a_path_or_an_abstract_name, 30) {
     pysock_server_options options = no_server_options();
     char dir[] = "/tmp/pysock-test-XXXXXX", path[64], name[64], text[PYSOCK_ADDR_STRLEN];
     pysock *s;
     pysock_addr addr;
-    (void)state;
-    t_deadline(30);
     options.family = AF_UNIX;
     T_CHECK(mkdtemp(dir) != NULL);
     snprintf(path, sizeof path, "%s/socket", dir);
@@ -686,11 +656,9 @@ static int backlog_of(pysock *s) {
     return (int)info.tcpi_sacked;
 }
 
-static void the_backlog_is_the_kernels(void **state) {
+T_TEST(the_backlog_is_the_kernels, 30) {
     pysock_server_options options = no_server_options();
     pysock *s;
-    (void)state;
-    t_deadline(30);
     for (int backlog = 1; backlog < 10; backlog += 4) {
         options.backlog = backlog;
         s = T_OK(pysock_create_server_ex("127.0.0.1", 0, &options));
@@ -715,12 +683,10 @@ static void the_backlog_is_the_kernels(void **state) {
     T_OK(pysock_close(s));
 }
 
-static void two_servers_share_a_port_if_both_want_to(void **state) {
+T_TEST(two_servers_share_a_port_if_both_want_to, 60) {
     pysock_server_options options = no_server_options();
     pysock *first, *second, *alone;
     int port, got[2] = {0, 0};
-    (void)state;
-    t_deadline(60);
     options.reuse_port = 1;
     first = T_OK(pysock_create_server_ex("127.0.0.1", 0, &options));
     expect_option(first, SOL_SOCKET, SO_REUSEPORT, 1);
@@ -754,10 +720,8 @@ static void two_servers_share_a_port_if_both_want_to(void **state) {
     T_OK(pysock_close(second));
 }
 
-static void a_dual_stack_server_serves_both(void **state) {
+T_TEST(a_dual_stack_server_serves_both, 30) {
     pysock_server_options options = no_server_options();
-    (void)state;
-    t_deadline(30);
     if (!t_has_ipv6())
         skip();
     T_EQ(pysock_has_dualstack_ipv6(), 1);
@@ -791,11 +755,9 @@ static void a_dual_stack_server_serves_both(void **state) {
 }
 
 /* An IPv6 server leaves IPv4 to somebody else unless it is told to take it. */
-static void an_ipv6_server_does_not_take_the_ipv4_port(void **state) {
+T_TEST(an_ipv6_server_does_not_take_the_ipv4_port, 30) {
     pysock_server_options options = no_server_options();
     pysock *six, *four = NULL, *both;
-    (void)state;
-    t_deadline(30);
     if (!t_has_ipv6())
         skip();
     for (int attempt = 0; !four && attempt < 20; attempt++) {
@@ -821,11 +783,9 @@ static void an_ipv6_server_does_not_take_the_ipv4_port(void **state) {
     T_OK(pysock_close(both));
 }
 
-static void servers_that_cannot_be_are_refused(void **state) {
+T_TEST(servers_that_cannot_be_are_refused, 60) {
     pysock_server_options options = no_server_options();
     int fds;
-    (void)state;
-    t_deadline(60);
     fds = t_count_fds();
     T_STEP("two stacks need IPv6");
     options.dualstack_ipv6 = 1;
@@ -863,12 +823,10 @@ static void servers_that_cannot_be_are_refused(void **state) {
     T_EQ(t_count_fds(), fds);
 }
 
-static void a_port_in_use_is_named(void **state) {
+T_TEST(a_port_in_use_is_named, 30) {
     pysock_server_options options = no_server_options();
     pysock *s;
     int port;
-    (void)state;
-    t_deadline(30);
     s = t_listen(&port);
     T_FAILS(pysock_create_server("127.0.0.1", port, 5), PYSOCK_OS_ERROR, EADDRINUSE);
     expect_port_in_message("127.0.0.1", port);
@@ -914,11 +872,9 @@ static int connect_again(pysock *s, const char *host, int port) {
     return error;
 }
 
-static void after_a_refusal_a_socket_can_connect(void **state) {
+T_TEST(after_a_refusal_a_socket_can_connect, 60) {
     static const char *const hosts[] = {"127.0.0.1", "localhost", "::1"};
     int ipv6 = t_has_ipv6();
-    (void)state;
-    t_deadline(60);
     for (int h = 0; h < (ipv6 ? 3 : 2); h++)
         for (int mode = 0; mode < MODES; mode++)
             for (int tries = 1; tries < 4; tries += 2) {
@@ -945,11 +901,9 @@ static void after_a_refusal_a_socket_can_connect(void **state) {
             }
 }
 
-static void a_refused_connect_says_who_refused(void **state) {
+T_TEST(a_refused_connect_says_who_refused, 30) {
     int busy, port = t_deaf_port(&busy);
     char where[32];
-    (void)state;
-    t_deadline(30);
     snprintf(where, sizeof where, "127.0.0.1:%d", port);
     for (int mode = 0; mode < 2; mode++)
         for (int by_name = 0; by_name < 2; by_name++) {
@@ -965,9 +919,7 @@ static void a_refused_connect_says_who_refused(void **state) {
     close(busy);
 }
 
-static void a_socket_connects_once(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_socket_connects_once, 60) {
     for (int kind = 0; kind < 3; kind++)
         for (int mode = 0; mode < MODES; mode++) {
             pysock_server_options options = no_server_options();
@@ -999,10 +951,8 @@ static void a_socket_connects_once(void **state) {
         }
 }
 
-static void a_tls_socket_connects_once(void **state) {
+T_TEST(a_tls_socket_connects_once, 30) {
     pysock *pair[2];
-    (void)state;
-    t_deadline(30);
     t_tls_pair(pair, client_ctx, server_ctx);
     for (int i = 0; i < 2; i++) {
         T_FAILS(pysock_connect(pair[i], "127.0.0.1", 9), PYSOCK_OS_ERROR, EISCONN);
@@ -1014,14 +964,12 @@ static void a_tls_socket_connects_once(void **state) {
 
 /* A connect that ran out of time leaves a socket with the timeout it had, not connected; what was
    begun may still come true, and a second connect says so. */
-static void a_timed_connect_leaves_a_socket_that_works(void **state) {
+T_TEST(a_timed_connect_leaves_a_socket_that_works, 60) {
     int fds[2], port = t_silent_port(fds), peer, rc;
     pysock *s;
     pysock_addr addr;
     double start;
     char byte;
-    (void)state;
-    t_deadline(60);
     s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     T_OK(pysock_settimeout(s, 0.15));
     for (int i = 0; i < 2; i++) {
@@ -1055,13 +1003,11 @@ static void a_timed_connect_leaves_a_socket_that_works(void **state) {
 }
 
 /* A Unix listener whose backlog is full: the kernel has no event for room. */
-static void a_connect_to_a_full_unix_listener_waits_and_gives_up(void **state) {
+T_TEST(a_connect_to_a_full_unix_listener_waits_and_gives_up, 60) {
     pysock *listener, *filler[8], *s, *b;
     char name[64];
     int filled = 0, rc;
     double start;
-    (void)state;
-    t_deadline(60);
     snprintf(name, sizeof name, "@pysock-test-full-%ld", (long)getpid());
     listener = T_OK(pysock_socket(AF_UNIX, SOCK_STREAM, 0));
     T_OK(pysock_bind(listener, name, 0));
@@ -1092,11 +1038,9 @@ static void a_connect_to_a_full_unix_listener_waits_and_gives_up(void **state) {
     T_OK(pysock_close(listener));
 }
 
-static void connect_ex_tells_each_outcome(void **state) {
+T_TEST(connect_ex_tells_each_outcome, 60) {
     int busy, deaf = t_deaf_port(&busy), fds[2], silent = t_silent_port(fds), port, rc;
     pysock *listener = t_listen(&port), *s;
-    (void)state;
-    t_deadline(60);
     T_STEP("refused, in every mode");
     for (int mode = 0; mode < 2; mode++) {
         s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
@@ -1150,12 +1094,10 @@ static void connect_ex_tells_each_outcome(void **state) {
     close(fds[1]);
 }
 
-static void a_datagram_socket_connects_as_often_as_it_likes(void **state) {
+T_TEST(a_datagram_socket_connects_as_often_as_it_likes, 30) {
     pysock *s, *peers[3];
     pysock_addr addr;
     char buf[8];
-    (void)state;
-    t_deadline(30);
     for (int mode = 0; mode < MODES; mode++) {
         T_STEP("timeout %g", modes[mode]);
         s = T_OK(pysock_socket(AF_INET, SOCK_DGRAM, 0));
@@ -1175,47 +1117,10 @@ static void a_datagram_socket_connects_as_often_as_it_likes(void **state) {
     }
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(a_connection_comes_from_the_source_it_was_given),
-    cmocka_unit_test(an_ipv6_connection_may_have_a_source_too),
-    cmocka_unit_test(a_source_that_cannot_be_is_told),
-    cmocka_unit_test(every_address_that_fails_is_told),
-    cmocka_unit_test(a_source_that_fails_is_told_for_each_address),
-    cmocka_unit_test(an_address_that_fails_gives_way_to_the_next),
-    cmocka_unit_test(a_name_that_is_none_is_no_failed_address),
-    cmocka_unit_test(no_options_are_the_plain_call),
-    cmocka_unit_test(a_connection_has_the_timeout_it_was_asked_for),
-    cmocka_unit_test(timeouts_that_are_none_are_refused),
-    cmocka_unit_test(the_timeout_of_a_connection_is_its_recvs),
-    cmocka_unit_test(a_connection_that_takes_too_long_is_told),
-    cmocka_unit_test(a_signal_or_a_cleanup_ends_a_connection_that_waits),
-    cmocka_unit_test(a_server_is_of_the_family_it_was_asked_for),
-    cmocka_unit_test(a_server_may_have_a_path_or_an_abstract_name),
-    cmocka_unit_test(the_backlog_is_the_kernels),
-    cmocka_unit_test(two_servers_share_a_port_if_both_want_to),
-    cmocka_unit_test(a_dual_stack_server_serves_both),
-    cmocka_unit_test(an_ipv6_server_does_not_take_the_ipv4_port),
-    cmocka_unit_test(servers_that_cannot_be_are_refused),
-    cmocka_unit_test(a_port_in_use_is_named),
-    cmocka_unit_test(after_a_refusal_a_socket_can_connect),
-    cmocka_unit_test(a_refused_connect_says_who_refused),
-    cmocka_unit_test(a_socket_connects_once),
-    cmocka_unit_test(a_tls_socket_connects_once),
-    cmocka_unit_test(a_timed_connect_leaves_a_socket_that_works),
-    cmocka_unit_test(a_connect_to_a_full_unix_listener_waits_and_gives_up),
-    cmocka_unit_test(connect_ex_tells_each_outcome),
-    cmocka_unit_test(a_datagram_socket_connects_as_often_as_it_likes),
-};
-
 /* Names that nobody knows are given up at once. */
 static int make_contexts_and_a_short_wait(void **state) {
     setenv("RES_OPTIONS", "timeout:1 attempts:1", 1);
     return make_contexts(state);
 }
 
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name("test_connections", tests, make_contexts_and_a_short_wait,
-                                       free_contexts);
-}
+T_MAIN(.setup = make_contexts_and_a_short_wait, .teardown = free_contexts)

@@ -33,10 +33,8 @@ static void agree_on(const char *version) {
 
 /* ==== versions and options ==== */
 
-static void each_version_is_spoken_when_it_is_the_only_one(void **state) {
+T_TEST(each_version_is_spoken_when_it_is_the_only_one, 60) {
     static const char *const names[] = {"TLSv1", "TLSv1.1", "TLSv1.2"};
-    (void)state;
-    t_deadline(60);
     for (int v = PYSOCK_TLSv1; v <= PYSOCK_TLSv1_2; v++) {
         T_STEP("version 0x%x", v);
         T_OK(pysock_ssl_set_minimum_version(client, v));
@@ -50,10 +48,8 @@ static void each_version_is_spoken_when_it_is_the_only_one(void **state) {
     }
 }
 
-static void the_default_is_tls12_alone(void **state) {
+T_TEST(the_default_is_tls12_alone, 60) {
     h_pair p;
-    (void)state;
-    t_deadline(60);
     T_EQ(pysock_ssl_get_minimum_version(client), PYSOCK_TLSv1_2);
     T_EQ(pysock_ssl_get_maximum_version(client), PYSOCK_MAXIMUM_SUPPORTED);
     T_OK(pysock_ssl_set_minimum_version(client, PYSOCK_TLSv1));
@@ -73,10 +69,8 @@ static void the_default_is_tls12_alone(void **state) {
     H_SAME(p.at_client.reason, "UNSUPPORTED_PROTOCOL");
 }
 
-static void options_cut_versions_out(void **state) {
+T_TEST(options_cut_versions_out, 60) {
     pysock *pair[2];
-    (void)state;
-    t_deadline(60);
     T_OK(pysock_ssl_set_minimum_version(server, PYSOCK_TLSv1));
     T_OK(pysock_ssl_set_minimum_version(client, PYSOCK_TLSv1));
     T_OK(pysock_ssl_set_options(server, pysock_ssl_get_options(server) | PYSOCK_OP_NO_TLSv1_2));
@@ -94,10 +88,9 @@ static void options_cut_versions_out(void **state) {
     T_OK(pysock_close(pair[1]));
 }
 
-static void versions_and_options_that_are_not_supported_are_refused(void **state) {
+T_TEST(versions_and_options_that_are_not_supported_are_refused, 30) {
     pysock_ssl_context *fixed = T_OK(pysock_ssl_context_new_protocol(PYSOCK_PROTOCOL_TLSv1_1));
     uint64_t before = pysock_ssl_get_options(client);
-    (void)state;
     T_EQ(pysock_ssl_get_minimum_version(fixed), PYSOCK_TLSv1_1);
     T_FAILS(pysock_ssl_set_minimum_version(fixed, PYSOCK_TLSv1), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_ssl_set_minimum_version(client, PYSOCK_TLSv1_3), PYSOCK_OS_ERROR, ENOTSUP);
@@ -112,12 +105,10 @@ static void versions_and_options_that_are_not_supported_are_refused(void **state
     pysock_ssl_context_free(fixed);
 }
 
-static void a_context_of_protocol_tls_serves_both_sides(void **state) {
+T_TEST(a_context_of_protocol_tls_serves_both_sides, 60) {
     pysock_ssl_context *both = T_OK(pysock_ssl_context_new_protocol(PYSOCK_PROTOCOL_TLS));
     pysock_ssl_wrap_options options;
     pysock *pair[2];
-    (void)state;
-    t_deadline(60);
     memset(&options, 0, sizeof options);
     T_EQ(pysock_ssl_get_verify_mode(both), PYSOCK_CERT_NONE);
     T_EQ(pysock_ssl_get_check_hostname(both), 0);
@@ -152,10 +143,8 @@ static const char *suite_of(pysock *s) {
     return info.name;
 }
 
-static void whose_order_of_suites_counts_is_an_option(void **state) {
+T_TEST(whose_order_of_suites_counts_is_an_option, 60) {
     h_pair p;
-    (void)state;
-    t_deadline(60);
     T_OK(pysock_ssl_set_session_cache(client, 0));
     T_OK(pysock_ssl_set_ciphers(client, "AES256-SHA:ECDHE-ECDSA-AES256-GCM-SHA384:"
                                         "ECDHE-ECDSA-AES128-GCM-SHA256"));
@@ -174,10 +163,8 @@ static void whose_order_of_suites_counts_is_an_option(void **state) {
     h_close(&p);
 }
 
-static void no_suite_in_common_is_told_to_both(void **state) {
+T_TEST(no_suite_in_common_is_told_to_both, 60) {
     h_pair p;
-    (void)state;
-    t_deadline(60);
     T_OK(pysock_ssl_set_ciphers(client, "ECDHE-ECDSA-AES128-GCM-SHA256"));
     T_OK(pysock_ssl_set_ciphers(server, "ECDHE-ECDSA-AES256-GCM-SHA384"));
     h_try(&p, client, server, "localhost");
@@ -185,10 +172,9 @@ static void no_suite_in_common_is_told_to_both(void **state) {
     H_SAME(p.at_server.reason, "NO_SHARED_CIPHER");
 }
 
-static void suites_are_chosen_in_openssls_language(void **state) {
+T_TEST(suites_are_chosen_in_openssls_language, 30) {
     pysock_ssl_cipher_info rows[64];
     ptrdiff_t n;
-    (void)state;
     T_FAILS(pysock_ssl_set_ciphers(client, "RC4"), PYSOCK_SSL_ERROR, EPROTO);
     H_SAME(pysock_error_reason(), "NO_CIPHER_MATCH");
     H_CONTAINS(pysock_error_message(), "No cipher can be selected");
@@ -209,10 +195,8 @@ static void suites_are_chosen_in_openssls_language(void **state) {
 }
 
 /* What the rules leave nothing of is told when a connection begins, by name. */
-static void suites_that_the_security_level_forbids_are_not_spoken(void **state) {
+T_TEST(suites_that_the_security_level_forbids_are_not_spoken, 60) {
     pysock *pair[2];
-    (void)state;
-    t_deadline(60);
     T_OK(pysock_ssl_set_ciphers(client, "AES128-GCM-SHA256"));
     T_OK(pysock_ssl_set_security_level(client, 3));
     h_plain_pair(pair);
@@ -222,11 +206,9 @@ static void suites_that_the_security_level_forbids_are_not_spoken(void **state) 
 }
 
 /* The context asks for a name later than it was wrapped, and before there is a connection. */
-static void a_check_without_a_name_is_no_connection(void **state) {
+T_TEST(a_check_without_a_name_is_no_connection, 60) {
     int port;
     pysock *listener = t_listen(&port), *s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
-    (void)state;
-    t_deadline(60);
     T_OK(pysock_settimeout(s, H_TIMEOUT));
     T_OK(pysock_ssl_set_check_hostname(client, 0));
     T_OK(pysock_ssl_wrap_socket(s, client, NULL));
@@ -237,13 +219,11 @@ static void a_check_without_a_name_is_no_connection(void **state) {
     T_OK(pysock_close(listener));
 }
 
-static void the_chain_is_chosen_by_the_clients_suites(void **state) {
+T_TEST(the_chain_is_chosen_by_the_clients_suites, 60) {
     static const struct {
         const char *ciphers, *auth;
     } rows[] = {{"aECDSA", "auth-ecdsa"}, {"ECDHE+aRSA", "auth-rsa"}, {"kRSA", "auth-rsa"}};
     h_pair p;
-    (void)state;
-    t_deadline(60);
     T_OK(pysock_ssl_set_session_cache(client, 0));
     T_OK(pysock_ssl_load_cert_chain(server, RSA_PEM, RSA_KEY));
     T_OK(pysock_ssl_set_ciphers(server, "ALL"));
@@ -262,11 +242,9 @@ static void the_chain_is_chosen_by_the_clients_suites(void **state) {
     }
 }
 
-static void curves_are_chosen_by_name(void **state) {
+T_TEST(curves_are_chosen_by_name, 60) {
     static const char *const names[] = {"X25519", "prime256v1", "secp384r1", "secp521r1"};
     h_pair p;
-    (void)state;
-    t_deadline(60);
     T_OK(pysock_ssl_load_cert_chain(server, RSA_PEM, RSA_KEY));
     for (size_t i = 0; i < 4; i++) {
         pysock_ssl_context *one = t_client_ctx();
@@ -308,13 +286,11 @@ static int choose(pysock_ssl_client_hello *hello, void *arg) {
     return c->answer;
 }
 
-static void an_sni_callback_switches_to_another_context(void **state) {
+T_TEST(an_sni_callback_switches_to_another_context, 60) {
     static const char *const names[] = {"second"};
     chooser c = {t_server_ctx_of("server-rsa"), 0, 0, "", ""};
     h_pair p;
     pysock_ssl_cert *cert;
-    (void)state;
-    t_deadline(60);
     T_OK(pysock_ssl_set_sni_callback(server, choose, &c));
     T_OK(pysock_ssl_set_alpn_protocols(c.other, names, 1));
     T_OK(pysock_ssl_set_alpn_protocols(client, names, 1));
@@ -342,12 +318,10 @@ static void an_sni_callback_switches_to_another_context(void **state) {
     h_close(&p);
 }
 
-static void the_context_that_was_switched_to_verifies_clients(void **state) {
+T_TEST(the_context_that_was_switched_to_verifies_clients, 60) {
     chooser c = {t_server_ctx(), 0, 0, "", ""};
     h_pair p;
     char byte;
-    (void)state;
-    t_deadline(60);
     T_OK(pysock_ssl_load_verify_locations(c.other, T_CERTS "ca.pem", NULL));
     T_OK(pysock_ssl_set_verify_mode(c.other, PYSOCK_CERT_REQUIRED));
     T_OK(pysock_ssl_set_sni_callback(server, choose, &c));
@@ -372,11 +346,9 @@ static int bring(pysock_ssl_client_hello *hello, void *arg) {
 
 /* Nobody else has the context: it lives as long as the connection, and no longer, as the check for
    leaks says. */
-static void an_sni_callback_may_give_its_reference_away(void **state) {
+T_TEST(an_sni_callback_may_give_its_reference_away, 60) {
     int answer = 0;
     h_pair p;
-    (void)state;
-    t_deadline(60);
     T_OK(pysock_ssl_set_sni_callback(server, bring, &answer));
     h_connect(&p, client, server, "localhost");
     T_CHECK(pysock_ssl_get_context(p.server) != server);
@@ -388,7 +360,7 @@ static void an_sni_callback_may_give_its_reference_away(void **state) {
     h_is_alert(&p.at_client, "TLSV1_UNRECOGNIZED_NAME");
 }
 
-static void an_sni_callback_refuses_with_an_alert(void **state) {
+T_TEST(an_sni_callback_refuses_with_an_alert, 60) {
     static const struct {
         int answer;
         const char *reason;
@@ -397,8 +369,6 @@ static void an_sni_callback_refuses_with_an_alert(void **state) {
                 {-1, "TLSV1_ALERT_INTERNAL_ERROR"},
                 {1000, "TLSV1_ALERT_INTERNAL_ERROR"}};
     h_pair p;
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         chooser c = {NULL, rows[i].answer, 0, "", ""};
         T_OK(pysock_ssl_set_sni_callback(server, choose, &c));
@@ -410,11 +380,9 @@ static void an_sni_callback_refuses_with_an_alert(void **state) {
     }
 }
 
-static void a_client_without_sni_is_asked_about_too(void **state) {
+T_TEST(a_client_without_sni_is_asked_about_too, 60) {
     chooser c = {NULL, 0, 0, "", ""};
     h_pair p;
-    (void)state;
-    t_deadline(60);
     T_OK(pysock_ssl_set_sni_callback(server, choose, &c));
     h_connect(&p, client, server, "127.0.0.1");
     H_SAME(c.name, "(none)");
@@ -456,7 +424,7 @@ static size_t hello_for(unsigned char out[256], const void *name, size_t n) {
 }
 
 /* What stands before a NUL is no name that anybody has asked for. */
-static void a_server_name_does_not_end_at_a_NUL(void **state) {
+T_TEST(a_server_name_does_not_end_at_a_NUL, 60) {
     static const struct {
         const char *name;
         size_t size;
@@ -465,8 +433,6 @@ static void a_server_name_does_not_end_at_a_NUL(void **state) {
                 {"localhost\0.example.test", 23, 0},
                 {"localhost\0", 10, 0},
                 {"\0localhost", 10, 0}};
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         chooser c = {NULL, PYSOCK_ALERT_ACCESS_DENIED, 0, "", ""};
         unsigned char hello[256], answer[2];
@@ -490,10 +456,8 @@ static void a_server_name_does_not_end_at_a_NUL(void **state) {
     }
 }
 
-static void an_sni_callback_may_close_the_socket(void **state) {
+T_TEST(an_sni_callback_may_close_the_socket, 60) {
     h_pair p;
-    (void)state;
-    t_deadline(60);
     T_OK(pysock_ssl_set_sni_callback(server, close_it, NULL));
     h_try(&p, client, server, "localhost");
     T_EQ(p.at_server.result, -1);
@@ -501,15 +465,13 @@ static void an_sni_callback_may_close_the_socket(void **state) {
     T_OK(pysock_close(p.client)); /* its handshake may have been over before the close was seen */
 }
 
-static void a_hello_in_single_bytes_and_small_records_is_waited_for(void **state) {
+T_TEST(a_hello_in_single_bytes_and_small_records_is_waited_for, 60) {
     chooser c = {NULL, 0, 0, "", ""};
     pysock_bio *to_server = T_OK(pysock_bio_new()), *to_client = T_OK(pysock_bio_new());
     pysock_ssl_wrap_options options;
     pysock *s, *peer;
     unsigned char hello[4096], record[6] = {22, 3, 1, 0, 1, 0};
     ptrdiff_t n, i;
-    (void)state;
-    t_deadline(60);
     memset(&options, 0, sizeof options);
     options.server_hostname = "localhost";
     T_OK(pysock_ssl_set_sni_callback(server, choose, &c));
@@ -537,13 +499,11 @@ static void a_hello_in_single_bytes_and_small_records_is_waited_for(void **state
 
 /* ==== the key log ==== */
 
-static void connections_are_logged_where_the_context_says(void **state) {
+T_TEST(connections_are_logged_where_the_context_says, 60) {
     struct stat st;
     char line[512], again[512];
     h_pair p;
     FILE *f;
-    (void)state;
-    t_deadline(60);
     T_CHECK(pysock_ssl_get_keylog_filename(client) == NULL);
     T_OK(pysock_ssl_set_keylog_filename(client, f_path("keys")));
     T_OK(pysock_ssl_set_keylog_filename(server, f_path("server-keys")));
@@ -573,9 +533,8 @@ static void connections_are_logged_where_the_context_says(void **state) {
             ENOENT);
 }
 
-static void the_default_context_heeds_sslkeylogfile(void **state) {
+T_TEST(the_default_context_heeds_sslkeylogfile, 30) {
     pysock_ssl_context *ctx;
-    (void)state;
     setenv("SSLKEYLOGFILE", f_path("from-environment"), 1);
     ctx = T_OK(pysock_ssl_create_default_context(PYSOCK_CLIENT_AUTH));
     H_SAME(pysock_ssl_get_keylog_filename(ctx), f_path("from-environment"));
@@ -586,31 +545,4 @@ static void the_default_context_heeds_sslkeylogfile(void **state) {
     unsetenv("SSLKEYLOGFILE");
 }
 
-#define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-
-static const struct CMUnitTest tests[] = {
-    CASE(each_version_is_spoken_when_it_is_the_only_one),
-    CASE(the_default_is_tls12_alone),
-    CASE(options_cut_versions_out),
-    CASE(versions_and_options_that_are_not_supported_are_refused),
-    CASE(a_context_of_protocol_tls_serves_both_sides),
-    CASE(whose_order_of_suites_counts_is_an_option),
-    CASE(no_suite_in_common_is_told_to_both),
-    CASE(suites_are_chosen_in_openssls_language),
-    CASE(suites_that_the_security_level_forbids_are_not_spoken),
-    CASE(a_check_without_a_name_is_no_connection),
-    CASE(the_chain_is_chosen_by_the_clients_suites),
-    CASE(curves_are_chosen_by_name),
-    CASE(an_sni_callback_switches_to_another_context),
-    CASE(the_context_that_was_switched_to_verifies_clients),
-    CASE(an_sni_callback_may_give_its_reference_away),
-    CASE(an_sni_callback_refuses_with_an_alert),
-    CASE(a_client_without_sni_is_asked_about_too),
-    CASE(a_server_name_does_not_end_at_a_NUL),
-    CASE(an_sni_callback_may_close_the_socket),
-    CASE(a_hello_in_single_bytes_and_small_records_is_waited_for),
-    CASE(connections_are_logged_where_the_context_says),
-    CASE(the_default_context_heeds_sslkeylogfile),
-};
-
-T_MAIN(tests)
+T_MAIN(.each_setup = setup, .each_teardown = teardown)

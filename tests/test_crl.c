@@ -108,7 +108,7 @@ static void judge_all(const verdict *list, size_t count) {
 
 /* ==== revocation lists ==== */
 
-static void a_revoked_certificate_is_refused_if_that_is_asked_for(void **state) {
+T_TEST(a_revoked_certificate_is_refused_if_that_is_asked_for, 120) {
     static const verdict list[] = {
         {"good", "root crl-int-leaf", 0, OK},
         {"good", "root crl-int", LEAF, OK},
@@ -127,12 +127,10 @@ static void a_revoked_certificate_is_refused_if_that_is_asked_for(void **state) 
         {"long", "root crl-int2 crl-int-int2 crl-root", CHAIN, REVOKED},
         {"self-signed", "leaf-self", CHAIN, OK}, /* an anchor, which nobody else revokes */
     };
-    (void)state;
-    t_deadline(120);
     JUDGE(list);
 }
 
-static void without_a_list_to_rely_on_the_chain_is_refused(void **state) {
+T_TEST(without_a_list_to_rely_on_the_chain_is_refused, 120) {
     static const verdict list[] = {
         {"good", "root", LEAF, NO_CRL},
         {"good", "root crl-root", LEAF, NO_CRL},
@@ -150,12 +148,10 @@ static void without_a_list_to_rely_on_the_chain_is_refused(void **state) {
         {"good", "int crl-int", CHAIN | PARTIAL, NO_CRL_ISSUER},
         {"good", "leaf crl-int", LEAF | PARTIAL, NO_CRL_ISSUER},
     };
-    (void)state;
-    t_deadline(120);
     JUDGE(list);
 }
 
-static void of_several_lists_a_good_one_suffices_and_any_good_one_revokes(void **state) {
+T_TEST(of_several_lists_a_good_one_suffices_and_any_good_one_revokes, 120) {
     static const verdict list[] = {
         {"good", "root crl-int-expired crl-int", LEAF, OK},
         {"good", "root crl-int crl-int-expired", LEAF, OK},
@@ -173,12 +169,10 @@ static void of_several_lists_a_good_one_suffices_and_any_good_one_revokes(void *
         {"good", "root crl-int-partition crl-int", LEAF, OK},
         {"good", "root crl-int crl-int-reasons-leaf", LEAF, REVOKED},
     };
-    (void)state;
-    t_deadline(120);
     JUDGE(list);
 }
 
-static void lists_that_are_not_understood_or_cover_others_do_not_count(void **state) {
+T_TEST(lists_that_are_not_understood_or_cover_others_do_not_count, 120) {
     static const verdict list[] = {
         {"good", "root crl-int-critical", LEAF, CRITICAL_CRL_EXTENSION},
         {"good", "root crl-int-critical-leaf", LEAF, CRITICAL_CRL_EXTENSION},
@@ -200,16 +194,12 @@ static void lists_that_are_not_understood_or_cover_others_do_not_count(void **st
         {"good", "root crl-int-attributes", LEAF, SCOPE},
         {"good", "root crl-int-partition", LEAF, SCOPE},
     };
-    (void)state;
-    t_deadline(120);
     JUDGE(list);
 }
 
-static void malformed_lists_do_not_load(void **state) {
+T_TEST(malformed_lists_do_not_load, 60) {
     static const char *const names[] = {"bad-no-next",       "bad-entry",       "bad-version-1",
                                         "bad-version-3",     "int-bad-scope",   "int-bad-order"};
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     pysock_ssl_context *ctx = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
     pysock_ssl_store_stats stats;
@@ -225,9 +215,7 @@ static void malformed_lists_do_not_load(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void a_list_of_fifty_thousand_is_searched_in_little_time(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(a_list_of_fifty_thousand_is_searched_in_little_time, 120) {
     P_NEED("openssl");
     pysock_ssl_context *client = client_that_trusts("root crl-int-many", LEAF);
     double before = t_process_cpu();
@@ -237,9 +225,7 @@ static void a_list_of_fifty_thousand_is_searched_in_little_time(void **state) {
     pysock_ssl_context_free(client);
 }
 
-static void a_server_refuses_clients_that_are_revoked(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_server_refuses_clients_that_are_revoked, 60) {
     P_NEED("openssl");
     for (int revoked = 0; revoked < 2; revoked++) {
         pysock_ssl_context *client = client_that_trusts("root", 0);
@@ -259,9 +245,7 @@ static void a_server_refuses_clients_that_are_revoked(void **state) {
 }
 
 /* A session stands for a verification without the list. */
-static void a_list_that_is_loaded_ends_resumption(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_list_that_is_loaded_ends_resumption, 60) {
     P_NEED("openssl");
     pysock_ssl_context *client = client_that_trusts("root crl-int", LEAF);
     pysock_ssl_context *server = server_of("good");
@@ -279,9 +263,7 @@ static void a_list_that_is_loaded_ends_resumption(void **state) {
     pysock_ssl_context_free(server);
 }
 
-static void flags_that_are_supported_are_taken(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(flags_that_are_supported_are_taken, 60) {
     pysock_ssl_context *ctx = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
     T_OK(pysock_ssl_set_verify_flags(ctx, LEAF));
     T_EQ(pysock_ssl_get_verify_flags(ctx), LEAF);
@@ -323,9 +305,7 @@ static size_t der_of(const char *name, unsigned char *out, size_t size) {
     return n;
 }
 
-static void lists_and_anchors_load_from_files_directories_and_memory(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(lists_and_anchors_load_from_files_directories_and_memory, 60) {
     P_NEED("openssl");
     unsigned char der[8192];
     size_t root, crl, n;
@@ -368,9 +348,7 @@ static void lists_and_anchors_load_from_files_directories_and_memory(void **stat
     pysock_ssl_context_free(ctx);
 }
 
-static void a_store_tells_what_is_in_it(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_store_tells_what_is_in_it, 60) {
     P_NEED("openssl");
     pysock_ssl_context *ctx = client_that_trusts("leaf root crl-int int crl-root", 0);
     unsigned char der[4096];
@@ -412,9 +390,7 @@ static void *load_some(void *arg) {
     return NULL;
 }
 
-static void what_two_threads_load_at_a_time_is_all_there(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(what_two_threads_load_at_a_time_is_all_there, 60) {
     P_NEED("openssl");
     pysock_ssl_context *ctx = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
     loader l[4];
@@ -454,9 +430,7 @@ static void make_dir(const char *dir, const char *name) {
     rehash(dir);
 }
 
-static void an_issuer_is_looked_up_when_it_is_wanted_and_then_listed(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(an_issuer_is_looked_up_when_it_is_wanted_and_then_listed, 120) {
     P_NEED("openssl");
     pysock_ssl_context *client = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
     unsigned char der[4096];
@@ -476,9 +450,7 @@ static void an_issuer_is_looked_up_when_it_is_wanted_and_then_listed(void **stat
     pysock_ssl_context_free(client);
 }
 
-static void an_anchor_may_be_the_leaf_itself(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(an_anchor_may_be_the_leaf_itself, 60) {
     P_NEED("openssl");
     pysock_ssl_context *client = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
     make_dir("selves", "leaf-self");
@@ -489,11 +461,9 @@ static void an_anchor_may_be_the_leaf_itself(void **state) {
     pysock_ssl_context_free(client);
 }
 
-static void names_are_found_however_they_are_written(void **state) {
+T_TEST(names_are_found_however_they_are_written, 120) {
     static const char *const names[] = {"case", "blanks",  "umlaut", "multi",
                                         "bmp",  "teletex", "latin"};
-    (void)state;
-    t_deadline(120);
     P_NEED("openssl");
     pysock_ssl_context *client = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
     rehash("named");
@@ -506,9 +476,7 @@ static void names_are_found_however_they_are_written(void **state) {
     pysock_ssl_context_free(client);
 }
 
-static void lists_are_looked_up_too_and_new_ones_are_seen(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(lists_are_looked_up_too_and_new_ones_are_seen, 60) {
     P_NEED("openssl");
     pysock_ssl_context *client = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
     make_dir("lists", "root");
@@ -537,9 +505,7 @@ static void lists_are_looked_up_too_and_new_ones_are_seen(void **state) {
     pysock_ssl_context_free(client);
 }
 
-static void a_file_that_is_added_later_is_found_by_the_next_handshake(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_file_that_is_added_later_is_found_by_the_next_handshake, 60) {
     P_NEED("openssl");
     pysock_ssl_context *client = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
     make_dir("growing", "leaf-self");
@@ -552,12 +518,10 @@ static void a_file_that_is_added_later_is_found_by_the_next_handshake(void **sta
     pysock_ssl_context_free(client);
 }
 
-static void a_damaged_file_does_not_hide_the_next(void **state) {
+T_TEST(a_damaged_file_does_not_hide_the_next, 60) {
     static p_process p;
     p_args args = {{NULL}, 0};
     char hash[9];
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     pysock_ssl_context *client = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
     p_add(&args, "openssl", "x509", "-hash", "-noout", "-in", f_path("root.pem"), NULL);
@@ -575,9 +539,7 @@ static void a_damaged_file_does_not_hide_the_next(void **state) {
 }
 
 /* A server has to name its authorities, so it reads the directory; what comes later it looks up. */
-static void a_server_reads_the_directory_and_looks_up_what_comes_later(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_server_reads_the_directory_and_looks_up_what_comes_later, 60) {
     P_NEED("openssl");
     pysock_ssl_context *client = client_that_trusts("root", 0);
     pysock_ssl_context *server = server_of("good");
@@ -601,9 +563,7 @@ static void a_server_reads_the_directory_and_looks_up_what_comes_later(void **st
 }
 
 /* Non-blocking: the look-up is the reactor's then. */
-static void a_non_blocking_handshake_looks_up_too(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_non_blocking_handshake_looks_up_too, 60) {
     P_NEED("openssl");
     pysock_ssl_context *client = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
     pysock_ssl_context *server = server_of("good");
@@ -636,9 +596,7 @@ static void a_non_blocking_handshake_looks_up_too(void **state) {
     pysock_ssl_context_free(server);
 }
 
-static void the_default_directories_are_looked_up(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(the_default_directories_are_looked_up, 60) {
     P_NEED("openssl");
     pysock_ssl_context *client = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
     const char *dirs;
@@ -659,7 +617,7 @@ static void the_default_directories_are_looked_up(void **state) {
 
 /* ==== what a context tells the verifier, and what it says afterwards ==== */
 
-static void the_security_level_of_the_context_counts(void **state) {
+T_TEST(the_security_level_of_the_context_counts, 60) {
     static const struct {
         const char *chain;
         int level, code;
@@ -667,8 +625,6 @@ static void the_security_level_of_the_context_counts(void **state) {
         {"sha1", 0, OK},      {"sha1", 1, WEAK_HASH}, {"rsa1024", 0, OK},   {"rsa1024", 1, OK},
         {"rsa1024", 2, 67},   {"rsa2048", 2, OK},     {"rsa2048", 3, 67},   {"rsa3072", 3, OK},
     };
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
         pysock_ssl_context *client = client_that_trusts("root", 0);
@@ -679,9 +635,7 @@ static void the_security_level_of_the_context_counts(void **state) {
     }
 }
 
-static void the_common_name_counts_while_it_is_switched_on(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(the_common_name_counts_while_it_is_switched_on, 60) {
     P_NEED("openssl");
     pysock_ssl_context *client = client_that_trusts("root", 0);
     T_EQ(pysock_ssl_get_hostname_checks_common_name(client), 0);
@@ -702,9 +656,7 @@ static void the_common_name_counts_while_it_is_switched_on(void **state) {
 }
 
 /* One server and one session cache: a session stands for the name check as it was. */
-static void a_common_name_that_is_switched_off_ends_resumption(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_common_name_that_is_switched_off_ends_resumption, 60) {
     P_NEED("openssl");
     pysock_ssl_context *client = client_that_trusts("root", 0), *server = server_of("cn-only");
     h_pair p;
@@ -723,10 +675,8 @@ static void a_common_name_that_is_switched_off_ends_resumption(void **state) {
 }
 
 /* From the leaf to the anchor, which the peer had not sent. */
-static void the_verified_chain_ends_at_the_anchor(void **state) {
+T_TEST(the_verified_chain_ends_at_the_anchor, 60) {
     static const char *const names[] = {"leaf", "int", "root"};
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     pysock_ssl_context *client = client_that_trusts("root", 0), *server = server_of("good");
     pysock_buf *out[4];
@@ -748,11 +698,9 @@ static void the_verified_chain_ends_at_the_anchor(void **state) {
 
 /* ==== host names ==== */
 
-static void match_hostname_says_for_whom_a_certificate_is(void **state) {
+T_TEST(match_hostname_says_for_whom_a_certificate_is, 60) {
     unsigned char der[4096];
     size_t n;
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     n = der_of("leaf", der, sizeof der);
     T_EQ(pysock_ssl_match_hostname(der, n, WWW), 0);
@@ -777,42 +725,9 @@ static void match_hostname_says_for_whom_a_certificate_is(void **state) {
     T_FAILS(pysock_ssl_match_hostname(der, n, WWW), PYSOCK_SSL_CERT_VERIFICATION_ERROR, EPROTO);
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(a_revoked_certificate_is_refused_if_that_is_asked_for),
-    cmocka_unit_test(without_a_list_to_rely_on_the_chain_is_refused),
-    cmocka_unit_test(of_several_lists_a_good_one_suffices_and_any_good_one_revokes),
-    cmocka_unit_test(lists_that_are_not_understood_or_cover_others_do_not_count),
-    cmocka_unit_test(malformed_lists_do_not_load),
-    cmocka_unit_test(a_list_of_fifty_thousand_is_searched_in_little_time),
-    cmocka_unit_test(a_server_refuses_clients_that_are_revoked),
-    cmocka_unit_test(a_list_that_is_loaded_ends_resumption),
-    cmocka_unit_test(flags_that_are_supported_are_taken),
-    cmocka_unit_test(lists_and_anchors_load_from_files_directories_and_memory),
-    cmocka_unit_test(a_store_tells_what_is_in_it),
-    cmocka_unit_test(what_two_threads_load_at_a_time_is_all_there),
-    cmocka_unit_test(an_issuer_is_looked_up_when_it_is_wanted_and_then_listed),
-    cmocka_unit_test(an_anchor_may_be_the_leaf_itself),
-    cmocka_unit_test(names_are_found_however_they_are_written),
-    cmocka_unit_test(lists_are_looked_up_too_and_new_ones_are_seen),
-    cmocka_unit_test(a_file_that_is_added_later_is_found_by_the_next_handshake),
-    cmocka_unit_test(a_damaged_file_does_not_hide_the_next),
-    cmocka_unit_test(a_server_reads_the_directory_and_looks_up_what_comes_later),
-    cmocka_unit_test(a_non_blocking_handshake_looks_up_too),
-    cmocka_unit_test(the_default_directories_are_looked_up),
-    cmocka_unit_test(the_security_level_of_the_context_counts),
-    cmocka_unit_test(the_common_name_counts_while_it_is_switched_on),
-    cmocka_unit_test(a_common_name_that_is_switched_off_ends_resumption),
-    cmocka_unit_test(the_verified_chain_ends_at_the_anchor),
-    cmocka_unit_test(match_hostname_says_for_whom_a_certificate_is),
-};
-
 static int tear_down(void **state) {
     p_end_all(state);
     return f_remove_all(state);
 }
 
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name(__FILE__, tests, make_chains, tear_down);
-}
+T_MAIN(.setup = make_chains, .teardown = tear_down)

@@ -224,9 +224,7 @@ static void drain(pysock *s) {
 
 /* ---- to and fro ---- */
 
-static void a_datagram_tells_where_it_comes_from(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_datagram_tells_where_it_comes_from, 60) {
     FOR_EACH_KIND(kind) {
         for (int mode = 0; mode < MODES; mode++) {
             pysock *a = bound(kind), *b = bound(kind);
@@ -252,9 +250,7 @@ static void a_datagram_tells_where_it_comes_from(void **state) {
     }
 }
 
-static void sendto_takes_what_bind_takes(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(sendto_takes_what_bind_takes, 60) {
     FOR_EACH_KIND(kind) {
         for (int mode = 0; mode < MODES; mode++) {
             char name[100];
@@ -270,9 +266,7 @@ static void sendto_takes_what_bind_takes(void **state) {
 }
 
 /* As in Python, where ('', port) is the address of any interface: Linux takes it for its own. */
-static void an_empty_host_is_this_machine(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(an_empty_host_is_this_machine, 30) {
     for (int kind = UDP4; kind <= UDP6; kind++) {
         pysock *a, *b;
         if (kind == UDP6 && !t_has_ipv6())
@@ -288,9 +282,7 @@ static void an_empty_host_is_this_machine(void **state) {
     }
 }
 
-static void every_receiving_call_takes_a_datagram_in_every_mode(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(every_receiving_call_takes_a_datagram_in_every_mode, 60) {
     FOR_EACH_KIND(kind) {
         pysock *a = unbound(kind), *b = bound(kind);
         pysock_addr at = t_addr_of(b);
@@ -316,9 +308,7 @@ static void every_receiving_call_takes_a_datagram_in_every_mode(void **state) {
     }
 }
 
-static void recv_buf_takes_one_datagram(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(recv_buf_takes_one_datagram, 60) {
     FOR_EACH_KIND(kind) {
         static const char *const texts[] = {"whole", "", "cut off"};
         pysock *a = unbound(kind), *b = bound(kind);
@@ -338,9 +328,7 @@ static void recv_buf_takes_one_datagram(void **state) {
     }
 }
 
-static void a_nonblocking_socket_without_datagrams_is_EAGAIN(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(a_nonblocking_socket_without_datagrams_is_EAGAIN, 30) {
     FOR_EACH_KIND(kind) {
         pysock *s = bound(kind);
         pysock_addr from;
@@ -354,12 +342,10 @@ static void a_nonblocking_socket_without_datagrams_is_EAGAIN(void **state) {
     }
 }
 
-static void unnamed_senders_have_no_address(void **state) {
+T_TEST(unnamed_senders_have_no_address, 30) {
     pysock *pair[2], *named;
     pysock_addr from, at;
     char buf[8];
-    (void)state;
-    t_deadline(30);
     T_OK(pysock_socketpair(AF_UNIX, SOCK_DGRAM, 0, pair));
     T_EQ(pysock_send(pair[0], "x", 1, 0), 1);
     memset(&from, 0xee, sizeof from);
@@ -381,12 +367,10 @@ static void unnamed_senders_have_no_address(void **state) {
 }
 
 /* Autobind: bind to "" makes the kernel choose an abstract name, that others can answer to. */
-static void a_unix_sender_may_leave_its_name_to_the_kernel(void **state) {
+T_TEST(a_unix_sender_may_leave_its_name_to_the_kernel, 30) {
     pysock *a[2], *b;
     pysock_addr at, from, mine[2];
     char buf[8];
-    (void)state;
-    t_deadline(30);
     b = bound(UNIX_ABSTRACT);
     at = t_addr_of(b);
     for (int i = 0; i < 2; i++) {
@@ -408,15 +392,13 @@ static void a_unix_sender_may_leave_its_name_to_the_kernel(void **state) {
 }
 
 /* An abstract name is bytes: zeros and what is no UTF-8 belong to it. */
-static void an_abstract_name_may_have_any_bytes(void **state) {
+T_TEST(an_abstract_name_may_have_any_bytes, 30) {
     static const char tail[] = "\0hello\0\xff"; /* and the terminating zero: 8 bytes */
     pysock *a = unbound(UNIX_ABSTRACT), *b = unbound(UNIX_ABSTRACT);
     struct sockaddr_un un;
     pysock_addr addr, from;
     char byte;
     int n;
-    (void)state;
-    t_deadline(30);
     memset(&un, 0, sizeof un);
     un.sun_family = AF_UNIX;
     n = snprintf(un.sun_path + 1, 60, "pysock-test-%ld", (long)getpid());
@@ -441,9 +423,7 @@ static void an_abstract_name_may_have_any_bytes(void **state) {
 
 /* ---- connected ---- */
 
-static void a_connected_socket_hears_its_peer_alone(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_connected_socket_hears_its_peer_alone, 60) {
     FOR_EACH_KIND(kind) {
         for (int mode = 0; mode < MODES; mode++) {
             pysock *a = bound(kind), *b = bound(kind), *c = bound(kind);
@@ -469,9 +449,7 @@ static void a_connected_socket_hears_its_peer_alone(void **state) {
     }
 }
 
-static void a_connected_socket_may_send_elsewhere(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(a_connected_socket_may_send_elsewhere, 30) {
     FOR_EACH_KIND(kind) {
         pysock *a = bound(kind), *b = bound(kind), *c = bound(kind);
         pysock_addr at_a = t_addr_of(a), at_b = t_addr_of(b), at_c = t_addr_of(c), peer;
@@ -488,9 +466,7 @@ static void a_connected_socket_may_send_elsewhere(void **state) {
     }
 }
 
-static void connecting_again_changes_the_peer(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(connecting_again_changes_the_peer, 60) {
     FOR_EACH_KIND(kind) {
         for (int mode = 0; mode < MODES; mode++) {
             pysock *a = bound(kind), *peers[2] = {bound(kind), bound(kind)};
@@ -521,11 +497,9 @@ static void connecting_again_changes_the_peer(void **state) {
 }
 
 /* POSIX: connecting to a null address, whose family is AF_UNSPEC, dissolves the association. */
-static void AF_UNSPEC_dissolves_a_connection(void **state) {
+T_TEST(AF_UNSPEC_dissolves_a_connection, 60) {
     struct sockaddr none;
     pysock_addr nowhere;
-    (void)state;
-    t_deadline(60);
     memset(&none, 0, sizeof none);
     none.sa_family = AF_UNSPEC;
     T_OK(pysock_addr_from_sockaddr(&nowhere, &none, sizeof none));
@@ -553,9 +527,7 @@ static void AF_UNSPEC_dissolves_a_connection(void **state) {
     }
 }
 
-static void without_a_peer_send_is_an_error(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(without_a_peer_send_is_an_error, 30) {
     FOR_EACH_KIND(kind) {
         pysock *s = unbound(kind);
         pysock_addr peer;
@@ -571,9 +543,7 @@ static void without_a_peer_send_is_an_error(void **state) {
     }
 }
 
-static void shutdown_ends_a_connected_socket_one_way_at_a_time(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(shutdown_ends_a_connected_socket_one_way_at_a_time, 60) {
     for (int kind = UDP4; kind <= UDP6; kind++) {
         pysock *a, *b;
         pysock_addr at;
@@ -605,9 +575,7 @@ static void shutdown_ends_a_connected_socket_one_way_at_a_time(void **state) {
 
 /* ---- sizes ---- */
 
-static void what_does_not_fit_is_cut_off_and_gone(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(what_does_not_fit_is_cut_off_and_gone, 60) {
     FOR_EACH_KIND(kind) {
         pysock *a = bound(kind), *b = bound(kind);
         pysock_addr at_a = t_addr_of(a), at = t_addr_of(b), from;
@@ -635,9 +603,7 @@ static void what_does_not_fit_is_cut_off_and_gone(void **state) {
 
 /* MSG_TRUNC as a flag of the call: Linux returns how long the datagram was, more than the buffer
    has; with MSG_PEEK that is how to ask for the size of the next one. */
-static void MSG_TRUNC_tells_the_whole_length(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(MSG_TRUNC_tells_the_whole_length, 60) {
     FOR_EACH_KIND(kind) {
         pysock *a = unbound(kind), *b = bound(kind);
         pysock_addr at = t_addr_of(b);
@@ -662,9 +628,7 @@ static void MSG_TRUNC_tells_the_whole_length(void **state) {
     }
 }
 
-static void MSG_PEEK_leaves_the_datagram(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(MSG_PEEK_leaves_the_datagram, 60) {
     FOR_EACH_KIND(kind) {
         pysock *a = bound(kind), *b = bound(kind);
         pysock_addr at_a = t_addr_of(a), at = t_addr_of(b), from;
@@ -690,9 +654,7 @@ static void MSG_PEEK_leaves_the_datagram(void **state) {
 
 /* An empty datagram is readable, gives 0, and is no end of anything: the next one arrives, and when
    none is left the socket would wait again. */
-static void an_empty_datagram_ends_nothing(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(an_empty_datagram_ends_nothing, 60) {
     FOR_EACH_KIND(kind) {
         pysock *a = bound(kind), *b = bound(kind);
         pysock_addr at_a = t_addr_of(a), at = t_addr_of(b), from;
@@ -731,9 +693,7 @@ static void an_empty_datagram_ends_nothing(void **state) {
 
 /* A buffer of no bytes: as CPython has it recv(0) returns at once and takes nothing, recvfrom(0)
    takes a datagram and drops all of it. */
-static void recv_of_no_bytes_takes_nothing_but_recvfrom_does(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(recv_of_no_bytes_takes_nothing_but_recvfrom_does, 60) {
     FOR_EACH_KIND(kind) {
         pysock *a = bound(kind), *b = bound(kind);
         pysock_addr at_a = t_addr_of(a), at = t_addr_of(b), from;
@@ -754,10 +714,8 @@ static void recv_of_no_bytes_takes_nothing_but_recvfrom_does(void **state) {
     }
 }
 
-static void datagrams_that_are_too_large_are_EMSGSIZE(void **state) {
+T_TEST(datagrams_that_are_too_large_are_EMSGSIZE, 60) {
     static char data[300000];
-    (void)state;
-    t_deadline(60);
     FOR_EACH_KIND(kind) {
         size_t most = kind == UDP4 ? 65507 : kind == UDP6 ? 65527 : 0;
         pysock *a = bound(kind), *b = bound(kind);
@@ -825,9 +783,7 @@ static void expect_refused(pysock *s, int way, const pysock_addr *to) {
     T_CHECK(strcmp(pysock_error_name(), "ConnectionRefusedError") == 0);
 }
 
-static void a_refused_datagram_is_told_once_and_then_it_works(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_refused_datagram_is_told_once_and_then_it_works, 60) {
     for (int i = 0; i < 2 * MODES * WAYS; i++) {
         int kind = i & 1 ? UDP6 : UDP4, way = i / 2 % WAYS;
         pysock *s, *d;
@@ -866,12 +822,10 @@ static void a_refused_datagram_is_told_once_and_then_it_works(void **state) {
 }
 
 /* Who is not connected is not told, as so many peers may be meant. */
-static void an_unconnected_sender_hears_of_no_refusal(void **state) {
+T_TEST(an_unconnected_sender_hears_of_no_refusal, 30) {
     pysock *s = bound(UDP4), *d = deaf(UDP4);
     pysock_addr at = t_addr_of(d);
     int err;
-    (void)state;
-    t_deadline(30);
     for (int i = 0; i < 3; i++)
         send_to(s, "anybody?", &at);
     expect_nothing(s);
@@ -881,12 +835,10 @@ static void an_unconnected_sender_hears_of_no_refusal(void **state) {
     T_OK(pysock_close(d));
 }
 
-static void unix_senders_are_told_at_once(void **state) {
+T_TEST(unix_senders_are_told_at_once, 30) {
     char name[100], stream_name[100];
     pysock *a = unbound(UNIX_PATH), *b = bound(UNIX_PATH), *listener;
     pysock_addr at = t_addr_of(b);
-    (void)state;
-    t_deadline(30);
     listener = T_OK(pysock_socket(AF_UNIX, SOCK_STREAM, 0));
     T_OK(pysock_bind(listener, fresh_name(UNIX_PATH, stream_name), 0));
     T_OK(pysock_listen(listener, 1));
@@ -910,13 +862,11 @@ static void unix_senders_are_told_at_once(void **state) {
 
 /* ---- broadcast and multicast ---- */
 
-static void broadcast_needs_its_option(void **state) {
+T_TEST(broadcast_needs_its_option, 30) {
     pysock *a = bound(UDP4), *b = unbound(UDP4);
     pysock_addr all;
     char text[PYSOCK_ADDR_STRLEN];
     int port, on;
-    (void)state;
-    t_deadline(30);
     T_OK(pysock_bind(b, "", 0));
     port = t_port_of(b);
     T_STEP("loopback's own broadcast address");
@@ -949,10 +899,8 @@ static void broadcast_needs_its_option(void **state) {
     T_OK(pysock_close(b));
 }
 
-static void broadcast_is_a_word_of_ipv4_alone(void **state) {
+T_TEST(broadcast_is_a_word_of_ipv4_alone, 30) {
     pysock_addr addr;
-    (void)state;
-    t_deadline(30);
     T_FAILS(pysock_addr_resolve(&addr, AF_INET6, "<broadcast>", 1), T_ANY, T_ANY);
     T_OK(pysock_addr_resolve(&addr, AF_UNIX, "<broadcast>", 1));
     T_CHECK(strcmp(addr.u.un.sun_path, "<broadcast>") == 0);
@@ -965,7 +913,7 @@ static void check_int_option(pysock *s, int level, int name, int value) {
     T_EQ(have, value);
 }
 
-static void the_options_of_datagrams_are_set_and_read_back(void **state) {
+T_TEST(the_options_of_datagrams_are_set_and_read_back, 30) {
     static const int ip[] = {IP_TTL, IP_TOS, IP_MULTICAST_TTL, IP_MULTICAST_LOOP, IP_PKTINFO,
                              IP_RECVTOS, IP_RECVTTL, IP_RECVERR, IP_MULTICAST_ALL};
     static const int ipv6[] = {IPV6_UNICAST_HOPS, IPV6_MULTICAST_HOPS, IPV6_MULTICAST_LOOP,
@@ -973,8 +921,6 @@ static void the_options_of_datagrams_are_set_and_read_back(void **state) {
                                IPV6_V6ONLY};
     static const int any[] = {SO_BROADCAST, SO_REUSEADDR, SO_TIMESTAMP, SO_DONTROUTE};
     pysock *s;
-    (void)state;
-    t_deadline(30);
     s = unbound(UDP4);
     for (size_t i = 0; i < sizeof ip / sizeof ip[0]; i++) {
         T_STEP("IP option %d", ip[i]);
@@ -1004,15 +950,13 @@ static void group_text(char text[32]) {
     snprintf(text, 32, "239.255.%d.%d", (int)(getpid() >> 8 & 0xff), (int)(getpid() & 0xff));
 }
 
-static void multicast_reaches_who_has_joined(void **state) {
+T_TEST(multicast_reaches_who_has_joined, 30) {
     pysock *a = unbound(UDP4), *b = unbound(UDP4);
     struct in_addr lo, have;
     struct ip_mreq group;
     socklen_t len = sizeof have;
     char text[32];
     int port;
-    (void)state;
-    t_deadline(30);
     lo.s_addr = htonl(INADDR_LOOPBACK);
     group_text(text);
     T_OK(pysock_bind(b, "", 0));
@@ -1060,14 +1004,12 @@ static unsigned int multicast_interface(void) {
     return found;
 }
 
-static void ipv6_multicast_reaches_who_has_joined(void **state) {
+T_TEST(ipv6_multicast_reaches_who_has_joined, 30) {
     pysock *a, *b;
     struct ipv6_mreq group;
     unsigned int lo = if_nametoindex("lo"), index = multicast_interface();
     char text[48];
     int port, have;
-    (void)state;
-    t_deadline(30);
     if (!t_has_ipv6() || !lo) {
         print_message("this machine has no IPv6 loopback: skipped\n");
         skip();
@@ -1107,13 +1049,11 @@ static void ipv6_multicast_reaches_who_has_joined(void **state) {
 
 /* ---- IPv6 ---- */
 
-static void an_ipv6_socket_may_speak_ipv4(void **state) {
+T_TEST(an_ipv6_socket_may_speak_ipv4, 30) {
     pysock *both, *v4;
     pysock_addr from, at;
     char text[PYSOCK_ADDR_STRLEN], buf[8];
     int off = 0;
-    (void)state;
-    t_deadline(30);
     if (!t_has_ipv6()) {
         print_message("this machine has no IPv6 loopback: skipped\n");
         skip();
@@ -1139,12 +1079,10 @@ static void an_ipv6_socket_may_speak_ipv4(void **state) {
     T_OK(pysock_close(v4));
 }
 
-static void a_flow_is_kept_in_an_address(void **state) {
+T_TEST(a_flow_is_kept_in_an_address, 30) {
     pysock *a, *b;
     pysock_addr to, peer;
     char byte;
-    (void)state;
-    t_deadline(30);
     if (!t_has_ipv6()) {
         print_message("this machine has no IPv6 loopback: skipped\n");
         skip();
@@ -1195,12 +1133,10 @@ static int link_local(pysock_addr *addr) {
     return found;
 }
 
-static void a_scope_goes_with_a_link_local_address(void **state) {
+T_TEST(a_scope_goes_with_a_link_local_address, 30) {
     pysock *a, *b;
     pysock_addr ll, at, peer, from;
     char text[PYSOCK_ADDR_STRLEN], host[PYSOCK_ADDR_STRLEN], byte;
-    (void)state;
-    t_deadline(30);
     if (!t_has_ipv6() || !link_local(&ll)) {
         print_message("this machine has no link-local address: skipped\n");
         skip();
@@ -1235,9 +1171,7 @@ static void a_scope_goes_with_a_link_local_address(void **state) {
 
 /* ---- waiting ---- */
 
-static void select_and_pollers_tell_of_datagrams_in_every_mode(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(select_and_pollers_tell_of_datagrams_in_every_mode, 60) {
     FOR_EACH_KIND(kind) {
         pysock *a = unbound(kind), *b = bound(kind);
         pysock_addr at = t_addr_of(b);
@@ -1273,9 +1207,7 @@ static void select_and_pollers_tell_of_datagrams_in_every_mode(void **state) {
     }
 }
 
-static void a_datagram_ends_every_wait_for_it(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_datagram_ends_every_wait_for_it, 60) {
     FOR_EACH_KIND(kind) {
         for (int call = 0; call < CALLS; call++) {
             pysock *a = unbound(kind), *b = bound(kind);
@@ -1336,9 +1268,7 @@ static void expect_one_deadline(job *j, double timeout) {
     T_CHECK(j->took < timeout + 20);
 }
 
-static void a_timeout_is_one_deadline_for_the_call(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_timeout_is_one_deadline_for_the_call, 60) {
     catch_signals();
     FOR_EACH_KIND(kind) {
         for (int call = 0; call < RECEIVERS; call++) {
@@ -1356,9 +1286,7 @@ static void a_timeout_is_one_deadline_for_the_call(void **state) {
 /* A Unix datagram socket whose receiver does not read takes a few datagrams (net.unix.
    max_dgram_qlen) and then makes its senders wait. Where they are not connected poll(2) does not
    know for whose queue they wait, and calls them writable: no reason to spin. */
-static void a_full_queue_makes_unix_senders_wait(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(a_full_queue_makes_unix_senders_wait, 120) {
     catch_signals();
     for (int connected = 0; connected < 2; connected++) {
         pysock *a = unbound(UNIX_PATH), *b = bound(UNIX_PATH);
@@ -1402,12 +1330,10 @@ static void a_full_queue_makes_unix_senders_wait(void **state) {
 
 /* ---- names ---- */
 
-static void sendto_looks_names_up(void **state) {
+T_TEST(sendto_looks_names_up, 60) {
     pysock *a, *b;
     pysock_addr at;
     int port;
-    (void)state;
-    t_deadline(60);
     if (!has_localhost())
         skip();
     a = bound(UDP4);
@@ -1450,13 +1376,11 @@ static void send_by_name(pysock *s, const char *text, const char *host, int port
 
 /* A non-blocking call does not look names up in its own time: EAGAIN, then select or a poller says
    when it can go. */
-static void a_nonblocking_sendto_by_name_is_writable_when_it_can_go(void **state) {
+T_TEST(a_nonblocking_sendto_by_name_is_writable_when_it_can_go, 60) {
     pysock *a, *b;
     pysock_addr at;
     pysock_poller *p;
     int port, waited = 0;
-    (void)state;
-    t_deadline(60);
     if (!has_localhost())
         skip();
     a = bound(UDP4);
@@ -1496,13 +1420,11 @@ static void a_nonblocking_sendto_by_name_is_writable_when_it_can_go(void **state
 }
 
 /* The lookup is a matter of that one datagram: others come and go meanwhile. */
-static void a_lookup_holds_up_nothing_else(void **state) {
+T_TEST(a_lookup_holds_up_nothing_else, 60) {
     pysock *a, *b;
     pysock_addr at_a, at_b;
     char buf[16];
     int sent;
-    (void)state;
-    t_deadline(60);
     if (!has_localhost())
         skip();
     a = bound(UDP4);
@@ -1532,9 +1454,7 @@ static void a_lookup_holds_up_nothing_else(void **state) {
     T_OK(pysock_close(b));
 }
 
-static void a_socket_may_close_while_it_looks_a_name_up(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_socket_may_close_while_it_looks_a_name_up, 60) {
     if (!has_localhost())
         skip();
     for (int i = 0; i < 50; i++) {
@@ -1548,11 +1468,9 @@ static void a_socket_may_close_while_it_looks_a_name_up(void **state) {
 }
 
 /* Names that no resolver asks anybody about: a label is empty. */
-static void a_name_that_is_none_is_told_in_every_mode(void **state) {
+T_TEST(a_name_that_is_none_is_told_in_every_mode, 60) {
     pysock *a = bound(UDP4), *b = bound(UDP4);
     pysock_addr at = t_addr_of(b);
-    (void)state;
-    t_deadline(60);
     for (int i = 0; i < 3; i++) {
         T_OK(pysock_setblocking(a, 1));
         T_FAILS(pysock_sendto(a, "x", 1, 0, "no..name", 9), PYSOCK_GAI_ERROR, T_ANY);
@@ -1595,12 +1513,10 @@ static void *send_by_name_thread(void *arg) {
 }
 
 /* Each looks up what it asked for; none takes the other's answer, or takes it away. */
-static void two_threads_may_send_by_name_on_one_socket(void **state) {
+T_TEST(two_threads_may_send_by_name_on_one_socket, 100) {
     pysock *s, *to[2];
     name_job jobs[2];
     t_thread threads[2];
-    (void)state;
-    t_deadline(100);
     if (!has_localhost())
         skip();
     for (int mode = 0; mode < 2; mode++) {
@@ -1629,13 +1545,11 @@ static void two_threads_may_send_by_name_on_one_socket(void **state) {
 
 /* ---- wrong use ---- */
 
-static void sendto_refuses_what_makes_no_sense(void **state) {
+T_TEST(sendto_refuses_what_makes_no_sense, 60) {
     static const int ports[] = {70000, 65536, -1, INT32_MAX, INT32_MIN};
     pysock *a = bound(UDP4), *b = bound(UDP4), *gone = bound(UDP4);
     pysock_addr at = t_addr_of(b), addr;
     char host[400];
-    (void)state;
-    t_deadline(60);
     T_OK(pysock_close(gone));
     memset(host, 'n', sizeof host);
     host[sizeof host - 1] = 0;
@@ -1676,12 +1590,10 @@ static void sendto_refuses_what_makes_no_sense(void **state) {
     T_OK(pysock_close(b));
 }
 
-static void an_address_of_another_family_is_refused(void **state) {
+T_TEST(an_address_of_another_family_is_refused, 30) {
     pysock *a;
     pysock_addr unix_addr, in_addr, in6_addr;
     char name[120];
-    (void)state;
-    t_deadline(30);
     T_OK(pysock_addr_parse(&in_addr, "127.0.0.1:9"));
     T_OK(pysock_addr_parse(&in6_addr, "[::1]:9"));
     T_OK(pysock_addr_parse(&unix_addr, "unix:@pysock-test-nobody"));
@@ -1700,12 +1612,10 @@ static void an_address_of_another_family_is_refused(void **state) {
     T_OK(pysock_close(a));
 }
 
-static void recvfrom_refuses_what_makes_no_sense(void **state) {
+T_TEST(recvfrom_refuses_what_makes_no_sense, 30) {
     pysock *s = bound(UDP4), *gone = bound(UDP4);
     pysock_addr from;
     char byte;
-    (void)state;
-    t_deadline(30);
     T_OK(pysock_close(gone));
     for (int call = 0; call < RECEIVERS; call++) {
         T_FAILS(receive_by(call, s, NULL, 1, 0), PYSOCK_VALUE_ERROR, EINVAL);
@@ -1732,9 +1642,7 @@ static void *oob_thread(void *arg) {
 }
 
 /* Only streams have urgent data. UDP does not look at the flag, and a datagram ends the wait. */
-static void MSG_OOB_means_nothing_to_who_receives_datagrams(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(MSG_OOB_means_nothing_to_who_receives_datagrams, 60) {
     FOR_EACH_KIND(kind) {
         pysock *a = unbound(kind), *b = bound(kind);
         pysock_addr at = t_addr_of(b);
@@ -1756,10 +1664,8 @@ static void MSG_OOB_means_nothing_to_who_receives_datagrams(void **state) {
     }
 }
 
-static void datagram_sockets_are_no_streams(void **state) {
+T_TEST(datagram_sockets_are_no_streams, 60) {
     pysock_buf *b;
-    (void)state;
-    t_deadline(60);
     b = T_OK(pysock_buf_copy("x", 1));
     FOR_EACH_KIND(kind) {
         pysock *s = bound(kind);
@@ -1775,12 +1681,10 @@ static void datagram_sockets_are_no_streams(void **state) {
 }
 
 /* On streams the kernel knows the peer: what sendto and recvfrom do there is up to it. */
-static void streams_take_sendto_and_recvfrom_as_the_kernel_does(void **state) {
+T_TEST(streams_take_sendto_and_recvfrom_as_the_kernel_does, 60) {
     pysock *pair[2], *s;
     pysock_addr at, from;
     char buf[8], name[100];
-    (void)state;
-    t_deadline(60);
     t_pair(pair);
     at = t_addr_of(pair[1]);
     for (int mode = 0; mode < MODES; mode++) {
@@ -1830,11 +1734,9 @@ static int deny_sendto(void *arg, const pysock_audit_event *event) {
     return 1;
 }
 
-static void the_audit_hook_can_deny_a_sendto(void **state) {
+T_TEST(the_audit_hook_can_deny_a_sendto, 30) {
     pysock *a, *b;
     pysock_addr at;
-    (void)state;
-    t_deadline(30);
     a = bound(UDP4);
     b = bound(UDP4);
     at = t_addr_of(b);
@@ -1872,9 +1774,7 @@ static void begin_wait(job *j, t_thread *t, int call, pysock *a, pysock *b,
     t_wait_asleep(t);
 }
 
-static void a_close_ends_every_wait_for_datagrams_with_EBADF(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(a_close_ends_every_wait_for_datagrams_with_EBADF, 120) {
     FOR_EACH_KIND(kind) {
         for (int i = 0; i < 2 * CALLS; i++) {
             int call = i / 2;
@@ -1907,9 +1807,7 @@ static void a_close_ends_every_wait_for_datagrams_with_EBADF(void **state) {
     }
 }
 
-static void a_connected_sockets_wait_ends_with_its_close_too(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_connected_sockets_wait_ends_with_its_close_too, 60) {
     FOR_EACH_KIND(kind) {
         pysock *a = bound(kind), *b = bound(kind);
         pysock_addr at = t_addr_of(a);
@@ -1925,9 +1823,7 @@ static void a_connected_sockets_wait_ends_with_its_close_too(void **state) {
     }
 }
 
-static void a_cleanup_ends_every_wait_for_datagrams_with_ESHUTDOWN(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(a_cleanup_ends_every_wait_for_datagrams_with_ESHUTDOWN, 120) {
     FOR_EACH_KIND(kind) {
         job jobs[2 * CALLS];
         t_thread threads[2 * CALLS];
@@ -1973,9 +1869,7 @@ static int interrupt_hook(void *arg) {
     return __atomic_load_n(&hook_answer, __ATOMIC_ACQUIRE);
 }
 
-static void the_interrupt_hook_ends_a_wait_for_datagrams(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(the_interrupt_hook_ends_a_wait_for_datagrams, 120) {
     catch_signals();
     __atomic_store_n(&hook_answer, 1, __ATOMIC_RELEASE);
     pysock_set_interrupt_hook(interrupt_hook, NULL);
@@ -2024,9 +1918,7 @@ static void *share_thread(void *arg) {
     }
 }
 
-static void each_datagram_goes_to_one_of_many_readers(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(each_datagram_goes_to_one_of_many_readers, 60) {
     for (int mode = 0; mode < 2; mode++) {
         unsigned char seen[SHARED] = {0};
         pysock *a = unbound(UNIX_PATH), *b = bound(UNIX_PATH);
@@ -2067,9 +1959,7 @@ static void child_closes(void *arg) {
 }
 
 /* A child has the socket too, and what it does to its own copy is no business of the parent's. */
-static void a_child_shares_the_socket_and_may_close_its_own(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_child_shares_the_socket_and_may_close_its_own, 60) {
     FOR_EACH_KIND(kind) {
         for (int i = 0; i < 2 * MODES; i++) {
             pysock *a = bound(kind), *b = bound(kind);
@@ -2097,11 +1987,9 @@ static void child_sends_by_name(void *arg) {
 }
 
 /* The parent's lookup is not the child's: its worker is not there. */
-static void a_child_of_a_parent_that_looks_up_a_name_can_send(void **state) {
+T_TEST(a_child_of_a_parent_that_looks_up_a_name_can_send, 60) {
     pysock *a, *b;
     pysock_addr at;
-    (void)state;
-    t_deadline(60);
     if (!has_localhost())
         skip();
     if (T_TSAN) {
@@ -2131,9 +2019,7 @@ static void a_child_of_a_parent_that_looks_up_a_name_can_send(void **state) {
 
 /* ---- sequenced packets ---- */
 
-static void seqpacket_keeps_borders_and_has_an_end(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(seqpacket_keeps_borders_and_has_an_end, 60) {
     for (int mode = 0; mode < MODES; mode++) {
         pysock *pair[2];
         pysock_pollevent event;
@@ -2176,9 +2062,7 @@ static void seqpacket_keeps_borders_and_has_an_end(void **state) {
     }
 }
 
-static void seqpacket_listens_and_connects(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(seqpacket_listens_and_connects, 60) {
     for (int mode = 0; mode < MODES; mode++) {
         for (int kind = UNIX_PATH; kind <= UNIX_ABSTRACT; kind++) {
             pysock *listener, *a, *b;
@@ -2226,12 +2110,10 @@ static void seqpacket_listens_and_connects(void **state) {
 }
 
 /* The peer's shutdown is an end, as of a stream; and it wakes who waits. */
-static void a_seqpacket_wait_ends_with_the_stream(void **state) {
+T_TEST(a_seqpacket_wait_ends_with_the_stream, 30) {
     pysock *pair[2];
     job j;
     t_thread t;
-    (void)state;
-    t_deadline(30);
     T_OK(pysock_socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair));
     begin_wait(&j, &t, RECVFROM_INTO, pair[0], pair[1], NULL);
     T_OK(pysock_shutdown(pair[0], SHUT_WR));
@@ -2301,14 +2183,12 @@ static void expect_echo(pysock *s, uint16_t id, uint16_t number) {
     }
 }
 
-static void a_raw_socket_hears_its_echo(void **state) {
+T_TEST(a_raw_socket_hears_its_echo, 60) {
     pysock *s;
     echo ask;
     uint16_t id = (uint16_t)getpid();
     job j;
     t_thread t;
-    (void)state;
-    t_deadline(60);
     s = privileged(AF_INET, SOCK_RAW, IPPROTO_ICMP);
     if (!s)
         skip();
@@ -2336,7 +2216,7 @@ static void a_raw_socket_hears_its_echo(void **state) {
     T_EQ(j.code, EBADF);
 }
 
-static void a_raw_ipv6_socket_hears_its_echo(void **state) {
+T_TEST(a_raw_ipv6_socket_hears_its_echo, 60) {
     pysock *s;
     struct {
         struct icmp6_hdr head;
@@ -2345,8 +2225,6 @@ static void a_raw_ipv6_socket_hears_its_echo(void **state) {
     struct icmp6_filter filter;
     pysock_addr from;
     uint16_t id = (uint16_t)getpid();
-    (void)state;
-    t_deadline(60);
     if (!t_has_ipv6()) {
         print_message("this machine has no IPv6 loopback: skipped\n");
         skip();
@@ -2372,11 +2250,9 @@ static void a_raw_ipv6_socket_hears_its_echo(void **state) {
 }
 
 /* What ping uses without privileges, where net.ipv4.ping_group_range allows it. */
-static void a_ping_socket_hears_its_echo(void **state) {
+T_TEST(a_ping_socket_hears_its_echo, 60) {
     pysock *s;
     echo ask, reply;
-    (void)state;
-    t_deadline(60);
     s = privileged(AF_INET, SOCK_DGRAM, IPPROTO_ICMP);
     if (!s)
         skip();
@@ -2428,7 +2304,7 @@ static int read_links(pysock *s, int *found) {
     return 0;
 }
 
-static void netlink_lists_the_links(void **state) {
+T_TEST(netlink_lists_the_links, 60) {
     struct {
         struct nlmsghdr head;
         struct ifinfomsg info;
@@ -2437,8 +2313,6 @@ static void netlink_lists_the_links(void **state) {
     pysock_addr any, kernel, mine;
     pysock *s;
     char text[PYSOCK_ADDR_STRLEN];
-    (void)state;
-    t_deadline(60);
     s = privileged(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
     if (!s)
         skip();
@@ -2479,23 +2353,20 @@ static void netlink_lists_the_links(void **state) {
 }
 
 #else
-static void netlink_lists_the_links(void **state) {
-    (void)state;
+T_TEST(netlink_lists_the_links, 30) {
     print_message("compiled without linux/rtnetlink.h: skipped\n");
     skip();
 }
 #endif
 
 /* Frames of a protocol for experiments, on loopback. */
-static void packet_sockets_send_frames(void **state) {
+T_TEST(packet_sockets_send_frames, 60) {
     enum { PROTOCOL = 0x88b5 };
     struct sockaddr_ll ll;
     pysock_addr at, from, to;
     pysock *a, *b;
     char frame[64], buf[128];
     int n;
-    (void)state;
-    t_deadline(60);
     a = privileged(AF_PACKET, SOCK_DGRAM, 0);
     if (!a)
         skip();
@@ -2549,13 +2420,11 @@ static void set_vsock(pysock_addr *addr, unsigned int cid, unsigned int port) {
 /* VMADDR_CID_LOCAL, which older headers lack. */
 #define VSOCK_LOCAL 1
 
-static void vsock_streams_connect(void **state) {
+T_TEST(vsock_streams_connect, 60) {
     pysock *listener, *a, *b;
     pysock_addr addr, peer;
     struct sockaddr_vm vm;
     char byte;
-    (void)state;
-    t_deadline(60);
     listener = privileged(AF_VSOCK, SOCK_STREAM, 0);
     if (!listener)
         skip();
@@ -2594,8 +2463,7 @@ static void vsock_streams_connect(void **state) {
 }
 
 #else
-static void vsock_streams_connect(void **state) {
-    (void)state;
+T_TEST(vsock_streams_connect, 30) {
     print_message("compiled without linux/vm_sockets.h: skipped\n");
     skip();
 }
@@ -2603,14 +2471,12 @@ static void vsock_streams_connect(void **state) {
 
 #ifdef HAVE_CAN
 
-static void can_sockets_take_their_addresses_and_options(void **state) {
+T_TEST(can_sockets_take_their_addresses_and_options, 60) {
     struct sockaddr_can can;
     struct can_filter filter = {0x200, 0x700}, have;
     socklen_t len = sizeof have;
     pysock_addr addr;
     pysock *s;
-    (void)state;
-    t_deadline(60);
     s = privileged(AF_CAN, SOCK_RAW, CAN_RAW);
     if (!s)
         skip();
@@ -2631,8 +2497,7 @@ static void can_sockets_take_their_addresses_and_options(void **state) {
 }
 
 #else
-static void can_sockets_take_their_addresses_and_options(void **state) {
-    (void)state;
+T_TEST(can_sockets_take_their_addresses_and_options, 30) {
     print_message("compiled without linux/can/raw.h: skipped\n");
     skip();
 }
@@ -2642,12 +2507,10 @@ static void can_sockets_take_their_addresses_and_options(void **state) {
 #define IPPROTO_UDPLITE 136
 #endif
 
-static void udplite_covers_what_it_is_told(void **state) {
+T_TEST(udplite_covers_what_it_is_told, 30) {
     enum { SOL_LITE = 136, SEND_CSCOV = 10, RECV_CSCOV = 11 };
     pysock *a, *b;
     pysock_addr at;
-    (void)state;
-    t_deadline(30);
     a = privileged(AF_INET, SOCK_DGRAM, IPPROTO_UDPLITE);
     if (!a)
         skip();
@@ -2663,79 +2526,4 @@ static void udplite_covers_what_it_is_told(void **state) {
     T_OK(pysock_close(b));
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(a_datagram_tells_where_it_comes_from),
-    cmocka_unit_test(sendto_takes_what_bind_takes),
-    cmocka_unit_test(an_empty_host_is_this_machine),
-    cmocka_unit_test(every_receiving_call_takes_a_datagram_in_every_mode),
-    cmocka_unit_test(recv_buf_takes_one_datagram),
-    cmocka_unit_test(a_nonblocking_socket_without_datagrams_is_EAGAIN),
-    cmocka_unit_test(unnamed_senders_have_no_address),
-    cmocka_unit_test(a_unix_sender_may_leave_its_name_to_the_kernel),
-    cmocka_unit_test(an_abstract_name_may_have_any_bytes),
-    cmocka_unit_test(a_connected_socket_hears_its_peer_alone),
-    cmocka_unit_test(a_connected_socket_may_send_elsewhere),
-    cmocka_unit_test(connecting_again_changes_the_peer),
-    cmocka_unit_test(AF_UNSPEC_dissolves_a_connection),
-    cmocka_unit_test(without_a_peer_send_is_an_error),
-    cmocka_unit_test(shutdown_ends_a_connected_socket_one_way_at_a_time),
-    cmocka_unit_test(what_does_not_fit_is_cut_off_and_gone),
-    cmocka_unit_test(MSG_TRUNC_tells_the_whole_length),
-    cmocka_unit_test(MSG_PEEK_leaves_the_datagram),
-    cmocka_unit_test(an_empty_datagram_ends_nothing),
-    cmocka_unit_test(recv_of_no_bytes_takes_nothing_but_recvfrom_does),
-    cmocka_unit_test(datagrams_that_are_too_large_are_EMSGSIZE),
-    cmocka_unit_test(a_refused_datagram_is_told_once_and_then_it_works),
-    cmocka_unit_test(an_unconnected_sender_hears_of_no_refusal),
-    cmocka_unit_test(unix_senders_are_told_at_once),
-    cmocka_unit_test(broadcast_needs_its_option),
-    cmocka_unit_test(broadcast_is_a_word_of_ipv4_alone),
-    cmocka_unit_test(the_options_of_datagrams_are_set_and_read_back),
-    cmocka_unit_test(multicast_reaches_who_has_joined),
-    cmocka_unit_test(ipv6_multicast_reaches_who_has_joined),
-    cmocka_unit_test(an_ipv6_socket_may_speak_ipv4),
-    cmocka_unit_test(a_flow_is_kept_in_an_address),
-    cmocka_unit_test(a_scope_goes_with_a_link_local_address),
-    cmocka_unit_test(select_and_pollers_tell_of_datagrams_in_every_mode),
-    cmocka_unit_test(a_datagram_ends_every_wait_for_it),
-    cmocka_unit_test(a_timeout_is_one_deadline_for_the_call),
-    cmocka_unit_test(a_full_queue_makes_unix_senders_wait),
-    cmocka_unit_test(sendto_looks_names_up),
-    cmocka_unit_test(a_nonblocking_sendto_by_name_is_writable_when_it_can_go),
-    cmocka_unit_test(a_lookup_holds_up_nothing_else),
-    cmocka_unit_test(a_socket_may_close_while_it_looks_a_name_up),
-    cmocka_unit_test(a_name_that_is_none_is_told_in_every_mode),
-    cmocka_unit_test(two_threads_may_send_by_name_on_one_socket),
-    cmocka_unit_test(sendto_refuses_what_makes_no_sense),
-    cmocka_unit_test(an_address_of_another_family_is_refused),
-    cmocka_unit_test(recvfrom_refuses_what_makes_no_sense),
-    cmocka_unit_test(MSG_OOB_means_nothing_to_who_receives_datagrams),
-    cmocka_unit_test(datagram_sockets_are_no_streams),
-    cmocka_unit_test(streams_take_sendto_and_recvfrom_as_the_kernel_does),
-    cmocka_unit_test(the_audit_hook_can_deny_a_sendto),
-    cmocka_unit_test(a_close_ends_every_wait_for_datagrams_with_EBADF),
-    cmocka_unit_test(a_connected_sockets_wait_ends_with_its_close_too),
-    cmocka_unit_test(a_cleanup_ends_every_wait_for_datagrams_with_ESHUTDOWN),
-    cmocka_unit_test(the_interrupt_hook_ends_a_wait_for_datagrams),
-    cmocka_unit_test(each_datagram_goes_to_one_of_many_readers),
-    cmocka_unit_test(a_child_shares_the_socket_and_may_close_its_own),
-    cmocka_unit_test(a_child_of_a_parent_that_looks_up_a_name_can_send),
-    cmocka_unit_test(seqpacket_keeps_borders_and_has_an_end),
-    cmocka_unit_test(seqpacket_listens_and_connects),
-    cmocka_unit_test(a_seqpacket_wait_ends_with_the_stream),
-    cmocka_unit_test(a_raw_socket_hears_its_echo),
-    cmocka_unit_test(a_raw_ipv6_socket_hears_its_echo),
-    cmocka_unit_test(a_ping_socket_hears_its_echo),
-    cmocka_unit_test(netlink_lists_the_links),
-    cmocka_unit_test(packet_sockets_send_frames),
-    cmocka_unit_test(vsock_streams_connect),
-    cmocka_unit_test(can_sockets_take_their_addresses_and_options),
-    cmocka_unit_test(udplite_covers_what_it_is_told),
-};
-
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name("test_datagrams", tests, make_dir_and_contexts,
-                                       remove_dir_and_contexts);
-}
+T_MAIN(.setup = make_dir_and_contexts, .teardown = remove_dir_and_contexts)

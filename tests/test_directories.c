@@ -54,9 +54,7 @@ static void does_not_know(pysock_ssl_context *client, const char *name) {
 /* ==== hashed names ==== */
 
 /* The error that OpenSSL does not give may be given; a trust anchor may not. */
-static void without_hashed_names_there_are_no_anchors(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(without_hashed_names_there_are_no_anchors, 60) {
     P_NEED("openssl");
     run("mkdir plain; cp " FROM_HERE "ca.pem plain/ca.pem; cp plain/ca.pem plain/ca.0; "
         "cp plain/ca.pem plain/0; cp plain/ca.pem plain/12345678; cp plain/ca.pem plain/1234567.0; "
@@ -74,10 +72,8 @@ static void without_hashed_names_there_are_no_anchors(void **state) {
     }
 }
 
-static void hashed_names_work_and_others_beside_them_do_not(void **state) {
+T_TEST(hashed_names_work_and_others_beside_them_do_not, 60) {
     pysock_ssl_context *client = new_client();
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     run("mkdir hashed; cp " FROM_HERE "other-ca.pem hashed/other.pem; cp " FROM_HERE "ca.pem "
         "hashed/$(openssl x509 -hash -noout -in " FROM_HERE "ca.pem).0");
@@ -87,10 +83,8 @@ static void hashed_names_work_and_others_beside_them_do_not(void **state) {
     pysock_ssl_context_free(client);
 }
 
-static void what_rehash_makes_works(void **state) {
+T_TEST(what_rehash_makes_works, 60) {
     pysock_ssl_context *client = new_client();
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     run("mkdir hashed; cp " FROM_HERE "other-ca.pem " FROM_HERE "ca.pem hashed; "
         "openssl rehash hashed");
@@ -100,9 +94,7 @@ static void what_rehash_makes_works(void **state) {
     pysock_ssl_context_free(client);
 }
 
-static void a_hashed_name_may_hold_a_trusted_certificate(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_hashed_name_may_hold_a_trusted_certificate, 60) {
     P_NEED("openssl");
     for (int reject = 0; reject < 2; reject++) {
         pysock_ssl_context *client = new_client();
@@ -122,10 +114,8 @@ static void a_hashed_name_may_hold_a_trusted_certificate(void **state) {
 
 /* ==== all of a directory ==== */
 
-static void all_of_a_directory_is_taken_where_that_is_asked_for(void **state) {
+T_TEST(all_of_a_directory_is_taken_where_that_is_asked_for, 60) {
     pysock_ssl_context *client = new_client();
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     run("mkdir all; cp " FROM_HERE "other-ca.pem all/any.name; openssl x509 -in " FROM_HERE
         "ca.pem -outform DER -out all/der; cp " FROM_HERE "README.txt " FROM_HERE "ca.key all; "
@@ -139,11 +129,9 @@ static void all_of_a_directory_is_taken_where_that_is_asked_for(void **state) {
     pysock_ssl_context_free(client);
 }
 
-static void all_of_a_directory_means_its_lists_too(void **state) {
+T_TEST(all_of_a_directory_means_its_lists_too, 60) {
     pysock_ssl_context *client = new_client();
     pysock_ssl_store_stats stats;
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     f_write_text("ca.cnf",
                  "[ca]\ndefault_ca = d\n[d]\ndatabase = index.txt\ndefault_md = sha256\n");
@@ -157,11 +145,9 @@ static void all_of_a_directory_means_its_lists_too(void **state) {
     pysock_ssl_context_free(client);
 }
 
-static void a_server_takes_all_of_a_directory_too(void **state) {
+T_TEST(a_server_takes_all_of_a_directory_too, 60) {
     pysock_ssl_context *server = t_server_ctx(), *client = t_client_ctx();
     h_pair p;
-    (void)state;
-    t_deadline(60);
     run("mkdir all; cp " FROM_HERE "ca.pem all/ca.pem");
     T_OK(pysock_ssl_load_verify_directory(server, f_path("all")));
     T_OK(pysock_ssl_set_verify_mode(server, PYSOCK_CERT_REQUIRED));
@@ -173,10 +159,8 @@ static void a_server_takes_all_of_a_directory_too(void **state) {
     pysock_ssl_context_free(server);
 }
 
-static void a_damaged_file_in_all_of_a_directory_is_named(void **state) {
+T_TEST(a_damaged_file_in_all_of_a_directory_is_named, 60) {
     pysock_ssl_context *client = new_client();
-    (void)state;
-    t_deadline(60);
     run("mkdir all; cp " FROM_HERE "ca.pem all; sed 5s/^./*/ " FROM_HERE "other-ca.pem "
         ">all/broken.pem");
     T_FAILS(pysock_ssl_load_verify_directory(client, f_path("all")), PYSOCK_SSL_ERROR, EPROTO);
@@ -185,10 +169,8 @@ static void a_damaged_file_in_all_of_a_directory_is_named(void **state) {
     pysock_ssl_context_free(client);
 }
 
-static void a_directory_that_cannot_be_taken_is_named(void **state) {
+T_TEST(a_directory_that_cannot_be_taken_is_named, 60) {
     pysock_ssl_context *client = new_client();
-    (void)state;
-    t_deadline(60);
     run("mkdir empty");
     T_FAILS(pysock_ssl_load_verify_directory(client, f_path("nowhere")), PYSOCK_OS_ERROR, ENOENT);
     H_CONTAINS(pysock_error_message(), f_path("nowhere"));
@@ -219,10 +201,8 @@ static int same_text(const char *a, const char *b) {
     return a == b || (a && b && strcmp(a, b) == 0);
 }
 
-static void each_variable_replaces_what_it_names(void **state) {
+T_TEST(each_variable_replaces_what_it_names, 60) {
     pysock_ssl_verify_paths usual, paths;
-    (void)state;
-    t_deadline(60);
     set_environment(NULL, NULL);
     T_OK(pysock_ssl_get_default_verify_paths(&usual));
     set_environment(T_CERTS "ca.pem", NULL);
@@ -239,10 +219,8 @@ static void each_variable_replaces_what_it_names(void **state) {
     H_SAME(paths.capath, f_dir());
 }
 
-static void ssl_cert_file_replaces_the_systems_file(void **state) {
+T_TEST(ssl_cert_file_replaces_the_systems_file, 60) {
     pysock_ssl_context *client;
-    (void)state;
-    t_deadline(60);
     set_environment(T_CERTS "ca.pem", NULL);
     client = T_OK(pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH));
     T_EQ(pysock_ssl_ca_count(client), 1);
@@ -250,11 +228,9 @@ static void ssl_cert_file_replaces_the_systems_file(void **state) {
     pysock_ssl_context_free(client);
 }
 
-static void ssl_cert_dir_leaves_the_systems_file(void **state) {
+T_TEST(ssl_cert_dir_leaves_the_systems_file, 60) {
     pysock_ssl_context *client;
     size_t usual;
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     client = T_OK(pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH));
     usual = pysock_ssl_ca_count(client);
@@ -304,13 +280,11 @@ static void first_hashed(const char *dir, char path[512]) {
         closedir(d);
 }
 
-static void ssl_cert_file_leaves_the_systems_directory(void **state) {
+T_TEST(ssl_cert_file_leaves_the_systems_directory, 60) {
     static const char *const dirs[] = {"/etc/ssl/certs", "/etc/pki/tls/certs",
                                        "/usr/lib/ssl/certs"};
     pysock_ssl_context *client;
     char path[512] = "";
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < 3 && !path[0]; i++)
         first_hashed(dirs[i], path);
     if (!path[0]) {
@@ -327,11 +301,9 @@ static void ssl_cert_file_leaves_the_systems_directory(void **state) {
     pysock_ssl_context_free(client);
 }
 
-static void a_system_without_authorities_is_told_which_package_has_them(void **state) {
+T_TEST(a_system_without_authorities_is_told_which_package_has_them, 60) {
     pysock_ssl_context *client;
     h_outcome o;
-    (void)state;
-    t_deadline(60);
     set_environment("/nowhere/at-all.pem", "/nowhere/at-all");
     client = T_OK(pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH));
     T_EQ(pysock_ssl_ca_count(client), 0);
@@ -349,13 +321,11 @@ static void a_system_without_authorities_is_told_which_package_has_them(void **s
 
 /* As in Python it is no error of the context. But who is refused then is told of the file: nothing
    is missing, and no package has to be installed. */
-static void a_damaged_default_file_is_named_in_the_end(void **state) {
+T_TEST(a_damaged_default_file_is_named_in_the_end, 60) {
     pysock_ssl_context *client;
     p_text text = {NULL, 0, 0};
     const char *path;
     char *ca = f_read(T_CERTS "other-ca.pem", NULL);
-    (void)state;
-    t_deadline(60);
     m_put(&text, ca);
     m_put(&text, ca);
     *strchr(strstr(text.data + 100, "-----BEGIN"), '\n') = '*';
@@ -376,26 +346,4 @@ static void a_damaged_default_file_is_named_in_the_end(void **state) {
     pysock_ssl_context_free(client);
 }
 
-int main(int argc, char **argv) {
-#define TEST(name) cmocka_unit_test_teardown(name, tear_down)
-    const struct CMUnitTest tests[] = {
-        TEST(without_hashed_names_there_are_no_anchors),
-        TEST(hashed_names_work_and_others_beside_them_do_not),
-        TEST(what_rehash_makes_works),
-        TEST(a_hashed_name_may_hold_a_trusted_certificate),
-        TEST(all_of_a_directory_is_taken_where_that_is_asked_for),
-        TEST(all_of_a_directory_means_its_lists_too),
-        TEST(a_server_takes_all_of_a_directory_too),
-        TEST(a_damaged_file_in_all_of_a_directory_is_named),
-        TEST(a_directory_that_cannot_be_taken_is_named),
-        TEST(each_variable_replaces_what_it_names),
-        TEST(ssl_cert_file_replaces_the_systems_file),
-        TEST(ssl_cert_dir_leaves_the_systems_file),
-        TEST(ssl_cert_file_leaves_the_systems_directory),
-        TEST(a_damaged_default_file_is_named_in_the_end),
-        TEST(a_system_without_authorities_is_told_which_package_has_them),
-    };
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name(__FILE__, tests, NULL, NULL);
-}
+T_MAIN(.each_teardown = tear_down)

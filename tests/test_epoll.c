@@ -41,9 +41,7 @@ static void pair_of(int tls, pysock *pair[2]) {
 
 /* ---- registrations ---- */
 
-static void registering_twice_and_what_is_unknown_are_errors(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(registering_twice_and_what_is_unknown_are_errors, 30) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         pysock_poller *p;
@@ -63,11 +61,9 @@ static void registering_twice_and_what_is_unknown_are_errors(void **state) {
     }
 }
 
-static void files_and_numbers_that_are_not_open_are_refused(void **state) {
+T_TEST(files_and_numbers_that_are_not_open_are_refused, 30) {
     pysock_poller *p;
     int file, gone;
-    (void)state;
-    t_deadline(30);
     p = T_OK(pysock_poller_new_epoll());
     file = T_OK(open(T_CERTS "ca.pem", O_RDONLY));
     gone = T_OK(dup(file));
@@ -81,9 +77,7 @@ static void files_and_numbers_that_are_not_open_are_refused(void **state) {
     pysock_poller_free(p);
 }
 
-static void what_is_closed_is_forgotten(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(what_is_closed_is_forgotten, 30) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2], *next[2];
         pysock_poller *p;
@@ -105,11 +99,9 @@ static void what_is_closed_is_forgotten(void **state) {
     }
 }
 
-static void a_pipe_that_is_closed_is_forgotten_and_its_number_free(void **state) {
+T_TEST(a_pipe_that_is_closed_is_forgotten_and_its_number_free, 30) {
     pysock_poller *p;
     int ends[2], again[2];
-    (void)state;
-    t_deadline(30);
     T_OK(pipe(ends));
     p = epoll_with(ends[0], POLLIN);
     T_FAILS(pysock_poller_register(p, ends[0], POLLIN), PYSOCK_OS_ERROR, EEXIST);
@@ -132,12 +124,10 @@ static void a_pipe_that_is_closed_is_forgotten_and_its_number_free(void **state)
 }
 
 /* Python's ssl wraps a socket by making another one of its descriptor. */
-static void a_detached_descriptor_stays_registered_for_whoever_takes_it(void **state) {
+T_TEST(a_detached_descriptor_stays_registered_for_whoever_takes_it, 30) {
     pysock *pair[2], *taken;
     pysock_poller *p;
     int fd;
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     fd = pysock_fileno(pair[0]);
     p = epoll_with(fd, POLLIN);
@@ -155,14 +145,12 @@ static void a_detached_descriptor_stays_registered_for_whoever_takes_it(void **s
     pysock_close(pair[1]);
 }
 
-static void many_that_are_ready_are_told_at_once(void **state) {
+T_TEST(many_that_are_ready_are_told_at_once, 60) {
     enum { N = 300 };
     static pysock *pairs[N][2];
     static pysock_pollevent events[2 * N];
     static int seen[4096];
     pysock_poller *p;
-    (void)state;
-    t_deadline(60);
     p = T_OK(pysock_poller_new_epoll());
     for (int i = 0; i < N; i++) {
         T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pairs[i]));
@@ -181,10 +169,8 @@ static void many_that_are_ready_are_told_at_once(void **state) {
 
 /* ---- edges ---- */
 
-static void an_edge_is_told_once(void **state) {
+T_TEST(an_edge_is_told_once, 30) {
     char buf[100];
-    (void)state;
-    t_deadline(30);
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         pysock_poller *p;
@@ -213,10 +199,8 @@ static void an_edge_is_told_once(void **state) {
     }
 }
 
-static void an_edge_for_writing_comes_when_there_is_room_again(void **state) {
+T_TEST(an_edge_for_writing_comes_when_there_is_room_again, 60) {
     static char bulk[65536];
-    (void)state;
-    t_deadline(60);
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         pysock_poller *p;
@@ -260,9 +244,7 @@ static void *say_in_pieces(void *arg) {
 }
 
 /* Whoever reads until EAGAIN after each edge misses nothing. */
-static void no_edge_is_lost(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(no_edge_is_lost, 120) {
     for (int tls = 0; tls < 2; tls++) {
         edge_job job = {NULL, T_SCALE(20000, 3000)};
         int64_t want = 0, got = 0;
@@ -294,13 +276,11 @@ static void no_edge_is_lost(void **state) {
     }
 }
 
-static void an_edge_tells_the_end_of_a_handshake(void **state) {
+T_TEST(an_edge_tells_the_end_of_a_handshake, 30) {
     pysock *pair[2];
     pysock_poller *p;
     t_thread thread;
     int fd;
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     fd = pysock_fileno(pair[0]);
     T_OK(pysock_setblocking(pair[0], 0));
@@ -318,9 +298,7 @@ static void an_edge_tells_the_end_of_a_handshake(void **state) {
     t_close_pair(pair);
 }
 
-static void oneshot_is_told_once_until_it_is_modified(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(oneshot_is_told_once_until_it_is_modified, 30) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         pysock_poller *p;
@@ -344,15 +322,13 @@ static void oneshot_is_told_once_until_it_is_modified(void **state) {
 }
 
 /* Half a record wakes the kernel's set, but is nothing to tell: it must be asked again. */
-static void oneshot_is_not_spent_by_half_a_record(void **state) {
+T_TEST(oneshot_is_not_spent_by_half_a_record, 30) {
     unsigned char record[T_RECORD];
     pysock *pair[2];
     pysock_poller *p;
     t_proxy proxy;
     size_t size;
     int fd;
-    (void)state;
-    t_deadline(30);
     t_tls_pair_by_proxy(pair, &proxy, client_ctx, server_ctx);
     fd = pysock_fileno(pair[0]);
     p = epoll_with(fd, POLLIN | ONESHOT);
@@ -368,12 +344,10 @@ static void oneshot_is_not_spent_by_half_a_record(void **state) {
     t_proxy_close(&proxy);
 }
 
-static void exclusive_is_taken_and_cannot_be_modified(void **state) {
+T_TEST(exclusive_is_taken_and_cannot_be_modified, 30) {
     pysock *pair[2];
     pysock_poller *p;
     int fd;
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     fd = pysock_fileno(pair[1]);
     p = epoll_with(fd, POLLIN | EXCLUSIVE);
@@ -387,9 +361,7 @@ static void exclusive_is_taken_and_cannot_be_modified(void **state) {
     t_close_pair(pair);
 }
 
-static void the_peers_end_is_RDHUP(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(the_peers_end_is_RDHUP, 30) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         pysock_poller *p;
@@ -415,10 +387,8 @@ static int fd_readable(int fd, double timeout) {
     return (int)T_OK(pysock_select(&fd, &count, NULL, NULL, NULL, NULL, timeout));
 }
 
-static void its_descriptor_is_readable_when_there_is_something_to_tell(void **state) {
+T_TEST(its_descriptor_is_readable_when_there_is_something_to_tell, 30) {
     char buf[4];
-    (void)state;
-    t_deadline(30);
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         pysock_poller *p;
@@ -445,13 +415,11 @@ static void its_descriptor_is_readable_when_there_is_something_to_tell(void **st
     }
 }
 
-static void two_share_one_and_close_ends_both(void **state) {
+T_TEST(two_share_one_and_close_ends_both, 30) {
     pysock *pair[2];
     pysock_poller *p, *q;
     pysock_pollevent event;
     int fd, epfd;
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     fd = pysock_fileno(pair[0]);
     p = epoll_with(fd, POLLOUT);
@@ -473,11 +441,9 @@ static void two_share_one_and_close_ends_both(void **state) {
     t_close_pair(pair);
 }
 
-static void a_duplicate_of_its_descriptor_finds_the_poller(void **state) {
+T_TEST(a_duplicate_of_its_descriptor_finds_the_poller, 30) {
     pysock_poller *p, *q, *other;
     int ends[2], copy, foreign;
-    (void)state;
-    t_deadline(30);
     T_OK(pipe(ends));
     foreign = T_OK(epoll_create1(EPOLL_CLOEXEC));
     other = T_OK(pysock_poller_new_epoll());
@@ -506,12 +472,10 @@ static void *poll_until_it_fails(void *arg) {
     return NULL;
 }
 
-static void close_ends_the_polls_that_wait(void **state) {
+T_TEST(close_ends_the_polls_that_wait, 30) {
     enum { N = 3 };
     t_thread threads[N];
     pysock_poller *p;
-    (void)state;
-    t_deadline(30);
     p = T_OK(pysock_poller_new_epoll());
     for (int i = 0; i < N; i++)
         t_spawn(&threads[i], poll_until_it_fails, p);
@@ -537,11 +501,9 @@ static void poll_in_the_child(void *arg) {
     T_EQ(poll_one(job->p, job->fd, 0), 0);
 }
 
-static void a_forked_child_has_a_set_of_its_own_under_the_same_number(void **state) {
+T_TEST(a_forked_child_has_a_set_of_its_own_under_the_same_number, 30) {
     pysock *pair[2];
     fork_job job;
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     job.pair = pair;
     job.fd = pysock_fileno(pair[1]);
@@ -566,11 +528,9 @@ static void change_in_the_child(void *arg) {
     T_FAILS(pysock_poller_modify(job->p, job->fd, POLLIN), PYSOCK_OS_ERROR, ENOENT);
 }
 
-static void in_a_forked_child_registrations_can_be_changed_before_the_first_poll(void **state) {
+T_TEST(in_a_forked_child_registrations_can_be_changed_before_the_first_poll, 30) {
     int ends[2], others[2];
     fork_job job;
-    (void)state;
-    t_deadline(30);
     T_OK(pipe(ends));
     T_OK(pipe(others));
     T_EQ(write(ends[1], "x", 1), 1);
@@ -589,10 +549,8 @@ static void in_a_forked_child_registrations_can_be_changed_before_the_first_poll
     }
 }
 
-static void nothing_is_left_open(void **state) {
+T_TEST(nothing_is_left_open, 30) {
     int before;
-    (void)state;
-    t_deadline(30);
     pysock_poller_free(T_OK(pysock_poller_new_epoll())); /* what stays, stays from now on */
     before = t_count_fds();
     for (int i = 0; i < 20; i++) {
@@ -604,43 +562,12 @@ static void nothing_is_left_open(void **state) {
     T_EQ(t_count_fds(), before);
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(registering_twice_and_what_is_unknown_are_errors),
-    cmocka_unit_test(files_and_numbers_that_are_not_open_are_refused),
-    cmocka_unit_test(what_is_closed_is_forgotten),
-    cmocka_unit_test(a_pipe_that_is_closed_is_forgotten_and_its_number_free),
-    cmocka_unit_test(a_detached_descriptor_stays_registered_for_whoever_takes_it),
-    cmocka_unit_test(many_that_are_ready_are_told_at_once),
-    cmocka_unit_test(an_edge_is_told_once),
-    cmocka_unit_test(an_edge_for_writing_comes_when_there_is_room_again),
-    cmocka_unit_test(no_edge_is_lost),
-    cmocka_unit_test(an_edge_tells_the_end_of_a_handshake),
-    cmocka_unit_test(oneshot_is_told_once_until_it_is_modified),
-    cmocka_unit_test(oneshot_is_not_spent_by_half_a_record),
-    cmocka_unit_test(exclusive_is_taken_and_cannot_be_modified),
-    cmocka_unit_test(the_peers_end_is_RDHUP),
-    cmocka_unit_test(its_descriptor_is_readable_when_there_is_something_to_tell),
-    cmocka_unit_test(two_share_one_and_close_ends_both),
-    cmocka_unit_test(a_duplicate_of_its_descriptor_finds_the_poller),
-    cmocka_unit_test(close_ends_the_polls_that_wait),
-    cmocka_unit_test(a_forked_child_has_a_set_of_its_own_under_the_same_number),
-    cmocka_unit_test(in_a_forked_child_registrations_can_be_changed_before_the_first_poll),
-    cmocka_unit_test(nothing_is_left_open),
-};
-
 #else
 
-static void there_is_no_epoll_here(void **state) {
-    (void)state;
+T_TEST(there_is_no_epoll_here, 30) {
     T_FAILS(pysock_poller_new_epoll(), PYSOCK_OS_ERROR, ENOTSUP);
 }
 
-static const struct CMUnitTest tests[] = {cmocka_unit_test(there_is_no_epoll_here)};
-
 #endif
 
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name("test_epoll", tests, make_contexts, free_contexts);
-}
+T_MAIN(.setup = make_contexts, .teardown = free_contexts)

@@ -147,10 +147,8 @@ static int sweep(const swept *calls, size_t count, pysock *s, int must_fail) {
     return wrong;
 }
 
-static void every_call_on_a_closed_socket_names_itself(void **state) {
+T_TEST(every_call_on_a_closed_socket_names_itself, 60) {
     pysock *s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
-    (void)state;
-    t_deadline(60);
     T_OK(pysock_addr_parse(&room_addr, "127.0.0.1:1"));
     room_buf = T_OK(pysock_buf_copy("x", 1));
     room_options.server_hostname = "localhost";
@@ -162,19 +160,15 @@ static void every_call_on_a_closed_socket_names_itself(void **state) {
     pysock_buf_release(room_buf);
 }
 
-static void every_ssl_call_on_a_plain_socket_names_itself(void **state) {
+T_TEST(every_ssl_call_on_a_plain_socket_names_itself, 60) {
     pysock *pair[2];
-    (void)state;
-    t_deadline(60);
     t_pair(pair);
     T_EQ(sweep(ssl_calls + 2, COUNT(ssl_calls) - 2, pair[0], 0), 0);
     t_close_pair(pair);
 }
 
-static void every_ssl_call_before_the_handshake_names_itself(void **state) {
+T_TEST(every_ssl_call_before_the_handshake_names_itself, 60) {
     pysock *pair[2];
-    (void)state;
-    t_deadline(60);
     t_pair(pair);
     T_OK(pysock_setblocking(pair[1], 0));
     t_wrap_later(pair[1], server_ctx, NULL);
@@ -183,10 +177,8 @@ static void every_ssl_call_before_the_handshake_names_itself(void **state) {
 }
 
 /* What waits and times out: the name of the call, and what it was on. */
-static void a_call_that_times_out_names_itself(void **state) {
+T_TEST(a_call_that_times_out_names_itself, 60) {
     pysock *pair[2];
-    (void)state;
-    t_deadline(60);
     for (int tls = 0; tls < 2; tls++) {
         t_pair(pair);
         if (tls)
@@ -203,13 +195,11 @@ static void a_call_that_times_out_names_itself(void **state) {
 
 /* ---- calls that others are made of ---- */
 
-static void wrap_bio_names_itself(void **state) {
+T_TEST(wrap_bio_names_itself, 60) {
     pysock_bio *in = T_OK(pysock_bio_new()), *out = T_OK(pysock_bio_new());
     pysock_ssl_wrap_options options;
     pysock_ssl_context *ctx = t_client_ctx();
     char name[400];
-    (void)state;
-    t_deadline(60);
     memset(&options, 0, sizeof options);
     T_STEP("no name");
     NAMES(pysock_ssl_wrap_bio(ctx, in, out, &options), "ssl_wrap_bio");
@@ -231,12 +221,10 @@ static void wrap_bio_names_itself(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void set_context_names_itself(void **state) {
+T_TEST(set_context_names_itself, 60) {
     pysock_ssl_context *open = T_OK(pysock_ssl_context_new_protocol(PYSOCK_PROTOCOL_TLS));
     pysock_ssl_context *bare = T_OK(pysock_ssl_context_new(PYSOCK_CLIENT_AUTH));
     pysock *pair[2];
-    (void)state;
-    t_deadline(60);
     t_pair(pair);
     T_OK(pysock_setblocking(pair[0], 0));
     t_wrap_later(pair[0], open, NULL);
@@ -251,22 +239,18 @@ static void set_context_names_itself(void **state) {
     pysock_ssl_context_free(bare);
 }
 
-static void getpeercert_names_itself(void **state) {
+T_TEST(getpeercert_names_itself, 60) {
     h_pair p;
-    (void)state;
-    t_deadline(60);
     h_try(&p, client_ctx, server_ctx, "localhost");
     h_must_be_connected(&p, "localhost");
     NAMES(pysock_ssl_getpeercert(p.server), "ssl_getpeercert"); /* the client has none */
     h_close(&p);
 }
 
-static void a_files_calls_name_themselves(void **state) {
+T_TEST(a_files_calls_name_themselves, 60) {
     pysock *pair[2];
     pysock_buf **lines;
     size_t taken;
-    (void)state;
-    t_deadline(60);
     t_pair(pair);
     for (int buffered = 0; buffered < 2; buffered++) {
         pysock_file *w = T_OK(pysock_makefile(pair[0], "w", buffered ? 8192 : 0));
@@ -292,11 +276,9 @@ static void a_files_calls_name_themselves(void **state) {
     t_close_pair(pair);
 }
 
-static void a_file_that_timed_out_names_the_call(void **state) {
+T_TEST(a_file_that_timed_out_names_the_call, 60) {
     static const char *const calls[] = {"file_read", "file_readinto", "file_read1",
                                         "file_readline"};
-    (void)state;
-    t_deadline(60);
     for (int buffered = 0; buffered < 2; buffered++)
         for (int i = 0; i < 4; i++) {
             pysock *pair[2];
@@ -368,11 +350,9 @@ static void end_by(int how, t_wait_kind what, int tls) {
     pysock_state_free(e.in);
 }
 
-static void a_cleanup_is_named_as_what_it_was(void **state) {
+T_TEST(a_cleanup_is_named_as_what_it_was, 120) {
     static const t_wait_kind kinds[] = {T_WAIT_RECV, T_WAIT_ACCEPT, T_WAIT_SENDALL, T_WAIT_SELECT,
                                         T_WAIT_POLLER};
-    (void)state;
-    t_deadline(120);
     for (size_t i = 0; i < COUNT(kinds); i++)
         for (int tls = 0; tls < 2; tls++) {
             T_STEP("wait %d, %s", (int)kinds[i], tls ? "TLS" : "plain");
@@ -388,13 +368,11 @@ static void has(const char *word) {
         T_FAIL("'%s' does not say '%s'", pysock_error_message(), word);
 }
 
-static void a_client_with_a_servers_context_is_told(void **state) {
+T_TEST(a_client_with_a_servers_context_is_told, 60) {
     pysock_ssl_context *wrong = T_OK(pysock_ssl_create_default_context(PYSOCK_CLIENT_AUTH));
     pysock_bio *in = T_OK(pysock_bio_new()), *out = T_OK(pysock_bio_new());
     pysock_ssl_wrap_options options;
     pysock *pair[2];
-    (void)state;
-    t_deadline(60);
     memset(&options, 0, sizeof options);
     options.server_hostname = "localhost";
     t_pair(pair);
@@ -452,38 +430,14 @@ static void refuses_host(const char *host, const char *why) {
     T_OK(pysock_close(d));
 }
 
-static void a_URL_is_no_host(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_URL_is_no_host, 60) {
     for (size_t i = 0; i < COUNT(urls); i++)
         refuses_host(urls[i], "URL");
 }
 
-static void a_host_with_a_port_is_no_host(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_host_with_a_port_is_no_host, 60) {
     for (size_t i = 0; i < COUNT(with_ports); i++)
         refuses_host(with_ports[i], "port");
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(every_call_on_a_closed_socket_names_itself),
-    cmocka_unit_test(every_ssl_call_on_a_plain_socket_names_itself),
-    cmocka_unit_test(every_ssl_call_before_the_handshake_names_itself),
-    cmocka_unit_test(a_call_that_times_out_names_itself),
-    cmocka_unit_test(wrap_bio_names_itself),
-    cmocka_unit_test(set_context_names_itself),
-    cmocka_unit_test(getpeercert_names_itself),
-    cmocka_unit_test(a_files_calls_name_themselves),
-    cmocka_unit_test(a_file_that_timed_out_names_the_call),
-    cmocka_unit_test(a_cleanup_is_named_as_what_it_was),
-    cmocka_unit_test(a_client_with_a_servers_context_is_told),
-    cmocka_unit_test(a_URL_is_no_host),
-    cmocka_unit_test(a_host_with_a_port_is_no_host),
-};
-
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name("test_error_names", tests, make_contexts, free_contexts);
-}
+T_MAIN(.setup = make_contexts, .teardown = free_contexts)

@@ -43,12 +43,10 @@ static void expect_no_verification(const char *name, const char *library) {
         expect_no_verification(name, library);                                                     \
     } while (0)
 
-static void a_later_error_has_no_verify_code(void **state) {
+T_TEST(a_later_error_has_no_verify_code, 60) {
     pysock *pair[2];
     char byte, text[64];
     pysock_ssl_context *ctx = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
-    (void)state;
-    t_deadline(60);
     t_pair(pair);
     T_OK(pysock_setblocking(pair[0], 0));
     LATER(pysock_recv(pair[0], &byte, 1, 0), "BlockingIOError", "");
@@ -67,11 +65,9 @@ static void a_later_error_has_no_verify_code(void **state) {
 }
 
 /* What the reactor met is told with all that belongs to it. */
-static void a_refusal_in_the_reactor_keeps_its_verify_code(void **state) {
+T_TEST(a_refusal_in_the_reactor_keeps_its_verify_code, 60) {
     pysock *pair[2];
     pysock_ssl_context *server = t_server_ctx_of("wrong-host");
-    (void)state;
-    t_deadline(60);
     t_pair(pair);
     T_OK(pysock_setblocking(pair[0], 0));
     T_OK(pysock_setblocking(pair[1], 0));
@@ -97,9 +93,7 @@ static void a_refusal_in_the_reactor_keeps_its_verify_code(void **state) {
     pysock_ssl_context_free(server);
 }
 
-static void clear_forgets_all_of_it(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(clear_forgets_all_of_it, 30) {
     refuse_a_certificate();
     pysock_error_clear();
     T_EQ(pysock_error(), PYSOCK_NO_ERROR);
@@ -116,12 +110,10 @@ static void *fail_thread(void *arg) {
     return NULL;
 }
 
-static void an_error_is_its_threads_and_outlives_success(void **state) {
+T_TEST(an_error_is_its_threads_and_outlives_success, 30) {
     char before[512];
     pysock *pair[2];
     t_thread t;
-    (void)state;
-    t_deadline(30);
     refuse_a_certificate();
     snprintf(before, sizeof before, "%s", pysock_error_message());
     t_spawn(&t, fail_thread, NULL);
@@ -134,14 +126,12 @@ static void an_error_is_its_threads_and_outlives_success(void **state) {
 }
 
 /* Python's exception, and the errno that goes with it. */
-static void each_kind_has_its_errno_and_name(void **state) {
+T_TEST(each_kind_has_its_errno_and_name, 60) {
     pysock_ssl_context *ctx = T_OK(pysock_ssl_context_new(PYSOCK_CLIENT_AUTH));
     pysock_poller *p = T_OK(pysock_poller_new());
     pysock_addrinfo *list;
     pysock *pair[2];
     char text[64];
-    (void)state;
-    t_deadline(60);
     T_FAILS(pysock_getaddrinfo("256.256.256.256", NULL, 0, 0, 0, AI_NUMERICHOST, &list),
             PYSOCK_GAI_ERROR, EADDRNOTAVAIL);
     T_EQ(pysock_error_code(), EAI_NONAME);
@@ -166,14 +156,4 @@ static void each_kind_has_its_errno_and_name(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(a_later_error_has_no_verify_code),
-    cmocka_unit_test(a_refusal_in_the_reactor_keeps_its_verify_code),
-    cmocka_unit_test(clear_forgets_all_of_it),
-    cmocka_unit_test(an_error_is_its_threads_and_outlives_success),
-    cmocka_unit_test(each_kind_has_its_errno_and_name),
-};
-
-int main(void) {
-    return cmocka_run_group_tests_name("test_errors", tests, make_contexts, free_contexts);
-}
+T_MAIN(.setup = make_contexts, .teardown = free_contexts)

@@ -13,7 +13,6 @@
 #define CERT T_CERTS "server-ec.pem"
 #define KEY T_CERTS "server-ec.key"
 
-
 /* A Python program that runs another one in a terminal of its own. */
 #define IN_A_TERMINAL                                                                              \
     "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
@@ -145,8 +144,8 @@ static void must_both_end_well(p_process *a, p_process *b, size_t size_a, size_t
 
 /* ==== netcat and netcat ==== */
 
-static void netcat_carries_bulk_data_both_ways(void **state) {
-    BEGIN("netcat", 180);
+T_TEST(netcat_carries_bulk_data_both_ways, 180) {
+    NEED_EXAMPLE("netcat");
     start(&one, "netcat", "-lvnN", "127.0.0.1", "0", NULL);
     start(&two, "netcat", "-nN", "127.0.0.1", digits(listening_port(&one)), NULL);
     exchange_both_ways(&one, &two, BULK);
@@ -155,8 +154,8 @@ static void netcat_carries_bulk_data_both_ways(void **state) {
     must_both_end_well(&one, &two, BULK, BULK);
 }
 
-static void the_end_of_either_input_leaves_the_other_direction_alone(void **state) {
-    BEGIN("netcat", 180);
+T_TEST(the_end_of_either_input_leaves_the_other_direction_alone, 180) {
+    NEED_EXAMPLE("netcat");
     for (int turn = 0; turn < 2; turn++) {
         T_STEP("turn %d", turn);
         start(&one, "netcat", "-lvnN", "127.0.0.1", "0", NULL);
@@ -174,8 +173,8 @@ static void the_end_of_either_input_leaves_the_other_direction_alone(void **stat
     }
 }
 
-static void netcat_carries_bulk_data_both_ways_over_tls(void **state) {
-    BEGIN("netcat", 300);
+T_TEST(netcat_carries_bulk_data_both_ways_over_tls, 300) {
+    NEED_EXAMPLE("netcat");
     start(&one, "netcat", "-lvn", "--tls-cert", CERT, "--tls-key", KEY, "127.0.0.1", "0", NULL);
     start(&two, "netcat", "-nvN", "--tls", "--cafile", CA, "127.0.0.1",
           digits(listening_port(&one)), NULL);
@@ -186,8 +185,8 @@ static void netcat_carries_bulk_data_both_ways_over_tls(void **state) {
     must_have_said(&two, "TLSv1.2");
 }
 
-static void all_arrives_that_was_sent_before_the_end_of_a_tls_connection(void **state) {
-    BEGIN("netcat", 300);
+T_TEST(all_arrives_that_was_sent_before_the_end_of_a_tls_connection, 300) {
+    NEED_EXAMPLE("netcat");
     for (int turn = 0; turn < 2; turn++) {
         T_STEP("turn %d", turn);
         start(&one, "netcat", "-lvnN", "--tls-cert", CERT, "--tls-key", KEY, "127.0.0.1", "0",
@@ -206,8 +205,8 @@ static void all_arrives_that_was_sent_before_the_end_of_a_tls_connection(void **
     }
 }
 
-static void netcat_carries_bulk_data_over_a_unix_socket_and_removes_it(void **state) {
-    BEGIN("netcat", 180);
+T_TEST(netcat_carries_bulk_data_over_a_unix_socket_and_removes_it, 180) {
+    NEED_EXAMPLE("netcat");
     const char *path = f_path("stream.sock");
     start(&one, "netcat", "-lvNU", path, NULL);
     p_wait_for(&one, "listening on ");
@@ -219,8 +218,8 @@ static void netcat_carries_bulk_data_over_a_unix_socket_and_removes_it(void **st
     T_EQ(access(path, F_OK), -1);
 }
 
-static void netcat_knows_abstract_unix_names(void **state) {
-    BEGIN("netcat", 60);
+T_TEST(netcat_knows_abstract_unix_names, 60) {
+    NEED_EXAMPLE("netcat");
     const char *name = p_format("@pysock-netcat-%ld", (long)getpid());
     start(&one, "netcat", "-lvNU", name, NULL);
     p_wait_for(&one, "listening on ");
@@ -231,8 +230,8 @@ static void netcat_knows_abstract_unix_names(void **state) {
     must_both_end_well(&one, &two, 5, 0);
 }
 
-static void netcat_speaks_tls_over_a_unix_socket(void **state) {
-    BEGIN("netcat", 60);
+T_TEST(netcat_speaks_tls_over_a_unix_socket, 60) {
+    NEED_EXAMPLE("netcat");
     const char *path = f_path("tls.sock");
     start(&one, "netcat", "-lvNU", "--tls-cert", CERT, "--tls-key", KEY, path, NULL);
     p_wait_for(&one, "listening on ");
@@ -242,8 +241,8 @@ static void netcat_speaks_tls_over_a_unix_socket(void **state) {
     must_both_end_well(&one, &two, 5, 0);
 }
 
-static void netcat_speaks_ipv6_and_a_listener_without_an_address_both(void **state) {
-    BEGIN("netcat", 60);
+T_TEST(netcat_speaks_ipv6_and_a_listener_without_an_address_both, 60) {
+    NEED_EXAMPLE("netcat");
     if (!has_ipv6_loopback()) {
         print_message("no IPv6 loopback here: skipped\n");
         skip();
@@ -262,8 +261,8 @@ static void netcat_speaks_ipv6_and_a_listener_without_an_address_both(void **sta
     must_have_said(&two, "refused");
 }
 
-static void a_listener_with_k_serves_one_client_after_the_other(void **state) {
-    BEGIN("netcat", 120);
+T_TEST(a_listener_with_k_serves_one_client_after_the_other, 120) {
+    NEED_EXAMPLE("netcat");
     const char *path = f_path("many.sock");
     start(&one, "netcat", "-lkvU", path, NULL);
     p_wait_for(&one, "listening on ");
@@ -283,8 +282,8 @@ static void a_listener_with_k_serves_one_client_after_the_other(void **state) {
     T_EQ(access(path, F_OK), -1);
 }
 
-static void a_failed_handshake_does_not_end_a_listener_with_k(void **state) {
-    BEGIN("netcat", 120);
+T_TEST(a_failed_handshake_does_not_end_a_listener_with_k, 120) {
+    NEED_EXAMPLE("netcat");
     start(&one, "netcat", "-lkvn", "--tls-cert", CERT, "--tls-key", KEY, "127.0.0.1", "0", NULL);
     const char *port = digits(listening_port(&one));
     T_EQ(run(&two, "netcat", "-nN", "--cafile", T_CERTS "other-ca.pem", "127.0.0.1", port, NULL),
@@ -300,8 +299,8 @@ static void a_failed_handshake_does_not_end_a_listener_with_k(void **state) {
 
 /* ==== datagrams ==== */
 
-static void netcat_carries_datagrams_both_ways(void **state) {
-    BEGIN("netcat", 60);
+T_TEST(netcat_carries_datagrams_both_ways, 60) {
+    NEED_EXAMPLE("netcat");
     static const char *const hosts[] = {"127.0.0.1", "::1"};
     for (int i = 0; i < (has_ipv6_loopback() ? 2 : 1); i++) {
         start(&one, "netcat", "-luvn", "-w", "2", hosts[i], "0", NULL);
@@ -315,8 +314,8 @@ static void netcat_carries_datagrams_both_ways(void **state) {
     }
 }
 
-static void the_largest_datagram_arrives_whole(void **state) {
-    BEGIN("netcat", 60);
+T_TEST(the_largest_datagram_arrives_whole, 60) {
+    NEED_EXAMPLE("netcat");
     static unsigned char sent[65507], got[65536];
     struct sockaddr_in in;
     socklen_t len = sizeof in;
@@ -337,8 +336,8 @@ static void the_largest_datagram_arrives_whole(void **state) {
 }
 
 /* Without -k others than the first are strangers; with it all are heard. */
-static void datagrams_of_strangers_are_dropped_unless_k_is_given(void **state) {
-    BEGIN("netcat", 60);
+T_TEST(datagrams_of_strangers_are_dropped_unless_k_is_given, 60) {
+    NEED_EXAMPLE("netcat");
     for (int keep = 0; keep < 2; keep++) {
         start(&one, "netcat", keep ? "-luvnk" : "-luvn", "127.0.0.1", "0", NULL);
         struct sockaddr_in in;
@@ -368,8 +367,8 @@ static void datagrams_of_strangers_are_dropped_unless_k_is_given(void **state) {
     }
 }
 
-static void netcat_carries_datagrams_over_unix_sockets(void **state) {
-    BEGIN("netcat", 60);
+T_TEST(netcat_carries_datagrams_over_unix_sockets, 60) {
+    NEED_EXAMPLE("netcat");
     const char *path = f_path("datagrams.sock"), *own = f_path("own.sock");
     for (int turn = 0; turn < 2; turn++) {
         start(&one, "netcat", "-luvU", "-w", "1", path, NULL);
@@ -390,8 +389,8 @@ static void netcat_carries_datagrams_over_unix_sockets(void **state) {
     }
 }
 
-static void a_refused_datagram_is_a_failure(void **state) {
-    BEGIN("netcat", 60);
+T_TEST(a_refused_datagram_is_a_failure, 60) {
+    NEED_EXAMPLE("netcat");
     struct sockaddr_in in;
     socklen_t len = sizeof in;
     int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -410,8 +409,8 @@ static void a_refused_datagram_is_a_failure(void **state) {
 
 /* ==== netcat and sockets of the test's own ==== */
 
-static void the_answer_to_the_end_of_the_input_is_read(void **state) {
-    BEGIN("netcat", 60);
+T_TEST(the_answer_to_the_end_of_the_input_is_read, 60) {
+    NEED_EXAMPLE("netcat");
     int port, listener = t_raw_listen(&port);
     char buf[16];
     start(&one, "netcat", "-nN", "127.0.0.1", digits(port), NULL);
@@ -426,8 +425,8 @@ static void the_answer_to_the_end_of_the_input_is_read(void **state) {
     close(listener);
 }
 
-static void without_N_the_end_of_the_input_is_not_told(void **state) {
-    BEGIN("netcat", 60);
+T_TEST(without_N_the_end_of_the_input_is_not_told, 60) {
+    NEED_EXAMPLE("netcat");
     int port, listener = t_raw_listen(&port);
     char buf[16];
     start(&one, "netcat", "-n", "127.0.0.1", digits(port), NULL);
@@ -447,8 +446,8 @@ static void without_N_the_end_of_the_input_is_not_told(void **state) {
 }
 
 /* A megabyte or two fit into the kernel's buffers: nothing like the whole is read ahead. */
-static void stdin_is_read_only_as_fast_as_the_peer_reads(void **state) {
-    BEGIN("netcat", 120);
+T_TEST(stdin_is_read_only_as_fast_as_the_peer_reads, 120) {
+    NEED_EXAMPLE("netcat");
     enum { SIZE = 64 << 20 };
     static unsigned char got[T_PATTERN];
     int small = 65536, port, listener = t_raw_listen(&port);
@@ -476,8 +475,8 @@ static void stdin_is_read_only_as_fast_as_the_peer_reads(void **state) {
 }
 
 /* And the peer only as fast as stdout is. */
-static void a_slow_reader_of_stdout_slows_the_peer_down(void **state) {
-    BEGIN("netcat", 120);
+T_TEST(a_slow_reader_of_stdout_slows_the_peer_down, 120) {
+    NEED_EXAMPLE("netcat");
     enum { SIZE = 64 << 20 };
     int small = 65536, port, listener = t_raw_listen(&port);
     T_EQ(setsockopt(listener, SOL_SOCKET, SO_SNDBUF, &small, sizeof small), 0);
@@ -501,8 +500,8 @@ static void a_slow_reader_of_stdout_slows_the_peer_down(void **state) {
 }
 
 /* An answer that comes while stdin is still full must be read, or both wait for ever. */
-static void netcat_does_not_deadlock_with_an_echo_server(void **state) {
-    BEGIN("netcat", 180);
+T_TEST(netcat_does_not_deadlock_with_an_echo_server, 180) {
+    NEED_EXAMPLE("netcat");
     P_NEED("python3");
     p_args args = {{NULL}, 0};
     p_add(&args, "python3", "tests/peers/peer.py", "server", "--port", P_PORT, "--cert", CERT,
@@ -518,8 +517,8 @@ static void netcat_does_not_deadlock_with_an_echo_server(void **state) {
     p_wait_for(&two, p_format("end clean bytes=%zu", BULK));
 }
 
-static void source_address_and_port_are_as_they_were_asked_for(void **state) {
-    BEGIN("netcat", 60);
+T_TEST(source_address_and_port_are_as_they_were_asked_for, 60) {
+    NEED_EXAMPLE("netcat");
     struct sockaddr_in in = own_address(), want = in;
     socklen_t len = sizeof in;
     int port, listener = t_raw_listen(&port), own;
@@ -540,8 +539,8 @@ static void source_address_and_port_are_as_they_were_asked_for(void **state) {
     close(listener);
 }
 
-static void line_feeds_get_their_carriage_return_once(void **state) {
-    BEGIN("netcat", 60);
+T_TEST(line_feeds_get_their_carriage_return_once, 60) {
+    NEED_EXAMPLE("netcat");
     int port, listener = t_raw_listen(&port);
     char buf[64];
     start(&one, "netcat", "-nNc", "127.0.0.1", digits(port), NULL);
@@ -559,8 +558,8 @@ static void line_feeds_get_their_carriage_return_once(void **state) {
     close(listener);
 }
 
-static void a_reset_is_a_failure_and_no_signal(void **state) {
-    BEGIN("netcat", 60);
+T_TEST(a_reset_is_a_failure_and_no_signal, 60) {
+    NEED_EXAMPLE("netcat");
     int port, listener = t_raw_listen(&port);
     start(&one, "netcat", "-n", "127.0.0.1", digits(port), NULL);
     int fd = t_raw_accept(listener);
@@ -582,8 +581,8 @@ static void a_reset_is_a_failure_and_no_signal(void **state) {
     close(listener);
 }
 
-static void a_stdout_that_is_closed_is_a_failure_and_no_signal(void **state) {
-    BEGIN("netcat", 60);
+T_TEST(a_stdout_that_is_closed_is_a_failure_and_no_signal, 60) {
+    NEED_EXAMPLE("netcat");
     int port, listener = t_raw_listen(&port);
     start(&one, "netcat", "-n", "127.0.0.1", digits(port), NULL);
     int fd = t_raw_accept(listener);
@@ -596,8 +595,8 @@ static void a_stdout_that_is_closed_is_a_failure_and_no_signal(void **state) {
 }
 
 /* Nor does the socket become descriptor 0. */
-static void netcat_does_without_a_stdin(void **state) {
-    BEGIN("netcat", 60);
+T_TEST(netcat_does_without_a_stdin, 60) {
+    NEED_EXAMPLE("netcat");
     int port, listener = t_raw_listen(&port);
     char byte;
     p_args args = {{NULL}, 0};
@@ -614,8 +613,8 @@ static void netcat_does_without_a_stdin(void **state) {
 }
 
 /* What a program on a terminal says comes by its master, stderr too. */
-static void somebody_at_a_keyboard_is_not_kept_waiting(void **state) {
-    BEGIN("netcat", 60);
+T_TEST(somebody_at_a_keyboard_is_not_kept_waiting, 60) {
+    NEED_EXAMPLE("netcat");
     P_NEED("python3");
     int port, listener = t_raw_listen(&port);
     p_args args = {{NULL}, 0};
@@ -630,8 +629,8 @@ static void somebody_at_a_keyboard_is_not_kept_waiting(void **state) {
     close(listener);
 }
 
-static void the_timeout_ends_connecting_and_silence(void **state) {
-    BEGIN("netcat", 60);
+T_TEST(the_timeout_ends_connecting_and_silence, 60) {
+    NEED_EXAMPLE("netcat");
     int fds[2], port = t_silent_port(fds), listener;
     T_EQ(run(&one, "netcat", "-nw", "0.2", "127.0.0.1", digits(port), NULL), 1);
     must_have_said(&one, "timed out");
@@ -660,8 +659,8 @@ static void the_timeout_ends_connecting_and_silence(void **state) {
     close(listener);
 }
 
-static void scanning_tells_open_ports_from_closed_ones(void **state) {
-    BEGIN("netcat", 60);
+T_TEST(scanning_tells_open_ports_from_closed_ones, 60) {
+    NEED_EXAMPLE("netcat");
     int open_port, deaf, listener = t_raw_listen(&open_port), closed_port = t_deaf_port(&deaf);
     T_EQ(run(&one, "netcat", "-zn", "127.0.0.1", digits(open_port), NULL), 0);
     must_have_printed(&one, p_format("127.0.0.1 %d/tcp: open\n", open_port));
@@ -682,8 +681,8 @@ static void scanning_tells_open_ports_from_closed_ones(void **state) {
 
 /* ==== netcat and certificates ==== */
 
-static void netcat_refuses_certificates_that_do_not_fit(void **state) {
-    BEGIN("netcat", 120);
+T_TEST(netcat_refuses_certificates_that_do_not_fit, 120) {
+    NEED_EXAMPLE("netcat");
     static const struct {
         const char *cert, *says;
     } bad[] = {{"wrong-host", "mismatch"}, {"expired", "expired"}, {"untrusted", "issuer"}};
@@ -706,8 +705,8 @@ static void netcat_refuses_certificates_that_do_not_fit(void **state) {
     }
 }
 
-static void the_certificate_is_checked_for_the_name_that_was_given(void **state) {
-    BEGIN("netcat", 120);
+T_TEST(the_certificate_is_checked_for_the_name_that_was_given, 120) {
+    NEED_EXAMPLE("netcat");
     start(&one, "netcat", "-lkvn", "--tls-cert", T_CERTS "wrong-host.pem", "--tls-key",
           T_CERTS "wrong-host.key", "127.0.0.1", "0", NULL);
     const char *port = digits(listening_port(&one));
@@ -718,8 +717,8 @@ static void the_certificate_is_checked_for_the_name_that_was_given(void **state)
     must_have_said(&two, "mismatch");
 }
 
-static void a_listener_with_cafile_asks_for_certificates(void **state) {
-    BEGIN("netcat", 120);
+T_TEST(a_listener_with_cafile_asks_for_certificates, 120) {
+    NEED_EXAMPLE("netcat");
     start(&one, "netcat", "-lkvn", "--tls-cert", CERT, "--tls-key", KEY, "--cafile", CA,
           "127.0.0.1", "0", NULL);
     const char *port = digits(listening_port(&one));
@@ -734,8 +733,8 @@ static void a_listener_with_cafile_asks_for_certificates(void **state) {
     must_have_printed(&one, "hello");
 }
 
-static void a_tls_stream_that_is_cut_off_is_a_failure(void **state) {
-    BEGIN("netcat", 120);
+T_TEST(a_tls_stream_that_is_cut_off_is_a_failure, 120) {
+    NEED_EXAMPLE("netcat");
     start(&one, "netcat", "-lvn", "--tls-cert", CERT, "--tls-key", KEY, "127.0.0.1", "0", NULL);
     start(&two, "netcat", "-n", "--cafile", CA, "127.0.0.1", digits(listening_port(&one)), NULL);
     p_say(&one, "hello");
@@ -746,8 +745,8 @@ static void a_tls_stream_that_is_cut_off_is_a_failure(void **state) {
     must_have_printed(&two, "hello");
 }
 
-static void what_a_tls_peer_that_has_closed_did_not_get_is_a_failure(void **state) {
-    BEGIN("netcat", 120);
+T_TEST(what_a_tls_peer_that_has_closed_did_not_get_is_a_failure, 120) {
+    NEED_EXAMPLE("netcat");
     start(&one, "netcat", "-lvnN", "--tls-cert", CERT, "--tls-key", KEY, "127.0.0.1", "0", NULL);
     start(&two, "netcat", "-n", "--cafile", CA, "127.0.0.1", digits(listening_port(&one)), NULL);
     p_say(&one, "hello");
@@ -766,8 +765,8 @@ static void what_a_tls_peer_that_has_closed_did_not_get_is_a_failure(void **stat
 
 /* ==== netcat and openssl ==== */
 
-static void netcat_exchanges_bulk_data_with_openssl_s_server(void **state) {
-    BEGIN("netcat", 180);
+T_TEST(netcat_exchanges_bulk_data_with_openssl_s_server, 180) {
+    NEED_EXAMPLE("netcat");
     P_NEED("openssl");
     p_args args = {{NULL}, 0};
     int port;
@@ -782,8 +781,8 @@ static void netcat_exchanges_bulk_data_with_openssl_s_server(void **state) {
     must_both_end_well(&one, &two, BULK / 4, BULK / 4);
 }
 
-static void netcat_exchanges_bulk_data_with_openssl_s_client(void **state) {
-    BEGIN("netcat", 180);
+T_TEST(netcat_exchanges_bulk_data_with_openssl_s_client, 180) {
+    NEED_EXAMPLE("netcat");
     P_NEED("openssl");
     p_args args = {{NULL}, 0};
     start(&one, "netcat", "-lvnN", "--tls-cert", CERT, "--tls-key", KEY, "127.0.0.1", "0", NULL);
@@ -797,8 +796,8 @@ static void netcat_exchanges_bulk_data_with_openssl_s_client(void **state) {
 
 /* ==== netcat's command line ==== */
 
-static void wrong_usage_names_the_option(void **state) {
-    BEGIN("netcat", 120);
+T_TEST(wrong_usage_names_the_option, 120) {
+    NEED_EXAMPLE("netcat");
     static const struct {
         const char *argv[6];
         const char *says;
@@ -842,9 +841,7 @@ static void wrong_usage_names_the_option(void **state) {
     }
 }
 
-static void each_tool_has_a_usage_text(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(each_tool_has_a_usage_text, 60) {
     static const char *const tools[] = {"netcat", "http_download", "port_scan", "udp_echo"};
     for (size_t i = 0; i < sizeof tools / sizeof tools[0]; i++) {
         NEED_EXAMPLE(tools[i]);
@@ -858,8 +855,8 @@ static void each_tool_has_a_usage_text(void **state) {
     }
 }
 
-static void what_cannot_be_reached_is_told(void **state) {
-    BEGIN("netcat", 60);
+T_TEST(what_cannot_be_reached_is_told, 60) {
+    NEED_EXAMPLE("netcat");
     int deaf, port = t_deaf_port(&deaf);
     T_EQ(run(&one, "netcat", "-n", "127.0.0.1", digits(port), NULL), 1);
     must_have_said(&one, "netcat: ");
@@ -954,8 +951,8 @@ static size_t part_size(void) {
     return stat(f_path("got.part"), &st) == 0 ? (size_t)st.st_size : 0;
 }
 
-static void a_file_is_downloaded_whatever_its_length_is_told_by(void **state) {
-    BEGIN("http_download", 120);
+T_TEST(a_file_is_downloaded_whatever_its_length_is_told_by, 120) {
+    NEED_EXAMPLE("http_download");
     P_NEED("python3");
     int port = start_web(0);
     static const char *const paths[] = {"plain/file", "chunked/file", "to-the-end/file",
@@ -966,8 +963,8 @@ static void a_file_is_downloaded_whatever_its_length_is_told_by(void **state) {
     }
 }
 
-static void a_download_keeps_the_time_of_change_and_replaces_the_file(void **state) {
-    BEGIN("http_download", 120);
+T_TEST(a_download_keeps_the_time_of_change_and_replaces_the_file, 120) {
+    NEED_EXAMPLE("http_download");
     P_NEED("python3");
     struct stat st;
     int port = start_web(0);
@@ -978,8 +975,8 @@ static void a_download_keeps_the_time_of_change_and_replaces_the_file(void **sta
     T_EQ(st.st_mtime, CHANGED);
 }
 
-static void without_o_the_name_comes_from_the_url(void **state) {
-    BEGIN("http_download", 120);
+T_TEST(without_o_the_name_comes_from_the_url, 120) {
+    NEED_EXAMPLE("http_download");
     P_NEED("python3");
     p_args args = {{NULL}, 0};
     int port = start_web(0);
@@ -994,8 +991,8 @@ static void without_o_the_name_comes_from_the_url(void **state) {
     T_CHECK(exists("file"));
 }
 
-static void a_download_over_tls_is_verified(void **state) {
-    BEGIN("http_download", 120);
+T_TEST(a_download_over_tls_is_verified, 120) {
+    NEED_EXAMPLE("http_download");
     P_NEED("python3");
     int port = start_web(1);
     const char *url = p_format("https://localhost:%d/plain/file", port);
@@ -1017,8 +1014,8 @@ static void a_download_over_tls_is_verified(void **state) {
     must_have_said(&one, "not safe");
 }
 
-static void a_download_that_was_cut_off_goes_on_where_it_was(void **state) {
-    BEGIN("http_download", 120);
+T_TEST(a_download_that_was_cut_off_goes_on_where_it_was, 120) {
+    NEED_EXAMPLE("http_download");
     P_NEED("python3");
     int port = start_web(0);
     T_EQ(download(port, "cut/file", NULL), 1);
@@ -1042,8 +1039,8 @@ static void a_download_that_was_cut_off_goes_on_where_it_was(void **state) {
     T_CHECK(!exists("got"));
 }
 
-static void a_file_that_has_changed_meanwhile_is_not_mixed_with_the_old_one(void **state) {
-    BEGIN("http_download", 120);
+T_TEST(a_file_that_has_changed_meanwhile_is_not_mixed_with_the_old_one, 120) {
+    NEED_EXAMPLE("http_download");
     P_NEED("python3");
     int port = start_web(0);
     T_EQ(download(port, "cut/file", NULL), 1);
@@ -1053,8 +1050,8 @@ static void a_file_that_has_changed_meanwhile_is_not_mixed_with_the_old_one(void
     p_wait_for(&two, p_format("200 /range/file bytes=%u-", FILE_SIZE / 2));
 }
 
-static void a_part_that_is_complete_already_only_gets_its_name(void **state) {
-    BEGIN("http_download", 120);
+T_TEST(a_part_that_is_complete_already_only_gets_its_name, 120) {
+    NEED_EXAMPLE("http_download");
     P_NEED("python3");
     struct timespec times[2] = {{.tv_sec = CHANGED}, {.tv_sec = CHANGED}};
     int port = start_web(0);
@@ -1067,8 +1064,8 @@ static void a_part_that_is_complete_already_only_gets_its_name(void **state) {
     p_wait_for(&two, p_format("416 /range/file bytes=%u-", FILE_SIZE));
 }
 
-static void an_interrupted_download_leaves_what_it_has(void **state) {
-    BEGIN("http_download", 120);
+T_TEST(an_interrupted_download_leaves_what_it_has, 120) {
+    NEED_EXAMPLE("http_download");
     P_NEED("python3");
     int port = start_web(0);
     start(&one, "http_download", "-o", f_path("got"),
@@ -1084,8 +1081,8 @@ static void an_interrupted_download_leaves_what_it_has(void **state) {
     p_wait_for(&two, "206 /hang/file");
 }
 
-static void two_downloads_of_one_file_do_not_mix(void **state) {
-    BEGIN("http_download", 120);
+T_TEST(two_downloads_of_one_file_do_not_mix, 120) {
+    NEED_EXAMPLE("http_download");
     P_NEED("python3");
     static p_process three;
     int port = start_web(0);
@@ -1099,8 +1096,8 @@ static void two_downloads_of_one_file_do_not_mix(void **state) {
     T_CHECK(!exists("got"));
 }
 
-static void a_server_that_is_silent_is_not_waited_for_for_ever(void **state) {
-    BEGIN("http_download", 120);
+T_TEST(a_server_that_is_silent_is_not_waited_for_for_ever, 120) {
+    NEED_EXAMPLE("http_download");
     P_NEED("python3");
     int port = start_web(0);
     static const char *const paths[] = {"silent", "hang/file"};
@@ -1113,8 +1110,8 @@ static void a_server_that_is_silent_is_not_waited_for_for_ever(void **state) {
     }
 }
 
-static void what_a_server_does_wrong_is_told(void **state) {
-    BEGIN("http_download", 120);
+T_TEST(what_a_server_does_wrong_is_told, 120) {
+    NEED_EXAMPLE("http_download");
     P_NEED("python3");
     int port = start_web(0), deaf, closed = t_deaf_port(&deaf);
     static const struct {
@@ -1154,8 +1151,8 @@ static void what_a_server_does_wrong_is_told(void **state) {
     must_have_said(&one, "no/such.part");
 }
 
-static void bad_urls_are_refused(void **state) {
-    BEGIN("http_download", 60);
+T_TEST(bad_urls_are_refused, 60) {
+    NEED_EXAMPLE("http_download");
     static const char *const urls[] = {
         "ftp://localhost/file", "localhost/file", "http://", "http://:80/", "http://[::1/",
         "http://localhost:65536/", "http://localhost:http/", "http://me@localhost/",
@@ -1167,8 +1164,8 @@ static void bad_urls_are_refused(void **state) {
     }
 }
 
-static void a_terminal_gets_a_progress_bar(void **state) {
-    BEGIN("http_download", 120);
+T_TEST(a_terminal_gets_a_progress_bar, 120) {
+    NEED_EXAMPLE("http_download");
     P_NEED("python3");
     p_args args = {{NULL}, 0};
     int port = start_web(0);
@@ -1185,8 +1182,8 @@ static int compare_ints(const void *a, const void *b) {
     return *(const int *)a - *(const int *)b;
 }
 
-static void open_ports_are_found_and_closed_ones_are_not(void **state) {
-    BEGIN("port_scan", 120);
+T_TEST(open_ports_are_found_and_closed_ones_are_not, 120) {
+    NEED_EXAMPLE("port_scan");
     enum { COUNT = 5 };
     int fds[COUNT], ports[COUNT], deaf, closed = t_deaf_port(&deaf);
     char list[256] = "", want[256] = "";
@@ -1210,8 +1207,8 @@ static void open_ports_are_found_and_closed_ones_are_not(void **state) {
     close(deaf);
 }
 
-static void a_port_that_does_not_answer_costs_its_timeout_and_no_more(void **state) {
-    BEGIN("port_scan", 120);
+T_TEST(a_port_that_does_not_answer_costs_its_timeout_and_no_more, 120) {
+    NEED_EXAMPLE("port_scan");
     int fds[2], silent = t_silent_port(fds), open_port, listener = t_raw_listen(&open_port);
     T_EQ(run(&one, "port_scan", "-t", "0.3", "-n", "1", p_format("%d,%d", silent, open_port), NULL),
          0);
@@ -1223,8 +1220,8 @@ static void a_port_that_does_not_answer_costs_its_timeout_and_no_more(void **sta
 }
 
 /* All of it on an address of our own: what else listens on this machine is left in peace. */
-static void a_range_is_scanned_within_a_limit_of_descriptors(void **state) {
-    BEGIN("port_scan", 300);
+T_TEST(a_range_is_scanned_within_a_limit_of_descriptors, 300) {
+    NEED_EXAMPLE("port_scan");
     int port, fd = listen_on_own_address(&port);
     p_args args = {{NULL}, 0};
     p_add(&args, "sh", "-c", "ulimit -n 64 && exec \"$@\"", "sh", find_example("port_scan"), "-n",
@@ -1236,8 +1233,8 @@ static void a_range_is_scanned_within_a_limit_of_descriptors(void **state) {
     close(fd);
 }
 
-static void other_machines_are_not_scanned(void **state) {
-    BEGIN("port_scan", 60);
+T_TEST(other_machines_are_not_scanned, 60) {
+    NEED_EXAMPLE("port_scan");
     static const char *const hosts[] = {"192.0.2.1", "0.0.0.0", "2001:db8::1", "::", "128.0.0.1",
                                         "::ffff:127.0.0.1"};
     for (size_t i = 0; i < sizeof hosts / sizeof hosts[0]; i++) {
@@ -1250,8 +1247,8 @@ static void other_machines_are_not_scanned(void **state) {
         T_EQ(run(&one, "port_scan", "127.0.0.1", ports[i], NULL), 2);
 }
 
-static void udp_echo_demonstrates_itself(void **state) {
-    BEGIN("udp_echo", 60);
+T_TEST(udp_echo_demonstrates_itself, 60) {
+    NEED_EXAMPLE("udp_echo");
     int status = run(&one, "udp_echo", NULL);
     if (status != 0)
         P_FAIL(&one, "status %d", status);
@@ -1260,8 +1257,8 @@ static void udp_echo_demonstrates_itself(void **state) {
     must_have_said(&one, "refused");
 }
 
-static void udp_echo_serves_its_client(void **state) {
-    BEGIN("udp_echo", 60);
+T_TEST(udp_echo_serves_its_client, 60) {
+    NEED_EXAMPLE("udp_echo");
     start(&two, "udp_echo", "server", "-d", "2", "-b", "", "0", NULL);
     const char *port = digits(listening_port(&two));
     for (int i = 0; i < (has_ipv6_loopback() ? 2 : 1); i++) {
@@ -1278,8 +1275,8 @@ static void udp_echo_serves_its_client(void **state) {
 }
 
 /* What comes late or twice is not taken for the answer to something else. */
-static void udp_echo_drops_answers_to_something_else(void **state) {
-    BEGIN("udp_echo", 60);
+T_TEST(udp_echo_drops_answers_to_something_else, 60) {
+    NEED_EXAMPLE("udp_echo");
     struct sockaddr_in in, from;
     socklen_t len = sizeof in;
     char data[1500], again[1500];
@@ -1313,8 +1310,8 @@ static void udp_echo_drops_answers_to_something_else(void **state) {
     close(fd);
 }
 
-static void udp_echo_gives_up_on_a_server_that_never_answers(void **state) {
-    BEGIN("udp_echo", 60);
+T_TEST(udp_echo_gives_up_on_a_server_that_never_answers, 60) {
+    NEED_EXAMPLE("udp_echo");
     struct sockaddr_in in;
     socklen_t len = sizeof in;
     char data[1500];
@@ -1332,8 +1329,8 @@ static void udp_echo_gives_up_on_a_server_that_never_answers(void **state) {
     close(fd);
 }
 
-static void descriptors_are_passed_and_used(void **state) {
-    BEGIN("unix_fds", 60);
+T_TEST(descriptors_are_passed_and_used, 60) {
+    NEED_EXAMPLE("unix_fds");
     int status = run(&one, "unix_fds", NULL);
     if (status != 0)
         P_FAIL(&one, "status %d", status);
@@ -1342,73 +1339,11 @@ static void descriptors_are_passed_and_used(void **state) {
     T_EQ(one.complained.size, 0);
 }
 
-#define TEST(name) cmocka_unit_test_teardown(name, tear_down)
-
-int main(int argc, char **argv) {
-    const struct CMUnitTest tests[] = {
-        TEST(netcat_carries_bulk_data_both_ways),
-        TEST(the_end_of_either_input_leaves_the_other_direction_alone),
-        TEST(netcat_carries_bulk_data_both_ways_over_tls),
-        TEST(all_arrives_that_was_sent_before_the_end_of_a_tls_connection),
-        TEST(netcat_carries_bulk_data_over_a_unix_socket_and_removes_it),
-        TEST(netcat_knows_abstract_unix_names),
-        TEST(netcat_speaks_tls_over_a_unix_socket),
-        TEST(netcat_speaks_ipv6_and_a_listener_without_an_address_both),
-        TEST(a_listener_with_k_serves_one_client_after_the_other),
-        TEST(a_failed_handshake_does_not_end_a_listener_with_k),
-        TEST(netcat_carries_datagrams_both_ways),
-        TEST(the_largest_datagram_arrives_whole),
-        TEST(datagrams_of_strangers_are_dropped_unless_k_is_given),
-        TEST(netcat_carries_datagrams_over_unix_sockets),
-        TEST(a_refused_datagram_is_a_failure),
-        TEST(the_answer_to_the_end_of_the_input_is_read),
-        TEST(without_N_the_end_of_the_input_is_not_told),
-        TEST(stdin_is_read_only_as_fast_as_the_peer_reads),
-        TEST(a_slow_reader_of_stdout_slows_the_peer_down),
-        TEST(netcat_does_not_deadlock_with_an_echo_server),
-        TEST(source_address_and_port_are_as_they_were_asked_for),
-        TEST(line_feeds_get_their_carriage_return_once),
-        TEST(a_reset_is_a_failure_and_no_signal),
-        TEST(a_stdout_that_is_closed_is_a_failure_and_no_signal),
-        TEST(netcat_does_without_a_stdin),
-        TEST(somebody_at_a_keyboard_is_not_kept_waiting),
-        TEST(the_timeout_ends_connecting_and_silence),
-        TEST(scanning_tells_open_ports_from_closed_ones),
-        TEST(netcat_refuses_certificates_that_do_not_fit),
-        TEST(the_certificate_is_checked_for_the_name_that_was_given),
-        TEST(a_listener_with_cafile_asks_for_certificates),
-        TEST(a_tls_stream_that_is_cut_off_is_a_failure),
-        TEST(what_a_tls_peer_that_has_closed_did_not_get_is_a_failure),
-        TEST(netcat_exchanges_bulk_data_with_openssl_s_server),
-        TEST(netcat_exchanges_bulk_data_with_openssl_s_client),
-        TEST(wrong_usage_names_the_option),
-        TEST(each_tool_has_a_usage_text),
-        TEST(what_cannot_be_reached_is_told),
-        TEST(a_file_is_downloaded_whatever_its_length_is_told_by),
-        TEST(a_download_keeps_the_time_of_change_and_replaces_the_file),
-        TEST(without_o_the_name_comes_from_the_url),
-        TEST(a_download_over_tls_is_verified),
-        TEST(a_download_that_was_cut_off_goes_on_where_it_was),
-        TEST(a_file_that_has_changed_meanwhile_is_not_mixed_with_the_old_one),
-        TEST(a_part_that_is_complete_already_only_gets_its_name),
-        TEST(an_interrupted_download_leaves_what_it_has),
-        TEST(two_downloads_of_one_file_do_not_mix),
-        TEST(a_server_that_is_silent_is_not_waited_for_for_ever),
-        TEST(what_a_server_does_wrong_is_told),
-        TEST(bad_urls_are_refused),
-        TEST(a_terminal_gets_a_progress_bar),
-        TEST(open_ports_are_found_and_closed_ones_are_not),
-        TEST(a_port_that_does_not_answer_costs_its_timeout_and_no_more),
-        TEST(a_range_is_scanned_within_a_limit_of_descriptors),
-        TEST(other_machines_are_not_scanned),
-        TEST(udp_echo_demonstrates_itself),
-        TEST(udp_echo_serves_its_client),
-        TEST(udp_echo_drops_answers_to_something_else),
-        TEST(udp_echo_gives_up_on_a_server_that_never_answers),
-        TEST(descriptors_are_passed_and_used),
-    };
-    signal(SIGPIPE, SIG_IGN); /* a program that has ended reads no more of what it is fed */
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name(__FILE__, tests, NULL, NULL);
+/* A program that has ended reads no more of what it is fed. */
+static int ignore_SIGPIPE(void **state) {
+    (void)state;
+    signal(SIGPIPE, SIG_IGN);
+    return 0;
 }
+
+T_MAIN(.setup = ignore_SIGPIPE, .each_teardown = tear_down)

@@ -51,8 +51,8 @@ static int send_letter(const char *port, const char *text) {
     return p_exit_status(&two);
 }
 
-static void starttls_shows_what_the_server_can_do_behind_tls(void **state) {
-    BEGIN("smtp_starttls", 60);
+T_TEST(starttls_shows_what_the_server_can_do_behind_tls, 60) {
+    NEED_EXAMPLE("smtp_starttls");
     P_NEED("python3");
     const char *port = start_smtp_server("good", NULL);
     T_EQ(run(&two, "smtp_starttls", "--cafile", CA, "localhost", port, NULL), 0);
@@ -64,8 +64,8 @@ static void starttls_shows_what_the_server_can_do_behind_tls(void **state) {
     must_have_said(&one, "command EHLO [127.0.0.1]\ncommand STARTTLS\ntls TLSv1.2\ncommand EHLO");
 }
 
-static void a_message_arrives_as_it_was_whatever_its_lines_begin_and_end_with(void **state) {
-    BEGIN("smtp_starttls", 120);
+T_TEST(a_message_arrives_as_it_was_whatever_its_lines_begin_and_end_with, 120) {
+    NEED_EXAMPLE("smtp_starttls");
     P_NEED("python3");
     static const char *const texts[][2] = {
         {LETTER, "'Subject: test\\r\\n\\r\\nDear all,\\r\\n.\\r\\n'"},
@@ -88,8 +88,8 @@ static void a_message_arrives_as_it_was_whatever_its_lines_begin_and_end_with(vo
     must_have_said(&one, "command MAIL FROM:<me@example.test> BODY=8BITMIME\n");
 }
 
-static void plain_text_behind_the_answer_to_starttls_is_refused(void **state) {
-    BEGIN("smtp_starttls", 60);
+T_TEST(plain_text_behind_the_answer_to_starttls_is_refused, 60) {
+    NEED_EXAMPLE("smtp_starttls");
     P_NEED("python3");
     T_EQ(send_letter(start_smtp_server("inject", NULL), LETTER), 1);
     must_have_said(&two, "plain text came behind the answer to STARTTLS");
@@ -97,8 +97,8 @@ static void plain_text_behind_the_answer_to_starttls_is_refused(void **state) {
     must_not_have_said(&one, "message");
 }
 
-static void a_server_without_starttls_gets_nothing(void **state) {
-    BEGIN("smtp_starttls", 60);
+T_TEST(a_server_without_starttls_gets_nothing, 60) {
+    NEED_EXAMPLE("smtp_starttls");
     P_NEED("python3");
     T_EQ(send_letter(start_smtp_server("hide", NULL), LETTER), 1);
     must_have_said(&two, "does not offer STARTTLS");
@@ -106,8 +106,8 @@ static void a_server_without_starttls_gets_nothing(void **state) {
     must_not_have_said(&one, "command MAIL");
 }
 
-static void each_refusal_is_told_with_its_code_and_what_it_means(void **state) {
-    BEGIN("smtp_starttls", 180);
+T_TEST(each_refusal_is_told_with_its_code_and_what_it_means, 180) {
+    NEED_EXAMPLE("smtp_starttls");
     P_NEED("python3");
     static const char *const cases[][3] = {
         {"CONNECT=421 too busy", "connecting: 421 too busy", "try again later"},
@@ -130,8 +130,8 @@ static void each_refusal_is_told_with_its_code_and_what_it_means(void **state) {
     }
 }
 
-static void text_that_the_server_or_mail_cannot_take_is_not_sent(void **state) {
-    BEGIN("smtp_starttls", 60);
+T_TEST(text_that_the_server_or_mail_cannot_take_is_not_sent, 60) {
+    NEED_EXAMPLE("smtp_starttls");
     P_NEED("python3");
     char line[1200];
     const char *port = start_smtp_server("7bit", NULL);
@@ -147,8 +147,8 @@ static void text_that_the_server_or_mail_cannot_take_is_not_sent(void **state) {
     must_have_said(&two, "no message");
 }
 
-static void the_certificate_of_a_mail_server_is_verified_unless_told_otherwise(void **state) {
-    BEGIN("smtp_starttls", 60);
+T_TEST(the_certificate_of_a_mail_server_is_verified_unless_told_otherwise, 60) {
+    NEED_EXAMPLE("smtp_starttls");
     P_NEED("python3");
     const char *port = start_smtp_server("good", NULL);
     T_EQ(run(&two, "smtp_starttls", "--cafile", T_CERTS "other-ca.pem", "localhost", port, NULL),
@@ -160,8 +160,8 @@ static void the_certificate_of_a_mail_server_is_verified_unless_told_otherwise(v
     must_have_said(&two, "8BITMIME");
 }
 
-static void a_mail_server_that_is_silent_or_none_is_told(void **state) {
-    BEGIN("smtp_starttls", 60);
+T_TEST(a_mail_server_that_is_silent_or_none_is_told, 60) {
+    NEED_EXAMPLE("smtp_starttls");
     P_NEED("python3");
     T_EQ(run(&two, "smtp_starttls", "--cafile", CA, "--timeout", "0.3", "127.0.0.1",
              start_smtp_server("silent", NULL), NULL), 1);
@@ -171,8 +171,8 @@ static void a_mail_server_that_is_silent_or_none_is_told(void **state) {
     must_have_said(&two, "no SMTP reply: \"HTTP/1.0 400 Bad Request\"");
 }
 
-static void addresses_that_hold_more_than_an_address_are_refused(void **state) {
-    BEGIN("smtp_starttls", 60);
+T_TEST(addresses_that_hold_more_than_an_address_are_refused, 60) {
+    NEED_EXAMPLE("smtp_starttls");
     static const char *const bad[] = {"", "nobody", "a@b>\r\nRCPT TO:<c@d", "a@b c", "<a@b>",
                                       "a@\xc3\xa9"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
@@ -191,8 +191,8 @@ static int start_mutual_server(void) {
     return listening_port(&one);
 }
 
-static void mutual_tls_demonstrates_itself(void **state) {
-    BEGIN("mutual_tls", 60);
+T_TEST(mutual_tls_demonstrates_itself, 60) {
+    NEED_EXAMPLE("mutual_tls");
     T_EQ(run(&one, "mutual_tls", NULL), 0);
     must_have_said(&one, "Good day, Ada!");
     must_have_said(&one, "the client sent no certificate");
@@ -200,8 +200,8 @@ static void mutual_tls_demonstrates_itself(void **state) {
     must_not_have_said(&one, "Mallory");
 }
 
-static void a_client_is_greeted_by_its_certificates_name(void **state) {
-    BEGIN("mutual_tls", 60);
+T_TEST(a_client_is_greeted_by_its_certificates_name, 60) {
+    NEED_EXAMPLE("mutual_tls");
     const char *port = digits(start_mutual_server());
     T_EQ(run(&two, "mutual_tls", "client", "--cert", CLIENT_CERT, "--key", CLIENT_KEY, "--cafile",
              CA, "127.0.0.1", port, NULL), 0);
@@ -209,8 +209,8 @@ static void a_client_is_greeted_by_its_certificates_name(void **state) {
     p_wait_for(&one, "greeted client");
 }
 
-static void a_client_whose_certificate_is_missing_or_not_trusted_learns_which(void **state) {
-    BEGIN("mutual_tls", 60);
+T_TEST(a_client_whose_certificate_is_missing_or_not_trusted_learns_which, 60) {
+    NEED_EXAMPLE("mutual_tls");
     const char *port = digits(start_mutual_server());
     T_EQ(run(&two, "mutual_tls", "client", "--cafile", CA, "127.0.0.1", port, NULL), 1);
     must_have_said(&two, "give --cert");
@@ -231,8 +231,8 @@ static void a_client_whose_certificate_is_missing_or_not_trusted_learns_which(vo
     must_not_have_said(&two, "does not accept");
 }
 
-static void openssl_s_client_is_greeted_and_without_a_certificate_refused(void **state) {
-    BEGIN("mutual_tls", 60);
+T_TEST(openssl_s_client_is_greeted_and_without_a_certificate_refused, 60) {
+    NEED_EXAMPLE("mutual_tls");
     P_NEED("openssl");
     p_args args = {{NULL}, 0};
     const char *at = p_format("127.0.0.1:%d", start_mutual_server());
@@ -245,8 +245,8 @@ static void openssl_s_client_is_greeted_and_without_a_certificate_refused(void *
     must_have_said(&two, "Good day, client!");
 }
 
-static void openssl_s_server_sees_the_clients_certificate(void **state) {
-    BEGIN("mutual_tls", 60);
+T_TEST(openssl_s_server_sees_the_clients_certificate, 60) {
+    NEED_EXAMPLE("mutual_tls");
     P_NEED("openssl");
     p_args args = {{NULL}, 0};
     int port;
@@ -281,8 +281,8 @@ static void ask_by_openssl(int port, const char *name) {
     p_run(&two, &args);
 }
 
-static void each_name_gets_its_own_certificate(void **state) {
-    BEGIN("sni_server", 120);
+T_TEST(each_name_gets_its_own_certificate, 120) {
+    NEED_EXAMPLE("sni_server");
     P_NEED("openssl");
     int port = start_sni_server(NULL);
     ask_by_openssl(port, "a.example.test"); /* rather than the wildcard behind it */
@@ -298,8 +298,8 @@ static void each_name_gets_its_own_certificate(void **state) {
     p_wait_for(&one, "asks for b.example.test: gets *.example.test\n");
 }
 
-static void unknown_names_get_the_alert_or_with_default_the_first_host(void **state) {
-    BEGIN("sni_server", 120);
+T_TEST(unknown_names_get_the_alert_or_with_default_the_first_host, 120) {
+    NEED_EXAMPLE("sni_server");
     P_NEED("openssl");
     for (int turn = 0; turn < 2; turn++) {
         int port = start_sni_server(turn ? "--default" : NULL);
@@ -317,8 +317,8 @@ static void unknown_names_get_the_alert_or_with_default_the_first_host(void **st
     }
 }
 
-static void curl_gets_a_page_from_each_host_and_verifies_it(void **state) {
-    BEGIN("sni_server", 120);
+T_TEST(curl_gets_a_page_from_each_host_and_verifies_it, 120) {
+    NEED_EXAMPLE("sni_server");
     P_NEED("curl");
     static const char *const names[] = {"a.example.test", "other.test", "b.example.test"};
     int port = start_sni_server(NULL);
@@ -332,8 +332,8 @@ static void curl_gets_a_page_from_each_host_and_verifies_it(void **state) {
     }
 }
 
-static void a_client_that_says_nothing_holds_nobody_up(void **state) {
-    BEGIN("sni_server", 120);
+T_TEST(a_client_that_says_nothing_holds_nobody_up, 120) {
+    NEED_EXAMPLE("sni_server");
     P_NEED("openssl");
     int port = start_sni_server(NULL);
     pysock *silent = p_connect(&one, port);
@@ -343,8 +343,8 @@ static void a_client_that_says_nothing_holds_nobody_up(void **state) {
     T_OK(pysock_close(silent));
 }
 
-static void hosts_that_cannot_be_served_are_told(void **state) {
-    BEGIN("sni_server", 60);
+T_TEST(hosts_that_cannot_be_served_are_told, 60) {
+    NEED_EXAMPLE("sni_server");
     T_EQ(run(&one, "sni_server", "-p", "0", "a.example.test=missing.pem", NULL), 1);
     must_have_said(&one, "missing.pem");
     T_EQ(run(&one, "sni_server", "-p", "0", "a.example.test=" CERT "," CLIENT_KEY, NULL), 1);
@@ -355,9 +355,7 @@ static void hosts_that_cannot_be_served_are_told(void **state) {
 
 /* ==== all of them ==== */
 
-static void each_example_has_a_usage_text(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(each_example_has_a_usage_text, 60) {
     static const char *const names[] = {"smtp_starttls", "mutual_tls", "sni_server"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         NEED_EXAMPLE(names[i]);
@@ -383,8 +381,8 @@ static int start_openssl(const char *cert, const char *key, const char *more) {
     return port;
 }
 
-static void tls_inspect_shows_protocol_chain_and_verdict(void **state) {
-    BEGIN("tls_inspect", 60);
+T_TEST(tls_inspect_shows_protocol_chain_and_verdict, 60) {
+    NEED_EXAMPLE("tls_inspect");
     P_NEED("openssl");
     const char *at = p_format("localhost:%d", start_openssl(T_CERTS "chain-ec.pem",
                                                             T_CERTS "chain-ec.key", NULL));
@@ -401,8 +399,8 @@ static void tls_inspect_shows_protocol_chain_and_verdict(void **state) {
     must_have_said(&two, "refused");
 }
 
-static void https_get_shows_its_certificate_to_a_server_that_asks(void **state) {
-    BEGIN("https_get", 60);
+T_TEST(https_get_shows_its_certificate_to_a_server_that_asks, 60) {
+    NEED_EXAMPLE("https_get");
     P_NEED("openssl");
     const char *url = p_format("https://localhost:%d/", start_openssl(CERT, KEY, "-Verify"));
     T_EQ(run(&two, "https_get", "-v", "--cacert", CA, "--cert", CLIENT_CERT, "--key", CLIENT_KEY,
@@ -420,7 +418,7 @@ static void https_get_shows_its_certificate_to_a_server_that_asks(void **state) 
     must_have_said(&two, "not verified");
 }
 
-static void embed_ca_makes_a_header_that_verifies(void **state) {
+T_TEST(embed_ca_makes_a_header_that_verifies, 180) {
     static const char source[] =
         "#define PYSOCK_IMPLEMENTATION\n#include \"pysock.h\"\n#include \"cas.h\"\n"
         "int main(int argc, char **argv)\n{\n"
@@ -431,7 +429,7 @@ static void embed_ca_makes_a_header_that_verifies(void **state) {
         "        puts(pysock_error_message());\n        return 1;\n    }\n"
         "    printf(\"verified by one of %d\\n\", (int)pysock_ssl_ca_count(ctx));\n"
         "    return 0;\n}\n";
-    BEGIN("embed_ca", 180);
+    NEED_EXAMPLE("embed_ca");
     P_NEED("openssl");
     p_args args = {{NULL}, 0};
     int port = start_openssl(CERT, KEY, NULL);
@@ -453,36 +451,11 @@ static void embed_ca_makes_a_header_that_verifies(void **state) {
     T_EQ(run(&two, "embed_ca", "-o", f_path("none.h"), f_path("no-such-file"), NULL), 1);
 }
 
-#define TEST(name) cmocka_unit_test_teardown(name, tear_down)
-
-int main(int argc, char **argv) {
-    const struct CMUnitTest tests[] = {
-        TEST(tls_inspect_shows_protocol_chain_and_verdict),
-        TEST(https_get_shows_its_certificate_to_a_server_that_asks),
-        TEST(embed_ca_makes_a_header_that_verifies),
-        TEST(starttls_shows_what_the_server_can_do_behind_tls),
-        TEST(a_message_arrives_as_it_was_whatever_its_lines_begin_and_end_with),
-        TEST(plain_text_behind_the_answer_to_starttls_is_refused),
-        TEST(a_server_without_starttls_gets_nothing),
-        TEST(each_refusal_is_told_with_its_code_and_what_it_means),
-        TEST(text_that_the_server_or_mail_cannot_take_is_not_sent),
-        TEST(the_certificate_of_a_mail_server_is_verified_unless_told_otherwise),
-        TEST(a_mail_server_that_is_silent_or_none_is_told),
-        TEST(addresses_that_hold_more_than_an_address_are_refused),
-        TEST(mutual_tls_demonstrates_itself),
-        TEST(a_client_is_greeted_by_its_certificates_name),
-        TEST(a_client_whose_certificate_is_missing_or_not_trusted_learns_which),
-        TEST(openssl_s_client_is_greeted_and_without_a_certificate_refused),
-        TEST(openssl_s_server_sees_the_clients_certificate),
-        TEST(each_name_gets_its_own_certificate),
-        TEST(unknown_names_get_the_alert_or_with_default_the_first_host),
-        TEST(curl_gets_a_page_from_each_host_and_verifies_it),
-        TEST(a_client_that_says_nothing_holds_nobody_up),
-        TEST(hosts_that_cannot_be_served_are_told),
-        TEST(each_example_has_a_usage_text),
-    };
-    signal(SIGPIPE, SIG_IGN); /* a program that has ended reads no more of what it is fed */
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name(__FILE__, tests, NULL, NULL);
+/* A program that has ended reads no more of what it is fed. */
+static int ignore_SIGPIPE(void **state) {
+    (void)state;
+    signal(SIGPIPE, SIG_IGN);
+    return 0;
 }
+
+T_MAIN(.setup = ignore_SIGPIPE, .each_teardown = tear_down)

@@ -56,10 +56,8 @@ static void is_refused(pysock_ssl_context *client, pysock_ssl_context *server) {
 
 /* ==== DER ==== */
 
-static void an_anchor_loads_from_a_file_in_der(void **state) {
+T_TEST(an_anchor_loads_from_a_file_in_der, 60) {
     pysock_ssl_context *client = new_client();
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     run("openssl x509 -in " FROM_HERE "ca.pem -outform DER -out ca.der");
     T_OK(pysock_ssl_load_verify_locations(client, f_path("ca.der"), NULL));
@@ -67,11 +65,9 @@ static void an_anchor_loads_from_a_file_in_der(void **state) {
     is_accepted(client, t_server_ctx());
 }
 
-static void a_list_loads_from_a_file_in_der(void **state) {
+T_TEST(a_list_loads_from_a_file_in_der, 60) {
     pysock_ssl_context *client = new_client();
     pysock_ssl_store_stats stats;
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     f_write_text("ca.cnf",
                  "[ca]\ndefault_ca = d\n[d]\ndatabase = index.txt\ndefault_md = sha256\n");
@@ -86,12 +82,10 @@ static void a_list_loads_from_a_file_in_der(void **state) {
     is_accepted(client, t_server_ctx());
 }
 
-static void an_identity_loads_from_files_in_der(void **state) {
+T_TEST(an_identity_loads_from_files_in_der, 60) {
     static const char *const commands[] = {"openssl pkcs8 -topk8 -nocrypt",
                                            "openssl pkey -traditional"};
     static const char *const kinds[] = {"ec", "rsa"};
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     for (size_t i = 0; i < 4; i++) {
         const char *kind = kinds[i % 2], *pem = p_format(T_CERTS "server-%s.pem", kind);
@@ -113,11 +107,9 @@ static void an_identity_loads_from_files_in_der(void **state) {
     }
 }
 
-static void an_encrypted_key_loads_from_a_file_in_der(void **state) {
+T_TEST(an_encrypted_key_loads_from_a_file_in_der, 60) {
     pysock_ssl_context *server = new_server();
     pysock_ssl_chain_options options;
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     run("openssl pkcs8 -topk8 -in " FROM_HERE "server-ec.key -passout pass:swordfish -iter 1000 "
         "-outform DER -out key.der");
@@ -131,12 +123,10 @@ static void an_encrypted_key_loads_from_a_file_in_der(void **state) {
     is_accepted(t_client_ctx(), server);
 }
 
-static void an_identity_loads_from_der_in_memory(void **state) {
+T_TEST(an_identity_loads_from_der_in_memory, 60) {
     pysock_ssl_context *server = new_server();
     char *cert, *key;
     size_t cert_size, key_size;
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     run("openssl x509 -in " FROM_HERE "server-ec.pem -outform DER -out cert.der; "
         "openssl pkey -in " FROM_HERE "server-ec.key -outform DER -out key.der");
@@ -148,11 +138,9 @@ static void an_identity_loads_from_der_in_memory(void **state) {
     free(key);
 }
 
-static void damaged_der_is_named(void **state) {
+T_TEST(damaged_der_is_named, 60) {
     char *der;
     size_t size;
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     run("openssl x509 -in " FROM_HERE "server-ec.pem -outform DER -out cert.der; "
         "openssl pkey -in " FROM_HERE "server-ec.key -outform DER -out key.der");
@@ -183,11 +171,9 @@ static void damaged_der_is_named(void **state) {
 }
 
 /* As pysock_ssl_load_verify_data() takes it: all of them, or an error. */
-static void der_one_after_the_other_loses_nothing(void **state) {
+T_TEST(der_one_after_the_other_loses_nothing, 60) {
     m_spec s = {.subject = "One", .extensions = M_AUTHORITY};
     m_der one = m_issue(&s), three, all;
-    (void)state;
-    t_deadline(60);
     s.subject = "Three";
     three = m_issue(&s);
     for (int i = 0; i < 4; i++) {
@@ -219,10 +205,8 @@ static void der_one_after_the_other_loses_nothing(void **state) {
 }
 
 /* A certificate where the key should be, and the other way round. */
-static void der_of_another_kind_is_named(void **state) {
+T_TEST(der_of_another_kind_is_named, 60) {
     pysock_ssl_context *client = new_client(), *server = new_server();
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     run("openssl x509 -in " FROM_HERE "server-ec.pem -outform DER -out cert.der; "
         "openssl pkey -in " FROM_HERE "server-ec.key -outform DER -out key.der");
@@ -295,10 +279,8 @@ static void tells(const char *path, int as, const struct foreign *f, int *wrong)
     pysock_ssl_context_free(ctx);
 }
 
-static void forms_that_are_not_read_are_named_with_what_converts_them(void **state) {
+T_TEST(forms_that_are_not_read_are_named_with_what_converts_them, 120) {
     int wrong = 0;
-    (void)state;
-    t_deadline(120);
     P_NEED("openssl");
     P_NEED("iconv");
     for (size_t i = 0; i < COUNT(foreigners); i++) {
@@ -312,10 +294,8 @@ static void forms_that_are_not_read_are_named_with_what_converts_them(void **sta
 }
 
 /* There are certificates in it, too. */
-static void pkcs7_beside_a_certificate_is_named(void **state) {
+T_TEST(pkcs7_beside_a_certificate_is_named, 60) {
     pysock_ssl_context *client = new_client(), *server = new_server();
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     run("openssl crl2pkcs7 -nocrl -certfile " FROM_HERE "chain-ec.pem -out p7; "
         "cat " FROM_HERE "chain-ec.pem p7 >both.pem");
@@ -340,25 +320,21 @@ static const char openssh_key[] =
     "ZfG1KaT0PtFDJ/XFSqtiAAAAEHVzZXJAZXhhbXBsZS5jb20BAgMEBQ==\n"
     "-----END OPENSSH PRIVATE KEY-----\n";
 
-static void a_key_of_openssh_is_named_with_what_converts_it(void **state) {
+T_TEST(a_key_of_openssh_is_named_with_what_converts_it, 60) {
     static const struct foreign as_key = {"an OpenSSH key", AS_KEY, "OpenSSH", "ssh-keygen"};
     const char *path = f_write_text("foreign", openssh_key);
     int wrong = 0;
-    (void)state;
-    t_deadline(60);
     tells(path, AS_KEY, &as_key, &wrong);
     T_EQ(wrong, 0);
     H_CONTAINS(pysock_error_message(), "ssh-keygen -p");
 }
 
 /* The other key in the file is not found by chance. */
-static void a_key_of_openssh_beside_a_certificate_is_named(void **state) {
+T_TEST(a_key_of_openssh_beside_a_certificate_is_named, 60) {
     pysock_ssl_context *server = new_server();
     p_text text = {NULL, 0, 0};
     char *cert = f_read(T_CERTS "server-ec.pem", NULL);
     const char *path;
-    (void)state;
-    t_deadline(60);
     m_put(&text, cert);
     m_put(&text, openssh_key);
     path = f_write("both.pem", text.data, text.size);
@@ -435,10 +411,8 @@ static int good_for_clients(const char *path) {
     return is_good(&p.at_server);
 }
 
-static void the_settings_of_a_trusted_certificate_hold(void **state) {
+T_TEST(the_settings_of_a_trusted_certificate_hold, 120) {
     int wrong = 0;
-    (void)state;
-    t_deadline(120);
     P_NEED("openssl");
     for (size_t i = 0; i < COUNT(settings); i++) {
         const char *path = trusted(FROM_HERE "ca.pem", settings[i].options);
@@ -455,13 +429,11 @@ static void the_settings_of_a_trusted_certificate_hold(void **state) {
     T_EQ(wrong, 0);
 }
 
-static void a_trusted_certificate_loads_beside_others(void **state) {
+T_TEST(a_trusted_certificate_loads_beside_others, 60) {
     pysock_ssl_context *client = new_client();
     char *with, *other;
     p_text text = {NULL, 0, 0};
     const char *path;
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     with = f_read(trusted(FROM_HERE "ca.pem", "-addreject serverAuth"), NULL);
     other = f_read(T_CERTS "other-ca.pem", NULL);
@@ -479,11 +451,9 @@ static void a_trusted_certificate_loads_beside_others(void **state) {
 }
 
 /* An authority below a root that is trusted. */
-static void a_rejected_intermediate_ends_no_path(void **state) {
+T_TEST(a_rejected_intermediate_ends_no_path, 60) {
     pysock_ssl_context *client = new_client(), *server = new_server();
     char *chain = f_read(T_CERTS "chain-ec.pem", NULL), *second;
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     second = strstr(chain + 1, "-----BEGIN CERTIFICATE-----");
     T_CHECK(second != NULL);
@@ -505,13 +475,11 @@ static void a_rejected_intermediate_ends_no_path(void **state) {
 }
 
 /* The settings are for who has the file: they are not sent. */
-static void a_chain_may_begin_with_a_trusted_certificate(void **state) {
+T_TEST(a_chain_may_begin_with_a_trusted_certificate, 60) {
     pysock_ssl_context *server = new_server(), *client = t_client_ctx();
     pysock_ssl_cert *cert;
     pysock_buf *seen;
     h_pair p;
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     T_OK(pysock_ssl_load_cert_chain(
         server, trusted(FROM_HERE "server-ec.pem", "-addtrust serverAuth -setalias x"),
@@ -527,13 +495,11 @@ static void a_chain_may_begin_with_a_trusted_certificate(void **state) {
 }
 
 /* OpenSSL takes no notice of it there. */
-static void a_trusted_certificate_further_down_a_chain_is_sent_or_named(void **state) {
+T_TEST(a_trusted_certificate_further_down_a_chain_is_sent_or_named, 60) {
     pysock_ssl_context *server = new_server();
     char *chain = f_read(T_CERTS "chain-ec.pem", NULL), *second, *middle;
     p_text text = {NULL, 0, 0};
     const char *path;
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     second = strstr(chain + 1, "-----BEGIN CERTIFICATE-----");
     T_CHECK(second != NULL);
@@ -555,7 +521,7 @@ static void a_trusted_certificate_further_down_a_chain_is_sent_or_named(void **s
 }
 
 /* The certificate, and behind it what OpenSSL's CERT_CERTIFICATE_AUX does not know. */
-static void malformed_settings_are_an_error(void **state) {
+T_TEST(malformed_settings_are_an_error, 60) {
     static const char *const settings_of[] = {
         "3003020100",         /* an INTEGER */
         "300a30080608",       /* half */
@@ -565,8 +531,6 @@ static void malformed_settings_are_an_error(void **state) {
     };
     char *pem = f_read(T_CERTS "ca.pem", NULL);
     m_der ca = m_from_pem(pem, 0);
-    (void)state;
-    t_deadline(60);
     free(pem);
     for (size_t i = 0; i < COUNT(settings_of); i++) {
         pysock_ssl_context *client = new_client();
@@ -586,11 +550,9 @@ static void malformed_settings_are_an_error(void **state) {
 }
 
 /* OpenSSL writes them so where there are none. */
-static void a_trusted_certificate_may_have_no_settings(void **state) {
+T_TEST(a_trusted_certificate_may_have_no_settings, 60) {
     char *pem = f_read(T_CERTS "ca.pem", NULL);
     m_der ca = m_from_pem(pem, 0);
-    (void)state;
-    t_deadline(60);
     free(pem);
     for (int i = 0; i < 2; i++) {
         pysock_ssl_context *client = new_client();
@@ -611,30 +573,4 @@ static void a_trusted_certificate_may_have_no_settings(void **state) {
     }
 }
 
-int main(int argc, char **argv) {
-#define TEST(name) cmocka_unit_test_teardown(name, tear_down)
-    const struct CMUnitTest tests[] = {
-        TEST(an_anchor_loads_from_a_file_in_der),
-        TEST(a_list_loads_from_a_file_in_der),
-        TEST(an_identity_loads_from_files_in_der),
-        TEST(an_encrypted_key_loads_from_a_file_in_der),
-        TEST(an_identity_loads_from_der_in_memory),
-        TEST(damaged_der_is_named),
-        TEST(der_one_after_the_other_loses_nothing),
-        TEST(der_of_another_kind_is_named),
-        TEST(forms_that_are_not_read_are_named_with_what_converts_them),
-        TEST(pkcs7_beside_a_certificate_is_named),
-        TEST(a_key_of_openssh_is_named_with_what_converts_it),
-        TEST(a_key_of_openssh_beside_a_certificate_is_named),
-        TEST(the_settings_of_a_trusted_certificate_hold),
-        TEST(a_trusted_certificate_loads_beside_others),
-        TEST(a_rejected_intermediate_ends_no_path),
-        TEST(a_chain_may_begin_with_a_trusted_certificate),
-        TEST(a_trusted_certificate_further_down_a_chain_is_sent_or_named),
-        TEST(malformed_settings_are_an_error),
-        TEST(a_trusted_certificate_may_have_no_settings),
-    };
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name(__FILE__, tests, NULL, NULL);
-}
+T_MAIN(.each_teardown = tear_down)

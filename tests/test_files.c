@@ -173,12 +173,10 @@ static void close_files(pysock_file *a, pysock_file *b) {
 
 /* ---- modes and arguments ---- */
 
-static void the_modes_are_pythons(void **state) {
+T_TEST(the_modes_are_pythons, 60) {
     static const char *const modes[] = {"r", "w", "rw", "rb", "wb", "rwb",
                                         "b", "",  "wr", "br", "bwr"};
     static const char *const wrong[] = {"x", "+", "a", "rt", "r+", "U", "rbx", "R", " r", "wx"};
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++) {
         int writes = strchr(modes[i], 'w') != NULL;
         int reads = !writes || strchr(modes[i], 'r');
@@ -217,10 +215,8 @@ static void the_modes_are_pythons(void **state) {
     }
 }
 
-static void a_file_does_only_what_its_mode_allows(void **state) {
+T_TEST(a_file_does_only_what_its_mode_allows, 60) {
     pysock *pair[2];
-    (void)state;
-    t_deadline(60);
     for (size_t b = 0; b < BUFFERINGS; b++) {
         pysock_file *reader, *writer;
         pysock_buf **lines = NULL;
@@ -250,13 +246,11 @@ static void a_file_does_only_what_its_mode_allows(void **state) {
     }
 }
 
-static void wrong_arguments_are_refused(void **state) {
+T_TEST(wrong_arguments_are_refused, 30) {
     pysock *pair[2];
     pysock_file *f;
     pysock_buf **lines = NULL;
     char buf[8];
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     T_FAILS(pysock_makefile(NULL, "rb", -1), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_makefile(pair[0], NULL, -1), PYSOCK_VALUE_ERROR, EINVAL);
@@ -304,12 +298,10 @@ static void wrong_arguments_are_refused(void **state) {
     T_FAILS(pysock_makefile(pair[0], "rb", 0), PYSOCK_OS_ERROR, EBADF);
 }
 
-static void a_file_of_an_unconnected_socket_tells_so(void **state) {
+T_TEST(a_file_of_an_unconnected_socket_tells_so, 30) {
     pysock *s;
     pysock_file *f;
     char byte;
-    (void)state;
-    t_deadline(30);
     s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     f = T_OK(pysock_makefile(s, "rb", -1));
     T_FAILS(pysock_file_read(f, &byte, 1), PYSOCK_OS_ERROR, ENOTCONN);
@@ -319,9 +311,7 @@ static void a_file_of_an_unconnected_socket_tells_so(void **state) {
 
 /* ---- reading ---- */
 
-static void reads_give_what_was_sent_and_then_the_end(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(reads_give_what_was_sent_and_then_the_end, 120) {
     for (int kind = 0; kind < KINDS; kind++)
         for (size_t b = 0; b < BUFFERINGS; b++) {
             pysock *pair[2];
@@ -358,9 +348,7 @@ static void reads_give_what_was_sent_and_then_the_end(void **state) {
 }
 
 /* A read sleeps until it has all that was asked for; unbuffered it is one recv. */
-static void a_read_waits_for_all_of_it_unless_it_is_unbuffered(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(a_read_waits_for_all_of_it_unless_it_is_unbuffered, 120) {
     for (int kind = 0; kind < KINDS; kind++)
         for (size_t b = 0; b < BUFFERINGS; b++)
             for (int op = READ; op <= READINTO; op++) {
@@ -392,10 +380,8 @@ static void a_read_waits_for_all_of_it_unless_it_is_unbuffered(void **state) {
             }
 }
 
-static void read1_gives_what_there_is(void **state) {
+T_TEST(read1_gives_what_there_is, 60) {
     static const ptrdiff_t sizes[] = {-1, 0, 7, 8192};
-    (void)state;
-    t_deadline(60);
     for (int kind = 0; kind < KINDS; kind++)
         for (size_t b = 0; b < sizeof sizes / sizeof sizes[0]; b++) {
             pysock *pair[2];
@@ -430,11 +416,9 @@ static void read1_gives_what_there_is(void **state) {
 }
 
 /* The text is larger than some of the buffers, and the buffer of a read larger than others. */
-static void readall_gives_everything_up_to_the_end(void **state) {
+T_TEST(readall_gives_everything_up_to_the_end, 120) {
     enum { SIZE = 50021 };
     static unsigned char sent[SIZE];
-    (void)state;
-    t_deadline(120);
     t_fill(sent, SIZE, 0, 5);
     for (int kind = 0; kind < KINDS; kind++)
         for (size_t b = 0; b < BUFFERINGS; b++) {
@@ -461,9 +445,7 @@ static void readall_gives_everything_up_to_the_end(void **state) {
 
 /* ---- lines ---- */
 
-static void lines_come_one_by_one(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(lines_come_one_by_one, 120) {
     for (int kind = 0; kind < KINDS; kind++)
         for (size_t b = 0; b < BUFFERINGS; b++)
             for (int newline = 0; newline < 2; newline++) {
@@ -514,13 +496,11 @@ static void lines_in_pieces(pysock_file *f, const char *text, size_t size) {
     free(piece);
 }
 
-static void a_line_longer_than_the_room_for_it_comes_in_pieces(void **state) {
+T_TEST(a_line_longer_than_the_room_for_it_comes_in_pieces, T_SCALE(120, 240)) {
     enum { LONG = 20000 };
     static const size_t sizes[] = {2, 3, 7, 8, 9, 100, 9000, LONG + 1, LONG + 2, LONG + 100};
     static const ptrdiff_t buffers[] = {-1, 0, 1, 16};
     static char text[LONG + 64];
-    (void)state;
-    t_deadline(T_SCALE(120, 240));
     memset(text, 'y', LONG);
     strcpy(text + LONG, "\nabcdef\n\nabcdefg\nz\ntail");
     for (size_t k = 0; k < FEW_KINDS; k++)
@@ -540,10 +520,8 @@ static void a_line_longer_than_the_room_for_it_comes_in_pieces(void **state) {
             }
 }
 
-static void a_line_may_hold_any_byte(void **state) {
+T_TEST(a_line_may_hold_any_byte, 60) {
     static const ptrdiff_t sizes[] = {-1, 0, 2};
-    (void)state;
-    t_deadline(60);
     for (size_t b = 0; b < sizeof sizes / sizeof sizes[0]; b++) {
         pysock *pair[2];
         pysock_file *f;
@@ -561,9 +539,7 @@ static void a_line_may_hold_any_byte(void **state) {
 }
 
 /* Python's reason for unbuffered files: what follows a line is left in the socket. */
-static void an_unbuffered_file_takes_no_more_than_its_line(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(an_unbuffered_file_takes_no_more_than_its_line, 60) {
     for (int kind = 0; kind < KINDS; kind++) {
         pysock *pair[2];
         pysock_file *f;
@@ -583,14 +559,12 @@ static void an_unbuffered_file_takes_no_more_than_its_line(void **state) {
     }
 }
 
-static void readlines_stops_after_the_hint(void **state) {
+T_TEST(readlines_stops_after_the_hint, 60) {
     static const struct {
         ptrdiff_t hint, lines;
     } cases[] = {{-1, 5}, {0, 5},  {1, 1},  {3, 1},   {4, 2},
                  {5, 2},  {9, 3}, {15, 4}, {1000, 5}, {PTRDIFF_MAX, 5}};
     static const ptrdiff_t sizes[] = {-1, 0, 2};
-    (void)state;
-    t_deadline(60);
     for (size_t b = 0; b < sizeof sizes / sizeof sizes[0]; b++)
         for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
             pysock *pair[2];
@@ -629,9 +603,7 @@ static int op_waits(int op, ptrdiff_t buffering) {
 }
 
 /* EAGAIN, as often as it is asked; then the whole. */
-static void a_read_without_blocking_can_be_repeated(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(a_read_without_blocking_can_be_repeated, 120) {
     for (int kind = 0; kind < KINDS; kind++)
         for (size_t b = 0; b < BUFFERINGS; b++)
             for (int op = READ; op < READ1; op++) {
@@ -662,9 +634,7 @@ static void a_read_without_blocking_can_be_repeated(void **state) {
 }
 
 /* One operation begins, another one takes what it had got. */
-static void what_one_read_had_got_another_one_can_have(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(what_one_read_had_got_another_one_can_have, 120) {
     for (size_t k = 0; k < FEW_KINDS; k++)
         for (size_t b = 0; b < BUFFERINGS; b++)
             for (int op = READ; op < READ1; op++)
@@ -723,11 +693,9 @@ static void interrupt_until(t_thread *t, int *done) {
     }
 }
 
-static void an_interrupted_read_can_be_repeated(void **state) {
+T_TEST(an_interrupted_read_can_be_repeated, 120) {
     static const double timeouts[] = {PYSOCK_NO_TIMEOUT, 60};
     static const ptrdiff_t sizes[] = {-1, 0, 2};
-    (void)state;
-    t_deadline(120);
     let_signals_interrupt();
     for (int kind = 0; kind < KINDS; kind++)
         for (size_t b = 0; b < sizeof sizes / sizeof sizes[0]; b++)
@@ -769,10 +737,8 @@ static void an_interrupted_read_can_be_repeated(void **state) {
     } while (0)
 
 /* Python's rule: where a read has timed out, nobody knows where in the stream one is. */
-static void after_a_timeout_a_file_gives_what_it_has_and_no_more(void **state) {
+T_TEST(after_a_timeout_a_file_gives_what_it_has_and_no_more, 120) {
     static const ptrdiff_t sizes[] = {-1, 0, 2};
-    (void)state;
-    t_deadline(120);
     for (int kind = 0; kind < KINDS; kind++)
         for (size_t b = 0; b < sizeof sizes / sizeof sizes[0]; b++)
             for (int op = READ; op < READ1; op++) {
@@ -816,9 +782,7 @@ static void after_a_timeout_a_file_gives_what_it_has_and_no_more(void **state) {
             }
 }
 
-static void a_read_with_nothing_there_times_out_too(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_read_with_nothing_there_times_out_too, 60) {
     for (size_t k = 0; k < FEW_KINDS; k++)
         for (size_t b = 0; b < BUFFERINGS; b++)
             for (int op = READ; op < OPS; op++) {
@@ -842,9 +806,7 @@ static void a_read_with_nothing_there_times_out_too(void **state) {
             }
 }
 
-static void a_timed_file_reads_what_comes_in_time(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_timed_file_reads_what_comes_in_time, 60) {
     for (int kind = 0; kind < KINDS; kind++) {
         pysock *pair[2];
         pysock_file *f;
@@ -867,10 +829,8 @@ static void a_timed_file_reads_what_comes_in_time(void **state) {
 /* ---- peers that go ---- */
 
 /* The kernel gives what came before the reset, and so does the file. */
-static void a_reset_is_told_and_what_came_before_it_is_kept(void **state) {
+T_TEST(a_reset_is_told_and_what_came_before_it_is_kept, 60) {
     static const ptrdiff_t sizes[] = {-1, 0, 2};
-    (void)state;
-    t_deadline(60);
     for (size_t b = 0; b < sizeof sizes / sizeof sizes[0]; b++)
         for (int op = READ; op < READ1; op++) {
             int port, raw = t_raw_listen(&port), peer;
@@ -895,9 +855,7 @@ static void a_reset_is_told_and_what_came_before_it_is_kept(void **state) {
         }
 }
 
-static void garbage_instead_of_tls_is_told_and_what_came_before_it_is_kept(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(garbage_instead_of_tls_is_told_and_what_came_before_it_is_kept, 60) {
     for (int op = READ; op < READ1; op++) {
         pysock *pair[2];
         pysock_file *f;
@@ -917,10 +875,8 @@ static void garbage_instead_of_tls_is_told_and_what_came_before_it_is_kept(void 
     }
 }
 
-static void a_ragged_end_is_told_where_that_was_asked_for(void **state) {
+T_TEST(a_ragged_end_is_told_where_that_was_asked_for, 60) {
     pysock_ssl_wrap_options options;
-    (void)state;
-    t_deadline(60);
     for (int raises = 0; raises < 2; raises++) {
         pysock *pair[2];
         pysock_file *f;
@@ -950,10 +906,8 @@ static void a_ragged_end_is_told_where_that_was_asked_for(void **state) {
 }
 
 /* EPIPE or a reset, told by a write, a flush or the close; and no SIGPIPE, which would end us. */
-static void writing_to_a_peer_that_is_gone_fails_without_a_signal(void **state) {
+T_TEST(writing_to_a_peer_that_is_gone_fails_without_a_signal, 60) {
     struct sigaction action;
-    (void)state;
-    t_deadline(60);
     T_EQ(sigaction(SIGPIPE, NULL, &action), 0);
     T_CHECK(action.sa_handler == SIG_DFL);
     for (int kind = 0; kind < KINDS; kind++)
@@ -984,10 +938,8 @@ static void writing_to_a_peer_that_is_gone_fails_without_a_signal(void **state) 
 
 /* ---- writing ---- */
 
-static void writes_wait_in_the_buffer_for_a_flush(void **state) {
+T_TEST(writes_wait_in_the_buffer_for_a_flush, 60) {
     static const ptrdiff_t sizes[] = {-1, 10, 8192, 1 << 20};
-    (void)state;
-    t_deadline(60);
     for (int kind = 0; kind < KINDS; kind++)
         for (size_t b = 0; b < sizeof sizes / sizeof sizes[0]; b++) {
             pysock *pair[2];
@@ -1017,9 +969,7 @@ static void writes_wait_in_the_buffer_for_a_flush(void **state) {
         }
 }
 
-static void unbuffered_writes_go_at_once(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(unbuffered_writes_go_at_once, 60) {
     for (int kind = 0; kind < KINDS; kind++) {
         pysock *pair[2];
         pysock_file *f;
@@ -1037,9 +987,7 @@ static void unbuffered_writes_go_at_once(void **state) {
     }
 }
 
-static void what_does_not_fit_the_buffer_goes_to_the_socket(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(what_does_not_fit_the_buffer_goes_to_the_socket, 60) {
     for (int kind = 0; kind < KINDS; kind++)
         for (ptrdiff_t size = 1; size <= 9; size++) {
             static const char text[] = "abcdefghijklmnopqrstuvwxyz";
@@ -1062,9 +1010,7 @@ static void what_does_not_fit_the_buffer_goes_to_the_socket(void **state) {
         }
 }
 
-static void one_file_may_read_and_write(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(one_file_may_read_and_write, 60) {
     for (int kind = 0; kind < KINDS; kind++)
         for (size_t b = 0; b < BUFFERINGS; b++) {
             pysock *pair[2];
@@ -1140,10 +1086,8 @@ static void *read_stream(void *arg) {
     return NULL;
 }
 
-static void streams_of_any_size_go_both_ways_at_once(void **state) {
+T_TEST(streams_of_any_size_go_both_ways_at_once, T_SCALE(120, 240)) {
     static const double timeouts[] = {PYSOCK_NO_TIMEOUT, 60};
-    (void)state;
-    t_deadline(T_SCALE(120, 240));
     for (int kind = 0; kind < KINDS; kind++)
         for (size_t b = 0; b < BUFFERINGS; b++) {
             size_t size = bufferings[b] < 0 || bufferings[b] > 10 ? T_SCALE(700001, 200001) : 60001;
@@ -1237,10 +1181,8 @@ static void write_past_failures(pysock *pair[2], ptrdiff_t buffering, double tim
     T_OK(pysock_file_close(f));
 }
 
-static void a_failed_write_says_what_was_taken_and_loses_nothing(void **state) {
+T_TEST(a_failed_write_says_what_was_taken_and_loses_nothing, T_SCALE(120, 240)) {
     static const ptrdiff_t sizes[] = {-1, 0, 1, 100000};
-    (void)state;
-    t_deadline(T_SCALE(120, 240));
     for (int kind = 0; kind < KINDS; kind++)
         for (size_t b = 0; b < sizeof sizes / sizeof sizes[0]; b++)
             for (int timed = 0; timed < 2; timed++) {
@@ -1264,9 +1206,7 @@ static void stuff(pysock *s, pysock_file *f) {
     T_EQ(errno, EAGAIN);
 }
 
-static void a_close_that_cannot_flush_tells_so_and_frees(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_close_that_cannot_flush_tells_so_and_frees, 60) {
     for (int kind = 0; kind < KINDS; kind++) {
         pysock *pair[2];
         pysock_file *f;
@@ -1322,13 +1262,11 @@ static void *finish_write_thread(void *arg) {
     return NULL;
 }
 
-static void an_interrupted_write_can_be_continued(void **state) {
+T_TEST(an_interrupted_write_can_be_continued, T_SCALE(120, 240)) {
     static const ptrdiff_t sizes[] = {-1, 0, 100000};
     static const double timeouts[] = {PYSOCK_NO_TIMEOUT, 60};
     enum { SIZE = 8 * 1024 * 1024 + 11 };
     unsigned char *data = malloc(SIZE), *buf = malloc(65536);
-    (void)state;
-    t_deadline(T_SCALE(120, 240));
     T_CHECK(data && buf);
     t_fill(data, SIZE, 0, 4);
     let_signals_interrupt();
@@ -1371,9 +1309,7 @@ static void an_interrupted_write_can_be_continued(void **state) {
 
 /* ---- files and the life of their socket ---- */
 
-static void a_file_keeps_its_socket_open(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_file_keeps_its_socket_open, 60) {
     for (int kind = 0; kind < KINDS; kind++)
         for (int unbuffered = 0; unbuffered < 2; unbuffered++) {
             pysock *pair[2];
@@ -1406,9 +1342,7 @@ static void a_file_keeps_its_socket_open(void **state) {
         }
 }
 
-static void the_last_of_several_files_closes_the_socket(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(the_last_of_several_files_closes_the_socket, 60) {
     for (int order = 0; order < 6; order++) {
         static const int orders[6][3] = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2},
                                          {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
@@ -1435,10 +1369,8 @@ static void the_last_of_several_files_closes_the_socket(void **state) {
     }
 }
 
-static void a_closed_file_leaves_its_socket_to_its_owner(void **state) {
+T_TEST(a_closed_file_leaves_its_socket_to_its_owner, 60) {
     int fds;
-    (void)state;
-    t_deadline(60);
     pysock_cleanup();
     fds = t_count_fds();
     for (int kind = 0; kind < KINDS; kind++) {
@@ -1457,9 +1389,7 @@ static void a_closed_file_leaves_its_socket_to_its_owner(void **state) {
     T_EQ(t_count_fds(), fds);
 }
 
-static void what_a_file_still_held_is_sent_before_the_socket_closes(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(what_a_file_still_held_is_sent_before_the_socket_closes, 60) {
     for (int kind = 0; kind < KINDS; kind++) {
         pysock *pair[2];
         pysock_file *f;
@@ -1479,10 +1409,8 @@ static void what_a_file_still_held_is_sent_before_the_socket_closes(void **state
 }
 
 /* A close that is put off disturbs nobody; the one that is real does. */
-static void who_waits_on_the_socket_is_woken_by_the_last_file(void **state) {
+T_TEST(who_waits_on_the_socket_is_woken_by_the_last_file, 60) {
     static const double timeouts[] = {PYSOCK_NO_TIMEOUT, 60};
-    (void)state;
-    t_deadline(60);
     for (int i = 0; i < 4; i++) {
         pysock *pair[2];
         pysock_file *f;
@@ -1510,9 +1438,7 @@ static void who_waits_on_the_socket_is_woken_by_the_last_file(void **state) {
     }
 }
 
-static void a_read_that_waits_is_not_disturbed_by_a_close_that_is_put_off(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_read_that_waits_is_not_disturbed_by_a_close_that_is_put_off, 60) {
     for (int kind = 0; kind < KINDS; kind++)
         for (int unbuffered = 0; unbuffered < 2; unbuffered++) {
             pysock *pair[2];
@@ -1542,12 +1468,10 @@ static void *greet_thread(void *arg) {
     return NULL;
 }
 
-static void the_first_use_of_a_file_does_the_handshake(void **state) {
+T_TEST(the_first_use_of_a_file_does_the_handshake, 30) {
     pysock *pair[2];
     pysock_file *f;
     t_thread t;
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     t_wrap_later(pair[0], client_ctx, "localhost");
     t_wrap_later(pair[1], server_ctx, NULL);
@@ -1562,13 +1486,11 @@ static void the_first_use_of_a_file_does_the_handshake(void **state) {
     t_close_pair(pair);
 }
 
-static void a_file_of_a_detached_socket_is_dead(void **state) {
+T_TEST(a_file_of_a_detached_socket_is_dead, 30) {
     pysock *pair[2];
     pysock_file *reader, *writer;
     char byte;
     int fd;
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     reader = T_OK(pysock_makefile(pair[0], "rb", -1));
     writer = T_OK(pysock_makefile(pair[0], "wb", 0));
@@ -1585,9 +1507,7 @@ static void a_file_of_a_detached_socket_is_dead(void **state) {
 }
 
 /* Buffered bytes are still given; then the socket is gone, and no younger one is taken for it. */
-static void after_cleanup_files_fail_and_can_be_closed(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(after_cleanup_files_fail_and_can_be_closed, 60) {
     for (int kind = 0; kind < KINDS; kind++) {
         pysock *pair[2], *young[2];
         pysock_file *reader, *writer, *idle, *raw;
@@ -1627,10 +1547,8 @@ static void after_cleanup_files_fail_and_can_be_closed(void **state) {
     }
 }
 
-static void cleanup_ends_reads_and_writes_that_wait(void **state) {
+T_TEST(cleanup_ends_reads_and_writes_that_wait, 60) {
     static const double timeouts[] = {PYSOCK_NO_TIMEOUT, 60};
-    (void)state;
-    t_deadline(60);
     (void)t_flood();
     for (int i = 0; i < 4; i++) {
         pysock *pairs[2][2];
@@ -1667,9 +1585,7 @@ static void cleanup_ends_reads_and_writes_that_wait(void **state) {
 
 /* ---- FILE ---- */
 
-static void a_FILE_reads_and_writes_lines(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_FILE_reads_and_writes_lines, 60) {
     for (int kind = 0; kind < KINDS; kind++) {
         pysock *pair[2];
         FILE *in, *out;
@@ -1704,9 +1620,7 @@ static void a_FILE_reads_and_writes_lines(void **state) {
     }
 }
 
-static void two_FILEs_of_a_socket_go_both_ways(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(two_FILEs_of_a_socket_go_both_ways, 60) {
     for (int kind = 0; kind < KINDS; kind++) {
         pysock *pair[2];
         FILE *in, *out;
@@ -1731,11 +1645,9 @@ static void two_FILEs_of_a_socket_go_both_ways(void **state) {
     }
 }
 
-static void a_FILE_takes_any_buffering(void **state) {
+T_TEST(a_FILE_takes_any_buffering, 30) {
     pysock *pair[2];
     FILE *f;
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     f = T_OK(pysock_fdopen(pair[0], "w"));
     T_EQ(setvbuf(f, NULL, _IOLBF, 1024), 0);
@@ -1769,11 +1681,9 @@ static void *bulk_thread(void *arg) {
     return NULL;
 }
 
-static void bulk_goes_through_a_FILE(void **state) {
+T_TEST(bulk_goes_through_a_FILE, 60) {
     static const double timeouts[] = {PYSOCK_NO_TIMEOUT, 60};
     unsigned char *buf = malloc(40000);
-    (void)state;
-    t_deadline(60);
     T_CHECK(buf != NULL);
     for (int kind = 0; kind < KINDS; kind++)
         for (int timed = 0; timed < 2; timed++) {
@@ -1804,9 +1714,7 @@ static void bulk_goes_through_a_FILE(void **state) {
     free(buf);
 }
 
-static void a_FILE_tells_its_errors_in_errno(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_FILE_tells_its_errors_in_errno, 60) {
     for (int kind = 0; kind < KINDS; kind++) {
         pysock *pair[2];
         FILE *f;
@@ -1862,9 +1770,7 @@ static void *getter_thread(void *arg) {
     return NULL;
 }
 
-static void an_interrupted_FILE_goes_on_after_clearerr(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(an_interrupted_FILE_goes_on_after_clearerr, 60) {
     let_signals_interrupt();
     for (int kind = 0; kind < KINDS; kind++) {
         pysock *pair[2];
@@ -1890,12 +1796,10 @@ static void an_interrupted_FILE_goes_on_after_clearerr(void **state) {
     pysock_set_interrupt_hook(NULL, NULL);
 }
 
-static void a_FILE_tells_what_the_peer_did(void **state) {
+T_TEST(a_FILE_tells_what_the_peer_did, 60) {
     pysock *pair[2];
     FILE *f;
     char line[16];
-    (void)state;
-    t_deadline(60);
     T_STEP("no TLS");
     t_tls_pair(pair, client_ctx, server_ctx);
     f = T_OK(pysock_fdopen(pair[0], "r"));
@@ -1933,10 +1837,8 @@ static void a_FILE_tells_what_the_peer_did(void **state) {
     }
 }
 
-static void a_FILE_keeps_its_socket_open(void **state) {
+T_TEST(a_FILE_keeps_its_socket_open, 60) {
     int fds;
-    (void)state;
-    t_deadline(60);
     pysock_cleanup();
     fds = t_count_fds();
     for (int kind = 0; kind < KINDS; kind++) {
@@ -1966,11 +1868,9 @@ static void a_FILE_keeps_its_socket_open(void **state) {
     T_EQ(t_count_fds(), fds);
 }
 
-static void a_FILE_survives_cleanup(void **state) {
+T_TEST(a_FILE_survives_cleanup, 30) {
     pysock *pair[2];
     FILE *in, *out;
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     in = T_OK(pysock_fdopen(pair[0], "r"));
     out = T_OK(pysock_fdopen(pair[0], "w"));
@@ -1990,11 +1890,9 @@ static void a_FILE_survives_cleanup(void **state) {
     (void)fclose(out);
 }
 
-static void fdopen_refuses_what_it_cannot_open(void **state) {
+T_TEST(fdopen_refuses_what_it_cannot_open, 30) {
     static const char *const wrong[] = {"", "x", "+", "r+", "w+", "rw", "a", "b", "rx"};
     pysock *pair[2];
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         T_STEP("mode '%s'", wrong[i]);
@@ -2089,7 +1987,7 @@ static void sink_start(sink *k, pysock *s, int64_t from) {
     t_spawn(&k->t, sink_thread, k);
 }
 
-static void sendfile_sends_what_is_asked_for(void **state) {
+T_TEST(sendfile_sends_what_is_asked_for, T_SCALE(120, 240)) {
     static const struct {
         int64_t at, offset, count; /* at: where the file stands before */
         int64_t from, sent;
@@ -2108,8 +2006,6 @@ static void sendfile_sends_what_is_asked_for(void **state) {
                  {0, BIG, -1, BIG, 0},
                  {0, BIG + 5, 10, BIG + 5, 0},
                  {BIG, -1, -1, BIG, 0}};
-    (void)state;
-    t_deadline(T_SCALE(120, 240));
     for (int kind = 0; kind < KINDS; kind++)
         for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
             pysock *pair[2];
@@ -2133,9 +2029,7 @@ static void sendfile_sends_what_is_asked_for(void **state) {
         }
 }
 
-static void sendfile_of_an_empty_file_sends_nothing(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(sendfile_of_an_empty_file_sends_nothing, 30) {
     for (int kind = 0; kind < KINDS; kind++) {
         char path[] = "/tmp/pysock-test-XXXXXX";
         pysock *pair[2];
@@ -2157,10 +2051,8 @@ static void sendfile_of_an_empty_file_sends_nothing(void **state) {
 }
 
 /* What lies behind four GiB is reached, without reading what is before. */
-static void sendfile_counts_in_64_bits(void **state) {
+T_TEST(sendfile_counts_in_64_bits, 30) {
     static const int64_t far = INT64_C(5000000001);
-    (void)state;
-    t_deadline(30);
     for (size_t k = 0; k < FEW_KINDS; k++) {
         char path[] = "/tmp/pysock-test-XXXXXX";
         pysock *pair[2];
@@ -2185,10 +2077,8 @@ static void sendfile_counts_in_64_bits(void **state) {
     }
 }
 
-static void sendfile_refuses_what_it_cannot_send(void **state) {
+T_TEST(sendfile_refuses_what_it_cannot_send, 60) {
     int fd, dir, null, bad, fds[2];
-    (void)state;
-    t_deadline(60);
     fd = open_big(O_RDONLY);
     dir = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     null = open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -2237,11 +2127,9 @@ static void sendfile_refuses_what_it_cannot_send(void **state) {
     close(fd);
 }
 
-static void sendfile_wants_a_connected_stream(void **state) {
+T_TEST(sendfile_wants_a_connected_stream, 30) {
     pysock *s, *pair[2];
     int fd, port;
-    (void)state;
-    t_deadline(30);
     fd = open_big(O_RDONLY);
     s = T_OK(pysock_socket(AF_INET, SOCK_DGRAM, 0));
     T_OK(pysock_connect(s, "127.0.0.1", 9));
@@ -2267,9 +2155,7 @@ static void sendfile_wants_a_connected_stream(void **state) {
 }
 
 /* The position of the file tells how much was sent, no more and no less. */
-static void a_sendfile_that_times_out_leaves_the_file_behind_what_was_sent(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_sendfile_that_times_out_leaves_the_file_behind_what_was_sent, 60) {
     for (int kind = 0; kind < KINDS; kind++)
         for (int64_t offset = 0; offset < 10000; offset += 9999) {
             pysock *pair[2];
@@ -2296,9 +2182,7 @@ static void a_sendfile_that_times_out_leaves_the_file_behind_what_was_sent(void 
 }
 
 /* Two stalls, each shorter than the timeout, both together longer. */
-static void the_timeout_of_sendfile_is_for_each_wait(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(the_timeout_of_sendfile_is_for_each_wait, 60) {
     for (int kind = TCP; kind <= TLS; kind += TLS - TCP) {
         pysock *pair[2];
         int fd;
@@ -2372,18 +2256,14 @@ static void send_to_nobody(void *arg) {
     }
 }
 
-static void sendfile_to_a_dead_peer_fails_without_a_signal(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(sendfile_to_a_dead_peer_fails_without_a_signal, 60) {
     for (int how = 0; how < 3; how++) {
         T_STEP("SIGPIPE %s", how == 0 ? "at its default" : how == 1 ? "blocked" : "pending");
         t_wait_for_child(t_run_in_child(send_to_nobody, &how, 0));
     }
 }
 
-static void a_peer_that_vanishes_ends_sendfile(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_peer_that_vanishes_ends_sendfile, 60) {
     for (int kind = 0; kind < KINDS; kind++) {
         pysock *pair[2];
         int fd;
@@ -2437,10 +2317,8 @@ static void sendfile_start(sendfile_job *j, pysock *s, int64_t offset) {
     t_spawn(&j->t, sendfile_thread, j);
 }
 
-static void close_and_cleanup_end_a_sendfile_that_waits(void **state) {
+T_TEST(close_and_cleanup_end_a_sendfile_that_waits, T_SCALE(60, 120)) {
     static const double timeouts[] = {PYSOCK_NO_TIMEOUT, 60};
-    (void)state;
-    t_deadline(T_SCALE(60, 120));
     for (int cleanup = 0; cleanup < 2; cleanup++)
         for (int kind = 0; kind < KINDS; kind++)
             for (int timed = 0; timed < 2; timed++) {
@@ -2468,10 +2346,8 @@ static void close_and_cleanup_end_a_sendfile_that_waits(void **state) {
             }
 }
 
-static void an_interrupted_sendfile_can_be_continued(void **state) {
+T_TEST(an_interrupted_sendfile_can_be_continued, T_SCALE(60, 120)) {
     static const double timeouts[] = {PYSOCK_NO_TIMEOUT, 60};
-    (void)state;
-    t_deadline(T_SCALE(60, 120));
     let_signals_interrupt();
     for (int kind = 0; kind < KINDS; kind++)
         for (int timed = 0; timed < 2; timed++) {
@@ -2505,9 +2381,7 @@ static void an_interrupted_sendfile_can_be_continued(void **state) {
 }
 
 /* A signal that nobody minds ends nothing. */
-static void a_signal_without_a_say_does_not_end_sendfile(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_signal_without_a_say_does_not_end_sendfile, 60) {
     let_signals_interrupt();
     __atomic_store_n(&hook_answer, 0, __ATOMIC_RELEASE);
     for (size_t i = 0; i < FEW_KINDS; i++) {
@@ -2535,10 +2409,8 @@ static void a_signal_without_a_say_does_not_end_sendfile(void **state) {
 }
 
 /* One direction does not hold up the other. */
-static void a_sendfile_that_waits_does_not_hold_up_a_recv(void **state) {
+T_TEST(a_sendfile_that_waits_does_not_hold_up_a_recv, 60) {
     static const double timeouts[] = {PYSOCK_NO_TIMEOUT, 60};
-    (void)state;
-    t_deadline(60);
     for (int kind = 0; kind < KINDS; kind++)
         for (int timed = 0; timed < 2; timed++) {
             pysock *pair[2];
@@ -2566,12 +2438,10 @@ static void a_sendfile_that_waits_does_not_hold_up_a_recv(void **state) {
         }
 }
 
-static void sendfile_does_the_handshake_first(void **state) {
+T_TEST(sendfile_does_the_handshake_first, 30) {
     pysock *pair[2];
     sendfile_job j;
     unsigned char first[100];
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     t_wrap_later(pair[0], client_ctx, "localhost");
     t_wrap_later(pair[1], server_ctx, NULL);
@@ -2586,11 +2456,9 @@ static void sendfile_does_the_handshake_first(void **state) {
 
 /* The first of the file is queued by pysock_send_buf(), the rest sent from the file, and a last
    word behind it. */
-static void sendfile_does_not_overtake_what_is_queued(void **state) {
+T_TEST(sendfile_does_not_overtake_what_is_queued, T_SCALE(60, 120)) {
     static const double timeouts[] = {PYSOCK_NO_TIMEOUT, 60};
     enum { QUEUED = 8 * 1024 * 1024 + 11 };
-    (void)state;
-    t_deadline(T_SCALE(60, 120));
     for (int kind = 0; kind < KINDS; kind++)
         for (int timed = 0; timed < 2; timed++) {
             pysock *pair[2];
@@ -2618,77 +2486,4 @@ static void sendfile_does_not_overtake_what_is_queued(void **state) {
         }
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(the_modes_are_pythons),
-    cmocka_unit_test(a_file_does_only_what_its_mode_allows),
-    cmocka_unit_test(wrong_arguments_are_refused),
-    cmocka_unit_test(a_file_of_an_unconnected_socket_tells_so),
-    cmocka_unit_test(reads_give_what_was_sent_and_then_the_end),
-    cmocka_unit_test(a_read_waits_for_all_of_it_unless_it_is_unbuffered),
-    cmocka_unit_test(read1_gives_what_there_is),
-    cmocka_unit_test(readall_gives_everything_up_to_the_end),
-    cmocka_unit_test(lines_come_one_by_one),
-    cmocka_unit_test(a_line_longer_than_the_room_for_it_comes_in_pieces),
-    cmocka_unit_test(a_line_may_hold_any_byte),
-    cmocka_unit_test(an_unbuffered_file_takes_no_more_than_its_line),
-    cmocka_unit_test(readlines_stops_after_the_hint),
-    cmocka_unit_test(a_read_without_blocking_can_be_repeated),
-    cmocka_unit_test(what_one_read_had_got_another_one_can_have),
-    cmocka_unit_test(an_interrupted_read_can_be_repeated),
-    cmocka_unit_test(after_a_timeout_a_file_gives_what_it_has_and_no_more),
-    cmocka_unit_test(a_read_with_nothing_there_times_out_too),
-    cmocka_unit_test(a_timed_file_reads_what_comes_in_time),
-    cmocka_unit_test(a_reset_is_told_and_what_came_before_it_is_kept),
-    cmocka_unit_test(garbage_instead_of_tls_is_told_and_what_came_before_it_is_kept),
-    cmocka_unit_test(a_ragged_end_is_told_where_that_was_asked_for),
-    cmocka_unit_test(writing_to_a_peer_that_is_gone_fails_without_a_signal),
-    cmocka_unit_test(writes_wait_in_the_buffer_for_a_flush),
-    cmocka_unit_test(unbuffered_writes_go_at_once),
-    cmocka_unit_test(what_does_not_fit_the_buffer_goes_to_the_socket),
-    cmocka_unit_test(one_file_may_read_and_write),
-    cmocka_unit_test(streams_of_any_size_go_both_ways_at_once),
-    cmocka_unit_test(a_failed_write_says_what_was_taken_and_loses_nothing),
-    cmocka_unit_test(a_close_that_cannot_flush_tells_so_and_frees),
-    cmocka_unit_test(an_interrupted_write_can_be_continued),
-    cmocka_unit_test(a_file_keeps_its_socket_open),
-    cmocka_unit_test(the_last_of_several_files_closes_the_socket),
-    cmocka_unit_test(a_closed_file_leaves_its_socket_to_its_owner),
-    cmocka_unit_test(what_a_file_still_held_is_sent_before_the_socket_closes),
-    cmocka_unit_test(who_waits_on_the_socket_is_woken_by_the_last_file),
-    cmocka_unit_test(a_read_that_waits_is_not_disturbed_by_a_close_that_is_put_off),
-    cmocka_unit_test(the_first_use_of_a_file_does_the_handshake),
-    cmocka_unit_test(a_file_of_a_detached_socket_is_dead),
-    cmocka_unit_test(after_cleanup_files_fail_and_can_be_closed),
-    cmocka_unit_test(cleanup_ends_reads_and_writes_that_wait),
-    cmocka_unit_test(a_FILE_reads_and_writes_lines),
-    cmocka_unit_test(two_FILEs_of_a_socket_go_both_ways),
-    cmocka_unit_test(a_FILE_takes_any_buffering),
-    cmocka_unit_test(bulk_goes_through_a_FILE),
-    cmocka_unit_test(a_FILE_tells_its_errors_in_errno),
-    cmocka_unit_test(an_interrupted_FILE_goes_on_after_clearerr),
-    cmocka_unit_test(a_FILE_tells_what_the_peer_did),
-    cmocka_unit_test(a_FILE_keeps_its_socket_open),
-    cmocka_unit_test(a_FILE_survives_cleanup),
-    cmocka_unit_test(fdopen_refuses_what_it_cannot_open),
-    cmocka_unit_test(sendfile_sends_what_is_asked_for),
-    cmocka_unit_test(sendfile_of_an_empty_file_sends_nothing),
-    cmocka_unit_test(sendfile_counts_in_64_bits),
-    cmocka_unit_test(sendfile_refuses_what_it_cannot_send),
-    cmocka_unit_test(sendfile_wants_a_connected_stream),
-    cmocka_unit_test(a_sendfile_that_times_out_leaves_the_file_behind_what_was_sent),
-    cmocka_unit_test(the_timeout_of_sendfile_is_for_each_wait),
-    cmocka_unit_test(sendfile_to_a_dead_peer_fails_without_a_signal),
-    cmocka_unit_test(a_peer_that_vanishes_ends_sendfile),
-    cmocka_unit_test(close_and_cleanup_end_a_sendfile_that_waits),
-    cmocka_unit_test(an_interrupted_sendfile_can_be_continued),
-    cmocka_unit_test(a_signal_without_a_say_does_not_end_sendfile),
-    cmocka_unit_test(a_sendfile_that_waits_does_not_hold_up_a_recv),
-    cmocka_unit_test(sendfile_does_the_handshake_first),
-    cmocka_unit_test(sendfile_does_not_overtake_what_is_queued),
-};
-
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name("test_files", tests, make_big_file, close_big_file);
-}
+T_MAIN(.setup = make_big_file, .teardown = close_big_file)

@@ -248,9 +248,7 @@ static void take_up_to_the_limit(const flood *f, int server, int stage, int way)
         r_complain(row, "%zu bytes of data came", e.received_size);
 }
 
-static void as_many_as_are_allowed_are_taken(void **state) {
-    (void)state;
-    t_deadline(240);
+T_TEST(as_many_as_are_allowed_are_taken, 240) {
     for_each_row(floods, FLOODS, take_up_to_the_limit);
 }
 
@@ -282,15 +280,11 @@ static void end_at_the_limit(const flood *f, int server, int stage, int way) {
         r_check_error(&e, row);
 }
 
-static void one_more_ends_the_connection(void **state) {
-    (void)state;
-    t_deadline(240);
+T_TEST(one_more_ends_the_connection, 240) {
     for_each_row(floods, FLOODS, end_at_the_limit);
 }
 
-static void other_floods_end_the_connection(void **state) {
-    (void)state;
-    t_deadline(240);
+T_TEST(other_floods_end_the_connection, 240) {
     for_each_row(others, OTHERS, end_at_the_limit);
 }
 
@@ -311,18 +305,14 @@ static void alert_in_spite_of_unread_input(const flood *f, int server, int stage
         r_check_error(&e, row);
 }
 
-static void the_alert_arrives_although_input_is_unread(void **state) {
-    (void)state;
-    t_deadline(240);
+T_TEST(the_alert_arrives_although_input_is_unread, 240) {
     for_each_row(floods, FLOODS, alert_in_spite_of_unread_input);
 }
 
 /* A client that goes along with the first HelloRequest is flooded no less. */
-static void a_client_that_renegotiates_ends_endless_hello_requests(void **state) {
+T_TEST(a_client_that_renegotiates_ends_endless_hello_requests, 120) {
     static r_end e;
     static r_peer p;
-    (void)state;
-    t_deadline(120);
     FOR_EACH_WAY(way) {
         const char *row = row_name(&floods[3], 0, ESTABLISHED, way);
         r_open(&e, &p, way, client_ctx, "localhost");
@@ -347,7 +337,7 @@ static void begin_message(r_peer *p, int type, size_t size) {
     r_write_record(p, R_HANDSHAKE, b.data, b.size);
 }
 
-static void a_message_that_is_too_large_is_refused_at_its_header(void **state) {
+T_TEST(a_message_that_is_too_large_is_refused_at_its_header, 240) {
     static const struct {
         const char *name;
         int server, stage, type;
@@ -369,8 +359,6 @@ static void a_message_that_is_too_large_is_refused_at_its_header(void **state) {
     };
     static r_end e;
     static r_peer p;
-    (void)state;
-    t_deadline(240);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         for (int large = 0; large < 2; large++)
             FOR_EACH_WAY(way) {
@@ -468,12 +456,10 @@ static void make_large_certificate(r_bytes *out, size_t size) {
     der_wrap(out, 0, 0x30);
 }
 
-static void a_chain_of_150_kb_is_taken(void **state) {
+T_TEST(a_chain_of_150_kb_is_taken, 120) {
     static r_end e;
     static r_peer p;
     static r_bytes leaf, large, body;
-    (void)state;
-    t_deadline(120);
     r_read_pem(T_CERTS "server-ec.pem", &leaf);
     make_large_certificate(&large, 150000);
     FOR_EACH_WAY(way) {
@@ -557,11 +543,9 @@ static int drip_to_a_client(r_peer *p, int empty) {
     return 0;
 }
 
-static void a_handshake_in_drips_below_the_limits_works(void **state) {
+T_TEST(a_handshake_in_drips_below_the_limits_works, 240) {
     static r_end e;
     static r_peer p;
-    (void)state;
-    t_deadline(240);
     for (int server = 0; server < 2; server++)
         for (int empty = 0; empty <= EMPTY_RECORDS; empty += EMPTY_RECORDS)
             FOR_EACH_WAY(way) {
@@ -591,7 +575,7 @@ static void a_handshake_in_drips_below_the_limits_works(void **state) {
 
 /* A hello in 20,000 records is in the kernel. A call that drives takes some of it and comes back,
    and goes on when it is called again. */
-static void a_step_of_a_handshake_takes_so_much_and_no_more(void **state) {
+T_TEST(a_step_of_a_handshake_takes_so_much_and_no_more, 60) {
     static r_peer p;
     static r_hello h;
     static r_bytes body, message;
@@ -599,8 +583,6 @@ static void a_step_of_a_handshake_takes_so_much_and_no_more(void **state) {
     pysock_ssl_wrap_options options = {.caller_drives = 1, .no_handshake_on_connect = 1};
     pysock *s;
     int fds[2], left = 0, before = 0, calls = 0, room = 4 << 20;
-    (void)state;
-    t_deadline(60);
     T_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
     setsockopt(fds[1], SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof room);
     r_peer_init(&p, 0);
@@ -841,18 +823,14 @@ static const flooder kinds[] = {
     {.name = "a hello in drips", .once = NULL},
 };
 
-static void the_reactor_serves_others_during_each_flood(void **state) {
-    (void)state;
-    t_deadline(240);
+T_TEST(the_reactor_serves_others_during_each_flood, 240) {
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         T_STEP("%s", kinds[i].name);
         others_are_served_during(&kinds[i], 1);
     }
 }
 
-static void the_reactor_serves_others_during_all_floods(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(the_reactor_serves_others_during_all_floods, 120) {
     others_are_served_during(kinds, sizeof kinds / sizeof kinds[0]);
 }
 
@@ -862,19 +840,17 @@ static int deny_threads(void *arg, const pysock_audit_event *event) {
     return strcmp(event->name, "pysock.thread") == 0;
 }
 
-static void a_poller_without_threads_serves_others_during_floods(void **state) {
-    (void)state;
-    t_deadline(240);
-    pysock_cleanup();
-    pysock_set_audit_hook(deny_threads, NULL);
-    others_are_served_during(kinds, sizeof kinds / sizeof kinds[0]);
-    pysock_set_audit_hook(NULL, NULL);
-}
-
 static int allow_threads(void **state) {
     (void)state;
     pysock_set_audit_hook(NULL, NULL);
     return 0;
+}
+
+T_TEST_WITH(a_poller_without_threads_serves_others_during_floods, 240, NULL, allow_threads) {
+    pysock_cleanup();
+    pysock_set_audit_hook(deny_threads, NULL);
+    others_are_served_during(kinds, sizeof kinds / sizeof kinds[0]);
+    pysock_set_audit_hook(NULL, NULL);
 }
 
 /* ---- deadlines ---- */
@@ -957,10 +933,8 @@ static void next_byte_in_froth(r_peer *p, int i) {
     next_byte(p, i);
 }
 
-static void a_deadline_holds_while_a_handshake_drips(void **state) {
+T_TEST(a_deadline_holds_while_a_handshake_drips, 120) {
     static source so;
-    (void)state;
-    t_deadline(120);
     for (int is_server = 0; is_server < 2; is_server++)
         for (int fast = 0; fast < 2; fast++) {
             pysock *s = connect_source(&so, is_server, 0.5);
@@ -982,7 +956,7 @@ static void a_deadline_holds_while_a_handshake_drips(void **state) {
 }
 
 /* A blocking call with a timeout, and a peer that floods: it comes back in time, with an error. */
-static void a_flooded_call_with_a_timeout_comes_back(void **state) {
+T_TEST(a_flooded_call_with_a_timeout_comes_back, 240) {
     static const struct {
         const char *name;
         int is_server, established;
@@ -1002,8 +976,6 @@ static void a_flooded_call_with_a_timeout_comes_back(void **state) {
         {"a client's recv, HelloRequests", 1, 1, hello_request},
     };
     static source so;
-    (void)state;
-    t_deadline(240);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         double begin, took;
         char byte;
@@ -1037,10 +1009,8 @@ static void more_data(r_peer *p, int i) {
     r_write_record(p, R_DATA, bytes, sizeof bytes);
 }
 
-static void the_deadline_of_unwrap_holds_while_data_comes(void **state) {
+T_TEST(the_deadline_of_unwrap_holds_while_data_comes, 120) {
     static source so;
-    (void)state;
-    t_deadline(120);
     for (int is_server = 0; is_server < 2; is_server++) {
         pysock *s = connect_established(&so, is_server, 1.0);
         double begin = t_now(), took;
@@ -1089,10 +1059,8 @@ static pysock *begin_flooded_call(source *so, t_waiter *w, t_thread *t, int kind
     return w->s;
 }
 
-static void a_flooded_call_ends_when_its_socket_is_closed(void **state) {
+T_TEST(a_flooded_call_ends_when_its_socket_is_closed, 120) {
     static source so;
-    (void)state;
-    t_deadline(120);
     for (int kind = 0; kind < FLOODED_KINDS; kind++)
         for (int i = 0; i < 5; i++) {
             t_waiter w;
@@ -1111,10 +1079,8 @@ static void a_flooded_call_ends_when_its_socket_is_closed(void **state) {
         }
 }
 
-static void a_flooded_call_ends_at_cleanup(void **state) {
+T_TEST(a_flooded_call_ends_at_cleanup, 120) {
     static source so;
-    (void)state;
-    t_deadline(120);
     for (int kind = 0; kind < FLOODED_KINDS; kind++) {
         t_waiter w;
         t_thread t;
@@ -1133,12 +1099,10 @@ static void a_flooded_call_ends_at_cleanup(void **state) {
 }
 
 /* The reactor is in the middle of a handshake that a flood keeps going. */
-static void the_reactor_ends_at_cleanup_whatever_floods_it(void **state) {
+T_TEST(the_reactor_ends_at_cleanup_whatever_floods_it, 120) {
     static source so[2];
     pysock *s[2];
     double begin;
-    (void)state;
-    t_deadline(120);
     for (int i = 0; i < 2; i++) {
         s[i] = connect_source(&so[i], i, 0);
         pysock_ssl_do_handshake(s[i]);
@@ -1163,13 +1127,11 @@ static void the_reactor_ends_at_cleanup_whatever_floods_it(void **state) {
 
 /* Nothing but the kernel and close can end these waits: a thousand descriptors are a thousand
    clients. */
-static void threads_that_wait_with_a_timeout_need_no_descriptor_each(void **state) {
+T_TEST(threads_that_wait_with_a_timeout_need_no_descriptor_each, 120) {
     pysock *pair[WAITING][2];
     t_waiter w[WAITING];
     t_thread t[WAITING];
     int before, during;
-    (void)state;
-    t_deadline(120);
     for (int i = 0; i < WAITING; i++)
         t_tls_pair(pair[i], client_ctx, server_ctx);
     before = t_count_fds();
@@ -1194,31 +1156,4 @@ static void threads_that_wait_with_a_timeout_need_no_descriptor_each(void **stat
         T_FAIL("%d threads that wait hold %d descriptors", WAITING, during - before);
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(as_many_as_are_allowed_are_taken),
-    cmocka_unit_test(one_more_ends_the_connection),
-    cmocka_unit_test(other_floods_end_the_connection),
-    cmocka_unit_test(the_alert_arrives_although_input_is_unread),
-    cmocka_unit_test(a_client_that_renegotiates_ends_endless_hello_requests),
-    cmocka_unit_test(a_message_that_is_too_large_is_refused_at_its_header),
-    cmocka_unit_test(a_chain_of_150_kb_is_taken),
-    cmocka_unit_test(a_handshake_in_drips_below_the_limits_works),
-    cmocka_unit_test(a_step_of_a_handshake_takes_so_much_and_no_more),
-    cmocka_unit_test(the_reactor_serves_others_during_each_flood),
-    cmocka_unit_test(the_reactor_serves_others_during_all_floods),
-    cmocka_unit_test_teardown(a_poller_without_threads_serves_others_during_floods,
-                              allow_threads),
-    cmocka_unit_test(a_deadline_holds_while_a_handshake_drips),
-    cmocka_unit_test(a_flooded_call_with_a_timeout_comes_back),
-    cmocka_unit_test(the_deadline_of_unwrap_holds_while_data_comes),
-    cmocka_unit_test(a_flooded_call_ends_when_its_socket_is_closed),
-    cmocka_unit_test(a_flooded_call_ends_at_cleanup),
-    cmocka_unit_test(the_reactor_ends_at_cleanup_whatever_floods_it),
-    cmocka_unit_test(threads_that_wait_with_a_timeout_need_no_descriptor_each),
-};
-
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name(__FILE__, tests, set_up, tear_down);
-}
+T_MAIN(.setup = set_up, .teardown = tear_down)

@@ -19,11 +19,9 @@ static void child_closes_and_detaches(void *arg) {
     close(fd);
 }
 
-static void calls_of_other_threads_hold_nothing_in_a_child(void **state) {
+T_TEST(calls_of_other_threads_hold_nothing_in_a_child, 60) {
     pysock *pair[2][2], *sockets[2];
     t_thread t[2];
-    (void)state;
-    t_deadline(60);
     for (int i = 0; i < 2; i++) {
         T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair[i]));
         sockets[i] = pair[i][0];
@@ -61,12 +59,10 @@ static void child_queues_for_itself(void *arg) {
     }
 }
 
-static void a_childs_queues_are_its_own(void **state) {
+T_TEST(a_childs_queues_are_its_own, 60) {
     static char buf[65536];
     pysock *pair[4];
     size_t have = 0, n;
-    (void)state;
-    t_deadline(60);
     if (T_TSAN) {
         print_message("threads of a child are more than this sanitizer can do: skipped\n");
         skip();
@@ -113,12 +109,10 @@ static void child_takes_the_descriptor(void *arg) {
     T_CHECK(fcntl(fd, F_GETFD) >= 0);
 }
 
-static void a_step_of_the_parents_keeps_no_child_waiting(void **state) {
+T_TEST(a_step_of_the_parents_keeps_no_child_waiting, 60) {
     pysock_ssl_context *ctx = t_server_ctx();
     pysock *pair[2];
     t_thread t;
-    (void)state;
-    t_deadline(60);
     T_EQ(sem_init(&in_step, 0, 0), 0);
     T_EQ(sem_init(&step_may_end, 0, 0), 0);
     T_OK(pysock_ssl_set_sni_callback(ctx, stop_in_the_step, NULL));
@@ -134,12 +128,4 @@ static void a_step_of_the_parents_keeps_no_child_waiting(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(calls_of_other_threads_hold_nothing_in_a_child),
-    cmocka_unit_test(a_childs_queues_are_its_own),
-    cmocka_unit_test(a_step_of_the_parents_keeps_no_child_waiting),
-};
-
-int main(void) {
-    return cmocka_run_group_tests_name("test_fork", tests, make_contexts, free_contexts);
-}
+T_MAIN(.setup = make_contexts, .teardown = free_contexts)

@@ -263,9 +263,7 @@ static void refuse_shape(pysock_ssl_context *ctx, const shape *sh, int way) {
         r_complain(row, "the sni_callback was told the name '%s'", asks.name);
 }
 
-static void the_callback_is_asked_about_every_shape_of_hello(void **state) {
-    (void)state;
-    t_deadline(240);
+T_TEST(the_callback_is_asked_about_every_shape_of_hello, 240) {
     for (size_t i = 0; i < GOOD_SHAPES; i++)
         FOR_EACH_WAY(way) {
             asks.name[0] = 0;
@@ -274,9 +272,7 @@ static void the_callback_is_asked_about_every_shape_of_hello(void **state) {
     r_no_complaints();
 }
 
-static void the_callback_is_asked_where_the_server_has_protocols(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(the_callback_is_asked_where_the_server_has_protocols, 120) {
     for (size_t i = 0; i < GOOD_SHAPES; i++) {
         asks.name[0] = 0;
         refuse_shape(with_alpn, &good_shapes[i], R_BY_BIO);
@@ -286,11 +282,9 @@ static void the_callback_is_asked_where_the_server_has_protocols(void **state) {
 
 /* What the callback lets in gets a handshake, whatever its shape: the bytes that were held back are
    all there, once, and in order. */
-static void what_the_callback_lets_in_gets_a_handshake(void **state) {
+T_TEST(what_the_callback_lets_in_gets_a_handshake, 240) {
     static r_end e;
     static r_peer p;
-    (void)state;
-    t_deadline(240);
     for (size_t i = 0; i < GOOD_SHAPES; i++)
         FOR_EACH_WAY(way) {
             const shape *sh = &good_shapes[i];
@@ -372,7 +366,7 @@ static void try_bad_extensions(const bad *rows, size_t count) {
 
 #define TRY(rows) try_bad_extensions(rows, sizeof rows / sizeof rows[0])
 
-static void a_malformed_server_name_is_refused(void **state) {
+T_TEST(a_malformed_server_name_is_refused, 120) {
     static const bad rows[] = {
         B("an empty server_name extension", R_SERVER_NAME, "", DECODE),
         B("half a length", R_SERVER_NAME, "\0", DECODE),
@@ -390,16 +384,12 @@ static void a_malformed_server_name_is_refused(void **state) {
         B("a NUL behind a name", R_SERVER_NAME, "\0\10\0\0\5name\0", ILLEGAL, DECODE, NAME),
         B("a NUL alone", R_SERVER_NAME, "\0\4\0\0\1\0", ILLEGAL, DECODE, NAME),
     };
-    (void)state;
-    t_deadline(120);
     TRY(rows);
 }
 
-static void a_server_name_that_is_too_long_is_refused(void **state) {
+T_TEST(a_server_name_that_is_too_long_is_refused, 120) {
     static const size_t sizes[] = {256, 257, 1000, 16000, 60000};
     static char name[60000];
-    (void)state;
-    t_deadline(120);
     memset(name, 'n', sizeof name);
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         char row[64];
@@ -411,7 +401,7 @@ static void a_server_name_that_is_too_long_is_refused(void **state) {
     r_no_complaints();
 }
 
-static void a_malformed_list_of_protocols_is_refused(void **state) {
+T_TEST(a_malformed_list_of_protocols_is_refused, 120) {
     static const bad rows[] = {
         B("an empty ALPN extension", R_ALPN, "", DECODE),
         B("half a length", R_ALPN, "\0", DECODE),
@@ -426,12 +416,10 @@ static void a_malformed_list_of_protocols_is_refused(void **state) {
         B("a name that is much longer than its list", R_ALPN, "\0\3\377h2", DECODE),
         B("bytes behind the list", R_ALPN, "\0\3\2h2\0", DECODE),
     };
-    (void)state;
-    t_deadline(120);
     TRY(rows);
 }
 
-static void a_malformed_list_of_point_formats_is_refused(void **state) {
+T_TEST(a_malformed_list_of_point_formats_is_refused, 60) {
     static const bad rows[] = {
         B("an empty extension", R_POINT_FORMATS, "", DECODE),
         B("an empty list", R_POINT_FORMATS, "\0", DECODE),
@@ -440,12 +428,10 @@ static void a_malformed_list_of_point_formats_is_refused(void **state) {
         B("without uncompressed", R_POINT_FORMATS, "\1\1", ILLEGAL),
         B("both compressed kinds, but not uncompressed", R_POINT_FORMATS, "\2\1\2", ILLEGAL),
     };
-    (void)state;
-    t_deadline(60);
     TRY(rows);
 }
 
-static void a_malformed_list_of_curves_is_refused(void **state) {
+T_TEST(a_malformed_list_of_curves_is_refused, 60) {
     static const bad rows[] = {
         B("an empty extension", R_GROUPS, "", DECODE),
         B("half a length", R_GROUPS, "\0", DECODE),
@@ -455,12 +441,10 @@ static void a_malformed_list_of_curves_is_refused(void **state) {
         B("a list that is shorter", R_GROUPS, "\0\2\0\27\0\35", DECODE),
         B("half a curve behind", R_GROUPS, "\0\2\0\27\0", DECODE),
     };
-    (void)state;
-    t_deadline(60);
     TRY(rows);
 }
 
-static void a_malformed_list_of_signature_algorithms_is_refused(void **state) {
+T_TEST(a_malformed_list_of_signature_algorithms_is_refused, 60) {
     static const bad rows[] = {
         B("an empty extension", R_SIGNATURES, "", DECODE),
         B("half a length", R_SIGNATURES, "\0", DECODE),
@@ -469,12 +453,10 @@ static void a_malformed_list_of_signature_algorithms_is_refused(void **state) {
         B("a list that is longer than its extension", R_SIGNATURES, "\0\4\4\3", DECODE),
         B("a list that is shorter", R_SIGNATURES, "\0\2\4\3\4\1", DECODE),
     };
-    (void)state;
-    t_deadline(60);
     TRY(rows);
 }
 
-static void a_malformed_list_of_versions_is_refused(void **state) {
+T_TEST(a_malformed_list_of_versions_is_refused, 60) {
     static const bad rows[] = {
         B("an empty extension", R_VERSIONS, "", DECODE),
         B("an empty list", R_VERSIONS, "\0", DECODE),
@@ -485,12 +467,10 @@ static void a_malformed_list_of_versions_is_refused(void **state) {
         B("versions of the future", R_VERSIONS, "\4\3\5\4\0", VERSION),
         B("TLS 1.1 alone, which is not spoken here", R_VERSIONS, "\2\3\2", VERSION),
     };
-    (void)state;
-    t_deadline(60);
     TRY(rows);
 }
 
-static void other_malformed_extensions_are_refused(void **state) {
+T_TEST(other_malformed_extensions_are_refused, 60) {
     static const bad rows[] = {
         B("renegotiation_info in a first hello", R_RENEGOTIATION, "\14" "123456789012", FAILURE),
         B("an empty renegotiation_info", R_RENEGOTIATION, "", DECODE, FAILURE),
@@ -501,13 +481,11 @@ static void other_malformed_extensions_are_refused(void **state) {
         B("an empty maximum fragment length", R_MAX_FRAGMENT, "", DECODE),
         B("a maximum fragment length with bytes behind", R_MAX_FRAGMENT, "\1\1", DECODE),
     };
-    (void)state;
-    t_deadline(60);
     TRY(rows);
 }
 
 /* RFC 5246, 7.4.1.4: at most one of each type; also of those that nobody here knows. */
-static void an_extension_that_comes_twice_is_refused(void **state) {
+T_TEST(an_extension_that_comes_twice_is_refused, 120) {
     static const struct {
         int type;
         const char *data;
@@ -525,8 +503,6 @@ static void an_extension_that_comes_twice_is_refused(void **state) {
         {0x1234, "", 0},
         {0x4321, "data", 4},
     };
-    (void)state;
-    t_deadline(120);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         char row[64];
         snprintf(row, sizeof row, "two extensions of type %d", rows[i].type);
@@ -616,7 +592,7 @@ static void no_signature_of_ours(r_hello *h) {
     r_reextend(h, R_SIGNATURES, R_TEXT("\0\4\10\7\10\4")); /* Ed25519, RSA-PSS */
 }
 
-static void a_hello_that_is_malformed_is_refused(void **state) {
+T_TEST(a_hello_that_is_malformed_is_refused, 120) {
     static const struct {
         const char *name;
         void (*change)(r_hello *h);
@@ -642,8 +618,6 @@ static void a_hello_that_is_malformed_is_refused(void **state) {
         {"SSL 3.0", is_of_version_300, R_ONE_OF(VERSION)},
         {"version 2.0", is_of_version_200, R_ONE_OF(VERSION)},
     };
-    (void)state;
-    t_deadline(120);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         r_make_client_hello(&hello, "a.example");
         rows[i].change(&hello);
@@ -654,13 +628,11 @@ static void a_hello_that_is_malformed_is_refused(void **state) {
 
 /* A hello that ends anywhere, with a length that says so: never a handshake, and decode_error but
    where the part is a hello of its own, without extensions. */
-static void a_hello_that_ends_early_is_refused(void **state) {
+T_TEST(a_hello_that_ends_early_is_refused, 120) {
     static r_end e;
     static r_peer p;
     static r_bytes body;
     size_t whole;
-    (void)state;
-    t_deadline(120);
     r_peer_init(&p, 0);
     r_make_client_hello(&hello, "a.example");
     r_write_hello(&body, &hello, 0, p.random[0]);
@@ -682,7 +654,7 @@ static void a_hello_that_ends_early_is_refused(void **state) {
 }
 
 /* The parsers agree about what is shared, too; the callback may be asked first. */
-static void a_hello_that_shares_nothing_is_a_handshake_failure(void **state) {
+T_TEST(a_hello_that_shares_nothing_is_a_handshake_failure, 60) {
     static const struct {
         const char *name;
         void (*change)(r_hello *h);
@@ -690,8 +662,6 @@ static void a_hello_that_shares_nothing_is_a_handshake_failure(void **state) {
                 {"no signature algorithm of ours", no_signature_of_ours}};
     static r_end e;
     static r_peer p;
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         FOR_EACH_WAY(way) {
             const char *row = row_name(rows[i].name, way);
@@ -706,13 +676,11 @@ static void a_hello_that_shares_nothing_is_a_handshake_failure(void **state) {
 }
 
 /* RFC 8422, 4: the list says which curves are welcome. ffdhe2048 and x448 are none of ours. */
-static void without_a_curve_of_ours_there_is_no_ecdhe(void **state) {
+T_TEST(without_a_curve_of_ours_there_is_no_ecdhe, 60) {
     static r_end e;
     static r_peer p;
     static r_bytes body;
     pysock_ssl_context *ctx = t_server_ctx_of("server-rsa");
-    (void)state;
-    t_deadline(60);
     T_OK(pysock_ssl_set_ciphers(ctx, "ECDHE-RSA-AES128-GCM-SHA256:AES128-GCM-SHA256"));
     FOR_EACH_WAY(way) {
         const char *row = row_name("ECDHE alone", way);
@@ -738,15 +706,13 @@ static void without_a_curve_of_ours_there_is_no_ecdhe(void **state) {
 }
 
 /* The first curve of the server's that the client has: not one that it lacks. */
-static void a_curve_that_the_client_lists_is_chosen(void **state) {
+T_TEST(a_curve_that_the_client_lists_is_chosen, 60) {
     static const struct {
         const char *list;
         int curve;
     } rows[] = {{"\0\2\0\27", R_P256}, {"\0\2\0\35", R_X25519}, {"\0\6\1\0\0\36\0\27", R_P256}};
     static r_end e;
     static r_peer p;
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         r_make_client_hello(&hello, NULL);
         r_reextend(&hello, R_GROUPS, rows[i].list, 2 + (size_t)rows[i].list[1]);
@@ -883,7 +849,7 @@ static void say_six_warnings_in_the_middle(r_peer *p) {
     say_six_warnings(p);
 }
 
-static void what_is_no_hello_is_refused(void **state) {
+T_TEST(what_is_no_hello_is_refused, 240) {
     static const noise rows[] = {
         {"HelloRequest", say_hello_request, R_ONE_OF(UNEXPECTED)},
         {"ServerHello", say_server_hello, R_ONE_OF(UNEXPECTED)},
@@ -915,8 +881,6 @@ static void what_is_no_hello_is_refused(void **state) {
     };
     static r_end e;
     static r_peer p;
-    (void)state;
-    t_deadline(240);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         FOR_EACH_WAY(way) {
             const char *row = row_name(rows[i].name, way);
@@ -930,12 +894,10 @@ static void what_is_no_hello_is_refused(void **state) {
 }
 
 /* The other's own words are told, not answered. */
-static void a_fatal_alert_instead_of_a_hello_is_told(void **state) {
+T_TEST(a_fatal_alert_instead_of_a_hello_is_told, 60) {
     static r_end e;
     static r_peer p;
     static r_bytes body;
-    (void)state;
-    t_deadline(60);
     FOR_EACH_WAY(way) {
         int came;
         r_open(&e, &p, way, refusing, NULL);
@@ -952,7 +914,7 @@ static void a_fatal_alert_instead_of_a_hello_is_told(void **state) {
 
 /* A client waits for the server's answer before it says more: what is behind the hello in its
    record is out of turn, and hides nothing. */
-static void what_is_behind_the_hello_in_its_record_is_refused(void **state) {
+T_TEST(what_is_behind_the_hello_in_its_record_is_refused, 60) {
     static const struct {
         const char *name;
         int type;
@@ -963,8 +925,6 @@ static void what_is_behind_the_hello_in_its_record_is_refused(void **state) {
     static r_end e;
     static r_peer p;
     static r_bytes body, both;
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         for (int refuse = 0; refuse < 2; refuse++)
             FOR_EACH_WAY(way) {
@@ -986,31 +946,4 @@ static void what_is_behind_the_hello_in_its_record_is_refused(void **state) {
     r_no_complaints();
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(the_callback_is_asked_about_every_shape_of_hello),
-    cmocka_unit_test(the_callback_is_asked_where_the_server_has_protocols),
-    cmocka_unit_test(what_the_callback_lets_in_gets_a_handshake),
-    cmocka_unit_test(a_malformed_server_name_is_refused),
-    cmocka_unit_test(a_server_name_that_is_too_long_is_refused),
-    cmocka_unit_test(a_malformed_list_of_protocols_is_refused),
-    cmocka_unit_test(a_malformed_list_of_point_formats_is_refused),
-    cmocka_unit_test(a_malformed_list_of_curves_is_refused),
-    cmocka_unit_test(a_malformed_list_of_signature_algorithms_is_refused),
-    cmocka_unit_test(a_malformed_list_of_versions_is_refused),
-    cmocka_unit_test(other_malformed_extensions_are_refused),
-    cmocka_unit_test(an_extension_that_comes_twice_is_refused),
-    cmocka_unit_test(a_hello_that_is_malformed_is_refused),
-    cmocka_unit_test(a_hello_that_ends_early_is_refused),
-    cmocka_unit_test(a_hello_that_shares_nothing_is_a_handshake_failure),
-    cmocka_unit_test(without_a_curve_of_ours_there_is_no_ecdhe),
-    cmocka_unit_test(a_curve_that_the_client_lists_is_chosen),
-    cmocka_unit_test(what_is_no_hello_is_refused),
-    cmocka_unit_test(a_fatal_alert_instead_of_a_hello_is_told),
-    cmocka_unit_test(what_is_behind_the_hello_in_its_record_is_refused),
-};
-
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name(__FILE__, tests, set_up, tear_down);
-}
+T_MAIN(.setup = set_up, .teardown = tear_down)

@@ -173,13 +173,11 @@ static void expect_kind(const told *t, int family, int type, int proto) {
     T_EQ(t->proto, proto);
 }
 
-static void the_audit_hook_is_told_what_sockets_do(void **state) {
+T_TEST(the_audit_hook_is_told_what_sockets_do, 30) {
     pysock *s, *a, *b;
     pysock_addr addr;
     char text[PYSOCK_ADDR_STRLEN];
     told t;
-    (void)state;
-    t_deadline(30);
     watch(NULL);
     s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, IPPROTO_TCP));
     T_EQ(times_told("socket.__new__"), 1);
@@ -233,12 +231,10 @@ static void the_audit_hook_is_told_what_sockets_do(void **state) {
     unwatch();
 }
 
-static void the_audit_hook_is_told_of_every_way_to_make_a_socket(void **state) {
+T_TEST(the_audit_hook_is_told_of_every_way_to_make_a_socket, 30) {
     pysock *pair[2], *again;
     int fd;
     told t;
-    (void)state;
-    t_deadline(30);
     watch(NULL);
     T_OK(pysock_socketpair(AF_UNIX, SOCK_DGRAM, 0, pair));
     T_CHECK(times_told("socket.__new__") >= 1);
@@ -264,14 +260,12 @@ static void the_audit_hook_is_told_of_every_way_to_make_a_socket(void **state) {
     unwatch();
 }
 
-static void the_audit_hook_is_told_where_messages_go(void **state) {
+T_TEST(the_audit_hook_is_told_where_messages_go, 30) {
     pysock *a, *b;
     pysock_addr addr;
     char text[PYSOCK_ADDR_STRLEN], byte = 'x';
     struct iovec part = {&byte, 1};
     told t;
-    (void)state;
-    t_deadline(30);
     b = udp_on_loopback(&addr);
     pysock_addr_format(&addr, text, sizeof text);
     a = T_OK(pysock_socket(AF_INET, SOCK_DGRAM, 0));
@@ -302,13 +296,11 @@ static void the_audit_hook_is_told_where_messages_go(void **state) {
     unwatch();
 }
 
-static void the_audit_hook_is_told_which_names_are_looked_up(void **state) {
+T_TEST(the_audit_hook_is_told_which_names_are_looked_up, 60) {
     char text[PYSOCK_HOST_STRLEN];
     pysock_addrinfo *list;
     pysock_addr addr;
     told t;
-    (void)state;
-    t_deadline(60);
     watch(NULL);
     T_OK(pysock_getaddrinfo("localhost", "80", AF_INET, SOCK_STREAM, IPPROTO_TCP, 0, &list));
     pysock_freeaddrinfo(list);
@@ -377,7 +369,7 @@ static void the_audit_hook_is_told_which_names_are_looked_up(void **state) {
     unwatch();
 }
 
-static void a_connect_by_name_is_told_twice(void **state) {
+T_TEST(a_connect_by_name_is_told_twice, 60) {
     static const char *const connecting[] = {"socket.getaddrinfo", "socket.connect", NULL};
     static const char *const creating[] = {"socket.getaddrinfo", "socket.__new__",
                                            "socket.connect", NULL};
@@ -385,8 +377,6 @@ static void a_connect_by_name_is_told_twice(void **state) {
     int port;
     pysock *listener, *s;
     char digits[16];
-    (void)state;
-    t_deadline(60);
     listener = t_listen(&port);
     snprintf(digits, sizeof digits, "%d", port);
     for (int i = 0; i < 3; i++) {
@@ -421,14 +411,12 @@ static void a_connect_by_name_is_told_twice(void **state) {
     unwatch();
 }
 
-static void other_calls_by_name_are_told_too(void **state) {
+T_TEST(other_calls_by_name_are_told_too, 60) {
     static const char *const binding[] = {"socket.getaddrinfo", "socket.bind", NULL};
     static const char *const serving[] = {"socket.__new__", "socket.bind", "socket.listen", NULL};
     static const char *const sending[] = {"socket.getaddrinfo", "socket.sendto", NULL};
     pysock *s, *b;
     pysock_addr addr;
-    (void)state;
-    t_deadline(60);
     watch(NULL);
     T_OK(pysock_addr_resolve(&addr, AF_INET, "localhost", 80));
     expect_text(find_told("socket.getaddrinfo").host, "localhost");
@@ -480,13 +468,11 @@ static void look_before(const pysock_audit_event *e) {
     looks++;
 }
 
-static void the_audit_hook_is_asked_before_it_happens(void **state) {
+T_TEST(the_audit_hook_is_asked_before_it_happens, 30) {
     pysock *listener, *a, *b;
     pysock_addr addr;
     char byte = 'x';
     struct iovec part = {&byte, 1};
-    (void)state;
-    t_deadline(30);
     looks = 0;
     watch_and_look(look_before);
     listener = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
@@ -542,11 +528,9 @@ static void use_the_library(const pysock_audit_event *e) {
     inside = 0;
 }
 
-static void the_audit_hook_may_use_the_library(void **state) {
+T_TEST(the_audit_hook_may_use_the_library, 60) {
     pysock *listener, *s;
     char text[PYSOCK_HOST_STRLEN];
-    (void)state;
-    t_deadline(60);
     listener = t_listen(&inside_port);
     looks = 0;
     watch_and_look(use_the_library);
@@ -579,11 +563,9 @@ static void expect_denied(const char *event) {
         unwatch();                                                                                 \
     } while (0)
 
-static void what_is_denied_makes_no_socket(void **state) {
+T_TEST(what_is_denied_makes_no_socket, 30) {
     pysock *pair[2], *listener, *s;
     int port, fds, fd, raw;
-    (void)state;
-    t_deadline(30);
     listener = t_listen(&port);
     t_pair(pair);
     raw = t_raw_connect(port);
@@ -627,12 +609,10 @@ static void expect_untouched(pysock *s) {
     T_FAILS(pysock_getpeername(s, &addr), PYSOCK_OS_ERROR, ENOTCONN);
 }
 
-static void what_is_denied_does_nothing_to_a_socket(void **state) {
+T_TEST(what_is_denied_does_nothing_to_a_socket, 30) {
     pysock *listener, *s, *b;
     pysock_addr addr;
     int port, value = -1;
-    (void)state;
-    t_deadline(30);
     listener = t_listen(&port);
     T_OK(pysock_getsockname(listener, &addr));
     s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
@@ -666,14 +646,12 @@ static void what_is_denied_does_nothing_to_a_socket(void **state) {
     T_OK(pysock_close(s));
 }
 
-static void what_is_denied_sends_nothing(void **state) {
+T_TEST(what_is_denied_sends_nothing, 30) {
     pysock *a, *b;
     pysock_addr addr;
     char byte = 'x';
     struct iovec part = {&byte, 1};
     int port;
-    (void)state;
-    t_deadline(30);
     b = udp_on_loopback(&addr);
     port = pysock_addr_port(&addr);
     a = T_OK(pysock_socket(AF_INET, SOCK_DGRAM, 0));
@@ -693,12 +671,10 @@ static void what_is_denied_sends_nothing(void **state) {
     T_OK(pysock_close(b));
 }
 
-static void what_is_denied_is_not_looked_up(void **state) {
+T_TEST(what_is_denied_is_not_looked_up, 30) {
     pysock_addrinfo *list = NULL;
     pysock_addr addr;
     char text[PYSOCK_HOST_STRLEN], mine[PYSOCK_HOST_STRLEN];
-    (void)state;
-    t_deadline(30);
     T_OK(pysock_gethostname(mine, sizeof mine));
     T_OK(pysock_addr_parse(&addr, "127.0.0.1:80"));
     DENIED("socket.getaddrinfo", pysock_getaddrinfo("localhost", "80", 0, 0, 0, 0, &list));
@@ -723,12 +699,10 @@ static void what_is_denied_is_not_looked_up(void **state) {
 }
 
 /* Told by the call itself, or, where the name is looked up first, by the next one. */
-static void a_denied_nonblocking_connect_is_told_by_the_next_call(void **state) {
+T_TEST(a_denied_nonblocking_connect_is_told_by_the_next_call, 60) {
     static const char *const events[] = {"socket.getaddrinfo", "socket.connect"};
     int port;
     pysock *listener;
-    (void)state;
-    t_deadline(60);
     listener = t_listen(&port);
     for (int i = 0; i < 6; i++) {
         pysock *s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
@@ -782,10 +756,8 @@ static void a_denied_nonblocking_connect_is_told_by_the_next_call(void **state) 
     T_OK(pysock_close(listener));
 }
 
-static void a_denied_nonblocking_sendto_is_told_by_the_next_call(void **state) {
+T_TEST(a_denied_nonblocking_sendto_is_told_by_the_next_call, 60) {
     static const char *const events[] = {"socket.getaddrinfo", "socket.sendto"};
-    (void)state;
-    t_deadline(60);
     for (int i = 0; i < 2; i++) {
         pysock_addr addr;
         pysock *b = udp_on_loopback(&addr), *a = T_OK(pysock_socket(AF_INET, SOCK_DGRAM, 0));
@@ -812,11 +784,9 @@ static void *do_nothing(void *arg) {
 }
 
 /* As with PYSOCK_NO_THREADS: whoever calls does the work. */
-static void where_threads_are_denied_the_library_goes_on_without(void **state) {
+T_TEST(where_threads_are_denied_the_library_goes_on_without, 60) {
     pysock *pair[2], *listener, *s, *b;
     int port, threads, error = -1;
-    (void)state;
-    t_deadline(60);
     pysock_cleanup(); /* no thread of it is left from before */
     {
         t_thread first; /* brings a sanitizer's own thread with it */
@@ -859,10 +829,8 @@ static void where_threads_are_denied_the_library_goes_on_without(void **state) {
     unwatch();
 }
 
-static void NULL_takes_the_audit_hook_away(void **state) {
+T_TEST(NULL_takes_the_audit_hook_away, 30) {
     pysock *pair[2];
-    (void)state;
-    t_deadline(30);
     watch("socket.__new__");
     T_FAILS(pysock_socket(AF_INET, SOCK_STREAM, 0), PYSOCK_OS_ERROR, EACCES);
     T_EQ(times_told("socket.__new__"), 1);
@@ -905,15 +873,13 @@ static void *busy_thread(void *arg) {
     return NULL;
 }
 
-static void hooks_come_and_go_while_others_are_asked(void **state) {
+T_TEST(hooks_come_and_go_while_others_are_asked, 120) {
     enum { N = 3 };
     t_thread threads[N];
     busy_arg busy;
     size_t counts[2] = {0, 0};
     int stop = 0;
     pysock *listener;
-    (void)state;
-    t_deadline(120);
     busy.stop = &stop;
     listener = T_OK(pysock_create_server("127.0.0.1", 0, 1024));
     {
@@ -1672,9 +1638,7 @@ static void disturb_until_each_was_asked(int hooked) {
         (void)disturb_all();
 }
 
-static void an_interrupted_call_goes_on_where_the_hook_does_not_mind(void **state) {
-    (void)state;
-    t_deadline(T_SCALE(120, 240));
+T_TEST(an_interrupted_call_goes_on_where_the_hook_does_not_mind, T_SCALE(120, 240)) {
     for (int round = 0; round < 4; round++) {
         int hooked = round & 1;
         begin_all(round & 2 ? 50 : PYSOCK_NO_TIMEOUT);
@@ -1700,9 +1664,7 @@ static void an_interrupted_call_goes_on_where_the_hook_does_not_mind(void **stat
 }
 
 /* One deadline in all, however often the call is interrupted. */
-static void an_interrupted_call_keeps_its_deadline(void **state) {
-    (void)state;
-    t_deadline(T_SCALE(60, 120));
+T_TEST(an_interrupted_call_keeps_its_deadline, T_SCALE(60, 120)) {
     for (int hooked = 0; hooked < 2; hooked++) {
         pysock_set_interrupt_hook(hooked ? interrupt_hook : NULL, &go_on);
         begin_all(0.5);
@@ -1745,9 +1707,7 @@ static void check_some_has_arrived(scene *sc) {
     T_CHECK(sc->drained > 0 && sc->drained <= sc->sent);
 }
 
-static void an_interrupted_call_ends_where_the_hook_says_so_and_nothing_is_lost(void **state) {
-    (void)state;
-    t_deadline(T_SCALE(120, 240));
+T_TEST(an_interrupted_call_ends_where_the_hook_says_so_and_nothing_is_lost, T_SCALE(120, 240)) {
     for (int round = 0; round < 2; round++) {
         pysock_set_interrupt_hook(interrupt_hook, &stop);
         begin_all(round ? 50 : PYSOCK_NO_TIMEOUT);
@@ -1783,12 +1743,10 @@ static void an_interrupted_call_ends_where_the_hook_says_so_and_nothing_is_lost(
 }
 
 /* The hook's answer is read from the thread's own error, in Python's words. */
-static void an_interrupted_call_says_so(void **state) {
+T_TEST(an_interrupted_call_says_so, 30) {
     struct itimerval soon = {{0, 20000}, {0, 20000}}, never = {{0, 0}, {0, 0}};
     pysock *pair[2];
     char byte;
-    (void)state;
-    t_deadline(30);
     catch_signal(SIGALRM);
     t_pair(pair);
     pysock_set_interrupt_hook(interrupt_hook, &stop);
@@ -1806,10 +1764,8 @@ static void an_interrupted_call_says_so(void **state) {
 
 /* A timer of the process, as alarm() is one: its signal finds the thread that waits, and none of
    the library's. */
-static void a_timer_changes_no_deadline(void **state) {
+T_TEST(a_timer_changes_no_deadline, 60) {
     struct itimerval soon = {{0, 20000}, {0, 20000}}, never = {{0, 0}, {0, 0}};
-    (void)state;
-    t_deadline(60);
     catch_signal(SIGALRM);
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2], *other[2];
@@ -1840,13 +1796,11 @@ static void note_thread(int number) {
 }
 
 /* A signal that all of the program's threads block stays pending. */
-static void the_librarys_own_threads_take_no_signal(void **state) {
+T_TEST(the_librarys_own_threads_take_no_signal, 30) {
     struct sigaction action;
     struct timespec no_time = {0, 0};
     pysock *pair[2];
     sigset_t one, before, pending;
-    (void)state;
-    t_deadline(30);
     memset(&action, 0, sizeof action);
     action.sa_handler = note_thread;
     T_EQ(sigaction(SIGUSR2, &action, NULL), 0);
@@ -1945,10 +1899,8 @@ static void work_a_little_in(pysock_state *st) {
     T_CHECK(pysock_state_swap(before) == st);
 }
 
-static void states_are_swapped_by_thread(void **state) {
+T_TEST(states_are_swapped_by_thread, 30) {
     pysock_state *a = T_OK(pysock_state_new()), *b = T_OK(pysock_state_new());
-    (void)state;
-    t_deadline(30);
     T_CHECK(a != b);
     T_CHECK(pysock_state_swap(a) == NULL);
     T_CHECK(pysock_state_swap(b) == a);
@@ -1959,11 +1911,9 @@ static void states_are_swapped_by_thread(void **state) {
     pysock_state_free(b);
 }
 
-static void cleanup_of_a_state_ends_its_waits_and_nobody_elses(void **state) {
+T_TEST(cleanup_of_a_state_ends_its_waits_and_nobody_elses, 120) {
     static waiting here[WAITS], there[WAITS];
     pysock_state *st = T_OK(pysock_state_new());
-    (void)state;
-    t_deadline(120);
     begin_waits(here, NULL);
     begin_waits(there, st);
     T_STEP("cleanup of the state");
@@ -1985,11 +1935,9 @@ static void cleanup_of_a_state_ends_its_waits_and_nobody_elses(void **state) {
     work_a_little();
 }
 
-static void cleanup_of_the_main_state_leaves_the_others(void **state) {
+T_TEST(cleanup_of_the_main_state_leaves_the_others, 120) {
     static waiting here[WAITS], there[WAITS];
     pysock_state *st = T_OK(pysock_state_new());
-    (void)state;
-    t_deadline(120);
     begin_waits(here, NULL);
     begin_waits(there, st);
     pysock_state_cleanup(NULL);
@@ -2002,11 +1950,9 @@ static void cleanup_of_the_main_state_leaves_the_others(void **state) {
     work_a_little();
 }
 
-static void timeouts_belong_to_a_state(void **state) {
+T_TEST(timeouts_belong_to_a_state, 30) {
     pysock_state *st = T_OK(pysock_state_new());
     pysock *s;
-    (void)state;
-    t_deadline(30);
     T_OK(pysock_setdefaulttimeout(7));
     (void)pysock_state_swap(st);
     T_CHECK(pysock_getdefaulttimeout() == PYSOCK_NO_TIMEOUT);
@@ -2026,11 +1972,9 @@ static void timeouts_belong_to_a_state(void **state) {
     pysock_state_free(st);
 }
 
-static void audit_hooks_belong_to_a_state(void **state) {
+T_TEST(audit_hooks_belong_to_a_state, 30) {
     pysock_state *st = T_OK(pysock_state_new());
     pysock *s;
-    (void)state;
-    t_deadline(30);
     (void)pysock_state_swap(st);
     watch("socket.__new__");
     T_FAILS(pysock_socket(AF_INET, SOCK_STREAM, 0), PYSOCK_OS_ERROR, EACCES);
@@ -2051,12 +1995,10 @@ static void audit_hooks_belong_to_a_state(void **state) {
 }
 
 /* A name that is looked up on another thread is told to the hook of the socket's state. */
-static void a_connect_by_name_is_told_in_its_own_state(void **state) {
+T_TEST(a_connect_by_name_is_told_in_its_own_state, 30) {
     pysock_state *st = T_OK(pysock_state_new());
     int port;
     pysock *listener, *s;
-    (void)state;
-    t_deadline(30);
     listener = t_listen(&port);
     (void)pysock_state_swap(st);
     watch("socket.connect");
@@ -2091,13 +2033,11 @@ static void *reader_thread(void *arg) {
     return NULL;
 }
 
-static void interrupt_hooks_belong_to_a_state(void **state) {
+T_TEST(interrupt_hooks_belong_to_a_state, 30) {
     pysock_state *st = T_OK(pysock_state_new());
     reader here, there;
     pysock *mine[2], *its[2];
     t_thread t[2];
-    (void)state;
-    t_deadline(30);
     catch_signal(SIGUSR1);
     memset(&here, 0, sizeof here);
     memset(&there, 0, sizeof there);
@@ -2145,11 +2085,9 @@ static void note_call(void *arg) {
     work_a_little(); /* everything still works */
 }
 
-static void closers_belong_to_a_state_and_run_in_it(void **state) {
+T_TEST(closers_belong_to_a_state_and_run_in_it, 60) {
     static char a[] = "a", b[] = "b", c[] = "c", m[] = "m";
     pysock_state *st = T_OK(pysock_state_new());
-    (void)state;
-    t_deadline(60);
     memset(called, 0, sizeof called);
     wrong_states = 0;
     T_OK(pysock_register_closer(note_call, m));
@@ -2187,12 +2125,10 @@ static void note_state(void *arg) {
     (void)pysock_state_swap(*slot);
 }
 
-static void cleanup_runs_the_closers_of_every_state(void **state) {
+T_TEST(cleanup_runs_the_closers_of_every_state, 60) {
     static char marker;
     pysock_state *none = (pysock_state *)(void *)&marker, *seen[3] = {none, none, none};
     pysock_state *st[2] = {T_OK(pysock_state_new()), T_OK(pysock_state_new())};
-    (void)state;
-    t_deadline(60);
     T_OK(pysock_register_closer(note_state, &seen[0]));
     for (int i = 0; i < 2; i++) {
         (void)pysock_state_swap(st[i]);
@@ -2207,14 +2143,12 @@ static void cleanup_runs_the_closers_of_every_state(void **state) {
     pysock_state_free(st[1]);
 }
 
-static void cleanup_of_a_state_closes_its_sockets_and_nobody_elses(void **state) {
+T_TEST(cleanup_of_a_state_closes_its_sockets_and_nobody_elses, 60) {
     pysock_state *st = T_OK(pysock_state_new());
     pysock *mine[2], *shaken[2], *its[4][2];
     pysock_poller *p;
     pysock_pollevent event;
     int fds;
-    (void)state;
-    t_deadline(60);
     t_pair(mine);
     nonblocking_pair(shaken);
     work_a_little_in(st);
@@ -2244,9 +2178,7 @@ static void cleanup_of_a_state_closes_its_sockets_and_nobody_elses(void **state)
 }
 
 /* Handshakes that the reactor does for one state do not suffer from another's end. */
-static void cleanup_of_a_state_in_the_middle_of_handshakes(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(cleanup_of_a_state_in_the_middle_of_handshakes, 120) {
     for (int round = 0; round < T_SCALE(40, 10); round++) {
         pysock_state *st = T_OK(pysock_state_new());
         pysock *pairs[2][2];
@@ -2310,13 +2242,11 @@ static void *interpreter_thread(void *arg) {
     return NULL;
 }
 
-static void interpreters_come_and_go_without_noticing_each_other(void **state) {
+T_TEST(interpreters_come_and_go_without_noticing_each_other, T_SCALE(60, 180)) {
     enum { N = 5 };
     t_thread threads[N];
     interpreter who[N];
     int fds;
-    (void)state;
-    t_deadline(T_SCALE(60, 180));
     work_a_little();
     pysock_cleanup();
     fds = settled(t_count_fds);
@@ -2341,48 +2271,4 @@ static int forget_hooks(void **state) {
     return 0;
 }
 
-#define HOOK_TEST(test) cmocka_unit_test_teardown(test, forget_hooks)
-
-static const struct CMUnitTest tests[] = {
-    HOOK_TEST(the_audit_hook_is_told_what_sockets_do),
-    HOOK_TEST(the_audit_hook_is_told_of_every_way_to_make_a_socket),
-    HOOK_TEST(the_audit_hook_is_told_where_messages_go),
-    HOOK_TEST(the_audit_hook_is_told_which_names_are_looked_up),
-    HOOK_TEST(a_connect_by_name_is_told_twice),
-    HOOK_TEST(other_calls_by_name_are_told_too),
-    HOOK_TEST(the_audit_hook_is_asked_before_it_happens),
-    HOOK_TEST(the_audit_hook_may_use_the_library),
-    HOOK_TEST(what_is_denied_makes_no_socket),
-    HOOK_TEST(what_is_denied_does_nothing_to_a_socket),
-    HOOK_TEST(what_is_denied_sends_nothing),
-    HOOK_TEST(what_is_denied_is_not_looked_up),
-    HOOK_TEST(a_denied_nonblocking_connect_is_told_by_the_next_call),
-    HOOK_TEST(a_denied_nonblocking_sendto_is_told_by_the_next_call),
-    HOOK_TEST(where_threads_are_denied_the_library_goes_on_without),
-    HOOK_TEST(NULL_takes_the_audit_hook_away),
-    HOOK_TEST(hooks_come_and_go_while_others_are_asked),
-    HOOK_TEST(an_interrupted_call_goes_on_where_the_hook_does_not_mind),
-    HOOK_TEST(an_interrupted_call_keeps_its_deadline),
-    HOOK_TEST(an_interrupted_call_ends_where_the_hook_says_so_and_nothing_is_lost),
-    HOOK_TEST(an_interrupted_call_says_so),
-    HOOK_TEST(a_timer_changes_no_deadline),
-    HOOK_TEST(the_librarys_own_threads_take_no_signal),
-    HOOK_TEST(states_are_swapped_by_thread),
-    HOOK_TEST(cleanup_of_a_state_ends_its_waits_and_nobody_elses),
-    HOOK_TEST(cleanup_of_the_main_state_leaves_the_others),
-    HOOK_TEST(timeouts_belong_to_a_state),
-    HOOK_TEST(audit_hooks_belong_to_a_state),
-    HOOK_TEST(a_connect_by_name_is_told_in_its_own_state),
-    HOOK_TEST(interrupt_hooks_belong_to_a_state),
-    HOOK_TEST(closers_belong_to_a_state_and_run_in_it),
-    HOOK_TEST(cleanup_runs_the_closers_of_every_state),
-    HOOK_TEST(cleanup_of_a_state_closes_its_sockets_and_nobody_elses),
-    HOOK_TEST(cleanup_of_a_state_in_the_middle_of_handshakes),
-    HOOK_TEST(interpreters_come_and_go_without_noticing_each_other),
-};
-
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name("test_hooks", tests, make_contexts, free_contexts);
-}
+T_MAIN(.setup = make_contexts, .teardown = free_contexts, .each_teardown = forget_hooks)

@@ -180,9 +180,7 @@ static int is_static_ecdh(const pysock_ssl_cipher_info *suite) {
     return strcmp(suite->kea, "kx-ecdh") == 0;
 }
 
-static void every_suite_is_spoken_with_openssl_s_server(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(every_suite_is_spoken_with_openssl_s_server, 120) {
     P_NEED("openssl");
     static p_process p;
     pysock_ssl_cipher_info rows[MAX_SUITES];
@@ -206,9 +204,7 @@ static void every_suite_is_spoken_with_openssl_s_server(void **state) {
     T_OK(pysock_close(s));
 }
 
-static void every_suite_is_spoken_with_openssl_s_client(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(every_suite_is_spoken_with_openssl_s_client, 120) {
     P_NEED("openssl");
     static p_process p;
     pysock_ssl_cipher_info rows[MAX_SUITES];
@@ -255,9 +251,7 @@ static const char *priority_of(const struct gnutls_suite *suite) {
                     suite->kx, suite->cipher, suite->mac);
 }
 
-static void what_openssl_lacks_is_spoken_with_gnutls(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(what_openssl_lacks_is_spoken_with_gnutls, 120) {
     P_NEED("gnutls-serv");
     static p_process p;
     int port;
@@ -330,9 +324,7 @@ static pysock_ssl_context *server_with(const char *path) {
 
 /* ECDH-ECDSA wants an EC certificate that an EC key has signed, ECDH-RSA one by an RSA key. Nobody
    else speaks them any more. */
-static void static_ecdh_is_spoken_between_two_of_us(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(static_ecdh_is_spoken_between_two_of_us, 120) {
     P_NEED("openssl");
     pysock_ssl_cipher_info rows[MAX_SUITES];
     size_t n = all_suites(rows), spoken = 0;
@@ -403,9 +395,7 @@ static void greet_as_client(p_process *p, pysock *s, const struct version *v, co
     pysock_ssl_context_free(ctx);
 }
 
-static void every_version_is_spoken_with_servers(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(every_version_is_spoken_with_servers, 120) {
     P_NEED("openssl");
     P_NEED("gnutls-serv");
     P_NEED("python3");
@@ -429,9 +419,7 @@ static void every_version_is_spoken_with_servers(void **state) {
     }
 }
 
-static void every_version_is_spoken_with_clients(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(every_version_is_spoken_with_clients, 120) {
     P_NEED("openssl");
     P_NEED("gnutls-cli");
     P_NEED("python3");
@@ -477,9 +465,7 @@ static void every_version_is_spoken_with_clients(void **state) {
     T_OK(pysock_close(listener));
 }
 
-static void versions_without_an_overlap_are_told_apart(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(versions_without_an_overlap_are_told_apart, 120) {
     P_NEED("openssl");
     static p_process p;
     int port;
@@ -521,9 +507,7 @@ static void versions_without_an_overlap_are_told_apart(void **state) {
 
 /* ---- two certificates, two contexts ---- */
 
-static void a_server_of_both_kinds_shows_openssl_the_one_it_can_use(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_server_of_both_kinds_shows_openssl_the_one_it_can_use, 60) {
     P_NEED("openssl");
     static p_process p;
     int port;
@@ -564,9 +548,7 @@ static void start_client_of(p_process *p, int program, int port, const char *hos
     }
 }
 
-static void a_name_chooses_among_two_contexts(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_name_chooses_among_two_contexts, 60) {
     P_NEED("openssl");
     P_NEED("curl");
     P_NEED("python3");
@@ -593,7 +575,6 @@ static void a_name_chooses_among_two_contexts(void **state) {
     pysock_ssl_context_free(first);
     pysock_ssl_context_free(other);
 }
-
 
 /* ---- client certificates, RSA and EC ---- */
 
@@ -629,9 +610,7 @@ static void has_der_of(pysock *s, const char *path) {
     pysock_buf_release(der);
 }
 
-static void servers_see_our_certificate(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(servers_see_our_certificate, 60) {
     P_NEED("openssl");
     P_NEED("gnutls-serv");
     static p_process p;
@@ -662,9 +641,7 @@ static void servers_see_our_certificate(void **state) {
     }
 }
 
-static void we_see_the_certificates_of_clients(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(we_see_the_certificates_of_clients, 60) {
     P_NEED("openssl");
     P_NEED("gnutls-cli");
     P_NEED("curl");
@@ -721,9 +698,7 @@ static void need_in_sbin(const char *program) {
         P_NEED(program);
 }
 
-static void nginx_lets_us_in_by_our_certificate_and_resumes(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(nginx_lets_us_in_by_our_certificate_and_resumes, 60) {
     need_in_sbin("nginx");
     P_NEED("openssl");
     static const char *const protocols[] = {"h2", "http/1.1"};
@@ -815,9 +790,7 @@ static const struct {
     {"16384", 16384, 2u << 20},
 };
 
-static void records_of_all_sizes_go_both_ways(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(records_of_all_sizes_go_both_ways, 120) {
     P_NEED("python3");
     static p_process p;
     int port;
@@ -855,9 +828,7 @@ static void records_of_all_sizes_go_both_ways(void **state) {
     pysock_ssl_context_free(server);
 }
 
-static void a_hundred_megabytes_go_both_ways(void **state) {
-    (void)state;
-    t_deadline(240);
+T_TEST(a_hundred_megabytes_go_both_ways, 240) {
     P_NEED("python3");
     static p_process p;
     size_t size = (size_t)T_SCALE(100, 8) * 1000 * 1000;
@@ -880,9 +851,7 @@ static void *expect_after(void *arg) {
     return NULL;
 }
 
-static void openssl_s_server_renegotiates_while_we_wait_in_recv(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(openssl_s_server_renegotiates_while_we_wait_in_recv, 60) {
     P_NEED("openssl");
     static p_process p;
     pysock_ssl_session_stats stats;
@@ -946,9 +915,7 @@ static void in_front_of_us_a_proxy(const char *config, const char *command, pyso
     pysock_ssl_context_free(ctx);
 }
 
-static void stunnel_carries_tls_in_both_roles(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(stunnel_carries_tls_in_both_roles, 60) {
     P_NEED("stunnel");
     static const char command[] = "stunnel \"$1\"";
     const char *certs = absolute(T_CERTS);
@@ -977,9 +944,7 @@ static void stunnel_carries_tls_in_both_roles(void **state) {
     "defaults\nmode tcp\ntimeout connect 60s\ntimeout client 60s\ntimeout server 60s\n"            \
     "listen l\nbind 127.0.0.1:" P_PORT
 
-static void haproxy_carries_tls_in_both_roles(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(haproxy_carries_tls_in_both_roles, 60) {
     need_in_sbin("haproxy");
     static const char command[] = "haproxy -db -f \"$1\"";
     const char *certs = absolute(T_CERTS), *both = f_path("both.pem");
@@ -1004,26 +969,4 @@ static void haproxy_carries_tls_in_both_roles(void **state) {
     pysock_ssl_context_free(server);
 }
 
-#define CASE(test) cmocka_unit_test_teardown(test, tear_down)
-
-static const struct CMUnitTest tests[] = {
-    CASE(every_suite_is_spoken_with_openssl_s_server),
-    CASE(every_suite_is_spoken_with_openssl_s_client),
-    CASE(what_openssl_lacks_is_spoken_with_gnutls),
-    CASE(static_ecdh_is_spoken_between_two_of_us),
-    CASE(every_version_is_spoken_with_servers),
-    CASE(every_version_is_spoken_with_clients),
-    CASE(versions_without_an_overlap_are_told_apart),
-    CASE(a_server_of_both_kinds_shows_openssl_the_one_it_can_use),
-    CASE(a_name_chooses_among_two_contexts),
-    CASE(servers_see_our_certificate),
-    CASE(we_see_the_certificates_of_clients),
-    CASE(nginx_lets_us_in_by_our_certificate_and_resumes),
-    CASE(records_of_all_sizes_go_both_ways),
-    CASE(a_hundred_megabytes_go_both_ways),
-    CASE(openssl_s_server_renegotiates_while_we_wait_in_recv),
-    CASE(stunnel_carries_tls_in_both_roles),
-    CASE(haproxy_carries_tls_in_both_roles),
-};
-
-T_MAIN(tests)
+T_MAIN(.each_teardown = tear_down)

@@ -35,7 +35,7 @@ static int make_keys(void **state) {
     (void)state;
     if (!p_is_installed("openssl"))
         return 0; /* each test says so */
-    t_deadline(300);
+    t_deadline_at(__func__, 300);
     for (size_t i = 0; i < COUNT(rsa_keys); i++) {
         run(p_format("openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:%s -out %s.key",
                      rsa_keys[i] + 3, rsa_keys[i]));
@@ -123,9 +123,7 @@ static void shakes_hands(const char *cert, const char *key, const char *password
 
 /* ==== keys that are not encrypted ==== */
 
-static void rsa_keys_load_as_pkcs1_and_pkcs8(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(rsa_keys_load_as_pkcs1_and_pkcs8, 120) {
     P_NEED("openssl");
     for (size_t i = 0; i < COUNT(rsa_keys); i++) {
         const char *k = rsa_keys[i];
@@ -139,9 +137,7 @@ static void rsa_keys_load_as_pkcs1_and_pkcs8(void **state) {
     }
 }
 
-static void ec_keys_load_as_sec1_and_pkcs8(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(ec_keys_load_as_sec1_and_pkcs8, 120) {
     P_NEED("openssl");
     for (size_t i = 0; i < COUNT(ec_keys); i++) {
         const char *k = ec_keys[i];
@@ -159,10 +155,8 @@ static void ec_keys_load_as_sec1_and_pkcs8(void **state) {
     }
 }
 
-static void a_key_by_ecparam_loads_behind_its_parameters(void **state) {
+T_TEST(a_key_by_ecparam_loads_behind_its_parameters, 60) {
     static const char *const names[] = {"prime256v1", "secp384r1", "secp521r1"};
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     for (size_t i = 0; i < COUNT(names); i++) {
         run(p_format("openssl ecparam -name %s -genkey -out ecparam.key", names[i]));
@@ -174,10 +168,8 @@ static void a_key_by_ecparam_loads_behind_its_parameters(void **state) {
 }
 
 /* SEC1 lets a key leave its curve to EC PARAMETERS; openssl writes none like this. */
-static void a_key_without_a_curve_takes_that_of_its_parameters(void **state) {
+T_TEST(a_key_without_a_curve_takes_that_of_its_parameters, 60) {
     static const char *const names[] = {"prime256v1", "secp384r1", "secp521r1"};
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     for (size_t i = 0; i < COUNT(ec_keys); i++) {
         size_t n;
@@ -202,7 +194,7 @@ static void a_key_without_a_curve_takes_that_of_its_parameters(void **state) {
     }
 }
 
-static void keys_of_other_kinds_are_named(void **state) {
+T_TEST(keys_of_other_kinds_are_named, 240) {
     static const struct {
         const char *make, *words;
     } other[] = {
@@ -224,8 +216,6 @@ static void keys_of_other_kinds_are_named(void **state) {
         {"sed 's/BEGIN P/BEGIN OPENSSH P/;s/END P/END OPENSSH P/' p256.key", "ssh-keygen"},
         {"openssl genpkey -algorithm ED25519 -aes256 -pass 'pass:" PASSWORD "'", "Ed25519"},
     };
-    (void)state;
-    t_deadline(240);
     P_NEED("openssl");
     for (size_t i = 0; i < COUNT(other); i++) {
         T_STEP("%s", other[i].make);
@@ -237,7 +227,7 @@ static void keys_of_other_kinds_are_named(void **state) {
 
 /* ==== encrypted keys ==== */
 
-static void the_traditional_form_opens_with_every_cipher(void **state) {
+T_TEST(the_traditional_form_opens_with_every_cipher, 240) {
     static const struct {
         const char *option, *name;
     } ciphers[] = {
@@ -247,8 +237,6 @@ static void the_traditional_form_opens_with_every_cipher(void **state) {
         {"-des3", "DES-EDE3-CBC"},
         {"-des -provider legacy -provider default", "DES-CBC"},
     };
-    (void)state;
-    t_deadline(240);
     P_NEED("openssl");
     for (size_t c = 0; c < COUNT(ciphers); c++) {
         for (size_t i = 0; i < COUNT(rsa_keys); i++) {
@@ -268,12 +256,10 @@ static void the_traditional_form_opens_with_every_cipher(void **state) {
     shakes_hands("p521", "old.key", PASSWORD);
 }
 
-static void pkcs8_opens_with_every_cipher_and_prf(void **state) {
+T_TEST(pkcs8_opens_with_every_cipher_and_prf, 240) {
     static const char *const ciphers[] = {"aes-128-cbc", "aes-192-cbc", "aes-256-cbc", "des3"};
     static const char *const prfs[] = {"hmacWithSHA1", "hmacWithSHA224", "hmacWithSHA256",
                                        "hmacWithSHA384", "hmacWithSHA512"};
-    (void)state;
-    t_deadline(240);
     P_NEED("openssl");
     for (size_t c = 0; c < COUNT(ciphers) * COUNT(prfs); c++) {
         const char *cert = c % 2 ? rsa_keys[c % 3] : ec_keys[c % 3];
@@ -285,7 +271,7 @@ static void pkcs8_opens_with_every_cipher_and_prf(void **state) {
     shakes_hands("p521", "p521.key", NULL);
 }
 
-static void keys_open_as_the_tools_write_them_by_default(void **state) {
+T_TEST(keys_open_as_the_tools_write_them_by_default, 120) {
     static const char *const lines[] = {
         "openssl pkcs8 -topk8 -in rsa2048.key -passout 'pass:" PASSWORD "'",
         "openssl pkcs8 -topk8 -in rsa4096.key -v2 aes256 -passout 'pass:" PASSWORD "'",
@@ -295,8 +281,6 @@ static void keys_open_as_the_tools_write_them_by_default(void **state) {
         "openssl pkey -in p256.key -traditional -aes192 -passout 'pass:" PASSWORD "'",
     };
     static const char *const certs[] = {"rsa2048", "rsa4096", "rsa3072", "rsa2048", "p384", "p256"};
-    (void)state;
-    t_deadline(120);
     P_NEED("openssl");
     for (size_t i = 0; i < COUNT(lines); i++) {
         run(p_format("{ %s; } >default.key", lines[i]));
@@ -316,9 +300,7 @@ static void keys_open_as_the_tools_write_them_by_default(void **state) {
     opens("made", "made.key");
 }
 
-static void a_key_by_certtool_opens(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_key_by_certtool_opens, 60) {
     P_NEED("openssl");
     P_NEED("certtool");
     run("certtool --to-p8 --load-privkey p384.key --password '" PASSWORD
@@ -327,7 +309,7 @@ static void a_key_by_certtool_opens(void **state) {
     fails("p384", "gnutls.key", "no", "BAD_DECRYPT", "PEM", "password is wrong");
 }
 
-static void encryption_of_other_kinds_is_named(void **state) {
+T_TEST(encryption_of_other_kinds_is_named, 120) {
 #define LEGACY " -provider legacy -provider default"
     static const struct {
         const char *make, *words;
@@ -343,8 +325,6 @@ static void encryption_of_other_kinds_is_named(void **state) {
         {"rsa -traditional -in rsa2048.key -camellia128", "CAMELLIA-128-CBC"},
         {"ec -in p256.key -aria256", "ARIA-256-CBC"},
     };
-    (void)state;
-    t_deadline(120);
     P_NEED("openssl");
     for (size_t i = 0; i < COUNT(other); i++) {
         run(p_format("openssl %s -passout 'pass:" PASSWORD "' >other.key", other[i].make));
@@ -427,9 +407,7 @@ static void write_pkcs8(const char *name, const char *iterations, size_t ilen, c
                  "echo '-----END ENCRYPTED PRIVATE KEY-----') >%s", name));
 }
 
-static void a_key_may_tell_the_length_of_its_cipher_key(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_key_may_tell_the_length_of_its_cipher_key, 60) {
     P_NEED("openssl");
     write_pkcs8("length.key", "\x03\xe8", 2, "", 0);
     opens("p256", "length.key");
@@ -441,10 +419,8 @@ static void a_key_may_tell_the_length_of_its_cipher_key(void **state) {
     fails("p256", "length.key", PASSWORD, "PEM_LIB", "SSL", "damaged");
 }
 
-static void the_number_of_iterations_is_bounded(void **state) {
+T_TEST(the_number_of_iterations_is_bounded, 60) {
     static const char *const many[] = {"\x00\x98\x96\x81", "\x7f\xff\xff\xff"};
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     for (size_t i = 0; i < COUNT(many); i++) {
         write_pkcs8("many.key", many[i], 4, "", 0);
@@ -459,10 +435,8 @@ static void the_number_of_iterations_is_bounded(void **state) {
 }
 
 /* One wrong password in 256 leaves what looks like good padding. */
-static void a_wrong_password_is_told_whatever_it_yields(void **state) {
+T_TEST(a_wrong_password_is_told_whatever_it_yields, 120) {
     static const char *const names[] = {"new.key", "old.key"};
-    (void)state;
-    t_deadline(120);
     P_NEED("openssl");
     run("openssl pkcs8 -topk8 -in p256.key -iter 1 -passout 'pass:" PASSWORD "' -out new.key");
     run("openssl ec -in p256.key -aes128 -passout 'pass:" PASSWORD "' -out old.key");
@@ -506,10 +480,8 @@ static int load_asking(const char *cert, const char *key, answer *a) {
     return result;
 }
 
-static void a_callback_is_asked_once_for_an_encrypted_key(void **state) {
+T_TEST(a_callback_is_asked_once_for_an_encrypted_key, 60) {
     answer right = {PASSWORD, strlen(PASSWORD), 0, 0}, wrong = {"no", 2, 0, 0};
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     run("openssl pkcs8 -topk8 -in p256.key -passout 'pass:" PASSWORD "' -out new.key");
     run("openssl rsa -in rsa2048.key -traditional -aes256 -passout 'pass:" PASSWORD
@@ -524,10 +496,8 @@ static void a_callback_is_asked_once_for_an_encrypted_key(void **state) {
     T_EQ(wrong.asked, 1);
 }
 
-static void a_callback_is_not_asked_for_nothing(void **state) {
+T_TEST(a_callback_is_not_asked_for_nothing, 60) {
     answer a = {NULL, -1, 0, 0};
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     T_OK(load_asking("p256", "p256.key", &a));
     T_OK(load_asking("rsa2048", "rsa2048.key", &a));
@@ -537,10 +507,8 @@ static void a_callback_is_not_asked_for_nothing(void **state) {
     T_EQ(a.asked, 0);
 }
 
-static void a_callback_that_fails_ends_the_call(void **state) {
+T_TEST(a_callback_that_fails_ends_the_call, 60) {
     answer fails_at_once = {NULL, -1, 0, 0}, too_long = {NULL, 1025, 0, 0};
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     run("openssl pkcs8 -topk8 -in p256.key -passout 'pass:" PASSWORD "' -out new.key");
     T_FAILS(load_asking("p256", "new.key", &fails_at_once), PYSOCK_SSL_ERROR, EPROTO);
@@ -550,11 +518,9 @@ static void a_callback_that_fails_ends_the_call(void **state) {
     T_EQ(too_long.asked, 1);
 }
 
-static void passwords_have_at_most_1024_bytes(void **state) {
+T_TEST(passwords_have_at_most_1024_bytes, 60) {
     static char most[1025], more[1026];
     pysock_ssl_context *ctx = new_server();
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     memset(most, 'p', sizeof most - 1);
     memset(more, 'p', sizeof more - 1);
@@ -576,9 +542,7 @@ static void passwords_have_at_most_1024_bytes(void **state) {
     fails("p256", "new.key", most, "BAD_DECRYPT", "PEM", "password");
 }
 
-static void an_empty_password_is_one(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(an_empty_password_is_one, 60) {
     P_NEED("openssl");
     run("openssl pkcs8 -topk8 -in p256.key -passout pass: -out empty.key");
     loads("p256", "empty.key", "");
@@ -587,9 +551,7 @@ static void an_empty_password_is_one(void **state) {
 
 /* ==== files ==== */
 
-static void a_key_of_another_certificate_is_refused(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_key_of_another_certificate_is_refused, 60) {
     P_NEED("openssl");
     run("openssl pkcs8 -topk8 -in p256.key -passout 'pass:" PASSWORD "' -out new.key");
     run("openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out another.key");
@@ -601,11 +563,9 @@ static void a_key_of_another_certificate_is_refused(void **state) {
     fails("p256", "rsa2048.key", NULL, "KEY_VALUES_MISMATCH", "X509", "does not belong");
 }
 
-static void bytes_behind_a_key_are_damage(void **state) {
+T_TEST(bytes_behind_a_key_are_damage, 60) {
     static const char *const forms[] = {"rsa -traditional", "rsa", "ec", "pkey"};
     static const char *const certs[] = {"rsa2048", "rsa2048", "p256", "p256"};
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     for (size_t i = 0; i < COUNT(forms); i++) {
         run(p_format("(openssl %s -in %s.key -outform DER; echo) >more.der", forms[i], certs[i]));
@@ -616,11 +576,9 @@ static void bytes_behind_a_key_are_damage(void **state) {
 }
 
 /* What such a key signs tells its primes. */
-static void an_rsa_key_whose_parts_disagree_is_refused(void **state) {
+T_TEST(an_rsa_key_whose_parts_disagree_is_refused, 60) {
     size_t size;
     char *der;
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     for (size_t i = 0; i < COUNT(rsa_keys); i++) {
         run(p_format("openssl rsa -in %s.key -traditional -outform DER -out good.der",
@@ -635,7 +593,7 @@ static void an_rsa_key_whose_parts_disagree_is_refused(void **state) {
     }
 }
 
-static void chain_and_encrypted_key_share_a_file_of_any_shape(void **state) {
+T_TEST(chain_and_encrypted_key_share_a_file_of_any_shape, 60) {
     static const char *const shapes[] = {
         "cat p256.pem K", "cat K p256.pem",
         "{ cat p256.pem; printf 'A note: to\\nwhom it may concern\\n\\n  -----\\n'; cat K; }",
@@ -646,8 +604,6 @@ static void chain_and_encrypted_key_share_a_file_of_any_shape(void **state) {
     };
     static const char *const keys[] = {"new.key", "old.key", "p256.key"};
     pysock_ssl_context *ctx = new_server();
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     run("openssl pkcs8 -topk8 -in p256.key -passout 'pass:" PASSWORD "' -out new.key");
     run("openssl ec -in p256.key -des3 -passout 'pass:" PASSWORD "' -out old.key");
@@ -666,11 +622,9 @@ static void chain_and_encrypted_key_share_a_file_of_any_shape(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void chain_and_key_come_from_memory_too(void **state) {
+T_TEST(chain_and_key_come_from_memory_too, 60) {
     pysock_ssl_context *ctx = new_server();
     pysock_ssl_chain_options options, from;
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     run("openssl ec -in p256.key -aes128 -passout 'pass:" PASSWORD "' -out old.key");
     memset(&options, 0, sizeof options);
@@ -704,7 +658,7 @@ static void chain_and_key_come_from_memory_too(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void damaged_encrypted_keys_are_refused(void **state) {
+T_TEST(damaged_encrypted_keys_are_refused, 60) {
     static const char *const ways[] = {
         "sed 's/DEK-Info: .*/DEK-Info: AES-128-CBC,0123/' old.key",
         "sed 's/\\(DEK-Info: .*\\)./\\1x/' old.key",
@@ -724,8 +678,6 @@ static void damaged_encrypted_keys_are_refused(void **state) {
         "sed 's/PRIVATE/ENCRYPTED PRIVATE/' p256.key",
         "{ echo '-----BEGIN ENCRYPTED PRIVATE KEY-----'; echo '-----END ENCRYPTED'; }",
     };
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     run("openssl ec -in p256.key -aes128 -passout 'pass:" PASSWORD "' -out old.key");
     run("openssl pkcs8 -topk8 -in p256.key -passout 'pass:" PASSWORD "' -out new.key");
@@ -754,7 +706,7 @@ static void write_padded(const char *name, const void *bytes, size_t size) {
                  "echo '-----END EC PRIVATE KEY-----') >%s", salt, rest, salt, salt, rest, name));
 }
 
-static void padding_and_what_comes_before_it_are_checked(void **state) {
+T_TEST(padding_and_what_comes_before_it_are_checked, 60) {
     static const struct {
         const char *bytes;
         size_t size;
@@ -766,8 +718,6 @@ static void padding_and_what_comes_before_it_are_checked(void **state) {
         {"\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11"
          "\x11\x11\x11\x11\x11\x11\x11", 23}, /* more than a block */
     };
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     write_padded("padded.key", "\x07\x07\x07\x07\x07\x07\x07", 7);
     opens("p256", "padded.key");
@@ -779,12 +729,10 @@ static void padding_and_what_comes_before_it_are_checked(void **state) {
 }
 
 /* A change of any one byte is no key, or not the certificate's. */
-static void no_damage_of_an_encrypted_key_goes_unnoticed(void **state) {
+T_TEST(no_damage_of_an_encrypted_key_goes_unnoticed, 120) {
     pysock_ssl_context *ctx = new_server();
     size_t size, cert_size;
     char *cert, *key, *body;
-    (void)state;
-    t_deadline(120);
     P_NEED("openssl");
     run("openssl ec -in p256.key -no_public -aes128 -passout 'pass:" PASSWORD "' -out old.key");
     cert = f_read(f_path("p256.pem"), &cert_size);
@@ -812,9 +760,7 @@ static void no_damage_of_an_encrypted_key_goes_unnoticed(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void errors_that_are_not_of_ssl_have_no_library(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(errors_that_are_not_of_ssl_have_no_library, 60) {
     pysock_error_clear();
     H_SAME(pysock_error_library(), "");
     T_FAILS(pysock_ssl_load_cert_chain(NULL, "x", "y"), PYSOCK_VALUE_ERROR, EINVAL);
@@ -823,38 +769,4 @@ static void errors_that_are_not_of_ssl_have_no_library(void **state) {
     H_SAME(pysock_error_library(), "");
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test_teardown(rsa_keys_load_as_pkcs1_and_pkcs8, p_end_all),
-    cmocka_unit_test_teardown(ec_keys_load_as_sec1_and_pkcs8, p_end_all),
-    cmocka_unit_test_teardown(a_key_by_ecparam_loads_behind_its_parameters, p_end_all),
-    cmocka_unit_test_teardown(a_key_without_a_curve_takes_that_of_its_parameters, p_end_all),
-    cmocka_unit_test_teardown(keys_of_other_kinds_are_named, p_end_all),
-    cmocka_unit_test_teardown(the_traditional_form_opens_with_every_cipher, p_end_all),
-    cmocka_unit_test_teardown(pkcs8_opens_with_every_cipher_and_prf, p_end_all),
-    cmocka_unit_test_teardown(keys_open_as_the_tools_write_them_by_default, p_end_all),
-    cmocka_unit_test_teardown(a_key_by_certtool_opens, p_end_all),
-    cmocka_unit_test_teardown(encryption_of_other_kinds_is_named, p_end_all),
-    cmocka_unit_test_teardown(a_key_may_tell_the_length_of_its_cipher_key, p_end_all),
-    cmocka_unit_test_teardown(the_number_of_iterations_is_bounded, p_end_all),
-    cmocka_unit_test_teardown(a_wrong_password_is_told_whatever_it_yields, p_end_all),
-    cmocka_unit_test_teardown(a_callback_is_asked_once_for_an_encrypted_key, p_end_all),
-    cmocka_unit_test_teardown(a_callback_is_not_asked_for_nothing, p_end_all),
-    cmocka_unit_test_teardown(a_callback_that_fails_ends_the_call, p_end_all),
-    cmocka_unit_test_teardown(passwords_have_at_most_1024_bytes, p_end_all),
-    cmocka_unit_test_teardown(an_empty_password_is_one, p_end_all),
-    cmocka_unit_test_teardown(a_key_of_another_certificate_is_refused, p_end_all),
-    cmocka_unit_test_teardown(bytes_behind_a_key_are_damage, p_end_all),
-    cmocka_unit_test_teardown(an_rsa_key_whose_parts_disagree_is_refused, p_end_all),
-    cmocka_unit_test_teardown(chain_and_encrypted_key_share_a_file_of_any_shape, p_end_all),
-    cmocka_unit_test_teardown(chain_and_key_come_from_memory_too, p_end_all),
-    cmocka_unit_test_teardown(damaged_encrypted_keys_are_refused, p_end_all),
-    cmocka_unit_test_teardown(padding_and_what_comes_before_it_are_checked, p_end_all),
-    cmocka_unit_test_teardown(no_damage_of_an_encrypted_key_goes_unnoticed, p_end_all),
-    cmocka_unit_test_teardown(errors_that_are_not_of_ssl_have_no_library, p_end_all),
-};
-
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name(__FILE__, tests, make_keys, f_remove_all);
-}
+T_MAIN(.setup = make_keys, .teardown = f_remove_all, .each_teardown = p_end_all)

@@ -53,9 +53,7 @@ static void note_call(void *arg) {
     called[n + 1] = 0;
 }
 
-static void closers_run_last_first_and_exactly_once(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(closers_run_last_first_and_exactly_once, 30) {
     memset(called, 0, sizeof called);
     T_OK(pysock_register_closer(note_call, "a"));
     T_OK(pysock_register_closer(note_call, "b"));
@@ -68,10 +66,8 @@ static void closers_run_last_first_and_exactly_once(void **state) {
     T_FAILS(pysock_register_closer(NULL, NULL), PYSOCK_VALUE_ERROR, EINVAL);
 }
 
-static void a_closer_can_be_taken_back(void **state) {
+T_TEST(a_closer_can_be_taken_back, 30) {
     static char x[] = "x", y[] = "y";
-    (void)state;
-    t_deadline(30);
     memset(called, 0, sizeof called);
     T_OK(pysock_register_closer(note_call, x));
     T_OK(pysock_register_closer(note_call, y));
@@ -91,9 +87,7 @@ static void say_goodbye(void *arg) {
 }
 
 /* Everything still works inside a closer, even registering another one. */
-static void a_closer_may_use_every_call(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(a_closer_may_use_every_call, 30) {
     memset(called, 0, sizeof called);
     t_tls_pair(held, client_ctx, server_ctx);
     T_OK(pysock_register_closer(say_goodbye, NULL));
@@ -117,9 +111,7 @@ static void *cleanup_thread(void *arg) {
     return NULL;
 }
 
-static void two_cleanups_at_once_run_each_closer_once(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(two_cleanups_at_once_run_each_closer_once, 60) {
     counted = 0;
     for (int round = 1; round <= 50; round++) {
         t_thread threads[3];
@@ -135,7 +127,7 @@ static void two_cleanups_at_once_run_each_closer_once(void **state) {
 
 /* ---- cleanup ---- */
 
-static void cleanup_ends_every_wait_with_ESHUTDOWN(void **state) {
+T_TEST(cleanup_ends_every_wait_with_ESHUTDOWN, 60) {
     static const struct {
         t_wait_kind what;
         int tls;
@@ -152,8 +144,6 @@ static void cleanup_ends_every_wait_with_ESHUTDOWN(void **state) {
     enum { N = sizeof waits / sizeof waits[0] };
     t_stage stages[N];
     t_thread threads[N];
-    (void)state;
-    t_deadline(60);
     (void)t_flood();
     for (int i = 0; i < N; i++) {
         T_STEP("stage %d", i);
@@ -177,9 +167,7 @@ static void cleanup_ends_every_wait_with_ESHUTDOWN(void **state) {
     work_a_little();
 }
 
-static void after_cleanup_the_library_works_again(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(after_cleanup_the_library_works_again, 60) {
     for (int i = 0; i < 20; i++) {
         pysock *left_open[2];
         pysock_poller *p = T_OK(pysock_poller_new());
@@ -194,19 +182,15 @@ static void after_cleanup_the_library_works_again(void **state) {
     }
 }
 
-static void cleanup_of_what_was_never_used_is_nothing(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(cleanup_of_what_was_never_used_is_nothing, 30) {
     pysock_cleanup();
     pysock_cleanup();
 }
 
 /* Output that is on its way, and close_notify, still reach the peer. */
-static void cleanup_flushes_and_says_goodbye(void **state) {
+T_TEST(cleanup_flushes_and_says_goodbye, 60) {
     unsigned char record[T_RECORD];
     int port, fd;
-    (void)state;
-    t_deadline(60);
     for (int tls = 0; tls < 2; tls++) {
         pysock *s;
         T_STEP("%s", tls ? "TLS" : "plain");
@@ -235,10 +219,8 @@ static void cleanup_flushes_and_says_goodbye(void **state) {
 }
 
 /* Handshakes that have just begun do not keep cleanup waiting, nor does it tread on them. */
-static void cleanup_in_the_middle_of_handshakes(void **state) {
+T_TEST(cleanup_in_the_middle_of_handshakes, 120) {
     enum { N = 8 };
-    (void)state;
-    t_deadline(120);
     for (int round = 0; round < T_SCALE(40, 10); round++) {
         pysock *pairs[N][2];
         T_STEP("round %d", round);
@@ -282,12 +264,10 @@ static void *busy_thread(void *arg) {
 }
 
 /* Other threads go on using the library while it ends: errors are fine, anything else is not. */
-static void cleanup_under_load_harms_nobody(void **state) {
+T_TEST(cleanup_under_load_harms_nobody, 120) {
     enum { N = 3 };
     t_thread threads[N];
     int stop = 0;
-    (void)state;
-    t_deadline(120);
     for (int i = 0; i < N; i++)
         t_spawn(&threads[i], busy_thread, &stop);
     for (int i = 0; i < T_SCALE(60, 12); i++) {
@@ -331,12 +311,10 @@ static void *do_nothing(void *arg) {
     return arg;
 }
 
-static void plain_and_blocking_tls_sockets_start_no_thread(void **state) {
+T_TEST(plain_and_blocking_tls_sockets_start_no_thread, 60) {
     static const double modes[] = {PYSOCK_NO_TIMEOUT, 30};
     t_thread first;
     int threads;
-    (void)state;
-    t_deadline(60);
     pysock_cleanup();
     t_spawn(&first, do_nothing, NULL); /* brings a sanitizer's own thread with it */
     t_join(&first);
@@ -381,10 +359,8 @@ static void plain_and_blocking_tls_sockets_start_no_thread(void **state) {
     }
 }
 
-static void a_nonblocking_handshake_starts_the_reactor_and_cleanup_ends_it(void **state) {
+T_TEST(a_nonblocking_handshake_starts_the_reactor_and_cleanup_ends_it, 60) {
     int threads, fds;
-    (void)state;
-    t_deadline(60);
     work_a_little();
     pysock_cleanup();
     threads = settled(t_count_threads);
@@ -419,10 +395,8 @@ static void connect_and_part(int i) {
         T_EQ(pysock_close(pair[1]) | pysock_close(pair[0]), 0);
 }
 
-static void descriptors_and_threads_are_where_they_were_after_2000_connections(void **state) {
+T_TEST(descriptors_and_threads_are_where_they_were_after_2000_connections, 200) {
     int fds, threads, fds_at_rest, threads_at_rest;
-    (void)state;
-    t_deadline(200);
     work_a_little();
     pysock_cleanup();
     fds_at_rest = settled(t_count_fds);
@@ -467,10 +441,8 @@ static void child_works(void *arg) {
     t_close_pair(pair);
 }
 
-static void a_child_finds_a_library_that_works_and_starts_its_own_reactor(void **state) {
+T_TEST(a_child_finds_a_library_that_works_and_starts_its_own_reactor, 60) {
     pysock *pair[2];
-    (void)state;
-    t_deadline(60);
     T_STEP("a parent without a thread");
     pysock_cleanup();
     t_wait_for_child(t_run_in_child(child_starts_a_reactor, NULL, 0));
@@ -516,12 +488,10 @@ static void child_closes_every_number_it_finds(void *arg) {
     }
 }
 
-static void a_childs_own_files_are_not_taken_for_the_librarys(void **state) {
+T_TEST(a_childs_own_files_are_not_taken_for_the_librarys, 60) {
     pysock *pair[2];
     pysock_poller *p = T_OK(pysock_poller_new());
     pysock_pollevent event;
-    (void)state;
-    t_deadline(60);
     t_pair(pair);
     T_EQ(t_readable(pair[0], 0.01), 0); /* this thread sleeps, and so does a poller */
     T_OK(pysock_poller_register(p, pysock_fileno(pair[0]), POLLIN));
@@ -532,13 +502,11 @@ static void a_childs_own_files_are_not_taken_for_the_librarys(void **state) {
 }
 
 /* No close_notify, no shutdown(2) comes from a child that ends, whichever way. */
-static void a_childs_end_leaves_the_parents_connections_alone(void **state) {
+T_TEST(a_childs_end_leaves_the_parents_connections_alone, 120) {
     void (*const children[])(void *) = {child_does_nothing, child_cleans_up, child_works,
                                         child_works_and_cleans_up};
     pysock *tls[2], *plain[2], *listener, *late[2];
     int port;
-    (void)state;
-    t_deadline(120);
     reactor_pair(tls);
     t_pair(plain);
     listener = t_listen(&port);
@@ -560,12 +528,10 @@ static void a_childs_end_leaves_the_parents_connections_alone(void **state) {
 
 /* Unfinished business of the parent is the parent's: its handshake ends, its queue is flushed
    once. */
-static void a_child_does_not_finish_its_parents_business(void **state) {
+T_TEST(a_child_does_not_finish_its_parents_business, 120) {
     static unsigned char buf[4 * 1024 * 1024];
     pysock *pair[2], *hand[2];
     pysock_buf *b;
-    (void)state;
-    t_deadline(120);
     reactor_pair(pair);
     b = T_OK(pysock_buf_new(sizeof buf));
     t_fill(pysock_buf_data(b), sizeof buf, 0, 1);
@@ -588,12 +554,10 @@ static void a_child_does_not_finish_its_parents_business(void **state) {
 }
 
 /* Whatever lock another thread holds at that moment, the child must not find it held. */
-static void fork_under_load_gives_children_that_work(void **state) {
+T_TEST(fork_under_load_gives_children_that_work, 120) {
     enum { N = 2 };
     t_thread threads[N];
     int stop = 0;
-    (void)state;
-    t_deadline(120);
     if (T_SANITIZED)
         skip(); /* the sanitizers' own allocators may be locked in such a child */
     for (int i = 0; i < N; i++)
@@ -624,11 +588,9 @@ static void child_leaves_things_open(void *arg) {
     T_OK(pysock_ssl_wrap_socket(hand[0], client_ctx, "localhost"));
 }
 
-static void exit_runs_the_closers_and_ends_cleanly(void **state) {
+T_TEST(exit_runs_the_closers_and_ends_cleanly, 60) {
     int fds[2];
     char text[8];
-    (void)state;
-    t_deadline(60);
     pysock_cleanup();
     T_EQ(pipe(fds), 0);
     report_fd = fds[1];
@@ -664,9 +626,7 @@ static const t_wait_kind interruptible[] = {T_WAIT_RECV,   T_WAIT_ACCEPT,  T_WAI
                                             T_WAIT_SELECT, T_WAIT_SENDALL, T_WAIT_POLLER};
 #define INTERRUPTIBLE ((int)(sizeof interruptible / sizeof interruptible[0]))
 
-static void an_interrupt_hook_ends_a_wait_with_EINTR(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(an_interrupt_hook_ends_a_wait_with_EINTR, 60) {
     catch_signals();
     (void)t_flood();
     hook_answer = 1;
@@ -707,9 +667,7 @@ static void *timed_recv_thread(void *arg) {
 }
 
 /* PEP 475: a signal that nobody minds neither ends a wait nor makes it longer. */
-static void a_signal_without_a_say_changes_no_deadline(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_signal_without_a_say_changes_no_deadline, 60) {
     catch_signals();
     __atomic_store_n(&hook_answer, 0, __ATOMIC_RELEASE);
     for (int i = 0; i < 4; i++) {
@@ -741,12 +699,10 @@ static void a_signal_without_a_say_changes_no_deadline(void **state) {
 }
 
 /* A program may look at a number that it has closed, or count on the lowest free one. */
-static void a_sleeping_thread_takes_no_low_descriptor(void **state) {
+T_TEST(a_sleeping_thread_takes_no_low_descriptor, 30) {
     t_waiter w;
     t_thread t;
     int lowest, port;
-    (void)state;
-    t_deadline(30);
     pysock_cleanup(); /* closes that are still finishing would free numbers meanwhile */
     memset(&w, 0, sizeof w);
     w.what = T_WAIT_ACCEPT;
@@ -762,33 +718,4 @@ static void a_sleeping_thread_takes_no_low_descriptor(void **state) {
     t_join(&t);
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(cleanup_of_what_was_never_used_is_nothing),
-    cmocka_unit_test(plain_and_blocking_tls_sockets_start_no_thread),
-    cmocka_unit_test(closers_run_last_first_and_exactly_once),
-    cmocka_unit_test(a_closer_can_be_taken_back),
-    cmocka_unit_test(a_closer_may_use_every_call),
-    cmocka_unit_test(two_cleanups_at_once_run_each_closer_once),
-    cmocka_unit_test(cleanup_ends_every_wait_with_ESHUTDOWN),
-    cmocka_unit_test(after_cleanup_the_library_works_again),
-    cmocka_unit_test(cleanup_flushes_and_says_goodbye),
-    cmocka_unit_test(cleanup_in_the_middle_of_handshakes),
-    cmocka_unit_test(cleanup_under_load_harms_nobody),
-    cmocka_unit_test(a_nonblocking_handshake_starts_the_reactor_and_cleanup_ends_it),
-    cmocka_unit_test(descriptors_and_threads_are_where_they_were_after_2000_connections),
-    cmocka_unit_test(a_child_finds_a_library_that_works_and_starts_its_own_reactor),
-    cmocka_unit_test(a_childs_end_leaves_the_parents_connections_alone),
-    cmocka_unit_test(a_child_does_not_finish_its_parents_business),
-    cmocka_unit_test(a_childs_own_files_are_not_taken_for_the_librarys),
-    cmocka_unit_test(fork_under_load_gives_children_that_work),
-    cmocka_unit_test(exit_runs_the_closers_and_ends_cleanly),
-    cmocka_unit_test(an_interrupt_hook_ends_a_wait_with_EINTR),
-    cmocka_unit_test(a_signal_without_a_say_changes_no_deadline),
-    cmocka_unit_test(a_sleeping_thread_takes_no_low_descriptor),
-};
-
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name("test_lifecycle", tests, make_contexts, free_contexts);
-}
+T_MAIN(.setup = make_contexts, .teardown = free_contexts)

@@ -207,7 +207,7 @@ static void try_parts(const char *name, pysock_ssl_context *ctx, int level, int 
 
 #define OUT_OF_TURN(name, level, type) ROW(name, level, message, type, "", UNEXPECTED)
 
-static void a_server_refuses_what_is_out_of_turn(void **state) {
+T_TEST(a_server_refuses_what_is_out_of_turn, 240) {
     static const row rows[] = {
         OUT_OF_TURN("HelloRequest for ClientKeyExchange", KEY, R_HELLO_REQUEST),
         OUT_OF_TURN("ClientHello for ClientKeyExchange", KEY, R_CLIENT_HELLO),
@@ -255,14 +255,12 @@ static void a_server_refuses_what_is_out_of_turn(void **state) {
         ROW("no CertificateVerify", VERIFY, record, R_CCS, "\1", UNEXPECTED),
         OUT_OF_TURN("Certificate for CertificateVerify", VERIFY, R_CERTIFICATE),
     };
-    (void)state;
-    t_deadline(240);
     TRY(rows, server_ctx);
     TRY(mutual_rows, mutual);
     r_no_complaints();
 }
 
-static void a_client_refuses_what_is_out_of_turn(void **state) {
+T_TEST(a_client_refuses_what_is_out_of_turn, 240) {
     static const row rows[] = {
         OUT_OF_TURN("ClientHello for ServerHello", HELLO, R_CLIENT_HELLO),
         OUT_OF_TURN("Certificate for ServerHello", HELLO, R_CERTIFICATE),
@@ -310,8 +308,6 @@ static void a_client_refuses_what_is_out_of_turn(void **state) {
         ROW("ChangeCipherSpec in a message, later", CCS, record_in_a_message, R_CCS, "\1",
             UNEXPECTED),
     };
-    (void)state;
-    t_deadline(240);
     TRY(rows, client_ctx);
     r_no_complaints();
 }
@@ -328,12 +324,10 @@ static void a_client_refuses_what_is_out_of_turn(void **state) {
         ROW("an alert of level 3, level " #level, level, record, R_ALERT, "\3\50", DECODE),        \
         ROW("an alert of level 255, level " #level, level, record, R_ALERT, "\377\0", DECODE)
 
-static void malformed_alerts_are_decode_errors(void **state) {
+T_TEST(malformed_alerts_are_decode_errors, 240) {
     static const row of_server[] = {ALERTS_AT(HELLO), ALERTS_AT(CERTIFICATE), ALERTS_AT(CCS),
                                     ALERTS_AT(FINISHED), ALERTS_AT(DATA)};
     static const row of_client[] = {ALERTS_AT(KEY), ALERTS_AT(FINISHED), ALERTS_AT(DATA)};
-    (void)state;
-    t_deadline(240);
     TRY(of_server, client_ctx);
     TRY(of_client, server_ctx);
     r_no_complaints();
@@ -391,7 +385,7 @@ static void record_above_all_limits(r_peer *p, const row *r) {
         ROW("a record of 18,433 bytes, level " #level, level, record_above_all_limits,             \
             R_HANDSHAKE, "", OVERFLOW)
 
-static void records_that_cannot_be_opened_are_refused(void **state) {
+T_TEST(records_that_cannot_be_opened_are_refused, 240) {
     static const row rows[] = {
         RECORDS_AT(FINISHED), RECORDS_AT(DATA),
         ROW("data of 16,385 bytes", DATA, record_of_16385_bytes, R_DATA, "", OVERFLOW),
@@ -400,8 +394,6 @@ static void records_that_cannot_be_opened_are_refused(void **state) {
         ROW("an empty ChangeCipherSpec", CCS, record, R_CCS, "", UNEXPECTED, ILLEGAL, DECODE),
         ROW("a ChangeCipherSpec of 2", CCS, record, R_CCS, "\2", UNEXPECTED, ILLEGAL, DECODE),
     };
-    (void)state;
-    t_deadline(240);
     TRY(rows, client_ctx);
     TRY(rows, server_ctx);
     r_no_complaints();
@@ -444,7 +436,7 @@ static void finished_and(r_peer *p, const row *r) {
     r_write_record(p, R_HANDSHAKE, both.data, both.size);
 }
 
-static void a_finished_that_is_wrong_is_refused(void **state) {
+T_TEST(a_finished_that_is_wrong_is_refused, 240) {
     static const row rows[] = {
         ROW("Finished of 11 bytes", FINISHED, finished_with, 0, "", DECODE),
         ROW("Finished of 13 bytes", FINISHED, finished_with, 0, "\0", DECODE),
@@ -461,8 +453,6 @@ static void a_finished_that_is_wrong_is_refused(void **state) {
         ROW("a second Finished behind it in its record", FINISHED, finished_and, 0,
             "\24\0\0\14verify data!", UNEXPECTED, DECODE),
     };
-    (void)state;
-    t_deadline(240);
     TRY(rows, client_ctx);
     TRY(rows, server_ctx);
     r_no_complaints();
@@ -509,7 +499,7 @@ static void point(r_peer *p, const row *r) {
 
 #define KEY_ROW(name, text) ROW(name, KEY, point, 0, text, ILLEGAL, FAILURE)
 
-static void a_client_key_exchange_that_is_wrong_is_refused(void **state) {
+T_TEST(a_client_key_exchange_that_is_wrong_is_refused, 240) {
     static const row both_curves[] = {
         ROW("an empty ClientKeyExchange", KEY, message, R_CLIENT_KEY, "", DECODE),
         ROW("a point without bytes", KEY, message, R_CLIENT_KEY, "\0", DECODE, ILLEGAL),
@@ -533,8 +523,6 @@ static void a_client_key_exchange_that_is_wrong_is_refused(void **state) {
         ROW("a point of 31 bytes", KEY, point, 31, "", ILLEGAL, DECODE),
         ROW("a point of 33 bytes", KEY, point, 33, "", ILLEGAL, DECODE),
     };
-    (void)state;
-    t_deadline(240);
     curve_offered = R_X25519;
     TRY(both_curves, server_ctx);
     TRY(x25519, server_ctx);
@@ -557,7 +545,7 @@ static void secret_of_noise(r_peer *p, const row *r) {
     r_write_clear(p, R_HANDSHAKE, zeros, 40);
 }
 
-static void a_secret_by_rsa_that_is_wrong_is_refused(void **state) {
+T_TEST(a_secret_by_rsa_that_is_wrong_is_refused, 120) {
     static const row rows[] = {
         ROW("an empty ClientKeyExchange", KEY, message, R_CLIENT_KEY, "", DECODE),
         ROW("half a length", KEY, message, R_CLIENT_KEY, "\0", DECODE),
@@ -568,8 +556,6 @@ static void a_secret_by_rsa_that_is_wrong_is_refused(void **state) {
         ROW("a secret that is too short", KEY, secret_of_noise, 255, "", BAD_MAC, ILLEGAL, DECODE),
         ROW("a secret that is too long", KEY, secret_of_noise, 257, "", BAD_MAC, ILLEGAL, DECODE),
     };
-    (void)state;
-    t_deadline(120);
     TRY(rows, with_rsa);
     r_no_complaints();
 }
@@ -586,7 +572,7 @@ static void chain_and(r_peer *p, const row *r) {
     r_send(p, R_CERTIFICATE, body.data, body.size);
 }
 
-static void a_malformed_certificate_message_is_refused(void **state) {
+T_TEST(a_malformed_certificate_message_is_refused, 240) {
     static const row rows[] = {
         ROW("an empty Certificate", CERTIFICATE, message, R_CERTIFICATE, "", DECODE),
         ROW("half a length", CERTIFICATE, message, R_CERTIFICATE, "\0\0", DECODE),
@@ -614,8 +600,6 @@ static void a_malformed_certificate_message_is_refused(void **state) {
         ROW("no certificate", CERTIFICATE, message, R_CERTIFICATE, "\0\0\0", DECODE,
             BAD_CERTIFICATE, FAILURE, ILLEGAL),
     };
-    (void)state;
-    t_deadline(240);
     TRY(rows, client_ctx);
     TRY(no_certificate, client_ctx);
     TRY(rows, mutual);
@@ -658,7 +642,7 @@ static void longer_verify(r_peer *p, const row *r) {
     r_send(p, R_CERTIFICATE_VERIFY, body.data, body.size);
 }
 
-static void a_certificate_verify_that_is_wrong_is_refused(void **state) {
+T_TEST(a_certificate_verify_that_is_wrong_is_refused, 120) {
     static const row rows[] = {
         ROW("an empty CertificateVerify", VERIFY, message, R_CERTIFICATE_VERIFY, "", DECODE),
         ROW("an algorithm alone", VERIFY, message, R_CERTIFICATE_VERIFY, "\4\3", DECODE),
@@ -678,19 +662,15 @@ static void a_certificate_verify_that_is_wrong_is_refused(void **state) {
         ROW("an algorithm that is none", VERIFY, verify_and, 0xffff, "", ILLEGAL),
         ROW("RSA, with a key that is none", VERIFY, verify_and, 0x0401, "", ILLEGAL, DECRYPT),
     };
-    (void)state;
-    t_deadline(120);
     TRY(rows, mutual);
     r_no_complaints();
 }
 
 /* The control: what is right is taken. */
-static void a_certificate_verify_that_is_right_is_taken(void **state) {
+T_TEST(a_certificate_verify_that_is_right_is_taken, 60) {
     static r_end e;
     static r_peer p;
     static r_bytes body;
-    (void)state;
-    t_deadline(60);
     FOR_EACH_WAY(way) {
         int came;
         r_open(&e, &p, way, mutual, NULL);
@@ -784,7 +764,7 @@ static void try_answers(const change *rows, size_t count, pysock_ssl_context *ct
 
 #define TRY_ANSWERS(rows, ctx) try_answers(rows, sizeof rows / sizeof rows[0], ctx)
 
-static void a_server_hello_that_is_wrong_is_refused(void **state) {
+T_TEST(a_server_hello_that_is_wrong_is_refused, 240) {
     static const change rows[] = {
         {"SSL 3.0", is_ssl3, R_ONE_OF(VERSION)},
         {"TLS 1.0", is_tls10, R_ONE_OF(VERSION)},
@@ -821,8 +801,6 @@ static void a_server_hello_that_is_wrong_is_refused(void **state) {
         {"an empty extension of point formats", has_empty_formats, R_ONE_OF(DECODE)},
         {"point formats and more", has_formats_and_more, R_ONE_OF(DECODE)},
     };
-    (void)state;
-    t_deadline(240);
     TRY_ANSWERS(rows, client_ctx);
 }
 
@@ -843,7 +821,7 @@ static void chose_twice(r_hello *h) {
     has_protocol(h);
 }
 
-static void a_protocol_that_was_not_offered_is_refused(void **state) {
+T_TEST(a_protocol_that_was_not_offered_is_refused, 120) {
     static const change rows[] = {
         {"another protocol", chose_another, R_ONE_OF(ILLEGAL)},
         {"the beginning of one", chose_a_part, R_ONE_OF(ILLEGAL)},
@@ -859,17 +837,13 @@ static void a_protocol_that_was_not_offered_is_refused(void **state) {
         {"a byte behind the list", chose_and_more, R_ONE_OF(DECODE)},
         {"ALPN twice", chose_twice, R_ONE_OF(ILLEGAL, DECODE, EXTENSION)},
     };
-    (void)state;
-    t_deadline(120);
     TRY_ANSWERS(rows, with_alpn);
 }
 
 /* The control, and the two that are no error: an answer with and without a protocol. */
-static void a_server_may_choose_a_protocol_or_none(void **state) {
+T_TEST(a_server_may_choose_a_protocol_or_none, 60) {
     static r_end e;
     static r_peer p;
-    (void)state;
-    t_deadline(60);
     for (int choose = 0; choose < 2; choose++)
         FOR_EACH_WAY(way) {
             int came;
@@ -901,9 +875,7 @@ static void make_answer(r_peer *p, r_bytes *body) {
     r_write_hello(body, &answer, 1, p->random[1]);
 }
 
-static void a_server_hello_that_ends_early_is_refused(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_server_hello_that_ends_early_is_refused, 60) {
     try_parts("a ServerHello", client_ctx, HELLO, R_SERVER_HELLO, make_answer,
               2 + 32 + 1 + 2 + 1 /* without extensions it is whole */);
     r_no_complaints();
@@ -928,11 +900,9 @@ static int finish_without_info(r_end *e, r_peer *p, int way, pysock_ssl_context 
     return came;
 }
 
-static void a_server_without_renegotiation_info_is_refused(void **state) {
+T_TEST(a_server_without_renegotiation_info_is_refused, 60) {
     static r_end e;
     static r_peer p;
-    (void)state;
-    t_deadline(60);
     FOR_EACH_WAY(way) {
         int came = finish_without_info(&e, &p, way, client_ctx);
         if (came != R_IS_ALERT || p.alert != FAILURE || p.alert_level != 2)
@@ -946,13 +916,11 @@ static void a_server_without_renegotiation_info_is_refused(void **state) {
     r_no_complaints();
 }
 
-static void a_server_without_renegotiation_info_is_taken_by_an_option(void **state) {
+T_TEST(a_server_without_renegotiation_info_is_taken_by_an_option, 60) {
     static r_end e;
     static r_peer p;
     pysock_ssl_context *ctx = t_client_ctx();
     uint64_t options = pysock_ssl_get_options(ctx);
-    (void)state;
-    t_deadline(60);
     T_EQ(options & PYSOCK_OP_LEGACY_SERVER_CONNECT, 0);
     T_OK(pysock_ssl_set_options(ctx, options | PYSOCK_OP_LEGACY_SERVER_CONNECT));
     T_CHECK(pysock_ssl_get_options(ctx) & PYSOCK_OP_LEGACY_SERVER_CONNECT);
@@ -992,7 +960,7 @@ static void hello_without_info(r_peer *p, const row *r) {
 }
 
 /* RFC 5746, 3.7; and what a first hello may not say a second one may not either. */
-static void a_second_hello_is_read_as_carefully_as_the_first(void **state) {
+T_TEST(a_second_hello_is_read_as_carefully_as_the_first, 120) {
     static const row rows[] = {
         ROW("no renegotiation_info", DATA, hello_without_info, 0, "", FAILURE),
         ROW("a renegotiation_info of zeros", DATA, hello_again, R_RENEGOTIATION,
@@ -1008,20 +976,16 @@ static void a_second_hello_is_read_as_carefully_as_the_first(void **state) {
         ROW("point formats without uncompressed", DATA, hello_again, R_POINT_FORMATS, "\1\1",
             ILLEGAL),
     };
-    (void)state;
-    t_deadline(120);
     TRY(rows, renegotiating);
     r_no_complaints();
 }
 
 /* By default it is not refused as an error (RFC 5246, 7.2.2): a warning, and all goes on. */
-static void a_server_declines_a_second_hello_and_goes_on(void **state) {
+T_TEST(a_server_declines_a_second_hello_and_goes_on, 60) {
     static const row again = ROW("a second hello", DATA, hello_again, R_MASTER_SECRET, "", 0);
     static r_end e;
     static r_peer p;
     static r_bytes body;
-    (void)state;
-    t_deadline(60);
     FOR_EACH_WAY(way) {
         int came;
         r_open(&e, &p, way, server_ctx, NULL);
@@ -1113,7 +1077,7 @@ static void server_key_of_zero_signature(r_peer *p, const row *r) {
 
 #define SERVER_KEY_ROW(name, text) ROW(name, KEY, server_key, R_X25519, text, ILLEGAL, FAILURE)
 
-static void a_server_key_exchange_that_is_wrong_is_refused(void **state) {
+T_TEST(a_server_key_exchange_that_is_wrong_is_refused, 240) {
     static const row rows[] = {
         SMALL_ORDER(SERVER_KEY_ROW),
         ROW("X448, which was not offered", KEY, server_key, 30, "", ILLEGAL),
@@ -1151,15 +1115,11 @@ static void a_server_key_exchange_that_is_wrong_is_refused(void **state) {
         ROW("a signature that is none", KEY, server_key_of_zero_signature, 0, "\0\4sign", DECRYPT,
             DECODE),
     };
-    (void)state;
-    t_deadline(240);
     TRY(rows, client_ctx);
     r_no_complaints();
 }
 
-static void a_server_key_exchange_that_ends_early_is_refused(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_server_key_exchange_that_ends_early_is_refused, 60) {
     try_parts("a ServerKeyExchange", client_ctx, KEY, R_SERVER_KEY, r_make_server_key, SIZE_MAX);
     r_no_complaints();
 }
@@ -1173,7 +1133,7 @@ static void two_requests(r_peer *p, const row *r) {
     message(p, r);
 }
 
-static void a_malformed_certificate_request_is_refused(void **state) {
+T_TEST(a_malformed_certificate_request_is_refused, 120) {
     static const row rows[] = {
         CR("an empty CertificateRequest", "", DECODE),
         CR("no types", "\0\0\2\4\3\0\0", DECODE),
@@ -1193,8 +1153,6 @@ static void a_malformed_certificate_request_is_refused(void **state) {
         ROW("ServerHelloDone with a byte", DONE, message, R_HELLO_DONE, "\0", DECODE),
         ROW("ServerHelloDone with many", DONE, message, R_HELLO_DONE, "0123456789", DECODE),
     };
-    (void)state;
-    t_deadline(120);
     TRY(rows, client_ctx);
     r_no_complaints();
 }
@@ -1226,11 +1184,9 @@ static int serve_with_requests(r_peer *p, int at) {
 }
 
 /* RFC 5246, 7.4.1.1: ignored while a handshake goes on, and in no hash. */
-static void a_client_ignores_a_hello_request_in_its_handshake(void **state) {
+T_TEST(a_client_ignores_a_hello_request_in_its_handshake, 120) {
     static r_end e;
     static r_peer p;
-    (void)state;
-    t_deadline(120);
     for (int at = -1; at < 5; at++)
         FOR_EACH_WAY(way) {
             char name[64];
@@ -1250,13 +1206,11 @@ static void a_client_ignores_a_hello_request_in_its_handshake(void **state) {
 }
 
 /* In one record with what is next to it, or in two. */
-static void a_hello_request_may_share_its_record_or_be_split(void **state) {
+T_TEST(a_hello_request_may_share_its_record_or_be_split, 60) {
     static r_end e;
     static r_peer p;
     static r_bytes body, both;
     static r_hello h;
-    (void)state;
-    t_deadline(60);
     for (int split = 0; split < 2; split++)
         FOR_EACH_WAY(way) {
             int came;
@@ -1287,7 +1241,7 @@ static void a_hello_request_may_share_its_record_or_be_split(void **state) {
     r_no_complaints();
 }
 
-static void a_hello_request_with_contents_is_a_decode_error(void **state) {
+T_TEST(a_hello_request_with_contents_is_a_decode_error, 60) {
     static const row rows[] = {
         ROW("HelloRequest with a byte, first", HELLO, message, R_HELLO_REQUEST, "\0", DECODE),
         ROW("HelloRequest with a byte, in the middle", KEY, message, R_HELLO_REQUEST, "\0", DECODE),
@@ -1297,41 +1251,8 @@ static void a_hello_request_with_contents_is_a_decode_error(void **state) {
         ROW("HelloRequest with many, after the handshake", DATA, message, R_HELLO_REQUEST,
             "0123456789", DECODE),
     };
-    (void)state;
-    t_deadline(60);
     TRY(rows, client_ctx);
     r_no_complaints();
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(a_server_refuses_what_is_out_of_turn),
-    cmocka_unit_test(a_client_refuses_what_is_out_of_turn),
-    cmocka_unit_test(malformed_alerts_are_decode_errors),
-    cmocka_unit_test(records_that_cannot_be_opened_are_refused),
-    cmocka_unit_test(a_finished_that_is_wrong_is_refused),
-    cmocka_unit_test(a_client_key_exchange_that_is_wrong_is_refused),
-    cmocka_unit_test(a_secret_by_rsa_that_is_wrong_is_refused),
-    cmocka_unit_test(a_malformed_certificate_message_is_refused),
-    cmocka_unit_test(a_certificate_verify_that_is_wrong_is_refused),
-    cmocka_unit_test(a_certificate_verify_that_is_right_is_taken),
-    cmocka_unit_test(a_server_hello_that_is_wrong_is_refused),
-    cmocka_unit_test(a_protocol_that_was_not_offered_is_refused),
-    cmocka_unit_test(a_server_may_choose_a_protocol_or_none),
-    cmocka_unit_test(a_server_hello_that_ends_early_is_refused),
-    cmocka_unit_test(a_server_without_renegotiation_info_is_refused),
-    cmocka_unit_test(a_server_without_renegotiation_info_is_taken_by_an_option),
-    cmocka_unit_test(a_second_hello_is_read_as_carefully_as_the_first),
-    cmocka_unit_test(a_server_declines_a_second_hello_and_goes_on),
-    cmocka_unit_test(a_server_key_exchange_that_is_wrong_is_refused),
-    cmocka_unit_test(a_server_key_exchange_that_ends_early_is_refused),
-    cmocka_unit_test(a_malformed_certificate_request_is_refused),
-    cmocka_unit_test(a_client_ignores_a_hello_request_in_its_handshake),
-    cmocka_unit_test(a_hello_request_may_share_its_record_or_be_split),
-    cmocka_unit_test(a_hello_request_with_contents_is_a_decode_error),
-};
-
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name(__FILE__, tests, set_up, tear_down);
-}
+T_MAIN(.setup = set_up, .teardown = tear_down)

@@ -691,7 +691,7 @@ static int row_makes_sense(const row *r) {
     }
 }
 
-static void row_name(row *r) {
+static const char *row_name(row *r) {
     static const char *const what[SCENARIOS] = {
         "transfers_10_MB_both_ways_at_once",
         "transfers_10_MB_both_ways_with_a_raw_peer",
@@ -707,33 +707,30 @@ static void row_name(row *r) {
     static const char *const style[] = {"direct", "select", "poller"};
     snprintf(r->name, sizeof r->name, "%s_%s_%s_%s_%s", r->tls ? "tls" : "plain", mode[r->mode],
              r->is_server ? "server" : "client", style[r->style], what[r->what]);
+    return r->name;
 }
 
 #define ROWS (SCENARIOS * 2 * 3 * 3 * 2)
 
-static size_t make_rows(row *rows, struct CMUnitTest *tests) {
-    size_t n = 0;
+__attribute__((constructor)) static void add_rows(void) {
+    static row rows[ROWS];
     for (int i = 0; i < ROWS; i++) {
-        row *r = &rows[n];
+        row *r = &rows[i];
         r->what = (scenario)(i / 36);
         r->tls = i / 18 % 2;
         r->mode = (enum mode)(i / 6 % 3);
         r->style = (enum style)(i / 2 % 3);
         r->is_server = i % 2;
-        if (!row_makes_sense(r))
-            continue;
-        row_name(r);
-        memset(&tests[n], 0, sizeof tests[n]);
-        tests[n].name = r->name;
-        tests[n].test_func = run_row;
-        tests[n].initial_state = r;
-        n++;
+        if (row_makes_sense(r)) {
+            struct CMUnitTest test = {row_name(r), run_row, NULL, NULL, r};
+            t_add(i, test);
+        }
     }
-    return n;
 }
 
 static int make_contexts(void **state) {
     (void)state;
+    setenv("RES_OPTIONS", "timeout:1 attempts:1", 1); /* for machines whose name server is gone */
     client_ctx = t_client_ctx();
     server_ctx = t_server_ctx();
     return 0;
@@ -746,12 +743,4 @@ static int free_contexts(void **state) {
     return 0;
 }
 
-int main(int argc, char **argv) {
-    static row rows[ROWS];
-    static struct CMUnitTest tests[ROWS];
-    size_t n = make_rows(rows, tests);
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    setenv("RES_OPTIONS", "timeout:1 attempts:1", 1); /* for machines whose name server is gone */
-    return _cmocka_run_group_tests("test_matrix", tests, n, make_contexts, free_contexts);
-}
+T_MAIN(.setup = make_contexts, .teardown = free_contexts)

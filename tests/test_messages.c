@@ -165,11 +165,9 @@ static size_t count_items(const pysock_msg *msg) {
 
 /* ---- a message and what is told of it ---- */
 
-static void a_message_arrives_with_its_address_and_no_flags(void **state) {
+T_TEST(a_message_arrives_with_its_address_and_no_flags, 60) {
     static const size_t rooms[] = {0, 1, 7, 10240};
     static char control[10240];
-    (void)state;
-    t_deadline(60);
     FOR_EACH_KIND(kind) {
         for (int i = 0; i < MODES * WAYS * 4; i++) {
             channel l;
@@ -196,9 +194,7 @@ static void a_message_arrives_with_its_address_and_no_flags(void **state) {
     }
 }
 
-static void a_message_that_is_cut_off_says_so(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_message_that_is_cut_off_says_so, 60) {
     FOR_EACH_KIND(kind) {
         for (int i = 0; i < MODES * WAYS; i++) {
             channel l;
@@ -231,9 +227,7 @@ static void a_message_that_is_cut_off_says_so(void **state) {
 }
 
 /* MSG_TRUNC as a flag of the call: Linux tells how long the message was. */
-static void MSG_TRUNC_tells_the_whole_length_of_a_message(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(MSG_TRUNC_tells_the_whole_length_of_a_message, 60) {
     FOR_EACH_KIND_OF(kind, UDP4, UNIX_SEQPACKET) {
         for (int i = 0; i < MODES * WAYS; i++) {
             channel l;
@@ -254,9 +248,7 @@ static void MSG_TRUNC_tells_the_whole_length_of_a_message(void **state) {
     }
 }
 
-static void peeking_at_a_message_leaves_it(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(peeking_at_a_message_leaves_it, 60) {
     FOR_EACH_KIND(kind) {
         for (int i = 0; i < MODES * WAYS; i++) {
             channel l;
@@ -282,9 +274,7 @@ static void peeking_at_a_message_leaves_it(void **state) {
     }
 }
 
-static void an_end_of_stream_is_a_message_of_nothing(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(an_end_of_stream_is_a_message_of_nothing, 60) {
     FOR_EACH_KIND_OF(kind, UNIX_SEQPACKET, TCP) {
         for (int i = 0; i < MODES * WAYS; i++) {
             channel l;
@@ -312,9 +302,7 @@ static void an_end_of_stream_is_a_message_of_nothing(void **state) {
     }
 }
 
-static void an_empty_message_ends_nothing(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(an_empty_message_ends_nothing, 60) {
     FOR_EACH_KIND_OF(kind, UDP4, UNIX_SEQPACKET) {
         for (int i = 0; i < MODES * WAYS; i++) {
             channel l;
@@ -337,9 +325,7 @@ static void an_empty_message_ends_nothing(void **state) {
     }
 }
 
-static void buffers_are_filled_in_turn(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(buffers_are_filled_in_turn, 60) {
     FOR_EACH_KIND(kind) {
         for (int mode = 0; mode < MODES; mode++) {
             char b1[] = "----", b2[] = "0123456789", b3[] = "--------------";
@@ -367,9 +353,7 @@ static void buffers_are_filled_in_turn(void **state) {
     }
 }
 
-static void without_a_buffer_a_message_is_taken_and_lost(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(without_a_buffer_a_message_is_taken_and_lost, 60) {
     FOR_EACH_KIND_OF(kind, UDP4, UNIX_SEQPACKET) {
         channel l;
         pysock_msg msg;
@@ -393,9 +377,7 @@ static void without_a_buffer_a_message_is_taken_and_lost(void **state) {
 
 /* ---- sendmsg ---- */
 
-static void buffers_are_sent_in_turn_as_one_message(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(buffers_are_sent_in_turn_as_one_message, 60) {
     FOR_EACH_KIND(kind) {
         for (int mode = 0; mode < MODES; mode++) {
             struct iovec iov[4];
@@ -416,12 +398,10 @@ static void buffers_are_sent_in_turn_as_one_message(void **state) {
     }
 }
 
-static void many_buffers_go_until_the_system_has_enough(void **state) {
+T_TEST(many_buffers_go_until_the_system_has_enough, 60) {
     enum { MOST = 1024 }; /* Linux's UIO_MAXIOV */
     static struct iovec iov[MOST + 1];
     static char out[MOST + 1], in[MOST + 1];
-    (void)state;
-    t_deadline(60);
     FOR_EACH_KIND(kind) {
         channel l;
         pysock_msg msg;
@@ -443,9 +423,7 @@ static void many_buffers_go_until_the_system_has_enough(void **state) {
     }
 }
 
-static void no_buffers_on_a_stream_are_nothing(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(no_buffers_on_a_stream_are_nothing, 30) {
     FOR_EACH_KIND_OF(kind, UNIX_STREAM, TCP) {
         for (int mode = 0; mode < MODES; mode++) {
             channel l;
@@ -461,9 +439,7 @@ static void no_buffers_on_a_stream_are_nothing(void **state) {
     }
 }
 
-static void without_a_destination_sendmsg_is_an_error(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(without_a_destination_sendmsg_is_an_error, 30) {
     FOR_EACH_KIND_OF(kind, UDP4, UNIX_DGRAM) {
         channel l;
         struct iovec iov = iov_of("x", 1);
@@ -495,9 +471,7 @@ static int send_until_it_fails(channel *l, int flags) {
     return sent;
 }
 
-static void sendmsg_does_not_wait_where_it_must_not(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(sendmsg_does_not_wait_where_it_must_not, 60) {
     FOR_EACH_KIND_OF(kind, UNIX_DGRAM, TCP) {
         for (int i = 0; i < 4; i++) {
             static const double timeouts[] = {0.05, 0, PYSOCK_NO_TIMEOUT, 60};
@@ -529,11 +503,9 @@ static void *read_all_thread(void *arg) {
 
 /* A blocking call sends all of it, where it can sleep in the kernel; others what that takes.
    Nothing is queued. */
-static void a_large_message_on_a_stream_goes_as_far_as_the_mode_lets_it(void **state) {
+T_TEST(a_large_message_on_a_stream_goes_as_far_as_the_mode_lets_it, 100) {
     enum { SIZE = 3 << 20 };
     static unsigned char out[SIZE], in[SIZE];
-    (void)state;
-    t_deadline(100);
     t_fill(out, SIZE, 0, 3);
     FOR_EACH_KIND_OF(kind, UNIX_STREAM, TCP) {
         for (int mode = 0; mode < MODES; mode++) {
@@ -570,12 +542,10 @@ static void a_large_message_on_a_stream_goes_as_far_as_the_mode_lets_it(void **s
 }
 
 /* sendmsg keeps the order of what pysock_send_buf() has queued before it. */
-static void a_message_stays_behind_what_is_queued(void **state) {
+T_TEST(a_message_stays_behind_what_is_queued, 100) {
     enum { SIZE = 8 << 20 };
     static unsigned char in[SIZE];
     pysock_buf *queued;
-    (void)state;
-    t_deadline(100);
     queued = T_OK(pysock_buf_new(SIZE));
     t_fill(pysock_buf_data(queued), SIZE, 0, 5);
     FOR_EACH_KIND_OF(kind, UNIX_STREAM, TCP) {
@@ -608,9 +578,7 @@ static void a_message_stays_behind_what_is_queued(void **state) {
     pysock_buf_release(queued);
 }
 
-static void a_dead_peer_is_EPIPE_and_no_signal(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_dead_peer_is_EPIPE_and_no_signal, 60) {
     FOR_EACH_KIND_OF(kind, UNIX_SEQPACKET, TCP) {
         for (int mode = 0; mode < MODES; mode++) {
             struct iovec iov = iov_of("x", 1);
@@ -628,15 +596,13 @@ static void a_dead_peer_is_EPIPE_and_no_signal(void **state) {
 
 /* ---- wrong use ---- */
 
-static void recvmsg_refuses_what_makes_no_sense(void **state) {
+T_TEST(recvmsg_refuses_what_makes_no_sense, 30) {
     channel l;
     pysock_msg msg;
     struct iovec iov[2];
     char buf[64], control[64];
     size_t count = 1;
     int fd, flags;
-    (void)state;
-    t_deadline(30);
     channel_make(&l, UDP4);
     send_bytes(&l, MSG, MSG_LEN);
     memset(&msg, 0, sizeof msg);
@@ -677,14 +643,12 @@ static void recvmsg_refuses_what_makes_no_sense(void **state) {
     T_OK(pysock_close(l.a));
 }
 
-static void sendmsg_refuses_what_makes_no_sense(void **state) {
+T_TEST(sendmsg_refuses_what_makes_no_sense, 30) {
     channel l;
     struct iovec iov[2];
     pysock_cmsg items[2];
     pysock_addr addr;
     int fd = 0;
-    (void)state;
-    t_deadline(30);
     channel_make(&l, UDP4);
     memset(items, 0, sizeof items);
     iov[0] = iov_of("x", 1);
@@ -744,9 +708,7 @@ static int deny_sendmsg(void *arg, const pysock_audit_event *event) {
     return 1;
 }
 
-static void the_audit_hook_can_deny_a_sendmsg(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(the_audit_hook_can_deny_a_sendmsg, 30) {
     FOR_EACH_KIND(kind) {
         struct iovec iov = iov_of(MSG, MSG_LEN);
         pysock_msg msg;
@@ -775,10 +737,8 @@ static void expect_too_big(size_t have) {
     pysock_error_clear();
 }
 
-static void cmsg_len_is_CMSG_LEN(void **state) {
+T_TEST(cmsg_len_is_CMSG_LEN, 30) {
     size_t toobig = LIMIT - CMSG_LEN(0) + 1;
-    (void)state;
-    t_deadline(30);
     T_CHECK(pysock_cmsg_len(0) > 2 * sizeof(int));
     pysock_error_clear();
     for (size_t n = 0; n < 2 * 257; n++) {
@@ -794,10 +754,8 @@ static void cmsg_len_is_CMSG_LEN(void **state) {
     expect_too_big(pysock_cmsg_len((size_t)-1 - CMSG_LEN(0) + 1));
 }
 
-static void cmsg_space_is_CMSG_SPACE(void **state) {
+T_TEST(cmsg_space_is_CMSG_SPACE, 30) {
     size_t toobig = LIMIT - CMSG_SPACE(1) + 1, last = pysock_cmsg_space(0);
-    (void)state;
-    t_deadline(30);
     T_CHECK(last > 2 * sizeof(int));
     pysock_error_clear();
     for (size_t n = 0; n < 2 * 257; n++) {
@@ -856,12 +814,10 @@ static char *put_control(pysock_msg *msg, const char *control, size_t size, size
     return memory;
 }
 
-static void items_are_told_one_by_one_wherever_they_lie(void **state) {
+T_TEST(items_are_told_one_by_one_wherever_they_lie, 30) {
     static const size_t sizes[] = {0, 1, 3, 4, 7, 8, 9, 13, 100};
     enum { N = sizeof sizes / sizeof sizes[0] };
     char control[1024];
-    (void)state;
-    t_deadline(30);
     for (size_t off = 0; off < 16; off++) {
         for (int padded = 0; padded < 2; padded++) {
             pysock_msg msg;
@@ -884,11 +840,9 @@ static void items_are_told_one_by_one_wherever_they_lie(void **state) {
 }
 
 /* Whatever the length at which the memory ends: whole items first, then what there is of one. */
-static void items_end_where_the_memory_ends(void **state) {
+T_TEST(items_end_where_the_memory_ends, 30) {
     char control[256];
     size_t first = CMSG_SPACE(5), used;
-    (void)state;
-    t_deadline(30);
     used = put_item(control, 0, 0, 5, 5);
     used = put_item(control, used, 1, 9, 9);
     for (size_t size = 0; size <= used; size++) {
@@ -909,15 +863,13 @@ static void items_end_where_the_memory_ends(void **state) {
     }
 }
 
-static void lengths_that_lie_are_not_believed(void **state) {
+T_TEST(lengths_that_lie_are_not_believed, 30) {
     static const size_t claims[] = {100, 1000000, (size_t)-1 - 64, (size_t)-1 - 32};
     char control[64];
     pysock_msg msg;
     pysock_cmsg item;
     size_t used;
     char *memory;
-    (void)state;
-    t_deadline(30);
     for (size_t i = 0; i < sizeof claims / sizeof claims[0]; i++) {
         T_STEP("claim %zu", i);
         used = put_item(control, 0, 0, 16, claims[i]);
@@ -939,12 +891,10 @@ static void lengths_that_lie_are_not_believed(void **state) {
     }
 }
 
-static void no_control_data_is_no_item(void **state) {
+T_TEST(no_control_data_is_no_item, 30) {
     pysock_msg msg;
     pysock_cmsg item;
     char control[64];
-    (void)state;
-    t_deadline(30);
     memset(&msg, 0, sizeof msg);
     memset(&item, 0, sizeof item);
     T_EQ(pysock_msg_next(NULL, &item), 0);
@@ -1020,12 +970,10 @@ static void receive_with_room(channel *l, int way, pysock_msg *msg, void *contro
     T_EQ(msg->flags & MSG_CTRUNC, 0);
 }
 
-static void ip_headers_come_with_the_message(void **state) {
+T_TEST(ip_headers_come_with_the_message, 60) {
     char control[256];
     channel l;
     pysock_msg msg;
-    (void)state;
-    t_deadline(60);
     channel_make(&l, UDP4);
     T_OK(pysock_setsockopt_int(l.b, IPPROTO_IP, IP_RECVTTL, 1));
     T_OK(pysock_setsockopt_int(l.b, IPPROTO_IP, IP_RECVTOS, 1));
@@ -1059,13 +1007,11 @@ static void ip_headers_come_with_the_message(void **state) {
 }
 
 /* IP_PKTINFO on the way out chooses the sender's address. */
-static void a_message_may_choose_where_it_comes_from(void **state) {
+T_TEST(a_message_may_choose_where_it_comes_from, 30) {
     struct in_pktinfo info;
     pysock_cmsg item;
     pysock_msg msg;
     channel l;
-    (void)state;
-    t_deadline(30);
     channel_make(&l, UDP4);
     T_OK(pysock_close(l.a));
     l.a = T_OK(pysock_socket(AF_INET, SOCK_DGRAM, 0));
@@ -1091,12 +1037,10 @@ static int skip_without_ipv6(void) {
     return 1;
 }
 
-static void ipv6_headers_come_with_the_message(void **state) {
+T_TEST(ipv6_headers_come_with_the_message, 60) {
     char control[512];
     channel l;
     pysock_msg msg;
-    (void)state;
-    t_deadline(60);
     if (skip_without_ipv6())
         skip();
     channel_make(&l, UDP6);
@@ -1144,15 +1088,13 @@ static void ipv6_headers_come_with_the_message(void **state) {
 }
 
 /* The first item one byte too long: the kernel refuses it, or finds the second all the same. */
-static void an_item_of_odd_size_does_not_hide_the_next(void **state) {
+T_TEST(an_item_of_odd_size_does_not_hide_the_next, 30) {
     char odd[sizeof(int) + 1], control[256];
     int tclass = -1, hops = 2;
     struct iovec iov = iov_of(MSG, MSG_LEN);
     pysock_cmsg items[2];
     pysock_msg msg;
     channel l;
-    (void)state;
-    t_deadline(30);
     if (skip_without_ipv6())
         skip();
     channel_make(&l, UDP6);
@@ -1220,12 +1162,10 @@ static void cut_at_every_length(channel *l, const pysock_msg *whole) {
     T_EQ(complete, want_n);
 }
 
-static void control_data_is_cut_at_any_length_and_says_so(void **state) {
+T_TEST(control_data_is_cut_at_any_length_and_says_so, 60) {
     char control[512];
     channel l;
     pysock_msg msg;
-    (void)state;
-    t_deadline(60);
     channel_make(&l, UDP4);
     T_OK(pysock_setsockopt_int(l.b, IPPROTO_IP, IP_RECVTTL, 1));
     T_OK(pysock_setsockopt_int(l.b, IPPROTO_IP, IP_RECVTOS, 1));
@@ -1250,12 +1190,10 @@ static void control_data_is_cut_at_any_length_and_says_so(void **state) {
 }
 
 /* Where nobody gives room for it, what would have come is told to be missing. */
-static void without_room_ancillary_data_is_dropped(void **state) {
+T_TEST(without_room_ancillary_data_is_dropped, 30) {
     channel l;
     pysock_msg msg;
     char buf[64];
-    (void)state;
-    t_deadline(30);
     channel_make(&l, UDP4);
     T_OK(pysock_setsockopt_int(l.b, IPPROTO_IP, IP_RECVTTL, 1));
     for (int way = 0; way < WAYS; way++) {
@@ -1339,7 +1277,7 @@ static void send_rights(channel *l, const int *fds, int n) {
 
 #define FOR_EACH_UNIX_KIND(kind) FOR_EACH_KIND_OF(kind, UNIX_DGRAM, UNIX_STREAM)
 
-static void descriptors_are_passed_by_hand(void **state) {
+T_TEST(descriptors_are_passed_by_hand, 60) {
     static const struct {
         int n;
         size_t room;
@@ -1347,8 +1285,6 @@ static void descriptors_are_passed_by_hand(void **state) {
                  {1, CMSG_LEN(4 * sizeof(int))}, {4, CMSG_LEN(4 * sizeof(int))}};
     static char control[10240];
     int fds[4], open_fds;
-    (void)state;
-    t_deadline(60);
     open_fds = fds_at_rest();
     new_fds(fds, 4);
     FOR_EACH_UNIX_KIND(kind) {
@@ -1375,11 +1311,9 @@ static void descriptors_are_passed_by_hand(void **state) {
 }
 
 /* The kernel may join the arrays of one message. */
-static void descriptors_may_come_in_several_items(void **state) {
+T_TEST(descriptors_may_come_in_several_items, 60) {
     char control[256];
     int fds[2], open_fds;
-    (void)state;
-    t_deadline(60);
     open_fds = fds_at_rest();
     new_fds(fds, 2);
     FOR_EACH_UNIX_KIND(kind) {
@@ -1406,11 +1340,9 @@ static void descriptors_may_come_in_several_items(void **state) {
 
 /* Arrays that are empty, or no whole number of descriptors: the kernel may refuse them; what comes
    is never a descriptor that was not sent. */
-static void arrays_of_no_whole_number_pass_nothing_strange(void **state) {
+T_TEST(arrays_of_no_whole_number_pass_nothing_strange, 60) {
     char control[256];
     int fds[2], bad = -0x5555, open_fds;
-    (void)state;
-    t_deadline(60);
     open_fds = fds_at_rest();
     new_fds(fds, 2);
     FOR_EACH_UNIX_KIND(kind) {
@@ -1449,12 +1381,10 @@ static void arrays_of_no_whole_number_pass_nothing_strange(void **state) {
     T_EQ(t_count_fds(), open_fds);
 }
 
-static void bad_descriptors_and_too_many_are_refused(void **state) {
+T_TEST(bad_descriptors_and_too_many_are_refused, 60) {
     enum { MOST = 253 }; /* Linux's SCM_MAX_FD */
     int fds[MOST + 1], got[MOST + 1], bad = -0x5555, open_fds, flags;
     size_t count;
-    (void)state;
-    t_deadline(60);
     open_fds = fds_at_rest();
     new_fds(fds, 1);
     for (int i = 1; i <= MOST; i++)
@@ -1488,10 +1418,8 @@ static void bad_descriptors_and_too_many_are_refused(void **state) {
 }
 
 /* By hand, with every size of room: those that came are whole and right, none is lost open. */
-static void descriptors_are_cut_at_any_length_and_none_is_lost(void **state) {
+T_TEST(descriptors_are_cut_at_any_length_and_none_is_lost, 60) {
     int fds[3], open_fds;
-    (void)state;
-    t_deadline(60);
     open_fds = fds_at_rest();
     new_fds(fds, 3);
     FOR_EACH_UNIX_KIND(kind) {
@@ -1527,10 +1455,8 @@ static void descriptors_are_cut_at_any_length_and_none_is_lost(void **state) {
 }
 
 /* recv and recvfrom have nowhere to put descriptors: the kernel closes them. */
-static void descriptors_that_nobody_asks_for_are_closed(void **state) {
+T_TEST(descriptors_that_nobody_asks_for_are_closed, 30) {
     int fds[2], open_fds;
-    (void)state;
-    t_deadline(30);
     open_fds = fds_at_rest();
     new_fds(fds, 2);
     FOR_EACH_UNIX_KIND(kind) {
@@ -1549,11 +1475,9 @@ static void descriptors_that_nobody_asks_for_are_closed(void **state) {
     T_EQ(t_count_fds(), open_fds);
 }
 
-static void send_fds_and_recv_fds_pass_open_files(void **state) {
+T_TEST(send_fds_and_recv_fds_pass_open_files, 60) {
     enum { N = 10 };
     int open_fds;
-    (void)state;
-    t_deadline(60);
     open_fds = fds_at_rest();
     FOR_EACH_UNIX_KIND(kind) {
         for (int mode = 0; mode < MODES; mode++) {
@@ -1595,11 +1519,9 @@ static void send_fds_and_recv_fds_pass_open_files(void **state) {
 
 /* Room for fewer: exactly so many come, the others are closed, and that is told. CMSG_SPACE's
    padding has room for a descriptor more than was asked for. */
-static void recv_fds_closes_what_does_not_fit(void **state) {
+T_TEST(recv_fds_closes_what_does_not_fit, 60) {
     enum { N = 5 };
     int fds[N], open_fds;
-    (void)state;
-    t_deadline(60);
     open_fds = fds_at_rest();
     new_fds(fds, N);
     FOR_EACH_UNIX_KIND(kind) {
@@ -1635,12 +1557,10 @@ static void recv_fds_closes_what_does_not_fit(void **state) {
 }
 
 /* On a stream the bytes that came with descriptors are not mixed with those of others. */
-static void descriptors_stay_with_their_bytes(void **state) {
+T_TEST(descriptors_stay_with_their_bytes, 30) {
     int fds[2], got[4], open_fds, flags;
     char buf[16];
     size_t count;
-    (void)state;
-    t_deadline(30);
     open_fds = fds_at_rest();
     new_fds(fds, 2);
     for (int peek = 0; peek < 2; peek++) {
@@ -1669,12 +1589,10 @@ static void descriptors_stay_with_their_bytes(void **state) {
     T_EQ(t_count_fds(), open_fds);
 }
 
-static void an_empty_datagram_may_carry_descriptors(void **state) {
+T_TEST(an_empty_datagram_may_carry_descriptors, 30) {
     int fds[1], got[2], open_fds;
     size_t count = 2;
     channel l;
-    (void)state;
-    t_deadline(30);
     open_fds = fds_at_rest();
     new_fds(fds, 1);
     channel_make(&l, UNIX_DGRAM);
@@ -1711,11 +1629,9 @@ static void child_has_no_room(void *arg) {
 }
 
 /* A process that may not have more descriptors open gets those that it may. */
-static void a_process_without_room_gets_what_it_can_hold(void **state) {
+T_TEST(a_process_without_room_gets_what_it_can_hold, 30) {
     int fds[4];
     channel l;
-    (void)state;
-    t_deadline(30);
     new_fds(fds, 4);
     channel_make(&l, UNIX_STREAM);
     T_EQ(pysock_send_fds(l.a, "x", 1, fds, 4, 0), 1);
@@ -1735,9 +1651,7 @@ static void child_writes_where_it_is_told(void *arg) {
     T_EQ(close(fd), 0);
 }
 
-static void descriptors_are_passed_to_a_child(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(descriptors_are_passed_to_a_child, 60) {
     FOR_EACH_UNIX_KIND(kind) {
         for (int mode = 0; mode < MODES; mode++) {
             int fds[2];
@@ -1763,14 +1677,12 @@ static void descriptors_are_passed_to_a_child(void **state) {
     }
 }
 
-static void a_passed_socket_can_be_adopted(void **state) {
+T_TEST(a_passed_socket_can_be_adopted, 30) {
     pysock *pair[2], *adopted;
     int fd, got = -1;
     size_t count = 1;
     char byte;
     channel l;
-    (void)state;
-    t_deadline(30);
     channel_make(&l, UNIX_STREAM);
     t_pair(pair);
     fd = pysock_fileno(pair[0]);
@@ -1799,10 +1711,8 @@ static void expect_credentials(const pysock_msg *msg, pid_t pid) {
     T_EQ(who.gid, getgid());
 }
 
-static void credentials_come_where_they_are_asked_for(void **state) {
+T_TEST(credentials_come_where_they_are_asked_for, 60) {
     char control[256];
-    (void)state;
-    t_deadline(60);
     FOR_EACH_UNIX_KIND(kind) {
         for (int i = 0; i < MODES * WAYS; i++) {
             struct ucred me;
@@ -1851,12 +1761,10 @@ static void credentials_come_where_they_are_asked_for(void **state) {
     }
 }
 
-static void credentials_and_descriptors_come_together(void **state) {
+T_TEST(credentials_and_descriptors_come_together, 30) {
     char control[256], byte;
     int fds[2], open_fds, got[2], flags = 0;
     size_t count = 2;
-    (void)state;
-    t_deadline(30);
     open_fds = fds_at_rest();
     new_fds(fds, 2);
     FOR_EACH_UNIX_KIND(kind) {
@@ -1901,13 +1809,11 @@ static void child_says_who_it_is(void *arg) {
     T_EQ(pysock_send(arg, MSG, MSG_LEN, 0), MSG_LEN);
 }
 
-static void credentials_tell_the_child_from_the_parent(void **state) {
+T_TEST(credentials_tell_the_child_from_the_parent, 30) {
     char control[256];
     pysock_msg msg;
     channel l;
     pid_t pid;
-    (void)state;
-    t_deadline(30);
     channel_make(&l, UNIX_STREAM);
     T_OK(pysock_setsockopt_int(l.b, SOL_SOCKET, SO_PASSCRED, 1));
     pid = t_run_in_child(child_says_who_it_is, l.a, 0);
@@ -1967,9 +1873,7 @@ static ptrdiff_t send_by(int call, pysock *s, const void *data, size_t size, int
     }
 }
 
-static void what_is_not_there_is_EAGAIN_or_a_timeout(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(what_is_not_there_is_EAGAIN_or_a_timeout, 60) {
     FOR_EACH_KIND(kind) {
         channel l;
         char byte;
@@ -1990,9 +1894,7 @@ static void what_is_not_there_is_EAGAIN_or_a_timeout(void **state) {
 }
 
 /* Blocking and timed sockets too; the watchdog ends a call that waits. */
-static void MSG_DONTWAIT_never_waits_to_receive(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(MSG_DONTWAIT_never_waits_to_receive, 30) {
     FOR_EACH_KIND(kind) {
         channel l;
         char buf[MSG_LEN];
@@ -2014,10 +1916,8 @@ static void MSG_DONTWAIT_never_waits_to_receive(void **state) {
     }
 }
 
-static void MSG_DONTWAIT_never_waits_to_send(void **state) {
+T_TEST(MSG_DONTWAIT_never_waits_to_send, 60) {
     static const char chunk[4096];
-    (void)state;
-    t_deadline(60);
     FOR_EACH_KIND_OF(kind, UNIX_DGRAM, TCP) {
         for (int i = 0; i < MODES * SENDERS; i++) {
             channel l;
@@ -2080,9 +1980,7 @@ static void wait_for_all(int kind, int call, double timeout, int ends) {
     channel_close(&l);
 }
 
-static void MSG_WAITALL_waits_for_all_or_the_end(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(MSG_WAITALL_waits_for_all_or_the_end, 60) {
     FOR_EACH_KIND_OF(kind, UNIX_STREAM, TCP) {
         for (int ends = 0; ends < 2; ends++) {
             for (int call = 0; call < RECEIVERS; call++)
@@ -2096,9 +1994,7 @@ static void MSG_WAITALL_waits_for_all_or_the_end(void **state) {
 
 /* What has come is not lost when the deadline comes before the rest; nothing at all is a timeout.
    */
-static void MSG_WAITALL_ends_at_the_deadline(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(MSG_WAITALL_ends_at_the_deadline, 60) {
     FOR_EACH_KIND_OF(kind, UNIX_STREAM, TCP) {
         for (int call = RECV; call <= RECV_INTO; call++) {
             channel l;
@@ -2121,9 +2017,7 @@ static void MSG_WAITALL_ends_at_the_deadline(void **state) {
 }
 
 /* Where nothing may wait MSG_WAITALL asks for nothing: as in the kernel. */
-static void MSG_WAITALL_takes_what_is_there_without_blocking(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(MSG_WAITALL_takes_what_is_there_without_blocking, 60) {
     FOR_EACH_KIND_OF(kind, UNIX_STREAM, TCP) {
         channel l;
         char buf[8];
@@ -2145,11 +2039,9 @@ static void MSG_WAITALL_takes_what_is_there_without_blocking(void **state) {
 }
 
 /* On TCP MSG_TRUNC throws bytes away unseen; on other streams it means nothing. */
-static void MSG_TRUNC_on_a_tcp_socket_discards(void **state) {
+T_TEST(MSG_TRUNC_on_a_tcp_socket_discards, 30) {
     channel l;
     char buf[16];
-    (void)state;
-    t_deadline(30);
     channel_make(&l, TCP);
     for (int mode = 0; mode < MODES; mode++) {
         channel_mode(&l, mode);
@@ -2171,9 +2063,7 @@ static int is_exceptional(pysock *s, double timeout) {
     return T_OK(pysock_select(NULL, NULL, NULL, NULL, &fd, &n, timeout)) == 1;
 }
 
-static void urgent_data_is_told_apart(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(urgent_data_is_told_apart, 60) {
     for (int i = 0; i < MODES * RECEIVERS; i++) {
         channel l;
         pysock_poller *p, *all;
@@ -2212,12 +2102,10 @@ static void urgent_data_is_told_apart(void **state) {
     }
 }
 
-static void recvmsg_says_that_data_is_urgent(void **state) {
+T_TEST(recvmsg_says_that_data_is_urgent, 30) {
     channel l;
     pysock_msg msg;
     char buf[8];
-    (void)state;
-    t_deadline(30);
     channel_make(&l, TCP);
     for (int way = 0; way < WAYS; way++) {
         T_EQ(pysock_send(l.a, "!", 1, MSG_OOB), 1);
@@ -2232,9 +2120,7 @@ static void recvmsg_says_that_data_is_urgent(void **state) {
     channel_close(&l);
 }
 
-static void urgent_data_may_come_in_line(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(urgent_data_may_come_in_line, 30) {
     for (int mode = 0; mode < MODES; mode++) {
         channel l;
         char byte;
@@ -2269,9 +2155,7 @@ static void *urgent_thread(void *arg) {
 }
 
 /* What is not urgent does not end the wait for what is. */
-static void urgent_data_ends_a_wait_for_it(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(urgent_data_ends_a_wait_for_it, 30) {
     for (int i = 0; i < 2; i++) {
         urgent_wait u;
         t_thread t;
@@ -2293,9 +2177,7 @@ static void urgent_data_ends_a_wait_for_it(void **state) {
     }
 }
 
-static void MSG_ERRQUEUE_never_waits(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(MSG_ERRQUEUE_never_waits, 30) {
     if (T_MACOS_LIKE)
         skip(); /* there is no such flag */
     for (int kind = UDP4; kind <= TCP; kind++) {
@@ -2331,9 +2213,7 @@ static pysock *sender_with_an_error(pysock **deaf, pysock_addr *to) {
     return s;
 }
 
-static void the_error_queue_tells_what_was_lost(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(the_error_queue_tells_what_was_lost, 30) {
     for (int i = 0; i < MODES * WAYS; i++) {
         char control[256], buf[16];
         struct {
@@ -2389,9 +2269,7 @@ static void *idle_thread(void *arg) {
 
 /* While the error queue has something poll(2) says POLLERR at once, whatever it is asked; a recv
    that waits for a datagram need not spin, and its deadline holds. */
-static void an_error_queue_that_nobody_reads_makes_no_call_spin(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(an_error_queue_that_nobody_reads_makes_no_call_spin, 30) {
     for (int timed = 1; timed >= 0; timed--) {
         pysock_addr to, at;
         pysock *deaf, *s = sender_with_an_error(&deaf, &to), *other = bound(UDP4);
@@ -2427,14 +2305,12 @@ static void an_error_queue_that_nobody_reads_makes_no_call_spin(void **state) {
 
 #else
 
-static void the_error_queue_tells_what_was_lost(void **state) {
-    (void)state;
+T_TEST(the_error_queue_tells_what_was_lost, 30) {
     print_message("compiled without linux/errqueue.h: skipped\n");
     skip();
 }
 
-static void an_error_queue_that_nobody_reads_makes_no_call_spin(void **state) {
-    (void)state;
+T_TEST(an_error_queue_that_nobody_reads_makes_no_call_spin, 30) {
     print_message("compiled without linux/errqueue.h: skipped\n");
     skip();
 }
@@ -2442,9 +2318,7 @@ static void an_error_queue_that_nobody_reads_makes_no_call_spin(void **state) {
 #endif
 
 /* The kernel keeps what comes with MSG_MORE, and sends it with what comes without. */
-static void MSG_MORE_joins_what_follows(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(MSG_MORE_joins_what_follows, 60) {
     FOR_EACH_KIND(kind) {
         if (kind >= UNIX_DGRAM && kind <= UNIX_STREAM)
             continue; /* takes the flag for nothing */
@@ -2472,9 +2346,7 @@ static void MSG_MORE_joins_what_follows(void **state) {
     }
 }
 
-static void MSG_EOR_and_MSG_NOSIGNAL_are_taken(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(MSG_EOR_and_MSG_NOSIGNAL_are_taken, 60) {
     FOR_EACH_KIND(kind) {
         for (int call = 0; call < SENDERS; call++) {
             channel l;
@@ -2522,11 +2394,9 @@ static void expect_no_messages(pysock *s) {
     T_FAILS(pysock_send_fds(s, "x", 1, NULL, 0, 0), PYSOCK_OS_ERROR, ENOTSUP);
 }
 
-static void tls_sockets_have_no_messages(void **state) {
+T_TEST(tls_sockets_have_no_messages, 60) {
     pysock *pair[2], *s;
     int port;
-    (void)state;
-    t_deadline(60);
     for (int local = 0; local < 2; local++) {
         for (int mode = 0; mode < MODES; mode++) {
             T_STEP("%s, mode %d", local ? "over a Unix socket" : "over TCP", mode);
@@ -2567,14 +2437,12 @@ static void *unwrap_thread(void *arg) {
     return NULL;
 }
 
-static void after_tls_the_messages_are_back(void **state) {
+T_TEST(after_tls_the_messages_are_back, 60) {
     pysock *pair[2];
     pysock_msg msg;
     struct iovec iov = iov_of("plain", 5);
     char buf[16];
     t_thread t;
-    (void)state;
-    t_deadline(60);
     t_tls_local_pair(pair, client_ctx, server_ctx);
     t_spawn(&t, unwrap_thread, pair[1]);
     T_OK(pysock_ssl_unwrap(pair[0]));
@@ -2585,14 +2453,12 @@ static void after_tls_the_messages_are_back(void **state) {
     t_close_pair(pair);
 }
 
-static void tls_sockets_take_no_flag_but_MSG_PEEK(void **state) {
+T_TEST(tls_sockets_take_no_flag_but_MSG_PEEK, 60) {
     static const int to_receive[] = {MSG_OOB,      MSG_WAITALL,  MSG_DONTWAIT,
                                      MSG_TRUNC,    MSG_ERRQUEUE, MSG_PEEK | MSG_WAITALL,
                                      MSG_NOSIGNAL, MSG_EOR,      MSG_PEEK | MSG_DONTWAIT};
     static const int to_send[] = {MSG_OOB, MSG_PEEK,     MSG_DONTWAIT,  MSG_MORE,
                                   MSG_EOR, MSG_NOSIGNAL, MSG_DONTROUTE, MSG_OOB | MSG_PEEK};
-    (void)state;
-    t_deadline(60);
     for (int mode = 0; mode < MODES; mode++) {
         pysock *pair[2];
         char buf[16];
@@ -2622,9 +2488,7 @@ static void tls_sockets_take_no_flag_but_MSG_PEEK(void **state) {
     }
 }
 
-static void tls_sockets_can_be_peeked_at(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(tls_sockets_can_be_peeked_at, 60) {
     for (int mode = 0; mode < MODES; mode++) {
         pysock *pair[2];
         char buf[16];
@@ -2710,9 +2574,7 @@ static void expect_ended(const job *j, int code) {
     T_EQ(j->kind, PYSOCK_OS_ERROR);
 }
 
-static void a_close_ends_every_call_that_waits(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(a_close_ends_every_call_that_waits, 120) {
     FOR_EACH_KIND(kind) {
         for (int mode = 0; mode < 2; mode++) {
             for (int i = 0;; i++) {
@@ -2738,9 +2600,7 @@ static void a_close_ends_every_call_that_waits(void **state) {
     }
 }
 
-static void a_cleanup_ends_every_call_that_waits(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(a_cleanup_ends_every_call_that_waits, 120) {
     FOR_EACH_KIND(kind) {
         for (int mode = 0; mode < 2; mode++) {
             channel l[RECEIVERS + SENDERS];
@@ -2784,9 +2644,7 @@ static void catch_signals(void) {
     T_EQ(sigaction(SIGUSR1, &action, NULL), 0);
 }
 
-static void the_interrupt_hook_ends_every_call_that_waits(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(the_interrupt_hook_ends_every_call_that_waits, 120) {
     catch_signals();
     __atomic_store_n(&hook_answer, 1, __ATOMIC_RELEASE);
     pysock_set_interrupt_hook(interrupt_hook, NULL);
@@ -2821,9 +2679,7 @@ static void the_interrupt_hook_ends_every_call_that_waits(void **state) {
 }
 
 /* PEP 475: signals that nobody minds neither end a call nor give it more time. */
-static void a_timeout_is_one_deadline_for_each_call(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(a_timeout_is_one_deadline_for_each_call, 120) {
     catch_signals();
     __atomic_store_n(&hook_answer, 0, __ATOMIC_RELEASE);
     FOR_EACH_KIND(kind) {
@@ -2884,9 +2740,7 @@ static void *sendmsg_thread(void *arg) {
 }
 
 /* However many threads send on one socket, each message's buffers stay together. */
-static void messages_of_several_threads_do_not_mix(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(messages_of_several_threads_do_not_mix, 60) {
     FOR_EACH_KIND_OF(kind, UNIX_DGRAM, UNIX_SEQPACKET) {
         for (int mode = 0; mode < 2; mode++) {
             t_thread t[SENDING];
@@ -2916,84 +2770,4 @@ static void messages_of_several_threads_do_not_mix(void **state) {
     }
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(a_message_arrives_with_its_address_and_no_flags),
-    cmocka_unit_test(a_message_that_is_cut_off_says_so),
-    cmocka_unit_test(MSG_TRUNC_tells_the_whole_length_of_a_message),
-    cmocka_unit_test(peeking_at_a_message_leaves_it),
-    cmocka_unit_test(an_end_of_stream_is_a_message_of_nothing),
-    cmocka_unit_test(an_empty_message_ends_nothing),
-    cmocka_unit_test(buffers_are_filled_in_turn),
-    cmocka_unit_test(without_a_buffer_a_message_is_taken_and_lost),
-    cmocka_unit_test(buffers_are_sent_in_turn_as_one_message),
-    cmocka_unit_test(many_buffers_go_until_the_system_has_enough),
-    cmocka_unit_test(no_buffers_on_a_stream_are_nothing),
-    cmocka_unit_test(without_a_destination_sendmsg_is_an_error),
-    cmocka_unit_test(sendmsg_does_not_wait_where_it_must_not),
-    cmocka_unit_test(a_large_message_on_a_stream_goes_as_far_as_the_mode_lets_it),
-    cmocka_unit_test(a_message_stays_behind_what_is_queued),
-    cmocka_unit_test(a_dead_peer_is_EPIPE_and_no_signal),
-    cmocka_unit_test(recvmsg_refuses_what_makes_no_sense),
-    cmocka_unit_test(sendmsg_refuses_what_makes_no_sense),
-    cmocka_unit_test(the_audit_hook_can_deny_a_sendmsg),
-    cmocka_unit_test(cmsg_len_is_CMSG_LEN),
-    cmocka_unit_test(cmsg_space_is_CMSG_SPACE),
-    cmocka_unit_test(items_are_told_one_by_one_wherever_they_lie),
-    cmocka_unit_test(items_end_where_the_memory_ends),
-    cmocka_unit_test(lengths_that_lie_are_not_believed),
-    cmocka_unit_test(no_control_data_is_no_item),
-    cmocka_unit_test(ip_headers_come_with_the_message),
-    cmocka_unit_test(a_message_may_choose_where_it_comes_from),
-    cmocka_unit_test(ipv6_headers_come_with_the_message),
-    cmocka_unit_test(an_item_of_odd_size_does_not_hide_the_next),
-    cmocka_unit_test(control_data_is_cut_at_any_length_and_says_so),
-    cmocka_unit_test(without_room_ancillary_data_is_dropped),
-    cmocka_unit_test(descriptors_are_passed_by_hand),
-    cmocka_unit_test(descriptors_may_come_in_several_items),
-    cmocka_unit_test(arrays_of_no_whole_number_pass_nothing_strange),
-    cmocka_unit_test(bad_descriptors_and_too_many_are_refused),
-    cmocka_unit_test(descriptors_are_cut_at_any_length_and_none_is_lost),
-    cmocka_unit_test(descriptors_that_nobody_asks_for_are_closed),
-    cmocka_unit_test(send_fds_and_recv_fds_pass_open_files),
-    cmocka_unit_test(recv_fds_closes_what_does_not_fit),
-    cmocka_unit_test(descriptors_stay_with_their_bytes),
-    cmocka_unit_test(an_empty_datagram_may_carry_descriptors),
-    cmocka_unit_test(a_process_without_room_gets_what_it_can_hold),
-    cmocka_unit_test(descriptors_are_passed_to_a_child),
-    cmocka_unit_test(a_passed_socket_can_be_adopted),
-    cmocka_unit_test(credentials_come_where_they_are_asked_for),
-    cmocka_unit_test(credentials_and_descriptors_come_together),
-    cmocka_unit_test(credentials_tell_the_child_from_the_parent),
-    cmocka_unit_test(what_is_not_there_is_EAGAIN_or_a_timeout),
-    cmocka_unit_test(MSG_DONTWAIT_never_waits_to_receive),
-    cmocka_unit_test(MSG_DONTWAIT_never_waits_to_send),
-    cmocka_unit_test(MSG_WAITALL_waits_for_all_or_the_end),
-    cmocka_unit_test(MSG_WAITALL_ends_at_the_deadline),
-    cmocka_unit_test(MSG_WAITALL_takes_what_is_there_without_blocking),
-    cmocka_unit_test(MSG_TRUNC_on_a_tcp_socket_discards),
-    cmocka_unit_test(urgent_data_is_told_apart),
-    cmocka_unit_test(recvmsg_says_that_data_is_urgent),
-    cmocka_unit_test(urgent_data_may_come_in_line),
-    cmocka_unit_test(urgent_data_ends_a_wait_for_it),
-    cmocka_unit_test(MSG_ERRQUEUE_never_waits),
-    cmocka_unit_test(the_error_queue_tells_what_was_lost),
-    cmocka_unit_test(an_error_queue_that_nobody_reads_makes_no_call_spin),
-    cmocka_unit_test(MSG_MORE_joins_what_follows),
-    cmocka_unit_test(MSG_EOR_and_MSG_NOSIGNAL_are_taken),
-    cmocka_unit_test(tls_sockets_have_no_messages),
-    cmocka_unit_test(after_tls_the_messages_are_back),
-    cmocka_unit_test(tls_sockets_take_no_flag_but_MSG_PEEK),
-    cmocka_unit_test(tls_sockets_can_be_peeked_at),
-    cmocka_unit_test(a_close_ends_every_call_that_waits),
-    cmocka_unit_test(a_cleanup_ends_every_call_that_waits),
-    cmocka_unit_test(the_interrupt_hook_ends_every_call_that_waits),
-    cmocka_unit_test(a_timeout_is_one_deadline_for_each_call),
-    cmocka_unit_test(messages_of_several_threads_do_not_mix),
-};
-
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name("test_messages", tests, make_contexts_and_watchdog,
-                                       free_contexts);
-}
+T_MAIN(.setup = make_contexts_and_watchdog, .teardown = free_contexts)

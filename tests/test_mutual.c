@@ -31,9 +31,7 @@ static size_t peer_cert_size(pysock *s) {
     return n;
 }
 
-static void a_client_with_a_certificate_is_let_in(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_client_with_a_certificate_is_let_in, 60) {
     for (int mode = PYSOCK_CERT_OPTIONAL; mode <= PYSOCK_CERT_REQUIRED; mode++) {
         h_pair p;
         pysock_ssl_context *client = client_with("client"), *server = server_asking(mode);
@@ -46,11 +44,9 @@ static void a_client_with_a_certificate_is_let_in(void **state) {
     }
 }
 
-static void a_client_without_one_is_let_in_only_if_it_is_optional(void **state) {
+T_TEST(a_client_without_one_is_let_in_only_if_it_is_optional, 60) {
     h_pair p;
     pysock_ssl_context *client = t_client_ctx(), *server = server_asking(PYSOCK_CERT_OPTIONAL);
-    (void)state;
-    t_deadline(60);
     h_connect(&p, client, server, "localhost");
     T_EQ(peer_cert_size(p.server), 0);
     h_close(&p);
@@ -65,9 +61,7 @@ static void a_client_without_one_is_let_in_only_if_it_is_optional(void **state) 
     free_both(client, server);
 }
 
-static void a_certificate_of_an_unknown_authority_is_refused(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_certificate_of_an_unknown_authority_is_refused, 60) {
     for (int mode = PYSOCK_CERT_OPTIONAL; mode <= PYSOCK_CERT_REQUIRED; mode++) {
         h_pair p;
         pysock_ssl_context *client = client_with("untrusted"), *server = server_asking(mode);
@@ -82,9 +76,7 @@ static void a_certificate_of_an_unknown_authority_is_refused(void **state) {
 }
 
 /* As with OpenSSL: it is the handshake that fails, so that both sides are told. */
-static void a_server_that_asks_but_trusts_nobody_lets_no_certificate_in(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_server_that_asks_but_trusts_nobody_lets_no_certificate_in, 60) {
     for (int mode = PYSOCK_CERT_OPTIONAL; mode <= PYSOCK_CERT_REQUIRED; mode++) {
         pysock_ssl_context *client = client_with("client"), *server = t_server_ctx();
         h_pair p;
@@ -105,11 +97,9 @@ static void a_server_that_asks_but_trusts_nobody_lets_no_certificate_in(void **s
     }
 }
 
-static void a_session_from_before_is_no_way_round_the_question(void **state) {
+T_TEST(a_session_from_before_is_no_way_round_the_question, 60) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     h_pair p;
-    (void)state;
-    t_deadline(60);
     h_connect(&p, client, server, "localhost");
     h_close(&p);
     T_OK(pysock_ssl_load_verify_locations(server, T_CERTS "ca.pem", NULL));
@@ -121,12 +111,4 @@ static void a_session_from_before_is_no_way_round_the_question(void **state) {
     free_both(client, server);
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(a_client_with_a_certificate_is_let_in),
-    cmocka_unit_test(a_client_without_one_is_let_in_only_if_it_is_optional),
-    cmocka_unit_test(a_certificate_of_an_unknown_authority_is_refused),
-    cmocka_unit_test(a_server_that_asks_but_trusts_nobody_lets_no_certificate_in),
-    cmocka_unit_test(a_session_from_before_is_no_way_round_the_question),
-};
-
-T_MAIN(tests)
+T_MAIN()

@@ -82,9 +82,7 @@ static void expect_one(const char *host, const char *service, int family, int fl
     pysock_freeaddrinfo(list);
 }
 
-static void getaddrinfo_reads_addresses_and_ports(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(getaddrinfo_reads_addresses_and_ports, 30) {
     expect_one("127.0.0.1", "80", 0, 0, "127.0.0.1:80");
     expect_one("127.0.0.1", "0", AF_INET, 0, "127.0.0.1:0");
     expect_one("127.0.0.1", "65535", AF_INET, 0, "127.0.0.1:65535");
@@ -96,9 +94,7 @@ static void getaddrinfo_reads_addresses_and_ports(void **state) {
     expect_one("127.0.0.1", "80", AF_INET, AI_PASSIVE, "127.0.0.1:80");
 }
 
-static void getaddrinfo_reads_ipv6_addresses(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(getaddrinfo_reads_ipv6_addresses, 30) {
     if (!t_has_ipv6())
         skip();
     expect_one("::1", "443", 0, 0, "[::1]:443");
@@ -111,12 +107,10 @@ static void getaddrinfo_reads_ipv6_addresses(void **state) {
 #endif
 }
 
-static void getaddrinfo_keeps_a_scope(void **state) {
+T_TEST(getaddrinfo_keeps_a_scope, 30) {
     pysock_interface *all;
     pysock_addrinfo *list;
     char host[96];
-    (void)state;
-    t_deadline(30);
     if (!t_has_ipv6())
         skip();
     T_CHECK(T_OK(pysock_if_nameindex(&all)) > 0);
@@ -129,12 +123,10 @@ static void getaddrinfo_keeps_a_scope(void **state) {
 }
 
 /* Without a type there is one entry for each that the system knows. */
-static void getaddrinfo_gives_what_was_not_asked_for_in_every_kind(void **state) {
+T_TEST(getaddrinfo_gives_what_was_not_asked_for_in_every_kind, 30) {
     pysock_addrinfo *list;
     ptrdiff_t n;
     int stream = 0, dgram = 0;
-    (void)state;
-    t_deadline(30);
     n = T_OK(look_up("127.0.0.1", "80", 0, 0, 0, 0, &list));
     for (ptrdiff_t i = 0; i < n; i++) {
         stream += list[i].type == SOCK_STREAM && list[i].proto == IPPROTO_TCP;
@@ -155,11 +147,9 @@ static void getaddrinfo_gives_what_was_not_asked_for_in_every_kind(void **state)
     pysock_freeaddrinfo(list);
 }
 
-static void getaddrinfo_filters_families(void **state) {
+T_TEST(getaddrinfo_filters_families, 30) {
     pysock_addrinfo *list;
     ptrdiff_t n;
-    (void)state;
-    t_deadline(30);
     n = T_OK(look_up("localhost", "80", AF_INET, SOCK_STREAM, 0, 0, &list));
     T_CHECK(n >= 1);
     for (ptrdiff_t i = 0; i < n; i++) {
@@ -178,12 +168,10 @@ static void getaddrinfo_filters_families(void **state) {
 }
 
 /* The order and the number are the system's own. */
-static void getaddrinfo_tells_what_the_system_tells(void **state) {
+T_TEST(getaddrinfo_tells_what_the_system_tells, 30) {
     struct addrinfo hints, *first = NULL, *each;
     pysock_addrinfo *list;
     ptrdiff_t n, i = 0;
-    (void)state;
-    t_deadline(30);
     memset(&hints, 0, sizeof hints);
     hints.ai_flags = AI_CANONNAME;
     T_EQ(getaddrinfo("localhost", "80", &hints, &first), 0);
@@ -203,10 +191,8 @@ static void getaddrinfo_tells_what_the_system_tells(void **state) {
     pysock_freeaddrinfo(list);
 }
 
-static void getaddrinfo_knows_services_by_name(void **state) {
+T_TEST(getaddrinfo_knows_services_by_name, 30) {
     pysock_addrinfo *list;
-    (void)state;
-    t_deadline(30);
     GAI_FAILS(look_up("127.0.0.1", "no-such-service", 0, SOCK_STREAM, 0, 0, &list), EAI_SERVICE,
               "no-such-service");
     T_CHECK(list == NULL);
@@ -221,10 +207,8 @@ static void getaddrinfo_knows_services_by_name(void **state) {
     GAI_FAILS(look_up("127.0.0.1", "http", 0, SOCK_RAW, 0, 0, &list), EAI_SERVICE, "http");
 }
 
-static void getaddrinfo_says_what_was_wrong(void **state) {
+T_TEST(getaddrinfo_says_what_was_wrong, 30) {
     pysock_addrinfo *list;
-    (void)state;
-    t_deadline(30);
     GAI_FAILS(look_up("no such.invalid", "80", 0, 0, 0, AI_NUMERICHOST, &list), EAI_NONAME,
               "no such.invalid");
     GAI_FAILS(look_up("localhost", "80", 0, 0, 0, AI_NUMERICHOST, &list), EAI_NONAME,
@@ -250,11 +234,9 @@ static void getaddrinfo_says_what_was_wrong(void **state) {
     T_CHECK(list == NULL);
 }
 
-static void getaddrinfo_refuses_what_makes_no_sense(void **state) {
+T_TEST(getaddrinfo_refuses_what_makes_no_sense, 30) {
     pysock_addrinfo *list;
     char host[5000];
-    (void)state;
-    t_deadline(30);
     NAME_FAILS(look_up(NULL, NULL, 0, 0, 0, 0, &list));
     NAME_FAILS(look_up(NULL, NULL, AF_INET, SOCK_STREAM, 0, AI_PASSIVE, &list));
     T_FAILS(pysock_getaddrinfo("127.0.0.1", "80", 0, 0, 0, 0, NULL), PYSOCK_VALUE_ERROR, EINVAL);
@@ -291,12 +273,10 @@ static void names_of(const char *addr_text, int flags, const char *want_host,
         expect_text(service, want_service);
 }
 
-static void getnameinfo_writes_numbers_and_names(void **state) {
+T_TEST(getnameinfo_writes_numbers_and_names, 30) {
     struct servent *http = getservbyname("http", "tcp");
     struct hostent *local;
     struct in_addr loopback;
-    (void)state;
-    t_deadline(30);
     names_of("127.0.0.1:80", NI_NUMERICHOST | NI_NUMERICSERV, "127.0.0.1", "80");
     names_of("0.0.0.0:0", NI_NUMERICHOST | NI_NUMERICSERV, "0.0.0.0", "0");
     names_of("255.255.255.255:65535", NI_NUMERICHOST | NI_NUMERICSERV, "255.255.255.255",
@@ -314,11 +294,9 @@ static void getnameinfo_writes_numbers_and_names(void **state) {
              "2001:db8::ff00:42:8329", "1");
 }
 
-static void getnameinfo_writes_a_scope(void **state) {
+T_TEST(getnameinfo_writes_a_scope, 30) {
     pysock_interface *all;
     char text[128], want[96];
-    (void)state;
-    t_deadline(30);
     if (!t_has_ipv6())
         skip();
     T_CHECK(T_OK(pysock_if_nameindex(&all)) > 0);
@@ -328,11 +306,9 @@ static void getnameinfo_writes_a_scope(void **state) {
     pysock_if_freenameindex(all);
 }
 
-static void getnameinfo_says_what_was_wrong(void **state) {
+T_TEST(getnameinfo_says_what_was_wrong, 30) {
     pysock_addr addr;
     char host[PYSOCK_HOST_STRLEN], service[PYSOCK_SERVICE_STRLEN];
-    (void)state;
-    t_deadline(30);
     T_OK(pysock_addr_parse(&addr, "192.0.2.1:80"));
     T_FAILS(pysock_getnameinfo(&addr, -1, host, sizeof host, service, sizeof service),
             PYSOCK_GAI_ERROR, T_ANY);
@@ -361,11 +337,9 @@ static void getnameinfo_says_what_was_wrong(void **state) {
 
 /* ---- gethostbyname and its kin ---- */
 
-static void gethostbyname_gives_an_ipv4_address(void **state) {
+T_TEST(gethostbyname_gives_an_ipv4_address, 30) {
     static const char *const same[] = {"127.0.0.1", "10.0.0.1", "0.0.0.0", "255.255.255.255"};
     char ip[INET_ADDRSTRLEN];
-    (void)state;
-    t_deadline(30);
     for (size_t i = 0; i < sizeof same / sizeof same[0]; i++) {
         T_STEP("%s", same[i]);
         T_OK(pysock_gethostbyname(same[i], ip, sizeof ip));
@@ -382,12 +356,10 @@ static void gethostbyname_gives_an_ipv4_address(void **state) {
     expect_text(ip, "255.255.255.255");
 }
 
-static void hosts_that_are_none_are_told(void **state) {
+T_TEST(hosts_that_are_none_are_told, 60) {
     static const char *const bad[] = {"0.1.1.~1", "1+.1.1.1", "::1q", "::1::2",
                                       "1:1:1:1:1:1:1:1:1", "name.invalid"};
     char ip[INET_ADDRSTRLEN];
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         T_STEP("%s", bad[i]);
         T_FAILS(pysock_gethostbyname(bad[i], ip, sizeof ip), PYSOCK_GAI_ERROR, T_ANY);
@@ -417,10 +389,8 @@ static int has_address(const pysock_hostent *h, const char *ip) {
     return found;
 }
 
-static void gethostbyname_ex_tells_all(void **state) {
+T_TEST(gethostbyname_ex_tells_all, 30) {
     pysock_hostent *h;
-    (void)state;
-    t_deadline(30);
     h = T_OK(pysock_gethostbyname_ex("127.0.0.1"));
     expect_text(h->name, "127.0.0.1");
     T_EQ(h->alias_count, 0);
@@ -438,13 +408,11 @@ static void gethostbyname_ex_tells_all(void **state) {
 }
 
 /* herror for an address without a name: documentation's own, which no name server knows. */
-static void gethostbyaddr_goes_both_ways(void **state) {
+T_TEST(gethostbyaddr_goes_both_ways, 30) {
     struct in_addr loopback;
     struct hostent *known;
     char name[PYSOCK_HOST_STRLEN] = "";
     pysock_hostent *h;
-    (void)state;
-    t_deadline(30);
     T_FAILS(pysock_gethostbyaddr("192.0.2.1"), PYSOCK_H_ERROR, T_ANY);
     expect_text(pysock_error_name(), "herror");
     expect_named("192.0.2.1");
@@ -467,12 +435,10 @@ static void gethostbyaddr_goes_both_ways(void **state) {
     pysock_freehostent(h);
 }
 
-static void gethostbyaddr_knows_ipv6(void **state) {
+T_TEST(gethostbyaddr_knows_ipv6, 30) {
     struct hostent *known;
     char name[PYSOCK_HOST_STRLEN];
     pysock_hostent *h;
-    (void)state;
-    t_deadline(30);
     known = gethostbyaddr(&in6addr_loopback, sizeof in6addr_loopback, AF_INET6);
     if (!known) {
         T_FAILS(pysock_gethostbyaddr("::1"), PYSOCK_H_ERROR, T_ANY);
@@ -486,10 +452,8 @@ static void gethostbyaddr_knows_ipv6(void **state) {
     pysock_freehostent(h);
 }
 
-static void this_machine_has_a_name(void **state) {
+T_TEST(this_machine_has_a_name, 30) {
     char mine[PYSOCK_HOST_STRLEN], want[PYSOCK_HOST_STRLEN];
-    (void)state;
-    t_deadline(30);
     T_EQ(gethostname(want, sizeof want), 0);
     T_OK(pysock_gethostname(mine, sizeof mine));
     expect_text(mine, want);
@@ -535,11 +499,9 @@ static void expect_fqdn(const char *name) {
     pysock_freehostent(h);
 }
 
-static void getfqdn_prefers_a_name_with_a_dot(void **state) {
+T_TEST(getfqdn_prefers_a_name_with_a_dot, 120) {
     static const char *const names[] = {NULL,        "",          "0.0.0.0",   "::",
                                         "localhost", "127.0.0.1", "192.0.2.1", "name.invalid"};
-    (void)state;
-    t_deadline(120);
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         expect_fqdn(names[i]);
     T_FAILS(pysock_getfqdn("localhost", NULL, 10), PYSOCK_VALUE_ERROR, EINVAL);
@@ -547,13 +509,11 @@ static void getfqdn_prefers_a_name_with_a_dot(void **state) {
 
 /* ---- services, protocols ---- */
 
-static void services_have_ports_and_ports_services(void **state) {
+T_TEST(services_have_ports_and_ports_services, 30) {
     static const char *const candidates[] = {"daytime", "qotd", "domain"};
     const char *name = NULL;
     char text[PYSOCK_SERVICE_STRLEN];
     int port;
-    (void)state;
-    t_deadline(30);
     T_FAILS(pysock_getservbyname("no-such-service", NULL), PYSOCK_OS_ERROR, ENOENT);
     expect_named("no-such-service");
     T_FAILS(pysock_getservbyname("no-such-service", "tcp"), PYSOCK_OS_ERROR, ENOENT);
@@ -587,9 +547,7 @@ static void services_have_ports_and_ports_services(void **state) {
     T_FAILS(pysock_getservbyname(name, "no-such-protocol"), PYSOCK_OS_ERROR, ENOENT);
 }
 
-static void protocols_have_numbers(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(protocols_have_numbers, 30) {
     T_FAILS(pysock_getprotobyname("no-such-protocol"), PYSOCK_OS_ERROR, ENOENT);
     expect_named("no-such-protocol");
     T_FAILS(pysock_getprotobyname(""), PYSOCK_OS_ERROR, ENOENT);
@@ -606,7 +564,7 @@ static void protocols_have_numbers(void **state) {
 
 /* ---- inet_ ---- */
 
-static void inet_aton_reads_what_the_system_reads(void **state) {
+T_TEST(inet_aton_reads_what_the_system_reads, 30) {
     static const struct {
         const char *text;
         unsigned char want[4];
@@ -622,8 +580,6 @@ static void inet_aton_reads_what_the_system_reads(void **state) {
     static const char *const bad[] = {"",          "0.0.0.", "300.0.0.0",  "a.0.0.0",
                                       "1.2.3.4.5", "::1",    " 127.0.0.1", "4294967296"};
     unsigned char out[5];
-    (void)state;
-    t_deadline(30);
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
         T_STEP("%s", good[i].text);
         memset(out, 0xee, sizeof out);
@@ -640,7 +596,7 @@ static void inet_aton_reads_what_the_system_reads(void **state) {
     T_FAILS(pysock_inet_aton("1.2.3.4", NULL), PYSOCK_VALUE_ERROR, EINVAL);
 }
 
-static void inet_pton_reads_ipv4(void **state) {
+T_TEST(inet_pton_reads_ipv4, 30) {
     static const struct {
         const char *text;
         unsigned char want[4];
@@ -651,8 +607,6 @@ static void inet_pton_reads_ipv4(void **state) {
     static const char *const bad[] = {"",          "0.0.0.", "300.0.0.0", "a.0.0.0",
                                       "1.2.3.4.5", "::1",    "127.1",     "1.2.3.4 "};
     unsigned char out[16];
-    (void)state;
-    t_deadline(30);
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
         T_STEP("%s", good[i].text);
         memset(out, 0xee, sizeof out);
@@ -667,7 +621,7 @@ static void inet_pton_reads_ipv4(void **state) {
     }
 }
 
-static void inet_pton_reads_ipv6(void **state) {
+T_TEST(inet_pton_reads_ipv6, 30) {
     static const struct {
         const char *text;
         unsigned char want[16];
@@ -694,8 +648,6 @@ static void inet_pton_reads_ipv6(void **state) {
         "1:2:3:4:5:6:7:1.2.3.4",     "::1.2.3.4:0",  "0.100.200.0:3:4:5:6:7:8",
         "fe80::1%lo"};
     unsigned char out[17];
-    (void)state;
-    t_deadline(30);
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
         T_STEP("%s", good[i].text);
         memset(out, 0xee, sizeof out);
@@ -715,7 +667,7 @@ static void inet_pton_reads_ipv6(void **state) {
     T_FAILS(pysock_inet_pton(AF_INET, "1.2.3.4", NULL), PYSOCK_VALUE_ERROR, EINVAL);
 }
 
-static void inet_ntoa_and_ntop_write_addresses(void **state) {
+T_TEST(inet_ntoa_and_ntop_write_addresses, 30) {
     static const unsigned char mixed[16] = {0x0a, 0xef, 0x0b, 0x01, 0x05, 0x06, 0x10, 0x01,
                                             0xff, 0xff, 0x99, 0x97, 0x00, 0x55, 0x01, 0x70};
     static const struct {
@@ -728,8 +680,6 @@ static void inet_ntoa_and_ntop_write_addresses(void **state) {
     static const size_t wrong_sizes[] = {0, 3, 5, 15, 17};
     unsigned char sixteen[17] = {0};
     char text[64];
-    (void)state;
-    t_deadline(30);
     for (size_t i = 0; i < sizeof four / sizeof four[0]; i++) {
         T_OK(pysock_inet_ntoa(four[i].bytes, 4, text, sizeof text));
         expect_text(text, four[i].want);
@@ -767,12 +717,10 @@ static void inet_ntoa_and_ntop_write_addresses(void **state) {
 
 /* ---- interfaces ---- */
 
-static void interfaces_have_names_and_numbers(void **state) {
+T_TEST(interfaces_have_names_and_numbers, 30) {
     pysock_interface *all = NULL;
     char name[IF_NAMESIZE], longer[64];
     ptrdiff_t n;
-    (void)state;
-    t_deadline(30);
     n = T_OK(pysock_if_nameindex(&all));
     for (ptrdiff_t i = 0; i < n; i++) {
         T_CHECK(all[i].index > 0);
@@ -854,7 +802,7 @@ static int write_service(char *text, size_t size) {
     return pysock_getservbyport(80, "tcp", text, size);
 }
 
-static void a_text_that_does_not_fit_is_an_error_and_nothing_is_overwritten(void **state) {
+T_TEST(a_text_that_does_not_fit_is_an_error_and_nothing_is_overwritten, 60) {
     static const struct {
         const char *name;
         int (*write)(char *text, size_t size);
@@ -865,8 +813,6 @@ static void a_text_that_does_not_fit_is_an_error_and_nothing_is_overwritten(void
                    {"inet_ntop, IPv4", write_ntop4, 0}, {"inet_ntop, IPv6", write_ntop6, 0},
                    {"idna_encode", write_idna, 0},     {"if_indextoname", write_interface, 0},
                    {"getservbyport", write_service, 0}};
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < sizeof writers / sizeof writers[0]; i++) {
         char whole[PYSOCK_HOST_STRLEN], text[PYSOCK_HOST_STRLEN + 8];
         size_t n;
@@ -893,10 +839,8 @@ static void a_text_that_does_not_fit_is_an_error_and_nothing_is_overwritten(void
 
 /* ---- addresses ---- */
 
-static void resolve_reads_what_calls_with_host_and_port_read(void **state) {
+T_TEST(resolve_reads_what_calls_with_host_and_port_read, 30) {
     pysock_addr addr;
-    (void)state;
-    t_deadline(30);
     T_OK(pysock_addr_resolve(&addr, AF_INET, "127.0.0.1", 80));
     expect_addr(&addr, "127.0.0.1:80");
     T_EQ(addr.len, sizeof addr.u.in);
@@ -928,11 +872,9 @@ static void resolve_reads_what_calls_with_host_and_port_read(void **state) {
     }
 }
 
-static void resolve_says_what_was_wrong(void **state) {
+T_TEST(resolve_says_what_was_wrong, 30) {
     pysock_addr addr;
     char host[2000];
-    (void)state;
-    t_deadline(30);
     T_FAILS(pysock_addr_resolve(&addr, AF_INET, "name.invalid", 80), PYSOCK_GAI_ERROR, T_ANY);
     expect_named("name.invalid");
     T_FAILS(pysock_addr_resolve(&addr, AF_INET, "::1", 80), PYSOCK_GAI_ERROR, T_ANY);
@@ -948,12 +890,10 @@ static void resolve_says_what_was_wrong(void **state) {
 }
 
 /* CPython's limits: a path needs its final NUL, an abstract name does not. */
-static void unix_names_may_be_as_long_as_the_system_takes_them(void **state) {
+T_TEST(unix_names_may_be_as_long_as_the_system_takes_them, 30) {
     pysock_addr addr;
     size_t room = sizeof addr.u.un.sun_path, head = offsetof(struct sockaddr_un, sun_path);
     char host[200], text[256];
-    (void)state;
-    t_deadline(30);
     T_OK(pysock_addr_resolve(&addr, AF_UNIX, "/tmp/x", -1)); /* the port is ignored */
     expect_addr(&addr, "unix:/tmp/x");
     T_EQ(addr.u.sa.sa_family, AF_UNIX);
@@ -987,12 +927,10 @@ static void unix_names_may_be_as_long_as_the_system_takes_them(void **state) {
     T_FAILS(pysock_addr_parse(&addr, text), T_ANY, T_ANY);
 }
 
-static void the_longest_abstract_name_is_bound_and_found(void **state) {
+T_TEST(the_longest_abstract_name_is_bound_and_found, 30) {
     pysock_addr addr, have;
     char host[sizeof addr.u.un.sun_path + 1], text[PYSOCK_ADDR_STRLEN], want[PYSOCK_ADDR_STRLEN];
     pysock *listener, *a, *b;
-    (void)state;
-    t_deadline(30);
     memset(host, 'h', sizeof host);
     snprintf(host, 64, "@pysock-test-%ld-", (long)getpid());
     host[strlen(host)] = 'h';
@@ -1016,10 +954,8 @@ static void the_longest_abstract_name_is_bound_and_found(void **state) {
 }
 
 /* Linux chooses an abstract name of five hexadecimal digits. */
-static void a_unix_socket_bound_to_nothing_gets_a_name(void **state) {
+T_TEST(a_unix_socket_bound_to_nothing_gets_a_name, 30) {
     static const char *const nothing[] = {"", NULL};
-    (void)state;
-    t_deadline(30);
     for (int i = 0; i < 2; i++) {
         pysock *s = T_OK(pysock_socket(AF_UNIX, SOCK_STREAM, 0)), *a, *b;
         char text[PYSOCK_ADDR_STRLEN], more[2];
@@ -1041,7 +977,7 @@ static void a_unix_socket_bound_to_nothing_gets_a_name(void **state) {
     }
 }
 
-static void bad_addresses_are_refused_and_named(void **state) {
+T_TEST(bad_addresses_are_refused_and_named, 30) {
     static const char *const bad[] = {
         "",           "127.0.0.1",     "127.0.0.1:",      "127.0.0.1:-1", ":80",
         "127.0.0.1:65536",             "127.0.0.1:80x",   "[::1]",        "[::1]:",
@@ -1049,8 +985,6 @@ static void bad_addresses_are_refused_and_named(void **state) {
         "127.0.0.1: 80",               "127.0.0.1:99999999999999999999",
         "[fe80::1%no-such-interface]:80",                 "300.0.0.1:80", "[::g]:80"};
     pysock_addr addr;
-    (void)state;
-    t_deadline(30);
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         T_STEP("'%s'", bad[i]);
         T_FAILS(pysock_addr_parse(&addr, bad[i]), PYSOCK_VALUE_ERROR, EINVAL);
@@ -1062,11 +996,9 @@ static void bad_addresses_are_refused_and_named(void **state) {
     T_EQ(pysock_addr_format(NULL, NULL, 0), 0);
 }
 
-static void a_scope_is_written_by_name_where_it_may_be_read_by_name(void **state) {
+T_TEST(a_scope_is_written_by_name_where_it_may_be_read_by_name, 30) {
     pysock_addr addr, again;
     char text[PYSOCK_ADDR_STRLEN];
-    (void)state;
-    t_deadline(30);
     if (!t_has_ipv6() || !if_nametoindex("lo"))
         skip();
     T_OK(pysock_addr_parse(&addr, "[ff02::1%lo]:80"));
@@ -1080,13 +1012,11 @@ static void a_scope_is_written_by_name_where_it_may_be_read_by_name(void **state
     T_EQ(again.u.in6.sin6_scope_id, 0x7ffffff0);
 }
 
-static void any_sockaddr_can_be_an_address(void **state) {
+T_TEST(any_sockaddr_can_be_an_address, 30) {
     pysock_addr addr;
     struct sockaddr_in in;
     struct sockaddr_storage any;
     char text[PYSOCK_ADDR_STRLEN], huge[sizeof addr.u + 16];
-    (void)state;
-    t_deadline(30);
     memset(&in, 0, sizeof in);
     in.sin_family = AF_INET;
     in.sin_port = htons(80);
@@ -1112,15 +1042,13 @@ static void any_sockaddr_can_be_an_address(void **state) {
 }
 
 /* A family without host and port: the kernel's own messages. */
-static void netlink_works_by_address(void **state) {
+T_TEST(netlink_works_by_address, 30) {
     struct sockaddr_nl_like {
         unsigned short family, pad;
         uint32_t pid, groups;
     } nl;
     pysock_addr addr;
     pysock *s;
-    (void)state;
-    t_deadline(30);
     s = pysock_socket(AF_NETLINK, SOCK_RAW, 0);
     if (!s) {
         print_message("no netlink here (%s): skipped\n", pysock_error_message());
@@ -1138,11 +1066,9 @@ static void netlink_works_by_address(void **state) {
     T_OK(pysock_close(s));
 }
 
-static void ipv6_is_told_as_it_is(void **state) {
+T_TEST(ipv6_is_told_as_it_is, 30) {
     int fd = socket(AF_INET6, SOCK_STREAM, 0), off = 0;
     int dual = fd >= 0 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) == 0;
-    (void)state;
-    t_deadline(30);
     T_EQ(pysock_has_ipv6(), fd >= 0);
     T_EQ(pysock_has_dualstack_ipv6(), dual);
     if (fd >= 0)
@@ -1192,13 +1118,11 @@ static void expect_no_locale(void) {
     T_CHECK(uselocale((locale_t)0) == LC_GLOBAL_LOCALE);
 }
 
-static void an_international_name_is_looked_up(void **state) {
+T_TEST(an_international_name_is_looked_up, 30) {
     pysock_addrinfo *list;
     pysock_addr addr;
     pysock_hostent *h;
     char ip[INET_ADDRSTRLEN], text[PYSOCK_HOST_STRLEN];
-    (void)state;
-    t_deadline(30);
     expect_no_locale();
     if (!names_are_mapped())
         skip();
@@ -1219,12 +1143,10 @@ static void an_international_name_is_looked_up(void **state) {
     expect_no_locale();
 }
 
-static void an_international_name_is_connected_to_in_every_mode(void **state) {
+T_TEST(an_international_name_is_connected_to_in_every_mode, 60) {
     static const double modes[] = {PYSOCK_NO_TIMEOUT, 30, 0};
     int port, error = -1;
     pysock *listener, *a, *b;
-    (void)state;
-    t_deadline(60);
     if (!names_are_mapped())
         skip();
     listener = t_listen(&port);
@@ -1262,11 +1184,9 @@ static void an_international_name_is_connected_to_in_every_mode(void **state) {
     expect_no_locale();
 }
 
-static void bytes_that_are_no_text_are_no_name(void **state) {
+T_TEST(bytes_that_are_no_text_are_no_name, 60) {
     static const char *const bad[] = {"\xff\xfe",     "caf\xe9.invalid",  "\xef\xbd",
                                       "\xc0\xaf.com", "\xed\xa0\x80.com", "\x80localhost"};
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         pysock *s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
         pysock_addrinfo *list;
@@ -1287,12 +1207,10 @@ static void bytes_that_are_no_text_are_no_name(void **state) {
     expect_no_locale();
 }
 
-static void idna_encode_gives_ascii(void **state) {
+T_TEST(idna_encode_gives_ascii, 30) {
     static const char *const ascii[] = {"localhost", "www.example.org", "WWW.Example.ORG", "x",
                                         "xn--bcher-kva.example", "127.0.0.1"};
     char text[300];
-    (void)state;
-    t_deadline(30);
     for (size_t i = 0; i < sizeof ascii / sizeof ascii[0]; i++) {
         T_EQ(pysock_idna_encode(ascii[i], text, sizeof text), strlen(ascii[i]));
         expect_text(text, ascii[i]);
@@ -1410,14 +1328,12 @@ static void *looker_thread(void *arg) {
     return NULL;
 }
 
-static void eight_threads_look_names_up_at_once(void **state) {
+T_TEST(eight_threads_look_names_up_at_once, 120) {
     static const char *const services[] = {"http", "domain", "smtp", "ssh"};
     struct in_addr loopback;
     t_thread threads[LOOKERS];
     looker lookers[LOOKERS];
     looker first = {0, T_SCALE(60, 20), 1, 0, 0};
-    (void)state;
-    t_deadline(120);
     for (int i = 0; i < 4; i++)
         first.services = first.services && getservbyname(services[i], "tcp");
     first.protocols = getprotobyname("tcp") != NULL;
@@ -1446,11 +1362,9 @@ static void *crowd_thread(void *arg) {
     return NULL;
 }
 
-static void many_threads_that_look_hosts_up_live_at_once(void **state) {
+T_TEST(many_threads_that_look_hosts_up_live_at_once, 60) {
     static t_thread threads[CROWD];
     pthread_barrier_t barrier;
-    (void)state;
-    t_deadline(60);
     T_EQ(pthread_barrier_init(&barrier, NULL, CROWD), 0);
     for (int i = 0; i < CROWD; i++)
         t_spawn(&threads[i], crowd_thread, &barrier);
@@ -1459,54 +1373,4 @@ static void many_threads_that_look_hosts_up_live_at_once(void **state) {
     T_EQ(pthread_barrier_destroy(&barrier), 0);
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(getaddrinfo_reads_addresses_and_ports),
-    cmocka_unit_test(getaddrinfo_reads_ipv6_addresses),
-    cmocka_unit_test(getaddrinfo_keeps_a_scope),
-    cmocka_unit_test(getaddrinfo_gives_what_was_not_asked_for_in_every_kind),
-    cmocka_unit_test(getaddrinfo_filters_families),
-    cmocka_unit_test(getaddrinfo_tells_what_the_system_tells),
-    cmocka_unit_test(getaddrinfo_knows_services_by_name),
-    cmocka_unit_test(getaddrinfo_says_what_was_wrong),
-    cmocka_unit_test(getaddrinfo_refuses_what_makes_no_sense),
-    cmocka_unit_test(getnameinfo_writes_numbers_and_names),
-    cmocka_unit_test(getnameinfo_writes_a_scope),
-    cmocka_unit_test(getnameinfo_says_what_was_wrong),
-    cmocka_unit_test(gethostbyname_gives_an_ipv4_address),
-    cmocka_unit_test(hosts_that_are_none_are_told),
-    cmocka_unit_test(gethostbyname_ex_tells_all),
-    cmocka_unit_test(gethostbyaddr_goes_both_ways),
-    cmocka_unit_test(gethostbyaddr_knows_ipv6),
-    cmocka_unit_test(this_machine_has_a_name),
-    cmocka_unit_test(getfqdn_prefers_a_name_with_a_dot),
-    cmocka_unit_test(services_have_ports_and_ports_services),
-    cmocka_unit_test(protocols_have_numbers),
-    cmocka_unit_test(inet_aton_reads_what_the_system_reads),
-    cmocka_unit_test(inet_pton_reads_ipv4),
-    cmocka_unit_test(inet_pton_reads_ipv6),
-    cmocka_unit_test(inet_ntoa_and_ntop_write_addresses),
-    cmocka_unit_test(interfaces_have_names_and_numbers),
-    cmocka_unit_test(a_text_that_does_not_fit_is_an_error_and_nothing_is_overwritten),
-    cmocka_unit_test(resolve_reads_what_calls_with_host_and_port_read),
-    cmocka_unit_test(resolve_says_what_was_wrong),
-    cmocka_unit_test(unix_names_may_be_as_long_as_the_system_takes_them),
-    cmocka_unit_test(the_longest_abstract_name_is_bound_and_found),
-    cmocka_unit_test(a_unix_socket_bound_to_nothing_gets_a_name),
-    cmocka_unit_test(bad_addresses_are_refused_and_named),
-    cmocka_unit_test(a_scope_is_written_by_name_where_it_may_be_read_by_name),
-    cmocka_unit_test(any_sockaddr_can_be_an_address),
-    cmocka_unit_test(netlink_works_by_address),
-    cmocka_unit_test(ipv6_is_told_as_it_is),
-    cmocka_unit_test(an_international_name_is_looked_up),
-    cmocka_unit_test(an_international_name_is_connected_to_in_every_mode),
-    cmocka_unit_test(bytes_that_are_no_text_are_no_name),
-    cmocka_unit_test(idna_encode_gives_ascii),
-    cmocka_unit_test(eight_threads_look_names_up_at_once),
-    cmocka_unit_test(many_threads_that_look_hosts_up_live_at_once),
-};
-
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name("test_names", tests, setup, NULL);
-}
+T_MAIN(.setup = setup)

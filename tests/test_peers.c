@@ -316,24 +316,18 @@ static void bulk_with_s_server(const char *cert, const char *version, int mode) 
     pysock_ssl_context_free(ctx);
 }
 
-static void bulk_data_goes_both_ways_with_openssl_s_server(void **state) {
-    (void)state;
-    t_deadline(300);
+T_TEST(bulk_data_goes_both_ways_with_openssl_s_server, 300) {
     P_NEED("openssl");
     bulk_with_s_server("server-ec", "-tls1_2", BLOCKING);
     bulk_with_s_server("server-rsa", "-tls1_2", NON_BLOCKING);
 }
 
-static void openssl_s_server_that_prefers_tls13_agrees_on_tls12(void **state) {
-    (void)state;
-    t_deadline(300);
+T_TEST(openssl_s_server_that_prefers_tls13_agrees_on_tls12, 300) {
     P_NEED("openssl");
     bulk_with_s_server("chain-ec", NULL, BLOCKING);
 }
 
-static void a_session_is_resumed_with_openssl_s_server(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(a_session_is_resumed_with_openssl_s_server, 120) {
     P_NEED("openssl");
     static p_process p;
     int port;
@@ -344,9 +338,7 @@ static void a_session_is_resumed_with_openssl_s_server(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void openssl_s_server_with_a_wrong_certificate_is_refused(void **state) {
-    (void)state;
-    t_deadline(240);
+T_TEST(openssl_s_server_with_a_wrong_certificate_is_refused, 240) {
     P_NEED("openssl");
     pysock_ssl_context *ctx = t_client_ctx();
     for (size_t i = 0; i < BAD_COUNT; i++) {
@@ -366,9 +358,7 @@ static void openssl_s_server_with_a_wrong_certificate_is_refused(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void alpn_and_sni_reach_openssl_s_server(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(alpn_and_sni_reach_openssl_s_server, 120) {
     P_NEED("openssl");
     static const char *const protocols[] = {"pysock/1", "http/1.1"};
     static p_process p;
@@ -388,9 +378,7 @@ static void alpn_and_sni_reach_openssl_s_server(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void ends_of_openssl_s_server_are_told_apart(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(ends_of_openssl_s_server_are_told_apart, 120) {
     P_NEED("openssl");
     pysock_ssl_wrap_options strict;
     static p_process p;
@@ -428,9 +416,7 @@ static void ends_of_openssl_s_server_are_told_apart(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void openssl_s_server_sees_how_we_end(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(openssl_s_server_sees_how_we_end, 120) {
     P_NEED("openssl");
     static p_process p;
     int port;
@@ -485,24 +471,18 @@ static void bulk_with_s_client(const char *cert, const char *version, int mode) 
     pysock_ssl_context_free(ctx);
 }
 
-static void bulk_data_goes_both_ways_with_openssl_s_client(void **state) {
-    (void)state;
-    t_deadline(300);
+T_TEST(bulk_data_goes_both_ways_with_openssl_s_client, 300) {
     P_NEED("openssl");
     bulk_with_s_client("server-ec", "-tls1_2", BLOCKING);
     bulk_with_s_client("server-rsa", "-tls1_2", NON_BLOCKING);
 }
 
-static void openssl_s_client_that_offers_tls13_agrees_on_tls12(void **state) {
-    (void)state;
-    t_deadline(300);
+T_TEST(openssl_s_client_that_offers_tls13_agrees_on_tls12, 300) {
     P_NEED("openssl");
     bulk_with_s_client("chain-ec", NULL, NON_BLOCKING);
 }
 
-static void openssl_s_client_resumes_a_session(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(openssl_s_client_resumes_a_session, 120) {
     P_NEED("openssl");
     static p_process p;
     int port;
@@ -527,9 +507,7 @@ static void openssl_s_client_resumes_a_session(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void openssl_s_client_refuses_our_wrong_certificates(void **state) {
-    (void)state;
-    t_deadline(240);
+T_TEST(openssl_s_client_refuses_our_wrong_certificates, 240) {
     P_NEED("openssl");
     int port;
     pysock *listener = t_listen(&port);
@@ -553,9 +531,7 @@ static void openssl_s_client_refuses_our_wrong_certificates(void **state) {
     T_OK(pysock_close(listener));
 }
 
-static void alpn_and_sni_arrive_from_openssl_s_client(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(alpn_and_sni_arrive_from_openssl_s_client, 120) {
     P_NEED("openssl");
     static const char *const protocols[] = {"http/1.1", "h2"};
     static p_process p;
@@ -593,9 +569,7 @@ static void alpn_and_sni_arrive_from_openssl_s_client(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void ends_of_openssl_s_client_are_told_apart(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(ends_of_openssl_s_client_are_told_apart, 120) {
     P_NEED("openssl");
     static p_process p;
     int port;
@@ -619,9 +593,7 @@ static void ends_of_openssl_s_client_are_told_apart(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void openssl_s_client_sees_how_we_end(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(openssl_s_client_sees_how_we_end, 120) {
     P_NEED("openssl");
     static p_process p;
     int port;
@@ -676,24 +648,18 @@ static void bulk_with_gnutls_serv(const char *cert, const char *priority, int mo
     pysock_ssl_context_free(ctx);
 }
 
-static void bulk_data_is_echoed_by_gnutls_serv(void **state) {
-    (void)state;
-    t_deadline(300);
+T_TEST(bulk_data_is_echoed_by_gnutls_serv, 300) {
     P_NEED("gnutls-serv");
     bulk_with_gnutls_serv("server-rsa", GNUTLS_TLS12, BLOCKING);
     bulk_with_gnutls_serv("server-ec", GNUTLS_TLS12, NON_BLOCKING);
 }
 
-static void gnutls_serv_that_prefers_tls13_agrees_on_tls12(void **state) {
-    (void)state;
-    t_deadline(300);
+T_TEST(gnutls_serv_that_prefers_tls13_agrees_on_tls12, 300) {
     P_NEED("gnutls-serv");
     bulk_with_gnutls_serv("chain-ec", "NORMAL", BLOCKING);
 }
 
-static void a_session_is_resumed_with_gnutls_serv(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(a_session_is_resumed_with_gnutls_serv, 120) {
     P_NEED("gnutls-serv");
     P_NEED("openssl");
     static p_process p;
@@ -705,9 +671,7 @@ static void a_session_is_resumed_with_gnutls_serv(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void gnutls_serv_with_a_wrong_certificate_is_refused(void **state) {
-    (void)state;
-    t_deadline(240);
+T_TEST(gnutls_serv_with_a_wrong_certificate_is_refused, 240) {
     P_NEED("gnutls-serv");
     pysock_ssl_context *ctx = t_client_ctx();
     for (size_t i = 0; i < BAD_COUNT; i++) {
@@ -727,9 +691,7 @@ static void gnutls_serv_with_a_wrong_certificate_is_refused(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void alpn_and_sni_reach_gnutls_serv(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(alpn_and_sni_reach_gnutls_serv, 120) {
     P_NEED("gnutls-serv");
     static const char *const protocols[] = {"pysock/1", "http/1.1"};
     static p_process p;
@@ -746,9 +708,7 @@ static void alpn_and_sni_reach_gnutls_serv(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void gnutls_serv_sees_how_we_end(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(gnutls_serv_sees_how_we_end, 120) {
     P_NEED("gnutls-serv");
     static p_process p;
     int port;
@@ -773,9 +733,7 @@ static void gnutls_serv_sees_how_we_end(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void a_killed_gnutls_serv_is_a_ragged_end(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(a_killed_gnutls_serv_is_a_ragged_end, 120) {
     P_NEED("gnutls-serv");
     static p_process p;
     int port;
@@ -832,25 +790,19 @@ static void bulk_with_gnutls_cli(const char *cert, const char *priority, int mod
     pysock_ssl_context_free(ctx);
 }
 
-static void bulk_data_goes_both_ways_with_gnutls_cli(void **state) {
-    (void)state;
-    t_deadline(300);
+T_TEST(bulk_data_goes_both_ways_with_gnutls_cli, 300) {
     P_NEED("gnutls-cli");
     bulk_with_gnutls_cli("server-ec", GNUTLS_TLS12, BLOCKING);
     bulk_with_gnutls_cli("server-rsa", GNUTLS_TLS12, NON_BLOCKING);
 }
 
-static void gnutls_cli_that_offers_tls13_agrees_on_tls12(void **state) {
-    (void)state;
-    t_deadline(300);
+T_TEST(gnutls_cli_that_offers_tls13_agrees_on_tls12, 300) {
     P_NEED("gnutls-cli");
     bulk_with_gnutls_cli("chain-ec", "NORMAL", BLOCKING);
 }
 
 /* It connects twice by itself, the second time with the session of the first. */
-static void gnutls_cli_resumes_a_session(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(gnutls_cli_resumes_a_session, 120) {
     P_NEED("gnutls-cli");
     static p_process p;
     int port;
@@ -872,9 +824,7 @@ static void gnutls_cli_resumes_a_session(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void gnutls_cli_refuses_our_wrong_certificates(void **state) {
-    (void)state;
-    t_deadline(240);
+T_TEST(gnutls_cli_refuses_our_wrong_certificates, 240) {
     P_NEED("gnutls-cli");
     int port;
     pysock *listener = t_listen(&port);
@@ -897,9 +847,7 @@ static void gnutls_cli_refuses_our_wrong_certificates(void **state) {
     T_OK(pysock_close(listener));
 }
 
-static void alpn_and_sni_arrive_from_gnutls_cli(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(alpn_and_sni_arrive_from_gnutls_cli, 120) {
     P_NEED("gnutls-cli");
     static const char *const protocols[] = {"http/1.1"};
     static p_process p;
@@ -919,9 +867,7 @@ static void alpn_and_sni_arrive_from_gnutls_cli(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void ends_with_gnutls_cli_are_told_apart_by_both(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(ends_with_gnutls_cli_are_told_apart_by_both, 120) {
     P_NEED("gnutls-cli");
     static p_process p;
     int port;
@@ -1064,9 +1010,7 @@ static void get(pysock *s, const char *host, const char *path, p_text *response)
     read_response(s, response);
 }
 
-static void bulk_data_goes_both_ways_with_nginx(void **state) {
-    (void)state;
-    t_deadline(240);
+T_TEST(bulk_data_goes_both_ways_with_nginx, 240) {
     NEED_NGINX();
     static p_process p;
     p_text response;
@@ -1102,9 +1046,7 @@ static void bulk_data_goes_both_ways_with_nginx(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void a_session_is_resumed_with_nginx(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(a_session_is_resumed_with_nginx, 120) {
     NEED_NGINX();
     static p_process p;
     p_text response;
@@ -1126,9 +1068,7 @@ static void a_session_is_resumed_with_nginx(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void nginx_chooses_its_host_by_our_sni(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(nginx_chooses_its_host_by_our_sni, 120) {
     NEED_NGINX();
     P_NEED("openssl");
     static const char *const protocols[] = {"http/1.1"};
@@ -1157,9 +1097,7 @@ static void nginx_chooses_its_host_by_our_sni(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void nginx_with_a_wrong_certificate_is_refused(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(nginx_with_a_wrong_certificate_is_refused, 120) {
     NEED_NGINX();
     static p_process p;
     int port;
@@ -1228,9 +1166,7 @@ static void respond(pysock *s, const char *body, size_t announced, size_t size) 
     T_OK(pysock_sendall(s, body, size, 0));
 }
 
-static void bulk_data_goes_both_ways_with_curl(void **state) {
-    (void)state;
-    t_deadline(240);
+T_TEST(bulk_data_goes_both_ways_with_curl, 240) {
     P_NEED("curl");
     static p_process p;
     p_text body;
@@ -1269,9 +1205,7 @@ static void bulk_data_goes_both_ways_with_curl(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void curl_resumes_a_session(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(curl_resumes_a_session, 120) {
     P_NEED("curl");
     static const char *const protocols[] = {"http/1.1"};
     static p_process p;
@@ -1303,9 +1237,7 @@ static void curl_resumes_a_session(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void curl_refuses_our_wrong_certificates(void **state) {
-    (void)state;
-    t_deadline(240);
+T_TEST(curl_refuses_our_wrong_certificates, 240) {
     P_NEED("curl");
     static const struct {
         const char *cert, *host, *ca, *words;
@@ -1346,9 +1278,7 @@ static void curl_refuses_our_wrong_certificates(void **state) {
     T_OK(pysock_close(listener));
 }
 
-static void curl_notices_a_response_that_is_cut_off(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(curl_notices_a_response_that_is_cut_off, 120) {
     P_NEED("curl");
     static p_process p;
     p_text rest;
@@ -1416,9 +1346,7 @@ static void echo_with_two_threads(pysock *s) {
     free(received);
 }
 
-static void bulk_data_is_echoed_by_python(void **state) {
-    (void)state;
-    t_deadline(240);
+T_TEST(bulk_data_is_echoed_by_python, 240) {
     P_NEED("python3");
     static p_process p;
     int port;
@@ -1441,9 +1369,7 @@ static void bulk_data_is_echoed_by_python(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void a_session_is_resumed_with_a_python_server(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(a_session_is_resumed_with_a_python_server, 120) {
     P_NEED("python3");
     P_NEED("openssl");
     static p_process p;
@@ -1455,9 +1381,7 @@ static void a_session_is_resumed_with_a_python_server(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void a_python_server_with_a_wrong_certificate_is_refused(void **state) {
-    (void)state;
-    t_deadline(240);
+T_TEST(a_python_server_with_a_wrong_certificate_is_refused, 240) {
     P_NEED("python3");
     pysock_ssl_context *ctx = t_client_ctx();
     for (size_t i = 0; i < BAD_COUNT; i++) {
@@ -1477,9 +1401,7 @@ static void a_python_server_with_a_wrong_certificate_is_refused(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void alpn_sni_and_ends_are_right_with_a_python_server(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(alpn_sni_and_ends_are_right_with_a_python_server, 120) {
     P_NEED("python3");
     static const char *const protocols[] = {"pysock/1", "http/1.1"};
     static p_process p;
@@ -1511,9 +1433,7 @@ static void alpn_sni_and_ends_are_right_with_a_python_server(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void unwrap_ends_tls_with_a_python_server(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(unwrap_ends_tls_with_a_python_server, 120) {
     P_NEED("python3");
     static p_process p;
     int port;
@@ -1539,9 +1459,7 @@ static void echo_until_end(pysock *s) {
         T_OK(pysock_sendall(s, buf, (size_t)n, 0));
 }
 
-static void a_python_client_gets_its_bulk_back_and_resumes(void **state) {
-    (void)state;
-    t_deadline(240);
+T_TEST(a_python_client_gets_its_bulk_back_and_resumes, 240) {
     P_NEED("python3");
     static p_process p;
     int port;
@@ -1568,9 +1486,7 @@ static void a_python_client_gets_its_bulk_back_and_resumes(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void a_python_client_refuses_our_wrong_certificates(void **state) {
-    (void)state;
-    t_deadline(240);
+T_TEST(a_python_client_refuses_our_wrong_certificates, 240) {
     P_NEED("python3");
     int port;
     pysock *listener = t_listen(&port);
@@ -1596,9 +1512,7 @@ static void a_python_client_refuses_our_wrong_certificates(void **state) {
     T_OK(pysock_close(listener));
 }
 
-static void alpn_sni_and_ends_are_right_with_a_python_client(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(alpn_sni_and_ends_are_right_with_a_python_client, 120) {
     P_NEED("python3");
     static const char *const protocols[] = {"http/1.1", "h2"};
     static p_process p;
@@ -1636,52 +1550,4 @@ static void alpn_sni_and_ends_are_right_with_a_python_client(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-#define CASE(test) cmocka_unit_test_teardown(test, tear_down)
-
-static const struct CMUnitTest tests[] = {
-    CASE(bulk_data_goes_both_ways_with_openssl_s_server),
-    CASE(openssl_s_server_that_prefers_tls13_agrees_on_tls12),
-    CASE(a_session_is_resumed_with_openssl_s_server),
-    CASE(openssl_s_server_with_a_wrong_certificate_is_refused),
-    CASE(alpn_and_sni_reach_openssl_s_server),
-    CASE(ends_of_openssl_s_server_are_told_apart),
-    CASE(openssl_s_server_sees_how_we_end),
-    CASE(bulk_data_goes_both_ways_with_openssl_s_client),
-    CASE(openssl_s_client_that_offers_tls13_agrees_on_tls12),
-    CASE(openssl_s_client_resumes_a_session),
-    CASE(openssl_s_client_refuses_our_wrong_certificates),
-    CASE(alpn_and_sni_arrive_from_openssl_s_client),
-    CASE(ends_of_openssl_s_client_are_told_apart),
-    CASE(openssl_s_client_sees_how_we_end),
-    CASE(bulk_data_is_echoed_by_gnutls_serv),
-    CASE(gnutls_serv_that_prefers_tls13_agrees_on_tls12),
-    CASE(a_session_is_resumed_with_gnutls_serv),
-    CASE(gnutls_serv_with_a_wrong_certificate_is_refused),
-    CASE(alpn_and_sni_reach_gnutls_serv),
-    CASE(gnutls_serv_sees_how_we_end),
-    CASE(a_killed_gnutls_serv_is_a_ragged_end),
-    CASE(bulk_data_goes_both_ways_with_gnutls_cli),
-    CASE(gnutls_cli_that_offers_tls13_agrees_on_tls12),
-    CASE(gnutls_cli_resumes_a_session),
-    CASE(gnutls_cli_refuses_our_wrong_certificates),
-    CASE(alpn_and_sni_arrive_from_gnutls_cli),
-    CASE(ends_with_gnutls_cli_are_told_apart_by_both),
-    CASE(bulk_data_goes_both_ways_with_nginx),
-    CASE(a_session_is_resumed_with_nginx),
-    CASE(nginx_chooses_its_host_by_our_sni),
-    CASE(nginx_with_a_wrong_certificate_is_refused),
-    CASE(bulk_data_goes_both_ways_with_curl),
-    CASE(curl_resumes_a_session),
-    CASE(curl_refuses_our_wrong_certificates),
-    CASE(curl_notices_a_response_that_is_cut_off),
-    CASE(bulk_data_is_echoed_by_python),
-    CASE(a_session_is_resumed_with_a_python_server),
-    CASE(a_python_server_with_a_wrong_certificate_is_refused),
-    CASE(alpn_sni_and_ends_are_right_with_a_python_server),
-    CASE(unwrap_ends_tls_with_a_python_server),
-    CASE(a_python_client_gets_its_bulk_back_and_resumes),
-    CASE(a_python_client_refuses_our_wrong_certificates),
-    CASE(alpn_sni_and_ends_are_right_with_a_python_client),
-};
-
-T_MAIN(tests)
+T_MAIN(.each_teardown = tear_down)

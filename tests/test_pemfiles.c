@@ -471,38 +471,30 @@ static void loads_in_all_shapes(const char *text, size_t count,
 
 /* ==== every shape of PEM ==== */
 
-static void anchors_load_from_pem_of_every_shape(void **state) {
+T_TEST(anchors_load_from_pem_of_every_shape, 60) {
     p_text text = {NULL, 0, 0};
-    (void)state;
-    t_deadline(60);
     put_roots(&text, 3);
     loads_in_all_shapes(text.data, 3, load_anchors, shapes, COUNT(shapes));
     free(text.data);
 }
 
-static void a_chain_loads_from_pem_of_every_shape(void **state) {
+T_TEST(a_chain_loads_from_pem_of_every_shape, 60) {
     p_text text = {NULL, 0, 0};
-    (void)state;
-    t_deadline(60);
     put_chain(&text);
     loads_in_all_shapes(text.data, 2, load_chain, shapes, COUNT(shapes));
     free(text.data);
 }
 
-static void a_key_loads_from_pem_of_every_shape(void **state) {
+T_TEST(a_key_loads_from_pem_of_every_shape, 60) {
     p_text text = {NULL, 0, 0};
-    (void)state;
-    t_deadline(60);
     put_key(&text);
     loads_in_all_shapes(text.data, 1, load_key, shapes, COUNT(shapes));
     free(text.data);
 }
 
 /* The headers belong to it, and no others are put among them. */
-static void an_encrypted_key_loads_from_pem_of_every_shape(void **state) {
+T_TEST(an_encrypted_key_loads_from_pem_of_every_shape, 120) {
     char *text;
-    (void)state;
-    t_deadline(120);
     P_NEED("openssl");
     f_write_text("password", PASSWORD);
     run("openssl ec -in ../../" T_CERTS "server-ec.key -aes256 -passout file:password "
@@ -519,23 +511,19 @@ static void an_encrypted_key_loads_from_pem_of_every_shape(void **state) {
     free(text);
 }
 
-static void a_revocation_list_loads_from_pem_of_every_shape(void **state) {
+T_TEST(a_revocation_list_loads_from_pem_of_every_shape, 60) {
     p_text text = {NULL, 0, 0};
     m_der crl = root_crl();
-    (void)state;
-    t_deadline(60);
     m_put_pem(&text, "X509 CRL", crl.data, crl.size);
     loads_in_all_shapes(text.data, 1, load_lists, shapes, COUNT(shapes));
     free(text.data);
 }
 
-static void headers_and_a_blank_line_before_the_data_are_skipped(void **state) {
+T_TEST(headers_and_a_blank_line_before_the_data_are_skipped, 60) {
     static const struct shape with[] = {{"headers", with_headers, 0, LOADS},
                                         {"a blank line", with_a_blank_line_first, 0, LOADS}};
     p_text text = {NULL, 0, 0};
     m_der crl = root_crl();
-    (void)state;
-    t_deadline(60);
     put_roots(&text, 3);
     loads_in_all_shapes(text.data, 3, load_anchors, with, 2);
     text.size = 0;
@@ -550,11 +538,9 @@ static void headers_and_a_blank_line_before_the_data_are_skipped(void **state) {
     free(text.data);
 }
 
-static void a_nul_in_the_text_around_ends_nothing(void **state) {
+T_TEST(a_nul_in_the_text_around_ends_nothing, 60) {
     p_text text = {NULL, 0, 0};
     load l;
-    (void)state;
-    t_deadline(60);
     p_append(&text, "before\0", 7);
     m_put(&text, "\n");
     put_roots(&text, 1);
@@ -566,14 +552,12 @@ static void a_nul_in_the_text_around_ends_nothing(void **state) {
     free(text.data);
 }
 
-static void objects_of_kinds_that_do_not_matter_are_passed_over(void **state) {
+T_TEST(objects_of_kinds_that_do_not_matter_are_passed_over, 60) {
     p_text text = {NULL, 0, 0};
     m_der crl = root_crl(), key = m_key_der(2), leaf = leaf_cert(), middle = middle_cert();
     m_der parameters = m_hex(M_OID_P256);
     const char *path;
     load l;
-    (void)state;
-    t_deadline(60);
     m_put_pem(&text, "EC PARAMETERS", parameters.data, parameters.size);
     m_put_pem(&text, "EC PRIVATE KEY", key.data, key.size);
     m_put_certificate(&text, &leaf);
@@ -817,10 +801,8 @@ static int is_told(const struct damage *d, const char *path, int result, const c
     return what != NULL;
 }
 
-static void a_damaged_anchor_is_named_and_none_is_taken(void **state) {
+T_TEST(a_damaged_anchor_is_named_and_none_is_taken, 60) {
     int wrong = 0;
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < 2 * COUNT(damages); i++) {
         const struct damage *d = &damages[i / 2];
         pysock_ssl_context *ctx = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
@@ -850,10 +832,8 @@ static void a_damaged_anchor_is_named_and_none_is_taken(void **state) {
 }
 
 /* A chain that is not shown whole is worse than none: most clients fail, and some do not. */
-static void a_damaged_certificate_of_a_chain_is_named(void **state) {
+T_TEST(a_damaged_certificate_of_a_chain_is_named, 60) {
     int wrong = 0;
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < COUNT(damages); i++) {
         pysock_ssl_context *ctx = T_OK(pysock_ssl_context_new(PYSOCK_CLIENT_AUTH));
         const char *key = plain_key(), *path;
@@ -872,13 +852,11 @@ static void a_damaged_certificate_of_a_chain_is_named(void **state) {
     T_EQ(wrong, 0);
 }
 
-static void a_damaged_list_is_named(void **state) {
+T_TEST(a_damaged_list_is_named, 60) {
     pysock_ssl_context *ctx = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
     m_der crl = root_crl(), root = root_cert("Root");
     p_text text = {NULL, 0, 0};
     const char *path;
-    (void)state;
-    t_deadline(60);
     m_put_certificate(&text, &root);
     m_put_pem(&text, "X509 CRL", crl.data, crl.size);
     data_of(object_at(text.data, 2))[70] = '*';
@@ -896,11 +874,9 @@ static void a_damaged_list_is_named(void **state) {
     free(text.data);
 }
 
-static void a_damaged_key_is_named_with_its_cause(void **state) {
+T_TEST(a_damaged_key_is_named_with_its_cause, 60) {
     m_der key = m_key_der(2);
     p_text chain = {NULL, 0, 0}, text = {NULL, 0, 0};
-    (void)state;
-    t_deadline(60);
     put_chain(&chain);
     for (int i = 0; i < 4; i++) {
         static const char *const causes[] = {"base64", "END|cut off|ends", "END|BEGIN|line",
@@ -925,13 +901,11 @@ static void a_damaged_key_is_named_with_its_cause(void **state) {
     free(text.data);
 }
 
-static void of_a_bundle_of_140_the_damaged_one_is_named(void **state) {
+T_TEST(of_a_bundle_of_140_the_damaged_one_is_named, 120) {
     pysock_ssl_context *ctx = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
     p_text text = {NULL, 0, 0};
     const char *path;
     int wrong = 0;
-    (void)state;
-    t_deadline(120);
     put_roots(&text, 140);
     T_OK(pysock_ssl_load_verify_locations(ctx, f_write("whole.pem", text.data, text.size), NULL));
     T_EQ(pysock_ssl_ca_count(ctx), 140);
@@ -965,14 +939,12 @@ static void of_a_bundle_of_140_the_damaged_one_is_named(void **state) {
 }
 
 /* DER that goes on behind its end: OpenSSL does not look there. Whole, or an error. */
-static void bytes_behind_a_certificate_in_pem_lose_nothing(void **state) {
+T_TEST(bytes_behind_a_certificate_in_pem_lose_nothing, 60) {
     m_der der = root_cert("Root 1"), other = root_cert("Root 2");
     p_text text = {NULL, 0, 0};
     const char *path;
     pysock_ssl_context *ctx;
     load l;
-    (void)state;
-    t_deadline(60);
     m_add_hex(&der, "00");
     m_put_certificate(&text, &der);
     m_put_certificate(&text, &other);
@@ -989,7 +961,7 @@ static void bytes_behind_a_certificate_in_pem_lose_nothing(void **state) {
 }
 
 /* The last anchor stands behind more text than anybody reads: it is found, or there is an error. */
-static void a_file_that_is_too_long_is_not_read_in_part(void **state) {
+T_TEST(a_file_that_is_too_long_is_not_read_in_part, 120) {
     static char lines[1 << 20];
     pysock_ssl_context *ctx = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
     p_text first = {NULL, 0, 0}, last = {NULL, 0, 0};
@@ -997,8 +969,6 @@ static void a_file_that_is_too_long_is_not_read_in_part(void **state) {
     const char *path = f_path("long.pem");
     FILE *f = fopen(path, "wb");
     int r;
-    (void)state;
-    t_deadline(120);
     T_CHECK(f != NULL);
     put_roots(&first, 1);
     m_put_certificate(&last, &d);
@@ -1068,10 +1038,8 @@ static m_der odd_cert(const struct odd *o) {
 }
 
 /* One that the library cannot read is not passed over. */
-static void an_odd_certificate_among_others_is_counted_or_named(void **state) {
+T_TEST(an_odd_certificate_among_others_is_counted_or_named, 60) {
     int wrong = 0;
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < COUNT(odd_ones); i++) {
         pysock_ssl_context *ctx = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
         struct damage d = {odd_ones[i].what, NULL, 2, 2, "DER|certificate|encoding"};
@@ -1100,10 +1068,8 @@ static void an_odd_certificate_among_others_is_counted_or_named(void **state) {
 }
 
 /* The same as an authority that a server shows. */
-static void an_odd_certificate_in_a_chain_is_shown_or_named(void **state) {
+T_TEST(an_odd_certificate_in_a_chain_is_shown_or_named, 60) {
     int wrong = 0;
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < COUNT(odd_ones); i++) {
         struct damage d = {odd_ones[i].what, NULL, 2, 2, "DER|certificate|encoding"};
         m_der leaf = leaf_cert(), odd = odd_cert(&odd_ones[i]);
@@ -1135,13 +1101,11 @@ static const char *python(void) { /* the interpreter that the set-up has install
 
 /* Three thousand variants: whatever is done to a file, what OpenSSL finds in it is found, and so is
    every object that ends; or there is an error that names the file. */
-static void no_variant_of_a_file_loses_an_object_without_an_error(void **state) {
+T_TEST(no_variant_of_a_file_loses_an_object_without_an_error, T_SCALE(180, 600)) {
     static p_process p;
     p_args args = {{NULL}, 0};
     int count = 0, wrong = 0, refused_both = 0, taken = 0;
     char *line, *rest;
-    (void)state;
-    t_deadline(T_SCALE(180, 600));
     P_NEED("python3");
     p_add(&args, python(), "tests/peers/pemfiles.py", f_dir(), NULL);
     if (p_run_within(&p, &args, T_SCALE(120, 400)) != 0)
@@ -1182,29 +1146,4 @@ static void no_variant_of_a_file_loses_an_object_without_an_error(void **state) 
     T_CHECK(count > 1000 && refused_both > 100 && taken > 100);
 }
 
-int main(int argc, char **argv) {
-#define TEST(name) cmocka_unit_test_teardown(name, tear_down)
-    const struct CMUnitTest tests[] = {
-        TEST(anchors_load_from_pem_of_every_shape),
-        TEST(a_chain_loads_from_pem_of_every_shape),
-        TEST(a_key_loads_from_pem_of_every_shape),
-        TEST(an_encrypted_key_loads_from_pem_of_every_shape),
-        TEST(a_revocation_list_loads_from_pem_of_every_shape),
-        TEST(headers_and_a_blank_line_before_the_data_are_skipped),
-        TEST(a_nul_in_the_text_around_ends_nothing),
-        TEST(objects_of_kinds_that_do_not_matter_are_passed_over),
-        TEST(a_damaged_anchor_is_named_and_none_is_taken),
-        TEST(a_damaged_certificate_of_a_chain_is_named),
-        TEST(a_damaged_list_is_named),
-        TEST(a_damaged_key_is_named_with_its_cause),
-        TEST(of_a_bundle_of_140_the_damaged_one_is_named),
-        TEST(bytes_behind_a_certificate_in_pem_lose_nothing),
-        TEST(a_file_that_is_too_long_is_not_read_in_part),
-        TEST(an_odd_certificate_among_others_is_counted_or_named),
-        TEST(an_odd_certificate_in_a_chain_is_shown_or_named),
-        TEST(no_variant_of_a_file_loses_an_object_without_an_error),
-    };
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name(__FILE__, tests, NULL, NULL);
-}
+T_MAIN(.each_teardown = tear_down)

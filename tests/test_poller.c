@@ -20,12 +20,10 @@ static short poll_one(pysock_poller *p, int fd, double timeout) {
 
 /* ---- registrations ---- */
 
-static void an_empty_poller_only_waits(void **state) {
+T_TEST(an_empty_poller_only_waits, 30) {
     pysock_poller *p;
     pysock_pollevent event;
     double start;
-    (void)state;
-    t_deadline(30);
     p = T_OK(pysock_poller_new());
     T_EQ(pysock_poller_poll(p, &event, 1, 0), 0);
     start = t_now();
@@ -35,12 +33,10 @@ static void an_empty_poller_only_waits(void **state) {
     pysock_poller_free(NULL);
 }
 
-static void register_modify_and_unregister_do_what_they_say(void **state) {
+T_TEST(register_modify_and_unregister_do_what_they_say, 30) {
     pysock *pair[2];
     pysock_poller *p;
     int fd;
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     fd = pysock_fileno(pair[0]);
     p = T_OK(pysock_poller_new());
@@ -63,9 +59,7 @@ static void register_modify_and_unregister_do_what_they_say(void **state) {
     t_close_pair(pair);
 }
 
-static void what_is_still_true_is_told_again(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(what_is_still_true_is_told_again, 30) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         pysock_poller *p;
@@ -94,13 +88,11 @@ static void what_is_still_true_is_told_again(void **state) {
 }
 
 /* More ready than asked for: the rest comes first the next time, so that nobody starves. */
-static void nobody_starves_when_more_are_ready_than_fit(void **state) {
+T_TEST(nobody_starves_when_more_are_ready_than_fit, 60) {
     enum { N = 10 };
     pysock *pairs[N][2];
     pysock_poller *p;
     int seen[N] = {0};
-    (void)state;
-    t_deadline(60);
     p = T_OK(pysock_poller_new());
     for (int i = 0; i < N; i++) {
         if (i % 2)
@@ -126,9 +118,7 @@ static void nobody_starves_when_more_are_ready_than_fit(void **state) {
     pysock_poller_free(p);
 }
 
-static void a_closed_socket_is_told_as_POLLNVAL_until_it_is_unregistered(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(a_closed_socket_is_told_as_POLLNVAL_until_it_is_unregistered, 30) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         pysock_poller *p;
@@ -150,13 +140,11 @@ static void a_closed_socket_is_told_as_POLLNVAL_until_it_is_unregistered(void **
 }
 
 /* A new socket often gets the number of the one just closed: registering it starts afresh. */
-static void a_number_that_comes_back_can_be_registered_again(void **state) {
+T_TEST(a_number_that_comes_back_can_be_registered_again, 30) {
     pysock *s;
     pysock *pair[2];
     pysock_poller *p;
     int fd;
-    (void)state;
-    t_deadline(30);
     s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     fd = pysock_fileno(s);
     p = t_poller_with(fd, POLLIN);
@@ -176,11 +164,9 @@ static void a_number_that_comes_back_can_be_registered_again(void **state) {
     pysock_poller_free(p);
 }
 
-static void a_poller_may_go_before_its_sockets_and_after(void **state) {
+T_TEST(a_poller_may_go_before_its_sockets_and_after, 30) {
     pysock *pair[2];
     pysock_poller *p;
-    (void)state;
-    t_deadline(30);
     t_tls_pair(pair, client_ctx, server_ctx);
     p = t_poller_with(pysock_fileno(pair[0]), POLLIN | POLLOUT);
     T_OK(pysock_poller_register(p, pysock_fileno(pair[1]), POLLIN));
@@ -194,11 +180,9 @@ static void a_poller_may_go_before_its_sockets_and_after(void **state) {
 
 /* ---- descriptors of every kind ---- */
 
-static void pipes_tell_hangup_and_error(void **state) {
+T_TEST(pipes_tell_hangup_and_error, 30) {
     int fds[2];
     pysock_poller *p;
-    (void)state;
-    t_deadline(30);
     T_EQ(pipe(fds), 0);
     p = t_poller_with(fds[0], POLLIN);
     T_EQ(poll_one(p, fds[0], 0), 0);
@@ -219,11 +203,9 @@ static void pipes_tell_hangup_and_error(void **state) {
 }
 
 /* epoll refuses these; poll(2) says that they are always ready, and so do we. */
-static void files_are_always_ready(void **state) {
+T_TEST(files_are_always_ready, 30) {
     pysock_poller *p;
     int fd;
-    (void)state;
-    t_deadline(30);
     fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
     T_CHECK(fd >= 0);
     p = t_poller_with(fd, POLLIN);
@@ -235,12 +217,10 @@ static void files_are_always_ready(void **state) {
     close(fd);
 }
 
-static void a_listening_socket_tells_connections(void **state) {
+T_TEST(a_listening_socket_tells_connections, 30) {
     int port, fd;
     pysock *listener, *s;
     pysock_poller *p;
-    (void)state;
-    t_deadline(30);
     listener = t_listen(&port);
     p = t_poller_with(pysock_fileno(listener), POLLIN | POLLOUT);
     T_EQ(poll_one(p, pysock_fileno(listener), 0), 0);
@@ -254,14 +234,12 @@ static void a_listening_socket_tells_connections(void **state) {
     T_OK(pysock_close(listener));
 }
 
-static void a_failed_connect_is_an_error_to_a_poller(void **state) {
+T_TEST(a_failed_connect_is_an_error_to_a_poller, 30) {
     pysock_poller *p;
     pysock *s;
     short events;
     int deaf, port;
     char byte;
-    (void)state;
-    t_deadline(30);
     port = t_deaf_port(&deaf);
     s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     T_OK(pysock_setblocking(s, 0));
@@ -276,12 +254,10 @@ static void a_failed_connect_is_an_error_to_a_poller(void **state) {
     close(deaf);
 }
 
-static void out_of_band_data_is_POLLPRI(void **state) {
+T_TEST(out_of_band_data_is_POLLPRI, 30) {
     int port, fd;
     pysock *listener, *s;
     pysock_poller *p;
-    (void)state;
-    t_deadline(30);
     listener = t_listen(&port);
     fd = t_raw_connect(port);
     s = T_OK(pysock_accept(listener, NULL));
@@ -297,13 +273,11 @@ static void out_of_band_data_is_POLLPRI(void **state) {
 
 /* ---- TLS ---- */
 
-static void a_poller_sees_bytes_left_in_the_engine(void **state) {
+T_TEST(a_poller_sees_bytes_left_in_the_engine, 30) {
     pysock *pair[2];
     pysock_poller *before, *after;
     char text[1000], buf[1000];
     int fd, in_kernel = -1;
-    (void)state;
-    t_deadline(30);
     memset(text, 'e', sizeof text);
     t_tls_pair(pair, client_ctx, server_ctx);
     fd = pysock_fileno(pair[1]);
@@ -335,15 +309,13 @@ static void a_poller_sees_bytes_left_in_the_engine(void **state) {
     t_close_pair(pair);
 }
 
-static void a_poller_does_not_say_readable_for_half_a_record(void **state) {
+T_TEST(a_poller_does_not_say_readable_for_half_a_record, 60) {
     static const size_t cuts[] = {1, 4, 5, 6, 20};
     unsigned char record[T_RECORD];
     pysock *pair[2];
     pysock_poller *p;
     t_proxy proxy;
     int fd;
-    (void)state;
-    t_deadline(60);
     t_tls_pair_by_proxy(pair, &proxy, client_ctx, server_ctx);
     fd = pysock_fileno(pair[0]);
     p = t_poller_with(fd, POLLIN);
@@ -368,12 +340,10 @@ static void a_poller_does_not_say_readable_for_half_a_record(void **state) {
     t_proxy_close(&proxy);
 }
 
-static void a_poller_follows_a_handshake_to_its_end(void **state) {
+T_TEST(a_poller_follows_a_handshake_to_its_end, 60) {
     pysock *pair[2];
     pysock_poller *p;
     int done = 0;
-    (void)state;
-    t_deadline(60);
     t_pair(pair);
     p = T_OK(pysock_poller_new());
     for (int i = 0; i < 2; i++) {
@@ -401,14 +371,12 @@ static void a_poller_follows_a_handshake_to_its_end(void **state) {
     t_close_pair(pair);
 }
 
-static void a_full_tls_socket_is_not_POLLOUT_until_its_peer_reads(void **state) {
+T_TEST(a_full_tls_socket_is_not_POLLOUT_until_its_peer_reads, 60) {
     static char chunk[65536];
     pysock *pair[2];
     pysock_poller *p;
     size_t total = 0, got = 0;
     int fd;
-    (void)state;
-    t_deadline(60);
     t_tls_pair(pair, client_ctx, server_ctx);
     T_OK(pysock_setblocking(pair[0], 0));
     fd = pysock_fileno(pair[0]);
@@ -430,13 +398,11 @@ static void a_full_tls_socket_is_not_POLLOUT_until_its_peer_reads(void **state) 
     t_close_pair(pair);
 }
 
-static void the_end_of_a_tls_stream_is_told_for_good(void **state) {
+T_TEST(the_end_of_a_tls_stream_is_told_for_good, 60) {
     pysock *pair[2];
     pysock_poller *p;
     int fd;
     char byte;
-    (void)state;
-    t_deadline(60);
     t_tls_pair(pair, client_ctx, server_ctx);
     fd = pysock_fileno(pair[1]);
     p = t_poller_with(fd, POLLIN);
@@ -465,9 +431,7 @@ static void *poll_for_ever(void *arg) {
     return NULL;
 }
 
-static void modify_and_register_wake_who_polls(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(modify_and_register_wake_who_polls, 60) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         poll_job job;
@@ -511,13 +475,11 @@ static void modify_and_register_wake_who_polls(void **state) {
     }
 }
 /* What is registered may be ready without any word of the kernel's, who has given all out. */
-static void registering_what_waits_in_the_engine_wakes_who_polls(void **state) {
+T_TEST(registering_what_waits_in_the_engine_wakes_who_polls, 60) {
     pysock *pair[2];
     poll_job job;
     t_thread t;
     char byte;
-    (void)state;
-    t_deadline(60);
     t_tls_pair(pair, client_ctx, server_ctx);
     t_say(pair[1], "two bytes");
     T_EQ(pysock_recv(pair[0], &byte, 1, 0), 1);
@@ -532,13 +494,11 @@ static void registering_what_waits_in_the_engine_wakes_who_polls(void **state) {
     t_close_pair(pair);
 }
 
-static void one_event_reaches_every_poller(void **state) {
+T_TEST(one_event_reaches_every_poller, 60) {
     enum { N = 4 };
     pysock *pair[2];
     poll_job jobs[N];
     t_thread threads[N];
-    (void)state;
-    t_deadline(60);
     t_tls_pair(pair, client_ctx, server_ctx);
     for (int i = 0; i < N; i++) {
         jobs[i].p = t_poller_with(pysock_fileno(pair[1]), POLLIN);
@@ -572,13 +532,11 @@ static void *churn_thread(void *arg) {
     return NULL;
 }
 
-static void registrations_may_change_while_someone_polls(void **state) {
+T_TEST(registrations_may_change_while_someone_polls, 120) {
     pysock *steady[2], *other[2];
     pysock_poller *p;
     t_thread t;
     churn c;
-    (void)state;
-    t_deadline(120);
     t_tls_pair(steady, client_ctx, server_ctx);
     t_tls_pair(other, client_ctx, server_ctx);
     p = t_poller_with(pysock_fileno(steady[1]), POLLIN);
@@ -599,14 +557,12 @@ static void registrations_may_change_while_someone_polls(void **state) {
 }
 
 /* An idle poll must sleep, whatever is registered. */
-static void idle_registrations_cost_no_cpu(void **state) {
+T_TEST(idle_registrations_cost_no_cpu, 120) {
     enum { N = 40 };
     pysock *pairs[N][2];
     pysock_poller *p;
     pysock_pollevent events[4];
     double cpu;
-    (void)state;
-    t_deadline(120);
     p = T_OK(pysock_poller_new());
     for (int i = 0; i < N; i++) {
         t_tls_pair(pairs[i], client_ctx, server_ctx);
@@ -622,12 +578,10 @@ static void idle_registrations_cost_no_cpu(void **state) {
 
 /* ---- pysock_poll: once, without a poller ---- */
 
-static void poll_answers_for_each_descriptor(void **state) {
+T_TEST(poll_answers_for_each_descriptor, 30) {
     struct pollfd fds[5];
     pysock *pair[2];
     int ends[2];
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     T_OK(pipe(ends));
     memset(fds, 0, sizeof fds);
@@ -656,12 +610,10 @@ static void poll_answers_for_each_descriptor(void **state) {
     t_close_pair(pair);
 }
 
-static void poll_waits_no_longer_than_it_may(void **state) {
+T_TEST(poll_waits_no_longer_than_it_may, 30) {
     struct pollfd one;
     pysock *pair[2];
     double start;
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     one.fd = pysock_fileno(pair[0]);
     one.events = POLLIN;
@@ -675,12 +627,10 @@ static void poll_waits_no_longer_than_it_may(void **state) {
     t_close_pair(pair);
 }
 
-static void poll_sees_bytes_left_in_the_engine(void **state) {
+T_TEST(poll_sees_bytes_left_in_the_engine, 30) {
     struct pollfd fds[2];
     pysock *pair[2];
     char buf[5];
-    (void)state;
-    t_deadline(30);
     t_tls_pair(pair, client_ctx, server_ctx);
     fds[0].fd = fds[1].fd = pysock_fileno(pair[1]); /* the same one twice is fine */
     fds[0].events = POLLIN;
@@ -708,9 +658,7 @@ static void *poll_until_it_is_closed(void *arg) {
     return NULL;
 }
 
-static void poll_is_told_of_a_close(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(poll_is_told_of_a_close, 30) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         t_thread thread;
@@ -749,9 +697,7 @@ static void *ask_about_a_stale_number(void *arg) {
 }
 
 /* A thread's first select opens a descriptor of the library's: it may get the very number. */
-static void a_closed_descriptor_is_not_taken_for_one_of_the_librarys(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(a_closed_descriptor_is_not_taken_for_one_of_the_librarys, 30) {
     for (int i = 0; i < 2; i++) {
         stale_job job = {0, i};
         t_thread thread;
@@ -762,13 +708,11 @@ static void a_closed_descriptor_is_not_taken_for_one_of_the_librarys(void **stat
     }
 }
 
-static void every_call_on_a_closed_poller_fails(void **state) {
+T_TEST(every_call_on_a_closed_poller_fails, 30) {
     pysock *pair[2];
     pysock_poller *p = T_OK(pysock_poller_new());
     pysock_pollevent event;
     int fds[2];
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     for (int i = 0; i < 2; i++)
         fds[i] = T_OK(pysock_fileno(pair[i]));
@@ -784,39 +728,4 @@ static void every_call_on_a_closed_poller_fails(void **state) {
     t_close_pair(pair);
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(poll_answers_for_each_descriptor),
-    cmocka_unit_test(poll_waits_no_longer_than_it_may),
-    cmocka_unit_test(poll_sees_bytes_left_in_the_engine),
-    cmocka_unit_test(poll_is_told_of_a_close),
-    cmocka_unit_test(a_closed_descriptor_is_not_taken_for_one_of_the_librarys),
-    cmocka_unit_test(an_empty_poller_only_waits),
-    cmocka_unit_test(register_modify_and_unregister_do_what_they_say),
-    cmocka_unit_test(what_is_still_true_is_told_again),
-    cmocka_unit_test(nobody_starves_when_more_are_ready_than_fit),
-    cmocka_unit_test(a_closed_socket_is_told_as_POLLNVAL_until_it_is_unregistered),
-    cmocka_unit_test(a_number_that_comes_back_can_be_registered_again),
-    cmocka_unit_test(a_poller_may_go_before_its_sockets_and_after),
-    cmocka_unit_test(pipes_tell_hangup_and_error),
-    cmocka_unit_test(files_are_always_ready),
-    cmocka_unit_test(a_listening_socket_tells_connections),
-    cmocka_unit_test(a_failed_connect_is_an_error_to_a_poller),
-    cmocka_unit_test(out_of_band_data_is_POLLPRI),
-    cmocka_unit_test(a_poller_sees_bytes_left_in_the_engine),
-    cmocka_unit_test(a_poller_does_not_say_readable_for_half_a_record),
-    cmocka_unit_test(a_poller_follows_a_handshake_to_its_end),
-    cmocka_unit_test(a_full_tls_socket_is_not_POLLOUT_until_its_peer_reads),
-    cmocka_unit_test(the_end_of_a_tls_stream_is_told_for_good),
-    cmocka_unit_test(modify_and_register_wake_who_polls),
-    cmocka_unit_test(registering_what_waits_in_the_engine_wakes_who_polls),
-    cmocka_unit_test(one_event_reaches_every_poller),
-    cmocka_unit_test(registrations_may_change_while_someone_polls),
-    cmocka_unit_test(idle_registrations_cost_no_cpu),
-    cmocka_unit_test(every_call_on_a_closed_poller_fails),
-};
-
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name("test_poller", tests, make_contexts, free_contexts);
-}
+T_MAIN(.setup = make_contexts, .teardown = free_contexts)

@@ -278,30 +278,22 @@ static void succeeds_in_the_end(call_kind kind) {
 
 #define CALL_TESTS(name, kind)                                                                     \
     CALL_TESTS_BUT_FOR_CLOSE(name, kind)                                                           \
-    static void name##_is_ended_by_close(void **state) {                                           \
-        (void)state;                                                                               \
-        t_deadline(120);                                                                           \
+    T_TEST(name##_is_ended_by_close, 120) {                                                        \
         P_NEED("openssl");                                                                         \
         is_ended(kind, 0);                                                                         \
     }
 
 /* An open file keeps its socket open. */
 #define CALL_TESTS_BUT_FOR_CLOSE(name, kind)                                                       \
-    static void name##_keeps_its_timeout(void **state) {                                           \
-        (void)state;                                                                               \
-        t_deadline(120);                                                                           \
+    T_TEST(name##_keeps_its_timeout, 120) {                                                        \
         P_NEED("openssl");                                                                         \
         keeps_its_timeout(kind);                                                                   \
     }                                                                                              \
-    static void name##_is_ended_by_cleanup(void **state) {                                         \
-        (void)state;                                                                               \
-        t_deadline(120);                                                                           \
+    T_TEST(name##_is_ended_by_cleanup, 120) {                                                      \
         P_NEED("openssl");                                                                         \
         is_ended(kind, 1);                                                                         \
     }                                                                                              \
-    static void name##_succeeds_when_the_server_goes_on(void **state) {                            \
-        (void)state;                                                                               \
-        t_deadline(200);                                                                           \
+    T_TEST(name##_succeeds_when_the_server_goes_on, 200) {                                         \
         P_NEED("openssl");                                                                         \
         succeeds_in_the_end(kind);                                                                 \
     }
@@ -319,11 +311,9 @@ static void detach_alone(stage *st, double timeout) {
     T_OK(pysock_settimeout(st->s, timeout));
 }
 
-static void detach_keeps_its_timeout(void **state) {
+T_TEST(detach_keeps_its_timeout, 60) {
     stage st;
     call c = {0};
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     detach_alone(&st, SHORT);
     c.kind = DETACH;
@@ -339,11 +329,9 @@ static void detach_keeps_its_timeout(void **state) {
     clear_stage(&st);
 }
 
-static void detach_says_EAGAIN_where_it_must_not_wait(void **state) {
+T_TEST(detach_says_EAGAIN_where_it_must_not_wait, 60) {
     stage st;
     int fd;
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     detach_alone(&st, 0);
     for (int i = 0; i < 20; i++)
@@ -359,12 +347,10 @@ static void detach_says_EAGAIN_where_it_must_not_wait(void **state) {
     clear_stage(&st);
 }
 
-static void detach_is_ended_by_close(void **state) {
+T_TEST(detach_is_ended_by_close, 60) {
     stage st;
     call c = {0};
     t_thread t;
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     detach_alone(&st, PYSOCK_NO_TIMEOUT);
     c.kind = DETACH;
@@ -378,12 +364,10 @@ static void detach_is_ended_by_close(void **state) {
     clear_stage(&st);
 }
 
-static void detach_gives_the_descriptor_when_all_is_out(void **state) {
+T_TEST(detach_gives_the_descriptor_when_all_is_out, 60) {
     stage st;
     call c = {0};
     t_thread t;
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     detach_alone(&st, LONG);
     c.kind = DETACH;
@@ -453,9 +437,7 @@ static void *read_a_line(void *arg) {
 
 /* recv takes the request while the kernel is full: what it waits for is room first, then the
    server's flights, then data; and it sleeps. */
-static void a_reader_waits_in_the_right_direction(void **state) {
-    (void)state;
-    t_deadline(200);
+T_TEST(a_reader_waits_in_the_right_direction, 200) {
     P_NEED("openssl");
     for (int how = 0; how < READERS; how++) {
         stage st;
@@ -496,10 +478,8 @@ static int unwrap_step(pysock *s) {
     return rc;
 }
 
-static void a_nonblocking_unwrap_is_done_only_when_TLS_is_off(void **state) {
+T_TEST(a_nonblocking_unwrap_is_done_only_when_TLS_is_off, 100) {
     stage st;
-    (void)state;
-    t_deadline(100);
     P_NEED("openssl");
     set_stage(&st);
     take_the_request(&st);
@@ -519,9 +499,7 @@ static void a_nonblocking_unwrap_is_done_only_when_TLS_is_off(void **state) {
     clear_stage(&st);
 }
 
-static void shutdown_and_close_finish_what_is_queued(void **state) {
-    (void)state;
-    t_deadline(200);
+T_TEST(shutdown_and_close_finish_what_is_queued, 200) {
     P_NEED("openssl");
     for (int by_close = 0; by_close < 2; by_close++)
         for (int blocking = 0; blocking < 2; blocking++) {
@@ -543,9 +521,7 @@ static void shutdown_and_close_finish_what_is_queued(void **state) {
 }
 
 /* Neither direction is ready: whoever asks sleeps for as long as it said. */
-static void select_and_pollers_sleep_meanwhile(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(select_and_pollers_sleep_meanwhile, 120) {
     P_NEED("openssl");
     for (int by_poller = 0; by_poller < 2; by_poller++) {
         stage st;
@@ -576,11 +552,9 @@ static void select_and_pollers_sleep_meanwhile(void **state) {
 }
 
 /* All threads together: the reactor is one of those that would spin. */
-static void nothing_spins_while_the_server_is_silent(void **state) {
+T_TEST(nothing_spins_while_the_server_is_silent, 60) {
     stage st;
     double start, cpu;
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     set_stage(&st);
     take_the_request(&st);
@@ -614,11 +588,9 @@ static void *detach_thread(void *arg) {
     return NULL;
 }
 
-static void detach_drops_nothing_that_waits_for_the_first_handshake(void **state) {
+T_TEST(detach_drops_nothing_that_waits_for_the_first_handshake, 60) {
     pysock *pair[2];
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
-    (void)state;
-    t_deadline(60);
     for (int timed = 0; timed < 2; timed++) {
         call c = {0};
         t_thread t;
@@ -643,12 +615,10 @@ static void detach_drops_nothing_that_waits_for_the_first_handshake(void **state
     pysock_ssl_context_free(server);
 }
 
-static void unwrap_waits_for_what_is_queued_behind_the_first_handshake(void **state) {
+T_TEST(unwrap_waits_for_what_is_queued_behind_the_first_handshake, 60) {
     pysock *pair[2];
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     char byte;
-    (void)state;
-    t_deadline(60);
     pair_with_a_queue(pair, client);
     T_CHECK(unwrap_step(pair[0]) != 0);
     T_EQ(pysock_is_ssl(pair[0]), 1);
@@ -668,12 +638,10 @@ static void unwrap_waits_for_what_is_queued_behind_the_first_handshake(void **st
 }
 
 /* Nor what waits for a connection. */
-static void detach_drops_nothing_that_waits_for_a_connection(void **state) {
+T_TEST(detach_drops_nothing_that_waits_for_a_connection, 60) {
     int fds[2], port;
     pysock *s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     pysock_buf *b = T_OK(pysock_buf_copy("queued", 6));
-    (void)state;
-    t_deadline(60);
     port = t_silent_port(fds);
     T_OK(pysock_setblocking(s, 0));
     T_FAILS(pysock_connect(s, "127.0.0.1", port), PYSOCK_OS_ERROR, EINPROGRESS);
@@ -692,31 +660,4 @@ static void detach_drops_nothing_that_waits_for_a_connection(void **state) {
     close(fds[1]);
 }
 
-#define CASE(test) cmocka_unit_test_teardown(test, tear_down)
-#define CALL_CASES(name)                                                                           \
-    CASE(name##_keeps_its_timeout), CASE(name##_is_ended_by_close),                                \
-        CASE(name##_is_ended_by_cleanup), CASE(name##_succeeds_when_the_server_goes_on)
-
-static const struct CMUnitTest tests[] = {
-    CALL_CASES(send_buf),
-    CALL_CASES(sendall),
-    CALL_CASES(send),
-    CALL_CASES(unwrap),
-    CASE(a_files_flush_keeps_its_timeout),
-    CASE(a_files_flush_is_ended_by_cleanup),
-    CASE(a_files_flush_succeeds_when_the_server_goes_on),
-    CASE(detach_keeps_its_timeout),
-    CASE(detach_says_EAGAIN_where_it_must_not_wait),
-    CASE(detach_is_ended_by_close),
-    CASE(detach_gives_the_descriptor_when_all_is_out),
-    CASE(a_reader_waits_in_the_right_direction),
-    CASE(a_nonblocking_unwrap_is_done_only_when_TLS_is_off),
-    CASE(shutdown_and_close_finish_what_is_queued),
-    CASE(select_and_pollers_sleep_meanwhile),
-    CASE(nothing_spins_while_the_server_is_silent),
-    CASE(detach_drops_nothing_that_waits_for_the_first_handshake),
-    CASE(unwrap_waits_for_what_is_queued_behind_the_first_handshake),
-    CASE(detach_drops_nothing_that_waits_for_a_connection),
-};
-
-T_MAIN(tests)
+T_MAIN(.each_teardown = tear_down)

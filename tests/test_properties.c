@@ -54,7 +54,7 @@ static void set_nonblocking(int fd) {
 
 /* ---- what it was made as ---- */
 
-static void family_type_and_proto_are_what_a_socket_was_made_as(void **state) {
+T_TEST(family_type_and_proto_are_what_a_socket_was_made_as, 30) {
     static const struct {
         int family, type, proto, told;
         double timeout;
@@ -70,8 +70,6 @@ static void family_type_and_proto_are_what_a_socket_was_made_as(void **state) {
                  {AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, SOCK_DGRAM, PYSOCK_NO_TIMEOUT},
                  {AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, SOCK_SEQPACKET, 0}};
     int ipv6 = t_has_ipv6();
-    (void)state;
-    t_deadline(30);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         pysock *s;
         if (cases[i].family == AF_INET6 && !ipv6)
@@ -88,10 +86,8 @@ static void family_type_and_proto_are_what_a_socket_was_made_as(void **state) {
 }
 
 /* As in Python a new connection is what its listener was made as. */
-static void an_accepted_socket_is_as_its_listener(void **state) {
+T_TEST(an_accepted_socket_is_as_its_listener, 30) {
     static const int protos[] = {0, IPPROTO_TCP};
-    (void)state;
-    t_deadline(30);
     for (int i = 0; i < 2; i++) {
         pysock *listener = T_OK(pysock_socket(AF_INET, SOCK_STREAM, protos[i]));
         pysock *a, *b;
@@ -110,10 +106,8 @@ static void an_accepted_socket_is_as_its_listener(void **state) {
     }
 }
 
-static void paired_sockets_are_as_they_were_asked_for(void **state) {
+T_TEST(paired_sockets_are_as_they_were_asked_for, 30) {
     static const int types[] = {SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET};
-    (void)state;
-    t_deadline(30);
     for (int i = 0; i < 3; i++)
         for (int flags = 0; flags < 2 - T_MACOS_LIKE; flags++) {
             pysock *pair[2];
@@ -132,10 +126,8 @@ static void paired_sockets_are_as_they_were_asked_for(void **state) {
         }
 }
 
-static void tls_changes_nothing_of_this(void **state) {
+T_TEST(tls_changes_nothing_of_this, 30) {
     pysock *pair[2];
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     T_OK(pysock_settimeout(pair[0], 7));
     t_wrap_pair(pair, client_ctx, server_ctx);
@@ -157,9 +149,7 @@ static const double several[] = {PYSOCK_NO_TIMEOUT, 0, 2.5, 0, PYSOCK_NO_TIMEOUT
                                  PYSOCK_NO_TIMEOUT};
 #define SEVERAL (sizeof several / sizeof several[0])
 
-static void a_timeout_and_the_descriptors_mode_go_together(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(a_timeout_and_the_descriptors_mode_go_together, 30) {
     for (int type = 0; type < 2; type++) {
         pysock *s = T_OK(pysock_socket(AF_INET, type ? SOCK_DGRAM : SOCK_STREAM, 0));
         expect_timeout(s, PYSOCK_NO_TIMEOUT);
@@ -179,11 +169,9 @@ static void a_timeout_and_the_descriptors_mode_go_together(void **state) {
     }
 }
 
-static void a_wrong_timeout_leaves_the_right_one(void **state) {
+T_TEST(a_wrong_timeout_leaves_the_right_one, 30) {
     static const double wrong[] = {-0.5, -3, PYSOCK_DEFAULT_TIMEOUT, -INFINITY, NAN};
     pysock *s;
-    (void)state;
-    t_deadline(30);
     s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     for (size_t k = 0; k < SEVERAL; k++)
         for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
@@ -208,11 +196,9 @@ static void expect_default(pysock *s, double timeout, int nonblocking) {
 }
 
 /* Whatever a socket is made by, and whatever its descriptor or its listener was. */
-static void every_new_socket_has_the_default_timeout(void **state) {
+T_TEST(every_new_socket_has_the_default_timeout, 30) {
     static const double defaults[] = {PYSOCK_NO_TIMEOUT, 0, 5, 0.25, PYSOCK_NO_TIMEOUT};
     pysock *old;
-    (void)state;
-    t_deadline(30);
     T_CHECK(pysock_getdefaulttimeout() == PYSOCK_NO_TIMEOUT);
     old = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     for (size_t i = 0; i < sizeof defaults / sizeof defaults[0]; i++) {
@@ -254,10 +240,8 @@ static void every_new_socket_has_the_default_timeout(void **state) {
     T_OK(pysock_close(old));
 }
 
-static void an_accepted_socket_has_the_default_timeout_whatever_its_listener_has(void **state) {
+T_TEST(an_accepted_socket_has_the_default_timeout_whatever_its_listener_has, 60) {
     static const double timeouts[] = {PYSOCK_NO_TIMEOUT, 0, 10, 20};
-    (void)state;
-    t_deadline(60);
     for (int i = 0; i < 4; i++)
         for (int k = 0; k < 4; k++)
             for (int tls = 0; tls < 2; tls++) {
@@ -284,13 +268,11 @@ static void an_accepted_socket_has_the_default_timeout_whatever_its_listener_has
             }
 }
 
-static void a_default_timeout_is_kept_by_calls(void **state) {
+T_TEST(a_default_timeout_is_kept_by_calls, 30) {
     int port;
     pysock *listener, *a, *b;
     char byte;
     double start;
-    (void)state;
-    t_deadline(30);
     T_OK(pysock_setdefaulttimeout(0.1));
     listener = t_listen(&port);
     start = t_now();
@@ -313,11 +295,9 @@ static void a_default_timeout_is_kept_by_calls(void **state) {
 
 /* ---- inheritance ---- */
 
-static void inheritance_is_the_descriptors_flag(void **state) {
+T_TEST(inheritance_is_the_descriptors_flag, 30) {
     pysock *s;
     int fd, flags;
-    (void)state;
-    t_deadline(30);
     s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     fd = T_OK(pysock_fileno(s));
     T_EQ(pysock_get_inheritable(s), 0);
@@ -340,9 +320,7 @@ static void inheritance_is_the_descriptors_flag(void **state) {
 }
 
 /* Adopting leaves the flag alone, as in Python; a copy is never inherited. */
-static void only_an_adopted_descriptor_keeps_its_inheritance(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(only_an_adopted_descriptor_keeps_its_inheritance, 30) {
     for (int inheritable = 0; inheritable < 2; inheritable++) {
         int fd = raw_socket(AF_INET, SOCK_STREAM);
         pysock *s, *copy;
@@ -380,11 +358,9 @@ static int is_open_in_a_program(int fd) {
     return WEXITSTATUS(status) == 0;
 }
 
-static void programs_get_what_is_inheritable_and_nothing_else(void **state) {
+T_TEST(programs_get_what_is_inheritable_and_nothing_else, 60) {
     pysock *made[8], *pair[2];
     int port, raw, n = 0;
-    (void)state;
-    t_deadline(60);
     made[n++] = t_listen(&port);
     made[n++] = T_OK(pysock_create_connection("127.0.0.1", port, 30));
     made[n++] = T_OK(pysock_accept(made[0], NULL));
@@ -424,13 +400,11 @@ static int serve(int fd) {
 }
 
 /* As inetd and systemd do it; Python's TestSocketSharing. */
-static void a_program_may_be_started_with_a_listener(void **state) {
+T_TEST(a_program_may_be_started_with_a_listener, 60) {
     int port;
     pysock *listener, *s;
     char text[16], byte;
     pid_t pid;
-    (void)state;
-    t_deadline(60);
     listener = t_listen(&port);
     T_OK(pysock_set_inheritable(listener, 1));
     snprintf(text, sizeof text, "%d", T_OK(pysock_fileno(listener)));
@@ -449,7 +423,7 @@ static void a_program_may_be_started_with_a_listener(void **state) {
     t_wait_for_child(pid);
 }
 
-static void what_a_descriptor_is_is_found_out(void **state) {
+T_TEST(what_a_descriptor_is_is_found_out, 30) {
     static const struct {
         int family, type, proto;
     } cases[] = {{AF_INET, SOCK_STREAM, IPPROTO_TCP}, {AF_INET, SOCK_DGRAM, IPPROTO_UDP},
@@ -457,8 +431,6 @@ static void what_a_descriptor_is_is_found_out(void **state) {
                  {AF_UNIX, SOCK_STREAM, 0},            {AF_UNIX, SOCK_DGRAM, 0},
                  {AF_UNIX, SOCK_SEQPACKET, 0}};
     int ipv6 = t_has_ipv6();
-    (void)state;
-    t_deadline(30);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         int fd;
         pysock *s;
@@ -489,11 +461,9 @@ static void what_a_descriptor_is_is_found_out(void **state) {
     }
 }
 
-static void what_is_no_socket_stays_with_its_owner(void **state) {
+T_TEST(what_is_no_socket_stays_with_its_owner, 30) {
     int fds[2], file, dir, fds_before;
     char byte;
-    (void)state;
-    t_deadline(30);
     T_EQ(pipe(fds), 0);
     file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
     dir = open("/", O_RDONLY | O_CLOEXEC);
@@ -528,9 +498,7 @@ static void what_is_no_socket_stays_with_its_owner(void **state) {
     close(dir);
 }
 
-static void an_adopted_connection_sends_and_receives(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(an_adopted_connection_sends_and_receives, 60) {
     for (int tcp = 0; tcp < 2; tcp++)
         for (int nonblocking = 0; nonblocking < 2; nonblocking++) {
             int fds[2];
@@ -577,12 +545,10 @@ static void an_adopted_connection_sends_and_receives(void **state) {
 }
 
 /* As Python's sockets are; the other ones wait, as the cases above have it. */
-static void a_socket_that_obeys_o_nonblock_does_not_wait(void **state) {
+T_TEST(a_socket_that_obeys_o_nonblock_does_not_wait, 30) {
     int fds[2], port, fd;
     char buf[8];
     pysock *s;
-    (void)state;
-    t_deadline(30);
     raw_pair(SOCK_STREAM, fds);
     set_nonblocking(fds[0]);
     s = T_OK(pysock_adopt(fds[0], -1, -1, -1));
@@ -617,9 +583,7 @@ static void a_socket_that_obeys_o_nonblock_does_not_wait(void **state) {
     close(fd);
 }
 
-static void an_adopted_listener_accepts(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(an_adopted_listener_accepts, 60) {
     for (int tls = 0; tls < 2; tls++) {
         int port, fd = t_raw_listen(&port), on = 0;
         pysock *listener = T_OK(pysock_adopt(fd, -1, -1, -1));
@@ -650,11 +614,9 @@ static void an_adopted_listener_accepts(void **state) {
     }
 }
 
-static void what_is_adopted_before_it_is_connected_can_do_so(void **state) {
+T_TEST(what_is_adopted_before_it_is_connected_can_do_so, 60) {
     int port;
     pysock *listener, *s, *b;
-    (void)state;
-    t_deadline(60);
     T_STEP("connect");
     listener = t_listen(&port);
     s = T_OK(pysock_adopt(raw_socket(AF_INET, SOCK_STREAM), -1, -1, -1));
@@ -676,10 +638,8 @@ static void what_is_adopted_before_it_is_connected_can_do_so(void **state) {
     T_OK(pysock_close(s));
 }
 
-static void an_adopted_datagram_socket_keeps_borders(void **state) {
+T_TEST(an_adopted_datagram_socket_keeps_borders, 30) {
     static const int types[] = {SOCK_DGRAM, SOCK_SEQPACKET};
-    (void)state;
-    t_deadline(30);
     for (int i = 0; i < 2; i++) {
         int fds[2];
         char buf[8];
@@ -700,12 +660,10 @@ static void an_adopted_datagram_socket_keeps_borders(void **state) {
 
 /* Python's test_setblocking_invalidfd: of two sockets on one descriptor the one that is left says
    that it is gone. */
-static void a_descriptor_that_somebody_closed_is_told(void **state) {
+T_TEST(a_descriptor_that_somebody_closed_is_told, 30) {
     pysock *first, *second;
     int fd, value;
     char byte;
-    (void)state;
-    t_deadline(30);
     first = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     fd = T_OK(pysock_fileno(first));
     second = T_OK(pysock_adopt(fd, -1, -1, -1));
@@ -723,11 +681,9 @@ static void a_descriptor_that_somebody_closed_is_told(void **state) {
 
 /* ---- copies ---- */
 
-static void fromfd_leaves_the_descriptor_to_its_owner(void **state) {
+T_TEST(fromfd_leaves_the_descriptor_to_its_owner, 30) {
     int fds[2], count;
     pysock *s;
-    (void)state;
-    t_deadline(30);
     raw_pair(SOCK_STREAM, fds);
     pysock_cleanup();
     count = t_count_fds();
@@ -751,9 +707,7 @@ static void fromfd_leaves_the_descriptor_to_its_owner(void **state) {
     close(fds[1]);
 }
 
-static void a_duplicate_is_a_second_socket_on_the_connection(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_duplicate_is_a_second_socket_on_the_connection, 60) {
     for (int local = 0; local < 2; local++)
         for (int first = 0; first < 2; first++) {
             pysock *pair[2], *both[2];
@@ -781,9 +735,7 @@ static void a_duplicate_is_a_second_socket_on_the_connection(void **state) {
         }
 }
 
-static void a_duplicate_begins_with_the_timeout_of_the_first(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(a_duplicate_begins_with_the_timeout_of_the_first, 30) {
     T_OK(pysock_setdefaulttimeout(17));
     for (size_t i = 0; i < SEVERAL; i++) {
         pysock *pair[2], *copy;
@@ -801,9 +753,7 @@ static void a_duplicate_begins_with_the_timeout_of_the_first(void **state) {
 }
 
 /* O_NONBLOCK is one for both, a timeout is not. */
-static void two_duplicates_may_have_different_timeouts(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(two_duplicates_may_have_different_timeouts, 30) {
     for (int last = 0; last < 2; last++) {
         pysock *pair[2], *waits, *never;
         t_waiter w;
@@ -832,10 +782,8 @@ static void two_duplicates_may_have_different_timeouts(void **state) {
 
 /* As CPython: whoever asks for a mode gets it, even if this socket had it already and somebody else
    has changed it, or the descriptor brought another one along. */
-static void a_timeout_sets_the_mode_whatever_it_was(void **state) {
+T_TEST(a_timeout_sets_the_mode_whatever_it_was, 30) {
     static const double timeouts[] = {PYSOCK_NO_TIMEOUT, 0, 5};
-    (void)state;
-    t_deadline(30);
     for (size_t i = 0; i < sizeof timeouts / sizeof timeouts[0]; i++) {
         pysock *pair[2];
         int fd;
@@ -853,12 +801,10 @@ static void a_timeout_sets_the_mode_whatever_it_was(void **state) {
     }
 }
 
-static void any_plain_socket_can_be_duplicated(void **state) {
+T_TEST(any_plain_socket_can_be_duplicated, 30) {
     int port;
     pysock *listener, *copy, *a, *b;
     char buf[8];
-    (void)state;
-    t_deadline(30);
     T_STEP("a listener");
     listener = t_listen(&port);
     copy = T_OK(pysock_dup(listener));
@@ -885,10 +831,8 @@ static void any_plain_socket_can_be_duplicated(void **state) {
     T_OK(pysock_close(copy));
 }
 
-static void tls_cannot_be_duplicated(void **state) {
+T_TEST(tls_cannot_be_duplicated, 60) {
     pysock *pair[2], *copy;
-    (void)state;
-    t_deadline(60);
     t_tls_pair(pair, client_ctx, server_ctx);
     T_FAILS(pysock_dup(pair[0]), PYSOCK_OS_ERROR, ENOTSUP);
     T_FAILS(pysock_dup(pair[1]), PYSOCK_OS_ERROR, ENOTSUP);
@@ -913,9 +857,7 @@ static void tls_cannot_be_duplicated(void **state) {
 
 /* ---- detaching ---- */
 
-static void detach_hands_the_descriptor_out(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(detach_hands_the_descriptor_out, 60) {
     for (int local = 0; local < 2; local++)
         for (size_t i = 0; i < SEVERAL; i++) {
             pysock *pair[2], *again;
@@ -958,11 +900,9 @@ static void detach_hands_the_descriptor_out(void **state) {
 
 /* A second socket looks through the descriptor for a moment: the first one has it again then, with
    all that select knows of it. */
-static void a_descriptor_goes_back_to_whom_it_was_adopted_from(void **state) {
+T_TEST(a_descriptor_goes_back_to_whom_it_was_adopted_from, 30) {
     pysock *pair[2], *guest;
     int fd;
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     fd = T_OK(pysock_fileno(pair[0]));
     T_CHECK(pysock_from_fileno(fd) == pair[0]);
@@ -980,12 +920,10 @@ static void a_descriptor_goes_back_to_whom_it_was_adopted_from(void **state) {
     T_OK(pysock_close(pair[1]));
 }
 
-static void what_is_detached_survives_cleanup(void **state) {
+T_TEST(what_is_detached_survives_cleanup, 30) {
     pysock *pair[2];
     char byte;
     int fd;
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     fd = T_OK(pysock_detach(pair[0]));
     pysock_cleanup();
@@ -996,12 +934,10 @@ static void what_is_detached_survives_cleanup(void **state) {
 
 /* A call that sleeps where it can be woken is; another one keeps the descriptor, and is none the
    worse for having been asked. */
-static void detach_ends_a_call_that_waits_or_leaves_it_alone(void **state) {
+T_TEST(detach_ends_a_call_that_waits_or_leaves_it_alone, 60) {
     static const t_wait_kind waits[] = {T_WAIT_SELECT,  T_WAIT_RECV,    T_WAIT_ACCEPT,
                                         T_WAIT_CONNECT, T_WAIT_SENDALL};
     static const double timeouts[] = {60, PYSOCK_NO_TIMEOUT};
-    (void)state;
-    t_deadline(60);
     (void)t_flood();
     for (size_t i = 0; i < 2 * sizeof waits / sizeof waits[0]; i++) {
         t_stage st;
@@ -1032,12 +968,10 @@ static void detach_ends_a_call_that_waits_or_leaves_it_alone(void **state) {
     }
 }
 
-static void a_poller_tells_that_its_socket_was_detached(void **state) {
+T_TEST(a_poller_tells_that_its_socket_was_detached, 30) {
     t_stage st;
     t_thread t;
     int fd;
-    (void)state;
-    t_deadline(30);
     t_stage_set(&st, T_WAIT_POLLER, 0, 60, client_ctx, server_ctx);
     t_spawn(&t, t_wait_thread, &st.w);
     t_wait_asleep(&t);
@@ -1052,12 +986,10 @@ static void a_poller_tells_that_its_socket_was_detached(void **state) {
 
 /* Another thread sleeps in the kernel's recv with the descriptor: it cannot be called back without
    shutting the connection down. */
-static void detach_is_refused_while_a_call_sleeps_in_the_kernel(void **state) {
+T_TEST(detach_is_refused_while_a_call_sleeps_in_the_kernel, 30) {
     t_stage st;
     t_thread t;
     int fd;
-    (void)state;
-    t_deadline(30);
     t_stage_set(&st, T_WAIT_RECV, 0, PYSOCK_NO_TIMEOUT, client_ctx, server_ctx);
     t_spawn(&t, t_wait_thread, &st.w);
     t_wait_asleep(&t);
@@ -1095,9 +1027,7 @@ static void *receive_thread(void *arg) {
     return NULL;
 }
 
-static void detach_sends_what_is_queued_first(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(detach_sends_what_is_queued_first, 60) {
     for (int timed = 0; timed < 2; timed++) {
         pysock *pair[2];
         pysock_buf *b = T_OK(pysock_buf_new(QUEUED));
@@ -1128,9 +1058,7 @@ static void detach_sends_what_is_queued_first(void **state) {
     }
 }
 
-static void detach_leaves_tls_behind(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(detach_leaves_tls_behind, 60) {
     for (int unwrapped = 0; unwrapped < 2; unwrapped++) {
         pysock *pair[2];
         char buf[8];
@@ -1172,11 +1100,9 @@ static void detach_leaves_tls_behind(void **state) {
     }
 }
 
-static void a_detached_listener_listens(void **state) {
+T_TEST(a_detached_listener_listens, 30) {
     int port, fd, raw;
     pysock *listener, *a;
-    (void)state;
-    t_deadline(30);
     listener = t_listen(&port);
     fd = T_OK(pysock_detach(listener));
     a = T_OK(pysock_create_connection("127.0.0.1", port, 30));
@@ -1190,14 +1116,12 @@ static void a_detached_listener_listens(void **state) {
 
 /* ---- options ---- */
 
-static void options_take_numbers_and_bytes(void **state) {
+T_TEST(options_take_numbers_and_bytes, 30) {
     pysock *s;
     int value = -1, byte_value = 1;
     struct linger linger = {1, 7}, have = {0, 0};
     struct timeval time = {3, 0}, time_have = {0, 0};
     socklen_t len;
-    (void)state;
-    t_deadline(30);
     s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     T_STEP("a number");
     T_OK(pysock_getsockopt_int(s, SOL_SOCKET, SO_REUSEADDR, &value));
@@ -1238,14 +1162,12 @@ static void options_take_numbers_and_bytes(void **state) {
 }
 
 /* As much as there is room for, and how much that was. */
-static void an_option_is_cut_off_or_shorter_than_its_room(void **state) {
+T_TEST(an_option_is_cut_off_or_shorter_than_its_room, 30) {
     pysock *s;
     struct linger linger = {1, 9};
     unsigned char room[64];
     socklen_t len;
     int value = 0;
-    (void)state;
-    t_deadline(30);
     s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     T_OK(pysock_setsockopt(s, SOL_SOCKET, SO_LINGER, &linger, sizeof linger));
     T_STEP("more room than needed");
@@ -1277,7 +1199,7 @@ static void an_option_is_cut_off_or_shorter_than_its_room(void **state) {
 }
 
 /* Python's setsockopt(level, name, None, length): it is the kernel that judges it, not we. */
-static void an_option_without_a_value_is_handed_to_the_kernel(void **state) {
+T_TEST(an_option_without_a_value_is_handed_to_the_kernel, 30) {
     static const struct {
         int level, name;
         socklen_t len;
@@ -1286,8 +1208,6 @@ static void an_option_without_a_value_is_handed_to_the_kernel(void **state) {
                  {IPPROTO_TCP, TCP_CONGESTION, 3}, {SOL_SOCKET, SO_BINDTODEVICE, 0},
                  {SOL_SOCKET, SO_DETACH_FILTER, 4}};
     pysock *s;
-    (void)state;
-    t_deadline(30);
     s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         int raw = raw_socket(AF_INET, SOCK_STREAM);
@@ -1304,15 +1224,13 @@ static void an_option_without_a_value_is_handed_to_the_kernel(void **state) {
     T_OK(pysock_close(s));
 }
 
-static void options_that_are_none_fail_as_the_kernel_says(void **state) {
+T_TEST(options_that_are_none_fail_as_the_kernel_says, 30) {
     static const struct {
         int level, name;
     } cases[] = {{SOL_SOCKET, 9999}, {9999, 1}, {IPPROTO_TCP, 9999}, {IPPROTO_UDP, 1}, {-1, -1}};
     static const int families[] = {AF_INET, AF_UNIX};
     pysock *s;
     int value = 1;
-    (void)state;
-    t_deadline(30);
     for (int f = 0; f < 2; f++) {
         s = T_OK(pysock_socket(families[f], SOCK_STREAM, 0));
         for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -1343,12 +1261,10 @@ static void options_that_are_none_fail_as_the_kernel_says(void **state) {
     T_OK(pysock_close(s));
 }
 
-static void so_error_tells_an_error_once(void **state) {
+T_TEST(so_error_tells_an_error_once, 30) {
     int port, listener, peer, error = -1, deaf, busy;
     pysock *s;
     struct pollfd fd;
-    (void)state;
-    t_deadline(30);
     T_STEP("a reset");
     listener = t_raw_listen(&port);
     s = T_OK(pysock_create_connection("127.0.0.1", port, 30));
@@ -1406,9 +1322,7 @@ static int make_pair(int kind, pysock *pair[2]) {
     return 1;
 }
 
-static void each_direction_is_shut_by_itself(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(each_direction_is_shut_by_itself, 30) {
     for (int kind = 0; kind < 3; kind++) {
         pysock *pair[2];
         char byte;
@@ -1443,11 +1357,9 @@ static void each_direction_is_shut_by_itself(void **state) {
     }
 }
 
-static void a_shutdown_ends_a_recv_that_waits(void **state) {
+T_TEST(a_shutdown_ends_a_recv_that_waits, 30) {
     static const double timeouts[] = {PYSOCK_NO_TIMEOUT, 60};
     static const int hows[] = {SHUT_RD, SHUT_RDWR};
-    (void)state;
-    t_deadline(30);
     for (int i = 0; i < 4; i++) {
         t_stage st;
         t_thread t;
@@ -1463,11 +1375,9 @@ static void a_shutdown_ends_a_recv_that_waits(void **state) {
     }
 }
 
-static void what_cannot_be_shut_is_told(void **state) {
+T_TEST(what_cannot_be_shut_is_told, 30) {
     static const int wrong[] = {-1, 3, 17};
     pysock *pair[2], *s;
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
         T_FAILS(pysock_shutdown(pair[0], wrong[i]), T_ANY, EINVAL);
@@ -1590,11 +1500,9 @@ static void call_everything(pysock *s, int kind, int code) {
     T_EQ(pysock_close(s), 0);
 }
 
-static void every_call_on_a_dead_handle_fails_with_EBADF(void **state) {
+T_TEST(every_call_on_a_dead_handle_fails_with_EBADF, 30) {
     pysock *pair[2], *s;
     int fd;
-    (void)state;
-    t_deadline(30);
     T_STEP("closed");
     t_pair(pair);
     t_close_pair(pair);
@@ -1613,68 +1521,14 @@ static void every_call_on_a_dead_handle_fails_with_EBADF(void **state) {
     call_everything(s, PYSOCK_OS_ERROR, EBADF);
 }
 
-static void every_call_on_no_handle_fails(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(every_call_on_no_handle_fails, 30) {
     call_everything(NULL, PYSOCK_VALUE_ERROR, EINVAL);
     call_everything((pysock *)(uintptr_t)4096, T_ANY, T_ANY);
     call_everything((pysock *)(void *)scratch, T_ANY, T_ANY);
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(family_type_and_proto_are_what_a_socket_was_made_as),
-    cmocka_unit_test(an_accepted_socket_is_as_its_listener),
-    cmocka_unit_test(paired_sockets_are_as_they_were_asked_for),
-    cmocka_unit_test(tls_changes_nothing_of_this),
-    cmocka_unit_test(a_timeout_and_the_descriptors_mode_go_together),
-    cmocka_unit_test(a_wrong_timeout_leaves_the_right_one),
-    cmocka_unit_test(every_new_socket_has_the_default_timeout),
-    cmocka_unit_test(an_accepted_socket_has_the_default_timeout_whatever_its_listener_has),
-    cmocka_unit_test(a_default_timeout_is_kept_by_calls),
-    cmocka_unit_test(inheritance_is_the_descriptors_flag),
-    cmocka_unit_test(only_an_adopted_descriptor_keeps_its_inheritance),
-    cmocka_unit_test(programs_get_what_is_inheritable_and_nothing_else),
-    cmocka_unit_test(a_program_may_be_started_with_a_listener),
-    cmocka_unit_test(what_a_descriptor_is_is_found_out),
-    cmocka_unit_test(what_is_no_socket_stays_with_its_owner),
-    cmocka_unit_test(an_adopted_connection_sends_and_receives),
-    cmocka_unit_test(a_socket_that_obeys_o_nonblock_does_not_wait),
-    cmocka_unit_test(an_adopted_listener_accepts),
-    cmocka_unit_test(what_is_adopted_before_it_is_connected_can_do_so),
-    cmocka_unit_test(an_adopted_datagram_socket_keeps_borders),
-    cmocka_unit_test(a_descriptor_that_somebody_closed_is_told),
-    cmocka_unit_test(fromfd_leaves_the_descriptor_to_its_owner),
-    cmocka_unit_test(a_duplicate_is_a_second_socket_on_the_connection),
-    cmocka_unit_test(a_duplicate_begins_with_the_timeout_of_the_first),
-    cmocka_unit_test(two_duplicates_may_have_different_timeouts),
-    cmocka_unit_test(a_timeout_sets_the_mode_whatever_it_was),
-    cmocka_unit_test(any_plain_socket_can_be_duplicated),
-    cmocka_unit_test(tls_cannot_be_duplicated),
-    cmocka_unit_test(detach_hands_the_descriptor_out),
-    cmocka_unit_test(a_descriptor_goes_back_to_whom_it_was_adopted_from),
-    cmocka_unit_test(what_is_detached_survives_cleanup),
-    cmocka_unit_test(detach_ends_a_call_that_waits_or_leaves_it_alone),
-    cmocka_unit_test(a_poller_tells_that_its_socket_was_detached),
-    cmocka_unit_test(detach_is_refused_while_a_call_sleeps_in_the_kernel),
-    cmocka_unit_test(detach_sends_what_is_queued_first),
-    cmocka_unit_test(detach_leaves_tls_behind),
-    cmocka_unit_test(a_detached_listener_listens),
-    cmocka_unit_test(options_take_numbers_and_bytes),
-    cmocka_unit_test(an_option_is_cut_off_or_shorter_than_its_room),
-    cmocka_unit_test(an_option_without_a_value_is_handed_to_the_kernel),
-    cmocka_unit_test(options_that_are_none_fail_as_the_kernel_says),
-    cmocka_unit_test(so_error_tells_an_error_once),
-    cmocka_unit_test(each_direction_is_shut_by_itself),
-    cmocka_unit_test(a_shutdown_ends_a_recv_that_waits),
-    cmocka_unit_test(what_cannot_be_shut_is_told),
-    cmocka_unit_test(every_call_on_a_dead_handle_fails_with_EBADF),
-    cmocka_unit_test(every_call_on_no_handle_fails),
-};
-
-int main(int argc, char **argv) {
-    if (argc == 3 && strcmp(argv[1], "--serve") == 0)
-        return serve(atoi(argv[2]));
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name("test_properties", tests, make_contexts, free_contexts);
+static int serve_if_told(int argc, char **argv) {
+    return argc == 3 && strcmp(argv[1], "--serve") == 0 ? serve(atoi(argv[2])) : -1;
 }
+
+T_MAIN(.setup = make_contexts, .teardown = free_contexts, .as_child = serve_if_told)

@@ -55,7 +55,7 @@ static pysock *udp_on_loopback(void) {
 
 /* ---- GeneralModuleTests ---- */
 
-static void a_new_socket_has_no_name_and_no_peer(void **state) {
+T_TEST(a_new_socket_has_no_name_and_no_peer, 30) {
     static const struct {
         int family, type;
         const char *name;
@@ -63,8 +63,6 @@ static void a_new_socket_has_no_name_and_no_peer(void **state) {
                  {AF_INET6, SOCK_STREAM, "[::]:0"},   {AF_INET6, SOCK_DGRAM, "[::]:0"},
                  {AF_UNIX, SOCK_STREAM, "unix:"},     {AF_UNIX, SOCK_DGRAM, "unix:"},
                  {AF_UNIX, SOCK_SEQPACKET, "unix:"}};
-    (void)state;
-    t_deadline(30);
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         pysock_addr addr;
         pysock *s;
@@ -82,10 +80,8 @@ static void a_new_socket_has_no_name_and_no_peer(void **state) {
 }
 
 /* testSockName: the wildcard stays the wildcard, and the port is the one that was chosen. */
-static void a_socket_bound_to_any_address_is_named_so(void **state) {
+T_TEST(a_socket_bound_to_any_address_is_named_so, 30) {
     static const char *const hosts[] = {"0.0.0.0", "", NULL};
-    (void)state;
-    t_deadline(30);
     for (int i = 0; i < 3; i++) {
         char want[32];
         pysock_addr addr;
@@ -100,10 +96,8 @@ static void a_socket_bound_to_any_address_is_named_so(void **state) {
     }
 }
 
-static void an_address_of_another_machine_cannot_be_bound(void **state) {
+T_TEST(an_address_of_another_machine_cannot_be_bound, 30) {
     pysock *s;
-    (void)state;
-    t_deadline(30);
     s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     T_FAILS(pysock_bind(s, "198.51.100.1", 0), PYSOCK_OS_ERROR, EADDRNOTAVAIL);
     T_STEP("and it can still be bound to one that is ours");
@@ -113,11 +107,9 @@ static void an_address_of_another_machine_cannot_be_bound(void **state) {
 }
 
 /* testGetSockOpt, testSetSockOpt. */
-static void a_new_socket_reuses_no_address_until_told(void **state) {
+T_TEST(a_new_socket_reuses_no_address_until_told, 30) {
     int value = -1;
     pysock *s;
-    (void)state;
-    t_deadline(30);
     s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     T_OK(pysock_getsockopt_int(s, SOL_SOCKET, SO_REUSEADDR, &value));
     T_EQ(value, 0);
@@ -131,14 +123,12 @@ static void a_new_socket_reuses_no_address_until_told(void **state) {
 }
 
 /* testNtoH; the header must bring these names by itself. */
-static void the_byte_order_calls_undo_themselves(void **state) {
+T_TEST(the_byte_order_calls_undo_themselves, 30) {
     static const uint32_t values[] = {0, 1, 2, 0xffff, 0xffff0000, 0x01234567, 0x76543210,
                                       0xffffffff};
     static const unsigned char wire[4] = {0x01, 0x23, 0x45, 0x67};
     uint32_t four;
     uint16_t two;
-    (void)state;
-    t_deadline(30);
     for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
         T_EQ(htonl(htonl(values[i])), values[i]);
         T_EQ(ntohl(htonl(values[i])), values[i]);
@@ -152,7 +142,7 @@ static void the_byte_order_calls_undo_themselves(void **state) {
 }
 
 /* Unknown families, types and protocols: the kernel's own answer, and no other. */
-static void what_cannot_be_made_fails_as_the_kernel_says(void **state) {
+T_TEST(what_cannot_be_made_fails_as_the_kernel_says, 30) {
     static const struct {
         int family, type, proto;
     } kinds[] = {{9999, SOCK_STREAM, 0},
@@ -166,8 +156,6 @@ static void what_cannot_be_made_fails_as_the_kernel_says(void **state) {
                  {AF_INET, SOCK_DGRAM, IPPROTO_TCP},
                  {AF_UNIX, SOCK_STREAM, 7},
                  {AF_UNIX, SOCK_RDM, 0}};
-    (void)state;
-    t_deadline(30);
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         int fds[2], want;
         pysock *pair[2];
@@ -185,7 +173,7 @@ static void what_cannot_be_made_fails_as_the_kernel_says(void **state) {
 }
 
 /* What one asks for is what one has, for every kind that can be made. */
-static void the_kernel_agrees_about_family_type_and_proto(void **state) {
+T_TEST(the_kernel_agrees_about_family_type_and_proto, 30) {
     static const struct {
         int family, type, proto, real_proto;
     } kinds[] = {{AF_INET, SOCK_STREAM, 0, IPPROTO_TCP},
@@ -198,8 +186,6 @@ static void the_kernel_agrees_about_family_type_and_proto(void **state) {
                  {AF_UNIX, SOCK_SEQPACKET, 0, 0},
                  {AF_NETLINK, SOCK_RAW, 15, 15}};
     static const int names[] = {SO_DOMAIN, SO_TYPE, SO_PROTOCOL};
-    (void)state;
-    t_deadline(30);
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         int have[3], type = kinds[i].type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC);
         pysock *s;
@@ -222,10 +208,8 @@ static void the_kernel_agrees_about_family_type_and_proto(void **state) {
 }
 
 /* test_listen_backlog: 0, -1 and none; and again, which changes it. */
-static void any_backlog_lets_a_connection_in(void **state) {
+T_TEST(any_backlog_lets_a_connection_in, 60) {
     static const int backlogs[] = {0, -1, 1, INT_MAX, INT_MIN};
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < sizeof backlogs / sizeof backlogs[0]; i++) {
         int listening = -1;
         pysock *listener = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0)), *a, *b;
@@ -249,11 +233,9 @@ static void any_backlog_lets_a_connection_in(void **state) {
     }
 }
 
-static void a_socket_that_listens_without_a_name_gets_one(void **state) {
+T_TEST(a_socket_that_listens_without_a_name_gets_one, 30) {
     pysock *listener, *a, *b;
     pysock_addr addr;
-    (void)state;
-    t_deadline(30);
     listener = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     T_OK(pysock_listen(listener, 1));
     T_OK(pysock_getsockname(listener, &addr));
@@ -268,10 +250,8 @@ static void a_socket_that_listens_without_a_name_gets_one(void **state) {
     T_OK(pysock_close(listener));
 }
 
-static void what_cannot_listen_cannot_accept_either(void **state) {
+T_TEST(what_cannot_listen_cannot_accept_either, 30) {
     static const int families[] = {AF_INET, AF_UNIX};
-    (void)state;
-    t_deadline(30);
     for (int i = 0; i < 2; i++) {
         pysock *s = T_OK(pysock_socket(families[i], SOCK_DGRAM, 0));
         T_STEP("datagrams of family %d", families[i]);
@@ -295,14 +275,12 @@ static void what_cannot_listen_cannot_accept_either(void **state) {
 
 /* test_socket_fileno: a second socket is made around the first one's descriptor, and the first one
    lets it go. */
-static void a_second_socket_can_take_a_descriptor_over(void **state) {
+T_TEST(a_second_socket_can_take_a_descriptor_over, 30) {
     static const struct {
         int family, type;
     } kinds[] = {{AF_INET, SOCK_STREAM}, {AF_INET, SOCK_DGRAM}, {AF_INET6, SOCK_STREAM},
                  {AF_UNIX, SOCK_STREAM}, {AF_UNIX, SOCK_DGRAM}};
     int fds_before;
-    (void)state;
-    t_deadline(30);
     fds_before = t_count_fds();
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         pysock *one, *two;
@@ -333,11 +311,9 @@ static void a_second_socket_can_take_a_descriptor_over(void **state) {
 }
 
 /* test_unknown_socket_family_repr: numbers that are given are believed, known or not. */
-static void a_socket_around_a_descriptor_is_what_it_is_said_to_be(void **state) {
+T_TEST(a_socket_around_a_descriptor_is_what_it_is_said_to_be, 30) {
     pysock *s;
     int fd;
-    (void)state;
-    t_deadline(30);
     s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     fd = T_OK(pysock_detach(s));
     s = T_OK(pysock_adopt(fd, 1234, 77, 23));
@@ -367,11 +343,9 @@ static void in_a_machine_of_its_own(void *arg) {
 }
 
 /* test_sethostname; what it names here is another process's own. */
-static void a_name_that_is_set_is_the_name_that_is_told(void **state) {
+T_TEST(a_name_that_is_set_is_the_name_that_is_told, 30) {
     int status = 0;
     pid_t pid;
-    (void)state;
-    t_deadline(30);
     pid = t_run_in_child(in_a_machine_of_its_own, NULL, 0);
     T_EQ(waitpid(pid, &status, 0), pid);
     if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
@@ -385,13 +359,11 @@ static void a_name_that_is_set_is_the_name_that_is_told(void **state) {
 /* ---- BasicTCPTest, BufferIOTest, TCPCloserTest ---- */
 
 /* testOverFlowRecv, testOverFlowRecvFrom: a stream has no borders, and does not say who sends. */
-static void a_stream_is_received_in_pieces(void **state) {
+T_TEST(a_stream_is_received_in_pieces, 30) {
     pysock *pair[2];
     pysock_addr from;
     pysock_buf *rest;
     char buf[64];
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     for (int i = 0; i < 3; i++) {
         T_EQ(pysock_send(pair[0], msg, MSG, 0), MSG);
@@ -421,13 +393,11 @@ static void a_stream_is_received_in_pieces(void **state) {
 
 /* testRecvFromIntoEmptyBuffer and sock_recv: whoever asks recv for no bytes gets none, at once,
    and nothing is taken. */
-static void asking_for_nothing_gives_nothing_at_once(void **state) {
+T_TEST(asking_for_nothing_gives_nothing_at_once, 30) {
     pysock *pair[2];
     pysock_addr from;
     pysock_buf *nothing;
     char byte = 'y';
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     for (int mode = 0; mode < 3; mode++) {
         T_OK(pysock_settimeout(pair[1], mode == 0 ? 0 : mode == 1 ? 20 : PYSOCK_NO_TIMEOUT));
@@ -452,10 +422,8 @@ static void asking_for_nothing_gives_nothing_at_once(void **state) {
     t_close_pair(pair);
 }
 
-static void sending_nothing_sends_nothing(void **state) {
+T_TEST(sending_nothing_sends_nothing, 30) {
     pysock *pair[2];
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     T_EQ(pysock_send(pair[0], "", 0, 0), 0);
     T_EQ(pysock_send(pair[0], NULL, 0, 0), 0);
@@ -470,11 +438,9 @@ static void sending_nothing_sends_nothing(void **state) {
 }
 
 /* TCPTimeoutTestCase.testSendto: "The address argument is ignored since we already connected." */
-static void a_connected_stream_sends_to_its_peer_alone(void **state) {
+T_TEST(a_connected_stream_sends_to_its_peer_alone, 30) {
     pysock *pair[2];
     int fd, port;
-    (void)state;
-    t_deadline(30);
     port = t_deaf_port(&fd);
     t_pair(pair);
     T_EQ(pysock_sendto(pair[0], msg, MSG, 0, "127.0.0.1", port), MSG);
@@ -484,12 +450,10 @@ static void a_connected_stream_sends_to_its_peer_alone(void **state) {
 }
 
 /* testShutdown: what was sent before arrives, then the end. */
-static void a_shutdown_of_both_directions_loses_nothing_that_was_sent(void **state) {
+T_TEST(a_shutdown_of_both_directions_loses_nothing_that_was_sent, 30) {
     pysock *pair[2];
     pysock_addr addr;
     char byte;
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     t_say(pair[0], msg);
     T_OK(pysock_shutdown(pair[0], SHUT_RDWR));
@@ -505,12 +469,10 @@ static void a_shutdown_of_both_directions_loses_nothing_that_was_sent(void **sta
     T_OK(pysock_close(pair[0]));
 }
 
-static void a_direction_may_be_shut_down_again_while_the_connection_stands(void **state) {
+T_TEST(a_direction_may_be_shut_down_again_while_the_connection_stands, 30) {
     pysock *pair[2];
     pysock_addr addr;
     char byte;
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     for (int i = 0; i < 2; i++) {
         T_OK(pysock_shutdown(pair[0], SHUT_RD));
@@ -530,12 +492,10 @@ static void a_direction_may_be_shut_down_again_while_the_connection_stands(void 
 
 /* SHUT_RD is this side's alone, and on Linux what comes later can be read all the same: the end is
    the kernel's to tell each time, not the library's to remember. */
-static void after_SHUT_RD_the_kernel_has_the_last_word(void **state) {
+T_TEST(after_SHUT_RD_the_kernel_has_the_last_word, 30) {
     pysock *pair[2];
     int listener, raw[2], port;
     char ours[8], theirs[8];
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     listener = t_raw_listen(&port);
     raw[0] = t_raw_connect(port);
@@ -566,12 +526,10 @@ static void after_SHUT_RD_the_kernel_has_the_last_word(void **state) {
 }
 
 /* SO_LINGER with no time: the peer hears a reset, once; then the stream is just at its end. */
-static void a_reset_is_told_once(void **state) {
+T_TEST(a_reset_is_told_once, 30) {
     static const struct linger hard = {1, 0};
     pysock *pair[2];
     char byte;
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     T_OK(pysock_setsockopt(pair[1], SOL_SOCKET, SO_LINGER, &hard, sizeof hard));
     T_OK(pysock_close(pair[1]));
@@ -600,7 +558,7 @@ static void *send_a_byte_at_last(void *arg) {
 
 /* The kernel's own time limit, set as an option, is not the library's: on a socket that blocks it
    makes a BlockingIOError, and a timeout goes before it. */
-static void SO_RCVTIMEO_ends_a_blocking_recv(void **state) {
+T_TEST(SO_RCVTIMEO_ends_a_blocking_recv, 30) {
     static const struct timeval limit = {0, 50000};
     pysock *pair[2];
     t_thread t;
@@ -609,8 +567,6 @@ static void SO_RCVTIMEO_ends_a_blocking_recv(void **state) {
     char byte;
     int code;
     double start;
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     T_OK(pysock_setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit));
     T_OK(pysock_settimeout(pair[0], 0.3));
@@ -633,13 +589,11 @@ static void SO_RCVTIMEO_ends_a_blocking_recv(void **state) {
 }
 
 /* A datagram is waited for in another way than a stream's bytes, and no longer. */
-static void SO_RCVTIMEO_ends_a_blocking_recv_of_datagrams(void **state) {
+T_TEST(SO_RCVTIMEO_ends_a_blocking_recv_of_datagrams, 30) {
     struct timeval limit = {0, 50000};
     pysock *s = T_OK(pysock_socket(AF_INET, SOCK_DGRAM, 0));
     double begin;
     char byte;
-    (void)state;
-    t_deadline(30);
     T_OK(pysock_bind(s, "127.0.0.1", 0));
     T_OK(pysock_setsockopt(s, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit));
     begin = t_now();
@@ -811,10 +765,8 @@ static void play_with(twins *t, int moves) {
         }
 }
 
-static void a_unix_pair_does_what_the_kernels_own_does(void **state) {
+T_TEST(a_unix_pair_does_what_the_kernels_own_does, 120) {
     static const int types[] = {SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET};
-    (void)state;
-    t_deadline(120);
     for (uint32_t seed = 1; seed <= T_SCALE(600, 90); seed++) {
         twins t;
         if (T_MACOS_LIKE && types[seed % 3] != SOCK_STREAM)
@@ -829,10 +781,8 @@ static void a_unix_pair_does_what_the_kernels_own_does(void **state) {
     }
 }
 
-static void a_tcp_connection_does_what_the_kernels_own_does(void **state) {
+T_TEST(a_tcp_connection_does_what_the_kernels_own_does, 120) {
     int listener, port;
-    (void)state;
-    t_deadline(120);
     listener = t_raw_listen(&port);
     for (uint32_t seed = 1; seed <= T_SCALE(300, 60); seed++) {
         twins t;
@@ -856,10 +806,8 @@ static void a_tcp_connection_does_what_the_kernels_own_does(void **state) {
 /* ---- NonBlockingTCPTests, CreationTestCase ---- */
 
 /* testFloatReturnValue: what is set in seconds comes back, not a nanosecond less. */
-static void a_timeout_comes_back_as_it_was_set(void **state) {
+T_TEST(a_timeout_comes_back_as_it_was_set, 30) {
     pysock *s;
-    (void)state;
-    t_deadline(30);
     s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     for (int i = 1; i <= 20000; i++) {
         double seconds = i / 1000.0;
@@ -874,12 +822,10 @@ static void a_timeout_comes_back_as_it_was_set(void **state) {
 }
 
 /* However short, a timeout is a timeout, and 0 is none: TimeoutError against BlockingIOError. */
-static void the_shortest_timeout_is_not_zero(void **state) {
+T_TEST(the_shortest_timeout_is_not_zero, 30) {
     static const double shortest[] = {1e-6, 1e-9, 1e-12, 5e-324};
     pysock *pair[2];
     char byte;
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     for (size_t i = 0; i < sizeof shortest / sizeof shortest[0]; i++) {
         T_STEP("%g", shortest[i]);
@@ -911,13 +857,11 @@ static void *connect_at_last(void *arg) {
 }
 
 /* O_NONBLOCK belongs to what dup and fork share, a timeout to each socket. */
-static void a_duplicate_that_blocks_holds_up_no_accept_that_must_not(void **state) {
+T_TEST(a_duplicate_that_blocks_holds_up_no_accept_that_must_not, 60) {
     pysock *listener, *copy, *child;
     t_thread t;
     latecomer l;
     int code;
-    (void)state;
-    t_deadline(60);
     listener = t_listen(&l.port);
     for (int timed = 0; timed < 2; timed++) {
         T_STEP("%s", timed ? "timed" : "without blocking");
@@ -941,13 +885,11 @@ static void a_duplicate_that_blocks_holds_up_no_accept_that_must_not(void **stat
 /* ---- TCPTimeoutTest, UDPTimeoutTest, TimeoutTestCase ---- */
 
 /* testTimeoutZero: with 0 nothing times out, it would block. */
-static void a_timeout_of_zero_is_never_a_TimeoutError(void **state) {
+T_TEST(a_timeout_of_zero_is_never_a_TimeoutError, 30) {
     pysock *pair[2], *listener, *udp;
     pysock_addr from;
     char byte;
     int port;
-    (void)state;
-    t_deadline(30);
     listener = t_listen(&port);
     udp = udp_on_loopback();
     t_pair(pair);
@@ -1012,11 +954,9 @@ static void times_out(timed_call what, pysock *s, int port) {
     T_CHECK(t_now() - start < limit + 20);
 }
 
-static void every_call_that_waits_times_out(void **state) {
+T_TEST(every_call_that_waits_times_out, 120) {
     pysock *pair[2], *listener, *udp;
     int port;
-    (void)state;
-    t_deadline(120);
     listener = t_listen(&port);
     times_out(ACCEPT, listener, 0);
     udp = udp_on_loopback();
@@ -1034,12 +974,10 @@ static void every_call_that_waits_times_out(void **state) {
     T_OK(pysock_close(listener));
 }
 
-static void after_a_timeout_everything_goes_on(void **state) {
+T_TEST(after_a_timeout_everything_goes_on, 30) {
     pysock *listener, *a, *b;
     char byte;
     int port;
-    (void)state;
-    t_deadline(30);
     listener = t_listen(&port);
     T_OK(pysock_settimeout(listener, 0.02));
     T_FAILS(pysock_accept(listener, NULL), PYSOCK_TIMEOUT_ERROR, ETIMEDOUT);
@@ -1068,12 +1006,10 @@ static void *time_out_in_recv(void *arg) {
 }
 
 /* A timeout that is set while a call waits is for the calls after it. */
-static void a_call_keeps_the_timeout_it_began_with(void **state) {
+T_TEST(a_call_keeps_the_timeout_it_began_with, 90) {
     static const double began[] = {PYSOCK_NO_TIMEOUT, 60}, became[] = {0.01, 0};
     pysock *pair[2];
     t_thread t;
-    (void)state;
-    t_deadline(90);
     for (int i = 0; i < 4; i++) {
         T_STEP("from %g to %g", began[i / 2], became[i % 2]);
         t_pair(pair);
@@ -1106,12 +1042,10 @@ static void *drink_slowly(void *arg) {
 }
 
 /* "The socket timeout is no longer reset each time data was sent successfully." */
-static void the_timeout_of_sendall_is_for_all_of_it(void **state) {
+T_TEST(the_timeout_of_sendall_is_for_all_of_it, 90) {
     pysock *pair[2];
     t_thread t;
     double start;
-    (void)state;
-    t_deadline(90);
     t_pair(pair);
     T_OK(pysock_settimeout(pair[0], 0.4));
     t_spawn(&t, drink_slowly, pair[1]);
@@ -1137,12 +1071,10 @@ static int connect_anew(pysock *s, int port) {
     return code;
 }
 
-static void after_a_refusal_the_same_socket_may_connect_elsewhere(void **state) {
+T_TEST(after_a_refusal_the_same_socket_may_connect_elsewhere, 60) {
     static const double timeouts[] = {PYSOCK_NO_TIMEOUT, 30};
     pysock *listener;
     int deaf, fd, port;
-    (void)state;
-    t_deadline(60);
     deaf = t_deaf_port(&fd);
     listener = t_listen(&port);
     for (int i = 0; i < 2; i++) {
@@ -1166,11 +1098,9 @@ static void after_a_refusal_the_same_socket_may_connect_elsewhere(void **state) 
 }
 
 /* A connect that was begun without blocking is told by the next call, whichever it is; once. */
-static void a_refusal_is_told_by_the_next_call_once(void **state) {
+T_TEST(a_refusal_is_told_by_the_next_call_once, 60) {
     int deaf, fd;
     char byte;
-    (void)state;
-    t_deadline(60);
     deaf = t_deaf_port(&fd);
     for (int how = 0; how < 3; how++) {
         pysock *s = t_nonblocking_socket(AF_INET);
@@ -1200,12 +1130,10 @@ static void a_refusal_is_told_by_the_next_call_once(void **state) {
     close(fd);
 }
 
-static void connect_understands_what_python_understands(void **state) {
+T_TEST(connect_understands_what_python_understands, 60) {
     static const char *const here[] = {"", NULL, "localhost", "127.0.0.1", "127.1"};
     pysock *listener, *s;
     int port;
-    (void)state;
-    t_deadline(60);
     listener = t_listen(&port);
     for (int i = 0; i < 5; i++) {
         pysock *b;
@@ -1226,12 +1154,10 @@ static void connect_understands_what_python_understands(void **state) {
     T_OK(pysock_close(listener));
 }
 
-static void ipv6_sockets_reach_ipv4_by_mapped_addresses(void **state) {
+T_TEST(ipv6_sockets_reach_ipv4_by_mapped_addresses, 30) {
     pysock *listener, *a, *b;
     pysock_addr addr;
     int port;
-    (void)state;
-    t_deadline(30);
     if (!t_has_ipv6()) {
         print_message("this machine has no IPv6 loopback: skipped\n");
         skip();
@@ -1266,11 +1192,9 @@ static pysock_addr odd_name(const char *rest, size_t size) {
 }
 
 /* testLinuxAbstractNamespace, testBytearrayName. */
-static void an_abstract_name_may_hold_any_byte(void **state) {
+T_TEST(an_abstract_name_may_hold_any_byte, 30) {
     static const char *const rests[] = {"hello\0\xff", "\0test\0\0", "\xff\xfe\1 \n/"};
     static const size_t sizes[] = {7, 7, 6};
-    (void)state;
-    t_deadline(30);
     for (int i = 0; i < 3; i++) {
         pysock_addr name = odd_name(rests[i], sizes[i]), have, shorter = name;
         pysock *listener = T_OK(pysock_socket(AF_UNIX, SOCK_STREAM, 0)), *a, *b;
@@ -1298,11 +1222,9 @@ static void an_abstract_name_may_hold_any_byte(void **state) {
     }
 }
 
-static void an_abstract_name_is_taken_exactly_as_long_as_its_socket_lives(void **state) {
+T_TEST(an_abstract_name_is_taken_exactly_as_long_as_its_socket_lives, 30) {
     pysock_addr name = odd_name("again", 5);
     pysock *s, *second, *datagrams;
-    (void)state;
-    t_deadline(30);
     for (int i = 0; i < 3; i++) {
         s = T_OK(pysock_socket(AF_UNIX, SOCK_STREAM, 0));
         T_OK(pysock_bind_addr(s, &name));
@@ -1321,11 +1243,9 @@ static void an_abstract_name_is_taken_exactly_as_long_as_its_socket_lives(void *
 }
 
 /* testBytesAddr, testSurrogateescapeBind: a path is bytes, of whatever encoding. */
-static void a_unix_path_is_any_bytes(void **state) {
+T_TEST(a_unix_path_is_any_bytes, 30) {
     static const char *const names[] = {"plain", "\xe2\x98\xba", "latin-\xe4\xff", "with space\n"};
     char dir[] = "/tmp/pysock-test-XXXXXX", path[96], want[128];
-    (void)state;
-    t_deadline(30);
     T_CHECK(mkdtemp(dir) != NULL);
     for (int i = 0; i < 4; i++) {
         pysock *listener = T_OK(pysock_socket(AF_UNIX, SOCK_STREAM, 0)), *a, *b;
@@ -1352,12 +1272,10 @@ static void a_unix_path_is_any_bytes(void **state) {
 }
 
 /* A path outlives its socket, until somebody unlinks it. */
-static void a_unix_path_in_use_is_told(void **state) {
+T_TEST(a_unix_path_in_use_is_told, 30) {
     char dir[] = "/tmp/pysock-test-XXXXXX", path[64], nowhere[64], file[64];
     pysock *s, *stream, *datagrams;
     int fd;
-    (void)state;
-    t_deadline(30);
     T_CHECK(mkdtemp(dir) != NULL);
     snprintf(path, sizeof path, "%s/socket", dir);
     snprintf(nowhere, sizeof nowhere, "%s/no/socket", dir);
@@ -1414,26 +1332,20 @@ static void talk_over_streams_of(const char *name, int proto) {
     T_OK(pysock_close(listener));
 }
 
-static void mptcp_is_a_stream_like_any_other(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(mptcp_is_a_stream_like_any_other, 60) {
     talk_over_streams_of("MPTCP", IPPROTO_MPTCP);
 }
 
-static void sctp_is_a_stream_like_any_other(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(sctp_is_a_stream_like_any_other, 60) {
     talk_over_streams_of("SCTP", IPPROTO_SCTP);
 }
 
 /* BasicVSOCKTest.testSocketBufferSize: options of another level, and of eight bytes. */
-static void vsock_has_buffers_of_its_own(void **state) {
+T_TEST(vsock_has_buffers_of_its_own, 30) {
     static const int names[] = {2, 0, 1}; /* SO_VM_SOCKETS_BUFFER_MAX_SIZE, _SIZE, _MIN_SIZE */
     uint64_t before, value;
     socklen_t len;
     pysock *s;
-    (void)state;
-    t_deadline(30);
     s = new_or_skip("AF_VSOCK", AF_VSOCK, SOCK_STREAM, 0);
     for (int i = 0; i < 3; i++) {
         len = sizeof before;
@@ -1452,10 +1364,8 @@ static void vsock_has_buffers_of_its_own(void **state) {
 #include <linux/tipc.h>
 
 /* TIPCTest, TIPCThreadableTest. */
-static void tipc_sends_by_name(void **state) {
+T_TEST(tipc_sends_by_name, 30) {
     static const int types[] = {SOCK_RDM, SOCK_STREAM};
-    (void)state;
-    t_deadline(30);
     for (int i = 0; i < 2; i++) {
         pysock *server = new_or_skip("AF_TIPC", AF_TIPC, types[i], 0), *client, *b;
         uint32_t type = 20000 + (uint32_t)getpid() % 10000;
@@ -1506,8 +1416,7 @@ static void tipc_sends_by_name(void **state) {
 
 #else
 
-static void tipc_sends_by_name(void **state) {
-    (void)state;
+T_TEST(tipc_sends_by_name, 30) {
     print_message("compiled without linux/tipc.h: skipped\n");
     skip();
 }
@@ -1515,12 +1424,10 @@ static void tipc_sends_by_name(void **state) {
 #endif
 
 /* BasicRDSTest, RDSTest. */
-static void rds_sends_and_receives(void **state) {
+T_TEST(rds_sends_and_receives, 30) {
     pysock *a, *b;
     pysock_addr from;
     char buf[64];
-    (void)state;
-    t_deadline(30);
     a = new_or_skip("AF_RDS", AF_RDS, SOCK_SEQPACKET, 0);
     b = T_OK(pysock_socket(AF_RDS, SOCK_SEQPACKET, 0));
     T_OK(pysock_setsockopt_int(a, SOL_SOCKET, SO_SNDBUF, 16384));
@@ -1549,15 +1456,13 @@ static void rds_sends_and_receives(void **state) {
 }
 
 /* BasicQIPCRTRTest. */
-static void qipcrtr_gets_a_port_when_it_connects(void **state) {
+T_TEST(qipcrtr_gets_a_port_when_it_connects, 30) {
     struct {
         unsigned short family;
         uint32_t node, port;
     } qrtr;
     pysock_addr addr;
     pysock *s;
-    (void)state;
-    t_deadline(30);
     s = new_or_skip("AF_QIPCRTR", AF_QIPCRTR, SOCK_DGRAM, 0);
     T_OK(pysock_getsockname(s, &addr));
     memcpy(&qrtr, &addr.u, sizeof qrtr);
@@ -1574,7 +1479,7 @@ static void qipcrtr_gets_a_port_when_it_connects(void **state) {
 }
 
 /* CANTest, where there is a vcan0. */
-static void can_carries_frames(void **state) {
+T_TEST(can_carries_frames, 30) {
     struct {
         uint32_t id;
         unsigned char size, pad[3], data[8];
@@ -1586,8 +1491,6 @@ static void can_carries_frames(void **state) {
     } can;
     pysock_addr addr;
     pysock *a, *b;
-    (void)state;
-    t_deadline(30);
     a = new_or_skip("AF_CAN", AF_CAN, SOCK_RAW, 1);
     memset(&can, 0, sizeof can);
     can.family = AF_CAN;
@@ -1618,7 +1521,7 @@ static void can_carries_frames(void **state) {
 }
 
 /* testCreate...Socket of BasicCANTest, ISOTPTest, J1939Test, BasicBluetoothTest. */
-static void what_the_kernel_makes_is_made(void **state) {
+T_TEST(what_the_kernel_makes_is_made, 30) {
     static const struct {
         const char *name;
         int family, type, proto;
@@ -1631,8 +1534,6 @@ static void what_the_kernel_makes_is_made(void **state) {
                  {"BTPROTO_RFCOMM", AF_BLUETOOTH, SOCK_STREAM, 3},
                  {"AF_KEY", AF_KEY, SOCK_RAW, 2},
                  {"AF_ALG", AF_ALG, SOCK_SEQPACKET, 0}};
-    (void)state;
-    t_deadline(30);
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         int fd = socket(kinds[i].family, kinds[i].type | SOCK_CLOEXEC, kinds[i].proto);
         int want = errno;
@@ -1655,13 +1556,11 @@ static void what_the_kernel_makes_is_made(void **state) {
 /* ---- LinuxKernelCryptoAPI ---- */
 
 /* Python: "algset is only supported for AF_ALG". What is to be encrypted must not go to a peer. */
-static void sendmsg_afalg_sends_nothing_over_other_sockets(void **state) {
+T_TEST(sendmsg_afalg_sends_nothing_over_other_sockets, 30) {
     static const int types[] = {SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET};
     struct iovec iov;
     char secret[] = "secret";
     pysock *pair[2];
-    (void)state;
-    t_deadline(30);
     iov.iov_base = secret;
     iov.iov_len = sizeof secret;
     for (int i = 0; i < 4; i++) {
@@ -1700,15 +1599,13 @@ static pysock *algorithm(const char *type, const char *name) {
 }
 
 /* test_sha256: accept without listen, MSG_MORE, and an empty send that ends the message. */
-static void the_kernel_hashes(void **state) {
+T_TEST(the_kernel_hashes, 30) {
     static const unsigned char want[32] = {
         0xba, 0x78, 0x16, 0xbf, 0x8f, 0x01, 0xcf, 0xea, 0x41, 0x41, 0x40, 0xde, 0x5d, 0xae, 0x22,
         0x23, 0xb0, 0x03, 0x61, 0xa3, 0x96, 0x17, 0x7a, 0x9c, 0xb4, 0x10, 0xff, 0x61, 0xf2, 0x00,
         0x15, 0xad};
     unsigned char have[64];
     pysock *hash, *op;
-    (void)state;
-    t_deadline(30);
     hash = algorithm("hash", "sha256");
     for (int pieces = 0; pieces < 2; pieces++) {
         op = T_OK(pysock_accept(hash, NULL));
@@ -1729,7 +1626,7 @@ static void the_kernel_hashes(void **state) {
 }
 
 /* test_aes_cbc: by sendmsg_afalg, and by sendmsg with items made by hand. */
-static void the_kernel_encrypts(void **state) {
+T_TEST(the_kernel_encrypts, 30) {
     static const unsigned char key[16] = {0x06, 0xa9, 0x21, 0x40, 0x36, 0xb8, 0xa1, 0x5b,
                                           0x51, 0x2e, 0x03, 0xd5, 0x34, 0x12, 0x00, 0x06},
                                iv[16] = {0x3d, 0xaf, 0xba, 0x42, 0x9d, 0x9e, 0xb4, 0x30,
@@ -1742,8 +1639,6 @@ static void the_kernel_encrypts(void **state) {
     pysock_cmsg items[2];
     struct iovec iov;
     pysock *cipher, *op;
-    (void)state;
-    t_deadline(30);
     cipher = algorithm("skcipher", "cbc(aes)");
     T_OK(pysock_setsockopt(cipher, SOL_ALG, ALG_SET_KEY, key, sizeof key));
     memcpy(with_size, &size, sizeof size);
@@ -1767,71 +1662,15 @@ static void the_kernel_encrypts(void **state) {
 
 #else
 
-static void the_kernel_hashes(void **state) {
-    (void)state;
+T_TEST(the_kernel_hashes, 30) {
     print_message("compiled without linux/if_alg.h: skipped\n");
     skip();
 }
 
-static void the_kernel_encrypts(void **state) {
-    the_kernel_hashes(state);
+T_TEST(the_kernel_encrypts, 30) {
+    the_kernel_hashes();
 }
 
 #endif
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(a_new_socket_has_no_name_and_no_peer),
-    cmocka_unit_test(a_socket_bound_to_any_address_is_named_so),
-    cmocka_unit_test(an_address_of_another_machine_cannot_be_bound),
-    cmocka_unit_test(a_new_socket_reuses_no_address_until_told),
-    cmocka_unit_test(the_byte_order_calls_undo_themselves),
-    cmocka_unit_test(what_cannot_be_made_fails_as_the_kernel_says),
-    cmocka_unit_test(the_kernel_agrees_about_family_type_and_proto),
-    cmocka_unit_test(any_backlog_lets_a_connection_in),
-    cmocka_unit_test(a_socket_that_listens_without_a_name_gets_one),
-    cmocka_unit_test(what_cannot_listen_cannot_accept_either),
-    cmocka_unit_test(a_second_socket_can_take_a_descriptor_over),
-    cmocka_unit_test(a_socket_around_a_descriptor_is_what_it_is_said_to_be),
-    cmocka_unit_test(a_name_that_is_set_is_the_name_that_is_told),
-    cmocka_unit_test(a_stream_is_received_in_pieces),
-    cmocka_unit_test(asking_for_nothing_gives_nothing_at_once),
-    cmocka_unit_test(sending_nothing_sends_nothing),
-    cmocka_unit_test(a_connected_stream_sends_to_its_peer_alone),
-    cmocka_unit_test(a_shutdown_of_both_directions_loses_nothing_that_was_sent),
-    cmocka_unit_test(a_direction_may_be_shut_down_again_while_the_connection_stands),
-    cmocka_unit_test(after_SHUT_RD_the_kernel_has_the_last_word),
-    cmocka_unit_test(a_reset_is_told_once),
-    cmocka_unit_test(SO_RCVTIMEO_ends_a_blocking_recv),
-    cmocka_unit_test(SO_RCVTIMEO_ends_a_blocking_recv_of_datagrams),
-    cmocka_unit_test(a_unix_pair_does_what_the_kernels_own_does),
-    cmocka_unit_test(a_tcp_connection_does_what_the_kernels_own_does),
-    cmocka_unit_test(a_timeout_comes_back_as_it_was_set),
-    cmocka_unit_test(the_shortest_timeout_is_not_zero),
-    cmocka_unit_test(a_duplicate_that_blocks_holds_up_no_accept_that_must_not),
-    cmocka_unit_test(a_timeout_of_zero_is_never_a_TimeoutError),
-    cmocka_unit_test(every_call_that_waits_times_out),
-    cmocka_unit_test(after_a_timeout_everything_goes_on),
-    cmocka_unit_test(a_call_keeps_the_timeout_it_began_with),
-    cmocka_unit_test(the_timeout_of_sendall_is_for_all_of_it),
-    cmocka_unit_test(after_a_refusal_the_same_socket_may_connect_elsewhere),
-    cmocka_unit_test(a_refusal_is_told_by_the_next_call_once),
-    cmocka_unit_test(connect_understands_what_python_understands),
-    cmocka_unit_test(ipv6_sockets_reach_ipv4_by_mapped_addresses),
-    cmocka_unit_test(an_abstract_name_may_hold_any_byte),
-    cmocka_unit_test(an_abstract_name_is_taken_exactly_as_long_as_its_socket_lives),
-    cmocka_unit_test(a_unix_path_is_any_bytes),
-    cmocka_unit_test(a_unix_path_in_use_is_told),
-    cmocka_unit_test(mptcp_is_a_stream_like_any_other),
-    cmocka_unit_test(sctp_is_a_stream_like_any_other),
-    cmocka_unit_test(vsock_has_buffers_of_its_own),
-    cmocka_unit_test(tipc_sends_by_name),
-    cmocka_unit_test(rds_sends_and_receives),
-    cmocka_unit_test(qipcrtr_gets_a_port_when_it_connects),
-    cmocka_unit_test(can_carries_frames),
-    cmocka_unit_test(what_the_kernel_makes_is_made),
-    cmocka_unit_test(sendmsg_afalg_sends_nothing_over_other_sockets),
-    cmocka_unit_test(the_kernel_hashes),
-    cmocka_unit_test(the_kernel_encrypts),
-};
-
-T_MAIN(tests)
+T_MAIN()

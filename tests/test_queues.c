@@ -92,18 +92,14 @@ static void marks(int tls) {
     end_line(&l);
 }
 
-static void a_queue_is_full_from_its_high_mark_down_to_its_low_one(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_queue_is_full_from_its_high_mark_down_to_its_low_one, 60) {
     marks(0);
     marks(1);
 }
 
 /* What is sent behind a queue goes into it, and fills it. */
-static void sends_behind_a_queue_fill_it_too(void **state) {
+T_TEST(sends_behind_a_queue_fill_it_too, 60) {
     static char data[PIECE];
-    (void)state;
-    t_deadline(60);
     for (int tls = 0; tls < 2; tls++) {
         line l;
         int taken = 0;
@@ -122,10 +118,8 @@ static void sends_behind_a_queue_fill_it_too(void **state) {
     }
 }
 
-static void new_marks_count_for_what_is_queued(void **state) {
+T_TEST(new_marks_count_for_what_is_queued, 60) {
     line l;
-    (void)state;
-    t_deadline(60);
     begin_line(&l, 0);
     T_OK(pysock_set_watermarks(l.pair[0], PIECE, 4 * PIECE));
     fill(&l, 4 * PIECE);
@@ -146,9 +140,7 @@ static void new_marks_count_for_what_is_queued(void **state) {
 }
 
 /* What a shutdown has said is the last is the last. */
-static void nothing_is_taken_behind_a_shutdown(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(nothing_is_taken_behind_a_shutdown, 60) {
     for (int tls = 0; tls < 2; tls++) {
         line l;
         T_STEP("tls %d", tls);
@@ -162,10 +154,8 @@ static void nothing_is_taken_behind_a_shutdown(void **state) {
     }
 }
 
-static void urgent_data_does_not_overtake_a_queue(void **state) {
+T_TEST(urgent_data_does_not_overtake_a_queue, 60) {
     line l;
-    (void)state;
-    t_deadline(60);
     begin_line(&l, 0);
     fill(&l, PIECE);
     T_FAILS(pysock_send(l.pair[0], "x", 1, MSG_OOB), PYSOCK_VALUE_ERROR, EINVAL);
@@ -207,9 +197,7 @@ static void end_wait(waiting *w) {
 }
 
 /* The low mark is far above nothing: who waits is told long before all is out. */
-static void who_waits_for_room_is_told_at_the_low_mark(void **state) {
-    (void)state;
-    t_deadline(100);
+T_TEST(who_waits_for_room_is_told_at_the_low_mark, 100) {
     for (int i = 0; i < 4; i++) {
         waiting w;
         line l;
@@ -226,9 +214,7 @@ static void who_waits_for_room_is_told_at_the_low_mark(void **state) {
     }
 }
 
-static void who_waits_for_room_is_told_of_new_marks(void **state) {
-    (void)state;
-    t_deadline(100);
+T_TEST(who_waits_for_room_is_told_of_new_marks, 100) {
     for (int i = 0; i < 4; i++) {
         waiting w;
         line l;
@@ -250,9 +236,7 @@ static void *send_buf_thread(void *arg) {
 }
 
 /* A blocking send_buf waits for room, and for nothing else. */
-static void a_blocking_send_buf_goes_on_where_there_is_room(void **state) {
-    (void)state;
-    t_deadline(100);
+T_TEST(a_blocking_send_buf_goes_on_where_there_is_room, 100) {
     for (int i = 0; i < 4; i++) {
         waiting w;
         line l;
@@ -277,9 +261,7 @@ static void a_blocking_send_buf_goes_on_where_there_is_room(void **state) {
 
 /* ---- when it fails ---- */
 
-static void what_cannot_be_sent_is_dropped_and_told(void **state) {
-    (void)state;
-    t_deadline(100);
+T_TEST(what_cannot_be_sent_is_dropped_and_told, 100) {
     for (int i = 0; i < 4; i++) {
         waiting w;
         line l;
@@ -321,14 +303,12 @@ static void *send_thread(void *arg) {
 
 /* A send that sleeps in the kernel has not ended: what is queued meanwhile comes behind it, and
    what is sent then, behind that. Nobody calls after that; each is told when its turn has come. */
-static void a_queue_and_later_sends_wait_for_a_send_in_the_kernel(void **state) {
+T_TEST(a_queue_and_later_sends_wait_for_a_send_in_the_kernel, 60) {
     enum { MUCH = 4 << 20 };
     static char much[MUCH], received[MUCH + 8];
     sending first, last;
     pysock *pair[2];
     pysock_buf *b = T_OK(pysock_buf_copy("next", 4));
-    (void)state;
-    t_deadline(60);
     memset(much, 'm', sizeof much);
     T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
     first.s = last.s = pair[0];
@@ -355,13 +335,11 @@ static void a_queue_and_later_sends_wait_for_a_send_in_the_kernel(void **state) 
 }
 
 /* A send that was broken off says how much of it is on its way, so that nothing is sent twice. */
-static void what_a_timed_tls_send_has_taken_is_what_arrives(void **state) {
+T_TEST(what_a_timed_tls_send_has_taken_is_what_arrives, 60) {
     static char data[65536], received[65536];
     pysock *pair[2];
     size_t taken = 0, arrived = 0;
     ptrdiff_t n;
-    (void)state;
-    t_deadline(60);
     t_tls_local_pair(pair, client_ctx, server_ctx);
     T_OK(pysock_settimeout(pair[0], 0.05));
     while ((n = pysock_send(pair[0], data, sizeof data, 0)) > 0)
@@ -381,14 +359,12 @@ static void what_a_timed_tls_send_has_taken_is_what_arrives(void **state) {
 }
 
 /* The same without the one who comes last: it is the send that sets the queue going. */
-static void a_send_in_the_kernel_sets_the_queue_going(void **state) {
+T_TEST(a_send_in_the_kernel_sets_the_queue_going, 60) {
     enum { MUCH = 4 << 20 };
     static char much[MUCH], received[MUCH + 4];
     sending first;
     pysock *pair[2];
     pysock_buf *b = T_OK(pysock_buf_copy("next", 4));
-    (void)state;
-    t_deadline(60);
     T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
     first.s = pair[0];
     first.data = much;
@@ -403,21 +379,4 @@ static void a_send_in_the_kernel_sets_the_queue_going(void **state) {
     t_close_pair(pair);
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(a_queue_is_full_from_its_high_mark_down_to_its_low_one),
-    cmocka_unit_test(sends_behind_a_queue_fill_it_too),
-    cmocka_unit_test(new_marks_count_for_what_is_queued),
-    cmocka_unit_test(nothing_is_taken_behind_a_shutdown),
-    cmocka_unit_test(urgent_data_does_not_overtake_a_queue),
-    cmocka_unit_test(what_a_timed_tls_send_has_taken_is_what_arrives),
-    cmocka_unit_test(who_waits_for_room_is_told_at_the_low_mark),
-    cmocka_unit_test(who_waits_for_room_is_told_of_new_marks),
-    cmocka_unit_test(a_blocking_send_buf_goes_on_where_there_is_room),
-    cmocka_unit_test(what_cannot_be_sent_is_dropped_and_told),
-    cmocka_unit_test(a_queue_and_later_sends_wait_for_a_send_in_the_kernel),
-    cmocka_unit_test(a_send_in_the_kernel_sets_the_queue_going),
-};
-
-int main(void) {
-    return cmocka_run_group_tests_name("test_queues", tests, make_contexts, free_contexts);
-}
+T_MAIN(.setup = make_contexts, .teardown = free_contexts)

@@ -57,10 +57,8 @@ static h_outcome wrap_and_close(pysock *s, pysock_ssl_context *ctx) {
     return o;
 }
 
-static void a_server_of_tls13_alone_is_told_of_with_our_version(void **state) {
+T_TEST(a_server_of_tls13_alone_is_told_of_with_our_version, 100) {
     h_outcome o;
-    (void)state;
-    t_deadline(100);
     P_NEED("openssl");
     o = wrap_and_close(start_s_server("server-ec", "-tls1_3", NULL), client_ctx);
     T_EQ(o.result, -1);
@@ -71,13 +69,11 @@ static void a_server_of_tls13_alone_is_told_of_with_our_version(void **state) {
 }
 
 /* s_client's own words are OpenSSL's; ours are the server's. */
-static void a_client_of_tls13_alone_is_told_of_with_our_version(void **state) {
+T_TEST(a_client_of_tls13_alone_is_told_of_with_our_version, 100) {
     p_args args = {{NULL}, 0};
     int port;
     pysock *listener, *s;
     h_outcome o;
-    (void)state;
-    t_deadline(100);
     P_NEED("openssl");
     listener = t_listen(&port);
     T_OK(pysock_settimeout(listener, P_PATIENCE));
@@ -111,12 +107,10 @@ static void says_that_a_certificate_is_wanted(const h_outcome *o) {
     must_not_contain(o->message, "suite");
 }
 
-static void openssl_demands_a_certificate(void **state) {
+T_TEST(openssl_demands_a_certificate, 100) {
     h_outcome o;
     pysock_ssl_context *ctx = client_with_certificate();
     pysock *s;
-    (void)state;
-    t_deadline(100);
     P_NEED("openssl");
     T_STEP("without one");
     o = wrap_and_close(start_s_server("server-ec", "-tls1_2", "-Verify", "2", NULL), client_ctx);
@@ -128,11 +122,9 @@ static void openssl_demands_a_certificate(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void pysock_demands_a_certificate(void **state) {
+T_TEST(pysock_demands_a_certificate, 100) {
     pysock_ssl_context *demanding = t_server_ctx();
     h_pair p;
-    (void)state;
-    t_deadline(100);
     T_OK(pysock_ssl_load_verify_locations(demanding, CA, NULL));
     T_OK(pysock_ssl_set_verify_mode(demanding, PYSOCK_CERT_REQUIRED));
     h_try(&p, client_ctx, demanding, "localhost");
@@ -163,13 +155,11 @@ static h_outcome refuse_client(pysock_ssl_context *ctx, int asks, int alert) {
     return e.outcome;
 }
 
-static void only_a_request_that_was_seen_is_told_of(void **state) {
+T_TEST(only_a_request_that_was_seen_is_told_of, 100) {
     static const int alerts[] = {PYSOCK_ALERT_HANDSHAKE_FAILURE, PYSOCK_ALERT_BAD_CERTIFICATE,
                                  PYSOCK_ALERT_CERTIFICATE_UNKNOWN, PYSOCK_ALERT_ACCESS_DENIED,
                                  116 /* certificate_required */};
     pysock_ssl_context *with = client_with_certificate();
-    (void)state;
-    t_deadline(100);
     for (size_t i = 0; i < sizeof alerts / sizeof alerts[0]; i++) {
         h_outcome o;
         T_STEP("alert %d", alerts[i]);
@@ -199,10 +189,8 @@ static void says_that_no_suite_is_shared(const h_outcome *o) {
     must_not_contain(o->message, "load_cert_chain");
 }
 
-static void a_server_that_has_only_dhe_is_told_of(void **state) {
+T_TEST(a_server_that_has_only_dhe_is_told_of, 100) {
     h_outcome o;
-    (void)state;
-    t_deadline(100);
     P_NEED("openssl");
     o = wrap_and_close(start_s_server("server-rsa", "-tls1_2", "-cipher",
                                       "DHE-RSA-AES128-GCM-SHA256", NULL),
@@ -210,12 +198,10 @@ static void a_server_that_has_only_dhe_is_told_of(void **state) {
     says_that_no_suite_is_shared(&o);
 }
 
-static void a_server_that_has_only_static_rsa_is_told_of(void **state) {
+T_TEST(a_server_that_has_only_static_rsa_is_told_of, 100) {
     h_outcome o;
     pysock_ssl_context *ctx = t_client_ctx();
     pysock *s;
-    (void)state;
-    t_deadline(100);
     P_NEED("openssl");
     o = wrap_and_close(start_s_server("server-rsa", "-tls1_2", "-cipher", "AES128-GCM-SHA256",
                                       NULL),
@@ -229,13 +215,11 @@ static void a_server_that_has_only_static_rsa_is_told_of(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void a_client_that_has_only_dhe_is_told_of(void **state) {
+T_TEST(a_client_that_has_only_dhe_is_told_of, 100) {
     p_args args = {{NULL}, 0};
     int port;
     pysock *listener, *s;
     h_outcome o;
-    (void)state;
-    t_deadline(100);
     P_NEED("openssl");
     listener = t_listen(&port);
     T_OK(pysock_settimeout(listener, P_PATIENCE));
@@ -278,7 +262,7 @@ static int find_extension(const r_bytes *hello, int type) {
 }
 
 /* RFC 5246, 7.4.1.4.1 and E.1. */
-static void a_hello_is_that_of_its_highest_version(void **state) {
+T_TEST(a_hello_is_that_of_its_highest_version, 60) {
     static const struct {
         int lowest, highest, records[2];
     } rows[] = {
@@ -288,8 +272,6 @@ static void a_hello_is_that_of_its_highest_version(void **state) {
     static r_end e;
     static r_peer p;
     static r_bytes out;
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         pysock_ssl_context *ctx = t_client_ctx();
         char row[64];
@@ -316,7 +298,7 @@ static void a_hello_is_that_of_its_highest_version(void **state) {
     r_no_complaints();
 }
 
-static void openssl_understands_each_range_of_versions(void **state) {
+T_TEST(openssl_understands_each_range_of_versions, 200) {
     static const struct {
         int lowest, highest;
         const char *peer, *version;
@@ -326,8 +308,6 @@ static void openssl_understands_each_range_of_versions(void **state) {
         {V10, V12, "-tls1", "TLSv1"},     {V10, V12, "-tls1_1", "TLSv1.1"},
         {V10, V12, "-tls1_2", "TLSv1.2"}, {V11, V12, "-tls1_1", "TLSv1.1"},
     };
-    (void)state;
-    t_deadline(200);
     P_NEED("openssl");
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         pysock_ssl_context *ctx = t_client_ctx();
@@ -344,12 +324,10 @@ static void openssl_understands_each_range_of_versions(void **state) {
 
 /* ---- defaults ---- */
 
-static void no_context_speaks_less_than_tls12_unasked(void **state) {
+T_TEST(no_context_speaks_less_than_tls12_unasked, 60) {
     static const int protocols[] = {PYSOCK_PROTOCOL_TLS, PYSOCK_PROTOCOL_TLS_CLIENT,
                                     PYSOCK_PROTOCOL_TLS_SERVER};
     pysock_ssl_context *ctx[7];
-    (void)state;
-    t_deadline(60);
     ctx[0] = T_OK(pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH));
     ctx[1] = T_OK(pysock_ssl_create_default_context(PYSOCK_CLIENT_AUTH));
     ctx[2] = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
@@ -363,11 +341,9 @@ static void no_context_speaks_less_than_tls12_unasked(void **state) {
     }
 }
 
-static void a_default_client_refuses_a_server_of_tls11(void **state) {
+T_TEST(a_default_client_refuses_a_server_of_tls11, 100) {
     pysock_ssl_context *ctx = T_OK(pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH));
     h_outcome o;
-    (void)state;
-    t_deadline(100);
     P_NEED("openssl");
     T_OK(pysock_ssl_load_verify_locations(ctx, CA, NULL));
     T_OK(pysock_ssl_set_ciphers(ctx, "ECDHE+AES:@SECLEVEL=0")); /* nothing else is in the way */
@@ -380,13 +356,11 @@ static void a_default_client_refuses_a_server_of_tls11(void **state) {
 }
 
 /* Of its own accord: a server that answers with an old version all the same is refused. */
-static void a_default_context_refuses_older_versions_by_itself(void **state) {
+T_TEST(a_default_context_refuses_older_versions_by_itself, 60) {
     static const int versions[] = {0x300, 0x301, 0x302};
     static r_end e;
     static r_peer p;
     static r_hello h;
-    (void)state;
-    t_deadline(60);
     for (int server = 0; server < 2; server++)
         for (size_t i = 0; i < sizeof versions / sizeof versions[0]; i++) {
             pysock_ssl_context *ctx = T_OK(pysock_ssl_create_default_context(
@@ -450,12 +424,10 @@ static int renegotiate(r_peer *p, const char *certificate) {
     return came;
 }
 
-static void a_renegotiation_with_the_same_certificate_works(void **state) {
+T_TEST(a_renegotiation_with_the_same_certificate_works, 100) {
     static const int modes[] = {PYSOCK_CERT_NONE, PYSOCK_CERT_REQUIRED};
     static r_end e;
     static r_peer p;
-    (void)state;
-    t_deadline(100);
     for (int i = 0; i < 2; i++)
         FOR_EACH_WAY(way) {
             pysock_ssl_context *ctx = nameless_client(modes[i]);
@@ -480,7 +452,7 @@ static void a_renegotiation_with_the_same_certificate_works(void **state) {
 }
 
 /* Each would do for a first handshake. */
-static void a_renegotiation_with_another_certificate_is_refused(void **state) {
+T_TEST(a_renegotiation_with_another_certificate_is_refused, 100) {
     static const struct {
         int verify_mode;
         const char *certificate;
@@ -491,8 +463,6 @@ static void a_renegotiation_with_another_certificate_is_refused(void **state) {
                 {PYSOCK_CERT_REQUIRED, "wrong-host"}};
     static r_end e;
     static r_peer p;
-    (void)state;
-    t_deadline(100);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         FOR_EACH_WAY(way) {
             pysock_ssl_context *ctx = nameless_client(rows[i].verify_mode);
@@ -524,28 +494,4 @@ static void a_renegotiation_with_another_certificate_is_refused(void **state) {
     r_no_complaints();
 }
 
-#define CASE(test) cmocka_unit_test_teardown(test, tear_down)
-
-static const struct CMUnitTest tests[] = {
-    CASE(a_server_of_tls13_alone_is_told_of_with_our_version),
-    CASE(a_client_of_tls13_alone_is_told_of_with_our_version),
-    CASE(openssl_demands_a_certificate),
-    CASE(pysock_demands_a_certificate),
-    CASE(only_a_request_that_was_seen_is_told_of),
-    CASE(a_server_that_has_only_dhe_is_told_of),
-    CASE(a_server_that_has_only_static_rsa_is_told_of),
-    CASE(a_client_that_has_only_dhe_is_told_of),
-    CASE(a_hello_is_that_of_its_highest_version),
-    CASE(openssl_understands_each_range_of_versions),
-    CASE(no_context_speaks_less_than_tls12_unasked),
-    CASE(a_default_client_refuses_a_server_of_tls11),
-    CASE(a_default_context_refuses_older_versions_by_itself),
-    CASE(a_renegotiation_with_the_same_certificate_works),
-    CASE(a_renegotiation_with_another_certificate_is_refused),
-};
-
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name(__FILE__, tests, set_up, free_contexts);
-}
+T_MAIN(.setup = set_up, .teardown = free_contexts, .each_teardown = tear_down)

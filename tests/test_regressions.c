@@ -2,12 +2,10 @@
 #include "contexts.h"
 
 /* The peer closes while our queue is long: the queue is dropped, and nobody spins or waits. */
-static void a_queue_ends_with_the_peers_close_notify(void **state) {
+T_TEST(a_queue_ends_with_the_peers_close_notify, 60) {
     pysock *pair[2];
     pysock_buf *big = T_OK(pysock_buf_new(8u << 20));
     char byte;
-    (void)state;
-    t_deadline(60);
     t_tls_pair(pair, client_ctx, server_ctx);
     T_OK(pysock_setblocking(pair[0], 0));
     T_OK(pysock_send_buf(pair[0], big));
@@ -22,9 +20,7 @@ static void a_queue_ends_with_the_peers_close_notify(void **state) {
 }
 
 /* Queued behind a handshake that the reactor began and a blocking call finishes. */
-static void what_is_queued_behind_a_handshake_survives_a_mode_switch(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(what_is_queued_behind_a_handshake_survives_a_mode_switch, 60) {
     for (int i = 0; i < 50; i++) {
         pysock *pair[2];
         pysock_buf *b = T_OK(pysock_buf_copy("hello", 5));
@@ -45,14 +41,12 @@ static void what_is_queued_behind_a_handshake_survives_a_mode_switch(void **stat
 }
 
 /* SHUT_WR with a queue: close_notify comes after the queue and before the FIN. */
-static void a_shutdown_behind_a_queue_is_a_clean_end(void **state) {
+T_TEST(a_shutdown_behind_a_queue_is_a_clean_end, 60) {
     pysock *pair[2];
     pysock_buf *big = T_OK(pysock_buf_new(4u << 20));
     static char buf[65536];
     size_t got = 0;
     ptrdiff_t n;
-    (void)state;
-    t_deadline(60);
     t_tls_pair(pair, client_ctx, server_ctx);
     T_OK(pysock_setblocking(pair[0], 0));
     T_OK(pysock_send_buf(pair[0], big));
@@ -68,12 +62,10 @@ static void a_shutdown_behind_a_queue_is_a_clean_end(void **state) {
 }
 
 /* A handshake that began under CERT_NONE must not leave a session for CERT_REQUIRED. */
-static void a_session_does_not_outlive_the_rules_it_was_made_by(void **state) {
+T_TEST(a_session_does_not_outlive_the_rules_it_was_made_by, 60) {
     pysock_ssl_context *client = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
     pysock_ssl_context *server = t_server_ctx_of("self-signed");
     pysock *pair[2];
-    (void)state;
-    t_deadline(60);
     T_OK(pysock_ssl_set_check_hostname(client, 0));
     T_OK(pysock_ssl_set_verify_mode(client, PYSOCK_CERT_NONE));
     for (int i = 0; i < 2; i++) {
@@ -112,13 +104,11 @@ static double process_cpu(void) {
 }
 
 /* Two blocking calls on one silent handshake take turns only when something happens. */
-static void two_callers_of_one_handshake_sleep(void **state) {
+T_TEST(two_callers_of_one_handshake_sleep, 60) {
     pysock *pair[2];
     pysock_ssl_wrap_options later = {.no_handshake_on_connect = 1};
     t_thread t[2];
     double cpu;
-    (void)state;
-    t_deadline(60);
     t_pair(pair);
     T_OK(pysock_ssl_wrap_socket_ex(pair[1], server_ctx, &later));
     for (int i = 0; i < 2; i++)
@@ -137,14 +127,12 @@ static void two_callers_of_one_handshake_sleep(void **state) {
 }
 
 /* A child that closes its copy leaves its parent's poller alone. */
-static void a_childs_close_leaves_the_parents_poller_alone(void **state) {
+T_TEST(a_childs_close_leaves_the_parents_poller_alone, 60) {
     pysock *pair[2];
     pysock_pollevent event;
     pid_t pid;
     int status;
     pysock_poller *p = T_OK(pysock_poller_new());
-    (void)state;
-    t_deadline(60);
     t_pair(pair);
     T_OK(pysock_poller_register(p, pysock_fileno(pair[0]), POLLIN));
     T_EQ(pysock_poller_poll(p, &event, 1, 0), 0);
@@ -164,12 +152,10 @@ static void a_childs_close_leaves_the_parents_poller_alone(void **state) {
 }
 
 /* A pipe that has the number of one that was closed without being unregistered. */
-static void a_reused_number_of_a_pipe_is_asked_for_anew(void **state) {
+T_TEST(a_reused_number_of_a_pipe_is_asked_for_anew, 60) {
     pysock_poller *p = T_OK(pysock_poller_new());
     pysock_pollevent event;
     int old[2], again[2];
-    (void)state;
-    t_deadline(60);
     T_EQ(pipe(old), 0);
     T_OK(pysock_poller_register(p, old[0], POLLIN));
     T_EQ(pysock_poller_poll(p, &event, 1, 0), 0);
@@ -186,13 +172,11 @@ static void a_reused_number_of_a_pipe_is_asked_for_anew(void **state) {
 }
 
 /* The string that was handed out before the connection lives on with it. */
-static void the_host_name_stays_from_wrap_to_close(void **state) {
+T_TEST(the_host_name_stays_from_wrap_to_close, 60) {
     int port;
     pysock *listener = t_listen(&port), *s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0)), *child;
     const char *before;
     pysock_ssl_wrap_options later = {.server_hostname = "localhost", .no_handshake_on_connect = 1};
-    (void)state;
-    t_deadline(60);
     T_OK(pysock_ssl_wrap_socket_ex(s, client_ctx, &later));
     before = pysock_ssl_server_hostname(s);
     T_OK(pysock_connect(s, "127.0.0.1", port));
@@ -229,6 +213,8 @@ static int begin_anew(void **state) {
     times_asked = 0;
     return 0;
 }
+
+#define HOOK_TEST(name, seconds) T_TEST_WITH(name, seconds, begin_anew, begin_anew)
 
 /* More than the kernel takes at once, so that somebody has to send the rest later. */
 static void queue_much(pysock *s) {
@@ -281,12 +267,10 @@ static int deny_when_another_sleeps(void *arg, const pysock_audit_event *event) 
 }
 
 /* Nobody knew that there would be no thread when this one went to sleep: the work is its now. */
-static void a_sleeper_takes_over_when_the_thread_is_denied(void **state) {
+HOOK_TEST(a_sleeper_takes_over_when_the_thread_is_denied, 40) {
     pysock *pair[2];
     select_call c;
     int raw;
-    (void)state;
-    t_deadline(40);
     memset(&c, 0, sizeof c);
     T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
     raw = T_OK(pysock_fileno(pair[1]));
@@ -320,9 +304,7 @@ static int close_and_sleep(void *arg, const pysock_audit_event *event) {
 }
 
 /* A hook that sleeps takes the news for which the call that asks it was about to sleep. */
-static void a_close_during_the_hook_about_threads_is_not_lost(void **state) {
-    (void)state;
-    t_deadline(100);
+HOOK_TEST(a_close_during_the_hook_about_threads_is_not_lost, 100) {
     for (int by_poller = 0; by_poller < 2; by_poller++) {
         pysock *pair[2];
         pysock_poller *p = NULL;
@@ -331,7 +313,7 @@ static void a_close_during_the_hook_about_threads_is_not_lost(void **state) {
         size_t n = 1;
         double start;
         T_STEP("%s", by_poller ? "a poller" : "select");
-        begin_anew(state);
+        begin_anew(NULL);
         T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
         t_wrap_later(pair[0], client_ctx, "localhost");
         fd = T_OK(pysock_fileno(pair[0]));
@@ -367,12 +349,10 @@ static int fail_inside(void *arg, const pysock_audit_event *event) {
 }
 
 /* It is asked after the call has set its own. */
-static void the_hook_about_threads_leaves_the_calls_error_alone(void **state) {
+HOOK_TEST(the_hook_about_threads_leaves_the_calls_error_alone, 30) {
     int port;
     pysock *listener, *s;
     pysock_addr addr;
-    (void)state;
-    t_deadline(30);
     listener = t_listen(&port);
     addr = t_addr_of(listener);
     s = t_nonblocking_socket(AF_INET);
@@ -400,10 +380,8 @@ static int write_a_log(void *arg, const pysock_audit_event *event) {
     return 0;
 }
 
-static void what_the_hook_about_threads_sends_asks_no_second_time(void **state) {
+HOOK_TEST(what_the_hook_about_threads_sends_asks_no_second_time, 30) {
     pysock *pair[2];
-    (void)state;
-    t_deadline(30);
     T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
     T_OK(pysock_set_watermarks(pair[0], 1u << 20, 1u << 24));
     pysock_set_audit_hook(write_a_log, pair[0]);
@@ -426,14 +404,12 @@ static int ask_guard(void *arg, const pysock_audit_event *event) {
 }
 
 /* One interpreter's rules are not the process's. */
-static void the_main_states_hook_alone_is_asked_about_threads(void **state) {
+HOOK_TEST(the_main_states_hook_alone_is_asked_about_threads, 30) {
     pysock *pair[2];
     guard sandbox = {0, 1}, top = {0, 0};
     size_t got = 0;
     int raw;
     pysock_state *mine = T_OK(pysock_state_new());
-    (void)state;
-    t_deadline(30);
     pysock_set_audit_hook(ask_guard, &top);
     T_CHECK(pysock_state_swap(mine) == NULL);
     pysock_set_audit_hook(ask_guard, &sandbox);
@@ -468,14 +444,12 @@ static void detach_it(void *data, void *arg) {
 }
 
 /* Without a thread a call first does what others have left; that may end its own socket. */
-static void a_socket_that_goes_while_a_call_begins_is_closed_to_it(void **state) {
+HOOK_TEST(a_socket_that_goes_while_a_call_begins_is_closed_to_it, 30) {
     enum { MUCH = 400000 };
     pysock *busy[2], *full[2], *pair[2];
     pysock_buf *b;
     detacher d = {NULL, 0, -1};
     char *much = calloc(1, MUCH);
-    (void)state;
-    t_deadline(30);
     T_CHECK(much != NULL);
     go_threadless(busy);
     T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, full));
@@ -506,11 +480,9 @@ static void *recv_all_ten(void *arg) {
     return NULL;
 }
 
-static void MSG_WAITALL_waits_for_all_without_a_thread_too(void **state) {
+HOOK_TEST(MSG_WAITALL_waits_for_all_without_a_thread_too, 30) {
     static const double timeouts[] = {PYSOCK_NO_TIMEOUT, 20};
     pysock *busy[2], *pair[2];
-    (void)state;
-    t_deadline(30);
     go_threadless(busy);
     for (int i = 0; i < 2; i++) {
         t_thread t;
@@ -543,12 +515,10 @@ static FILE *file_of(size_t size) {
 }
 
 /* The end of a file is no interruption. */
-static void a_sendfile_that_is_done_asks_no_interrupt_hook(void **state) {
+HOOK_TEST(a_sendfile_that_is_done_asks_no_interrupt_hook, 30) {
     static const int64_t counts[] = {-1, 20000, 10000, 5000};
     static const double timeouts[] = {PYSOCK_NO_TIMEOUT, 20};
     FILE *f = file_of(10000);
-    (void)state;
-    t_deadline(30);
     times_interrupted = 0;
     pysock_set_interrupt_hook(stop_once, NULL);
     for (int k = 0; k < 2; k++)
@@ -575,13 +545,11 @@ static void *drain_to_the_end(void *arg) {
 }
 
 /* Somebody else's O_NONBLOCK makes sends short; no signal does. */
-static void a_short_send_asks_no_interrupt_hook_without_a_signal(void **state) {
+HOOK_TEST(a_short_send_asks_no_interrupt_hook_without_a_signal, 30) {
     int raw[2];
     pysock *s;
     t_thread t;
     size_t got;
-    (void)state;
-    t_deadline(30);
     times_interrupted = 0;
     pysock_set_interrupt_hook(stop_once, NULL);
     T_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, raw), 0);
@@ -617,13 +585,11 @@ static void *sendfile_thread(void *arg) {
 }
 
 /* It is told once, in the middle of a piece of which some has gone. */
-static void an_interrupt_in_the_middle_of_a_copy_is_not_forgotten(void **state) {
+HOOK_TEST(an_interrupt_in_the_middle_of_a_copy_is_not_forgotten, 30) {
     pysock *busy[2], *pair[2];
     struct sigaction action;
     sender j = {NULL, NULL, 0, 0};
     t_thread t;
-    (void)state;
-    t_deadline(30);
     memset(&action, 0, sizeof action);
     action.sa_handler = on_signal; /* without SA_RESTART */
     T_EQ(sigaction(SIGUSR1, &action, NULL), 0);
@@ -669,9 +635,7 @@ static pysock_state *state_with_closer(void (*fn)(void *), void *arg) {
     return st;
 }
 
-static void a_closer_may_end_its_own_state(void **state) {
-    (void)state;
-    t_deadline(30);
+HOOK_TEST(a_closer_may_end_its_own_state, 30) {
     T_STEP("in the state's cleanup");
     pysock_state_cleanup(state_with_closer(free_state, NULL));
     T_STEP("in everybody's");
@@ -680,9 +644,7 @@ static void a_closer_may_end_its_own_state(void **state) {
 }
 
 /* Whichever of the two states is older. */
-static void a_closer_may_end_another_state_whose_closers_run(void **state) {
-    (void)state;
-    t_deadline(30);
+HOOK_TEST(a_closer_may_end_another_state_whose_closers_run, 30) {
     for (int younger = 0; younger < 2; younger++)
         for (int every = 0; every < 2; every++) {
             int runs = 0;
@@ -729,12 +691,10 @@ static void *cleanup_thread(void *arg) {
 }
 
 /* What a closer uses may go when the state has been freed. */
-static void freeing_a_state_waits_for_its_closer(void **state) {
+HOOK_TEST(freeing_a_state_waits_for_its_closer, 30) {
     slow_closer c;
     pysock_state *st;
     t_thread t;
-    (void)state;
-    t_deadline(30);
     memset(&c, 0, sizeof c);
     T_EQ(sem_init(&c.begun, 0, 0), 0);
     st = state_with_closer(close_slowly, &c);
@@ -754,15 +714,15 @@ static void end_with_7(void *arg) {
 }
 
 /* The program that a_closer_runs_at_exit_of_a_program_without_sockets starts. */
-static int only_register_a_closer(void) {
+static int only_register_a_closer(int argc, char **argv) {
+    if (argc != 2 || strcmp(argv[1], "--closer") != 0)
+        return -1;
     return pysock_register_closer(end_with_7, NULL) < 0 ? 1 : 0;
 }
 
-static void a_closer_runs_at_exit_of_a_program_without_sockets(void **state) {
+T_TEST(a_closer_runs_at_exit_of_a_program_without_sockets, 30) {
     int status;
     pid_t pid;
-    (void)state;
-    t_deadline(30);
     fflush(NULL);
     pid = fork();
     T_CHECK(pid >= 0);
@@ -778,12 +738,10 @@ static void a_closer_runs_at_exit_of_a_program_without_sockets(void **state) {
 /* ---- sockets ---- */
 
 /* It dissolves a connection that a stream has not: it is new, and can listen. */
-static void AF_UNSPEC_connects_no_new_stream(void **state) {
+T_TEST(AF_UNSPEC_connects_no_new_stream, 30) {
     pysock *s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0)), *child, *caller;
     pysock_addr none;
     char byte;
-    (void)state;
-    t_deadline(30);
     memset(&none, 0, sizeof none);
     none.len = sizeof none.u.in;
     none.u.sa.sa_family = AF_UNSPEC;
@@ -804,38 +762,4 @@ static void AF_UNSPEC_connects_no_new_stream(void **state) {
     T_OK(pysock_close(s));
 }
 
-#define HOOK_TEST(test) cmocka_unit_test_setup_teardown(test, begin_anew, begin_anew)
-
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(a_queue_ends_with_the_peers_close_notify),
-    cmocka_unit_test(what_is_queued_behind_a_handshake_survives_a_mode_switch),
-    cmocka_unit_test(a_shutdown_behind_a_queue_is_a_clean_end),
-    cmocka_unit_test(a_session_does_not_outlive_the_rules_it_was_made_by),
-    cmocka_unit_test(two_callers_of_one_handshake_sleep),
-    cmocka_unit_test(a_childs_close_leaves_the_parents_poller_alone),
-    cmocka_unit_test(a_reused_number_of_a_pipe_is_asked_for_anew),
-    cmocka_unit_test(the_host_name_stays_from_wrap_to_close),
-    HOOK_TEST(a_sleeper_takes_over_when_the_thread_is_denied),
-    HOOK_TEST(a_close_during_the_hook_about_threads_is_not_lost),
-    HOOK_TEST(the_hook_about_threads_leaves_the_calls_error_alone),
-    HOOK_TEST(what_the_hook_about_threads_sends_asks_no_second_time),
-    HOOK_TEST(the_main_states_hook_alone_is_asked_about_threads),
-    HOOK_TEST(a_socket_that_goes_while_a_call_begins_is_closed_to_it),
-    HOOK_TEST(MSG_WAITALL_waits_for_all_without_a_thread_too),
-    HOOK_TEST(a_sendfile_that_is_done_asks_no_interrupt_hook),
-    HOOK_TEST(a_short_send_asks_no_interrupt_hook_without_a_signal),
-    HOOK_TEST(an_interrupt_in_the_middle_of_a_copy_is_not_forgotten),
-    HOOK_TEST(a_closer_may_end_its_own_state),
-    HOOK_TEST(a_closer_may_end_another_state_whose_closers_run),
-    HOOK_TEST(freeing_a_state_waits_for_its_closer),
-    cmocka_unit_test(a_closer_runs_at_exit_of_a_program_without_sockets),
-    cmocka_unit_test(AF_UNSPEC_connects_no_new_stream),
-};
-
-int main(int argc, char **argv) {
-    if (argc > 1 && strcmp(argv[1], "--closer") == 0)
-        return only_register_a_closer();
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name("test_regressions", tests, make_contexts, free_contexts);
-}
+T_MAIN(.setup = make_contexts, .teardown = free_contexts, .as_child = only_register_a_closer)

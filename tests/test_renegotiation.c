@@ -88,9 +88,7 @@ static void server_asks(p_process *p, pysock *s, uint64_t options, int mode) {
     pysock_ssl_context_free(ctx);
 }
 
-static void a_client_goes_along_when_openssl_s_server_asks(void **state) {
-    (void)state;
-    t_deadline(200);
+T_TEST(a_client_goes_along_when_openssl_s_server_asks, 200) {
     P_NEED("openssl");
     static p_process p;
     for (int mode = BLOCKING; mode <= NON_BLOCKING; mode++) {
@@ -99,9 +97,7 @@ static void a_client_goes_along_when_openssl_s_server_asks(void **state) {
     }
 }
 
-static void a_client_goes_along_while_it_reads_ahead(void **state) {
-    (void)state;
-    t_deadline(100);
+T_TEST(a_client_goes_along_while_it_reads_ahead, 100) {
     P_NEED("openssl");
     static p_process p;
     server_asks(&p, start_s_server(&p), PYSOCK_OP_READ_AHEAD, TIMED);
@@ -155,16 +151,12 @@ static void client_asks(uint64_t options, int verify_mode) {
     pysock_ssl_context_free(ctx);
 }
 
-static void a_server_refuses_openssl_s_client_by_default(void **state) {
-    (void)state;
-    t_deadline(100);
+T_TEST(a_server_refuses_openssl_s_client_by_default, 100) {
     P_NEED("openssl");
     client_asks(0, PYSOCK_CERT_NONE);
 }
 
-static void a_server_goes_along_where_it_was_allowed(void **state) {
-    (void)state;
-    t_deadline(200);
+T_TEST(a_server_goes_along_where_it_was_allowed, 200) {
     P_NEED("openssl");
     client_asks(PYSOCK_OP_ALLOW_CLIENT_RENEGOTIATION, PYSOCK_CERT_NONE);
     client_asks(PYSOCK_OP_ALLOW_CLIENT_RENEGOTIATION, PYSOCK_CERT_REQUIRED);
@@ -246,12 +238,10 @@ static void meet_server(int verify_mode, const bear_identity *first, const bear_
 }
 
 /* Both certificates are good ones for the host, by themselves. */
-static void a_client_refuses_another_certificate_in_a_renegotiation(void **state) {
+T_TEST(a_client_refuses_another_certificate_in_a_renegotiation, 100) {
     static const int modes[] = {PYSOCK_CERT_REQUIRED, PYSOCK_CERT_NONE};
     static bear_identity one, other;
     receiver r;
-    (void)state;
-    t_deadline(100);
     bear_load(&one, "server-ec");
     bear_load(&other, "chain-ec");
     for (size_t i = 0; i < 2; i++) {
@@ -270,15 +260,13 @@ static void a_client_refuses_another_certificate_in_a_renegotiation(void **state
 }
 
 /* ... or refuses any renegotiation, and goes on without. */
-static void a_client_may_refuse_every_renegotiation(void **state) {
+T_TEST(a_client_may_refuse_every_renegotiation, 100) {
     static bear_identity one;
     static bear_run run;
     receiver r;
     t_thread serving;
     int port, listener = t_raw_listen(&port);
     pysock_ssl_context *ctx = t_client_ctx();
-    (void)state;
-    t_deadline(100);
     bear_load(&one, "server-ec");
     add_options(ctx, PYSOCK_OP_NO_RENEGOTIATION);
     memset(&run, 0, sizeof run);
@@ -353,11 +341,9 @@ static h_outcome meet_client(int verify_mode, const bear_identity *first,
     return outcome;
 }
 
-static void a_server_refuses_another_certificate_in_a_renegotiation(void **state) {
+T_TEST(a_server_refuses_another_certificate_in_a_renegotiation, 100) {
     static bear_identity one, other;
     h_outcome outcome;
-    (void)state;
-    t_deadline(100);
     bear_load(&one, "client");
     bear_load(&other, "server-ec");
     T_STEP("the same certificate");
@@ -373,11 +359,9 @@ static void a_server_refuses_another_certificate_in_a_renegotiation(void **state
 }
 
 /* Who needs no certificate, and brings one all the same, must bring a good one, each time. */
-static void a_certificate_that_comes_with_a_renegotiation_is_verified(void **state) {
+T_TEST(a_certificate_that_comes_with_a_renegotiation_is_verified, 100) {
     static bear_identity good, bad;
     h_outcome outcome;
-    (void)state;
-    t_deadline(100);
     bear_load(&good, "client");
     bear_load(&bad, "untrusted");
     T_STEP("none, twice");
@@ -400,9 +384,7 @@ static void a_certificate_that_comes_with_a_renegotiation_is_verified(void **sta
 
 /* All the records are in the kernel when the first byte is read; one read takes them, and select
    must know of every one of them until the last. */
-static void select_sees_what_was_read_ahead(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(select_sees_what_was_read_ahead, 60) {
     pysock *pair[2];
     t_proxy proxy;
     unsigned char *records = malloc((size_t)RECORDS * 256);
@@ -440,18 +422,4 @@ static void select_sees_what_was_read_ahead(void **state) {
     pysock_ssl_context_free(server);
 }
 
-#define CASE(test) cmocka_unit_test_teardown(test, tear_down)
-
-static const struct CMUnitTest tests[] = {
-    CASE(a_client_goes_along_when_openssl_s_server_asks),
-    CASE(a_client_goes_along_while_it_reads_ahead),
-    CASE(a_server_refuses_openssl_s_client_by_default),
-    CASE(a_server_goes_along_where_it_was_allowed),
-    CASE(a_client_refuses_another_certificate_in_a_renegotiation),
-    CASE(a_client_may_refuse_every_renegotiation),
-    CASE(a_server_refuses_another_certificate_in_a_renegotiation),
-    CASE(a_certificate_that_comes_with_a_renegotiation_is_verified),
-    CASE(select_sees_what_was_read_ahead),
-};
-
-T_MAIN(tests)
+T_MAIN(.each_teardown = tear_down)

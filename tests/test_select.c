@@ -42,11 +42,9 @@ static void drain(pysock *s, size_t size) {
 
 /* ---- the lists ---- */
 
-static void the_lists_keep_only_what_is_ready_in_order(void **state) {
+T_TEST(the_lists_keep_only_what_is_ready_in_order, 30) {
     int pipes[4][2], r[4], w[4];
     size_t nr = 4, nw = 4;
-    (void)state;
-    t_deadline(30);
     for (int i = 0; i < 4; i++) {
         T_EQ(pipe(pipes[i]), 0);
         r[i] = pipes[i][0];
@@ -67,11 +65,9 @@ static void the_lists_keep_only_what_is_ready_in_order(void **state) {
     }
 }
 
-static void empty_lists_only_wait(void **state) {
+T_TEST(empty_lists_only_wait, 30) {
     size_t none = 0;
     double start;
-    (void)state;
-    t_deadline(30);
     T_EQ(pysock_select(NULL, NULL, NULL, NULL, NULL, NULL, 0), 0);
     start = t_now();
     T_EQ(pysock_select(NULL, NULL, NULL, NULL, NULL, NULL, 0.05), 0);
@@ -79,12 +75,10 @@ static void empty_lists_only_wait(void **state) {
     T_EQ(pysock_select(NULL, &none, NULL, &none, NULL, &none, 0), 0);
 }
 
-static void a_descriptor_may_be_in_several_lists_and_twice_in_one(void **state) {
+T_TEST(a_descriptor_may_be_in_several_lists_and_twice_in_one, 30) {
     pysock *pair[2];
     int fd, r[2], w[1], x[1];
     size_t nr = 2, nw = 1, nx = 1;
-    (void)state;
-    t_deadline(30);
     t_tls_pair(pair, client_ctx, server_ctx);
     t_say(pair[0], "x");
     T_EQ(t_readable(pair[1], PYSOCK_NO_TIMEOUT), 1);
@@ -97,12 +91,10 @@ static void a_descriptor_may_be_in_several_lists_and_twice_in_one(void **state) 
     t_close_pair(pair);
 }
 
-static void sockets_pipes_and_files_share_one_select(void **state) {
+T_TEST(sockets_pipes_and_files_share_one_select, 30) {
     pysock *plain[2], *tls[2];
     int pipe_fds[2], file, r[4];
     size_t nr = 4;
-    (void)state;
-    t_deadline(30);
     t_pair(plain);
     t_tls_pair(tls, client_ctx, server_ctx);
     T_EQ(pipe(pipe_fds), 0);
@@ -132,11 +124,9 @@ static void sockets_pipes_and_files_share_one_select(void **state) {
     close(file);
 }
 
-static void descriptors_above_FD_SETSIZE_work(void **state) {
+T_TEST(descriptors_above_FD_SETSIZE_work, 30) {
     struct rlimit limit;
     int fds[2], high;
-    (void)state;
-    t_deadline(30);
     T_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
     limit.rlim_cur = limit.rlim_max;
     (void)setrlimit(RLIMIT_NOFILE, &limit);
@@ -154,11 +144,9 @@ static void descriptors_above_FD_SETSIZE_work(void **state) {
     close(fds[1]);
 }
 
-static void a_closed_descriptor_is_an_error(void **state) {
+T_TEST(a_closed_descriptor_is_an_error, 30) {
     int fds[2], fd;
     size_t n = 1;
-    (void)state;
-    t_deadline(30);
     T_EQ(pipe(fds), 0);
     fd = fcntl(fds[0], F_DUPFD_CLOEXEC, 700); /* no number that select itself would be given */
     T_CHECK(fd >= 700);
@@ -173,10 +161,8 @@ static void a_closed_descriptor_is_an_error(void **state) {
     close(fds[1]);
 }
 
-static void a_pipe_without_a_writer_is_readable(void **state) {
+T_TEST(a_pipe_without_a_writer_is_readable, 30) {
     int fds[2];
-    (void)state;
-    t_deadline(30);
     T_EQ(pipe(fds), 0);
     T_EQ(fd_readable(fds[0], 0), 0);
     close(fds[1]);
@@ -184,10 +170,8 @@ static void a_pipe_without_a_writer_is_readable(void **state) {
     close(fds[0]);
 }
 
-static void a_pipe_without_a_reader_is_writable(void **state) {
+T_TEST(a_pipe_without_a_reader_is_writable, 30) {
     int fds[2];
-    (void)state;
-    t_deadline(30);
     T_EQ(pipe(fds), 0);
     close(fds[0]);
     T_EQ(fd_writable(fds[1], PYSOCK_NO_TIMEOUT), 1);
@@ -197,12 +181,10 @@ static void a_pipe_without_a_reader_is_writable(void **state) {
 /* ---- readable ---- */
 
 /* The classic bug: the record has left the kernel, and poll(2) alone would wait for ever. */
-static void select_sees_bytes_left_in_the_engine(void **state) {
+T_TEST(select_sees_bytes_left_in_the_engine, 30) {
     pysock *pair[2];
     char text[1000], buf[1000];
     int in_kernel = -1;
-    (void)state;
-    t_deadline(30);
     memset(text, 'e', sizeof text);
     t_tls_pair(pair, client_ctx, server_ctx);
     T_OK(pysock_sendall(pair[0], text, sizeof text, 0));
@@ -222,14 +204,12 @@ static void select_sees_bytes_left_in_the_engine(void **state) {
 
 /* The other classic bug: bytes in the kernel that are no bytes for the user. Neither may select
    say so, nor may it, or the reactor, turn round and round meanwhile. */
-static void select_does_not_say_readable_for_half_a_record(void **state) {
+T_TEST(select_does_not_say_readable_for_half_a_record, 60) {
     unsigned char record[T_RECORD];
     pysock *pair[2];
     t_proxy proxy;
     size_t size;
     static const size_t cuts[] = {1, 3, 5, 6, 20};
-    (void)state;
-    t_deadline(60);
     t_tls_pair_by_proxy(pair, &proxy, client_ctx, server_ctx);
     for (size_t i = 0; i < sizeof cuts / sizeof cuts[0]; i++) {
         double cpu, start;
@@ -271,7 +251,7 @@ static void *dribble_thread(void *arg) {
 }
 
 /* Each byte of an unfinished record wakes the wait; the deadline stays where it was. */
-static void spurious_wakeups_do_not_extend_the_deadline(void **state) {
+T_TEST(spurious_wakeups_do_not_extend_the_deadline, 60) {
     unsigned char record[T_RECORD];
     char big[16000];
     pysock *pair[2];
@@ -279,8 +259,6 @@ static void spurious_wakeups_do_not_extend_the_deadline(void **state) {
     t_thread t;
     dribble d;
     double start;
-    (void)state;
-    t_deadline(60);
     memset(big, 'b', sizeof big);
     t_tls_pair_by_proxy(pair, &proxy, client_ctx, server_ctx);
     T_OK(pysock_sendall(pair[1], big, sizeof big, 0));
@@ -299,10 +277,8 @@ static void spurious_wakeups_do_not_extend_the_deadline(void **state) {
     t_proxy_close(&proxy);
 }
 
-static void the_end_of_a_stream_is_readable_for_good(void **state) {
+T_TEST(the_end_of_a_stream_is_readable_for_good, 60) {
     char byte;
-    (void)state;
-    t_deadline(60);
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         T_STEP("%s", tls ? "TLS" : "plain");
@@ -320,11 +296,9 @@ static void the_end_of_a_stream_is_readable_for_good(void **state) {
     }
 }
 
-static void an_end_behind_data_is_seen_after_the_data(void **state) {
+T_TEST(an_end_behind_data_is_seen_after_the_data, 60) {
     pysock *pair[2];
     char byte;
-    (void)state;
-    t_deadline(60);
     t_tls_pair(pair, client_ctx, server_ctx);
     t_say(pair[0], "ab");
     T_OK(pysock_close(pair[0]));
@@ -337,10 +311,8 @@ static void an_end_behind_data_is_seen_after_the_data(void **state) {
     T_OK(pysock_close(pair[1]));
 }
 
-static void a_reset_is_readable_before_and_after_it_was_told(void **state) {
+T_TEST(a_reset_is_readable_before_and_after_it_was_told, 60) {
     char byte;
-    (void)state;
-    t_deadline(60);
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         T_STEP("%s", tls ? "TLS" : "plain");
@@ -359,11 +331,9 @@ static void a_reset_is_readable_before_and_after_it_was_told(void **state) {
     }
 }
 
-static void a_listening_socket_is_readable_with_a_connection_and_never_writable(void **state) {
+T_TEST(a_listening_socket_is_readable_with_a_connection_and_never_writable, 60) {
     int port, fd;
     pysock *listener, *a, *b;
-    (void)state;
-    t_deadline(60);
     listener = t_listen(&port);
     T_EQ(t_readable(listener, 0), 0);
     T_EQ(t_writable(listener, 0), 0);
@@ -387,12 +357,10 @@ static void a_listening_socket_is_readable_with_a_connection_and_never_writable(
     T_OK(pysock_close(listener));
 }
 
-static void out_of_band_data_is_an_exceptional_condition(void **state) {
+T_TEST(out_of_band_data_is_an_exceptional_condition, 60) {
     int port, fd, x;
     size_t n = 1;
     pysock *listener, *s;
-    (void)state;
-    t_deadline(60);
     listener = t_listen(&port);
     fd = t_raw_connect(port);
     s = T_OK(pysock_accept(listener, NULL));
@@ -410,9 +378,7 @@ static void out_of_band_data_is_an_exceptional_condition(void **state) {
 
 /* ---- writable ---- */
 
-static void a_full_socket_is_not_writable_until_its_peer_reads(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_full_socket_is_not_writable_until_its_peer_reads, 60) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         size_t size;
@@ -438,11 +404,9 @@ static void a_full_socket_is_not_writable_until_its_peer_reads(void **state) {
 
 /* What the kernel did not take of the last record is sent by the reactor, although nobody calls
    anything on the sender any more: the peer gets every byte. */
-static void a_stuck_record_is_finished_without_the_caller(void **state) {
+T_TEST(a_stuck_record_is_finished_without_the_caller, 60) {
     pysock *pair[2];
     size_t size;
-    (void)state;
-    t_deadline(60);
     t_tls_pair(pair, client_ctx, server_ctx);
     T_OK(pysock_setblocking(pair[0], 0));
     size = fill_up(pair[0]);
@@ -453,12 +417,10 @@ static void a_stuck_record_is_finished_without_the_caller(void **state) {
 
 /* ---- handshaking ---- */
 
-static void a_handshaking_socket_is_neither_readable_nor_writable_until_it_failed(void **state) {
+T_TEST(a_handshaking_socket_is_neither_readable_nor_writable_until_it_failed, 60) {
     int port, fd;
     pysock *listener, *s;
     char byte;
-    (void)state;
-    t_deadline(60);
     listener = t_listen(&port);
     fd = t_raw_connect(port);
     s = T_OK(pysock_accept(listener, NULL));
@@ -484,10 +446,8 @@ static void a_handshaking_socket_is_neither_readable_nor_writable_until_it_faile
     T_OK(pysock_close(listener));
 }
 
-static void a_finished_handshake_is_writable_and_not_readable(void **state) {
+T_TEST(a_finished_handshake_is_writable_and_not_readable, 60) {
     pysock *pair[2];
-    (void)state;
-    t_deadline(60);
     t_pair(pair);
     for (int i = 0; i < 2; i++) {
         T_OK(pysock_setblocking(pair[i], 0));
@@ -502,10 +462,8 @@ static void a_finished_handshake_is_writable_and_not_readable(void **state) {
 }
 
 /* A blocking socket that is handed to select before its handshake: the reactor takes over. */
-static void select_finishes_the_handshake_of_a_blocking_socket(void **state) {
+T_TEST(select_finishes_the_handshake_of_a_blocking_socket, 60) {
     pysock *pair[2];
-    (void)state;
-    t_deadline(60);
     t_pair(pair);
     t_wrap_later(pair[1], server_ctx, NULL);
     T_OK(pysock_setblocking(pair[0], 0));
@@ -522,11 +480,9 @@ static void select_finishes_the_handshake_of_a_blocking_socket(void **state) {
 
 #define MANY T_SCALE(300, 60)
 
-static void one_ready_socket_is_found_among_many(void **state) {
+T_TEST(one_ready_socket_is_found_among_many, 120) {
     static pysock *pairs[300][2];
     static int r[300];
-    (void)state;
-    t_deadline(120);
     for (int i = 0; i < MANY; i++) {
         if (i % 10 == 0)
             t_tls_pair(pairs[i], client_ctx, server_ctx);
@@ -559,13 +515,11 @@ static void *select_thread(void *arg) {
 
 /* The peer says that it is done with both directions, and then, after all, takes what is there: a
    hangup, which nobody who waits to write asks about, does not hide that there is room now. */
-static void a_hangup_does_not_hide_what_comes_after_it(void **state) {
+T_TEST(a_hangup_does_not_hide_what_comes_after_it, 60) {
     static char buf[65536];
     pysock *pair[2];
     select_to_write w;
     int raw;
-    (void)state;
-    t_deadline(60);
     T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
     T_OK(pysock_setblocking(pair[0], 0));
     fill_up(pair[0]);
@@ -582,34 +536,4 @@ static void a_hangup_does_not_hide_what_comes_after_it(void **state) {
     t_close_pair(pair);
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(the_lists_keep_only_what_is_ready_in_order),
-    cmocka_unit_test(empty_lists_only_wait),
-    cmocka_unit_test(a_descriptor_may_be_in_several_lists_and_twice_in_one),
-    cmocka_unit_test(sockets_pipes_and_files_share_one_select),
-    cmocka_unit_test(descriptors_above_FD_SETSIZE_work),
-    cmocka_unit_test(a_closed_descriptor_is_an_error),
-    cmocka_unit_test(a_pipe_without_a_writer_is_readable),
-    cmocka_unit_test(a_pipe_without_a_reader_is_writable),
-    cmocka_unit_test(select_sees_bytes_left_in_the_engine),
-    cmocka_unit_test(select_does_not_say_readable_for_half_a_record),
-    cmocka_unit_test(spurious_wakeups_do_not_extend_the_deadline),
-    cmocka_unit_test(the_end_of_a_stream_is_readable_for_good),
-    cmocka_unit_test(an_end_behind_data_is_seen_after_the_data),
-    cmocka_unit_test(a_reset_is_readable_before_and_after_it_was_told),
-    cmocka_unit_test(a_listening_socket_is_readable_with_a_connection_and_never_writable),
-    cmocka_unit_test(out_of_band_data_is_an_exceptional_condition),
-    cmocka_unit_test(a_full_socket_is_not_writable_until_its_peer_reads),
-    cmocka_unit_test(a_stuck_record_is_finished_without_the_caller),
-    cmocka_unit_test(a_handshaking_socket_is_neither_readable_nor_writable_until_it_failed),
-    cmocka_unit_test(a_finished_handshake_is_writable_and_not_readable),
-    cmocka_unit_test(select_finishes_the_handshake_of_a_blocking_socket),
-    cmocka_unit_test(one_ready_socket_is_found_among_many),
-    cmocka_unit_test(a_hangup_does_not_hide_what_comes_after_it),
-};
-
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name("test_select", tests, make_contexts, free_contexts);
-}
+T_MAIN(.setup = make_contexts, .teardown = free_contexts)

@@ -49,12 +49,10 @@ static pysock_ssl_session *session_with(const char *host) {
     return se;
 }
 
-static void a_session_is_resumed_where_it_is_given(void **state) {
+T_TEST(a_session_is_resumed_where_it_is_given, 60) {
     unsigned char id[32], again[32];
     pysock_ssl_session *se;
     h_pair p;
-    (void)state;
-    t_deadline(60);
     T_OK(pysock_ssl_set_session_cache(client, 0));
     se = session_with("localhost");
     T_EQ(pysock_ssl_session_id(se, id), 32);
@@ -85,13 +83,11 @@ static void a_session_is_resumed_where_it_is_given(void **state) {
     pysock_ssl_session_release(NULL);
 }
 
-static void a_session_belongs_to_its_context_and_to_clients(void **state) {
+T_TEST(a_session_belongs_to_its_context_and_to_clients, 60) {
     pysock_ssl_session *se = session_with("localhost");
     pysock_ssl_context *other = t_client_ctx();
     pysock_ssl_wrap_options options;
     pysock *pair[2];
-    (void)state;
-    t_deadline(60);
     memset(&options, 0, sizeof options);
     options.server_hostname = "localhost";
     options.session = se;
@@ -105,12 +101,10 @@ static void a_session_belongs_to_its_context_and_to_clients(void **state) {
     pysock_ssl_session_release(se);
 }
 
-static void a_session_is_no_way_round_the_host_name(void **state) {
+T_TEST(a_session_is_no_way_round_the_host_name, 60) {
     pysock_ssl_session *se = session_with("localhost");
     pysock_ssl_wrap_options options;
     h_pair p;
-    (void)state;
-    t_deadline(60);
     T_STEP("a name that the certificate has as well, but SNI is another: a full handshake");
     T_EQ(resumes("www.example.test", se), 0);
     T_STEP("a name that it does not have");
@@ -123,12 +117,10 @@ static void a_session_is_no_way_round_the_host_name(void **state) {
 }
 
 /* An address is not sent as a name, so the server has nothing against resumption. */
-static void a_session_is_no_way_round_the_address(void **state) {
+T_TEST(a_session_is_no_way_round_the_address, 60) {
     pysock_ssl_session *se = session_with("127.0.0.1");
     pysock_ssl_wrap_options options;
     h_pair p;
-    (void)state;
-    t_deadline(60);
     T_EQ(resumes("127.0.0.1", se), 1);
     T_STEP("an address that the certificate has as well");
     T_EQ(resumes("::1", se), 1);
@@ -142,13 +134,11 @@ static void a_session_is_no_way_round_the_address(void **state) {
 }
 
 /* Nobody has asked whom the first connection was with: the second one asks. */
-static void what_was_not_checked_is_checked_when_it_is_resumed(void **state) {
+T_TEST(what_was_not_checked_is_checked_when_it_is_resumed, 60) {
     pysock_ssl_context *wrong = t_server_ctx_of("wrong-host");
     pysock_ssl_wrap_options options;
     pysock_ssl_session *se;
     h_pair p;
-    (void)state;
-    t_deadline(60);
     memset(&options, 0, sizeof options);
     options.server_hostname = "localhost";
     for (int given = 0; given < 2; given++) {
@@ -175,10 +165,8 @@ static void what_was_not_checked_is_checked_when_it_is_resumed(void **state) {
     pysock_ssl_context_free(wrong);
 }
 
-static void new_rules_resume_nothing(void **state) {
+T_TEST(new_rules_resume_nothing, 60) {
     pysock_ssl_session *se;
-    (void)state;
-    t_deadline(60);
     T_OK(pysock_ssl_set_check_hostname(client, 0));
     T_OK(pysock_ssl_set_verify_mode(client, PYSOCK_CERT_NONE));
     se = session_with("localhost");
@@ -192,10 +180,8 @@ static void new_rules_resume_nothing(void **state) {
     T_EQ(resumes("localhost", NULL), 0);
 }
 
-static void servers_that_ask_for_certificates_resume_and_know_the_client(void **state) {
+T_TEST(servers_that_ask_for_certificates_resume_and_know_the_client, 60) {
     h_pair p;
-    (void)state;
-    t_deadline(60);
     T_OK(pysock_ssl_load_verify_locations(server, T_CERTS "ca.pem", NULL));
     T_OK(pysock_ssl_set_verify_mode(server, PYSOCK_CERT_REQUIRED));
     T_OK(pysock_ssl_load_cert_chain(client, T_CERTS "client.pem", T_CERTS "client.key"));
@@ -211,10 +197,8 @@ static void servers_that_ask_for_certificates_resume_and_know_the_client(void **
     }
 }
 
-static void the_counters_count(void **state) {
+T_TEST(the_counters_count, 60) {
     pysock_ssl_session_stats stats;
-    (void)state;
-    t_deadline(60);
     T_OK(pysock_ssl_set_session_cache(server, 2));
     T_EQ(resumes("localhost", NULL), 0);
     T_EQ(resumes("localhost", NULL), 1);
@@ -243,12 +227,10 @@ static void the_counters_count(void **state) {
     T_EQ(resumes("localhost", NULL), 0);
 }
 
-static void both_sides_agree_on_channel_bindings(void **state) {
+T_TEST(both_sides_agree_on_channel_bindings, 60) {
     static const char *const certs[] = {"server-ec", "server-rsa"};
     unsigned char ours[64], theirs[64], first[64];
     h_pair p;
-    (void)state;
-    t_deadline(60);
     for (size_t c = 0; c < 2; c++) {
         pysock_ssl_context *one = t_server_ctx_of(certs[c]);
         pysock_ssl_context *asks = t_client_ctx();
@@ -273,12 +255,10 @@ static void both_sides_agree_on_channel_bindings(void **state) {
     }
 }
 
-static void the_chain_that_was_sent_and_the_path_are_there(void **state) {
+T_TEST(the_chain_that_was_sent_and_the_path_are_there, 60) {
     pysock_ssl_context *chain = t_server_ctx_of("chain-ec");
     pysock_buf *sent[4], *path[4];
     h_pair p;
-    (void)state;
-    t_deadline(60);
     for (int i = 0; i < 2; i++) {
         h_connect(&p, client, chain, "localhost");
         T_EQ(pysock_ssl_session_reused(p.client), i);
@@ -306,11 +286,9 @@ static void the_chain_that_was_sent_and_the_path_are_there(void **state) {
 }
 
 /* As OpenSSL does by itself, and a client's certificate like a server's. */
-static void a_lone_certificate_is_shown_with_its_issuers_where_that_is_wanted(void **state) {
+T_TEST(a_lone_certificate_is_shown_with_its_issuers_where_that_is_wanted, 60) {
     pysock_ssl_context *shown = t_server_ctx_of("server-rsa"), *mine = t_client_ctx();
     h_pair p;
-    (void)state;
-    t_deadline(60);
     T_OK(pysock_ssl_load_verify_locations(shown, T_CERTS "ca.pem", NULL));
     T_OK(pysock_ssl_set_verify_mode(shown, PYSOCK_CERT_REQUIRED));
     T_OK(pysock_ssl_load_cert_chain(mine, T_CERTS "client.pem", T_CERTS "client.key"));
@@ -328,20 +306,4 @@ static void a_lone_certificate_is_shown_with_its_issuers_where_that_is_wanted(vo
     pysock_ssl_context_free(mine);
 }
 
-#define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-
-static const struct CMUnitTest tests[] = {
-    CASE(a_session_is_resumed_where_it_is_given),
-    CASE(a_session_belongs_to_its_context_and_to_clients),
-    CASE(a_session_is_no_way_round_the_host_name),
-    CASE(a_session_is_no_way_round_the_address),
-    CASE(what_was_not_checked_is_checked_when_it_is_resumed),
-    CASE(new_rules_resume_nothing),
-    CASE(servers_that_ask_for_certificates_resume_and_know_the_client),
-    CASE(the_counters_count),
-    CASE(both_sides_agree_on_channel_bindings),
-    CASE(the_chain_that_was_sent_and_the_path_are_there),
-    CASE(a_lone_certificate_is_shown_with_its_issuers_where_that_is_wanted),
-};
-
-T_MAIN(tests)
+T_MAIN(.each_setup = setup, .each_teardown = teardown)

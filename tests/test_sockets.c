@@ -28,10 +28,8 @@ static void echo_once(pysock *a, pysock *b) {
 
 /* ---- making ---- */
 
-static void a_new_socket_is_blocking_and_closed_on_exec(void **state) {
+T_TEST(a_new_socket_is_blocking_and_closed_on_exec, 30) {
     pysock *s;
-    (void)state;
-    t_deadline(30);
     s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     T_CHECK(pysock_gettimeout(s) == PYSOCK_NO_TIMEOUT);
     T_CHECK(fcntl(pysock_fileno(s), F_GETFD) & FD_CLOEXEC);
@@ -40,10 +38,8 @@ static void a_new_socket_is_blocking_and_closed_on_exec(void **state) {
     T_OK(pysock_close(s));
 }
 
-static void accepted_and_paired_sockets_are_closed_on_exec_too(void **state) {
+T_TEST(accepted_and_paired_sockets_are_closed_on_exec_too, 30) {
     pysock *pair[2], *local[2];
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, local));
     for (int i = 0; i < 2; i++) {
@@ -54,10 +50,8 @@ static void accepted_and_paired_sockets_are_closed_on_exec_too(void **state) {
     t_close_pair(local);
 }
 
-static void timeouts_are_what_they_were_set_to(void **state) {
+T_TEST(timeouts_are_what_they_were_set_to, 30) {
     pysock *s;
-    (void)state;
-    t_deadline(30);
     s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     T_OK(pysock_settimeout(s, 2.5));
     T_CHECK(pysock_gettimeout(s) == 2.5);
@@ -72,11 +66,9 @@ static void timeouts_are_what_they_were_set_to(void **state) {
     T_OK(pysock_close(s));
 }
 
-static void a_closed_socket_is_gone(void **state) {
+T_TEST(a_closed_socket_is_gone, 30) {
     pysock *s;
     int fd;
-    (void)state;
-    t_deadline(30);
     s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     fd = T_OK(pysock_fileno(s));
     T_EQ(pysock_close(s), 0);
@@ -90,10 +82,8 @@ static void a_closed_socket_is_gone(void **state) {
 }
 
 /* A handle is never a number that comes back: what is made after it is not it. */
-static void a_dead_handle_never_means_a_younger_socket(void **state) {
+T_TEST(a_dead_handle_never_means_a_younger_socket, 30) {
     pysock *old, *young[64];
-    (void)state;
-    t_deadline(30);
     old = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     T_OK(pysock_close(old));
     for (int i = 0; i < 64; i++) {
@@ -108,11 +98,9 @@ static void a_dead_handle_never_means_a_younger_socket(void **state) {
     }
 }
 
-static void socketpair_talks_both_ways(void **state) {
+T_TEST(socketpair_talks_both_ways, 30) {
     pysock *pair[2];
     char byte;
-    (void)state;
-    t_deadline(30);
     T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
     echo_once(pair[0], pair[1]);
     T_OK(pysock_setblocking(pair[1], 0));
@@ -122,11 +110,9 @@ static void socketpair_talks_both_ways(void **state) {
     T_OK(pysock_close(pair[1]));
 }
 
-static void datagrams_keep_their_borders(void **state) {
+T_TEST(datagrams_keep_their_borders, 30) {
     pysock *a, *b;
     char buf[16];
-    (void)state;
-    t_deadline(30);
     a = T_OK(pysock_socket(AF_INET, SOCK_DGRAM, 0));
     b = T_OK(pysock_socket(AF_INET, SOCK_DGRAM, 0));
     T_OK(pysock_bind(b, "127.0.0.1", 0));
@@ -143,7 +129,7 @@ static void datagrams_keep_their_borders(void **state) {
 
 /* ---- addresses ---- */
 
-static void addresses_are_read_and_written_alike(void **state) {
+T_TEST(addresses_are_read_and_written_alike, 30) {
     static const struct {
         const char *text;
         int family, port;
@@ -157,8 +143,6 @@ static void addresses_are_read_and_written_alike(void **state) {
                  {"unix:@abstract", AF_UNIX, -1}};
     pysock_addr addr;
     char text[PYSOCK_ADDR_STRLEN];
-    (void)state;
-    t_deadline(30);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         T_STEP("%s", cases[i].text);
         T_OK(pysock_addr_parse(&addr, cases[i].text));
@@ -170,11 +154,9 @@ static void addresses_are_read_and_written_alike(void **state) {
     }
 }
 
-static void a_scope_in_an_address_is_kept(void **state) {
+T_TEST(a_scope_in_an_address_is_kept, 30) {
     pysock_addr addr, again;
     char text[PYSOCK_ADDR_STRLEN];
-    (void)state;
-    t_deadline(30);
     T_OK(pysock_addr_parse(&addr, "[fe80::1%lo]:80"));
     T_CHECK(addr.u.in6.sin6_scope_id != 0);
     pysock_addr_format(&addr, text, sizeof text);
@@ -183,11 +165,9 @@ static void a_scope_in_an_address_is_kept(void **state) {
     T_EQ(pysock_addr_port(&again), 80);
 }
 
-static void a_formatted_address_is_cut_off_and_terminated(void **state) {
+T_TEST(a_formatted_address_is_cut_off_and_terminated, 30) {
     pysock_addr addr;
     char text[32];
-    (void)state;
-    t_deadline(30);
     T_OK(pysock_addr_parse(&addr, "127.0.0.1:8080"));
     memset(text, 'x', sizeof text);
     T_EQ(pysock_addr_format(&addr, text, 5), 14);
@@ -199,12 +179,10 @@ static void a_formatted_address_is_cut_off_and_terminated(void **state) {
     T_EQ(pysock_addr_format(&addr, NULL, 0), 14);
 }
 
-static void the_longest_unix_path_is_written_whole(void **state) {
+T_TEST(the_longest_unix_path_is_written_whole, 30) {
     pysock_addr addr;
     char path[sizeof addr.u.un.sun_path + 8], text[PYSOCK_ADDR_STRLEN];
     size_t longest = sizeof addr.u.un.sun_path - 1;
-    (void)state;
-    t_deadline(30);
     memset(path, 'p', sizeof path);
     memcpy(path, "unix:/", 6);
     path[5 + longest] = 0;
@@ -213,13 +191,11 @@ static void the_longest_unix_path_is_written_whole(void **state) {
     T_CHECK(strcmp(text, path) == 0);
 }
 
-static void both_ends_agree_on_their_names(void **state) {
+T_TEST(both_ends_agree_on_their_names, 30) {
     pysock *listener, *a, *b;
     pysock_addr a_name, a_peer, b_name, b_peer, accepted;
     char one[PYSOCK_ADDR_STRLEN], two[PYSOCK_ADDR_STRLEN];
     int port;
-    (void)state;
-    t_deadline(30);
     listener = t_listen(&port);
     a = T_OK(pysock_create_connection("127.0.0.1", port, 30));
     b = T_OK(pysock_accept(listener, &accepted));
@@ -239,11 +215,9 @@ static void both_ends_agree_on_their_names(void **state) {
     T_OK(pysock_close(listener));
 }
 
-static void connect_and_bind_take_addresses_by_value(void **state) {
+T_TEST(connect_and_bind_take_addresses_by_value, 30) {
     pysock *listener, *a, *b;
     pysock_addr addr;
-    (void)state;
-    t_deadline(30);
     listener = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     T_OK(pysock_addr_parse(&addr, "127.0.0.1:0"));
     T_OK(pysock_bind_addr(listener, &addr));
@@ -260,12 +234,10 @@ static void connect_and_bind_take_addresses_by_value(void **state) {
 
 /* ---- IPv6 and Unix ---- */
 
-static void ipv6_works_plain_and_with_tls(void **state) {
+T_TEST(ipv6_works_plain_and_with_tls, 30) {
     pysock *listener, *pair[2];
     pysock_addr addr;
     char text[PYSOCK_ADDR_STRLEN];
-    (void)state;
-    t_deadline(30);
     if (!t_has_ipv6())
         skip();
     listener = T_OK(pysock_create_server("::1", 0, -1));
@@ -306,10 +278,8 @@ static void talk_on_unix(const char *host) {
     T_OK(pysock_close(listener));
 }
 
-static void unix_sockets_have_paths(void **state) {
+T_TEST(unix_sockets_have_paths, 30) {
     char dir[] = "/tmp/pysock-test-XXXXXX", path[64];
-    (void)state;
-    t_deadline(30);
     T_CHECK(mkdtemp(dir) != NULL);
     snprintf(path, sizeof path, "%s/socket", dir);
     talk_on_unix(path);
@@ -317,19 +287,15 @@ static void unix_sockets_have_paths(void **state) {
     T_EQ(rmdir(dir), 0);
 }
 
-static void unix_sockets_have_abstract_names(void **state) {
+T_TEST(unix_sockets_have_abstract_names, 30) {
     char name[64];
-    (void)state;
-    t_deadline(30);
     snprintf(name, sizeof name, "@pysock-test-%ld", (long)getpid());
     talk_on_unix(name);
 }
 
-static void a_nonblocking_unix_socket_connects(void **state) {
+T_TEST(a_nonblocking_unix_socket_connects, 30) {
     char name[64];
     pysock *listener, *a, *b;
-    (void)state;
-    t_deadline(30);
     snprintf(name, sizeof name, "@pysock-test-nb-%ld", (long)getpid());
     listener = T_OK(pysock_socket(AF_UNIX, SOCK_STREAM, 0));
     T_OK(pysock_bind(listener, name, 0));
@@ -346,10 +312,8 @@ static void a_nonblocking_unix_socket_connects(void **state) {
     T_OK(pysock_close(listener));
 }
 
-static void a_missing_unix_path_is_told(void **state) {
+T_TEST(a_missing_unix_path_is_told, 30) {
     pysock *s;
-    (void)state;
-    t_deadline(30);
     s = T_OK(pysock_socket(AF_UNIX, SOCK_STREAM, 0));
     T_FAILS(pysock_connect(s, "/nowhere/at/all", 0), PYSOCK_OS_ERROR, ENOENT);
     T_CHECK(strcmp(pysock_error_name(), "FileNotFoundError") == 0);
@@ -359,10 +323,8 @@ static void a_missing_unix_path_is_told(void **state) {
 /* ---- connecting ---- */
 
 /* "localhost" may be ::1 first: then one address refuses and the next one serves. */
-static void create_connection_tries_every_address(void **state) {
+T_TEST(create_connection_tries_every_address, 60) {
     static const char *const hosts[] = {"127.0.0.1", "::1"};
-    (void)state;
-    t_deadline(60);
     for (int i = 0; i < (t_has_ipv6() ? 2 : 1); i++) {
         struct addrinfo hints, *list = NULL, *each;
         int wanted = i ? AF_INET6 : AF_INET, known = 0;
@@ -387,10 +349,8 @@ static void create_connection_tries_every_address(void **state) {
     }
 }
 
-static void create_connection_tells_the_last_error(void **state) {
+T_TEST(create_connection_tells_the_last_error, 60) {
     int fd, port;
-    (void)state;
-    t_deadline(60);
     port = t_deaf_port(&fd);
     T_FAILS(pysock_create_connection("localhost", port, 30), PYSOCK_OS_ERROR, ECONNREFUSED);
     T_FAILS(pysock_create_connection("127.0.0.1", port, PYSOCK_NO_TIMEOUT), PYSOCK_OS_ERROR,
@@ -399,11 +359,9 @@ static void create_connection_tells_the_last_error(void **state) {
     close(fd);
 }
 
-static void create_connection_gives_up_at_its_deadline(void **state) {
+T_TEST(create_connection_gives_up_at_its_deadline, 60) {
     int fds[2], port;
     double start;
-    (void)state;
-    t_deadline(60);
     port = t_silent_port(fds);
     start = t_now();
     T_FAILS(pysock_create_connection("127.0.0.1", port, 0.3), PYSOCK_TIMEOUT_ERROR, ETIMEDOUT);
@@ -412,12 +370,10 @@ static void create_connection_gives_up_at_its_deadline(void **state) {
     close(fds[1]);
 }
 
-static void a_timed_connect_gives_up_at_its_deadline(void **state) {
+T_TEST(a_timed_connect_gives_up_at_its_deadline, 60) {
     int fds[2], port;
     double start;
     pysock *s;
-    (void)state;
-    t_deadline(60);
     port = t_silent_port(fds);
     s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     T_OK(pysock_settimeout(s, 0.2));
@@ -429,12 +385,10 @@ static void a_timed_connect_gives_up_at_its_deadline(void **state) {
     close(fds[1]);
 }
 
-static void a_connecting_socket_is_neither_readable_nor_writable(void **state) {
+T_TEST(a_connecting_socket_is_neither_readable_nor_writable, 60) {
     int fds[2], port;
     pysock *s;
     char byte;
-    (void)state;
-    t_deadline(60);
     port = t_silent_port(fds);
     s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     T_OK(pysock_setblocking(s, 0));
@@ -449,11 +403,9 @@ static void a_connecting_socket_is_neither_readable_nor_writable(void **state) {
 }
 
 /* The idiom of C and of asyncio: writable, then SO_ERROR. */
-static void a_failed_nonblocking_connect_is_told_by_getsockopt(void **state) {
+T_TEST(a_failed_nonblocking_connect_is_told_by_getsockopt, 60) {
     int fd, error = 0;
     pysock *s;
-    (void)state;
-    t_deadline(60);
     s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     T_OK(pysock_setblocking(s, 0));
     T_FAILS(pysock_connect(s, "127.0.0.1", t_deaf_port(&fd)), PYSOCK_OS_ERROR, EINPROGRESS);
@@ -465,11 +417,9 @@ static void a_failed_nonblocking_connect_is_told_by_getsockopt(void **state) {
     close(fd);
 }
 
-static void a_nonblocking_connect_by_name_waits_for_nobody(void **state) {
+T_TEST(a_nonblocking_connect_by_name_waits_for_nobody, 60) {
     int port, error = -1;
     pysock *listener, *a, *b;
-    (void)state;
-    t_deadline(60);
     listener = t_listen(&port);
     a = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     T_OK(pysock_setblocking(a, 0));
@@ -485,9 +435,7 @@ static void a_nonblocking_connect_by_name_waits_for_nobody(void **state) {
 }
 
 /* Closing while a resolver thread still works on the name must leave no trace. */
-static void a_socket_may_close_while_its_name_is_looked_up(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_socket_may_close_while_its_name_is_looked_up, 60) {
     for (int i = 0; i < 10; i++) {
         pysock *s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
         T_OK(pysock_setblocking(s, 0));
@@ -496,11 +444,9 @@ static void a_socket_may_close_while_its_name_is_looked_up(void **state) {
     }
 }
 
-static void connect_ex_returns_the_errno(void **state) {
+T_TEST(connect_ex_returns_the_errno, 60) {
     int fd, port, rc;
     pysock *listener, *s;
-    (void)state;
-    t_deadline(60);
     port = t_deaf_port(&fd);
     s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     T_EQ(pysock_connect_ex(s, "127.0.0.1", port), ECONNREFUSED);
@@ -531,10 +477,8 @@ static void connect_ex_returns_the_errno(void **state) {
     T_OK(pysock_close(listener));
 }
 
-static void create_server_listens_where_it_is_told(void **state) {
+T_TEST(create_server_listens_where_it_is_told, 60) {
     static const char *const hosts[] = {NULL, "", "127.0.0.1", "localhost"};
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < sizeof hosts / sizeof hosts[0]; i++) {
         int on = 0;
         pysock *listener, *a, *b;
@@ -551,11 +495,9 @@ static void create_server_listens_where_it_is_told(void **state) {
     }
 }
 
-static void a_port_in_use_is_told(void **state) {
+T_TEST(a_port_in_use_is_told, 30) {
     int port;
     pysock *first, *second;
-    (void)state;
-    t_deadline(30);
     first = t_listen(&port);
     T_FAILS(pysock_create_server("127.0.0.1", port, 5), PYSOCK_OS_ERROR, EADDRINUSE);
     second = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
@@ -567,13 +509,11 @@ static void a_port_in_use_is_told(void **state) {
 
 /* ---- options and ends ---- */
 
-static void options_are_set_and_read_back(void **state) {
+T_TEST(options_are_set_and_read_back, 30) {
     pysock *pair[2];
     struct linger linger = {1, 7}, have = {0, 0};
     socklen_t len = sizeof have;
     int value = 0;
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     T_OK(pysock_setsockopt_int(pair[0], SOL_SOCKET, SO_KEEPALIVE, 1));
     T_OK(pysock_getsockopt_int(pair[0], SOL_SOCKET, SO_KEEPALIVE, &value));
@@ -593,11 +533,9 @@ static void options_are_set_and_read_back(void **state) {
     t_close_pair(pair);
 }
 
-static void shutdown_ends_one_direction_at_a_time(void **state) {
+T_TEST(shutdown_ends_one_direction_at_a_time, 30) {
     pysock *pair[2];
     char byte;
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     T_OK(pysock_shutdown(pair[0], SHUT_WR));
     T_EQ(pysock_recv(pair[1], &byte, 1, 0), 0);
@@ -618,10 +556,8 @@ static void shutdown_ends_one_direction_at_a_time(void **state) {
     t_close_pair(pair);
 }
 
-static void a_tls_shutdown_is_a_clean_end_for_the_peer(void **state) {
+T_TEST(a_tls_shutdown_is_a_clean_end_for_the_peer, 60) {
     static const int hows[] = {SHUT_WR, SHUT_RDWR};
-    (void)state;
-    t_deadline(60);
     for (int i = 0; i < 2; i++) {
         pysock *pair[2];
         char byte;
@@ -637,10 +573,8 @@ static void a_tls_shutdown_is_a_clean_end_for_the_peer(void **state) {
 }
 
 /* What the peer sent before it heard our end is still there to read. */
-static void after_a_tls_shutdown_the_peers_bytes_can_be_read(void **state) {
+T_TEST(after_a_tls_shutdown_the_peers_bytes_can_be_read, 60) {
     pysock *pair[2];
-    (void)state;
-    t_deadline(60);
     t_tls_pair(pair, client_ctx, server_ctx);
     t_say(pair[1], "crossed on the way");
     T_OK(pysock_shutdown(pair[0], SHUT_WR));
@@ -648,10 +582,8 @@ static void after_a_tls_shutdown_the_peers_bytes_can_be_read(void **state) {
     t_close_pair(pair);
 }
 
-static void no_signal_comes_from_a_dead_peer(void **state) {
+T_TEST(no_signal_comes_from_a_dead_peer, 60) {
     struct sigaction action;
-    (void)state;
-    t_deadline(60);
     T_EQ(sigaction(SIGPIPE, NULL, &action), 0);
     T_CHECK(action.sa_handler == SIG_DFL);
     for (int kind = 0; kind < 3; kind++) {
@@ -677,11 +609,9 @@ static void no_signal_comes_from_a_dead_peer(void **state) {
     T_CHECK(action.sa_handler == SIG_DFL);
 }
 
-static void peek_leaves_the_bytes(void **state) {
+T_TEST(peek_leaves_the_bytes, 30) {
     pysock *pair[2];
     char buf[8];
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     t_say(pair[0], "peek");
     T_EQ(t_readable(pair[1], PYSOCK_NO_TIMEOUT), 1);
@@ -691,11 +621,9 @@ static void peek_leaves_the_bytes(void **state) {
     t_close_pair(pair);
 }
 
-static void tls_sockets_refuse_the_kernels_flags(void **state) {
+T_TEST(tls_sockets_refuse_the_kernels_flags, 30) {
     pysock *pair[2];
     char buf[8];
-    (void)state;
-    t_deadline(30);
     t_tls_pair(pair, client_ctx, server_ctx);
     t_say(pair[0], "x");
     T_FAILS(pysock_recv(pair[1], buf, sizeof buf, MSG_OOB), T_ANY, T_ANY);
@@ -706,11 +634,9 @@ static void tls_sockets_refuse_the_kernels_flags(void **state) {
 }
 
 /* A mode switch with data and without, on one connection. */
-static void a_plain_socket_changes_its_mode_at_any_time(void **state) {
+T_TEST(a_plain_socket_changes_its_mode_at_any_time, 30) {
     pysock *pair[2];
     char byte;
-    (void)state;
-    t_deadline(30);
     t_pair(pair);
     T_OK(pysock_setblocking(pair[1], 0));
     T_FAILS(pysock_recv(pair[1], &byte, 1, 0), PYSOCK_OS_ERROR, EAGAIN);
@@ -731,12 +657,10 @@ static void *fail_in_a_thread(void *arg) {
     return NULL;
 }
 
-static void errors_belong_to_the_thread_and_stay(void **state) {
+T_TEST(errors_belong_to_the_thread_and_stay, 30) {
     t_thread t;
     pysock *s;
     char message[256];
-    (void)state;
-    t_deadline(30);
     T_FAILS(pysock_fileno(NULL), PYSOCK_VALUE_ERROR, EINVAL);
     snprintf(message, sizeof message, "%s", pysock_error_message());
     t_spawn(&t, fail_in_a_thread, NULL);
@@ -771,11 +695,9 @@ static void *starttls_server(void *arg) {
     return NULL;
 }
 
-static void starttls_and_back_in_place(void **state) {
+T_TEST(starttls_and_back_in_place, 60) {
     pysock *pair[2];
     t_thread t;
-    (void)state;
-    t_deadline(60);
     t_pair(pair);
     t_spawn(&t, starttls_server, pair[1]);
     t_say(pair[0], "STARTTLS\n");
@@ -796,10 +718,8 @@ static void starttls_and_back_in_place(void **state) {
 
 /* Both ends non-blocking, one thread, twice on the same connection; what is sent in plain text
    right behind the close_notify is not lost in the engine. */
-static void starttls_and_back_without_blocking(void **state) {
+T_TEST(starttls_and_back_without_blocking, 60) {
     pysock *pair[2];
-    (void)state;
-    t_deadline(60);
     t_pair(pair);
     T_OK(pysock_setblocking(pair[0], 0));
     T_OK(pysock_setblocking(pair[1], 0));
@@ -828,14 +748,12 @@ static void starttls_and_back_without_blocking(void **state) {
     t_close_pair(pair);
 }
 
-static void a_handshake_tells_what_was_agreed(void **state) {
+T_TEST(a_handshake_tells_what_was_agreed, 60) {
     static const char *const offered[] = {"h2", "http/1.1"}, *const accepted[] = {"http/1.1"};
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     pysock_ssl_cipher_info info;
     pysock_buf *cert;
     pysock *pair[2];
-    (void)state;
-    t_deadline(60);
     T_OK(pysock_ssl_set_alpn_protocols(client, offered, 2));
     T_OK(pysock_ssl_set_alpn_protocols(server, accepted, 1));
     t_tls_pair(pair, client, server);
@@ -862,12 +780,10 @@ static void a_handshake_tells_what_was_agreed(void **state) {
 }
 
 /* All connections go to one port: a session is for one server. */
-static void sessions_are_resumed_by_default_and_not_when_switched_off(void **state) {
+T_TEST(sessions_are_resumed_by_default_and_not_when_switched_off, 60) {
     pysock_ssl_context *client, *server;
     pysock *listener;
     int port;
-    (void)state;
-    t_deadline(60);
     client = t_client_ctx();
     server = t_server_ctx();
     listener = t_listen(&port);
@@ -889,11 +805,9 @@ static void sessions_are_resumed_by_default_and_not_when_switched_off(void **sta
     pysock_ssl_context_free(server);
 }
 
-static void a_context_may_be_freed_while_its_sockets_live(void **state) {
+T_TEST(a_context_may_be_freed_while_its_sockets_live, 60) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     pysock *pair[2];
-    (void)state;
-    t_deadline(60);
     t_tls_pair(pair, client, server);
     pysock_ssl_context_free(client);
     pysock_ssl_context_free(server);
@@ -923,7 +837,7 @@ static void wrap_in_vain(pysock *pair[2], pysock_ssl_context *client, pysock_ssl
     T_CHECK(strcmp(pysock_error_reason(), "CERTIFICATE_VERIFY_FAILED") == 0);
 }
 
-static void a_wrong_certificate_is_refused_and_says_which_check_failed(void **state) {
+T_TEST(a_wrong_certificate_is_refused_and_says_which_check_failed, 120) {
     static const struct {
         const char *cert, *host;
         int code;
@@ -931,8 +845,6 @@ static void a_wrong_certificate_is_refused_and_says_which_check_failed(void **st
                  {"self-signed", "localhost", 18}, {"untrusted", "localhost", 20},
                  {"wrong-host", "localhost", 62},  {"cn-ignored", "localhost", 62},
                  {"server-ec", "127.0.0.2", 64},   {"client", "localhost", 26}};
-    (void)state;
-    t_deadline(120);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         pysock_ssl_context *server = t_server_ctx_of(cases[i].cert);
         pysock *pair[2];
@@ -948,12 +860,10 @@ static void a_wrong_certificate_is_refused_and_says_which_check_failed(void **st
     }
 }
 
-static void cert_none_asks_nothing(void **state) {
+T_TEST(cert_none_asks_nothing, 60) {
     pysock_ssl_context *client = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
     pysock_ssl_context *server = t_server_ctx_of("self-signed");
     pysock *pair[2];
-    (void)state;
-    t_deadline(60);
     T_EQ(pysock_ssl_get_verify_mode(client), PYSOCK_CERT_REQUIRED);
     T_EQ(pysock_ssl_get_check_hostname(client), 1);
     T_FAILS(pysock_ssl_set_verify_mode(client, PYSOCK_CERT_NONE), PYSOCK_VALUE_ERROR, EINVAL);
@@ -967,13 +877,11 @@ static void cert_none_asks_nothing(void **state) {
 }
 
 /* Python's suppress_ragged_eofs=False: an end without close_notify is an error. */
-static void a_ragged_end_can_be_an_error(void **state) {
+T_TEST(a_ragged_end_can_be_an_error, 60) {
     pysock_ssl_wrap_options options;
     pysock *pair[2];
     t_thread t;
     char byte;
-    (void)state;
-    t_deadline(60);
     memset(&options, 0, sizeof options);
     options.raise_ragged_eofs = 1;
     options.no_handshake_on_connect = 1;
@@ -990,10 +898,8 @@ static void a_ragged_end_can_be_an_error(void **state) {
     t_close_pair(pair);
 }
 
-static void an_end_in_the_middle_of_a_handshake_is_an_error(void **state) {
+T_TEST(an_end_in_the_middle_of_a_handshake_is_an_error, 60) {
     pysock *pair[2];
-    (void)state;
-    t_deadline(60);
     t_pair(pair);
     T_OK(pysock_shutdown(pair[1], SHUT_WR));
     T_FAILS(pysock_ssl_wrap_socket(pair[0], client_ctx, "localhost"), PYSOCK_SSL_EOF_ERROR, EPROTO);
@@ -1001,11 +907,9 @@ static void an_end_in_the_middle_of_a_handshake_is_an_error(void **state) {
     t_close_pair(pair);
 }
 
-static void a_timed_handshake_gives_up_at_its_deadline(void **state) {
+T_TEST(a_timed_handshake_gives_up_at_its_deadline, 60) {
     pysock *pair[2];
     double start;
-    (void)state;
-    t_deadline(60);
     t_pair(pair);
     T_OK(pysock_settimeout(pair[0], 0.2));
     start = t_now();
@@ -1015,59 +919,4 @@ static void a_timed_handshake_gives_up_at_its_deadline(void **state) {
     t_close_pair(pair);
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(a_new_socket_is_blocking_and_closed_on_exec),
-    cmocka_unit_test(accepted_and_paired_sockets_are_closed_on_exec_too),
-    cmocka_unit_test(timeouts_are_what_they_were_set_to),
-    cmocka_unit_test(a_closed_socket_is_gone),
-    cmocka_unit_test(a_dead_handle_never_means_a_younger_socket),
-    cmocka_unit_test(socketpair_talks_both_ways),
-    cmocka_unit_test(datagrams_keep_their_borders),
-    cmocka_unit_test(addresses_are_read_and_written_alike),
-    cmocka_unit_test(a_scope_in_an_address_is_kept),
-    cmocka_unit_test(a_formatted_address_is_cut_off_and_terminated),
-    cmocka_unit_test(the_longest_unix_path_is_written_whole),
-    cmocka_unit_test(both_ends_agree_on_their_names),
-    cmocka_unit_test(connect_and_bind_take_addresses_by_value),
-    cmocka_unit_test(ipv6_works_plain_and_with_tls),
-    cmocka_unit_test(unix_sockets_have_paths),
-    cmocka_unit_test(unix_sockets_have_abstract_names),
-    cmocka_unit_test(a_nonblocking_unix_socket_connects),
-    cmocka_unit_test(a_missing_unix_path_is_told),
-    cmocka_unit_test(create_connection_tries_every_address),
-    cmocka_unit_test(create_connection_tells_the_last_error),
-    cmocka_unit_test(create_connection_gives_up_at_its_deadline),
-    cmocka_unit_test(a_timed_connect_gives_up_at_its_deadline),
-    cmocka_unit_test(a_connecting_socket_is_neither_readable_nor_writable),
-    cmocka_unit_test(a_failed_nonblocking_connect_is_told_by_getsockopt),
-    cmocka_unit_test(a_nonblocking_connect_by_name_waits_for_nobody),
-    cmocka_unit_test(a_socket_may_close_while_its_name_is_looked_up),
-    cmocka_unit_test(connect_ex_returns_the_errno),
-    cmocka_unit_test(create_server_listens_where_it_is_told),
-    cmocka_unit_test(a_port_in_use_is_told),
-    cmocka_unit_test(options_are_set_and_read_back),
-    cmocka_unit_test(shutdown_ends_one_direction_at_a_time),
-    cmocka_unit_test(a_tls_shutdown_is_a_clean_end_for_the_peer),
-    cmocka_unit_test(after_a_tls_shutdown_the_peers_bytes_can_be_read),
-    cmocka_unit_test(no_signal_comes_from_a_dead_peer),
-    cmocka_unit_test(peek_leaves_the_bytes),
-    cmocka_unit_test(tls_sockets_refuse_the_kernels_flags),
-    cmocka_unit_test(a_plain_socket_changes_its_mode_at_any_time),
-    cmocka_unit_test(errors_belong_to_the_thread_and_stay),
-    cmocka_unit_test(starttls_and_back_in_place),
-    cmocka_unit_test(starttls_and_back_without_blocking),
-    cmocka_unit_test(a_handshake_tells_what_was_agreed),
-    cmocka_unit_test(sessions_are_resumed_by_default_and_not_when_switched_off),
-    cmocka_unit_test(a_context_may_be_freed_while_its_sockets_live),
-    cmocka_unit_test(a_wrong_certificate_is_refused_and_says_which_check_failed),
-    cmocka_unit_test(cert_none_asks_nothing),
-    cmocka_unit_test(a_ragged_end_can_be_an_error),
-    cmocka_unit_test(an_end_in_the_middle_of_a_handshake_is_an_error),
-    cmocka_unit_test(a_timed_handshake_gives_up_at_its_deadline),
-};
-
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name("test_sockets", tests, make_contexts, free_contexts);
-}
+T_MAIN(.setup = make_contexts, .teardown = free_contexts)

@@ -61,9 +61,7 @@ static void expect_line(pysock_file *f, const char *want) {
 
 /* ---- makefile ---- */
 
-static void wrap_refuses_where_a_file_has_unread_input(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(wrap_refuses_where_a_file_has_unread_input, 120) {
     for (int form = 0; form < FORMS; form++)
         for (int rw = 0; rw < 2; rw++) {
             pysock *pair[2];
@@ -80,12 +78,10 @@ static void wrap_refuses_where_a_file_has_unread_input(void **state) {
 }
 
 /* However little was read, and however little is left. */
-static void one_byte_is_enough(void **state) {
+T_TEST(one_byte_is_enough, 60) {
     pysock *pair[2];
     pysock_file *f;
     char buf[32];
-    (void)state;
-    t_deadline(60);
     make_pair(pair);
     t_say(pair[1], "abc");
     f = T_OK(pysock_makefile(pair[0], "r", 4096));
@@ -99,11 +95,9 @@ static void one_byte_is_enough(void **state) {
     t_close_pair(pair);
 }
 
-static void any_of_several_files_is_enough(void **state) {
+T_TEST(any_of_several_files_is_enough, 60) {
     pysock *pair[2];
     pysock_file *f[3];
-    (void)state;
-    t_deadline(60);
     for (int which = 0; which < 3; which++) {
         make_pair(pair);
         t_say(pair[1], "220 ready\r\n250 INJECTED\r\n");
@@ -117,9 +111,7 @@ static void any_of_several_files_is_enough(void **state) {
     }
 }
 
-static void once_all_is_read_the_file_goes_on_over_TLS(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(once_all_is_read_the_file_goes_on_over_TLS, 60) {
     for (int refused = 0; refused < 2; refused++) {
         pysock *pair[2];
         pysock_file *f;
@@ -145,12 +137,10 @@ static void once_all_is_read_the_file_goes_on_over_TLS(void **state) {
 }
 
 /* What a closed file had not handed out can be told by nobody. */
-static void a_closed_file_is_no_obstacle(void **state) {
+T_TEST(a_closed_file_is_no_obstacle, 60) {
     pysock *pair[2];
     pysock_file *f;
     t_thread t;
-    (void)state;
-    t_deadline(60);
     make_pair(pair);
     t_say(pair[1], "220 ready\r\n250 INJECTED\r\n");
     f = T_OK(pysock_makefile(pair[0], "r", -1));
@@ -164,9 +154,7 @@ static void a_closed_file_is_no_obstacle(void **state) {
 }
 
 /* A write buffer is no input; nor is what an unbuffered file has passed on. */
-static void other_files_are_no_obstacle(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(other_files_are_no_obstacle, 60) {
     for (int kind = 0; kind < 3; kind++) {
         pysock *pair[2];
         pysock_file *f;
@@ -192,11 +180,9 @@ static void other_files_are_no_obstacle(void **state) {
 
 /* A server's end: the client pipelines commands behind its STARTTLS (RFC 3207, 4.2; CVE-2011-0411
    itself). */
-static void commands_behind_STARTTLS_are_not_taken_over(void **state) {
+T_TEST(commands_behind_STARTTLS_are_not_taken_over, 60) {
     pysock *pair[2];
     pysock_file *f;
-    (void)state;
-    t_deadline(60);
     make_pair(pair);
     t_say(pair[1], "STARTTLS\r\nMAIL FROM:<evil>\r\n");
     f = T_OK(pysock_makefile(pair[0], "rw", -1));
@@ -207,11 +193,9 @@ static void commands_behind_STARTTLS_are_not_taken_over(void **state) {
 }
 
 /* A listening socket, and one that is not connected, have no input. */
-static void sockets_without_input_are_wrapped_as_ever(void **state) {
+T_TEST(sockets_without_input_are_wrapped_as_ever, 30) {
     int port;
     pysock *s = t_listen(&port);
-    (void)state;
-    t_deadline(30);
     T_OK(pysock_ssl_wrap_socket(s, server_ctx, NULL));
     T_OK(pysock_close(s));
     s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
@@ -221,9 +205,7 @@ static void sockets_without_input_are_wrapped_as_ever(void **state) {
 
 /* ---- fdopen ---- */
 
-static void wrap_refuses_where_a_FILE_has_unread_input(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(wrap_refuses_where_a_FILE_has_unread_input, 120) {
     for (int form = 0; form < FORMS; form++) {
         pysock *pair[2];
         char line[100];
@@ -240,13 +222,11 @@ static void wrap_refuses_where_a_FILE_has_unread_input(void **state) {
 }
 
 /* Without unread input it goes on over TLS, or fails; but never hands out what came in clear. */
-static void a_FILE_goes_on_over_TLS_or_fails(void **state) {
+T_TEST(a_FILE_goes_on_over_TLS_or_fails, 60) {
     pysock *pair[2];
     char line[100];
     FILE *f;
     t_thread t;
-    (void)state;
-    t_deadline(60);
     make_pair(pair);
     t_say(pair[1], "220 ready\r\n");
     f = T_OK(pysock_fdopen(pair[0], "r"));
@@ -263,12 +243,10 @@ static void a_FILE_goes_on_over_TLS_or_fails(void **state) {
 }
 
 /* One for each direction: what waits to be written is not read, but what is read is. */
-static void a_FILE_to_write_is_no_obstacle(void **state) {
+T_TEST(a_FILE_to_write_is_no_obstacle, 60) {
     pysock *pair[2];
     FILE *f;
     t_thread t;
-    (void)state;
-    t_deadline(60);
     make_pair(pair);
     f = T_OK(pysock_fdopen(pair[0], "w"));
     T_CHECK(fputs("STARTTLS\r\n", f) >= 0);
@@ -297,9 +275,7 @@ static void *inject_and_answer(void *arg) {
 }
 
 /* Text in the kernel is no record: the handshake fails, and nobody is given the text. */
-static void what_is_in_the_kernel_fails_the_handshake(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(what_is_in_the_kernel_fails_the_handshake, 60) {
     for (int ahead = 0; ahead < 2; ahead++) {
         pysock *pair[2];
         pysock_ssl_context *ctx = t_client_ctx();
@@ -320,9 +296,7 @@ static void what_is_in_the_kernel_fails_the_handshake(void **state) {
 }
 
 /* A short read lets the library guess that there is no more; TLS begins without that guess. */
-static void a_short_read_in_clear_holds_up_nothing(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_short_read_in_clear_holds_up_nothing, 60) {
     for (int by_buffer = 0; by_buffer < 2; by_buffer++)
         for (int timed = 0; timed < 2; timed++) {
             pysock *pair[2];
@@ -349,12 +323,10 @@ static void a_short_read_in_clear_holds_up_nothing(void **state) {
 }
 
 /* A peek leaves the text in the kernel, where it is no record either. */
-static void what_was_peeked_at_is_not_told_again(void **state) {
+T_TEST(what_was_peeked_at_is_not_told_again, 60) {
     pysock *pair[2];
     char buf[64];
     t_thread t;
-    (void)state;
-    t_deadline(60);
     make_pair(pair);
     t_spawn(&t, inject_and_answer, pair[1]);
     T_CHECK(T_OK(pysock_recv(pair[0], buf, sizeof buf, MSG_PEEK)) > 0);
@@ -364,25 +336,4 @@ static void what_was_peeked_at_is_not_told_again(void **state) {
     T_OK(pysock_close(pair[1]));
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(wrap_refuses_where_a_file_has_unread_input),
-    cmocka_unit_test(one_byte_is_enough),
-    cmocka_unit_test(any_of_several_files_is_enough),
-    cmocka_unit_test(once_all_is_read_the_file_goes_on_over_TLS),
-    cmocka_unit_test(a_closed_file_is_no_obstacle),
-    cmocka_unit_test(other_files_are_no_obstacle),
-    cmocka_unit_test(commands_behind_STARTTLS_are_not_taken_over),
-    cmocka_unit_test(sockets_without_input_are_wrapped_as_ever),
-    cmocka_unit_test(wrap_refuses_where_a_FILE_has_unread_input),
-    cmocka_unit_test(a_FILE_goes_on_over_TLS_or_fails),
-    cmocka_unit_test(a_FILE_to_write_is_no_obstacle),
-    cmocka_unit_test(what_is_in_the_kernel_fails_the_handshake),
-    cmocka_unit_test(a_short_read_in_clear_holds_up_nothing),
-    cmocka_unit_test(what_was_peeked_at_is_not_told_again),
-};
-
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name("test_starttls_files", tests, make_contexts, free_contexts);
-}
+T_MAIN(.setup = make_contexts, .teardown = free_contexts)

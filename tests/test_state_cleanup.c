@@ -224,35 +224,25 @@ static void hold_each_during(cleanup_fn *clean, int in_main) {
         hold_during(clean, in_main, holds[i].what, holds[i].event);
 }
 
-static void what_began_before_a_states_cleanup_fails_after_it(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(what_began_before_a_states_cleanup_fails_after_it, 120) {
     hold_each_during(clean_this, 0);
 }
 
-static void two_cleanups_do_not_make_it_forgotten(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(two_cleanups_do_not_make_it_forgotten, 120) {
     hold_each_during(clean_twice, 0);
 }
 
-static void the_main_state_is_no_exception(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(the_main_state_is_no_exception, 120) {
     hold_each_during(clean_this, 1);
 }
 
-static void cleanup_of_all_ends_what_began_in_any_state(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(cleanup_of_all_ends_what_began_in_any_state, 120) {
     hold_each_during(clean_all, 0);
     hold_each_during(clean_all, 1);
 }
 
-static void another_states_cleanup_changes_nothing(void **state) {
+T_TEST(another_states_cleanup_changes_nothing, 120) {
     pysock_state *other = T_OK(pysock_state_new());
-    (void)state;
-    t_deadline(120);
     for (size_t i = 0; i < HOLDS; i++) {
         pysock_state *st = T_OK(pysock_state_new());
         making m;
@@ -301,11 +291,9 @@ static void *make_and_block(void *arg) {
 
 /* The thread is past the hook when the next calls are denied and the state is cleaned up; then it
    must end by itself. */
-static void one_cleanup_ends_a_program_that_makes_sockets_and_blocks(void **state) {
+T_TEST(one_cleanup_ends_a_program_that_makes_sockets_and_blocks, 60) {
     pysock_state *st = T_OK(pysock_state_new()), *before;
     static program p;
-    (void)state;
-    t_deadline(60);
     prepare(&p.m, SOCKETPAIR, "socket.__new__", st);
     p.rounds = 0;
     t_spawn(&p.m.thread, make_and_block, &p);
@@ -322,10 +310,8 @@ static void one_cleanup_ends_a_program_that_makes_sockets_and_blocks(void **stat
 }
 
 /* At random moments too. */
-static void any_moment_will_do_for_that_cleanup(void **state) {
+T_TEST(any_moment_will_do_for_that_cleanup, 120) {
     static program p;
-    (void)state;
-    t_deadline(120);
     for (int i = 0; i < T_SCALE(300, 60); i++) {
         pysock_state *st = T_OK(pysock_state_new()), *before;
         prepare(&p.m, SOCKETPAIR, "nothing", st);
@@ -361,12 +347,10 @@ static void *connect_late(void *arg) {
 }
 
 /* A connect to a host that does not answer would wait for ever. */
-static void a_call_on_a_socket_that_is_past_the_hook_ends_too(void **state) {
+T_TEST(a_call_on_a_socket_that_is_past_the_hook_ends_too, 60) {
     pysock_state *st = T_OK(pysock_state_new()), *before;
     int fds[2];
     late l;
-    (void)state;
-    t_deadline(60);
     memset(&l, 0, sizeof l);
     prepare(&l.m, SOCKET, "socket.connect", st);
     l.m.port = t_silent_port(fds);
@@ -401,10 +385,8 @@ static void make_in_a_closer(void *arg) {
 }
 
 /* The closers may use every call: they run before anything is closed, and are no late-comers. */
-static void a_closer_makes_sockets_all_the_same(void **state) {
+T_TEST(a_closer_makes_sockets_all_the_same, 30) {
     pysock_state *st = T_OK(pysock_state_new()), *before = pysock_state_swap(st);
-    (void)state;
-    t_deadline(30);
     T_OK(pysock_register_closer(make_in_a_closer, NULL));
     pysock_state_swap(before);
     closer_result = 1;
@@ -413,20 +395,4 @@ static void a_closer_makes_sockets_all_the_same(void **state) {
     pysock_state_free(st);
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(what_began_before_a_states_cleanup_fails_after_it),
-    cmocka_unit_test(two_cleanups_do_not_make_it_forgotten),
-    cmocka_unit_test(the_main_state_is_no_exception),
-    cmocka_unit_test(cleanup_of_all_ends_what_began_in_any_state),
-    cmocka_unit_test(another_states_cleanup_changes_nothing),
-    cmocka_unit_test(one_cleanup_ends_a_program_that_makes_sockets_and_blocks),
-    cmocka_unit_test(any_moment_will_do_for_that_cleanup),
-    cmocka_unit_test(a_call_on_a_socket_that_is_past_the_hook_ends_too),
-    cmocka_unit_test(a_closer_makes_sockets_all_the_same),
-};
-
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name("test_states", tests, make_contexts, free_contexts);
-}
+T_MAIN(.setup = make_contexts, .teardown = free_contexts)

@@ -52,11 +52,9 @@ static void queue_what_calls_back(pysock *pair[2], attempt *a) {
     pysock_buf_release(b);
 }
 
-static void new_sockets_are_refused_while_everything_ends(void **state) {
+T_TEST(new_sockets_are_refused_while_everything_ends, 60) {
     attempt a = {NULL, 0, 0, NULL};
     pysock *pair[2];
-    (void)state;
-    t_deadline(60);
     pysock_set_audit_hook(deny_threads, NULL);
     queue_what_calls_back(pair, &a);
     pysock_cleanup();
@@ -68,12 +66,10 @@ static void new_sockets_are_refused_while_everything_ends(void **state) {
     t_close_pair(pair);
 }
 
-static void new_sockets_are_refused_while_a_state_ends(void **state) {
+T_TEST(new_sockets_are_refused_while_a_state_ends, 60) {
     pysock_state *st = T_OK(pysock_state_new()), *other = T_OK(pysock_state_new());
     attempt a = {st, 0, 0, NULL};
     pysock *pair[2];
-    (void)state;
-    t_deadline(60);
     pysock_set_audit_hook(deny_threads, NULL);
     (void)pysock_state_swap(st);
     queue_what_calls_back(pair, &a);
@@ -141,10 +137,8 @@ static void *recv_thread(void *arg) {
 /* A call still has a socket when its state is cleaned up, and leaves it at once: the cleanup ends
    then, and not after the 100 ms that it would wait at most. A busy machine may be slow now and
    then, but not in half of the rounds. */
-static void a_cleanup_ends_with_the_last_call(void **state) {
+T_TEST(a_cleanup_ends_with_the_last_call, 120) {
     int slow = 0;
-    (void)state;
-    t_deadline(120);
     for (int i = 0; i < ROUNDS; i++) {
         held h;
         pysock *pair[2];
@@ -182,12 +176,10 @@ static void a_cleanup_ends_with_the_last_call(void **state) {
 
 /* ... but it waits for a call that has not left, so that nothing of the state is in use soon after:
    for 100 ms. */
-static void a_cleanup_waits_for_calls_but_not_for_long(void **state) {
+T_TEST(a_cleanup_waits_for_calls_but_not_for_long, 60) {
     held h;
     t_thread t;
     double begin, took;
-    (void)state;
-    t_deadline(60);
     memset(&h, 0, sizeof h);
     T_EQ(sem_init(&h.in_hook, 0, 0), 0);
     T_EQ(sem_init(&h.may_leave, 0, 0), 0);
@@ -254,15 +246,11 @@ static void cleanups_do_not_wait_for_peers(int deny) {
     pysock_state_free(st);
 }
 
-static void a_cleanup_cuts_closes_short(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_cleanup_cuts_closes_short, 60) {
     cleanups_do_not_wait_for_peers(0);
 }
 
-static void a_cleanup_without_a_thread_cuts_closes_short(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_cleanup_without_a_thread_cuts_closes_short, 60) {
     cleanups_do_not_wait_for_peers(1);
 }
 
@@ -294,12 +282,10 @@ static size_t read_all(int raw) {
 }
 
 /* The kernel has room by the time of the cleanup, which uses it. */
-static void a_cleanup_without_a_thread_sends_what_it_can(void **state) {
+T_TEST(a_cleanup_without_a_thread_sends_what_it_can, 60) {
     pysock *pair[2];
     size_t total, have;
     int raw;
-    (void)state;
-    t_deadline(60);
     pysock_set_audit_hook(deny_threads, NULL);
     total = queue_behind_the_kernel(pair);
     raw = dup(T_OK(pysock_fileno(pair[1])));
@@ -335,10 +321,8 @@ static void *read_late(void *arg) {
 }
 
 /* There are 100 ms for it, which a busy machine may use up otherwise, but not each time. */
-static void a_cleanup_sends_what_it_can_in_time(void **state) {
+T_TEST(a_cleanup_sends_what_it_can_in_time, 100) {
     int whole = 0;
-    (void)state;
-    t_deadline(100);
     for (int i = 0; i < 20 && !whole; i++) {
         late_reader r;
         pysock *pair[2];
@@ -380,14 +364,12 @@ static int make_a_socket_late(void *arg, const pysock_audit_event *event) {
 }
 
 /* What stands behind a hook goes with its state: who is in it still is not asked anything more. */
-static void a_freed_states_hook_is_asked_nothing(void **state) {
+T_TEST(a_freed_states_hook_is_asked_nothing, 60) {
     pysock_state *st = T_OK(pysock_state_new());
     static freed f;
     pysock *s;
     int port;
     pysock *listener = t_listen(&port);
-    (void)state;
-    t_deadline(60);
     memset(&f, 0, sizeof f);
     T_EQ(sem_init(&f.in_hook, 0, 0), 0);
     T_EQ(sem_init(&f.may_go_on, 0, 0), 0);
@@ -409,11 +391,9 @@ static void a_freed_states_hook_is_asked_nothing(void **state) {
     T_OK(pysock_close(listener));
 }
 
-static void a_freed_state_is_current_no_more(void **state) {
+T_TEST(a_freed_state_is_current_no_more, 30) {
     pysock_state *st = T_OK(pysock_state_new());
     pysock *pair[2];
-    (void)state;
-    t_deadline(30);
     (void)pysock_state_swap(st);
     t_pair(pair);
     pysock_state_free(st);
@@ -441,11 +421,9 @@ static void clean_up_and_note(void *arg) {
 }
 
 /* The state's own cleanup, and everybody's, do nothing when a closer asks for them. */
-static void closers_of_a_state_run_last_first_and_in_one_cleanup(void **state) {
+T_TEST(closers_of_a_state_run_last_first_and_in_one_cleanup, 30) {
     static char names[] = "abcd";
     pysock_state *st = T_OK(pysock_state_new());
-    (void)state;
-    t_deadline(30);
     order[0] = 0;
     (void)pysock_state_swap(st);
     T_OK(pysock_register_closer(note_closer, &names[0]));
@@ -462,20 +440,4 @@ static void closers_of_a_state_run_last_first_and_in_one_cleanup(void **state) {
     pysock_state_free(st);
 }
 
-#define CASE(test) cmocka_unit_test_teardown(test, tear_down)
-
-static const struct CMUnitTest tests[] = {
-    CASE(new_sockets_are_refused_while_everything_ends),
-    CASE(new_sockets_are_refused_while_a_state_ends),
-    CASE(a_cleanup_ends_with_the_last_call),
-    CASE(a_cleanup_waits_for_calls_but_not_for_long),
-    CASE(a_cleanup_cuts_closes_short),
-    CASE(a_cleanup_without_a_thread_cuts_closes_short),
-    CASE(a_cleanup_without_a_thread_sends_what_it_can),
-    CASE(a_cleanup_sends_what_it_can_in_time),
-    CASE(a_freed_states_hook_is_asked_nothing),
-    CASE(a_freed_state_is_current_no_more),
-    CASE(closers_of_a_state_run_last_first_and_in_one_cleanup),
-};
-
-T_MAIN(tests)
+T_MAIN(.each_teardown = tear_down)

@@ -35,11 +35,9 @@ static ptrdiff_t look_up(const char *host, const char *service, int family, int 
     return n;
 }
 
-static void getaddrinfo_refuses_services_that_would_wrap(void **state) {
+T_TEST(getaddrinfo_refuses_services_that_would_wrap, 60) {
     static const char *const hosts[] = {"127.0.0.1", "localhost", NULL};
     static const int types[] = {SOCK_STREAM, SOCK_DGRAM, 0};
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < COUNT(no_services); i++)
         for (size_t h = 0; h < COUNT(hosts); h++)
             for (size_t t = 0; t < COUNT(types); t++)
@@ -51,9 +49,7 @@ static void getaddrinfo_refuses_services_that_would_wrap(void **state) {
                 }
 }
 
-static void the_message_names_the_service(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(the_message_names_the_service, 30) {
     for (size_t i = 0; i < COUNT(no_services); i++) {
         if (no_services[i][0] <= ' ')
             continue; /* what cannot be printed may be told otherwise */
@@ -63,11 +59,9 @@ static void the_message_names_the_service(void **state) {
     }
 }
 
-static void addresses_refuse_ports_that_would_wrap(void **state) {
+T_TEST(addresses_refuse_ports_that_would_wrap, 30) {
     pysock_addr addr;
     char text[100];
-    (void)state;
-    t_deadline(30);
     for (size_t i = 0; i < COUNT(no_services); i++) {
         snprintf(text, sizeof text, "127.0.0.1:%s", no_services[i]);
         T_STEP("%s", text);
@@ -77,21 +71,17 @@ static void addresses_refuse_ports_that_would_wrap(void **state) {
     }
 }
 
-static void getservbyname_takes_names_alone(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(getservbyname_takes_names_alone, 30) {
     for (size_t i = 0; i < COUNT(no_services); i++)
         T_FAILS(pysock_getservbyname(no_services[i], "tcp"), T_ANY, T_ANY);
     T_FAILS(pysock_getservbyname(" http", "tcp"), T_ANY, T_ANY);
 }
 
-static void good_services_are_what_they_say(void **state) {
+T_TEST(good_services_are_what_they_say, 30) {
     static const struct {
         const char *service;
         int port;
     } good[] = {{"0", 0}, {"1", 1}, {"80", 80}, {"65535", 65535}, {"http", 80}};
-    (void)state;
-    t_deadline(30);
     for (size_t i = 0; i < COUNT(good); i++) {
         pysock_addrinfo *list;
         T_CHECK(T_OK(pysock_getaddrinfo("127.0.0.1", good[i].service, AF_INET, SOCK_STREAM, 0, 0,
@@ -135,9 +125,7 @@ static void try_name(const char *name, int good, const char *sni) {
     pysock_ssl_context_free(server);
 }
 
-static void a_scope_is_no_part_of_a_name(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(a_scope_is_no_part_of_a_name, 120) {
     if (!t_has_ipv6())
         skip();
     try_name("::1", 1, "(none)");
@@ -150,17 +138,15 @@ static void a_scope_is_no_part_of_a_name(void **state) {
     try_name("localhost%lo", 0, NULL);
 }
 
-static void a_wrong_address_with_a_scope_is_a_mismatch(void **state) {
+T_TEST(a_wrong_address_with_a_scope_is_a_mismatch, 60) {
     h_pair p;
-    (void)state;
-    t_deadline(60);
     h_try(&p, client_ctx, server_ctx, "fe80::1%lo");
     T_EQ(p.at_client.result, -1);
     T_EQ(p.at_client.kind, PYSOCK_SSL_CERT_VERIFICATION_ERROR);
     h_close(&p);
 }
 
-static void match_hostname_strips_a_scope(void **state) {
+T_TEST(match_hostname_strips_a_scope, 60) {
     static const struct {
         const char *name;
         int good;
@@ -169,8 +155,6 @@ static void match_hostname_strips_a_scope(void **state) {
                  {"localhost", 1}};
     pysock_buf *der;
     h_pair p;
-    (void)state;
-    t_deadline(60);
     h_try(&p, client_ctx, server_ctx, "localhost");
     h_must_be_connected(&p, "localhost");
     der = T_OK(pysock_ssl_getpeercert_der(p.client));
@@ -184,11 +168,9 @@ static void match_hostname_strips_a_scope(void **state) {
     h_close(&p);
 }
 
-static void a_scope_may_be_given_to_connect(void **state) {
+T_TEST(a_scope_may_be_given_to_connect, 60) {
     pysock *listener, *s, *peer;
     int port;
-    (void)state;
-    t_deadline(60);
     if (!t_has_ipv6())
         skip();
     listener = T_OK(pysock_create_server("::1", 0, -1));
@@ -200,13 +182,11 @@ static void a_scope_may_be_given_to_connect(void **state) {
     T_OK(pysock_close(listener));
 }
 
-static void scopes_that_are_none_are_refused(void **state) {
+T_TEST(scopes_that_are_none_are_refused, 30) {
     static const char *const bad[] = {"[fe80::1%nosuchif]:80", "[fe80::1%]:80",
                                       "[fe80::1%4294967297]:80", "[fe80::1%-1]:80",
                                       "[fe80::1%1x]:80", "[fe80::1%+1]:80", "[fe80::1% 1]:80"};
     pysock_addr addr;
-    (void)state;
-    t_deadline(30);
     for (size_t i = 0; i < COUNT(bad); i++) {
         T_STEP("%s", bad[i]);
         T_FAILS(pysock_addr_parse(&addr, bad[i]), PYSOCK_VALUE_ERROR, EINVAL);
@@ -220,9 +200,7 @@ static void scopes_that_are_none_are_refused(void **state) {
 static const char *const no_names[] = {"localhost..", "localhost...", ".localhost", "local..host",
                                        "..",          ".",            "localhost. ."};
 
-static void names_with_empty_labels_are_refused_everywhere(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(names_with_empty_labels_are_refused_everywhere, 120) {
     for (size_t i = 0; i < COUNT(no_names); i++) {
         const char *name = no_names[i];
         pysock *s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
@@ -256,12 +234,10 @@ static void names_with_empty_labels_are_refused_everywhere(void **state) {
     }
 }
 
-static void names_with_empty_labels_are_no_server_hostnames(void **state) {
+T_TEST(names_with_empty_labels_are_no_server_hostnames, 120) {
     pysock_ssl_wrap_options options;
     pysock_buf *der;
     h_pair p;
-    (void)state;
-    t_deadline(120);
     memset(&options, 0, sizeof options);
     h_try(&p, client_ctx, server_ctx, "localhost");
     h_must_be_connected(&p, "localhost");
@@ -288,30 +264,8 @@ static void names_with_empty_labels_are_no_server_hostnames(void **state) {
 }
 
 /* One dot at the end is the root's (RFC 1034), and no part of SNI (RFC 6066, 3). */
-static void one_dot_at_the_end_is_fine(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(one_dot_at_the_end_is_fine, 60) {
     try_name("localhost.", 1, "localhost");
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(getaddrinfo_refuses_services_that_would_wrap),
-    cmocka_unit_test(the_message_names_the_service),
-    cmocka_unit_test(addresses_refuse_ports_that_would_wrap),
-    cmocka_unit_test(getservbyname_takes_names_alone),
-    cmocka_unit_test(good_services_are_what_they_say),
-    cmocka_unit_test(a_scope_is_no_part_of_a_name),
-    cmocka_unit_test(a_wrong_address_with_a_scope_is_a_mismatch),
-    cmocka_unit_test(match_hostname_strips_a_scope),
-    cmocka_unit_test(a_scope_may_be_given_to_connect),
-    cmocka_unit_test(scopes_that_are_none_are_refused),
-    cmocka_unit_test(names_with_empty_labels_are_refused_everywhere),
-    cmocka_unit_test(names_with_empty_labels_are_no_server_hostnames),
-    cmocka_unit_test(one_dot_at_the_end_is_fine),
-};
-
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name("test_strict_names", tests, make_contexts, free_contexts);
-}
+T_MAIN(.setup = make_contexts, .teardown = free_contexts)

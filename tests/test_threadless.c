@@ -88,9 +88,7 @@ static void find_out(void) {
 }
 
 /* What somebody else begins is the sleeper's work at once, though it was asleep before. */
-static void who_sleeps_is_woken_for_the_work_of_others(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(who_sleeps_is_woken_for_the_work_of_others, 60) {
     find_out();
     for (int by_poller = 0; by_poller < 2; by_poller++) {
         sleeper sl;
@@ -107,9 +105,7 @@ static void who_sleeps_is_woken_for_the_work_of_others(void **state) {
 }
 
 /* Two sleep; the one that does the work leaves, and the other goes on with it. */
-static void who_leaves_hands_the_work_over(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(who_leaves_hands_the_work_over, 60) {
     find_out();
     for (int by_poller = 0; by_poller < 2; by_poller++) {
         sleeper first, second;
@@ -130,13 +126,11 @@ static void who_leaves_hands_the_work_over(void **state) {
 
 /* A call that does not wait does the work too, where nobody sleeps, and then leaves it to who has
    come meanwhile. */
-static void calls_that_do_not_wait_do_some_of_the_work(void **state) {
+T_TEST(calls_that_do_not_wait_do_some_of_the_work, 60) {
     static char buf[65536];
     pysock *pair[2], *idle[2];
     size_t have = 0;
     int raw;
-    (void)state;
-    t_deadline(60);
     find_out();
     T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, idle));
     T_OK(pysock_setblocking(idle[0], 0));
@@ -169,13 +163,11 @@ static void *cleanup_thread(void *arg) {
 }
 
 /* A cleanup takes the work from who sleeps, and finishes it as far as it goes in time. */
-static void a_cleanup_takes_the_work_from_who_sleeps(void **state) {
+T_TEST(a_cleanup_takes_the_work_from_who_sleeps, 60) {
     sleeper sl;
     pysock *pair[2];
     t_thread t;
     int raw;
-    (void)state;
-    t_deadline(60);
     find_out();
     put_to_sleep(&sl, 0);
     raw = dup(queue_much(pair));
@@ -190,18 +182,4 @@ static void a_cleanup_takes_the_work_from_who_sleeps(void **state) {
     find_out();
 }
 
-static const struct CMUnitTest more_tests[] = {
-    cmocka_unit_test(who_sleeps_is_woken_for_the_work_of_others),
-    cmocka_unit_test(who_leaves_hands_the_work_over),
-    cmocka_unit_test(calls_that_do_not_wait_do_some_of_the_work),
-    cmocka_unit_test(a_cleanup_takes_the_work_from_who_sleeps),
-};
-
-int main(void) {
-    int failed = cmocka_run_group_tests_name("with threads of the program's", more_tests,
-                                             deny_and_make_contexts, free_contexts);
-    if (failed)
-        return failed;
-    return cmocka_run_group_tests_name("test_threadless", tests, deny_and_make_contexts,
-                                       free_contexts);
-}
+T_MAIN(.setup = deny_and_make_contexts, .teardown = free_contexts)

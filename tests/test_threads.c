@@ -64,16 +64,12 @@ static void race_handshakes_with_waits(pysock_poller *p) {
     T_CHECK(resumed > rounds / 2);
 }
 
-static void a_handshake_finishing_between_test_and_sleep_wakes_select(void **state) {
-    (void)state;
-    t_deadline(200);
+T_TEST(a_handshake_finishing_between_test_and_sleep_wakes_select, 200) {
     race_handshakes_with_waits(NULL);
 }
 
-static void a_handshake_finishing_between_test_and_sleep_wakes_a_poller(void **state) {
+T_TEST(a_handshake_finishing_between_test_and_sleep_wakes_a_poller, 200) {
     pysock_poller *p;
-    (void)state;
-    t_deadline(200);
     p = T_OK(pysock_poller_new());
     race_handshakes_with_waits(p);
     pysock_poller_free(p);
@@ -94,13 +90,11 @@ static void *ping_thread(void *arg) {
     return NULL;
 }
 
-static void bytes_arriving_between_test_and_sleep_wake_select_and_poller(void **state) {
+T_TEST(bytes_arriving_between_test_and_sleep_wake_select_and_poller, 120) {
     pysock *pair[2];
     pysock_poller *p;
     ping_job job;
     t_thread t;
-    (void)state;
-    t_deadline(120);
     t_tls_pair(pair, client_ctx, server_ctx);
     p = T_OK(pysock_poller_new());
     job.s = pair[0];
@@ -121,11 +115,9 @@ static void bytes_arriving_between_test_and_sleep_wake_select_and_poller(void **
 
 /* ---- mode switches ---- */
 
-static void a_handshake_begun_without_blocking_is_finished_by_a_blocking_call(void **state) {
+T_TEST(a_handshake_begun_without_blocking_is_finished_by_a_blocking_call, 60) {
     pysock *pair[2];
     t_thread t;
-    (void)state;
-    t_deadline(60);
     t_pair(pair);
     T_OK(pysock_setblocking(pair[0], 0));
     T_OK(pysock_ssl_wrap_socket(pair[0], client_ctx, "localhost"));
@@ -140,11 +132,9 @@ static void a_handshake_begun_without_blocking_is_finished_by_a_blocking_call(vo
     t_close_pair(pair);
 }
 
-static void a_handshake_begun_by_a_timed_call_is_finished_without_blocking(void **state) {
+T_TEST(a_handshake_begun_by_a_timed_call_is_finished_without_blocking, 60) {
     pysock *pair[2];
     char byte;
-    (void)state;
-    t_deadline(60);
     t_pair(pair);
     t_wrap_later(pair[0], client_ctx, "localhost");
     T_OK(pysock_settimeout(pair[0], 0.05));
@@ -171,11 +161,9 @@ static void *handshake_to_its_end(void *arg) {
 }
 
 /* The switch comes while a blocking call sleeps in the handshake. */
-static void a_switch_to_nonblocking_under_a_sleeping_handshake_loses_nothing(void **state) {
+T_TEST(a_switch_to_nonblocking_under_a_sleeping_handshake_loses_nothing, 60) {
     pysock *pair[2];
     t_thread client;
-    (void)state;
-    t_deadline(60);
     t_pair(pair);
     t_wrap_later(pair[0], client_ctx, "localhost");
     t_spawn(&client, handshake_to_its_end, pair[0]);
@@ -207,9 +195,7 @@ static void *flip_thread(void *arg) {
 }
 
 /* Modes flip at any moment; whoever drives, both ends get there. */
-static void a_mode_may_flip_at_any_moment_of_a_handshake(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(a_mode_may_flip_at_any_moment_of_a_handshake, 120) {
     for (int i = 0; i < T_SCALE(400, 60); i++) {
         flip_job job;
         t_thread server, flipper;
@@ -273,10 +259,8 @@ static void *read_stream(void *arg) {
     return NULL;
 }
 
-static void one_thread_reads_and_one_writes_one_tls_socket(void **state) {
+T_TEST(one_thread_reads_and_one_writes_one_tls_socket, 200) {
     static const double modes[] = {PYSOCK_NO_TIMEOUT, 60, 0};
-    (void)state;
-    t_deadline(200);
     for (int m = 0; m < 3; m++) {
         uint64_t total = (uint64_t)T_SCALE(8 * 1024 * 1024 + 3, 512 * 1024 + 3);
         pysock *pair[2];
@@ -309,9 +293,7 @@ static void *recv_thread(void *arg) {
     return NULL;
 }
 
-static void a_recv_that_waits_does_not_hold_up_a_send(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_recv_that_waits_does_not_hold_up_a_send, 60) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         recv_job job;
@@ -337,9 +319,7 @@ static void *flood_thread(void *arg) {
     return NULL;
 }
 
-static void a_send_that_waits_does_not_hold_up_a_recv(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_send_that_waits_does_not_hold_up_a_recv, 60) {
     (void)t_flood();
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
@@ -373,7 +353,7 @@ static void *letter_thread(void *arg) {
     return NULL;
 }
 
-static void many_threads_may_send_on_one_tls_socket(void **state) {
+T_TEST(many_threads_may_send_on_one_tls_socket, 120) {
     enum { N = 4 };
     pysock *pair[2];
     letter_job jobs[N];
@@ -381,8 +361,6 @@ static void many_threads_may_send_on_one_tls_socket(void **state) {
     size_t counts[256] = {0}, have = 0;
     int rounds = T_SCALE(500, 60);
     size_t total = (size_t)rounds * 999 * N;
-    (void)state;
-    t_deadline(120);
     t_tls_pair(pair, client_ctx, server_ctx);
     for (int i = 0; i < N; i++) {
         jobs[i].s = pair[0];
@@ -437,9 +415,7 @@ static void *watch_thread(void *arg) {
     return NULL;
 }
 
-static void one_socket_is_watched_by_two_selects_and_a_poller(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(one_socket_is_watched_by_two_selects_and_a_poller, 120) {
     for (int tls = 0; tls < 2; tls++) {
         int rounds = T_SCALE(2000, 200);
         pysock *pair[2];
@@ -511,9 +487,7 @@ static void close_under_all(t_wait_kind what) {
 }
 
 #define CLOSE_TEST(name, what)                                                                     \
-    static void name(void **state) {                                                               \
-        (void)state;                                                                               \
-        t_deadline(60);                                                                            \
+    T_TEST(name, 60) {                                                                             \
         (void)t_flood();                                                                       \
         close_under_all(what);                                                                     \
     }
@@ -542,12 +516,10 @@ static void stage_set_out_of_reach(t_stage *st, t_wait_kind what, int tls, doubl
 }
 
 /* Not asleep for sure, but at any moment on the way there. */
-static void close_at_any_moment_of_a_wait_ends_it(void **state) {
+T_TEST(close_at_any_moment_of_a_wait_ends_it, 200) {
     static const t_wait_kind kinds[] = {T_WAIT_RECV, T_WAIT_SELECT, T_WAIT_POLLER, T_WAIT_HANDSHAKE,
                                       T_WAIT_ACCEPT};
     unsigned int random = 2463534242u;
-    (void)state;
-    t_deadline(200);
     for (int i = 0; i < T_SCALE(2000, 200); i++) {
         t_wait_kind what = kinds[(size_t)i % (sizeof kinds / sizeof kinds[0])];
         t_stage st;
@@ -569,15 +541,13 @@ static void close_at_any_moment_of_a_wait_ends_it(void **state) {
 
 /* ---- peers that misbehave ---- */
 
-static void a_peer_that_sends_one_byte_of_a_record_and_stops_harms_nobody(void **state) {
+T_TEST(a_peer_that_sends_one_byte_of_a_record_and_stops_harms_nobody, 60) {
     unsigned char record[T_RECORD];
     pysock *pair[2], *other[2];
     t_proxy proxy;
     size_t size;
     char byte;
     double start;
-    (void)state;
-    t_deadline(60);
     t_tls_pair_by_proxy(pair, &proxy, client_ctx, server_ctx);
     t_tls_pair(other, client_ctx, server_ctx);
     t_say(pair[1], "late but whole");
@@ -602,11 +572,9 @@ static void a_peer_that_sends_one_byte_of_a_record_and_stops_harms_nobody(void *
     t_proxy_close(&proxy);
 }
 
-static void a_client_that_sends_one_byte_of_a_hello_holds_up_nobody(void **state) {
+T_TEST(a_client_that_sends_one_byte_of_a_hello_holds_up_nobody, 60) {
     pysock *slow, *listener, *pair[2];
     int port, fd;
-    (void)state;
-    t_deadline(60);
     listener = t_listen(&port);
     fd = t_raw_connect(port);
     slow = T_OK(pysock_accept(listener, NULL));
@@ -630,12 +598,10 @@ static void a_client_that_sends_one_byte_of_a_hello_holds_up_nobody(void **state
     T_OK(pysock_close(listener));
 }
 
-static void a_silent_client_does_not_hold_up_accept_on_a_tls_listener(void **state) {
+T_TEST(a_silent_client_does_not_hold_up_accept_on_a_tls_listener, 60) {
     pysock *listener, *silent, *child, *client;
     int port, fd;
     char byte;
-    (void)state;
-    t_deadline(60);
     listener = t_listen(&port);
     T_OK(pysock_ssl_wrap_socket(listener, server_ctx, NULL));
     fd = t_raw_connect(port);
@@ -656,9 +622,7 @@ static void a_silent_client_does_not_hold_up_accept_on_a_tls_listener(void **sta
     T_OK(pysock_close(listener));
 }
 
-static void a_peer_that_never_reads_stops_sends_but_not_the_sender(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(a_peer_that_never_reads_stops_sends_but_not_the_sender, 120) {
     (void)t_flood();
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
@@ -689,12 +653,10 @@ static void a_peer_that_never_reads_stops_sends_but_not_the_sender(void **state)
 }
 
 /* What close() leaves to the reactor ends within a bound, even if the peer never reads a byte. */
-static void a_close_that_cannot_flush_is_given_up(void **state) {
+T_TEST(a_close_that_cannot_flush_is_given_up, 60) {
     char link[64], before[64], now[64];
     pysock *pair[2];
     ssize_t n;
-    (void)state;
-    t_deadline(60);
     t_tls_pair(pair, client_ctx, server_ctx);
     T_OK(pysock_setblocking(pair[0], 0));
     while (pysock_send(pair[0], t_flood(), 65536, 0) > 0)
@@ -737,7 +699,7 @@ static pysock *serve_garbage(pysock *listener, int fd, const void *bytes, size_t
     return s;
 }
 
-static void garbage_instead_of_a_client_hello_is_refused(void **state) {
+T_TEST(garbage_instead_of_a_client_hello_is_refused, 60) {
     static unsigned char zeros[600], ones[600], noise[600];
     const struct {
         const void *bytes;
@@ -752,8 +714,6 @@ static void garbage_instead_of_a_client_hello_is_refused(void **state) {
                  {"\x16\x03\x01\x00\x04\x01\x00\x00\x00", 9, NULL}};
     pysock *listener;
     int port;
-    (void)state;
-    t_deadline(60);
     memset(ones, 0xff, sizeof ones);
     t_fill(noise, sizeof noise, 0, 9);
     noise[0] = 0x99;
@@ -782,13 +742,11 @@ static void expect_alert(int fd) {
     T_EQ(alert[5], 2);
 }
 
-static void a_plain_http_client_on_a_tls_port_is_told_so(void **state) {
+T_TEST(a_plain_http_client_on_a_tls_port_is_told_so, 60) {
     static const char *const requests[] = {"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
                                            "POST /x HTTP/1.0\r\n\r\n", "HEAD / HTTP/1.0\r\n\r\n"};
     pysock *listener;
     int port;
-    (void)state;
-    t_deadline(60);
     listener = t_listen(&port);
     for (size_t i = 0; i < 2 * sizeof requests / sizeof requests[0]; i++) {
         const char *request = requests[i / 2];
@@ -812,10 +770,8 @@ static void a_plain_http_client_on_a_tls_port_is_told_so(void **state) {
 }
 
 /* A TLS client that talks to a plain server: what comes back is no TLS either. */
-static void a_plain_server_is_no_tls_server(void **state) {
+T_TEST(a_plain_server_is_no_tls_server, 60) {
     pysock *pair[2];
-    (void)state;
-    t_deadline(60);
     t_pair(pair);
     t_say(pair[1], "220 mail.example.test ESMTP\r\n");
     T_FAILS(pysock_ssl_wrap_socket(pair[0], client_ctx, "localhost"), PYSOCK_SSL_ERROR, EPROTO);
@@ -825,14 +781,12 @@ static void a_plain_server_is_no_tls_server(void **state) {
 
 /* A real hello with bytes of it changed: the server fails or waits for more, and comes to an end
    in any case when the client does. */
-static void a_mutated_client_hello_never_crashes_a_server(void **state) {
+T_TEST(a_mutated_client_hello_never_crashes_a_server, 200) {
     unsigned char hello[T_RECORD], mutated[T_RECORD];
     unsigned int random = 521288629u;
     int raw_port, port, raw, peer;
     pysock *client, *listener;
     size_t size;
-    (void)state;
-    t_deadline(200);
     raw = t_raw_listen(&raw_port);
     client = T_OK(pysock_create_connection("127.0.0.1", raw_port, PYSOCK_NO_TIMEOUT));
     T_OK(pysock_setblocking(client, 0));
@@ -863,42 +817,4 @@ static void a_mutated_client_hello_never_crashes_a_server(void **state) {
     T_OK(pysock_close(listener));
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(a_handshake_finishing_between_test_and_sleep_wakes_select),
-    cmocka_unit_test(a_handshake_finishing_between_test_and_sleep_wakes_a_poller),
-    cmocka_unit_test(bytes_arriving_between_test_and_sleep_wake_select_and_poller),
-    cmocka_unit_test(a_handshake_begun_without_blocking_is_finished_by_a_blocking_call),
-    cmocka_unit_test(a_handshake_begun_by_a_timed_call_is_finished_without_blocking),
-    cmocka_unit_test(a_switch_to_nonblocking_under_a_sleeping_handshake_loses_nothing),
-    cmocka_unit_test(a_mode_may_flip_at_any_moment_of_a_handshake),
-    cmocka_unit_test(one_thread_reads_and_one_writes_one_tls_socket),
-    cmocka_unit_test(a_recv_that_waits_does_not_hold_up_a_send),
-    cmocka_unit_test(a_send_that_waits_does_not_hold_up_a_recv),
-    cmocka_unit_test(many_threads_may_send_on_one_tls_socket),
-    cmocka_unit_test(one_socket_is_watched_by_two_selects_and_a_poller),
-    cmocka_unit_test(close_from_another_thread_ends_a_recv),
-    cmocka_unit_test(close_from_another_thread_ends_an_accept),
-    cmocka_unit_test(close_from_another_thread_ends_a_connect),
-    cmocka_unit_test(close_from_another_thread_ends_a_handshake),
-    cmocka_unit_test(close_from_another_thread_ends_a_sendall),
-    cmocka_unit_test(close_from_another_thread_ends_a_send_buf),
-    cmocka_unit_test(close_from_another_thread_ends_an_unwrap),
-    cmocka_unit_test(close_from_another_thread_ends_a_select),
-    cmocka_unit_test(close_from_another_thread_is_POLLNVAL_to_a_poller),
-    cmocka_unit_test(close_at_any_moment_of_a_wait_ends_it),
-    cmocka_unit_test(a_peer_that_sends_one_byte_of_a_record_and_stops_harms_nobody),
-    cmocka_unit_test(a_client_that_sends_one_byte_of_a_hello_holds_up_nobody),
-    cmocka_unit_test(a_silent_client_does_not_hold_up_accept_on_a_tls_listener),
-    cmocka_unit_test(a_peer_that_never_reads_stops_sends_but_not_the_sender),
-    cmocka_unit_test(a_close_that_cannot_flush_is_given_up),
-    cmocka_unit_test(garbage_instead_of_a_client_hello_is_refused),
-    cmocka_unit_test(a_plain_http_client_on_a_tls_port_is_told_so),
-    cmocka_unit_test(a_plain_server_is_no_tls_server),
-    cmocka_unit_test(a_mutated_client_hello_never_crashes_a_server),
-};
-
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name("test_threads", tests, make_contexts, free_contexts);
-}
+T_MAIN(.setup = make_contexts, .teardown = free_contexts)

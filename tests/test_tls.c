@@ -30,9 +30,7 @@ static pysock_ssl_cipher_info cipher_of(pysock *s) {
 
 /* ==== what both sides know ==== */
 
-static void both_sides_know_the_same_about_a_connection(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(both_sides_know_the_same_about_a_connection, 60) {
     h_pair p;
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     h_connect(&p, client, server, "localhost");
@@ -61,9 +59,7 @@ static void both_sides_know_the_same_about_a_connection(void **state) {
     close_all(&p, client, server);
 }
 
-static void nothing_is_known_before_the_handshake(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(nothing_is_known_before_the_handshake, 60) {
     pysock *pair[2];
     pysock_ssl_cipher_info info;
     pysock_ssl_wrap_options options;
@@ -84,9 +80,7 @@ static void nothing_is_known_before_the_handshake(void **state) {
     pysock_ssl_context_free(client);
 }
 
-static void a_plain_socket_answers_questions_about_tls(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_plain_socket_answers_questions_about_tls, 60) {
     pysock *pair[2];
     pysock_ssl_cipher_info info;
     t_pair(pair);
@@ -115,9 +109,7 @@ static int processor_has_aes(void) {
     return found;
 }
 
-static void aes_gcm_is_chosen_where_the_processor_has_it(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(aes_gcm_is_chosen_where_the_processor_has_it, 60) {
     int aes = processor_has_aes();
     static const char *const certs[] = {"server-ec", "server-rsa"};
     if (aes < 0)
@@ -132,9 +124,7 @@ static void aes_gcm_is_chosen_where_the_processor_has_it(void **state) {
     }
 }
 
-static void pending_counts_what_is_left_in_the_engine(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(pending_counts_what_is_left_in_the_engine, 60) {
     h_pair p;
     char buf[100];
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
@@ -151,9 +141,7 @@ static void pending_counts_what_is_left_in_the_engine(void **state) {
     close_all(&p, client, server);
 }
 
-static void tls_works_on_a_unix_socketpair(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(tls_works_on_a_unix_socketpair, 60) {
     h_pair p;
     pysock *pair[2];
     pysock_ssl_wrap_options options;
@@ -169,9 +157,7 @@ static void tls_works_on_a_unix_socketpair(void **state) {
 
 /* ==== wrapping ==== */
 
-static void the_host_name_is_copied(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(the_host_name_is_copied, 60) {
     h_pair p;
     t_thread thread;
     pysock *pair[2];
@@ -199,9 +185,7 @@ static void the_host_name_is_copied(void **state) {
     close_all(&p, client, server);
 }
 
-static void what_cannot_be_wrapped_is_refused(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(what_cannot_be_wrapped_is_refused, 60) {
     h_pair p;
     pysock *pair[2], *datagram, *closed;
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
@@ -222,9 +206,7 @@ static void what_cannot_be_wrapped_is_refused(void **state) {
     close_all(&p, client, server);
 }
 
-static void flags_without_meaning_on_tls_are_refused(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(flags_without_meaning_on_tls_are_refused, 60) {
     h_pair p;
     char byte = 'x';
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
@@ -236,9 +218,7 @@ static void flags_without_meaning_on_tls_are_refused(void **state) {
     close_all(&p, client, server);
 }
 
-static void a_context_may_be_freed_while_sockets_use_it(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_context_may_be_freed_while_sockets_use_it, 60) {
     h_pair p;
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     T_STEP("after the handshake");
@@ -250,9 +230,7 @@ static void a_context_may_be_freed_while_sockets_use_it(void **state) {
     h_close(&p);
 }
 
-static void a_context_may_be_freed_before_the_handshake(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_context_may_be_freed_before_the_handshake, 60) {
     int port;
     t_thread thread;
     pysock *listener, *child, *s;
@@ -281,10 +259,8 @@ static void a_context_may_be_freed_before_the_handshake(void **state) {
 
 /* ==== contexts that change ==== */
 
-static void a_connection_keeps_what_it_was_made_with(void **state) {
+T_TEST(a_connection_keeps_what_it_was_made_with, 60) {
     static const char *const names[] = {"new/1"};
-    (void)state;
-    t_deadline(60);
     h_pair old, new;
     size_t old_size;
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
@@ -326,9 +302,7 @@ static void *change_contexts(void *arg) {
     return NULL;
 }
 
-static void contexts_may_change_while_handshakes_run(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(contexts_may_change_while_handshakes_run, 120) {
     changes c;
     t_thread thread;
     memset(&c, 0, sizeof c);
@@ -366,12 +340,10 @@ static const char *alpn_of(pysock_ssl_context *client, pysock_ssl_context *serve
     return chosen;
 }
 
-static void the_server_chooses_the_alpn_protocol(void **state) {
+T_TEST(the_server_chooses_the_alpn_protocol, 60) {
     static const char *const ours[] = {"h2", "http/1.1", "x"};
     static const char *const theirs[] = {"y", "http/1.1", "h2"};
     static const char *const others[] = {"smtp"};
-    (void)state;
-    t_deadline(60);
     char longest[257], name[] = "h2";
     const char *list[1];
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
@@ -414,9 +386,7 @@ static void the_server_chooses_the_alpn_protocol(void **state) {
     pysock_ssl_context_free(server);
 }
 
-static void the_server_learns_the_name_that_was_asked_for(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(the_server_learns_the_name_that_was_asked_for, 60) {
     h_pair p;
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     h_connect(&p, client, server, "some.example.test");
@@ -451,9 +421,7 @@ static int is_resumed(pysock_ssl_context *client, pysock_ssl_context *server, co
     return reused;
 }
 
-static void sessions_are_resumed_by_default(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(sessions_are_resumed_by_default, 60) {
     h_pair first, second;
     pysock_buf *one, *two;
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
@@ -481,9 +449,7 @@ static void sessions_are_resumed_by_default(void **state) {
     pysock_ssl_context_free(server);
 }
 
-static void either_side_can_switch_resumption_off(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(either_side_can_switch_resumption_off, 60) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     T_STEP("the client");
     T_EQ(is_resumed(client, server, "localhost"), 0);
@@ -503,9 +469,7 @@ static void either_side_can_switch_resumption_off(void **state) {
     pysock_ssl_context_free(server);
 }
 
-static void a_session_belongs_to_one_host_name(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_session_belongs_to_one_host_name, 60) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     T_EQ(is_resumed(client, server, "a.example.test"), 0);
     T_EQ(is_resumed(client, server, "b.example.test"), 0);
@@ -518,9 +482,7 @@ static void a_session_belongs_to_one_host_name(void **state) {
     pysock_ssl_context_free(server);
 }
 
-static void a_session_belongs_to_one_port(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_session_belongs_to_one_port, 60) {
     h_pair p;
     pysock *pair[2];
     pysock_ssl_wrap_options options;
@@ -538,9 +500,7 @@ static void a_session_belongs_to_one_port(void **state) {
     pysock_ssl_context_free(server);
 }
 
-static void a_session_belongs_to_one_context(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_session_belongs_to_one_context, 60) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     pysock_ssl_context *other_client = t_client_ctx(), *other_server = t_server_ctx();
     T_EQ(is_resumed(client, server, "localhost"), 0);
@@ -555,9 +515,7 @@ static void a_session_belongs_to_one_context(void **state) {
     pysock_ssl_context_free(other_server);
 }
 
-static void the_cache_keeps_as_many_sessions_as_it_may(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(the_cache_keeps_as_many_sessions_as_it_may, 60) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     T_OK(pysock_ssl_set_session_cache(client, 1));
     T_EQ(is_resumed(client, server, "a.example.test"), 0);
@@ -580,12 +538,10 @@ static void the_cache_keeps_as_many_sessions_as_it_may(void **state) {
 }
 
 /* A session says that somebody was verified once: by the rules of that time. */
-static void a_session_is_no_way_round_verification(void **state) {
+T_TEST(a_session_is_no_way_round_verification, 60) {
     static const char *const certs[] = {"expired", "untrusted", "wrong-host"};
     static const int codes[] = {10, 20, 62};
     static const char *const checks[] = {"expired", "local issuer", "hostname mismatch"};
-    (void)state;
-    t_deadline(60);
     for (int i = 0; i < 3; i++) {
         h_pair p;
         pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx_of(certs[i]);
@@ -601,9 +557,7 @@ static void a_session_is_no_way_round_verification(void **state) {
     }
 }
 
-static void a_refused_connection_leaves_no_session(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_refused_connection_leaves_no_session, 60) {
     h_pair p;
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx_of("expired");
     for (int i = 0; i < 2; i++) {
@@ -627,9 +581,7 @@ static void *connect_often(void *arg) {
     return NULL;
 }
 
-static void many_threads_share_contexts(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(many_threads_share_contexts, 120) {
     t_thread threads[4];
     changes c;
     memset(&c, 0, sizeof c);
@@ -651,9 +603,7 @@ static int finish_handshake(pysock *s) {
     return result;
 }
 
-static void non_blocking_handshakes_resume_too(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(non_blocking_handshakes_resume_too, 60) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     for (int i = 0; i < 3; i++) {
         pysock *pair[2];
@@ -678,9 +628,7 @@ static void non_blocking_handshakes_resume_too(void **state) {
 
 /* ==== ends ==== */
 
-static void a_closed_peer_is_a_clean_end(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_closed_peer_is_a_clean_end, 60) {
     h_pair p;
     char byte;
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
@@ -706,9 +654,7 @@ static void connect_with_ragged_eofs(h_pair *p, pysock_ssl_context *client,
     h_connect_ex(p, client, server, &options);
 }
 
-static void a_ragged_end_is_an_end_or_an_error_as_asked(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_ragged_end_is_an_end_or_an_error_as_asked, 60) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     for (int raise = 0; raise < 2; raise++) {
         h_pair p;
@@ -756,9 +702,7 @@ static void a_ragged_end_is_an_end_or_an_error_as_asked(void **state) {
 
 /* The peer has closed and is gone, so that our answer to its close_notify cannot be sent: that is
    the peer's clean end all the same, and no reason to wait for anything. */
-static void a_close_notify_that_cannot_be_answered_is_an_end(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_close_notify_that_cannot_be_answered_is_an_end, 60) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     for (int non_blocking = 0; non_blocking < 2; non_blocking++) {
         h_pair p;
@@ -785,9 +729,7 @@ static void a_close_notify_that_cannot_be_answered_is_an_end(void **state) {
 
 /* A close with unread bytes makes the kernel reset the connection: whether the peer still sees the
    close_notify before it or not, it does not wait. */
-static void a_close_with_unread_bytes_ends_the_peers_calls(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_close_with_unread_bytes_ends_the_peers_calls, 60) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     for (int non_blocking = 0; non_blocking < 2; non_blocking++) {
         h_pair p;
@@ -825,9 +767,7 @@ static void alert_and_end_arrive(int fd) {
     T_EQ(t_raw_read(fd, record, 1), 0);
 }
 
-static void close_sends_close_notify(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(close_sends_close_notify, 60) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     for (int way = 0; way < 6; way++) {
         pysock *pair[2];
@@ -849,9 +789,7 @@ static void close_sends_close_notify(void **state) {
     pysock_ssl_context_free(server);
 }
 
-static void close_sends_what_was_written_before_close_notify(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(close_sends_what_was_written_before_close_notify, 60) {
     pysock *pair[2];
     t_proxy proxy;
     unsigned char record[T_RECORD];
@@ -868,9 +806,7 @@ static void close_sends_what_was_written_before_close_notify(void **state) {
     pysock_ssl_context_free(server);
 }
 
-static void a_record_that_was_changed_on_its_way_is_an_error(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_record_that_was_changed_on_its_way_is_an_error, 60) {
     pysock *pair[2];
     t_proxy proxy;
     char byte;
@@ -911,9 +847,7 @@ static void unwrap_both(h_pair *p) {
     t_join(&thread);
 }
 
-static void unwrap_makes_plain_sockets_that_can_be_wrapped_again(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(unwrap_makes_plain_sockets_that_can_be_wrapped_again, 60) {
     h_pair p;
     pysock *pair[2];
     pysock_ssl_wrap_options options;
@@ -944,9 +878,7 @@ static void *unwrap_and_talk(void *arg) {
 }
 
 /* The peer's plain text follows its close_notify at once, perhaps in the same segment. */
-static void unwrap_leaves_what_follows_to_the_plain_socket(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(unwrap_leaves_what_follows_to_the_plain_socket, 60) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     for (int turn = 0; turn < 20; turn++) {
         h_pair p;
@@ -971,9 +903,7 @@ static int unwrap_step(pysock *s) {
     return result == 0;
 }
 
-static void unwrap_goes_on_step_by_step_on_non_blocking_sockets(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(unwrap_goes_on_step_by_step_on_non_blocking_sockets, 60) {
     h_pair p;
     int done;
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
@@ -997,9 +927,7 @@ static void unwrap_goes_on_step_by_step_on_non_blocking_sockets(void **state) {
     close_all(&p, client, server);
 }
 
-static void unwrap_waits_no_longer_than_the_timeout(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(unwrap_waits_no_longer_than_the_timeout, 60) {
     h_pair p;
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     h_connect(&p, client, server, "localhost");
@@ -1008,9 +936,7 @@ static void unwrap_waits_no_longer_than_the_timeout(void **state) {
     close_all(&p, client, server);
 }
 
-static void unwrap_reports_a_peer_that_just_hung_up(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(unwrap_reports_a_peer_that_just_hung_up, 60) {
     h_pair p;
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     h_connect(&p, client, server, "localhost");
@@ -1096,7 +1022,7 @@ typedef struct garbage {
 
 #define BYTES(text) text, sizeof text - 1
 
-static void garbage_instead_of_a_client_hello_is_an_error(void **state) {
+T_TEST(garbage_instead_of_a_client_hello_is_an_error, 120) {
     static const garbage cases[] = {
         {"GET", BYTES("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"), "HTTP_REQUEST"},
         {"POST", BYTES("POST /x HTTP/1.1\r\nHost: localhost\r\n\r\n"), "HTTP_REQUEST"},
@@ -1116,8 +1042,6 @@ static void garbage_instead_of_a_client_hello_is_an_error(void **state) {
         {"truncated hello",
          BYTES("\x16\x03\x03\x00\x0a\x01\x00\x00\x06\x03\x03\x00\x00\x00\x00"), NULL},
     };
-    (void)state;
-    t_deadline(120);
     for (size_t i = 0; i < 2 * sizeof cases / sizeof cases[0]; i++) {
         const garbage *g = &cases[i / 2];
         raw_peer r;
@@ -1136,7 +1060,7 @@ static void garbage_instead_of_a_client_hello_is_an_error(void **state) {
     }
 }
 
-static void garbage_instead_of_a_server_hello_is_an_error(void **state) {
+T_TEST(garbage_instead_of_a_server_hello_is_an_error, 60) {
     static const garbage cases[] = {
         {"HTTP", BYTES("HTTP/1.1 400 Bad Request\r\n\r\n"), "WRONG_VERSION_NUMBER"},
         {"FTP", BYTES("220 ready\r\n"), "WRONG_VERSION_NUMBER"},
@@ -1146,8 +1070,6 @@ static void garbage_instead_of_a_server_hello_is_an_error(void **state) {
                "0123456789abcdef0123456789abcdef\x00\x00\x2f\x00"),
          NULL},
     };
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < 2 * sizeof cases / sizeof cases[0]; i++) {
         const garbage *g = &cases[i / 2];
         raw_peer r;
@@ -1164,7 +1086,7 @@ static void garbage_instead_of_a_server_hello_is_an_error(void **state) {
     }
 }
 
-static void fatal_alerts_are_named(void **state) {
+T_TEST(fatal_alerts_are_named, 60) {
     static const struct {
         unsigned char number;
         const char *reason;
@@ -1180,8 +1102,6 @@ static void fatal_alerts_are_named(void **state) {
         {80, "TLSV1_ALERT_INTERNAL_ERROR"},      {112, "TLSV1_UNRECOGNIZED_NAME"},
         {120, "TLSV1_ALERT_NO_APPLICATION_PROTOCOL"},
     };
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < sizeof alerts / sizeof alerts[0]; i++) {
         raw_peer r;
         unsigned char record[7] = {21, 3, 3, 0, 2, 2, 0};
@@ -1198,11 +1118,9 @@ static void fatal_alerts_are_named(void **state) {
 
 /* A handshake that a blocking call has begun goes on by itself once the socket does not block any
    more, whether it is asked for again or not. */
-static void a_handshake_goes_on_by_itself_when_its_socket_becomes_non_blocking(void **state) {
+T_TEST(a_handshake_goes_on_by_itself_when_its_socket_becomes_non_blocking, 60) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     pysock *pair[2];
-    (void)state;
-    t_deadline(60);
     for (int side = 0; side < 2; side++) {
         T_STEP("side %d", side);
         h_plain_pair(pair);
@@ -1219,9 +1137,7 @@ static void a_handshake_goes_on_by_itself_when_its_socket_becomes_non_blocking(v
     pysock_ssl_context_free(server);
 }
 
-static void the_end_of_the_stream_in_a_handshake_is_an_error(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(the_end_of_the_stream_in_a_handshake_is_an_error, 60) {
     for (int way = 0; way < 4; way++) {
         raw_peer r;
         T_STEP("way %d", way);
@@ -1236,9 +1152,7 @@ static void the_end_of_the_stream_in_a_handshake_is_an_error(void **state) {
     }
 }
 
-static void a_reset_in_a_handshake_is_an_error_of_the_system(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_reset_in_a_handshake_is_an_error_of_the_system, 60) {
     for (int way = 0; way < 4; way++) {
         raw_peer r;
         T_STEP("way %d", way);
@@ -1285,9 +1199,7 @@ static size_t client_hello(unsigned char *out, unsigned char minor) {
     return n;
 }
 
-static void old_versions_are_refused_with_protocol_version(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(old_versions_are_refused_with_protocol_version, 60) {
     for (int i = 0; i < 6; i++) {
         raw_peer r;
         unsigned char hello[100];
@@ -1328,9 +1240,7 @@ static void openssl_is_told(const char *version, const char *ciphers, const char
     pysock_ssl_context_free(ctx);
 }
 
-static void openssl_is_told_why_its_hello_was_refused(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(openssl_is_told_why_its_hello_was_refused, 60) {
     P_NEED("openssl");
     T_STEP("TLS 1.0");
     openssl_is_told("-tls1", "DEFAULT@SECLEVEL=0", "alert protocol version");
@@ -1341,9 +1251,7 @@ static void openssl_is_told_why_its_hello_was_refused(void **state) {
 }
 
 /* OpenSSL's client asks for a new handshake in the middle of the connection. */
-static void a_client_cannot_renegotiate(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_client_cannot_renegotiate, 60) {
     P_NEED("openssl");
     static p_process process;
     p_args args = {{NULL}, 0};
@@ -1425,13 +1333,11 @@ static const unsigned char *last_record(const unsigned char *bytes, size_t size)
     return bytes + last;
 }
 
-static void a_client_that_refuses_sends_the_alert_for_it(void **state) {
+T_TEST(a_client_that_refuses_sends_the_alert_for_it, 60) {
     static const struct {
         const char *cert;
         int alert; /* 0: any */
     } cases[] = {{"untrusted", 48}, {"self-signed", 48}, {"expired", 45}, {"wrong-host", 0}};
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         h_pair p;
         tap t;
@@ -1470,56 +1376,4 @@ static void a_client_that_refuses_sends_the_alert_for_it(void **state) {
     }
 }
 
-#define CASE(test) cmocka_unit_test_teardown(test, tear_down)
-
-static const struct CMUnitTest tests[] = {
-    CASE(both_sides_know_the_same_about_a_connection),
-    CASE(nothing_is_known_before_the_handshake),
-    CASE(a_plain_socket_answers_questions_about_tls),
-    CASE(aes_gcm_is_chosen_where_the_processor_has_it),
-    CASE(pending_counts_what_is_left_in_the_engine),
-    CASE(tls_works_on_a_unix_socketpair),
-    CASE(the_host_name_is_copied),
-    CASE(what_cannot_be_wrapped_is_refused),
-    CASE(flags_without_meaning_on_tls_are_refused),
-    CASE(a_context_may_be_freed_while_sockets_use_it),
-    CASE(a_context_may_be_freed_before_the_handshake),
-    CASE(a_connection_keeps_what_it_was_made_with),
-    CASE(contexts_may_change_while_handshakes_run),
-    CASE(the_server_chooses_the_alpn_protocol),
-    CASE(the_server_learns_the_name_that_was_asked_for),
-    CASE(sessions_are_resumed_by_default),
-    CASE(either_side_can_switch_resumption_off),
-    CASE(a_session_belongs_to_one_host_name),
-    CASE(a_session_belongs_to_one_port),
-    CASE(a_session_belongs_to_one_context),
-    CASE(the_cache_keeps_as_many_sessions_as_it_may),
-    CASE(a_session_is_no_way_round_verification),
-    CASE(a_refused_connection_leaves_no_session),
-    CASE(many_threads_share_contexts),
-    CASE(non_blocking_handshakes_resume_too),
-    CASE(a_closed_peer_is_a_clean_end),
-    CASE(a_ragged_end_is_an_end_or_an_error_as_asked),
-    CASE(a_close_notify_that_cannot_be_answered_is_an_end),
-    CASE(a_close_with_unread_bytes_ends_the_peers_calls),
-    CASE(close_sends_close_notify),
-    CASE(close_sends_what_was_written_before_close_notify),
-    CASE(a_record_that_was_changed_on_its_way_is_an_error),
-    CASE(unwrap_makes_plain_sockets_that_can_be_wrapped_again),
-    CASE(unwrap_leaves_what_follows_to_the_plain_socket),
-    CASE(unwrap_goes_on_step_by_step_on_non_blocking_sockets),
-    CASE(unwrap_waits_no_longer_than_the_timeout),
-    CASE(unwrap_reports_a_peer_that_just_hung_up),
-    CASE(garbage_instead_of_a_client_hello_is_an_error),
-    CASE(garbage_instead_of_a_server_hello_is_an_error),
-    CASE(fatal_alerts_are_named),
-    CASE(a_handshake_goes_on_by_itself_when_its_socket_becomes_non_blocking),
-    CASE(the_end_of_the_stream_in_a_handshake_is_an_error),
-    CASE(a_reset_in_a_handshake_is_an_error_of_the_system),
-    CASE(old_versions_are_refused_with_protocol_version),
-    CASE(openssl_is_told_why_its_hello_was_refused),
-    CASE(a_client_cannot_renegotiate),
-    CASE(a_client_that_refuses_sends_the_alert_for_it),
-};
-
-T_MAIN(tests)
+T_MAIN(.each_teardown = tear_down)

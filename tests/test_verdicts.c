@@ -113,15 +113,13 @@ static int is_told(const char *what, const h_outcome *o, const char *words, cons
 /* ==== what others take ==== */
 
 /* RFC 5280, 4.1.2.2: certificate users should be prepared to handle such ones gracefully. */
-static void serial_numbers_may_be_zero_long_or_negative(void **state) {
+T_TEST(serial_numbers_may_be_zero_long_or_negative, 60) {
     static const char *const serials[] = {
         "00", "01", "ff", "80", "4011223344556677889900aabbccddeeff00112233",
         "7f112233445566778899001122334455667788990011223344556677889900112233445566778899",
     };
     static const char *const places[] = {"root", "middle", "leaf"};
     int wrong = 0;
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < COUNT(serials) * 3; i++) {
         m_der certs[3];
         h_outcome o;
@@ -140,7 +138,7 @@ static void serial_numbers_may_be_zero_long_or_negative(void **state) {
     T_EQ(wrong, 0);
 }
 
-static void a_strange_serial_number_is_told_as_it_is(void **state) {
+T_TEST(a_strange_serial_number_is_told_as_it_is, 60) {
     static const struct {
         const char *serial, *told;
     } list[] = {
@@ -148,8 +146,6 @@ static void a_strange_serial_number_is_told_as_it_is(void **state) {
         {"4011223344556677889900aabbccddeeff00112233",
          "4011223344556677889900AABBCCDDEEFF00112233"},
     };
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < COUNT(list); i++) {
         m_spec s = leaf_spec();
         m_der d;
@@ -162,13 +158,11 @@ static void a_strange_serial_number_is_told_as_it_is(void **state) {
     }
 }
 
-static void an_empty_extensions_sequence_is_no_fault(void **state) {
+T_TEST(an_empty_extensions_sequence_is_no_fault, 60) {
     m_der root = issue(root_spec()), middle = issue(middle_spec()), leaf, odd;
     m_spec s = leaf_spec();
     h_outcome o;
     pysock_ssl_cert *cert;
-    (void)state;
-    t_deadline(60);
     s.extensions = "";
     leaf = issue(s);
     o = judge_whole(client_that_trusts(&root), &leaf, &middle, NULL);
@@ -200,7 +194,7 @@ static void an_empty_extensions_sequence_is_no_fault(void **state) {
 #define SAN_TEST_NET "300f0603551d1104083006" "8704c0000201" /* 192.0.2.1 */
 #define SAN_URI "30160603551d11040f300d" "860b687474703a2f2f782e792f"
 
-static void the_common_name_counts_where_it_is_asked_for_and_there_is_no_other(void **state) {
+T_TEST(the_common_name_counts_where_it_is_asked_for_and_there_is_no_other, 60) {
     static const struct {
         const char *name, *extensions, *host;
         int off, on; /* codes */
@@ -220,8 +214,6 @@ static void the_common_name_counts_where_it_is_asked_for_and_there_is_no_other(v
     };
     m_der root = issue(root_spec()), middle = issue(middle_spec());
     int wrong = 0;
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < COUNT(list) * 3; i++) {
         pysock_ssl_context *client = client_that_trusts(&root);
         m_spec s = leaf_spec();
@@ -253,7 +245,7 @@ static void the_common_name_counts_where_it_is_asked_for_and_there_is_no_other(v
 #define CA_CRITICAL_ONE "300f0603551d13010101040530030101ff"
 #define USAGE_CRITICAL_ONE "300e0603551d0f010101040403020780"
 
-static void true_as_01_is_named_as_no_der(void **state) {
+T_TEST(true_as_01_is_named_as_no_der, 60) {
     static const struct {
         const char *what;
         int place;
@@ -266,8 +258,6 @@ static void true_as_01_is_named_as_no_der(void **state) {
     static const char *const subjects[] = {"Root", "Middle|certificate 2|2nd|second|intermediate",
                                            "Leaf|certificate 1|1st|first|peer's"};
     int wrong = 0;
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < COUNT(list); i++) {
         m_der certs[3], chain[2];
         h_outcome o;
@@ -287,11 +277,9 @@ static void true_as_01_is_named_as_no_der(void **state) {
 }
 
 /* Told when it is loaded, or by the verdict; never as an issuer that is missing. */
-static void true_as_01_in_an_anchor_is_named_as_no_der(void **state) {
+T_TEST(true_as_01_in_an_anchor_is_named_as_no_der, 60) {
     static const char *const extensions[] = {CA_CRITICAL_ONE M_CA_USAGE, CA_OF_ONE M_CA_USAGE};
     int wrong = 0;
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < COUNT(extensions); i++) {
         pysock_ssl_context *client = new_client();
         m_spec s = root_spec();
@@ -324,9 +312,7 @@ static void true_as_01_in_an_anchor_is_named_as_no_der(void **state) {
 }
 
 /* One parser decides: what the verifier will not read is not shown to anybody either. */
-static void a_chain_that_is_no_der_is_not_loaded(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_chain_that_is_no_der_is_not_loaded, 60) {
     for (int place = 1; place < 3; place++) {
         pysock_ssl_context *server = T_OK(pysock_ssl_context_new(PYSOCK_CLIENT_AUTH));
         m_spec middle = middle_spec(), leaf = leaf_spec();
@@ -354,7 +340,7 @@ static void a_chain_that_is_no_der_is_not_loaded(void **state) {
 
 /* A server of this library would not load them. Who is shown one does not take it, and does not say
    that something is missing. */
-static void a_malformed_certificate_that_is_shown_is_refused_as_such(void **state) {
+T_TEST(a_malformed_certificate_that_is_shown_is_refused_as_such, 60) {
     static const struct {
         const char *what, *extensions; /* besides the usual ones */
         const char *version, *not_before;
@@ -374,8 +360,6 @@ static void a_malformed_certificate_that_is_shown_is_refused_as_such(void **stat
         {"a time that is none", "", NULL, "yesterday"},
     };
     int wrong = 0;
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < COUNT(list) * 2; i++) {
         m_der certs[3], chain[2];
         int place = 1 + (int)i % 2;
@@ -469,11 +453,9 @@ static h_outcome judge_kind(const struct kind *k, int place) {
     return judge_chain(client_that_trusts(&certs[0]), chain, 2, place == 2 && k->rsa);
 }
 
-static void keys_that_this_library_cannot_use_are_named(void **state) {
+T_TEST(keys_that_this_library_cannot_use_are_named, 120) {
     static const char *const places[] = {"root", "middle", "leaf"};
     int wrong = 0;
-    (void)state;
-    t_deadline(120);
     for (size_t i = 0; i < COUNT(kinds) * 3; i++) {
         const struct kind *k = &kinds[i / 3];
         int place = (int)i % 3;
@@ -493,7 +475,7 @@ static void keys_that_this_library_cannot_use_are_named(void **state) {
 }
 
 /* By keys that this library does use. */
-static void signatures_that_this_library_cannot_check_are_named(void **state) {
+T_TEST(signatures_that_this_library_cannot_check_are_named, 60) {
     static const struct {
         const char *words, *algorithm;
         int by_rsa;
@@ -506,8 +488,6 @@ static void signatures_that_this_library_cannot_check_are_named(void **state) {
         {"1.2.3.4", "06032a0304", 0},
     };
     int wrong = 0;
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < COUNT(list) * 2; i++) {
         int below = (int)i % 2; /* signed by the root, or by what is between */
         m_der rsa = m_rsa_spki(2048), certs[3], chain[2];
@@ -536,12 +516,10 @@ static void signatures_that_this_library_cannot_check_are_named(void **state) {
 }
 
 /* What is wrong is still called wrong. */
-static void a_wrong_signature_is_still_called_wrong(void **state) {
+T_TEST(a_wrong_signature_is_still_called_wrong, 60) {
     m_der root = issue(root_spec()), chain[2];
     m_spec s = leaf_spec();
     h_outcome o;
-    (void)state;
-    t_deadline(60);
     s.signer = 5;
     chain[0] = issue(s);
     chain[1] = issue(middle_spec());
@@ -552,10 +530,8 @@ static void a_wrong_signature_is_still_called_wrong(void **state) {
 }
 
 /* Two roots of one name: one that can be used is enough. */
-static void an_anchor_that_cannot_be_used_hides_no_other(void **state) {
+T_TEST(an_anchor_that_cannot_be_used_hides_no_other, 60) {
     m_der chain[2] = {issue(leaf_spec()), issue(middle_spec())};
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < COUNT(kinds) * 2; i++) {
         const struct kind *k = &kinds[i / 2];
         m_der key = key_of_kind(k, 3), odd, root = issue(root_spec());
@@ -577,10 +553,8 @@ static void an_anchor_that_cannot_be_used_hides_no_other(void **state) {
 }
 
 /* A server that has such a certificate and its key, and a client that looks at no chain. */
-static void the_key_of_a_server_is_named_without_verification_too(void **state) {
+T_TEST(the_key_of_a_server_is_named_without_verification_too, 60) {
     int wrong = 0;
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < COUNT(kinds); i++) {
         pysock_ssl_context *client = new_client();
         m_der key = key_of_kind(&kinds[i], 2), leaf;
@@ -601,10 +575,8 @@ static void the_key_of_a_server_is_named_without_verification_too(void **state) 
     T_EQ(wrong, 0);
 }
 
-static void a_chain_with_a_key_that_cannot_be_used_is_not_loaded(void **state) {
+T_TEST(a_chain_with_a_key_that_cannot_be_used_is_not_loaded, 60) {
     int wrong = 0;
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < COUNT(kinds); i++) {
         pysock_ssl_context *server = T_OK(pysock_ssl_context_new(PYSOCK_CLIENT_AUTH));
         m_der public = key_of_kind(&kinds[i], 2), key = m_key_der(2), leaf;
@@ -632,9 +604,7 @@ static void a_chain_with_a_key_that_cannot_be_used_is_not_loaded(void **state) {
 }
 
 /* Who shows a chain need not be able to check it. */
-static void an_issuer_that_cannot_be_used_is_shown(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(an_issuer_that_cannot_be_used_is_shown, 60) {
     for (size_t i = 0; i < COUNT(kinds); i++) {
         m_der key = key_of_kind(&kinds[i], 1), middle, leaf;
         m_spec s = middle_spec();
@@ -670,9 +640,7 @@ static void run(const char *line) {
 }
 
 /* Compressed points it shows to nobody who has not asked for them. */
-static void a_server_of_openssl_with_a_long_rsa_key_is_told_from_a_forger(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(a_server_of_openssl_with_a_long_rsa_key_is_told_from_a_forger, 120) {
     P_NEED("openssl");
     run("openssl req -x509 -newkey rsa:4160 -nodes -keyout key -subj /CN=localhost -days 30 "
         "-addext 'subjectAltName = DNS:localhost' -out cert");
@@ -707,7 +675,7 @@ static void a_server_of_openssl_with_a_long_rsa_key_is_told_from_a_forger(void *
 
 /* ==== what a refusal says ==== */
 
-static void an_expired_certificate_is_refused_with_its_date_and_the_clock(void **state) {
+T_TEST(an_expired_certificate_is_refused_with_its_date_and_the_clock, 60) {
     static const struct {
         const char *not_before, *not_after;
         int code;
@@ -717,8 +685,6 @@ static void an_expired_certificate_is_refused_with_its_date_and_the_clock(void *
         {"470213040506Z", "490405060708Z", 9, "2047", "13"},
     };
     time_t now = time(NULL);
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < COUNT(list) * 3; i++) {
         int place = (int)i % 3;
         m_der certs[3], chain[2];
@@ -762,11 +728,9 @@ static h_outcome judge_leaf(const m_der *leaf) {
     return judge_chain(client_that_trusts(&root), chain, 2, 0);
 }
 
-static void a_wrong_host_is_told_a_few_names_that_are_right(void **state) {
+T_TEST(a_wrong_host_is_told_a_few_names_that_are_right, 60) {
     m_der leaf = leaf_of_names(2);
     h_outcome o = judge_leaf(&leaf);
-    (void)state;
-    t_deadline(60);
     h_is_refusal(&o, 62, "hostname mismatch");
     H_CONTAINS(o.message, WWW);
     H_CONTAINS(o.message, "n1.example.test");
@@ -782,12 +746,10 @@ static void a_wrong_host_is_told_a_few_names_that_are_right(void **state) {
     T_CHECK(strlen(o.message) < 500);
 }
 
-static void a_wrong_address_is_told_the_addresses_that_are_right(void **state) {
+T_TEST(a_wrong_address_is_told_the_addresses_that_are_right, 60) {
     m_der root = issue(root_spec()), middle = issue(middle_spec()), leaf;
     m_spec s = leaf_spec();
     h_outcome o;
-    (void)state;
-    t_deadline(60);
     s.extensions = M_LEAF_USAGE M_SERVER SAN_TEST_NET;
     leaf = issue(s);
     o = judge_whole(client_that_trusts(&root), &leaf, &middle, "198.51.100.7");
@@ -797,12 +759,10 @@ static void a_wrong_address_is_told_the_addresses_that_are_right(void **state) {
 }
 
 /* A name is the peer's own text: it writes no lines of its own, and no escapes. */
-static void names_in_a_message_are_text_that_cannot_do_harm(void **state) {
+T_TEST(names_in_a_message_are_text_that_cannot_do_harm, 60) {
     m_der names = m_string(0x82, "a\nb.test"), extension = m_hex("0603551d11"), leaf;
     m_spec s = leaf_spec();
     h_outcome o;
-    (void)state;
-    t_deadline(60);
     m_add(&names, m_string(0x82, "c\x1b[31md.test"));
     m_add(&names, m_tlv(0x82, m_bytes("e\0f.test", 8)));
     m_add(&names, m_string(0x82, "\xff\xfe.test"));
@@ -820,31 +780,4 @@ static void names_in_a_message_are_text_that_cannot_do_harm(void **state) {
             T_FAIL("byte %d of the message is 0x%02x", (int)(p - o.message), (unsigned char)*p);
 }
 
-int main(int argc, char **argv) {
-#define TEST(name) cmocka_unit_test_teardown(name, tear_down)
-    const struct CMUnitTest tests[] = {
-        TEST(serial_numbers_may_be_zero_long_or_negative),
-        TEST(a_strange_serial_number_is_told_as_it_is),
-        TEST(an_empty_extensions_sequence_is_no_fault),
-        TEST(the_common_name_counts_where_it_is_asked_for_and_there_is_no_other),
-        TEST(true_as_01_is_named_as_no_der),
-        TEST(true_as_01_in_an_anchor_is_named_as_no_der),
-        TEST(a_chain_that_is_no_der_is_not_loaded),
-        TEST(a_malformed_certificate_that_is_shown_is_refused_as_such),
-        TEST(keys_that_this_library_cannot_use_are_named),
-        TEST(signatures_that_this_library_cannot_check_are_named),
-        TEST(a_wrong_signature_is_still_called_wrong),
-        TEST(an_anchor_that_cannot_be_used_hides_no_other),
-        TEST(the_key_of_a_server_is_named_without_verification_too),
-        TEST(a_chain_with_a_key_that_cannot_be_used_is_not_loaded),
-        TEST(an_issuer_that_cannot_be_used_is_shown),
-        TEST(a_server_of_openssl_with_a_long_rsa_key_is_told_from_a_forger),
-        TEST(an_expired_certificate_is_refused_with_its_date_and_the_clock),
-        TEST(a_wrong_host_is_told_a_few_names_that_are_right),
-        TEST(a_wrong_address_is_told_the_addresses_that_are_right),
-        TEST(names_in_a_message_are_text_that_cannot_do_harm),
-    };
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name(__FILE__, tests, NULL, NULL);
-}
+T_MAIN(.each_teardown = tear_down)

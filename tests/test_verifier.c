@@ -204,7 +204,7 @@ static void judge_all(int (*judge)(const verdict *v), const verdict *list, size_
 
 /* ==== paths ==== */
 
-static void a_path_is_found_in_what_is_sent_and_trusted(void **state) {
+T_TEST(a_path_is_found_in_what_is_sent_and_trusted, 120) {
     static const verdict list[] = {
         {"good", "root", WWW, 0, OK},
         {"good", "root", NULL, 0, OK},
@@ -225,12 +225,10 @@ static void a_path_is_found_in_what_is_sent_and_trusted(void **state) {
         {"good-rooted", "root-other", WWW, 0, SELF_SIGNED_IN_CHAIN},
         {"by-leaf", "root", WWW, 0, INVALID_CA},
     };
-    (void)state;
-    t_deadline(120);
     JUDGE(judge_server, list);
 }
 
-static void a_path_ends_at_a_root_or_with_partial_chains_at_any_anchor(void **state) {
+T_TEST(a_path_ends_at_a_root_or_with_partial_chains_at_any_anchor, 120) {
     static const verdict list[] = {
         {"good", "int", WWW, 0, NO_ISSUER},
         {"missing", "int", WWW, 0, NO_ISSUER},
@@ -253,12 +251,10 @@ static void a_path_ends_at_a_root_or_with_partial_chains_at_any_anchor(void **st
         {"leaf-expired", "leaf-expired", WWW, PARTIAL, EXPIRED},
         {"int-expired", "int-expired", WWW, PARTIAL, EXPIRED},
     };
-    (void)state;
-    t_deadline(120);
     JUDGE(judge_server, list);
 }
 
-static void crossed_and_renewed_certificates_are_alternatives(void **state) {
+T_TEST(crossed_and_renewed_certificates_are_alternatives, 120) {
     static const verdict list[] = {
         {"crossed", "root", WWW, 0, OK},
         {"crossed", "new-root", WWW, 0, OK},
@@ -279,14 +275,12 @@ static void crossed_and_renewed_certificates_are_alternatives(void **state) {
         {"cycle-with-way-out", "root", WWW, 0, OK},
         {"self-issued", "root", WWW, 0, OK},
     };
-    (void)state;
-    t_deadline(120);
     JUDGE(judge_server, list);
 }
 
 /* ==== each certificate ==== */
 
-static void dates_count_for_every_certificate_of_a_path(void **state) {
+T_TEST(dates_count_for_every_certificate_of_a_path, 120) {
     static const verdict list[] = {
         {"leaf-expired", "root", WWW, 0, EXPIRED},
         {"leaf-future", "root", WWW, 0, FUTURE},
@@ -296,12 +290,10 @@ static void dates_count_for_every_certificate_of_a_path(void **state) {
         {"root-future", "root-future", WWW, 0, FUTURE},
         {"root-expired", "root-expired", WWW, PARTIAL, EXPIRED},
     };
-    (void)state;
-    t_deadline(120);
     JUDGE(judge_server, list);
 }
 
-static void extended_key_usage_counts_for_leaf_and_authorities(void **state) {
+T_TEST(extended_key_usage_counts_for_leaf_and_authorities, 120) {
     static const verdict list[] = {
         {"eku-none", "root", WWW, 0, OK},
         {"eku-any", "root", WWW, 0, PURPOSE},
@@ -312,22 +304,18 @@ static void extended_key_usage_counts_for_leaf_and_authorities(void **state) {
         {"int-code", "root", WWW, 0, PURPOSE},
         {"root-client", "root-client", WWW, 0, PURPOSE},
     };
-    (void)state;
-    t_deadline(120);
     JUDGE(judge_server, list);
 }
 
-static void key_usage_must_allow_what_tls_does(void **state) {
+T_TEST(key_usage_must_allow_what_tls_does, 120) {
     static const verdict list[] = {
         {"usage-none", "root", WWW, 0, OK},
         {"usage-other", "root", WWW, 0, PURPOSE},
     };
-    (void)state;
-    t_deadline(120);
     JUDGE(judge_server, list);
 }
 
-static void only_authorities_may_sign_and_only_so_far_down(void **state) {
+T_TEST(only_authorities_may_sign_and_only_so_far_down, 120) {
     static const verdict list[] = {
         {"ca-no-basic", "root", WWW, 0, INVALID_CA},
         {"ca-false", "root", WWW, 0, INVALID_CA},
@@ -341,12 +329,10 @@ static void only_authorities_may_sign_and_only_so_far_down(void **state) {
         {"root-version-1", "root-version-1", WWW, 0, OK},
         {"root-version-1", "root-version-1", WWW, STRICT, OLD_VERSION},
     };
-    (void)state;
-    t_deadline(120);
     JUDGE(judge_server, list);
 }
 
-static void weak_and_unknown_algorithms_are_refused(void **state) {
+T_TEST(weak_and_unknown_algorithms_are_refused, 120) {
     static const verdict list[] = {
         {"leaf-sha1", "root", WWW, 0, WEAK_HASH},
         {"int-sha1", "root", WWW, 0, WEAK_HASH},
@@ -367,12 +353,10 @@ static void weak_and_unknown_algorithms_are_refused(void **state) {
         {"damaged", "root", WWW, 0, BAD_SIGNATURE},
         {"algorithms-differ", "root", WWW, 0, ALGORITHMS_DIFFER},
     };
-    (void)state;
-    t_deadline(120);
     JUDGE(judge_server, list);
 }
 
-static void extensions_that_are_not_understood_are_refused(void **state) {
+T_TEST(extensions_that_are_not_understood_are_refused, 120) {
     static const verdict list[] = {
         {"critical", "root", WWW, 0, CRITICAL_EXTENSION},
         {"not-critical", "root", WWW, 0, OK},
@@ -381,13 +365,11 @@ static void extensions_that_are_not_understood_are_refused(void **state) {
         {"policies", "root", WWW, 0, OK},
         {"int-policies", "root", WWW, 0, NO_POLICY},
     };
-    (void)state;
-    t_deadline(120);
     JUDGE(judge_server, list);
 }
 
 /* By their code; who is shown one never says that an issuer is missing. */
-static void malformed_certificates_are_refused(void **state) {
+T_TEST(malformed_certificates_are_refused, 120) {
     static const verdict list[] = {
         {"duplicate", "root", WWW, 0, MALFORMED},
         {"int-duplicate", "root", WWW, 0, MALFORMED},
@@ -395,13 +377,11 @@ static void malformed_certificates_are_refused(void **state) {
         {"version-1-extensions", "root", WWW, 0, MALFORMED},
         {"version-4", "root", WWW, PARTIAL | STRICT, MALFORMED},
     };
-    (void)state;
-    t_deadline(120);
     JUDGE(judge_shown, list);
 }
 
 /* It is as if it had not been sent, where the certificate's double is trusted. */
-static void a_malformed_certificate_is_passed_over_where_there_is_another_path(void **state) {
+T_TEST(a_malformed_certificate_is_passed_over_where_there_is_another_path, 120) {
     static const verdict list[] = {
         {"int-duplicate", "root int-two", WWW, 0, OK},
         {"version-4", "root int", WWW, 0, OK},
@@ -409,37 +389,31 @@ static void a_malformed_certificate_is_passed_over_where_there_is_another_path(v
         {"version-1-extensions", "root int", WWW, 0, OK},
         {"duplicate", "root plain", WWW, PARTIAL, MALFORMED}, /* the leaf has no double */
     };
-    (void)state;
-    t_deadline(120);
     JUDGE(judge_shown, list);
 }
 
 /* RFC 5280, 4.1.2.2: users should be prepared to handle such numbers. */
-static void serial_numbers_of_any_size_are_taken(void **state) {
+T_TEST(serial_numbers_of_any_size_are_taken, 120) {
     static const verdict list[] = {
         {"serial-zero", "root", WWW, 0, OK},
         {"serial-zero", "root", WWW, STRICT, OK},
         {"serial-long", "root", WWW, 0, OK},
         {"serial-long", "root", WWW, STRICT, OK},
     };
-    (void)state;
-    t_deadline(120);
     JUDGE(judge_server, list);
 }
 
-static void version_1_is_old_but_not_malformed(void **state) {
+T_TEST(version_1_is_old_but_not_malformed, 120) {
     static const verdict list[] = {
         {"version-1", "root", WWW, 0, HOSTNAME}, /* it has a common name alone */
         {"version-1", "root", NULL, 0, OK},
         {"version-1", "root", WWW, COMMON_NAME, OK},
         {"version-1", "root", WWW, COMMON_NAME | STRICT, OLD_VERSION},
     };
-    (void)state;
-    t_deadline(120);
     JUDGE(judge_server, list);
 }
 
-static void strictness_asks_for_what_rfc_5280_does(void **state) {
+T_TEST(strictness_asks_for_what_rfc_5280_does, 120) {
     static const verdict list[] = {
         {"good", "root", WWW, STRICT, OK},
         {"long-disorder", "root", WWW, STRICT, OK},
@@ -475,14 +449,12 @@ static void strictness_asks_for_what_rfc_5280_does(void **state) {
         {"empty-subject-soft", "root", WWW, 0, OK},
         {"empty-subject-soft", "root", WWW, STRICT, SAN_NOT_CRITICAL},
     };
-    (void)state;
-    t_deadline(120);
     JUDGE(judge_server, list);
 }
 
 /* ==== names ==== */
 
-static void a_certificate_is_for_the_names_in_it(void **state) {
+T_TEST(a_certificate_is_for_the_names_in_it, 120) {
     static const verdict list[] = {
         {"good", "root", "WWW.Example.Test.", 0, OK},
         {"good", "root", "example.test", 0, HOSTNAME},
@@ -503,12 +475,10 @@ static void a_certificate_is_for_the_names_in_it(void **state) {
         {"mail-only", "root", WWW, 0, HOSTNAME},
         {"empty-subject", "root", WWW, 0, OK},
     };
-    (void)state;
-    t_deadline(120);
     JUDGE(judge_server, list);
 }
 
-static void the_common_name_does_not_count_by_itself(void **state) {
+T_TEST(the_common_name_does_not_count_by_itself, 120) {
     static const verdict list[] = {
         {"cn-only", "root", WWW, 0, HOSTNAME},
         {"cn-only", "root", NULL, 0, OK},
@@ -519,12 +489,10 @@ static void the_common_name_does_not_count_by_itself(void **state) {
         {"cn-address", "root", "127.0.0.1", 0, IP_ADDRESS},
         {"cn-wildcard", "root", WWW, 0, HOSTNAME},
     };
-    (void)state;
-    t_deadline(120);
     JUDGE(judge_server, list);
 }
 
-static void the_common_name_counts_if_asked_for_and_no_name_or_address_is_there(void **state) {
+T_TEST(the_common_name_counts_if_asked_for_and_no_name_or_address_is_there, 120) {
     static const verdict list[] = {
         {"cn-only", "root", WWW, COMMON_NAME, OK},
         {"cn-only", "root", "other.test", COMMON_NAME, HOSTNAME},
@@ -538,12 +506,10 @@ static void the_common_name_counts_if_asked_for_and_no_name_or_address_is_there(
         {"cn-wildcard", "root", "example.test", COMMON_NAME, HOSTNAME},
         {"empty-subject", "root", WWW, COMMON_NAME, OK},
     };
-    (void)state;
-    t_deadline(120);
     JUDGE(judge_server, list);
 }
 
-static void name_constraints_bind_dns_names(void **state) {
+T_TEST(name_constraints_bind_dns_names, 120) {
     static const verdict list[] = {
         {"dns-in", "root", WWW, 0, OK},
         {"dns-in-all", "root", WWW, 0, OK},
@@ -576,12 +542,10 @@ static void name_constraints_bind_dns_names(void **state) {
         {"root-nc-out", "root-nc", "www.other.test", 0, NOT_PERMITTED},
         {"nc-in-leaf", "root", WWW, 0, INVALID_EXTENSION},
     };
-    (void)state;
-    t_deadline(120);
     JUDGE(judge_server, list);
 }
 
-static void name_constraints_bind_all_other_names(void **state) {
+T_TEST(name_constraints_bind_all_other_names, 120) {
     static const verdict list[] = {
         {"ip-in", "root", "127.0.0.1", 0, OK},
         {"ip-out", "root", "10.0.0.1", 0, NOT_PERMITTED},
@@ -611,12 +575,10 @@ static void name_constraints_bind_all_other_names(void **state) {
         {"other-kind", "root", WWW, 0, OK},
         {"other-hit", "root", WWW, 0, CONSTRAINT_TYPE},
     };
-    (void)state;
-    t_deadline(120);
     JUDGE(judge_server, list);
 }
 
-static void name_constraints_that_cannot_be_read_are_refused(void **state) {
+T_TEST(name_constraints_that_cannot_be_read_are_refused, 120) {
     static const verdict malformed[] = {
         {"bad-empty", "root", WWW, 0, MALFORMED},
         {"bad-cut", "root", WWW, 0, MALFORMED},
@@ -628,8 +590,6 @@ static void name_constraints_that_cannot_be_read_are_refused(void **state) {
         {"bad-mask", "root", "127.0.0.1", 0, CONSTRAINT_SYNTAX},
         {"bad-length", "root", "127.0.0.1", 0, CONSTRAINT_SYNTAX},
     };
-    (void)state;
-    t_deadline(120);
     JUDGE(judge_shown, malformed);
     JUDGE(judge_server, list);
 }
@@ -637,9 +597,7 @@ static void name_constraints_that_cannot_be_read_are_refused(void **state) {
 /* ==== work ==== */
 
 /* Whoever can send a chain chooses its keys, and how long it takes to find that they are wrong. */
-static void a_costly_chain_is_refused_in_little_time(void **state) {
-    (void)state;
-    t_deadline(300);
+T_TEST(a_costly_chain_is_refused_in_little_time, 300) {
     P_NEED("openssl");
     pysock_ssl_context *client = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
     pysock_ssl_context *server = T_OK(pysock_ssl_context_new(PYSOCK_CLIENT_AUTH));
@@ -658,7 +616,7 @@ static void a_costly_chain_is_refused_in_little_time(void **state) {
 
 /* ==== clients ==== */
 
-static void a_server_judges_its_clients_alike(void **state) {
+T_TEST(a_server_judges_its_clients_alike, 120) {
     static const verdict list[] = {
         {"client", "root", NULL, 0, OK},
         {"client", "root", NULL, STRICT, OK},
@@ -678,17 +636,13 @@ static void a_server_judges_its_clients_alike(void **state) {
         {"client-future", "root", NULL, 0, FUTURE},
         {"self-signed", "root", NULL, 0, SELF_SIGNED},
     };
-    (void)state;
-    t_deadline(120);
     JUDGE(judge_client, list);
 }
 
 /* ==== keys without a suite in TLS 1.2 as it is here ==== */
 
-static void keys_of_other_kinds_cannot_be_a_servers(void **state) {
+T_TEST(keys_of_other_kinds_cannot_be_a_servers, 120) {
     static const char *const kinds[] = {"ed25519", "dsa"};
-    (void)state;
-    t_deadline(120);
     P_NEED("openssl");
     for (size_t i = 0; i < 2; i++) {
         pysock_ssl_context *ctx = T_OK(pysock_ssl_context_new(PYSOCK_CLIENT_AUTH));
@@ -701,12 +655,10 @@ static void keys_of_other_kinds_cannot_be_a_servers(void **state) {
 }
 
 /* So that a bundle with one of them loads; what they have signed is refused. */
-static void anchors_with_keys_of_other_kinds_load_and_verify_nothing(void **state) {
+T_TEST(anchors_with_keys_of_other_kinds_load_and_verify_nothing, 120) {
     static const struct {
         const char *name, *said;
     } kinds[] = {{"int-ed25519", "Ed25519"}, {"int-dsa", "DSA"}, {"int-k1", "secp256k1"}};
-    (void)state;
-    t_deadline(120);
     P_NEED("openssl");
     for (size_t i = 0; i < 3; i++) {
         pysock_ssl_context *client = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
@@ -732,35 +684,4 @@ static void anchors_with_keys_of_other_kinds_load_and_verify_nothing(void **stat
     }
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(a_path_is_found_in_what_is_sent_and_trusted),
-    cmocka_unit_test(a_path_ends_at_a_root_or_with_partial_chains_at_any_anchor),
-    cmocka_unit_test(crossed_and_renewed_certificates_are_alternatives),
-    cmocka_unit_test(dates_count_for_every_certificate_of_a_path),
-    cmocka_unit_test(extended_key_usage_counts_for_leaf_and_authorities),
-    cmocka_unit_test(key_usage_must_allow_what_tls_does),
-    cmocka_unit_test(only_authorities_may_sign_and_only_so_far_down),
-    cmocka_unit_test(weak_and_unknown_algorithms_are_refused),
-    cmocka_unit_test(extensions_that_are_not_understood_are_refused),
-    cmocka_unit_test(malformed_certificates_are_refused),
-    cmocka_unit_test(a_malformed_certificate_is_passed_over_where_there_is_another_path),
-    cmocka_unit_test(serial_numbers_of_any_size_are_taken),
-    cmocka_unit_test(version_1_is_old_but_not_malformed),
-    cmocka_unit_test(strictness_asks_for_what_rfc_5280_does),
-    cmocka_unit_test(a_certificate_is_for_the_names_in_it),
-    cmocka_unit_test(the_common_name_does_not_count_by_itself),
-    cmocka_unit_test(the_common_name_counts_if_asked_for_and_no_name_or_address_is_there),
-    cmocka_unit_test(name_constraints_bind_dns_names),
-    cmocka_unit_test(name_constraints_bind_all_other_names),
-    cmocka_unit_test(name_constraints_that_cannot_be_read_are_refused),
-    cmocka_unit_test(a_costly_chain_is_refused_in_little_time),
-    cmocka_unit_test(a_server_judges_its_clients_alike),
-    cmocka_unit_test(keys_of_other_kinds_cannot_be_a_servers),
-    cmocka_unit_test(anchors_with_keys_of_other_kinds_load_and_verify_nothing),
-};
-
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name(__FILE__, tests, make_chains, f_remove_all);
-}
+T_MAIN(.setup = make_chains, .teardown = f_remove_all)

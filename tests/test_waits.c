@@ -85,9 +85,7 @@ static void cancel_in(t_wait_kind what, int tls, double timeout, int disabled) {
     t_stage_clear(&c.stage);
 }
 
-static void a_cancelled_thread_ends_behind_the_call_it_waits_in(void **state) {
-    (void)state;
-    t_deadline(240);
+T_TEST(a_cancelled_thread_ends_behind_the_call_it_waits_in, 240) {
     for (int what = T_WAIT_RECV; what <= T_WAIT_POLLER; what++)
         for (int tls = 0; tls < 2; tls++)
             for (int timed = 0; timed < 2; timed++) {
@@ -98,9 +96,7 @@ static void a_cancelled_thread_ends_behind_the_call_it_waits_in(void **state) {
             }
 }
 
-static void the_callers_own_cancel_state_is_restored(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(the_callers_own_cancel_state_is_restored, 60) {
     cancel_in(T_WAIT_RECV, 0, 600.0, 1);
     cancel_in(T_WAIT_RECV, 1, PYSOCK_NO_TIMEOUT, 1);
     cancel_in(T_WAIT_SELECT, 1, PYSOCK_NO_TIMEOUT, 1);
@@ -170,28 +166,22 @@ static void pass_while_cancelled(int tls, int files) {
     T_OK(pysock_close(listener));
 }
 
-static void calls_are_no_cancellation_points(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(calls_are_no_cancellation_points, 60) {
     pass_while_cancelled(0, 0);
     pass_while_cancelled(1, 0);
 }
 
 /* Nor are those that read files. */
-static void calls_that_read_files_are_no_cancellation_points(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(calls_that_read_files_are_no_cancellation_points, 60) {
     pass_while_cancelled(0, 1);
 }
 
 /* ---- SO_SNDTIMEO and SO_RCVTIMEO ---- */
 
 /* On a blocking socket each send of it ends with EAGAIN, as the kernel has it on plain ones. */
-static void a_blocking_send_obeys_SO_SNDTIMEO(void **state) {
+T_TEST(a_blocking_send_obeys_SO_SNDTIMEO, 120) {
     static const t_wait_kind kinds[] = {T_WAIT_SENDALL, T_WAIT_SEND_BUF};
     struct timeval tv = {0, 200000};
-    (void)state;
-    t_deadline(120);
     for (int tls = 0; tls < 2; tls++)
         for (int i = 0; i < 2; i++) {
             t_stage st;
@@ -210,12 +200,10 @@ static void a_blocking_send_obeys_SO_SNDTIMEO(void **state) {
         }
 }
 
-static void each_TLS_send_obeys_SO_SNDTIMEO(void **state) {
+T_TEST(each_TLS_send_obeys_SO_SNDTIMEO, 60) {
     struct timeval tv = {0, 100000};
     pysock *pair[2];
     ptrdiff_t n;
-    (void)state;
-    t_deadline(60);
     t_tls_pair(pair, client_ctx, server_ctx);
     T_OK(pysock_setsockopt(pair[0], SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv));
     while ((n = pysock_send(pair[0], t_flood(), 65536, 0)) > 0)
@@ -226,11 +214,9 @@ static void each_TLS_send_obeys_SO_SNDTIMEO(void **state) {
     t_close_pair(pair);
 }
 
-static void a_blocking_recv_obeys_SO_RCVTIMEO(void **state) {
+T_TEST(a_blocking_recv_obeys_SO_RCVTIMEO, 60) {
     struct timeval tv = {0, 100000};
     char byte;
-    (void)state;
-    t_deadline(60);
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         t_pair(pair);
@@ -245,12 +231,10 @@ static void a_blocking_recv_obeys_SO_RCVTIMEO(void **state) {
 }
 
 /* A timeout of the library's own is the one that counts. */
-static void a_timeout_is_longer_than_SO_SNDTIMEO(void **state) {
+T_TEST(a_timeout_is_longer_than_SO_SNDTIMEO, 60) {
     struct timeval tv = {0, 1000};
     pysock *pair[2];
     ptrdiff_t n;
-    (void)state;
-    t_deadline(60);
     t_tls_pair(pair, client_ctx, server_ctx);
     T_OK(pysock_settimeout(pair[0], 0.3));
     T_OK(pysock_setsockopt(pair[0], SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv));
@@ -326,21 +310,17 @@ static void at_the_descriptor_limit(void *arg) {
     t_join(&t);
 }
 
-static void a_thread_waits_first_when_no_descriptor_is_left(void **state) {
+T_TEST(a_thread_waits_first_when_no_descriptor_is_left, 60) {
     void *(*run)(void *) = wait_without_a_descriptor;
-    (void)state;
     if (T_TSAN) /* it confuses the threads of a forked child with those of its parent */
         skip();
-    t_deadline(60);
     t_wait_for_child(t_run_in_child(at_the_descriptor_limit, &run, 0));
 }
 
-static void a_timed_recv_works_when_no_descriptor_is_left(void **state) {
+T_TEST(a_timed_recv_works_when_no_descriptor_is_left, 60) {
     void *(*run)(void *) = recv_without_a_descriptor;
-    (void)state;
     if (T_TSAN) /* it confuses the threads of a forked child with those of its parent */
         skip();
-    t_deadline(60);
     t_wait_for_child(t_run_in_child(at_the_descriptor_limit, &run, 0));
 }
 
@@ -379,36 +359,28 @@ static void a_crowd_waits(t_wait_kind what, int tls, double timeout, crowd_end e
     }
 }
 
-static void a_timed_TLS_recv_costs_no_descriptor(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(a_timed_TLS_recv_costs_no_descriptor, 120) {
     for (int end = 0; end < CROWD_ENDS; end++) {
         T_STEP("end %d", end);
         a_crowd_waits(T_WAIT_RECV, 1, 600.0, (crowd_end)end);
     }
 }
 
-static void an_untimed_TLS_recv_costs_no_descriptor(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(an_untimed_TLS_recv_costs_no_descriptor, 120) {
     for (int end = 0; end < CROWD_ENDS; end++) {
         T_STEP("end %d", end);
         a_crowd_waits(T_WAIT_RECV, 1, PYSOCK_NO_TIMEOUT, (crowd_end)end);
     }
 }
 
-static void a_timed_plain_recv_costs_no_descriptor(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(a_timed_plain_recv_costs_no_descriptor, 120) {
     for (int end = 0; end < CROWD_ENDS; end++) {
         T_STEP("end %d", end);
         a_crowd_waits(T_WAIT_RECV, 0, 600.0, (crowd_end)end);
     }
 }
 
-static void a_timed_handshake_costs_no_descriptor(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(a_timed_handshake_costs_no_descriptor, 120) {
     a_crowd_waits(T_WAIT_HANDSHAKE, 1, 600.0, BY_CLOSE);
     a_crowd_waits(T_WAIT_HANDSHAKE, 1, 600.0, BY_CLEANUP);
 }
@@ -445,9 +417,7 @@ static const struct {
     size_t low, high;
 } marks[] = {{0, 1000000}, {0, 1}, {1, 1}, {1, 1000000}, {1000000, 1000000}};
 
-static void a_low_watermark_of_0_means_empty(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(a_low_watermark_of_0_means_empty, 120) {
     for (size_t i = 0; i < sizeof marks / sizeof marks[0]; i++)
         for (int tls = 0; tls < 2; tls++) {
             pysock *pair[2];
@@ -477,9 +447,7 @@ static void a_low_watermark_of_0_means_empty(void **state) {
         }
 }
 
-static void a_timed_send_buf_keeps_its_timeout_at_any_watermark(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(a_timed_send_buf_keeps_its_timeout_at_any_watermark, 120) {
     for (size_t i = 0; i < sizeof marks / sizeof marks[0]; i++)
         for (int tls = 0; tls < 2; tls++) {
             pysock *pair[2];
@@ -508,9 +476,7 @@ static void *send_a_buf(void *arg) {
     return NULL;
 }
 
-static void a_send_buf_that_waits_goes_on_at_any_watermark(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(a_send_buf_that_waits_goes_on_at_any_watermark, 120) {
     for (size_t i = 0; i < sizeof marks / sizeof marks[0]; i++)
         for (int timed = 0; timed < 2; timed++) {
             pysock *pair[2];
@@ -531,12 +497,10 @@ static void a_send_buf_that_waits_goes_on_at_any_watermark(void **state) {
 
 /* ---- for ThreadSanitizer ---- */
 
-static void a_context_may_be_set_while_the_reactor_shakes_hands(void **state) {
+T_TEST(a_context_may_be_set_while_the_reactor_shakes_hands, 120) {
     pysock_ssl_session *session;
     pysock *pair[2];
     int set = 0, late = 0;
-    (void)state;
-    t_deadline(120);
     t_tls_local_pair(pair, client_ctx, server_ctx);
     session = T_OK(pysock_ssl_get_session(pair[0]));
     t_close_pair(pair);
@@ -593,11 +557,9 @@ static void *look_for_pollers(void *arg) {
     return NULL;
 }
 
-static void pollers_are_found_while_others_are_made(void **state) {
+T_TEST(pollers_are_found_while_others_are_made, 120) {
     pysock_poller *p = T_OK(pysock_poller_new());
     t_thread t[4];
-    (void)state;
-    t_deadline(120);
     for (int i = 0; i < 4; i++)
         t_spawn(&t[i], i < 2 ? make_pollers : look_for_pollers, p);
     for (int i = 0; i < 4; i++)
@@ -606,30 +568,4 @@ static void pollers_are_found_while_others_are_made(void **state) {
     pysock_poller_free(p);
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(a_cancelled_thread_ends_behind_the_call_it_waits_in),
-    cmocka_unit_test(the_callers_own_cancel_state_is_restored),
-    cmocka_unit_test(calls_are_no_cancellation_points),
-    cmocka_unit_test(calls_that_read_files_are_no_cancellation_points),
-    cmocka_unit_test(a_blocking_send_obeys_SO_SNDTIMEO),
-    cmocka_unit_test(each_TLS_send_obeys_SO_SNDTIMEO),
-    cmocka_unit_test(a_blocking_recv_obeys_SO_RCVTIMEO),
-    cmocka_unit_test(a_timeout_is_longer_than_SO_SNDTIMEO),
-    cmocka_unit_test(a_thread_waits_first_when_no_descriptor_is_left),
-    cmocka_unit_test(a_timed_recv_works_when_no_descriptor_is_left),
-    cmocka_unit_test(a_timed_TLS_recv_costs_no_descriptor),
-    cmocka_unit_test(an_untimed_TLS_recv_costs_no_descriptor),
-    cmocka_unit_test(a_timed_plain_recv_costs_no_descriptor),
-    cmocka_unit_test(a_timed_handshake_costs_no_descriptor),
-    cmocka_unit_test(a_low_watermark_of_0_means_empty),
-    cmocka_unit_test(a_timed_send_buf_keeps_its_timeout_at_any_watermark),
-    cmocka_unit_test(a_send_buf_that_waits_goes_on_at_any_watermark),
-    cmocka_unit_test(a_context_may_be_set_while_the_reactor_shakes_hands),
-    cmocka_unit_test(pollers_are_found_while_others_are_made),
-};
-
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name("test_waits", tests, make_contexts, free_contexts);
-}
+T_MAIN(.setup = make_contexts, .teardown = free_contexts)

@@ -24,12 +24,10 @@ static void exchange(pysock *pair[2]) {
     T_EQ(memcmp(buf, "hello", 5), 0);
 }
 
-static void select_drives_the_handshakes(void **state) {
+T_TEST(select_drives_the_handshakes, 60) {
     pysock *pair[2];
     int fd;
     size_t n = 1;
-    (void)state;
-    t_deadline(60);
     begin_pair(pair);
     fd = pysock_fileno(pair[0]);
     T_EQ(pysock_select(NULL, NULL, &fd, &n, NULL, NULL, 30), 1);
@@ -39,12 +37,10 @@ static void select_drives_the_handshakes(void **state) {
     T_OK(pysock_close(pair[1]));
 }
 
-static void a_poller_drives_the_handshakes(void **state) {
+T_TEST(a_poller_drives_the_handshakes, 60) {
     pysock *pair[2];
     pysock_poller *p = T_OK(pysock_poller_new());
     int done = 0;
-    (void)state;
-    t_deadline(60);
     begin_pair(pair);
     for (int i = 0; i < 2; i++)
         T_OK(pysock_poller_register(p, pysock_fileno(pair[i]), POLLOUT));
@@ -61,11 +57,9 @@ static void a_poller_drives_the_handshakes(void **state) {
     T_OK(pysock_close(pair[1]));
 }
 
-static void calls_alone_drive_the_handshakes(void **state) {
+T_TEST(calls_alone_drive_the_handshakes, 60) {
     pysock *pair[2];
     int r[2] = {PYSOCK_IN_PROGRESS, PYSOCK_IN_PROGRESS};
-    (void)state;
-    t_deadline(60);
     begin_pair(pair);
     while (r[0] || r[1]) { /* a game's loop, that never selects */
         r[0] = T_OK(pysock_ssl_do_handshake(pair[0]));
@@ -76,14 +70,12 @@ static void calls_alone_drive_the_handshakes(void **state) {
     T_OK(pysock_close(pair[1]));
 }
 
-static void queued_output_is_sent_by_whoever_calls(void **state) {
+T_TEST(queued_output_is_sent_by_whoever_calls, 60) {
     enum { PIECES = 400, SIZE = 10000 };
     pysock *pair[2];
     pysock_buf *b = T_OK(pysock_buf_new(SIZE));
     size_t sent = 0, received = 0;
     static char buf[65536];
-    (void)state;
-    t_deadline(60);
     begin_pair(pair);
     while (received < (size_t)PIECES * SIZE) {
         ptrdiff_t n;
@@ -99,15 +91,13 @@ static void queued_output_is_sent_by_whoever_calls(void **state) {
     T_OK(pysock_close(pair[1]));
 }
 
-static void any_sleep_sends_what_a_close_left(void **state) {
+T_TEST(any_sleep_sends_what_a_close_left, 60) {
     pysock *pair[2];
     static char buf[65536];
     pysock_buf *b = T_OK(pysock_buf_new(60000));
     int raw;
     size_t received = 0;
     ssize_t n;
-    (void)state;
-    t_deadline(60);
     T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
     T_OK(pysock_setblocking(pair[0], 0));
     raw = dup(pysock_fileno(pair[1])); /* a reader whom the cleanup does not end */
@@ -131,11 +121,9 @@ static void any_sleep_sends_what_a_close_left(void **state) {
     T_OK(pysock_close(pair[1]));
 }
 
-static void blocking_calls_need_no_reactor(void **state) {
+T_TEST(blocking_calls_need_no_reactor, 60) {
     pysock *pair[2];
     char byte;
-    (void)state;
-    t_deadline(60);
     T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
     T_OK(pysock_settimeout(pair[1], 0.05));
     T_FAILS(pysock_recv(pair[1], &byte, 1, 0), PYSOCK_TIMEOUT_ERROR, ETIMEDOUT);
@@ -146,13 +134,11 @@ static void blocking_calls_need_no_reactor(void **state) {
     T_OK(pysock_close(pair[1]));
 }
 
-static void a_name_is_looked_up_all_the_same(void **state) {
+T_TEST(a_name_is_looked_up_all_the_same, 60) {
     int port;
     pysock *listener = t_listen(&port), *s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     int fd = pysock_fileno(s);
     size_t n = 1;
-    (void)state;
-    t_deadline(60);
     T_OK(pysock_setblocking(s, 0));
     T_FAILS(pysock_connect(s, "localhost", port), PYSOCK_OS_ERROR, EINPROGRESS);
     T_EQ(pysock_select(NULL, NULL, &fd, &n, NULL, NULL, 30), 1);
@@ -162,25 +148,12 @@ static void a_name_is_looked_up_all_the_same(void **state) {
     T_OK(pysock_close(listener));
 }
 
-static void the_library_ends_and_begins_again(void **state) {
+T_TEST(the_library_ends_and_begins_again, 60) {
     pysock *pair[2];
-    (void)state;
-    t_deadline(60);
     begin_pair(pair);
     pysock_cleanup();
     T_FAILS(pysock_fileno(pair[0]), PYSOCK_OS_ERROR, EBADF);
-    calls_alone_drive_the_handshakes(state);
+    calls_alone_drive_the_handshakes();
 }
-
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(select_drives_the_handshakes),
-    cmocka_unit_test(a_poller_drives_the_handshakes),
-    cmocka_unit_test(calls_alone_drive_the_handshakes),
-    cmocka_unit_test(queued_output_is_sent_by_whoever_calls),
-    cmocka_unit_test(any_sleep_sends_what_a_close_left),
-    cmocka_unit_test(blocking_calls_need_no_reactor),
-    cmocka_unit_test(a_name_is_looked_up_all_the_same),
-    cmocka_unit_test(the_library_ends_and_begins_again),
-};
 
 #endif

@@ -971,15 +971,11 @@ static int states_cycle(void) {
 
 /* ---- the tests ---- */
 
-static void contexts_survive_every_allocation_failure(void **state) {
-    (void)state;
-    t_deadline(T_SCALE(120, 300));
+T_TEST(contexts_survive_every_allocation_failure, T_SCALE(120, 300)) {
     survive(contexts_cycle);
 }
 
-static void encrypted_keys_survive_every_allocation_failure(void **state) {
-    (void)state;
-    t_deadline(T_SCALE(120, 300));
+T_TEST(encrypted_keys_survive_every_allocation_failure, T_SCALE(120, 300)) {
     P_NEED("openssl");
     make_keys();
     survive(keys_cycle);
@@ -987,11 +983,9 @@ static void encrypted_keys_survive_every_allocation_failure(void **state) {
 }
 
 /* The password, the key itself, the text that it was read from, and a part of a longer key. */
-static void keys_and_passwords_leave_nothing_in_freed_memory(void **state) {
+T_TEST(keys_and_passwords_leave_nothing_in_freed_memory, 60) {
     char *der, *rsa, *pem, *line;
     size_t size, rsa_size;
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     make_keys();
     der = f_read(f_path("plain.der"), &size);
@@ -1018,121 +1012,70 @@ static void keys_and_passwords_leave_nothing_in_freed_memory(void **state) {
     f_remove_all(NULL);
 }
 
-static void plain_sockets_survive_every_allocation_failure(void **state) {
-    (void)state;
-    t_deadline(T_SCALE(120, 300));
+T_TEST(plain_sockets_survive_every_allocation_failure, T_SCALE(120, 300)) {
     survive(plain_cycle);
 }
 
-static void blocking_tls_survives_every_allocation_failure(void **state) {
-    (void)state;
-    t_deadline(T_SCALE(120, 300));
+T_TEST(blocking_tls_survives_every_allocation_failure, T_SCALE(120, 300)) {
     survive(blocking_tls_cycle);
 }
 
-static void revocation_lists_survive_every_allocation_failure(void **state) {
-    (void)state;
-    t_deadline(T_SCALE(120, 300));
+T_TEST(revocation_lists_survive_every_allocation_failure, T_SCALE(120, 300)) {
     P_NEED("openssl");
     make_directory();
     survive(lists_cycle);
-    f_remove_all(state);
+    f_remove_all(NULL);
 }
 
-static void directories_survive_every_allocation_failure(void **state) {
-    (void)state;
-    t_deadline(T_SCALE(120, 300));
+T_TEST(directories_survive_every_allocation_failure, T_SCALE(120, 300)) {
     P_NEED("openssl");
     make_directory();
     survive(directory_cycle);
-    f_remove_all(state);
+    f_remove_all(NULL);
 }
 
-static void queued_buffers_survive_every_allocation_failure(void **state) {
-    (void)state;
-    t_deadline(T_SCALE(120, 300));
+T_TEST(queued_buffers_survive_every_allocation_failure, T_SCALE(120, 300)) {
     survive(plain_buffers_cycle);
 }
 
-static void queued_buffers_on_tls_survive_every_allocation_failure(void **state) {
-    (void)state;
-    t_deadline(T_SCALE(120, 300));
+T_TEST(queued_buffers_on_tls_survive_every_allocation_failure, T_SCALE(120, 300)) {
     survive(tls_buffers_cycle);
 }
 
-static void select_and_reactor_survive_every_allocation_failure(void **state) {
-    (void)state;
-    t_deadline(T_SCALE(120, 300));
+T_TEST(select_and_reactor_survive_every_allocation_failure, T_SCALE(120, 300)) {
     survive(select_cycle);
 }
 
-static void poller_and_reactor_survive_every_allocation_failure(void **state) {
-    (void)state;
-    t_deadline(T_SCALE(120, 300));
+T_TEST(poller_and_reactor_survive_every_allocation_failure, T_SCALE(120, 300)) {
     survive(poller_cycle);
 }
 
-static void small_things_survive_every_allocation_failure(void **state) {
-    (void)state;
-    t_deadline(T_SCALE(120, 300));
+T_TEST(small_things_survive_every_allocation_failure, T_SCALE(120, 300)) {
     survive(small_things_cycle);
 }
 
-static void certificates_survive_every_allocation_failure(void **state) {
-    (void)state;
-    t_deadline(T_SCALE(120, 300));
+T_TEST(certificates_survive_every_allocation_failure, T_SCALE(120, 300)) {
     survive(certificates_cycle);
 }
 
-static void get_server_certificate_survives_every_allocation_failure(void **state) {
-    (void)state;
-    t_deadline(T_SCALE(300, 900));
+T_TEST(get_server_certificate_survives_every_allocation_failure, T_SCALE(300, 900)) {
     survive(server_certificate_cycle);
 }
 
-static void names_survive_every_allocation_failure(void **state) {
-    (void)state;
-    t_deadline(T_SCALE(120, 300));
+T_TEST(names_survive_every_allocation_failure, T_SCALE(120, 300)) {
     survive(names_cycle);
 }
 
-static void messages_survive_every_allocation_failure(void **state) {
-    (void)state;
-    t_deadline(T_SCALE(120, 300));
+T_TEST(messages_survive_every_allocation_failure, T_SCALE(120, 300)) {
     survive(messages_cycle);
 }
 
-static void files_survive_every_allocation_failure(void **state) {
-    (void)state;
-    t_deadline(T_SCALE(120, 300));
+T_TEST(files_survive_every_allocation_failure, T_SCALE(120, 300)) {
     survive(files_cycle);
 }
 
-static void states_survive_every_allocation_failure(void **state) {
-    (void)state;
-    t_deadline(T_SCALE(120, 300));
+T_TEST(states_survive_every_allocation_failure, T_SCALE(120, 300)) {
     survive(states_cycle);
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(small_things_survive_every_allocation_failure),
-    cmocka_unit_test(contexts_survive_every_allocation_failure),
-    cmocka_unit_test(encrypted_keys_survive_every_allocation_failure),
-    cmocka_unit_test(keys_and_passwords_leave_nothing_in_freed_memory),
-    cmocka_unit_test(plain_sockets_survive_every_allocation_failure),
-    cmocka_unit_test(blocking_tls_survives_every_allocation_failure),
-    cmocka_unit_test(revocation_lists_survive_every_allocation_failure),
-    cmocka_unit_test(directories_survive_every_allocation_failure),
-    cmocka_unit_test(queued_buffers_survive_every_allocation_failure),
-    cmocka_unit_test(queued_buffers_on_tls_survive_every_allocation_failure),
-    cmocka_unit_test(select_and_reactor_survive_every_allocation_failure),
-    cmocka_unit_test(poller_and_reactor_survive_every_allocation_failure),
-    cmocka_unit_test(certificates_survive_every_allocation_failure),
-    cmocka_unit_test(get_server_certificate_survives_every_allocation_failure),
-    cmocka_unit_test(names_survive_every_allocation_failure),
-    cmocka_unit_test(messages_survive_every_allocation_failure),
-    cmocka_unit_test(files_survive_every_allocation_failure),
-    cmocka_unit_test(states_survive_every_allocation_failure),
-};
-
-T_MAIN(tests)
+T_MAIN()

@@ -158,9 +158,7 @@ static void expect_same(const char *text, const choice *have, const choice *want
 
 /* ---- the table ---- */
 
-static void every_suite_has_its_own_number_and_names(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(every_suite_has_its_own_number_and_names, 60) {
     T_EQ(SUITES, 45);
     T_CHECK(SUITES <= BR_MAX_CIPHER_SUITES && SUITES <= 64);
     T_CHECK(!pysock__suite_find(0));
@@ -177,11 +175,9 @@ static void every_suite_has_its_own_number_and_names(void **state) {
 }
 
 /* BearSSL's own profile for clients has all that it can do but for two variants of CCM. */
-static void what_bearssl_offers_is_in_the_table(void **state) {
+T_TEST(what_bearssl_offers_is_in_the_table, 60) {
     br_ssl_client_context *client = calloc(1, sizeof *client);
     br_x509_minimal_context *verifier = calloc(1, sizeof *verifier);
-    (void)state;
-    t_deadline(60);
     T_CHECK(client && verifier);
     br_ssl_client_init_full(client, verifier, NULL, 0);
     T_CHECK(client->eng.suites_num >= 40);
@@ -239,12 +235,10 @@ static void expect_row(const row *r, const pysock_ssl_cipher_info *info) {
     T_EQ(info->id, r->id);
 }
 
-static void names_and_kinds_are_those_of_openssl(void **state) {
+T_TEST(names_and_kinds_are_those_of_openssl, 60) {
     static row rows[512];
     pysock_ssl_cipher_info info;
     ptrdiff_t n, met = 0;
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     n = openssl_rows("ALL:@SECLEVEL=0", rows, 512);
     for (ptrdiff_t i = 0; i < n; i++) {
@@ -259,7 +253,7 @@ static void names_and_kinds_are_those_of_openssl(void **state) {
 }
 
 /* Those that no openssl of today has. */
-static void static_keys_and_3des_are_described_alike(void **state) {
+T_TEST(static_keys_and_3des_are_described_alike, 60) {
     static const struct {
         const char *name, *standard_name, *protocol, *symmetric, *digest, *kea, *auth;
         int id, secret_bits, alg_bits;
@@ -274,8 +268,6 @@ static void static_keys_and_3des_are_described_alike(void **state) {
          "kx-rsa", "auth-rsa", 0x000A, 112, 168},
     };
     pysock_ssl_cipher_info info;
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < PYSOCK__COUNT(rows); i++) {
         row r;
         memset(&r, 0, sizeof r);
@@ -302,14 +294,12 @@ static const char get_ciphers[] =
     "    print(x['id'] & 65535, x['name'], x['protocol'], x['strength_bits'], x['alg_bits'],\n"
     "          int(x['aead']), x['symmetric'], x['digest'], x['kea'], x['auth'])\n";
 
-static void a_row_is_the_dictionary_of_pythons_get_ciphers(void **state) {
+T_TEST(a_row_is_the_dictionary_of_pythons_get_ciphers, 60) {
     static p_process p;
     p_args args = {{NULL}, 0};
     pysock_ssl_cipher_info info;
     ptrdiff_t met = 0;
     char *line, *rest;
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     P_NEED("python3");
     p_add(&args, "python3", "-c", get_ciphers, NULL);
@@ -397,10 +387,8 @@ static const char *const strings[] = {
     "TLS_AES_128_GCM_SHA256:AES128-SHA", "AES128-SHA:TLS_CHACHA20_POLY1305_SHA256:AES256-SHA",
 };
 
-static void openssl_chooses_the_same_in_the_same_order(void **state) {
+T_TEST(openssl_chooses_the_same_in_the_same_order, T_SCALE(120, 300)) {
     static row rows[512];
-    (void)state;
-    t_deadline(T_SCALE(120, 300));
     P_NEED("openssl");
     for (size_t i = 0; i < PYSOCK__COUNT(strings); i++) {
         choice have = ours(strings[i]), want;
@@ -473,15 +461,13 @@ static size_t random_string(char *text, size_t size, unsigned int *seed) {
 
 #define RANDOM_STRINGS 2000
 
-static void python_chooses_the_same_for_strings_at_random(void **state) {
+T_TEST(python_chooses_the_same_for_strings_at_random, T_SCALE(60, 300)) {
     static char texts[RANDOM_STRINGS][1024];
     static p_process p;
     p_text all = {NULL, 0, 0};
     p_args args = {{NULL}, 0};
     unsigned int seed = 4;
     char *line, *end;
-    (void)state;
-    t_deadline(T_SCALE(60, 300));
     P_NEED("openssl");
     P_NEED("python3");
     for (size_t i = 0; i < RANDOM_STRINGS; i++) {
@@ -510,9 +496,7 @@ static void python_chooses_the_same_for_strings_at_random(void **state) {
 
 /* ---- what is this library's own ---- */
 
-static void standard_names_are_taken_too(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(standard_names_are_taken_too, 60) {
     chooses("TLS_RSA_WITH_AES_128_CBC_SHA:TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
             "AES128-SHA:ECDHE-RSA-CHACHA20-POLY1305");
     chooses("kRSA+SHA:!TLS_RSA_WITH_AES_128_CBC_SHA", "AES256-SHA");
@@ -521,7 +505,7 @@ static void standard_names_are_taken_too(void **state) {
     chooses("TLS_AES_128_GCM_SHA256", "");
 }
 
-static void suites_of_the_last_resort_must_be_meant(void **state) {
+T_TEST(suites_of_the_last_resort_must_be_meant, 60) {
     static const char *const meant[] = {
         "ALL", "COMPLEMENTOFDEFAULT", "3DES", "MEDIUM", "kECDH", "kECDHe", "kECDHr", "aECDH",
         "DES-CBC3-SHA", "ECDH-RSA-AES128-SHA", "TLS_RSA_WITH_3DES_EDE_CBC_SHA", "kRSA+3DES",
@@ -533,8 +517,6 @@ static void suites_of_the_last_resort_must_be_meant(void **state) {
         "-3DES:HIGH", "ALL:-3DES:-kECDH:HIGH:kRSA", "+3DES:AES", "CHACHA20",
     };
     const uint32_t traits = PYSOCK__ENC_3DES | PYSOCK__KX_ECDH;
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < PYSOCK__COUNT(meant); i++) {
         choice all = ours(meant[i]), rest = without(&all, traits);
         if (rest.count == all.count)
@@ -558,11 +540,9 @@ static void suites_of_the_last_resort_must_be_meant(void **state) {
     chooses("DES-CBC3-SHA:AES128-SHA:@STRENGTH", "AES128-SHA:DES-CBC3-SHA");
 }
 
-static void chacha20_is_first_where_the_processor_has_no_aes(void **state) {
+T_TEST(chacha20_is_first_where_the_processor_has_no_aes, 60) {
     static const char *const words[] = {"ALL", "DEFAULT", "HIGH", "ECDHE", "TLSv1.2",
                                         "HIGH:@STRENGTH"};
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < PYSOCK__COUNT(words); i++) {
         choice fast = ours(words[i]), slow, fast_rest, slow_rest;
         has_fast_aes = 0;
@@ -585,15 +565,13 @@ static void chacha20_is_first_where_the_processor_has_no_aes(void **state) {
     has_fast_aes = 1;
 }
 
-static void a_context_has_ten_suites_unless_it_is_told(void **state) {
+T_TEST(a_context_has_ten_suites_unless_it_is_told, 60) {
     static const char gcm[] = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
                               "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384",
                       chacha20[] = "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305",
                       cbc[] = "ECDHE-ECDSA-AES128-SHA256:ECDHE-RSA-AES128-SHA256:"
                               "ECDHE-ECDSA-AES256-SHA384:ECDHE-RSA-AES256-SHA384";
     choice c;
-    (void)state;
-    t_deadline(60);
     for (int fast = 0; fast < 2; fast++) {
         has_fast_aes = fast;
         memset(&c, 0, sizeof c);
@@ -604,7 +582,7 @@ static void a_context_has_ten_suites_unless_it_is_told(void **state) {
     }
 }
 
-static void the_security_level_is_told_when_there_is_one(void **state) {
+T_TEST(the_security_level_is_told_when_there_is_one, 60) {
     static const struct {
         const char *text;
         int level;
@@ -622,8 +600,6 @@ static void the_security_level_is_told_when_there_is_one(void **state) {
         {"ALL:@SECLEVEL=6", 77},
     };
     uint16_t ids[BR_MAX_CIPHER_SUITES];
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < PYSOCK__COUNT(cases); i++) {
         int level = 77;
         ptrdiff_t n = pysock__ciphers_parse(cases[i].text, ids, &level);
@@ -645,14 +621,12 @@ static void expect_quick(const char *text) {
     T_CHECK(t_now() - start < T_SCALE(2.0, 20.0));
 }
 
-static void garbage_is_harmless(void **state) {
+T_TEST(garbage_is_harmless, T_SCALE(60, 300)) {
     static const char *const pieces[] = {"A", "!", "+", "-", "@", ":", "AES", "AES+", "+AES:",
                                          "-AES:AES:", "@STRENGTH:", "DEFAULT", "ALL:!ALL:", "_"};
     const size_t size = 100000;
     char *text = malloc(size + 1);
     unsigned int seed = 1;
-    (void)state;
-    t_deadline(T_SCALE(60, 300));
     T_CHECK(text);
     for (size_t i = 0; i < PYSOCK__COUNT(pieces); i++) {
         size_t n = strlen(pieces[i]);
@@ -678,22 +652,4 @@ static int end_programs(void **state) {
     return f_remove_all(state);
 }
 
-#define TEST(name) cmocka_unit_test_teardown(name, end_programs)
-
-static const struct CMUnitTest tests[] = {
-    TEST(every_suite_has_its_own_number_and_names),
-    TEST(what_bearssl_offers_is_in_the_table),
-    TEST(names_and_kinds_are_those_of_openssl),
-    TEST(static_keys_and_3des_are_described_alike),
-    TEST(a_row_is_the_dictionary_of_pythons_get_ciphers),
-    TEST(openssl_chooses_the_same_in_the_same_order),
-    TEST(python_chooses_the_same_for_strings_at_random),
-    TEST(standard_names_are_taken_too),
-    TEST(suites_of_the_last_resort_must_be_meant),
-    TEST(chacha20_is_first_where_the_processor_has_no_aes),
-    TEST(a_context_has_ten_suites_unless_it_is_told),
-    TEST(the_security_level_is_told_when_there_is_one),
-    TEST(garbage_is_harmless),
-};
-
-T_MAIN(tests)
+T_MAIN(.each_teardown = end_programs)

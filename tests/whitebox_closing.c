@@ -5,4 +5,4 @@
 
 #include "closing.h"
 
-CLOSING_MAIN("whitebox_closing")
+T_MAIN(.setup = set_up, .teardown = free_contexts)

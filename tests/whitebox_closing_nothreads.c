@@ -6,4 +6,4 @@
 
 #include "closing.h"
 
-CLOSING_MAIN("whitebox_closing_nothreads")
+T_MAIN(.setup = set_up, .teardown = free_contexts)

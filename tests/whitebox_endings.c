@@ -99,28 +99,20 @@ static void close_under_a_reader(int tls, double timeout, void *(*run)(void *arg
     T_OK(pysock_close(pair[1]));
 }
 
-static void a_close_loses_nothing_under_a_reader_in_the_kernel(void **state) {
-    (void)state;
-    t_deadline(100);
+T_TEST(a_close_loses_nothing_under_a_reader_in_the_kernel, 100) {
     close_under_a_reader(0, PYSOCK_NO_TIMEOUT, recv_thread);
 }
 
-static void a_close_loses_nothing_under_a_tls_reader_in_the_kernel(void **state) {
-    (void)state;
-    t_deadline(100);
+T_TEST(a_close_loses_nothing_under_a_tls_reader_in_the_kernel, 100) {
     close_under_a_reader(1, PYSOCK_NO_TIMEOUT, recv_thread);
 }
 
-static void a_close_loses_nothing_under_a_reader_with_a_timeout(void **state) {
-    (void)state;
-    t_deadline(100);
+T_TEST(a_close_loses_nothing_under_a_reader_with_a_timeout, 100) {
     close_under_a_reader(0, 60, recv_thread);
     close_under_a_reader(1, 60, recv_thread);
 }
 
-static void a_close_loses_nothing_under_a_select(void **state) {
-    (void)state;
-    t_deadline(100);
+T_TEST(a_close_loses_nothing_under_a_select, 100) {
     close_under_a_reader(0, PYSOCK_NO_TIMEOUT, select_thread);
     close_under_a_reader(1, PYSOCK_NO_TIMEOUT, select_thread);
 }
@@ -166,14 +158,12 @@ static void let_it_go(void) {
 }
 
 /* What was queued behind the handshake is sent when it is over, and so is the end. */
-static void a_close_in_the_middle_of_a_handshake_loses_nothing(void **state) {
+T_TEST(a_close_in_the_middle_of_a_handshake_loses_nothing, 60) {
     pysock_ssl_context *ctx = t_server_ctx();
     pysock_buf *b = T_OK(pysock_buf_copy("good day", 8));
     pysock *pair[2];
     t_thread t;
     char byte;
-    (void)state;
-    t_deadline(60);
     stop_a_handshake(pair, ctx, &t);
     T_OK(pysock_send_buf(pair[1], b));
     T_OK(pysock_close(pair[1]));
@@ -194,14 +184,12 @@ static void *handshake_thread(void *arg) {
 }
 
 /* The same where a call drives, and the reactor has its turns in the middle of it. */
-static void a_close_in_the_middle_of_a_callers_step_loses_nothing(void **state) {
+T_TEST(a_close_in_the_middle_of_a_callers_step_loses_nothing, 60) {
     pysock_ssl_context *ctx = t_server_ctx();
     pysock_buf *b = T_OK(pysock_buf_copy("good day", 8));
     pysock *pair[2];
     t_thread server, client;
     int fd;
-    (void)state;
-    t_deadline(60);
     T_EQ(sem_init(&in_step, 0, 0), 0);
     T_EQ(sem_init(&step_may_end, 0, 0), 0);
     T_OK(pysock_ssl_set_sni_callback(ctx, stop_in_the_step, NULL));
@@ -228,12 +216,10 @@ static void a_close_in_the_middle_of_a_callers_step_loses_nothing(void **state) 
 }
 
 /* The reactor reads and writes the descriptor: it is not handed out now. */
-static void a_descriptor_is_not_handed_out_in_the_middle_of_a_step(void **state) {
+T_TEST(a_descriptor_is_not_handed_out_in_the_middle_of_a_step, 60) {
     pysock_ssl_context *ctx = t_server_ctx();
     pysock *pair[2];
     t_thread t;
-    (void)state;
-    t_deadline(60);
     stop_a_handshake(pair, ctx, &t);
     T_FAILS(pysock_detach(pair[1]), PYSOCK_OS_ERROR, EAGAIN);
     T_OK(pysock_fileno(pair[1]));
@@ -247,13 +233,11 @@ static void a_descriptor_is_not_handed_out_in_the_middle_of_a_step(void **state)
 }
 
 /* No call that must not wait waits for the step. */
-static void a_call_that_must_not_wait_waits_for_no_step(void **state) {
+T_TEST(a_call_that_must_not_wait_waits_for_no_step, 60) {
     pysock_ssl_context *ctx = t_server_ctx();
     pysock *pair[2];
     t_thread t;
     char byte;
-    (void)state;
-    t_deadline(60);
     stop_a_handshake(pair, ctx, &t);
     T_FAILS(pysock_recv(pair[1], &byte, 1, 0), PYSOCK_OS_ERROR, EAGAIN);
     T_FAILS(pysock_send(pair[1], "x", 1, 0), PYSOCK_OS_ERROR, EAGAIN);
@@ -295,28 +279,22 @@ static void close_before_a_deaf_peer(int tls, int deny) {
     T_OK(pysock_close(pair[1]));
 }
 
-static void a_close_gives_a_deaf_peer_so_long_and_no_longer(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(a_close_gives_a_deaf_peer_so_long_and_no_longer, 30) {
     close_before_a_deaf_peer(0, 0);
     close_before_a_deaf_peer(1, 0);
 }
 
-static void a_close_without_a_thread_gives_a_deaf_peer_as_long(void **state) {
-    (void)state;
-    t_deadline(30);
+T_TEST(a_close_without_a_thread_gives_a_deaf_peer_as_long, 30) {
     close_before_a_deaf_peer(0, 1);
     close_before_a_deaf_peer(1, 1);
 }
 
 /* Its output may still be on its way: it is nobody's any more. */
-static void a_socket_that_is_closing_is_closed_to_every_call(void **state) {
+T_TEST(a_socket_that_is_closing_is_closed_to_every_call, 60) {
     pysock *pair[2];
     pysock_buf *b = T_OK(pysock_buf_new(1));
     int fd;
     char byte;
-    (void)state;
-    t_deadline(60);
     for (int tls = 0; tls < 2; tls++) {
         close_timeout = 30;
         if (tls)
@@ -343,13 +321,11 @@ static void a_socket_that_is_closing_is_closed_to_every_call(void **state) {
 }
 
 /* A select that sleeps for good leads, where there is no thread: the deadline is its, too. */
-static void a_sleeping_leader_keeps_the_deadlines_of_others(void **state) {
+T_TEST(a_sleeping_leader_keeps_the_deadlines_of_others, 30) {
     reading r;
     pysock *pair[2], *other[2];
     t_thread t;
     int fd;
-    (void)state;
-    t_deadline(30);
     memset(&r, 0, sizeof r);
     close_timeout = 1;
     pysock_set_audit_hook(deny_threads, NULL);
@@ -371,23 +347,4 @@ static void a_sleeping_leader_keeps_the_deadlines_of_others(void **state) {
     t_close_pair(other);
 }
 
-#define CASE(test) cmocka_unit_test_teardown(test, tear_down)
-
-static const struct CMUnitTest tests[] = {
-    CASE(a_close_loses_nothing_under_a_reader_in_the_kernel),
-    CASE(a_close_loses_nothing_under_a_tls_reader_in_the_kernel),
-    CASE(a_close_loses_nothing_under_a_reader_with_a_timeout),
-    CASE(a_close_loses_nothing_under_a_select),
-    CASE(a_close_in_the_middle_of_a_handshake_loses_nothing),
-    CASE(a_close_in_the_middle_of_a_callers_step_loses_nothing),
-    CASE(a_descriptor_is_not_handed_out_in_the_middle_of_a_step),
-    CASE(a_call_that_must_not_wait_waits_for_no_step),
-    CASE(a_close_gives_a_deaf_peer_so_long_and_no_longer),
-    CASE(a_close_without_a_thread_gives_a_deaf_peer_as_long),
-    CASE(a_socket_that_is_closing_is_closed_to_every_call),
-    CASE(a_sleeping_leader_keeps_the_deadlines_of_others),
-};
-
-int main(void) {
-    return cmocka_run_group_tests_name("whitebox_endings", tests, make_contexts, free_contexts);
-}
+T_MAIN(.setup = make_contexts, .teardown = free_contexts, .each_teardown = tear_down)

@@ -101,13 +101,13 @@ static int begin_anew(void **state) {
     return 0;
 }
 
+#define COPY_TEST(name, seconds) T_TEST_WITH(name, seconds, go_threadless, begin_anew)
+
 /* Nothing goes where the number of what was detached means something else by now. */
-static void a_detach_in_the_middle_of_a_copy_ends_it(void **state) {
+COPY_TEST(a_detach_in_the_middle_of_a_copy_ends_it, 30) {
     sender j;
     int other[2], fd;
     char byte;
-    (void)state;
-    t_deadline(30);
     begin_sendfile(&j, PYSOCK_NO_TIMEOUT);
     fd = T_OK(pysock_detach(j.pair[0]));
     T_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, other), 0);
@@ -121,12 +121,10 @@ static void a_detach_in_the_middle_of_a_copy_ends_it(void **state) {
     T_OK(pysock_close(j.pair[1]));
 }
 
-static void a_close_in_the_middle_of_a_copy_ends_it(void **state) {
+COPY_TEST(a_close_in_the_middle_of_a_copy_ends_it, 30) {
     sender j;
     int raw;
     char byte;
-    (void)state;
-    t_deadline(30);
     begin_sendfile(&j, PYSOCK_NO_TIMEOUT);
     raw = dup(T_OK(pysock_fileno(j.pair[1])));
     T_CHECK(raw >= 0);
@@ -137,12 +135,10 @@ static void a_close_in_the_middle_of_a_copy_ends_it(void **state) {
     T_OK(pysock_close(j.pair[1]));
 }
 
-static void a_cleanup_in_the_middle_of_a_copy_ends_it(void **state) {
+COPY_TEST(a_cleanup_in_the_middle_of_a_copy_ends_it, 30) {
     sender j;
     int raw;
     char byte;
-    (void)state;
-    t_deadline(30);
     begin_sendfile(&j, PYSOCK_NO_TIMEOUT);
     raw = dup(T_OK(pysock_fileno(j.pair[1])));
     T_CHECK(raw >= 0);
@@ -154,11 +150,9 @@ static void a_cleanup_in_the_middle_of_a_copy_ends_it(void **state) {
 
 /* ---- a full table ---- */
 
-static void a_failed_adopt_hands_the_descriptor_back_as_it_was(void **state) {
+T_TEST_WITH(a_failed_adopt_hands_the_descriptor_back_as_it_was, 30, NULL, begin_anew) {
     pysock *all[PYSOCK_MAX_SOCKETS + 1];
     int n = 0, raw[2];
-    (void)state;
-    t_deadline(30);
     while (n <= PYSOCK_MAX_SOCKETS && (all[n] = pysock_socket(AF_UNIX, SOCK_STREAM, 0)) != NULL)
         n++;
     T_EQ(pysock_error_code(), EMFILE);
@@ -178,13 +172,4 @@ static void a_failed_adopt_hands_the_descriptor_back_as_it_was(void **state) {
         T_OK(pysock_close(all[--n]));
 }
 
-#define COPY_TEST(test) cmocka_unit_test_setup_teardown(test, go_threadless, begin_anew)
-
-static const struct CMUnitTest tests[] = {
-    COPY_TEST(a_detach_in_the_middle_of_a_copy_ends_it),
-    COPY_TEST(a_close_in_the_middle_of_a_copy_ends_it),
-    COPY_TEST(a_cleanup_in_the_middle_of_a_copy_ends_it),
-    cmocka_unit_test_teardown(a_failed_adopt_hands_the_descriptor_back_as_it_was, begin_anew),
-};
-
-T_MAIN(tests)
+T_MAIN()

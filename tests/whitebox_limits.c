@@ -121,11 +121,9 @@ static int judge(const pysock__store *st, const made *list, size_t count, unsign
 
 /* ---- chains ---- */
 
-static void a_path_has_twelve_certificates_and_no_more(void **state) {
+T_TEST(a_path_has_twelve_certificates_and_no_more, 60) {
     static made list[16];
     pysock__store *st = store_with("root");
-    (void)state;
-    t_deadline(60);
     good_ones = INT_MAX;
     for (size_t sent = 1; sent <= 14; sent++) {
         for (size_t i = 0; i < sent; i++) {
@@ -140,11 +138,9 @@ static void a_path_has_twelve_certificates_and_no_more(void **state) {
     pysock__store_release(st);
 }
 
-static void forty_eight_signatures_are_checked_and_no_more(void **state) {
+T_TEST(forty_eight_signatures_are_checked_and_no_more, 60) {
     static made list[150];
     pysock__store *st = store_with("root");
-    (void)state;
-    t_deadline(60);
     make(&list[0], "leaf", "middle", 0, 0);
     for (unsigned i = 1; i < 150; i++)
         make(&list[i], "middle", "root", i, 1);
@@ -157,11 +153,9 @@ static void forty_eight_signatures_are_checked_and_no_more(void **state) {
 }
 
 /* Nothing is spent on an issuer whose key is not the one that is meant. */
-static void a_key_that_is_not_meant_is_not_tried(void **state) {
+T_TEST(a_key_that_is_not_meant_is_not_tried, 60) {
     static made list[2];
     pysock__store *st = store_with("root");
-    (void)state;
-    t_deadline(60);
     good_ones = INT_MAX;
     make(&list[0], "leaf", "middle", 0, 0);
     make(&list[1], "middle", "root", 1, 1);
@@ -192,11 +186,9 @@ static pysock__revocations *add_list(pysock__store *st, const made *issuer, unsi
 }
 
 /* Each of these lists might be the one that revokes, so leaving some out is no answer. */
-static void revocation_lists_count_as_signatures(void **state) {
+T_TEST(revocation_lists_count_as_signatures, 60) {
     static made leaf;
     pysock__store *st = store_with("root");
-    (void)state;
-    t_deadline(60);
     make(&leaf, "leaf", "root", 0, 0);
     for (unsigned i = 0; i < 40; i++)
         add_list(st, &leaf, i);
@@ -210,12 +202,10 @@ static void revocation_lists_count_as_signatures(void **state) {
     pysock__store_release(st);
 }
 
-static void a_list_must_say_the_same_algorithm_twice(void **state) {
+T_TEST(a_list_must_say_the_same_algorithm_twice, 60) {
     static made leaf;
     pysock__store *st = store_with("root");
     pysock__revocations *r;
-    (void)state;
-    t_deadline(60);
     make(&leaf, "leaf", "root", 0, 0);
     good_ones = INT_MAX;
     r = add_list(st, &leaf, 0);
@@ -226,12 +216,10 @@ static void a_list_must_say_the_same_algorithm_twice(void **state) {
 }
 
 /* A hundred names by a hundred constraints, with room for some of them. */
-static void names_are_compared_so_often_and_no_more(void **state) {
+T_TEST(names_are_compared_so_often_and_no_more, 60) {
     static made ca, leaf;
     static unsigned char permitted[100 * 5], san[100 * 3];
     int budget;
-    (void)state;
-    t_deadline(60);
     make(&ca, "root", "root", 1, 1);
     make(&leaf, "leaf", "root", 0, 0);
     for (size_t i = 0; i < 100; i++) {
@@ -250,13 +238,11 @@ static void names_are_compared_so_often_and_no_more(void **state) {
 }
 
 /* Each name that is looked for in a directory costs system calls. */
-static void thirty_two_names_are_looked_up_and_no_more(void **state) {
+T_TEST(thirty_two_names_are_looked_up_and_no_more, 60) {
     pysock__store *st = pysock__store_clone(NULL);
     pysock__path path;
     unsigned char text[32];
     pysock__der name;
-    (void)state;
-    t_deadline(60);
     T_CHECK(st != NULL);
     T_EQ(pysock__store_keep_dir(st, f_dir()), 0);
     memset(&path, 0, sizeof path);
@@ -311,9 +297,7 @@ static int code_of(size_t others, size_t size) {
     return code;
 }
 
-static void a_chain_has_64_certificates_and_160_kilobytes_and_no_more(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_chain_has_64_certificates_and_160_kilobytes_and_no_more, 60) {
     T_EQ(code_of(0, 0), 0);
     T_EQ(code_of(63, 100), 0);
     T_EQ(code_of(64, 100), TOO_LONG);
@@ -325,7 +309,7 @@ static void a_chain_has_64_certificates_and_160_kilobytes_and_no_more(void **sta
 
 /* ---- signatures with RSA, which the above has not ---- */
 
-static void an_rsa_signature_is_of_these_bytes(void **state) {
+T_TEST(an_rsa_signature_is_of_these_bytes, 60) {
     static bear_identity id;
     static const char text[] = "what is signed", other[] = "what was signed";
     unsigned char hash[32], signature[256];
@@ -333,8 +317,6 @@ static void an_rsa_signature_is_of_these_bytes(void **state) {
     pysock__cert cert;
     pysock__der tbs = bytes(text, sizeof text), forged = bytes(other, sizeof other);
     pysock__der sig = bytes(signature, sizeof signature);
-    (void)state;
-    t_deadline(60);
     bear_read_pem("server-rsa", "pem", "CERTIFICATE", keep_leaf, NULL);
     bear_read_pem("server-rsa", "key", "PRIVATE KEY", bear_add_key, &id);
     T_EQ(pysock__cert_parse(&cert, leaf_der, leaf_size), 0);
@@ -355,11 +337,9 @@ static void an_rsa_signature_is_of_these_bytes(void **state) {
 
 /* ---- sockets ---- */
 
-static void there_are_so_many_sockets_and_no_more(void **state) {
+T_TEST(there_are_so_many_sockets_and_no_more, 60) {
     pysock *list[PYSOCK_MAX_SOCKETS], *pair[2];
     int fds;
-    (void)state;
-    t_deadline(60);
     for (int round = 0; round < 3; round++) {
         for (int i = 0; i < PYSOCK_MAX_SOCKETS; i++)
             list[i] = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
@@ -377,10 +357,8 @@ static void there_are_so_many_sockets_and_no_more(void **state) {
 }
 
 /* A handle is of one socket, whoever has its place now; and nothing else is one. */
-static void an_old_handle_is_never_a_new_socket(void **state) {
+T_TEST(an_old_handle_is_never_a_new_socket, 60) {
     pysock *old[PYSOCK_MAX_SOCKETS], *young[PYSOCK_MAX_SOCKETS];
-    (void)state;
-    t_deadline(60);
     for (int i = 0; i < PYSOCK_MAX_SOCKETS; i++)
         old[i] = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     for (int i = 0; i < PYSOCK_MAX_SOCKETS; i++)
@@ -401,20 +379,4 @@ static void an_old_handle_is_never_a_new_socket(void **state) {
     T_FAILS(pysock_fileno((pysock *)&old), PYSOCK_OS_ERROR, EBADF);
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(a_path_has_twelve_certificates_and_no_more),
-    cmocka_unit_test(forty_eight_signatures_are_checked_and_no_more),
-    cmocka_unit_test(a_key_that_is_not_meant_is_not_tried),
-    cmocka_unit_test(revocation_lists_count_as_signatures),
-    cmocka_unit_test(a_list_must_say_the_same_algorithm_twice),
-    cmocka_unit_test(names_are_compared_so_often_and_no_more),
-    cmocka_unit_test(thirty_two_names_are_looked_up_and_no_more),
-    cmocka_unit_test(a_chain_has_64_certificates_and_160_kilobytes_and_no_more),
-    cmocka_unit_test(an_rsa_signature_is_of_these_bytes),
-    cmocka_unit_test(there_are_so_many_sockets_and_no_more),
-    cmocka_unit_test(an_old_handle_is_never_a_new_socket),
-};
-
-int main(void) {
-    return cmocka_run_group_tests_name("whitebox_limits", tests, NULL, f_remove_all);
-}
+T_MAIN(.teardown = f_remove_all)

@@ -139,10 +139,8 @@ static void a_good_name_connects(void) {
 
 /* ---- cases ---- */
 
-static void names_that_are_stuck_do_not_stop_others(void **state) {
+T_TEST(names_that_are_stuck_do_not_stop_others, 120) {
     static const int counts[] = {1, 4, 5, 8, 40, LIMIT - 1};
-    (void)state;
-    t_deadline(120);
     shut_gate();
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
         T_STEP("%d names are stuck", counts[i]);
@@ -153,9 +151,7 @@ static void names_that_are_stuck_do_not_stop_others(void **state) {
 }
 
 /* Each of them is at work, and not in a queue behind another. */
-static void so_many_are_looked_up_at_a_time(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(so_many_are_looked_up_at_a_time, 120) {
     shut_gate();
     add_stuck(LIMIT);
     wait_for_stuck(LIMIT);
@@ -163,11 +159,9 @@ static void so_many_are_looked_up_at_a_time(void **state) {
 }
 
 /* What comes then waits for a worker, with its deadline; and is looked up when there is one. */
-static void and_no_more(void **state) {
+T_TEST(and_no_more, 120) {
     int port;
     pysock *listener, *s, *peer;
-    (void)state;
-    t_deadline(120);
     listener = t_listen(&port);
     shut_gate();
     add_stuck(LIMIT);
@@ -188,10 +182,8 @@ static void and_no_more(void **state) {
     T_CHECK(most_stuck() <= LIMIT);
 }
 
-static void workers_that_are_idle_end(void **state) {
+T_TEST(workers_that_are_idle_end, 240) {
     int before;
-    (void)state;
-    t_deadline(240);
     a_good_name_connects(); /* the reactor, one worker, a sanitizer's own thread */
     before = t_count_threads();
     shut_gate();
@@ -207,10 +199,8 @@ static void workers_that_are_idle_end(void **state) {
 }
 
 /* A hundred names, one after the other, want no hundred workers. */
-static void workers_are_used_again(void **state) {
+T_TEST(workers_are_used_again, 120) {
     int before;
-    (void)state;
-    t_deadline(120);
     a_good_name_connects();
     before = t_count_threads();
     for (int i = 0; i < 100; i++) {
@@ -219,10 +209,8 @@ static void workers_are_used_again(void **state) {
     }
 }
 
-static void cleanup_waits_for_none_of_them(void **state) {
+T_TEST(cleanup_waits_for_none_of_them, 120) {
     double start;
-    (void)state;
-    t_deadline(120);
     shut_gate();
     add_stuck(40);
     wait_for_stuck(40);
@@ -235,9 +223,7 @@ static void cleanup_waits_for_none_of_them(void **state) {
 }
 
 /* Who gives up leaves the name to its worker, and others in peace. */
-static void names_that_were_given_up_stop_nobody(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(names_that_were_given_up_stop_nobody, 120) {
     shut_gate();
     for (int i = 0; i < 40; i++) {
         char name[32];
@@ -263,11 +249,9 @@ static void *look_up_and_be_cancelled(void *arg) {
 }
 
 /* Waiting for a name is no cancellation point either. */
-static void a_thread_that_is_cancelled_while_it_waits_for_a_name(void **state) {
+T_TEST(a_thread_that_is_cancelled_while_it_waits_for_a_name, 60) {
     static late_cancel c;
     t_thread t;
-    (void)state;
-    t_deadline(60);
     memset(&c, 0, sizeof c);
     c.s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     T_OK(pysock_settimeout(c.s, 600));
@@ -283,9 +267,7 @@ static void a_thread_that_is_cancelled_while_it_waits_for_a_name(void **state) {
 }
 
 /* Nor does giving up make room for more workers than there may be. */
-static void names_that_were_given_up_count(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(names_that_were_given_up_count, 120) {
     shut_gate();
     for (int i = 0; i < LIMIT + 10; i++) {
         char name[32];
@@ -297,22 +279,4 @@ static void names_that_were_given_up_count(void **state) {
     a_good_name_connects();
 }
 
-#define CASE(test) cmocka_unit_test_teardown(test, tear_down)
-
-static const struct CMUnitTest tests[] = {
-    CASE(names_that_are_stuck_do_not_stop_others),
-    CASE(so_many_are_looked_up_at_a_time),
-    CASE(and_no_more),
-    CASE(workers_that_are_idle_end),
-    CASE(workers_are_used_again),
-    CASE(cleanup_waits_for_none_of_them),
-    CASE(names_that_were_given_up_stop_nobody),
-    CASE(names_that_were_given_up_count),
-    CASE(a_thread_that_is_cancelled_while_it_waits_for_a_name),
-};
-
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name("whitebox_lookups", tests, make_contexts, free_contexts);
-}
+T_MAIN(.setup = make_contexts, .teardown = free_contexts, .each_teardown = tear_down)

@@ -79,9 +79,7 @@ static void must_tell(pysock *s, told_by teller) {
         T_FAIL("errno %d: %s", code, pysock_error_message());
 }
 
-static void every_call_about_output_reports_a_loss(void **state) {
-    (void)state;
-    t_deadline(120);
+T_TEST(every_call_about_output_reports_a_loss, 120) {
     for (int tls = 0; tls < 2; tls++)
         for (int noticed = 0; noticed < 2; noticed++)
             for (int teller = 0; teller < TELLERS; teller++) {
@@ -96,10 +94,8 @@ static void every_call_about_output_reports_a_loss(void **state) {
             }
 }
 
-static void POLLERR_comes_whatever_was_asked_for(void **state) {
+T_TEST(POLLERR_comes_whatever_was_asked_for, 120) {
     static const short asked[] = {0, POLLIN, POLLOUT, POLLPRI};
-    (void)state;
-    t_deadline(120);
     for (int tls = 0; tls < 2; tls++)
         for (size_t i = 0; i < sizeof asked / sizeof asked[0]; i++)
             for (int by_poller = 0; by_poller < 2; by_poller++) {
@@ -128,9 +124,7 @@ static void POLLERR_comes_whatever_was_asked_for(void **state) {
 }
 
 /* Whoever selects learns that there is something to be told. */
-static void select_says_ready_after_a_loss(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(select_says_ready_after_a_loss, 60) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *s = lose_output(tls);
         T_CHECK(t_writable(s, LONG));
@@ -142,10 +136,8 @@ static void select_says_ready_after_a_loss(void **state) {
 }
 
 /* Nothing is lost, and nothing is said. */
-static void what_arrives_is_no_loss(void **state) {
+T_TEST(what_arrives_is_no_loss, 60) {
     static unsigned char got[65536];
-    (void)state;
-    t_deadline(60);
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         pysock_buf *b = T_OK(pysock_buf_wrap(bytes, SIZE, NULL, NULL));
@@ -168,15 +160,4 @@ static void what_arrives_is_no_loss(void **state) {
     }
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(every_call_about_output_reports_a_loss),
-    cmocka_unit_test(POLLERR_comes_whatever_was_asked_for),
-    cmocka_unit_test(select_says_ready_after_a_loss),
-    cmocka_unit_test(what_arrives_is_no_loss),
-};
-
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name("whitebox_losses", tests, make_contexts, free_contexts);
-}
+T_MAIN(.setup = make_contexts, .teardown = free_contexts)

@@ -201,15 +201,13 @@ static void expect_no_caller(pysock *listener) {
 }
 
 /* Every call returns though the name is never found; and when it is, all goes on. */
-static void a_nonblocking_connect_waits_for_no_name(void **state) {
+T_TEST(a_nonblocking_connect_waits_for_no_name, 60) {
     int port, value = -1;
     pysock *listener, *a, *b;
     pysock_poller *p;
     pysock_pollevent event;
     pysock_addr addr;
     char byte;
-    (void)state;
-    t_deadline(60);
     listener = listen_here(&port);
     a = stream(0);
     p = t_poller_with(pysock_fileno(a), POLLIN | POLLOUT);
@@ -250,10 +248,8 @@ static void a_nonblocking_connect_waits_for_no_name(void **state) {
     T_OK(pysock_close(listener));
 }
 
-static void a_name_that_is_not_found_is_told_by_select_and_the_next_call(void **state) {
+T_TEST(a_name_that_is_not_found_is_told_by_select_and_the_next_call, 60) {
     int value = 0;
-    (void)state;
-    t_deadline(60);
     for (int by_option = 0; by_option < 2; by_option++) {
         pysock *s = stream(0);
         char byte;
@@ -276,12 +272,10 @@ static void a_name_that_is_not_found_is_told_by_select_and_the_next_call(void **
     }
 }
 
-static void closing_abandons_a_nonblocking_connect(void **state) {
+T_TEST(closing_abandons_a_nonblocking_connect, 60) {
     int port, fd;
     pysock *listener, *s;
     char byte;
-    (void)state;
-    t_deadline(60);
     listener = listen_here(&port);
     for (int tls = 0; tls < 2; tls++) {
         T_STEP("%s", tls ? "TLS" : "plain");
@@ -304,12 +298,10 @@ static void closing_abandons_a_nonblocking_connect(void **state) {
 
 /* It gives up in time, the socket can be used for something else, and the answer that comes too
    late changes nothing. */
-static void a_timed_connect_gives_up_a_name_at_its_deadline(void **state) {
+T_TEST(a_timed_connect_gives_up_a_name_at_its_deadline, 60) {
     int port;
     pysock *listener, *a, *b;
     double start;
-    (void)state;
-    t_deadline(60);
     listener = listen_here(&port);
     a = stream(1);
     shut_gate(0);
@@ -375,9 +367,7 @@ static void expect_result(const caller *c, intptr_t result, int code) {
                strerror(c->code), (long)result, strerror(code));
 }
 
-static void closing_ends_a_timed_connect_that_waits_for_a_name(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(closing_ends_a_timed_connect_that_waits_for_a_name, 60) {
     for (int tls = 0; tls < 2; tls++) {
         caller c = {stream(50), 9, 0, 0, 0, 0};
         t_thread t;
@@ -396,13 +386,11 @@ static void closing_ends_a_timed_connect_that_waits_for_a_name(void **state) {
 }
 
 /* The thread that has no deadline looks the name up itself: it ends when it has. */
-static void closing_does_not_wait_for_a_blocking_connect(void **state) {
+T_TEST(closing_does_not_wait_for_a_blocking_connect, 60) {
     int port;
     pysock *listener;
     caller c = {NULL, 0, 0, 0, 0, 0};
     t_thread t;
-    (void)state;
-    t_deadline(60);
     listener = listen_here(&port);
     c.s = stream(PYSOCK_NO_TIMEOUT);
     c.port = port;
@@ -419,13 +407,11 @@ static void closing_does_not_wait_for_a_blocking_connect(void **state) {
     T_OK(pysock_close(listener));
 }
 
-static void a_blocking_connect_by_name_can_be_made_nonblocking_meanwhile(void **state) {
+T_TEST(a_blocking_connect_by_name_can_be_made_nonblocking_meanwhile, 60) {
     int port;
     pysock *listener, *b;
     caller c = {NULL, 0, 0, 0, 0, 0};
     t_thread t;
-    (void)state;
-    t_deadline(60);
     listener = listen_here(&port);
     c.s = stream(30);
     c.port = port;
@@ -445,14 +431,12 @@ static void a_blocking_connect_by_name_can_be_made_nonblocking_meanwhile(void **
     T_OK(pysock_close(listener));
 }
 
-static void connect_takes_the_first_address_and_create_connection_each(void **state) {
+T_TEST(connect_takes_the_first_address_and_create_connection_each, 60) {
     int port;
     pysock *listener, *s, *b;
     pysock_addrinfo *list = NULL;
     pysock_addr addr;
     char text[PYSOCK_ADDR_STRLEN], want[PYSOCK_ADDR_STRLEN];
-    (void)state;
-    t_deadline(60);
     listener = listen_here(&port);
     T_EQ(pysock_getaddrinfo("two.test", "80", AF_INET, SOCK_STREAM, 0, 0, &list), 2);
     pysock_addr_format(&list[0].addr, text, sizeof text);
@@ -489,11 +473,9 @@ static void child_looks_up(void *arg) {
     T_OK(pysock_close(s));
 }
 
-static void a_child_looks_names_up_itself(void **state) {
+T_TEST(a_child_looks_names_up_itself, 60) {
     enum { HELD = 8 }; /* as many as keep every worker busy */
     pysock *held[HELD];
-    (void)state;
-    t_deadline(60);
     shut_gate(0);
     for (int i = 0; i < HELD; i++) {
         held[i] = stream(0);
@@ -545,12 +527,10 @@ static void close_three(int fds[3]) {
 }
 
 /* The time is shared, so that there is some left for the second. */
-static void an_address_that_is_silent_leaves_time_for_the_next(void **state) {
+T_TEST(an_address_that_is_silent_leaves_time_for_the_next, 60) {
     pysock_addr addr;
     pysock *s;
     int fds[3], port;
-    (void)state;
-    t_deadline(60);
     port = first_is_silent(fds);
     s = T_OK(pysock_create_connection("two.test", port, 4));
     T_OK(pysock_getpeername(s, &addr));
@@ -560,13 +540,11 @@ static void an_address_that_is_silent_leaves_time_for_the_next(void **state) {
 }
 
 /* A cleanup ends the call, and not one attempt of it. */
-static void a_cleanup_ends_all_attempts(void **state) {
+T_TEST(a_cleanup_ends_all_attempts, 60) {
     caller c = {NULL, 0, 60, 0, 0, 0};
     t_thread t;
     int fds[3];
     struct pollfd none;
-    (void)state;
-    t_deadline(60);
     c.port = first_is_silent(fds);
     t_spawn(&t, create_two_thread, &c);
     t_wait_asleep(&t);
@@ -579,12 +557,10 @@ static void a_cleanup_ends_all_attempts(void **state) {
     close_three(fds);
 }
 
-static void create_connection_gives_up_a_name_at_its_deadline(void **state) {
+T_TEST(create_connection_gives_up_a_name_at_its_deadline, 60) {
     int port;
     pysock *listener;
     double start;
-    (void)state;
-    t_deadline(60);
     listener = listen_here(&port);
     shut_gate(0);
     start = t_now();
@@ -602,12 +578,10 @@ static void create_connection_gives_up_a_name_at_its_deadline(void **state) {
     T_OK(pysock_close(listener));
 }
 
-static void create_connection_goes_on_when_the_name_is_found(void **state) {
+T_TEST(create_connection_goes_on_when_the_name_is_found, 60) {
     static const double timeouts[] = {30, PYSOCK_NO_TIMEOUT};
     int port;
     pysock *listener, *b;
-    (void)state;
-    t_deadline(60);
     listener = listen_here(&port);
     for (int i = 0; i < 2; i++) {
         caller c = {NULL, 0, 0, 0, 0, 0};
@@ -651,11 +625,9 @@ static void expect_datagram(pysock *s, const char *text) {
     T_EQ(memcmp(buf, text, strlen(text)), 0);
 }
 
-static void a_nonblocking_sendto_waits_for_no_name(void **state) {
+T_TEST(a_nonblocking_sendto_waits_for_no_name, 60) {
     int port;
     pysock *a, *b;
-    (void)state;
-    t_deadline(60);
     b = bound_datagram(&port);
     a = datagram(0);
     T_EQ(t_writable(a, 0), 1);
@@ -679,11 +651,9 @@ static void a_nonblocking_sendto_waits_for_no_name(void **state) {
     T_OK(pysock_close(b));
 }
 
-static void a_name_that_is_not_found_is_told_by_the_next_sendto(void **state) {
+T_TEST(a_name_that_is_not_found_is_told_by_the_next_sendto, 60) {
     int port;
     pysock *a, *b;
-    (void)state;
-    t_deadline(60);
     b = bound_datagram(&port);
     a = datagram(0);
     shut_gate(EAI_NONAME);
@@ -706,12 +676,10 @@ static void a_name_that_is_not_found_is_told_by_the_next_sendto(void **state) {
     T_OK(pysock_close(b));
 }
 
-static void a_timed_sendto_gives_up_a_name_at_its_deadline(void **state) {
+T_TEST(a_timed_sendto_gives_up_a_name_at_its_deadline, 60) {
     int port;
     pysock *a, *b;
     double start;
-    (void)state;
-    t_deadline(60);
     b = bound_datagram(&port);
     a = datagram(0.2);
     shut_gate(0);
@@ -730,12 +698,10 @@ static void a_timed_sendto_gives_up_a_name_at_its_deadline(void **state) {
     T_OK(pysock_close(b));
 }
 
-static void closing_ends_a_sendto_that_waits_for_a_name(void **state) {
+T_TEST(closing_ends_a_sendto_that_waits_for_a_name, 60) {
     static const double timeouts[] = {50, 0, PYSOCK_NO_TIMEOUT};
     int port;
     pysock *b;
-    (void)state;
-    t_deadline(60);
     b = bound_datagram(&port);
     for (int i = 0; i < 3; i++) {
         caller c = {NULL, 0, 0, 0, 0, 0};
@@ -764,12 +730,10 @@ static void closing_ends_a_sendto_that_waits_for_a_name(void **state) {
 /* ---- many, and ends ---- */
 
 /* However many names are never answered: once nobody waits for them any more, others are. */
-static void abandoned_lookups_hold_nobody_up(void **state) {
+T_TEST(abandoned_lookups_hold_nobody_up, 60) {
     enum { N = 12 };
     int port;
     pysock *listener, *s[N], *a, *b;
-    (void)state;
-    t_deadline(60);
     listener = listen_here(&port);
     shut_gate(0);
     for (int i = 0; i < N; i++) {
@@ -805,15 +769,13 @@ static void *getaddrinfo_thread(void *arg) {
     return NULL;
 }
 
-static void a_slow_name_holds_up_nobody_else(void **state) {
+T_TEST(a_slow_name_holds_up_nobody_else, 60) {
     caller c = {NULL, 0, 0, 0, 0, 0};
     pysock_addrinfo *list = NULL;
     pysock *pair[2];
     char ip[INET_ADDRSTRLEN];
     pysock_addr addr;
     t_thread t;
-    (void)state;
-    t_deadline(60);
     shut_gate(0);
     t_spawn(&t, getaddrinfo_thread, &c);
     wait_until_held(1);
@@ -830,9 +792,7 @@ static void a_slow_name_holds_up_nobody_else(void **state) {
 }
 
 /* What waits for a name ends with ESHUTDOWN, and the cleanup does not wait for the name itself. */
-static void cleanup_waits_for_no_name(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(cleanup_waits_for_no_name, 60) {
     for (int round = 0; round < 2; round++) {
         caller connecting = {stream(50), 9, 0, 0, 0, 0};
         caller sending = {datagram(50), 9, 0, 0, 0, 0};
@@ -869,14 +829,12 @@ static void cleanup_waits_for_no_name(void **state) {
 }
 
 /* The one state's lookups are abandoned, the main one's go on. */
-static void cleanup_of_a_state_abandons_its_names_alone(void **state) {
+T_TEST(cleanup_of_a_state_abandons_its_names_alone, 60) {
     pysock_state *mine = T_OK(pysock_state_new());
     caller here = {NULL, 9, 0, 0, 0, 0};
     int port;
     pysock *listener, *there, *b;
     t_thread t;
-    (void)state;
-    t_deadline(60);
     listener = listen_here(&port);
     there = stream(0);
     T_CHECK(pysock_state_swap(mine) == NULL);
@@ -912,11 +870,9 @@ static void *open_thread(void *arg) {
 }
 
 /* The answer and the close at the same moment. */
-static void an_answer_and_a_close_may_meet(void **state) {
+T_TEST(an_answer_and_a_close_may_meet, 120) {
     int port;
     pysock *listener;
-    (void)state;
-    t_deadline(120);
     listener = listen_here(&port);
     for (int round = 0; round < T_SCALE(200, 60); round++) {
         pysock *s = round & 1 ? datagram(0) : stream(0);
@@ -957,13 +913,11 @@ static void *meet_thread(void *arg) {
 }
 
 /* The lookup begins while the socket goes. */
-static void a_lookup_that_begins_and_a_close_may_meet(void **state) {
+T_TEST(a_lookup_that_begins_and_a_close_may_meet, 120) {
     static const double timeouts[] = {0, 30, PYSOCK_NO_TIMEOUT};
     pthread_barrier_t both;
     int port;
     pysock *listener;
-    (void)state;
-    t_deadline(120);
     T_EQ(pthread_barrier_init(&both, NULL, 2), 0);
     listener = listen_here(&port);
     T_OK(pysock_setblocking(listener, 0));
@@ -1003,12 +957,10 @@ static void *timed_connect_thread(void *arg) {
     return NULL;
 }
 
-static void signals_end_a_wait_for_a_name_only_where_the_hook_says_so(void **state) {
+T_TEST(signals_end_a_wait_for_a_name_only_where_the_hook_says_so, 60) {
     struct sigaction action;
     int port;
     pysock *listener;
-    (void)state;
-    t_deadline(60);
     memset(&action, 0, sizeof action);
     action.sa_handler = on_signal; /* without SA_RESTART */
     T_EQ(sigaction(SIGUSR1, &action, NULL), 0);
@@ -1059,9 +1011,7 @@ static void expect_failure(size_t i) {
     }
 }
 
-static void every_code_of_the_resolver_is_told_by_every_call(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(every_code_of_the_resolver_is_told_by_every_call, 60) {
     for (size_t i = 0; i < FAILING; i++) {
         const char *name = failing[i].name;
         pysock *s = stream(PYSOCK_NO_TIMEOUT), *timed = stream(30), *d = datagram(30), *n;
@@ -1100,11 +1050,9 @@ static void every_code_of_the_resolver_is_told_by_every_call(void **state) {
     }
 }
 
-static void every_code_of_gethostbyaddr_is_told(void **state) {
+T_TEST(every_code_of_gethostbyaddr_is_told, 30) {
 #ifdef __GLIBC__
     static const char *const reasons[] = {"HOST_NOT_FOUND", "TRY_AGAIN", "NO_RECOVERY", "NO_DATA"};
-    (void)state;
-    t_deadline(30);
     for (int i = 0; i < HOST_CODES; i++) {
         char ip[32], text[PYSOCK_HOST_STRLEN];
         snprintf(ip, sizeof ip, "192.0.2.%d", i + 1);
@@ -1118,18 +1066,15 @@ static void every_code_of_gethostbyaddr_is_told(void **state) {
         T_CHECK(strcmp(text, ip) == 0);
     }
 #else
-    (void)state;
     print_message("only glibc's calls are replaced here: skipped\n");
     skip();
 #endif
 }
 
-static void a_host_with_many_names_is_told_whole(void **state) {
+T_TEST(a_host_with_many_names_is_told_whole, 30) {
 #ifdef __GLIBC__
     char text[PYSOCK_HOST_STRLEN], want[64];
     pysock_hostent *h;
-    (void)state;
-    t_deadline(30);
     h = T_OK(pysock_gethostbyaddr("192.0.2.100"));
     T_CHECK(strcmp(h->name, "alias-0") == 0);
     T_EQ(h->alias_count, ALIASES);
@@ -1144,7 +1089,6 @@ static void a_host_with_many_names_is_told_whole(void **state) {
     T_OK(pysock_getfqdn("192.0.2.100", text, sizeof text));
     T_CHECK(strcmp(text, "alias-2.example") == 0);
 #else
-    (void)state;
     print_message("only glibc's calls are replaced here: skipped\n");
     skip();
 #endif
@@ -1163,12 +1107,10 @@ static void *select_thread(void *arg) {
 }
 
 /* It was asleep before the name was there, and the kernel has nothing to say. */
-static void who_selects_is_told_when_a_sendtos_name_is_there(void **state) {
+T_TEST(who_selects_is_told_when_a_sendtos_name_is_there, 60) {
     select_to_write w;
     int port;
     pysock *b;
-    (void)state;
-    t_deadline(60);
     b = bound_datagram(&port);
     w.s = datagram(0);
     shut_gate(0);
@@ -1185,11 +1127,9 @@ static void who_selects_is_told_when_a_sendtos_name_is_there(void **state) {
 }
 
 /* Then it is a socket like a new one. */
-static void a_name_that_is_not_found_is_told_once(void **state) {
+T_TEST(a_name_that_is_not_found_is_told_once, 60) {
     pysock *s = stream(0);
     char byte;
-    (void)state;
-    t_deadline(60);
     T_FAILS(pysock_connect(s, "noname.test", 9), PYSOCK_OS_ERROR, EINPROGRESS);
     T_EQ(t_writable(s, 20), 1);
     T_FAILS(pysock_recv(s, &byte, 1, 0), PYSOCK_GAI_ERROR, EADDRNOTAVAIL);
@@ -1212,11 +1152,9 @@ static void wait_for_the_workers(void) {
 }
 
 /* The connect's name is still wanted when the sendto's comes. */
-static void a_sendto_leaves_a_connect_under_way_alone(void **state) {
+T_TEST(a_sendto_leaves_a_connect_under_way_alone, 30) {
     int port;
     pysock *a, *b;
-    (void)state;
-    t_deadline(30);
     b = bound_datagram(&port);
     T_OK(pysock_settimeout(b, 20));
     a = datagram(0);
@@ -1242,12 +1180,10 @@ static int count_names(void *arg, const pysock_audit_event *event) {
 }
 
 /* A datagram for one name does not throw away what was found for another. */
-static void datagrams_for_two_names_take_two_lookups(void **state) {
+T_TEST(datagrams_for_two_names_take_two_lookups, 30) {
     static const char *const texts[] = {"one", "two"};
     int port[2], left = 2, sent[2] = {0, 0};
     pysock *a, *b[2];
-    (void)state;
-    t_deadline(30);
     for (int i = 0; i < 2; i++) {
         b[i] = bound_datagram(&port[i]);
         T_OK(pysock_settimeout(b[i], 20));
@@ -1286,11 +1222,9 @@ static int deny_two(void *arg, const pysock_audit_event *event) {
 }
 
 /* What was looked up for a connect is no leave to look up. */
-static void the_audit_hook_is_asked_about_every_name_of_a_socket(void **state) {
+T_TEST(the_audit_hook_is_asked_about_every_name_of_a_socket, 30) {
     int port, told = 0;
     pysock *a, *b;
-    (void)state;
-    t_deadline(30);
     b = bound_datagram(&port);
     T_OK(pysock_settimeout(b, 20));
     a = datagram(20);
@@ -1312,11 +1246,9 @@ static void the_audit_hook_is_asked_about_every_name_of_a_socket(void **state) {
     T_OK(pysock_close(b));
 }
 
-static void no_call_with_MSG_DONTWAIT_waits_for_a_name(void **state) {
+T_TEST(no_call_with_MSG_DONTWAIT_waits_for_a_name, 30) {
     pysock *s;
     char byte;
-    (void)state;
-    t_deadline(30);
     s = stream(0);
     shut_gate(0);
     T_FAILS(pysock_connect(s, "held.test", 9), PYSOCK_OS_ERROR, EINPROGRESS);
@@ -1330,11 +1262,9 @@ static void no_call_with_MSG_DONTWAIT_waits_for_a_name(void **state) {
 
 /* The cleanup first tells that it has come, and closes afterwards: who finds the socket as it was
    in between is told of the cleanup all the same. */
-static void a_cleanup_during_a_blocking_lookup_is_ESHUTDOWN(void **state) {
+T_TEST(a_cleanup_during_a_blocking_lookup_is_ESHUTDOWN, 30) {
     caller c = {NULL, 9, 0, 0, 0, 0};
     t_thread t;
-    (void)state;
-    t_deadline(30);
     c.s = stream(PYSOCK_NO_TIMEOUT);
     shut_gate(0);
     t_spawn(&t, connect_thread, &c);
@@ -1364,11 +1294,9 @@ static int stop_in_the_hook(void *arg, const pysock_audit_event *event) {
 
 /* A call that a cleanup ends before it has slept leaves nothing of its thread with the worker; a
    sanitizer sees what wakes a thread that is gone. */
-static void a_lookup_wakes_nobody_who_has_gone(void **state) {
+T_TEST(a_lookup_wakes_nobody_who_has_gone, 30) {
     caller c = {NULL, 9, 20, 0, 0, 0};
     t_thread t;
-    (void)state;
-    t_deadline(30);
     T_EQ(sem_init(&hook_begun, 0, 0), 0);
     T_EQ(sem_init(&hook_may_end, 0, 0), 0);
     wait_for_the_workers();
@@ -1415,12 +1343,10 @@ static void *bind_thread(void *arg) {
 
 /* A call that is still in the socket keeps it, but the worker asks about nothing that was closed:
    what stands behind a hook goes with its state. */
-static void nobody_asks_a_hook_about_a_socket_that_was_closed(void **state) {
+T_TEST(nobody_asks_a_hook_about_a_socket_that_was_closed, 30) {
     pysock_state *mine = T_OK(pysock_state_new());
     late_hook h;
     t_thread t;
-    (void)state;
-    t_deadline(30);
     T_EQ(sem_init(&hook_begun, 0, 0), 0);
     T_EQ(sem_init(&hook_may_end, 0, 0), 0);
     memset(&h, 0, sizeof h);
@@ -1451,9 +1377,7 @@ static void nobody_asks_a_hook_about_a_socket_that_was_closed(void **state) {
 /* The lookup is the connect's until the resolver has it, whoever closes the socket meanwhile. The
    connect is made to wait for the resolver's lock, and the close comes first. A sanitizer sees what
    is used after it was freed. */
-static void a_close_takes_no_lookup_that_is_being_handed_over(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_close_takes_no_lookup_that_is_being_handed_over, 60) {
     for (int round = 0; round < 60; round++) {
         caller c = {stream(0), 9, 0, 0, 0, 0};
         t_thread t;
@@ -1469,10 +1393,8 @@ static void a_close_takes_no_lookup_that_is_being_handed_over(void **state) {
     }
 }
 
-static void a_host_without_a_name_leaves_no_error(void **state) {
+T_TEST(a_host_without_a_name_leaves_no_error, 30) {
     char text[PYSOCK_HOST_STRLEN];
-    (void)state;
-    t_deadline(30);
     for (size_t i = 0; i < FAILING; i++) {
         if (failing[i].code == EAI_MEMORY)
             continue; /* that is one */
@@ -1501,51 +1423,4 @@ static int leave_gate_open(void **state) {
     return 0;
 }
 
-#define GATE_TEST(test) cmocka_unit_test_teardown(test, leave_gate_open)
-
-static const struct CMUnitTest tests[] = {
-    GATE_TEST(a_nonblocking_connect_waits_for_no_name),
-    GATE_TEST(a_name_that_is_not_found_is_told_by_select_and_the_next_call),
-    GATE_TEST(closing_abandons_a_nonblocking_connect),
-    GATE_TEST(a_timed_connect_gives_up_a_name_at_its_deadline),
-    GATE_TEST(closing_ends_a_timed_connect_that_waits_for_a_name),
-    GATE_TEST(closing_does_not_wait_for_a_blocking_connect),
-    GATE_TEST(a_blocking_connect_by_name_can_be_made_nonblocking_meanwhile),
-    GATE_TEST(connect_takes_the_first_address_and_create_connection_each),
-    GATE_TEST(a_name_that_is_not_found_is_told_once),
-    GATE_TEST(who_selects_is_told_when_a_sendtos_name_is_there),
-    GATE_TEST(a_child_looks_names_up_itself),
-    GATE_TEST(an_address_that_is_silent_leaves_time_for_the_next),
-    GATE_TEST(a_cleanup_ends_all_attempts),
-    GATE_TEST(create_connection_gives_up_a_name_at_its_deadline),
-    GATE_TEST(create_connection_goes_on_when_the_name_is_found),
-    GATE_TEST(a_nonblocking_sendto_waits_for_no_name),
-    GATE_TEST(a_name_that_is_not_found_is_told_by_the_next_sendto),
-    GATE_TEST(a_timed_sendto_gives_up_a_name_at_its_deadline),
-    GATE_TEST(closing_ends_a_sendto_that_waits_for_a_name),
-    GATE_TEST(abandoned_lookups_hold_nobody_up),
-    GATE_TEST(a_slow_name_holds_up_nobody_else),
-    GATE_TEST(cleanup_waits_for_no_name),
-    GATE_TEST(cleanup_of_a_state_abandons_its_names_alone),
-    GATE_TEST(an_answer_and_a_close_may_meet),
-    GATE_TEST(a_lookup_that_begins_and_a_close_may_meet),
-    GATE_TEST(signals_end_a_wait_for_a_name_only_where_the_hook_says_so),
-    GATE_TEST(every_code_of_the_resolver_is_told_by_every_call),
-    GATE_TEST(every_code_of_gethostbyaddr_is_told),
-    GATE_TEST(a_host_with_many_names_is_told_whole),
-    GATE_TEST(a_sendto_leaves_a_connect_under_way_alone),
-    GATE_TEST(datagrams_for_two_names_take_two_lookups),
-    GATE_TEST(the_audit_hook_is_asked_about_every_name_of_a_socket),
-    GATE_TEST(no_call_with_MSG_DONTWAIT_waits_for_a_name),
-    GATE_TEST(a_cleanup_during_a_blocking_lookup_is_ESHUTDOWN),
-    GATE_TEST(a_lookup_wakes_nobody_who_has_gone),
-    GATE_TEST(nobody_asks_a_hook_about_a_socket_that_was_closed),
-    GATE_TEST(a_close_takes_no_lookup_that_is_being_handed_over),
-    GATE_TEST(a_host_without_a_name_leaves_no_error),
-};
-
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name("whitebox_names", tests, make_contexts, free_contexts);
-}
+T_MAIN(.setup = make_contexts, .teardown = free_contexts, .each_teardown = leave_gate_open)

@@ -18,6 +18,4 @@ static int refuse_thread(pthread_t *id, const pthread_attr_t *attr, void *(*fn)(
 
 #include "threadless.h"
 
-int main(void) {
-    return cmocka_run_group_tests_name("whitebox_nostart", tests, make_contexts, free_contexts);
-}
+T_MAIN(.setup = make_contexts, .teardown = free_contexts)

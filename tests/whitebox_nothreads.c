@@ -5,6 +5,4 @@
 
 #include "threadless.h"
 
-int main(void) {
-    return cmocka_run_group_tests_name("whitebox_nothreads", tests, make_contexts, free_contexts);
-}
+T_MAIN(.setup = make_contexts, .teardown = free_contexts)

@@ -45,9 +45,7 @@ static int resumes_after(int side, int64_t seconds) {
     return reused;
 }
 
-static void a_session_lasts_two_hours(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(a_session_lasts_two_hours, 60) {
     for (int side = 0; side < 2; side++) {
         pysock_ssl_context *ctx = side ? server_ctx : client_ctx;
         uint64_t before;
@@ -62,12 +60,10 @@ static void a_session_lasts_two_hours(void **state) {
     }
 }
 
-static void a_session_that_is_given_lasts_no_longer(void **state) {
+T_TEST(a_session_that_is_given_lasts_no_longer, 60) {
     pysock_ssl_wrap_options options;
     pysock_ssl_session *at[2];
     h_pair p;
-    (void)state;
-    t_deadline(60);
     memset(&options, 0, sizeof options);
     options.server_hostname = "localhost";
     connect_once(at);
@@ -84,10 +80,8 @@ static void a_session_that_is_given_lasts_no_longer(void **state) {
 }
 
 /* A server's connection that began under other rules than those the session was made by. */
-static void a_session_of_other_rules_is_not_resumed(void **state) {
+T_TEST(a_session_of_other_rules_is_not_resumed, 60) {
     pysock_ssl_session *at[2], *again[2];
-    (void)state;
-    t_deadline(60);
     T_OK(pysock_ssl_set_session_cache(client_ctx, 8));
     connect_once(at);
     at[1]->epoch--;
@@ -96,12 +90,4 @@ static void a_session_of_other_rules_is_not_resumed(void **state) {
     forget(at);
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(a_session_lasts_two_hours),
-    cmocka_unit_test(a_session_that_is_given_lasts_no_longer),
-    cmocka_unit_test(a_session_of_other_rules_is_not_resumed),
-};
-
-int main(void) {
-    return cmocka_run_group_tests_name("whitebox_sessions", tests, make_contexts, free_contexts);
-}
+T_MAIN(.setup = make_contexts, .teardown = free_contexts)

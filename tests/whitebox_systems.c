@@ -41,11 +41,9 @@ static int count_one(void *arg, const char *path) {
     return 0;
 }
 
-static void a_directory_that_cannot_be_read_to_its_end_is_an_error(void **state) {
+T_TEST(a_directory_that_cannot_be_read_to_its_end_is_an_error, 30) {
     char dir[] = "/tmp/pysock-test-XXXXXX", path[64];
     int n = 0;
-    (void)state;
-    t_deadline(30);
     T_CHECK(mkdtemp(dir) != NULL);
     for (int i = 0; i < 3; i++) {
         snprintf(path, sizeof path, "%s/%d", dir, i);
@@ -68,10 +66,8 @@ static void a_directory_that_cannot_be_read_to_its_end_is_an_error(void **state)
     T_EQ(rmdir(dir), 0);
 }
 
-static void a_canonical_name_comes_only_where_it_was_asked_for(void **state) {
+T_TEST(a_canonical_name_comes_only_where_it_was_asked_for, 30) {
     pysock_addrinfo *list;
-    (void)state;
-    t_deadline(30);
     T_EQ(T_OK(pysock_getaddrinfo("127.0.0.1", "80", 0, SOCK_STREAM, 0, 0, &list)), 1);
     T_CHECK(strcmp(list[0].canonname, "") == 0);
     pysock_freeaddrinfo(list);
@@ -94,10 +90,8 @@ static void expect_text(size_t pathlen, const char *path, const char *want) {
 
 /* Linux ends the address before the path; on the BSDs and macOS it has 16 bytes, and elsewhere it
    may be a whole sockaddr_un. */
-static void a_unix_address_without_a_name_is_written_alike_everywhere(void **state) {
+T_TEST(a_unix_address_without_a_name_is_written_alike_everywhere, 30) {
     static const char zeros[sizeof(((struct sockaddr_un *)0)->sun_path)];
-    (void)state;
-    t_deadline(30);
     expect_text(0, zeros, "unix:");
     expect_text(14, zeros, "unix:");
     expect_text(sizeof zeros, zeros, "unix:");
@@ -109,11 +103,4 @@ static void a_unix_address_without_a_name_is_written_alike_everywhere(void **sta
     expect_text(6, "/path", "unix:/path");
 }
 
-int main(void) {
-    static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_directory_that_cannot_be_read_to_its_end_is_an_error),
-        cmocka_unit_test(a_canonical_name_comes_only_where_it_was_asked_for),
-        cmocka_unit_test(a_unix_address_without_a_name_is_written_alike_everywhere),
-    };
-    return cmocka_run_group_tests_name("whitebox_systems", tests, NULL, NULL);
-}
+T_MAIN()

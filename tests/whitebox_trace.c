@@ -223,9 +223,7 @@ static void stop_the_reactor(pysock *pair[2], client_job *job, t_thread *t) {
 
 /* Another process that has the descriptor may have taken O_NONBLOCK away, and then an accept(2)
    without a connection would know of no timeout, and of no close. */
-static void accept_does_not_take_a_wake_up_for_a_connection(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(accept_does_not_take_a_wake_up_for_a_connection, 60) {
     pysock *listener = pysock_create_server("127.0.0.1", 0, 5);
     T_CHECK(listener != NULL);
     T_OK(pysock_settimeout(listener, 0.1));
@@ -237,13 +235,11 @@ static void accept_does_not_take_a_wake_up_for_a_connection(void **state) {
     T_OK(pysock_close(listener));
 }
 
-static void no_nonblocking_call_waits_while_the_reactor_computes(void **state) {
+T_TEST(no_nonblocking_call_waits_while_the_reactor_computes, 60) {
     pysock *pair[2];
     pysock_poller *p;
     client_job job;
     t_thread t;
-    (void)state;
-    t_deadline(60);
     stop_the_reactor(pair, &job, &t);
     p = t_poller_with(pysock_fileno(pair[1]), POLLIN | POLLOUT);
     make_every_nonblocking_call(pair[1], p);
@@ -260,13 +256,11 @@ static void no_nonblocking_call_waits_while_the_reactor_computes(void **state) {
 }
 
 /* The same when the crypto runs in a caller: another thread's non-blocking calls do not wait. */
-static void no_nonblocking_call_waits_while_another_caller_computes(void **state) {
+T_TEST(no_nonblocking_call_waits_while_another_caller_computes, 60) {
     pysock *pair[2];
     pysock_poller *p;
     client_job job;
     t_thread t;
-    (void)state;
-    t_deadline(60);
     t_pair(pair);
     t_wrap_later(pair[0], client_ctx, "localhost");
     begin_stopping(MARKED_THREADS);
@@ -292,7 +286,7 @@ static void no_nonblocking_call_waits_while_another_caller_computes(void **state
     t_close_pair(pair);
 }
 
-static void close_does_not_wait_while_the_reactor_computes(void **state) {
+T_TEST(close_does_not_wait_while_the_reactor_computes, 60) {
     pysock *pair[2];
     pysock_poller *p;
     pysock_pollevent event;
@@ -300,8 +294,6 @@ static void close_does_not_wait_while_the_reactor_computes(void **state) {
     t_thread t;
     int fd;
     char byte;
-    (void)state;
-    t_deadline(60);
     stop_the_reactor(pair, &job, &t);
     fd = pysock_fileno(pair[1]);
     p = t_poller_with(fd, POLLIN);
@@ -321,12 +313,10 @@ static void close_does_not_wait_while_the_reactor_computes(void **state) {
 }
 
 /* Open connections of the same program are served by their callers meanwhile. */
-static void other_sockets_go_on_while_the_reactor_computes(void **state) {
+T_TEST(other_sockets_go_on_while_the_reactor_computes, 60) {
     pysock *pair[2], *other[2];
     client_job job;
     t_thread t;
-    (void)state;
-    t_deadline(60);
     t_tls_pair(other, client_ctx, server_ctx);
     T_OK(pysock_setblocking(other[0], 0));
     stop_the_reactor(pair, &job, &t);
@@ -387,11 +377,9 @@ static void settle(long *blocks, long *bytes) {
 }
 
 /* Tables may keep the size they once grew to, so that the first connections do not count. */
-static void memory_is_where_it_was_after_2000_connections(void **state) {
+T_TEST(memory_is_where_it_was_after_2000_connections, 200) {
     long blocks, bytes;
     double end;
-    (void)state;
-    t_deadline(200);
     for (int i = 0; i < 60; i++)
         connect_and_part(i);
     settle(&blocks, &bytes);
@@ -418,10 +406,8 @@ static void leave_everything_to_cleanup(void) {
     pysock_cleanup();
 }
 
-static void cleanup_gives_back_what_sockets_held(void **state) {
+T_TEST(cleanup_gives_back_what_sockets_held, 60) {
     long blocks, bytes;
-    (void)state;
-    t_deadline(60);
     leave_everything_to_cleanup();
     settle(&blocks, &bytes);
     for (int round = 0; round < 5; round++) {
@@ -446,12 +432,10 @@ static void *drain(void *arg) {
 }
 
 /* Many waits in one call, and each brings it on: none of them was futile. */
-static void bulk_with_a_timeout_takes_no_naps(void **state) {
+T_TEST(bulk_with_a_timeout_takes_no_naps, 60) {
     char path[] = "/tmp/pysock-test-XXXXXX";
     char *data = calloc(1, BULK);
     int file = mkstemp(path);
-    (void)state;
-    t_deadline(60);
     T_CHECK(data && file >= 0 && write(file, data, BULK) == BULK);
     unlink(path);
     for (int by_file = 0; by_file < 2; by_file++) {
@@ -478,14 +462,12 @@ static void bulk_with_a_timeout_takes_no_naps(void **state) {
 }
 
 /* poll calls an unconnected Unix datagram socket writable, however full the receiver's queue. */
-static void SO_SNDTIMEO_ends_a_call_that_takes_naps(void **state) {
+T_TEST(SO_SNDTIMEO_ends_a_call_that_takes_naps, 60) {
     struct timeval limit = {0, 200000};
     pysock *from = T_OK(pysock_socket(AF_UNIX, SOCK_DGRAM, 0));
     pysock *to = T_OK(pysock_socket(AF_UNIX, SOCK_DGRAM, 0));
     pysock_addr at;
     double start;
-    (void)state;
-    t_deadline(60);
     T_OK(pysock_bind(to, "", 0));
     at = t_addr_of(to);
     T_OK(pysock_setblocking(from, 0));
@@ -503,20 +485,4 @@ static void SO_SNDTIMEO_ends_a_call_that_takes_naps(void **state) {
     T_OK(pysock_close(to));
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(bulk_with_a_timeout_takes_no_naps),
-    cmocka_unit_test(SO_SNDTIMEO_ends_a_call_that_takes_naps),
-    cmocka_unit_test(accept_does_not_take_a_wake_up_for_a_connection),
-    cmocka_unit_test(no_nonblocking_call_waits_while_the_reactor_computes),
-    cmocka_unit_test(no_nonblocking_call_waits_while_another_caller_computes),
-    cmocka_unit_test(close_does_not_wait_while_the_reactor_computes),
-    cmocka_unit_test(other_sockets_go_on_while_the_reactor_computes),
-    cmocka_unit_test(memory_is_where_it_was_after_2000_connections),
-    cmocka_unit_test(cleanup_gives_back_what_sockets_held),
-};
-
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name("whitebox_trace", tests, make_contexts, free_contexts);
-}
+T_MAIN(.setup = make_contexts, .teardown = free_contexts)

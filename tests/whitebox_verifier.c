@@ -72,7 +72,7 @@ static int code_at_level(const char *chain, int level) {
 
 enum { OK = 0, HOSTNAME = 62, LEAF_KEY = 66, CA_KEY = 67, WEAK_HASH = 68 };
 
-static void the_security_level_says_which_keys_and_hashes_are_taken(void **state) {
+T_TEST(the_security_level_says_which_keys_and_hashes_are_taken, 60) {
     static const struct {
         const char *chain;
         int code[4]; /* by level */
@@ -86,8 +86,6 @@ static void the_security_level_says_which_keys_and_hashes_are_taken(void **state
         {"rsa3072", {OK, OK, OK, OK}},
         {"leaf-rsa1024", {OK, OK, LEAF_KEY, LEAF_KEY}},
     };
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     for (size_t i = 0; i < sizeof list / sizeof list[0]; i++)
         for (int level = 0; level < 4; level++) {
@@ -96,11 +94,9 @@ static void the_security_level_says_which_keys_and_hashes_are_taken(void **state
         }
 }
 
-static void a_key_counts_by_its_bits(void **state) {
+T_TEST(a_key_counts_by_its_bits, 60) {
     static unsigned char n[256];
     br_x509_pkey key;
-    (void)state;
-    t_deadline(60);
     memset(&key, 0, sizeof key);
     key.key_type = BR_KEYTYPE_RSA;
     key.key.rsa.n = n;
@@ -117,9 +113,7 @@ static void a_key_counts_by_its_bits(void **state) {
     T_EQ(pysock__key_weak(&key, 0), 1);
 }
 
-static void the_common_name_can_be_switched_off(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(the_common_name_can_be_switched_off, 60) {
     P_NEED("openssl");
     for (int off = 0; off < 2; off++) {
         pysock__verifier *v = verifier_that_trusts("root");
@@ -132,9 +126,7 @@ static void the_common_name_can_be_switched_off(void **state) {
     }
 }
 
-static void the_verified_path_is_kept(void **state) {
-    (void)state;
-    t_deadline(60);
+T_TEST(the_verified_path_is_kept, 60) {
     P_NEED("openssl");
     pysock__verifier *v = verifier_that_trusts("root");
     pysock_buf *anchor;
@@ -158,11 +150,9 @@ static void the_verified_path_is_kept(void **state) {
     pysock_buf_release(anchor);
 }
 
-static void what_is_looked_up_grows_a_copy(void **state) {
+T_TEST(what_is_looked_up_grows_a_copy, 60) {
     static p_process p;
     p_args args = {{NULL}, 0};
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     pysock__verifier *v = verifier_that_trusts(NULL);
     pysock_ssl_context *ctx = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
@@ -201,13 +191,11 @@ static void what_is_looked_up_grows_a_copy(void **state) {
     pysock_ssl_context_free(ctx);
 }
 
-static void a_hash_is_that_of_openssl(void **state) {
+T_TEST(a_hash_is_that_of_openssl, 60) {
     static const char *const files[] = {"root", "named/case", "named/blanks", "named/umlaut",
                                         "named/multi", "named/bmp", "named/teletex",
                                         "named/latin"};
     static p_process p;
-    (void)state;
-    t_deadline(60);
     P_NEED("openssl");
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
         p_args args = {{NULL}, 0};
@@ -225,7 +213,7 @@ static void a_hash_is_that_of_openssl(void **state) {
     }
 }
 
-static void serial_numbers_are_the_same_if_their_values_are(void **state) {
+T_TEST(serial_numbers_are_the_same_if_their_values_are, 60) {
     static const struct {
         const char *a, *b;
         size_t a_size, b_size;
@@ -236,8 +224,6 @@ static void serial_numbers_are_the_same_if_their_values_are(void **state) {
         {"\xff\x80", "\x80", 2, 1, 1},     {"\x01\x00", "\x01", 2, 1, 0},
         {"\x00", "\x00\x00", 1, 2, 1},     {"\xff", "\x00\xff", 1, 2, 0},
     };
-    (void)state;
-    t_deadline(60);
     for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
         pysock__der a, b;
         a.p = (const unsigned char *)list[i].a;
@@ -250,23 +236,9 @@ static void serial_numbers_are_the_same_if_their_values_are(void **state) {
     }
 }
 
-static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(the_security_level_says_which_keys_and_hashes_are_taken),
-    cmocka_unit_test(a_key_counts_by_its_bits),
-    cmocka_unit_test(the_common_name_can_be_switched_off),
-    cmocka_unit_test(the_verified_path_is_kept),
-    cmocka_unit_test(what_is_looked_up_grows_a_copy),
-    cmocka_unit_test(a_hash_is_that_of_openssl),
-    cmocka_unit_test(serial_numbers_are_the_same_if_their_values_are),
-};
-
 static int tear_down(void **state) {
     p_end_all(state);
     return f_remove_all(state);
 }
 
-int main(int argc, char **argv) {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name(__FILE__, tests, make_chains, tear_down);
-}
+T_MAIN(.setup = make_chains, .teardown = tear_down)

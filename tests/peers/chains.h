@@ -13,7 +13,7 @@ T_FUNC int c_make_chains(const char *kind) {
     int status;
     if (!p_is_installed("openssl"))
         return 0;
-    t_deadline(180);
+    t_deadline_at(__func__, 180);
     p_add(&args, "sh", "tools/mkchains.sh", f_dir(), kind, NULL);
     status = p_run_within(&p, &args, 170); /* many keys and programs */
     if (status != 0)

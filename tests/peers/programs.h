@@ -36,12 +36,6 @@ T_FUNC const char *find_example(const char *name) {
         skip();                                                                                    \
     } while (0)
 
-/* The first lines of every test. */
-#define BEGIN(name, seconds)                                                                       \
-    (void)state;                                                                                   \
-    t_deadline(seconds);                                                                           \
-    NEED_EXAMPLE(name)
-
 T_FUNC void add_arguments(p_args *args, const char *name, va_list list) {
     const char *text;
     p_add(args, find_example(name), NULL);
