@@ -1,8 +1,0 @@
-/* PYSOCK_NO_THREADS: one thread does all. */
-#define PYSOCK_IMPLEMENTATION
-#define PYSOCK_NO_THREADS
-#include "pysock.h"
-
-#include "threadless.h"
-
-T_MAIN(.setup = make_contexts, .teardown = free_contexts)
