@@ -1,5 +1,5 @@
-/* A watchdog for every case. It is a process of its own, started before the first test has threads: it
-   needs nothing of the process that hangs, not even a working signal handler. */
+/* A watchdog for every case. It is a process of its own, started before the first test has threads:
+   it needs nothing of the process that hangs, not even a working signal handler. */
 #ifndef TESTS_SUPPORT_WATCHDOG_H
 #define TESTS_SUPPORT_WATCHDOG_H
 
