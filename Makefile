@@ -29,7 +29,10 @@ BENCH_OBJECTS := $(patsubst tests/bench/%.c,build/bench/%.o,$(wildcard tests/ben
 
 # ---- tests: every program three times ----
 
-ALL_TESTS := $(sort $(notdir $(basename $(wildcard tests/test_*.c tests/whitebox_*.c))))
+# tests/TOPIC/test_NAME.c and tests/whitebox/whitebox_NAME.c; all are chosen by NAME alone.
+TEST_SOURCES := $(wildcard tests/*/test_*.c tests/*/whitebox_*.c)
+TEST_FOLDERS := $(sort $(dir $(TEST_SOURCES)))
+ALL_TESTS := $(sort $(notdir $(basename $(TEST_SOURCES))))
 TESTS = %
 CHOSEN_TESTS = $(filter $(foreach t,$(TESTS),$(t) test_$(t) whitebox_$(t)),$(ALL_TESTS))
 VARIANTS = plain asan tsan
@@ -37,16 +40,11 @@ VARIANTS = plain asan tsan
 FLAGS_plain = $(CFLAGS) $(WERROR)
 FLAGS_asan = $(CFLAGS) -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined \
     -fno-sanitize-recover=all
-# Programs that tests/test_examples.c runs, built like the tests.
-TOOLS = http_download netcat port_scan udp_echo unix_fds
-# Likewise for tests/test_examples_tls.c.
-TLS_TOOLS = https_get mutual_tls smtp_starttls sni_server tls_inspect
-
 FLAGS_tsan = $(CFLAGS) -O1 -g -fno-omit-frame-pointer -fsanitize=thread
 
 # Not one of the three: the implementation, and it alone, sees macOS's manners.
 FLAGS_macos-like = $(CFLAGS) $(WERROR) -DT_MACOS_LIKE
-IMPL_FLAGS_macos-like = -include tests/macos_like.h
+IMPL_FLAGS_macos-like = -include tests/support/macos_like.h
 # White-box programs hold the implementation and call the system themselves: not these.
 tests_of = $(filter $(if $(filter macos-like,$(1)),test_%,%),$(CHOSEN_TESTS))
 
@@ -60,7 +58,7 @@ help:
 	@echo 'make test         all tests: plain, under AddressSanitizer+UBSan, under ThreadSanitizer'
 	@echo 'make test-plain   one of the three; also test-asan and test-tsan; and test-macos-like, the'
 	@echo '                  tests on an implementation that takes Linux for macOS'
-	@echo '                  TESTS="NAME ..." runs tests/test_NAME.c and tests/whitebox_NAME.c only'
+	@echo '                  TESTS="NAME ..." runs tests/*/test_NAME.c and whitebox_NAME.c only'
 	@echo 'make check        compile matrix, symbols, outline of the header, compile lines of examples,'
 	@echo '                  and the small ones against each other'
 	@echo 'make mutants      changes lines of the header, in copies, one at a time: a test must notice'
@@ -141,6 +139,14 @@ endef
 LINK_PROGRAM = @mkdir -p $(@D) && $(if $(V),,echo '  CC  $@' &&) \
     { echo '\#line 1 "$<"'; sed 's/^\#define PYSOCK_IMPLEMENTATION$$//' $<; }
 
+# What two of the tests run is built as they are.
+TOOLS_OF_EXAMPLES = $(addprefix examples/,http_download netcat port_scan udp_echo unix_fds)
+TOOLS_OF_EXAMPLES_TLS = tools/embed_ca \
+    $(addprefix examples/,https_get mutual_tls smtp_starttls sni_server tls_inspect)
+
+vpath test_%.c $(TEST_FOLDERS)
+vpath whitebox_%.c $(TEST_FOLDERS)
+
 define variant_rules
 build-tests-$(1): $$(patsubst %,build/$(1)/%,$$(call tests_of,$(1)))
 	@$$(if $$(call tests_of,$(1)),:,echo \
@@ -153,7 +159,7 @@ build/$(1)/pysock_impl.o: tests/pysock_impl.c build/$(1)/flags
 	$$(QUIET) $$(CC) -std=c99 $$(WARNINGS) $$(ALL_CPPFLAGS) $$(FLAGS_$(1)) $$(IMPL_FLAGS_$(1)) \
 	    $$(DEPEND) -c $$< -o $$@
 
-build/$(1)/test_%: tests/test_%.c build/$(1)/pysock_impl.o build/$(1)/flags
+build/$(1)/test_%: test_%.c build/$(1)/pysock_impl.o build/$(1)/flags
 	$$(QUIET) $$(CC) -std=gnu99 $$(WARNINGS) -Itests $$(ALL_CPPFLAGS) $$(FLAGS_$(1)) $$(DEPEND) $$< \
 	    build/$(1)/pysock_impl.o -o $$@ $$(ALL_LDFLAGS) -lcmocka $$(LDLIBS) -lm
 
@@ -169,10 +175,10 @@ build/$(1)/tools/%: tools/%.c build/$(1)/pysock_impl.o
 	$$(LINK_PROGRAM) | $$(CC) $$(WARNINGS) $$(ALL_CPPFLAGS) $$(FLAGS_$(1)) -x c - -x none \
 	    build/$(1)/pysock_impl.o -o $$@ $$(ALL_LDFLAGS) $$(LDLIBS)
 
-build/$(1)/test_examples: | $$(TOOLS:%=build/$(1)/examples/%)
-build/$(1)/test_examples_tls: | $$(TLS_TOOLS:%=build/$(1)/examples/%) build/$(1)/tools/embed_ca
+build/$(1)/test_examples: | $$(TOOLS_OF_EXAMPLES:%=build/$(1)/%)
+build/$(1)/test_examples_tls: | $$(TOOLS_OF_EXAMPLES_TLS:%=build/$(1)/%)
 
-build/$(1)/whitebox_%: tests/whitebox_%.c build/$(1)/flags
+build/$(1)/whitebox_%: whitebox_%.c build/$(1)/flags
 	$$(QUIET) $$(CC) -std=gnu99 $$(WARNINGS) -Itests $$(ALL_CPPFLAGS) $$(FLAGS_$(1)) $$(DEPEND) $$< \
 	    -o $$@ $$(ALL_LDFLAGS) -lcmocka $$(LDLIBS) -lm
 endef

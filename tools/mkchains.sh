@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes the certificates and chains that tests/test_verifier.c judges, with the openssl command, and
-# with "revocation" those of tests/test_crl.c.
+# Makes the certificates and chains that tests/x509/test_verifier.c judges, with the openssl
+# command, and with "revocation" those of tests/x509/test_crl.c.
 #
 #   tools/mkchains.sh DIR [revocation]
 #

@@ -111,14 +111,21 @@ change() {
     }' "$PYSOCK_DIR/pysock.h"
 }
 
+# compile_test PROGRAM ARGUMENT...: of a program in one of the folders of tests/.
+compile_test() {
+    source=$(echo tests/*/"$1.c")
+    shift
+    # shellcheck disable=SC2086
+    $CC -std=gnu99 -O0 -g -w -Itests $CPPFLAGS "$source" "$@"
+}
+
 # compile DIR PROGRAM: DIR/PROGRAM with the header in DIR.
 compile() {
-    flags="-std=gnu99 -O0 -g -w -Itests -I$1 $CPPFLAGS"
     # shellcheck disable=SC2086
     case $2 in
-    whitebox_*) $CC $flags "tests/$2.c" -o "$1/$2" $LDFLAGS -lcmocka $LDLIBS -lm ;;
+    whitebox_*) compile_test "$2" "-I$1" -o "$1/$2" $LDFLAGS -lcmocka $LDLIBS -lm ;;
     *)
-        $CC $flags -c tests/pysock_impl.c -o "$1/pysock_impl.o" &&
+        $CC -std=gnu99 -O0 -g -w "-I$1" $CPPFLAGS -c tests/pysock_impl.c -o "$1/pysock_impl.o" &&
             $CC "$OUT/$2.o" "$1/pysock_impl.o" -o "$1/$2" $LDFLAGS -lcmocka $LDLIBS -lm
         ;;
     esac
@@ -201,11 +208,7 @@ read_table "$@" >"$OUT/list" || exit 2
 cp "$PYSOCK_DIR/pysock.h" "$OUT/pristine/pysock.h"
 for program in $(cut -d "$separator" -f 5 "$OUT/list" | cut -d ' ' -f 1 | sort -u); do
     case $program in
-    test_*)
-        # shellcheck disable=SC2086
-        $CC -std=gnu99 -O0 -g -w -Itests "-I$PYSOCK_DIR" $CPPFLAGS -c "tests/$program.c" \
-            -o "$OUT/$program.o" || exit 2
-        ;;
+    test_*) compile_test "$program" "-I$PYSOCK_DIR" -c -o "$OUT/$program.o" || exit 2 ;;
     esac
     compile "$OUT/pristine" "$program" || exit 2
 done

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Certificates for tests/test_certinfo.c, and what Python's own ssl module and openssl say of them.
+"""Certificates for tests/x509/test_certinfo.c, and what Python's own ssl module and openssl say of
+them.
 
 certinfo.py make DIR          writes certificates with every odd form of a field, as PEM
 certinfo.py beyond DIR        the same, of what the library reads and OpenSSL does not

@@ -1,5 +1,5 @@
-"""Python's own ssl module as a peer for tests/test_peers.c and test_interop.c: an echo server or a
-client of one.
+"""Python's own ssl module as a peer for tests/peers/test_peers.c and test_interop.c: an echo
+server or a client of one.
 
 Every event is a line on stdout; a client's exit status is 0 if all went well.
 """

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Variants of PEM files for tests/test_pemfiles.c, and what Python's own ssl module, with OpenSSL,
-takes of each.
+"""Variants of PEM files for tests/x509/test_pemfiles.c, and what Python's own ssl module, with
+OpenSSL, takes of each.
 
 pemfiles.py DIR   writes DIR/anchors-*.pem, chain-*.pem and key-*.pem, and to its output a line for
                   each: the file, how many objects OpenSSL takes (-1: it refuses the file), how many

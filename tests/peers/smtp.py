@@ -1,4 +1,4 @@
-"""A small SMTP server with STARTTLS, as a peer for tests/test_examples_tls.c.
+"""A small SMTP server with STARTTLS, as a peer for tests/examples/test_examples_tls.c.
 
 It serves one client after the other and tells on stdout what they said ("command ...") and sent
 ("message ...", in Python's notation). What it does otherwise than a good server is chosen with

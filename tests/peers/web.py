@@ -1,4 +1,4 @@
-"""A web server for tests/test_examples.c, with the manners and the bad manners that occur.
+"""A web server for tests/examples/test_examples.c, with the manners and the bad manners that occur.
 
 Every answer is a line on stdout: status, path and Range header ("-": none). Paths:
 

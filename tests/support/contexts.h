@@ -1,0 +1,23 @@
+/* A client's and a server's context that trust each other, for all tests of a program. */
+#ifndef TESTS_SUPPORT_CONTEXTS_H
+#define TESTS_SUPPORT_CONTEXTS_H
+
+#include "support/support.h"
+
+static pysock_ssl_context *client_ctx, *server_ctx;
+
+static int make_contexts(void **state) {
+    (void)state;
+    client_ctx = t_client_ctx();
+    server_ctx = t_server_ctx();
+    return 0;
+}
+
+static int free_contexts(void **state) {
+    (void)state;
+    pysock_ssl_context_free(client_ctx);
+    pysock_ssl_context_free(server_ctx);
+    return 0;
+}
+
+#endif

@@ -1,0 +1,72 @@
+/* The machine and this process: what there is, how many threads and descriptors, children. */
+#ifndef TESTS_SUPPORT_MACHINE_H
+#define TESTS_SUPPORT_MACHINE_H
+
+#include "support/checks.h"
+
+T_FUNC int t_count_dir(const char *path) {
+    int n = 0;
+    DIR *d = opendir(path);
+    if (!d)
+        return -1;
+    while (readdir(d))
+        n++;
+    closedir(d);
+    return n - 2;
+}
+
+T_FUNC int t_count_threads(void) {
+    return t_count_dir("/proc/self/task");
+}
+
+T_FUNC int t_count_fds(void) {
+    return t_count_dir("/proc/self/fd") - 1; /* without the one that reads the directory */
+}
+
+/* 1 if there is an IPv6 loopback; says so, once, if there is none. */
+T_FUNC int t_has_ipv6(void) {
+    static int told;
+    struct sockaddr_in6 in6;
+    int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int ok;
+    memset(&in6, 0, sizeof in6);
+    in6.sin6_family = AF_INET6;
+    in6.sin6_addr = in6addr_loopback;
+    ok = fd >= 0 && bind(fd, (struct sockaddr *)&in6, sizeof in6) == 0;
+    if (fd >= 0)
+        close(fd);
+    if (!ok && !told++)
+        print_message("this machine has no IPv6 loopback: skipped\n");
+    return ok;
+}
+
+/* ---- child processes ---- */
+
+/* Runs fn in a forked child, which ends by exit(), atexit handlers included, or by _exit(). */
+T_FUNC pid_t t_run_in_child(void (*fn)(void *arg), void *arg, int by_exit) {
+    pid_t pid;
+    fflush(NULL);
+    pid = fork();
+    if (pid < 0)
+        T_FAIL("fork: %s", strerror(errno));
+    if (pid > 0)
+        return pid;
+    t_is_child = 1;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    fn(arg);
+    if (by_exit)
+        exit(0);
+    _exit(0);
+}
+
+T_FUNC void t_wait_for_child(pid_t pid) {
+    int status = 0;
+    pid_t done;
+    do
+        done = waitpid(pid, &status, 0);
+    while (done < 0 && errno == EINTR);
+    if (done != pid || !WIFEXITED(status) || WEXITSTATUS(status) != 0)
+        T_FAIL("the child ended with status 0x%x", (unsigned int)status);
+}
+
+#endif

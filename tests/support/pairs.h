@@ -1,0 +1,162 @@
+/* Contexts, sockets and connected pairs, plain and TLS, and waiting on them. */
+#ifndef TESTS_SUPPORT_PAIRS_H
+#define TESTS_SUPPORT_PAIRS_H
+
+#include "support/threads.h"
+
+/* ---- contexts and pairs ---- */
+
+#define T_CERTS "tests/certs/"
+
+/* A client that trusts the test CA and checks host names. */
+T_FUNC pysock_ssl_context *t_client_ctx(void) {
+    pysock_ssl_context *ctx = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
+    T_OK(pysock_ssl_load_verify_locations(ctx, T_CERTS "ca.pem", NULL));
+    return ctx;
+}
+
+/* A server with the certificate of that name, such as "server-ec". */
+T_FUNC pysock_ssl_context *t_server_ctx_of(const char *name) {
+    char cert[256], key[256];
+    pysock_ssl_context *ctx = T_OK(pysock_ssl_context_new(PYSOCK_CLIENT_AUTH));
+    snprintf(cert, sizeof cert, T_CERTS "%s.pem", name);
+    snprintf(key, sizeof key, T_CERTS "%s.key", name);
+    T_OK(pysock_ssl_load_cert_chain(ctx, cert, key));
+    return ctx;
+}
+
+T_FUNC pysock_ssl_context *t_server_ctx(void) {
+    return t_server_ctx_of("server-ec");
+}
+
+T_FUNC pysock_addr t_addr_of(pysock *s) {
+    pysock_addr addr;
+    T_OK(pysock_getsockname(s, &addr));
+    return addr;
+}
+
+T_FUNC int t_port_of(pysock *s) {
+    pysock_addr addr = t_addr_of(s);
+    return pysock_addr_port(&addr);
+}
+
+/* A server socket on 127.0.0.1; its port in *port. */
+T_FUNC pysock *t_listen(int *port) {
+    pysock *s = T_OK(pysock_create_server("127.0.0.1", 0, 64));
+    *port = t_port_of(s);
+    T_CHECK(*port > 0);
+    return s;
+}
+
+/* A stream socket with timeout 0. */
+T_FUNC pysock *t_nonblocking_socket(int family) {
+    pysock *s = T_OK(pysock_socket(family, SOCK_STREAM, 0));
+    T_OK(pysock_setblocking(s, 0));
+    return s;
+}
+
+/* A connected pair over TCP: [0] connected, [1] accepted; both plain and blocking. */
+T_FUNC void t_pair(pysock *pair[2]) {
+    int port;
+    pysock *listener = t_listen(&port);
+    pair[0] = T_OK(pysock_create_connection("127.0.0.1", port, 30.0));
+    T_OK(pysock_settimeout(pair[0], PYSOCK_NO_TIMEOUT));
+    pair[1] = T_OK(pysock_accept(listener, NULL));
+    T_OK(pysock_close(listener));
+}
+
+T_FUNC void *t_handshake_thread(void *arg) {
+    T_EQ(pysock_ssl_do_handshake(arg), 0);
+    return NULL;
+}
+
+T_FUNC pysock_poller *t_poller_with(int fd, short events) {
+    pysock_poller *p = T_OK(pysock_poller_new());
+    T_OK(pysock_poller_register(p, fd, events));
+    return p;
+}
+
+/* Wraps a connected socket and leaves the handshake to whatever comes next. */
+T_FUNC void t_wrap_later(pysock *s, pysock_ssl_context *ctx, const char *host) {
+    pysock_ssl_wrap_options options;
+    memset(&options, 0, sizeof options);
+    options.no_handshake_on_connect = 1;
+    options.server_hostname = host;
+    T_OK(pysock_ssl_wrap_socket_ex(s, ctx, &options));
+}
+
+/* Puts TLS around a connected blocking pair: [0] is the client. Both handshakes run in callers, so
+   that nothing here needs the reactor. */
+T_FUNC void t_wrap_pair(pysock *pair[2], pysock_ssl_context *client, pysock_ssl_context *server) {
+    t_thread t;
+    t_wrap_later(pair[1], server, NULL);
+    t_spawn(&t, t_handshake_thread, pair[1]);
+    T_OK(pysock_ssl_wrap_socket(pair[0], client, "localhost"));
+    t_join(&t);
+}
+
+/* A connected TLS pair over TCP, both blocking, handshakes done. */
+T_FUNC void t_tls_pair(pysock *pair[2], pysock_ssl_context *client, pysock_ssl_context *server) {
+    t_pair(pair);
+    t_wrap_pair(pair, client, server);
+}
+
+/* The same over a Unix socketpair: always the same peer by name and port, so that all but the first
+   handshakes between two contexts resume a session. */
+T_FUNC void t_tls_local_pair(pysock *pair[2], pysock_ssl_context *client,
+                             pysock_ssl_context *server) {
+    T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+    t_wrap_pair(pair, client, server);
+}
+
+T_FUNC void t_close_pair(pysock *pair[2]) {
+    T_OK(pysock_close(pair[0]));
+    T_OK(pysock_close(pair[1]));
+}
+
+/* ---- waiting on a socket ---- */
+
+/* 1 if select says so at once, or within the timeout. */
+T_FUNC int t_readable(pysock *s, double timeout) {
+    int fd = T_OK(pysock_fileno(s));
+    size_t n = 1;
+    return T_OK(pysock_select(&fd, &n, NULL, NULL, NULL, NULL, timeout)) == 1;
+}
+
+T_FUNC int t_writable(pysock *s, double timeout) {
+    int fd = T_OK(pysock_fileno(s));
+    size_t n = 1;
+    return T_OK(pysock_select(NULL, NULL, &fd, &n, NULL, NULL, timeout)) == 1;
+}
+
+/* Exactly size bytes, on a socket of any mode. */
+T_FUNC void t_recv_exactly(pysock *s, void *buf, size_t size) {
+    size_t have = 0;
+    while (have < size) {
+        ptrdiff_t n = pysock_recv(s, (char *)buf + have, size - have, 0);
+        if (n < 0 && errno == EAGAIN) {
+            t_readable(s, PYSOCK_NO_TIMEOUT);
+            continue;
+        }
+        if (T_OK(n) == 0)
+            T_FAIL("the stream ended after %zu of %zu bytes", have, size);
+        have += (size_t)n;
+    }
+}
+
+/* The text arrives as it is, nothing less. */
+T_FUNC void t_expect(pysock *s, const char *text) {
+    char buf[256];
+    size_t n = strlen(text);
+    T_CHECK(n < sizeof buf);
+    t_recv_exactly(s, buf, n);
+    buf[n] = 0;
+    if (memcmp(buf, text, n) != 0)
+        T_FAIL("received '%s', not '%s'", buf, text);
+}
+
+T_FUNC void t_say(pysock *s, const char *text) {
+    T_OK(pysock_sendall(s, text, strlen(text), 0));
+}
+
+#endif

@@ -1,0 +1,9 @@
+/* The same without threads: close waits itself. */
+#define PYSOCK_IMPLEMENTATION
+#define PYSOCK_NO_THREADS
+#define PYSOCK_CLOSE_TIMEOUT 3.0
+#include "pysock.h"
+
+#include "whitebox/closing.h"
+
+T_MAIN(.setup = set_up, .teardown = free_contexts)

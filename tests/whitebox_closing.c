@@ -1,8 +1,0 @@
-/* A close's bound, three seconds here. */
-#define PYSOCK_IMPLEMENTATION
-#define PYSOCK_CLOSE_TIMEOUT 3.0
-#include "pysock.h"
-
-#include "closing.h"
-
-CLOSING_MAIN("whitebox_closing")
