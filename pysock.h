@@ -132,9 +132,10 @@
    A call that fails returns -1 or NULL, keeps an error for its thread, and sets errno. The error
    has a kind, which is Python's exception (pysock_error()); a code; a reason in one word
    ("ECONNREFUSED", "CERTIFICATE_VERIFY_FAILED"); and a message that says what failed, on what, why,
-   and often what to do. Would-block is errno EAGAIN (EINPROGRESS for connect), a timeout is
-   PYSOCK_TIMEOUT_ERROR with ETIMEDOUT. What fails while nobody calls, a handshake in the reactor
-   say, is told by the next call on that socket; a failed handshake is told by every one.
+   and often what to do. Would-block is errno EAGAIN, or EINPROGRESS from connect, do_handshake and
+   unwrap, which go on by themselves; a timeout is PYSOCK_TIMEOUT_ERROR with ETIMEDOUT. What fails
+   while nobody calls, a handshake in the reactor say, is reported by the next call on that socket;
+   a failed handshake is reported by every one.
 
 
    Ownership
@@ -273,7 +274,6 @@ typedef struct pysock_state pysock_state;             /* one of several interpre
 
 #define PYSOCK_NO_TIMEOUT (-1.0)      /* Python's None: wait for as long as it takes */
 #define PYSOCK_DEFAULT_TIMEOUT (-1e9) /* for create_connection: what setdefaulttimeout() has set */
-#define PYSOCK_IN_PROGRESS 1          /* returned where a non-blocking call started something */
 
 /* ==== public: errors ====
    Every call that fails returns -1 or NULL, sets the calling thread's error, and sets errno as a
@@ -1244,13 +1244,14 @@ PYSOCKDEF int pysock_bio_eof(pysock_bio *bio); /* 1: empty, and no more will com
 PYSOCKDEF pysock *pysock_ssl_wrap_bio(pysock_ssl_context *ctx, pysock_bio *incoming,
                                       pysock_bio *outgoing, const pysock_ssl_wrap_options *options);
 
-/* 0: the handshake is finished. PYSOCK_IN_PROGRESS on a non-blocking socket: it goes on by itself;
-   select says writable when it is finished, readable and writable when it failed. -1: it failed. */
+/* 0: the handshake is finished. -1 with EINPROGRESS on a non-blocking socket, repeated calls
+   included: it goes on by itself; select reports writable when it is finished, readable and
+   writable when it failed. -1 with any other error: it failed. */
 PYSOCKDEF int pysock_ssl_do_handshake(pysock *s);
 
-/* Sends close_notify, waits for the peer's, and makes s a plain socket again. 0, PYSOCK_IN_PROGRESS
-   on a non-blocking socket (call again when select says readable), or -1: EAGAIN while a
-   non-blocking socket has output queued, which goes first. */
+/* Sends close_notify, waits for the peer's, and makes s a plain socket again. 0, or -1: on a
+   non-blocking socket EINPROGRESS while the peer's has not come (call again when select reports
+   readable), and EAGAIN while output is queued, which goes first. */
 PYSOCKDEF int pysock_ssl_unwrap(pysock *s);
 
 PYSOCKDEF int pysock_is_ssl(pysock *s);              /* 1 if TLS is around s */
@@ -17670,8 +17671,8 @@ static int pysock__tls_fail_again(const pysock__call *c)
                         c->name);
 }
 
-/* The connection stands: begins the handshake, and finishes it if the call may wait. 0, or
-   PYSOCK_IN_PROGRESS where the reactor goes on with it. */
+/* The connection stands: begins the handshake, and finishes it if the call may wait. 0, or 1 where
+   the reactor goes on with it. */
 static int pysock__secure_locked(pysock__call *c)
 {
     pysock__sock *s = c->s;
@@ -17683,7 +17684,7 @@ static int pysock__secure_locked(pysock__call *c)
         pysock__handshake_drive_locked(s);
     if (s->phase == PYSOCK__HANDSHAKING && c->timeout == 0) {
         pysock__want_reactor_locked(s);
-        return PYSOCK_IN_PROGRESS;
+        return 1;
     }
     if (s->phase == PYSOCK__HANDSHAKING && pysock__handshake_wait_locked(c) < 0)
         return -1;
@@ -17730,7 +17731,7 @@ static int pysock__ready_locked(pysock__call *c)
             return 0;
         return pysock__fail(PYSOCK_OS_ERROR, ENOTCONN, "ENOTCONN",
                             "%s: TLS was taken away meanwhile, by pysock_ssl_unwrap()", c->name);
-    case PYSOCK_IN_PROGRESS:
+    case 1:
         return pysock__tls_fail_again(c);
     default:
         return -1;
@@ -20924,7 +20925,7 @@ PYSOCKDEF int pysock_ssl_do_handshake(pysock *s)
                    || c.s->phase == PYSOCK__CONNECTING)) {
         pysock__want_reactor_locked(c.s);
         c.s->hs_asked = c.s->caller_drives;
-        r = PYSOCK_IN_PROGRESS;
+        r = pysock__call_fail(&c, -EINPROGRESS);
     } else {
         c.s->hs_asked = 0;
         r = pysock__ready_locked(&c);
@@ -21000,7 +21001,7 @@ static int pysock__unwrap_locked(pysock__call *c)
         if (p == PYSOCK__DONE)
             continue;
         if (c->timeout == 0)
-            return s->bio_in ? pysock__tls_fail_again(c) : PYSOCK_IN_PROGRESS;
+            return s->bio_in ? pysock__tls_fail_again(c) : pysock__call_fail(c, -EINPROGRESS);
         if (pysock__await_locked(c, p) < 0)
             return -1;
         if (s->phase != PYSOCK__UNWRAPPING)

@@ -41,13 +41,14 @@ static ptrdiff_t wait_for(pysock *s, int writable, double timeout)
                     : pysock_select(list, &count, NULL, NULL, NULL, NULL, timeout);
 }
 
-/* The documented loop: 0, PYSOCK_IN_PROGRESS, or, like all that follow, -1 with pysock's error. */
+/* The documented loop: 0, 1 while it goes on by itself, or, like all that follow, -1 with pysock's
+   error. */
 static int handshake_loop(pysock *s)
 {
     for (;;) {
         int result = pysock_ssl_do_handshake(s);
-        if (result >= 0)
-            return result;
+        if (result == 0 || errno == EINPROGRESS)
+            return result < 0;
         if (pysock_error() == PYSOCK_SSL_WANT_READ_ERROR) {
             want_read++;
             if (wait_for(s, 0, PYSOCK_NO_TIMEOUT) < 0)
@@ -94,7 +95,7 @@ static int shake_hands(pysock *s, pysock_ssl_context *tls, const char *host)
     int result = handshake_loop(s);
     if (result < 0)
         return -1;
-    printf("do_handshake says \"%s\"\n", result == PYSOCK_IN_PROGRESS ? "in progress" : "finished");
+    printf("do_handshake says \"%s\"\n", result ? "in progress" : "finished");
     if (draw_frames_until_writable(s) < 0 || pysock_ssl_do_handshake(s) < 0)
         return -1;
     printf("select says \"writable\"\n%s, %d frames, WANT_READ %d times, WANT_WRITE %d times\n",

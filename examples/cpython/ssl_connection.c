@@ -369,11 +369,11 @@ static PyObject *connection_do_handshake(connection_object *self, PyObject *args
     binding_begin(self->st->b, &call);
     r = pysock_ssl_do_handshake(self->s);
     binding_end(&call);
-    if (r < 0 || PyErr_Occurred())
-        return raise_of(self, SSL_SHAKING, __LINE__);
-    if (r == PYSOCK_IN_PROGRESS)
+    if (r < 0 && !PyErr_Occurred() && pysock_error_code() == EINPROGRESS)
         return ssl_raise_error(self->st, self->st->want_read, 2, NULL, NULL,
                                "The operation did not complete (read)", __LINE__);
+    if (r < 0 || PyErr_Occurred())
+        return raise_of(self, SSL_SHAKING, __LINE__);
     Py_RETURN_NONE;
 }
 
@@ -391,12 +391,12 @@ static int go_on_ending(connection_object *self)
     binding_end(&call);
     if (r == 0)
         self->ending = SSL_ENDED;
-    else if (r < 0)
-        raise_of(self, SSL_READING, __LINE__);
-    else
+    else if (pysock_error_code() == EINPROGRESS && !PyErr_Occurred())
         ssl_raise_error(self->st, self->st->want_read, 2, NULL, NULL,
                         "The operation did not complete (read)", __LINE__);
-    return r == 0 ? 0 : -1;
+    else
+        raise_of(self, SSL_READING, __LINE__);
+    return r;
 }
 
 static PyObject *connection_shutdown(connection_object *self, PyObject *args)

@@ -206,7 +206,7 @@ static void shake_hands_polled(pysock *s, const char *host)
     if (!poller || pysock_setblocking(s, 0) < 0 || pysock_ssl_wrap_socket(s, context, host) < 0
         || pysock_poller_register(poller, pysock_fileno(s), POLLOUT) < 0)
         fail("non-blocking handshake");
-    while ((rc = pysock_ssl_do_handshake(s)) == PYSOCK_IN_PROGRESS)
+    while ((rc = pysock_ssl_do_handshake(s)) < 0 && errno == EINPROGRESS)
         poll_for(POLLOUT);
     if (rc < 0 || pysock_poller_modify(poller, pysock_fileno(s), POLLIN) < 0)
         fail("non-blocking handshake");

@@ -59,11 +59,11 @@ T_TEST(a_poller_drives_the_handshakes, 60) {
 
 T_TEST(calls_alone_drive_the_handshakes, 60) {
     pysock *pair[2];
-    int r[2] = {PYSOCK_IN_PROGRESS, PYSOCK_IN_PROGRESS};
+    int r[2] = {1, 1};
     begin_pair(pair);
     while (r[0] || r[1]) { /* a game's loop, that never selects */
-        r[0] = T_OK(pysock_ssl_do_handshake(pair[0]));
-        r[1] = T_OK(pysock_ssl_do_handshake(pair[1]));
+        r[0] = t_in_progress(pysock_ssl_do_handshake(pair[0]));
+        r[1] = t_in_progress(pysock_ssl_do_handshake(pair[1]));
     }
     exchange(pair);
     T_OK(pysock_close(pair[0]));

@@ -472,7 +472,7 @@ static int socket_handshake(pysock *s)
 
     for (;;) {
         result = pysock_ssl_do_handshake(s);
-        if (result != PYSOCK_IN_PROGRESS)
+        if (result == 0 || pysock_error_code() != EINPROGRESS)
             return result;
         wfd = fd;
         one = 1;
@@ -592,7 +592,7 @@ static void wires_wrap(wire_side *side, pysock_ssl_context *const *ctx)
    bring about, both streams are ended. */
 static void wires_handshake(wire_side *side, int results[2])
 {
-    int i, over = 0, ended = 0, tampered = side[0].data || side[1].data;
+    int i, going_on[2], over = 0, ended = 0, tampered = side[0].data || side[1].data;
     double waited = 0;
 
     do {
@@ -609,8 +609,9 @@ static void wires_handshake(wire_side *side, int results[2])
                 results[i] = socket_handshake(side[i].tls);
             else
                 results[i] = pysock_ssl_do_handshake(side[i].tls);
+            going_on[i] = results[i] < 0 && pysock_error_code() == EINPROGRESS;
         }
-        over = results[0] != PYSOCK_IN_PROGRESS && results[1] != PYSOCK_IN_PROGRESS;
+        over = !going_on[0] && !going_on[1];
     } while (!over);
     FUZZ_CHECK(tampered || (results[0] == 0 && results[1] == 0));
 }

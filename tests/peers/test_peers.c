@@ -153,7 +153,7 @@ enum { BLOCKING, NON_BLOCKING };
 
 static int finish_handshake(pysock *s) {
     int result;
-    while ((result = pysock_ssl_do_handshake(s)) == PYSOCK_IN_PROGRESS)
+    while ((result = pysock_ssl_do_handshake(s)) < 0 && errno == EINPROGRESS)
         if (!t_writable(s, P_PATIENCE))
             T_FAIL("the handshake does not end");
     return result;

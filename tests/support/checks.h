@@ -82,6 +82,17 @@ T_FUNC void t_fails_at(intptr_t value, int is_pointer, int code, int kind, int w
 }
 
 /* expr must fail (-1 or NULL) with this kind and errno (either may be T_ANY) and a message. */
+/* 1 while a non-blocking do_handshake or unwrap goes on, 0 when it is done. */
+#define t_in_progress(rc) t_in_progress_at(rc, #rc, __FILE__, __LINE__)
+
+T_FUNC int t_in_progress_at(int rc, const char *what, const char *file, int line) {
+    if (rc < 0 && errno == EINPROGRESS)
+        return 1;
+    if (rc != 0)
+        t_fail_at(file, line, "%s gave %d: %s", what, rc, pysock_error_message());
+    return 0;
+}
+
 #define T_FAILS(expr, kind, want)                                                                  \
     __extension__({                                                                                \
         intptr_t t_value;                                                                          \

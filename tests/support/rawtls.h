@@ -836,7 +836,7 @@ T_FUNC void r_end_drive(void *arg) {
         return;
     if (!e->established) {
         int r = pysock_ssl_do_handshake(e->s);
-        if (r == PYSOCK_IN_PROGRESS || (r < 0 && r_would_wait()))
+        if (r < 0 && (errno == EINPROGRESS || r_would_wait()))
             return;
         if (r < 0) {
             r_end_is_over(e, -1);
