@@ -5,13 +5,6 @@
 
 #include <sys/time.h>
 
-static void echo_once(pysock *a, pysock *b) {
-    t_say(a, "there");
-    t_expect(b, "there");
-    t_say(b, "and back");
-    t_expect(a, "and back");
-}
-
 /* Both handshakes by whoever does what nobody waits for. */
 static void nonblocking_pair(pysock *pair[2]) {
     T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
@@ -213,7 +206,7 @@ T_TEST(the_audit_hook_is_told_what_sockets_do, 30) {
     T_EQ(t.type, SOCK_STREAM);
     T_STEP("what is connected needs nobody's leave");
     watch(NULL);
-    echo_once(a, b);
+    t_echo_once(a, b);
     T_OK(pysock_close(a));
     T_OK(pysock_close(b));
     T_EQ(tale_length, 0);
@@ -516,7 +509,7 @@ static void use_the_library(const pysock_audit_event *e) {
         return;
     inside = 1;
     t_pair(pair);
-    echo_once(pair[0], pair[1]);
+    t_echo_once(pair[0], pair[1]);
     T_OK(pysock_setblocking(pair[0], 0));
     T_FAILS(pysock_recv(pair[0], &byte, 1, 0), PYSOCK_OS_ERROR, EAGAIN);
     t_close_pair(pair);
@@ -593,7 +586,7 @@ T_TEST(what_is_denied_makes_no_socket, 30) {
     }
     expect_at_most(t_count_fds, fds, "descriptors");
     T_STEP("and afterwards all is as it was");
-    echo_once(pair[0], pair[1]);
+    t_echo_once(pair[0], pair[1]);
     s = T_OK(pysock_adopt(fd, -1, -1, -1));
     T_OK(pysock_close(s));
     close(raw);
@@ -628,7 +621,7 @@ T_TEST(what_is_denied_does_nothing_to_a_socket, 30) {
     T_STEP("allowed");
     T_OK(pysock_connect(s, "127.0.0.1", port));
     b = T_OK(pysock_accept(listener, NULL));
-    echo_once(s, b);
+    t_echo_once(s, b);
     T_OK(pysock_close(s));
     T_OK(pysock_close(b));
     T_OK(pysock_close(listener));
@@ -798,7 +791,7 @@ T_TEST(where_threads_are_denied_the_library_goes_on_without, 60) {
     T_STEP("handshakes");
     nonblocking_pair(pair);
     T_CHECK(times_told("pysock.thread") >= 1);
-    echo_once(pair[0], pair[1]);
+    t_echo_once(pair[0], pair[1]);
     T_CHECK(t_count_threads() <= threads);
     t_close_pair(pair);
     T_STEP("names");
@@ -810,7 +803,7 @@ T_TEST(where_threads_are_denied_the_library_goes_on_without, 60) {
     T_OK(pysock_getsockopt_int(s, SOL_SOCKET, SO_ERROR, &error));
     T_EQ(error, 0);
     b = T_OK(pysock_accept(listener, NULL));
-    echo_once(s, b);
+    t_echo_once(s, b);
     T_OK(pysock_close(s));
     T_OK(pysock_close(b));
     s = T_OK(pysock_create_connection("localhost", port, 30));
@@ -824,7 +817,7 @@ T_TEST(where_threads_are_denied_the_library_goes_on_without, 60) {
     nonblocking_pair(pair);
     T_CHECK(times_told("pysock.thread") >= 1);
     T_CHECK(t_count_threads() > threads);
-    echo_once(pair[0], pair[1]);
+    t_echo_once(pair[0], pair[1]);
     t_close_pair(pair);
     unwatch();
 }
@@ -836,7 +829,7 @@ T_TEST(NULL_takes_the_audit_hook_away, 30) {
     T_EQ(times_told("socket.__new__"), 1);
     unwatch();
     t_pair(pair);
-    echo_once(pair[0], pair[1]);
+    t_echo_once(pair[0], pair[1]);
     t_close_pair(pair);
     T_EQ(times_told("socket.__new__"), 1);
 }
@@ -1525,7 +1518,7 @@ static void check_success(scene *sc) {
         break;
     case UNWRAPPING:
         T_EQ(pysock_is_ssl(sc->s), 0);
-        echo_once(sc->s, sc->peer);
+        t_echo_once(sc->s, sc->peer);
         break;
     }
 }
@@ -1563,17 +1556,6 @@ static int interrupt_hook(void *arg) {
 
 static int stop = 1, go_on = 0; /* what it answers */
 
-static void on_signal(int number) {
-    (void)number;
-}
-
-static void catch_signal(int number) {
-    struct sigaction action;
-    memset(&action, 0, sizeof action);
-    action.sa_handler = on_signal; /* without SA_RESTART: system calls end with EINTR */
-    T_EQ(sigaction(number, &action, NULL), 0);
-}
-
 static void *scene_thread(void *arg) {
     scene *sc = arg;
     double start = t_now();
@@ -1600,7 +1582,7 @@ static void begin_all(double timeout) {
         T_CHECK(bulk != NULL);
         t_fill(bulk, BULK, 0, 1);
     }
-    catch_signal(SIGUSR1);
+    t_catch_signal(SIGUSR1);
     for (int i = 0; i < OPS; i++)
         set_scene(&scenes[i], &ops[i], timeout);
     for (int i = 0; i < OPS; i++)
@@ -1747,7 +1729,7 @@ T_TEST(an_interrupted_call_says_so, 30) {
     struct itimerval soon = {{0, 20000}, {0, 20000}}, never = {{0, 0}, {0, 0}};
     pysock *pair[2];
     char byte;
-    catch_signal(SIGALRM);
+    t_catch_signal(SIGALRM);
     t_pair(pair);
     pysock_set_interrupt_hook(interrupt_hook, &stop);
     T_EQ(setitimer(ITIMER_REAL, &soon, NULL), 0); /* again and again: one may come too early */
@@ -1766,7 +1748,7 @@ T_TEST(an_interrupted_call_says_so, 30) {
    the library's. */
 T_TEST(a_timer_changes_no_deadline, 60) {
     struct itimerval soon = {{0, 20000}, {0, 20000}}, never = {{0, 0}, {0, 0}};
-    catch_signal(SIGALRM);
+    t_catch_signal(SIGALRM);
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2], *other[2];
         double start;
@@ -1809,7 +1791,7 @@ T_TEST(the_librarys_own_threads_take_no_signal, 30) {
     sigaddset(&one, SIGUSR2);
     T_EQ(pthread_sigmask(SIG_BLOCK, &one, &before), 0);
     T_EQ(kill(getpid(), SIGUSR2), 0);
-    echo_once(pair[0], pair[1]);
+    t_echo_once(pair[0], pair[1]);
     T_EQ(sigpending(&pending), 0);
     T_EQ(sigismember(&pending, SIGUSR2), 1);
     T_EQ(sigtimedwait(&one, NULL, &no_time), SIGUSR2);
@@ -1886,10 +1868,10 @@ static void expect_ended(waiting list[WAITS]) {
 static void work_a_little(void) {
     pysock *pair[2];
     t_pair(pair);
-    echo_once(pair[0], pair[1]);
+    t_echo_once(pair[0], pair[1]);
     t_close_pair(pair);
     nonblocking_pair(pair);
-    echo_once(pair[0], pair[1]);
+    t_echo_once(pair[0], pair[1]);
     t_close_pair(pair);
 }
 
@@ -2038,7 +2020,7 @@ T_TEST(interrupt_hooks_belong_to_a_state, 30) {
     reader here, there;
     pysock *mine[2], *its[2];
     t_thread t[2];
-    catch_signal(SIGUSR1);
+    t_catch_signal(SIGUSR1);
     memset(&here, 0, sizeof here);
     memset(&there, 0, sizeof there);
     t_pair(mine);
@@ -2170,8 +2152,8 @@ T_TEST(cleanup_of_a_state_closes_its_sockets_and_nobody_elses, 60) {
     T_EQ(event.events, POLLNVAL);
     pysock_poller_free(p);
     expect_at_most(t_count_fds, fds, "descriptors");
-    echo_once(mine[0], mine[1]);
-    echo_once(shaken[0], shaken[1]);
+    t_echo_once(mine[0], mine[1]);
+    t_echo_once(shaken[0], shaken[1]);
     t_close_pair(mine);
     t_close_pair(shaken);
     pysock_state_free(st);
@@ -2201,7 +2183,7 @@ T_TEST(cleanup_of_a_state_in_the_middle_of_handshakes, 120) {
             T_EQ(t_writable(pairs[0][i], PYSOCK_NO_TIMEOUT), 1);
             T_EQ(pysock_ssl_do_handshake(pairs[0][i]), 0);
         }
-        echo_once(pairs[0][0], pairs[0][1]);
+        t_echo_once(pairs[0][0], pairs[0][1]);
         t_close_pair(pairs[0]);
     }
 }

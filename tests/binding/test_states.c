@@ -2,16 +2,6 @@
    asked again. */
 #include "support/support.h"
 
-static void sem_take(sem_t *sem) {
-    while (sem_wait(sem) != 0)
-        T_EQ(errno, EINTR);
-}
-
-static int deny_threads(void *arg, const pysock_audit_event *event) {
-    (void)arg;
-    return strcmp(event->name, "pysock.thread") == 0;
-}
-
 static int tear_down(void **state) {
     (void)state;
     (void)pysock_state_swap(NULL);
@@ -55,7 +45,7 @@ static void queue_what_calls_back(pysock *pair[2], attempt *a) {
 T_TEST(new_sockets_are_refused_while_everything_ends, 60) {
     attempt a = {NULL, 0, 0, NULL};
     pysock *pair[2];
-    pysock_set_audit_hook(deny_threads, NULL);
+    pysock_set_audit_hook(t_deny_threads, NULL);
     queue_what_calls_back(pair, &a);
     pysock_cleanup();
     T_EQ(a.asked, 1);
@@ -70,7 +60,7 @@ T_TEST(new_sockets_are_refused_while_a_state_ends, 60) {
     pysock_state *st = T_OK(pysock_state_new()), *other = T_OK(pysock_state_new());
     attempt a = {st, 0, 0, NULL};
     pysock *pair[2];
-    pysock_set_audit_hook(deny_threads, NULL);
+    pysock_set_audit_hook(t_deny_threads, NULL);
     (void)pysock_state_swap(st);
     queue_what_calls_back(pair, &a);
     (void)pysock_state_swap(NULL);
@@ -110,7 +100,7 @@ static int hold_binds(void *arg, const pysock_audit_event *event) {
     if (strcmp(event->name, "socket.bind") != 0)
         return 0;
     sem_post(&h->in_hook);
-    sem_take(&h->may_leave);
+    t_sem_take(&h->may_leave);
     return 0;
 }
 
@@ -156,7 +146,7 @@ T_TEST(a_cleanup_ends_with_the_last_call, 120) {
         pysock_set_audit_hook(hold_binds, &h);
         (void)pysock_state_swap(NULL);
         t_spawn(&binder, bind_thread, &h);
-        sem_take(&h.in_hook);
+        t_sem_take(&h.in_hook);
         t_spawn(&receiver, recv_thread, &h);
         t_wait_asleep(&receiver);
         begin = t_now();
@@ -189,7 +179,7 @@ T_TEST(a_cleanup_waits_for_calls_but_not_for_long, 60) {
     pysock_set_audit_hook(hold_binds, &h);
     (void)pysock_state_swap(NULL);
     t_spawn(&t, bind_thread, &h);
-    sem_take(&h.in_hook);
+    t_sem_take(&h.in_hook);
     begin = t_now();
     pysock_state_cleanup(h.st);
     took = t_now() - begin;
@@ -222,7 +212,7 @@ static void cleanups_do_not_wait_for_peers(int deny) {
     pysock_state *st = T_OK(pysock_state_new());
     int port, listener = t_raw_listen(&port); /* it accepts nobody */
     if (deny)
-        pysock_set_audit_hook(deny_threads, NULL);
+        pysock_set_audit_hook(t_deny_threads, NULL);
     for (int of_state = 0; of_state < 2; of_state++) {
         double begin;
         int fd;
@@ -286,7 +276,7 @@ T_TEST(a_cleanup_without_a_thread_sends_what_it_can, 60) {
     pysock *pair[2];
     size_t total, have;
     int raw;
-    pysock_set_audit_hook(deny_threads, NULL);
+    pysock_set_audit_hook(t_deny_threads, NULL);
     total = queue_behind_the_kernel(pair);
     raw = dup(T_OK(pysock_fileno(pair[1])));
     T_CHECK(raw >= 0);
@@ -357,7 +347,7 @@ static int make_a_socket_late(void *arg, const pysock_audit_event *event) {
         __atomic_fetch_add(&f->asked, 1, __ATOMIC_ACQ_REL) > 0)
         return 0;
     sem_post(&f->in_hook);
-    sem_take(&f->may_go_on);
+    t_sem_take(&f->may_go_on);
     (void)pysock_close(pysock_socket(AF_INET, SOCK_STREAM, 0));
     sem_post(&f->has_left);
     return 1;
@@ -380,11 +370,11 @@ T_TEST(a_freed_states_hook_is_asked_nothing, 60) {
     T_OK(pysock_setblocking(s, 0));
     T_FAILS(pysock_connect(s, "localhost", port), PYSOCK_OS_ERROR, EINPROGRESS);
     (void)pysock_state_swap(NULL);
-    sem_take(&f.in_hook);
+    t_sem_take(&f.in_hook);
     pysock_state_free(st);
     __atomic_store_n(&f.freed, 1, __ATOMIC_RELEASE);
     sem_post(&f.may_go_on);
-    sem_take(&f.has_left);
+    t_sem_take(&f.has_left);
     T_EQ(f.late, 0);
     T_EQ(f.asked, 1);
     T_FAILS(pysock_fileno(s), PYSOCK_OS_ERROR, EBADF);

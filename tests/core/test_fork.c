@@ -87,15 +87,10 @@ T_TEST(a_childs_queues_are_its_own, 60) {
 
 static sem_t in_step, step_may_end;
 
-static void sem_take(sem_t *sem) {
-    while (sem_wait(sem) != 0)
-        T_EQ(errno, EINTR);
-}
-
 static int stop_in_the_step(pysock_ssl_client_hello *hello, void *arg) {
     (void)hello, (void)arg;
     sem_post(&in_step);
-    sem_take(&step_may_end);
+    t_sem_take(&step_may_end);
     return 0;
 }
 
@@ -120,7 +115,7 @@ T_TEST(a_step_of_the_parents_keeps_no_child_waiting, 60) {
     T_OK(pysock_setblocking(pair[1], 0));
     T_OK(pysock_ssl_wrap_socket(pair[1], ctx, NULL));
     t_spawn(&t, client_thread, pair[0]);
-    sem_take(&in_step);
+    t_sem_take(&in_step);
     t_wait_for_child(t_run_in_child(child_takes_the_descriptor, &pair[1], 0));
     sem_post(&step_may_end);
     t_join(&t);

@@ -566,10 +566,6 @@ HOOK_TEST(a_short_send_asks_no_interrupt_hook_without_a_signal, 30) {
     close(raw[1]);
 }
 
-static void on_signal(int number) {
-    (void)number;
-}
-
 typedef struct sender {
     pysock *s;
     FILE *f;
@@ -587,12 +583,9 @@ static void *sendfile_thread(void *arg) {
 /* It is told once, in the middle of a piece of which some has gone. */
 HOOK_TEST(an_interrupt_in_the_middle_of_a_copy_is_not_forgotten, 30) {
     pysock *busy[2], *pair[2];
-    struct sigaction action;
     sender j = {NULL, NULL, 0, 0};
     t_thread t;
-    memset(&action, 0, sizeof action);
-    action.sa_handler = on_signal; /* without SA_RESTART */
-    T_EQ(sigaction(SIGUSR1, &action, NULL), 0);
+    t_catch_signal(SIGUSR1);
     go_threadless(busy); /* there sendfile copies */
     times_interrupted = 0;
     pysock_set_interrupt_hook(stop_once, NULL);

@@ -393,11 +393,6 @@ typedef struct watch_job {
     sem_t go;
 } watch_job;
 
-static void sem_take(sem_t *sem) {
-    while (sem_wait(sem) != 0)
-        T_EQ(errno, EINTR);
-}
-
 static void *watch_thread(void *arg) {
     watch_job *job = arg;
     for (int i = 0; i < job->rounds; i++) {
@@ -410,7 +405,7 @@ static void *watch_thread(void *arg) {
             T_EQ(t_readable(job->s, PYSOCK_NO_TIMEOUT), 1);
         }
         sem_post(job->seen);
-        sem_take(&job->go);
+        t_sem_take(&job->go);
     }
     return NULL;
 }
@@ -438,7 +433,7 @@ T_TEST(one_socket_is_watched_by_two_selects_and_a_poller, 120) {
         for (int i = 0; i < rounds; i++) {
             t_say(pair[0], "x");
             for (int k = 0; k < 3; k++)
-                sem_take(&seen);
+                t_sem_take(&seen);
             t_expect(pair[1], "x");
             for (int k = 0; k < 3; k++)
                 sem_post(&jobs[k].go);

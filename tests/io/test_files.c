@@ -667,23 +667,11 @@ T_TEST(what_one_read_had_got_another_one_can_have, 120) {
 
 static int hook_answer;
 
-static int interrupt_hook(void *arg) {
-    T_CHECK(arg == &hook_answer);
-    return __atomic_load_n(&hook_answer, __ATOMIC_ACQUIRE);
-}
-
-static void on_signal(int number) {
-    (void)number;
-}
-
 /* From now on SIGUSR1 ends waits with EINTR. */
 static void let_signals_interrupt(void) {
-    struct sigaction action;
-    memset(&action, 0, sizeof action);
-    action.sa_handler = on_signal; /* without SA_RESTART */
-    T_EQ(sigaction(SIGUSR1, &action, NULL), 0);
+    t_catch_signal(SIGUSR1);
     __atomic_store_n(&hook_answer, 1, __ATOMIC_RELEASE);
-    pysock_set_interrupt_hook(interrupt_hook, &hook_answer);
+    pysock_set_interrupt_hook(t_interrupt_hook, &hook_answer);
 }
 
 static void interrupt_until(t_thread *t, int *done) {

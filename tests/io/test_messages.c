@@ -2628,26 +2628,10 @@ T_TEST(a_cleanup_ends_every_call_that_waits, 120) {
 
 static int hook_answer;
 
-static int interrupt_hook(void *arg) {
-    (void)arg;
-    return __atomic_load_n(&hook_answer, __ATOMIC_ACQUIRE);
-}
-
-static void on_signal(int number) {
-    (void)number;
-}
-
-static void catch_signals(void) {
-    struct sigaction action;
-    memset(&action, 0, sizeof action);
-    action.sa_handler = on_signal; /* without SA_RESTART: system calls end with EINTR */
-    T_EQ(sigaction(SIGUSR1, &action, NULL), 0);
-}
-
 T_TEST(the_interrupt_hook_ends_every_call_that_waits, 120) {
-    catch_signals();
+    t_catch_signal(SIGUSR1);
     __atomic_store_n(&hook_answer, 1, __ATOMIC_RELEASE);
-    pysock_set_interrupt_hook(interrupt_hook, NULL);
+    pysock_set_interrupt_hook(t_interrupt_hook, &hook_answer);
     FOR_EACH_KIND(kind) {
         for (int mode = 0; mode < 2; mode++) {
             for (int i = 0;; i++) {
@@ -2680,7 +2664,7 @@ T_TEST(the_interrupt_hook_ends_every_call_that_waits, 120) {
 
 /* PEP 475: signals that nobody minds neither end a call nor give it more time. */
 T_TEST(a_timeout_is_one_deadline_for_each_call, 120) {
-    catch_signals();
+    t_catch_signal(SIGUSR1);
     __atomic_store_n(&hook_answer, 0, __ATOMIC_RELEASE);
     FOR_EACH_KIND(kind) {
         for (int i = 0;; i++) {
@@ -2693,7 +2677,7 @@ T_TEST(a_timeout_is_one_deadline_for_each_call, 120) {
                 channel_close(&l);
                 break;
             }
-            pysock_set_interrupt_hook(i & 1 ? interrupt_hook : NULL, NULL);
+            pysock_set_interrupt_hook(i & 1 ? t_interrupt_hook : NULL, &hook_answer);
             if (j.sender >= 0) { /* until it is full, so that one call takes all the time */
                 while (send_by(j.sender == SENDALL ? SEND : j.sender, l.a, "fills", 5,
                                MSG_DONTWAIT) > 0)
