@@ -139,4 +139,28 @@ T_FUNC void expect_denied(const char *event) {
     T_CHECK(strstr(pysock_error_message(), "audit") != NULL);
 }
 
+/* What there is now, without the library. Returns how much that was. */
+T_FUNC size_t drain_raw(int fd) {
+    static char buf[65536];
+    size_t got = 0;
+    ssize_t n;
+    while ((n = recv(fd, buf, sizeof buf, MSG_DONTWAIT)) > 0)
+        got += (size_t)n;
+    return got;
+}
+
+T_FUNC FILE *file_of(size_t size) {
+    FILE *f = tmpfile();
+    T_CHECK(f != NULL);
+    T_EQ(ftruncate(fileno(f), (off_t)size), 0);
+    return f;
+}
+
+T_FUNC int times_interrupted; /* atomic */
+
+T_FUNC int stop_once(void *arg) {
+    (void)arg;
+    return __atomic_fetch_add(&times_interrupted, 1, __ATOMIC_ACQ_REL) == 0;
+}
+
 #endif

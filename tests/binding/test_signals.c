@@ -898,4 +898,56 @@ T_TEST(the_librarys_own_threads_take_no_signal, 30) {
     t_close_pair(pair);
 }
 
+/* The end of a file is no interruption. */
+T_TEST(a_sendfile_that_is_done_asks_no_interrupt_hook, 30) {
+    static const int64_t counts[] = {-1, 20000, 10000, 5000};
+    static const double timeouts[] = {PYSOCK_NO_TIMEOUT, 20};
+    FILE *f = file_of(10000);
+    times_interrupted = 0;
+    pysock_set_interrupt_hook(stop_once, NULL);
+    for (int k = 0; k < 2; k++)
+        for (int i = 0; i < 4; i++) {
+            pysock *pair[2];
+            int64_t want = counts[i] == 5000 ? 5000 : 10000;
+            T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+            T_OK(pysock_settimeout(pair[0], timeouts[k]));
+            T_EQ(pysock_sendfile(pair[0], fileno(f), 0, counts[i]), want);
+            T_EQ(times_interrupted, 0);
+            T_EQ(drain_raw(pysock_fileno(pair[1])), want);
+            t_close_pair(pair);
+        }
+    T_EQ(fclose(f), 0);
+}
+
+static void *drain_to_the_end(void *arg) {
+    static char buf[65536];
+    size_t *got = arg, n;
+    int fd = (int)*got;
+    for (*got = 0; (n = t_raw_read(fd, buf, sizeof buf)) > 0;)
+        *got += n;
+    return NULL;
+}
+
+/* Somebody else's O_NONBLOCK makes sends short; no signal does. */
+T_TEST(a_short_send_asks_no_interrupt_hook_without_a_signal, 30) {
+    int raw[2];
+    pysock *s;
+    t_thread t;
+    size_t got;
+    times_interrupted = 0;
+    pysock_set_interrupt_hook(stop_once, NULL);
+    T_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, raw), 0);
+    T_EQ(fcntl(raw[0], F_SETFL, fcntl(raw[0], F_GETFL) | O_NONBLOCK), 0);
+    s = T_OK(pysock_adopt(raw[0], -1, -1, -1));
+    T_CHECK(fcntl(raw[0], F_GETFL) & O_NONBLOCK);
+    got = (size_t)raw[1];
+    t_spawn(&t, drain_to_the_end, &got);
+    T_OK(pysock_sendall(s, t_flood(), 4u << 20, 0));
+    T_EQ(times_interrupted, 0);
+    T_OK(pysock_close(s));
+    t_join(&t);
+    T_EQ(got, 4u << 20);
+    close(raw[1]);
+}
+
 T_MAIN(.setup = make_contexts, .teardown = free_contexts, .each_teardown = forget_hooks)

@@ -430,4 +430,93 @@ T_TEST(closers_of_a_state_run_last_first_and_in_one_cleanup, 30) {
     pysock_state_free(st);
 }
 
+static void count_call(void *arg) {
+    ++*(int *)arg;
+}
+
+static void free_state(void *arg) {
+    pysock_state_free(arg);
+}
+
+static pysock_state *state_with_closer(void (*fn)(void *), void *arg) {
+    pysock_state *st = T_OK(pysock_state_new());
+    T_CHECK(pysock_state_swap(st) == NULL);
+    T_OK(pysock_register_closer(fn, arg ? arg : st));
+    T_CHECK(pysock_state_swap(NULL) == st);
+    return st;
+}
+
+T_TEST(a_closer_may_end_its_own_state, 30) {
+    T_STEP("in the state's cleanup");
+    pysock_state_cleanup(state_with_closer(free_state, NULL));
+    T_STEP("in everybody's");
+    (void)state_with_closer(free_state, NULL);
+    pysock_cleanup();
+}
+
+/* Whichever of the two states is older. */
+T_TEST(a_closer_may_end_another_state_whose_closers_run, 30) {
+    for (int younger = 0; younger < 2; younger++)
+        for (int every = 0; every < 2; every++) {
+            int runs = 0;
+            pysock_state *a, *b;
+            T_STEP("%s, %s", younger ? "a younger one" : "an older one",
+                   every ? "everybody's cleanup" : "the one's");
+            if (younger) {
+                b = T_OK(pysock_state_new());
+                a = state_with_closer(count_call, &runs);
+                T_CHECK(pysock_state_swap(b) == NULL);
+                T_OK(pysock_register_closer(free_state, a));
+                T_CHECK(pysock_state_swap(NULL) == b);
+            }
+            else {
+                a = state_with_closer(count_call, &runs);
+                b = state_with_closer(free_state, a);
+            }
+            if (every)
+                pysock_cleanup();
+            else
+                pysock_state_cleanup(b);
+            T_EQ(runs, 1);
+            pysock_state_free(b);
+            T_EQ(runs, 1);
+        }
+}
+
+typedef struct slow_closer {
+    sem_t begun;
+    int freed, over; /* atomic */
+} slow_closer;
+
+static void close_slowly(void *arg) {
+    slow_closer *c = arg;
+    sem_post(&c->begun);
+    for (int i = 0; i < 50 && !__atomic_load_n(&c->freed, __ATOMIC_ACQUIRE); i++)
+        t_nap(0.002); /* time for who does not wait; nothing depends on it */
+    __atomic_store_n(&c->over, 1, __ATOMIC_RELEASE);
+}
+
+static void *cleanup_thread(void *arg) {
+    pysock_cleanup();
+    return arg;
+}
+
+/* What a closer uses may go when the state has been freed. */
+T_TEST(freeing_a_state_waits_for_its_closer, 30) {
+    slow_closer c;
+    pysock_state *st;
+    t_thread t;
+    memset(&c, 0, sizeof c);
+    T_EQ(sem_init(&c.begun, 0, 0), 0);
+    st = state_with_closer(close_slowly, &c);
+    t_spawn(&t, cleanup_thread, NULL);
+    while (sem_wait(&c.begun) != 0)
+        T_EQ(errno, EINTR);
+    pysock_state_free(st);
+    __atomic_store_n(&c.freed, 1, __ATOMIC_RELEASE);
+    T_EQ(__atomic_load_n(&c.over, __ATOMIC_ACQUIRE), 1);
+    t_join(&t);
+    sem_destroy(&c.begun);
+}
+
 T_MAIN(.each_teardown = tear_down)

@@ -1099,4 +1099,29 @@ T_TEST(a_datagram_socket_connects_as_often_as_it_likes, 30) {
     }
 }
 
+/* It dissolves a connection that a stream has not: it is new, and can listen. */
+T_TEST(AF_UNSPEC_connects_no_new_stream, 30) {
+    pysock *s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0)), *child, *caller;
+    pysock_addr none;
+    char byte;
+    memset(&none, 0, sizeof none);
+    none.len = sizeof none.u.in;
+    none.u.sa.sa_family = AF_UNSPEC;
+    T_OK(pysock_connect_addr(s, &none));
+    T_FAILS(pysock_recv(s, &byte, 1, 0), PYSOCK_OS_ERROR, ENOTCONN);
+    T_OK(pysock_bind(s, "127.0.0.1", 0));
+    T_OK(pysock_listen(s, 1));
+    T_OK(pysock_settimeout(s, 20));
+    T_STEP("or connect");
+    caller = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
+    T_OK(pysock_connect_addr(caller, &none));
+    T_OK(pysock_connect(caller, "127.0.0.1", t_port_of(s)));
+    child = T_OK(pysock_accept(s, NULL));
+    t_say(caller, "hello");
+    t_expect(child, "hello");
+    T_OK(pysock_close(caller));
+    T_OK(pysock_close(child));
+    T_OK(pysock_close(s));
+}
+
 T_MAIN(.setup = make_contexts_and_a_short_wait, .teardown = free_contexts)

@@ -700,4 +700,31 @@ T_TEST(a_sleeping_thread_takes_no_low_descriptor, 30) {
     t_join(&t);
 }
 
-T_MAIN(.setup = make_contexts, .teardown = free_contexts)
+static void end_with_7(void *arg) {
+    (void)arg;
+    _exit(7);
+}
+
+/* The program that a_closer_runs_at_exit_of_a_program_without_sockets starts. */
+static int only_register_a_closer(int argc, char **argv) {
+    if (argc != 2 || strcmp(argv[1], "--closer") != 0)
+        return -1;
+    return pysock_register_closer(end_with_7, NULL) < 0 ? 1 : 0;
+}
+
+T_TEST(a_closer_runs_at_exit_of_a_program_without_sockets, 30) {
+    int status;
+    pid_t pid;
+    fflush(NULL);
+    pid = fork();
+    T_CHECK(pid >= 0);
+    if (pid == 0) {
+        execl("/proc/self/exe", "test_lifecycle", "--closer", (char *)NULL);
+        _exit(127);
+    }
+    T_EQ(waitpid(pid, &status, 0), pid);
+    T_CHECK(WIFEXITED(status));
+    T_EQ(WEXITSTATUS(status), 7);
+}
+
+T_MAIN(.setup = make_contexts, .teardown = free_contexts, .as_child = only_register_a_closer)

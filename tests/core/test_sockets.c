@@ -895,4 +895,21 @@ T_TEST(a_timed_handshake_gives_up_at_its_deadline, 60) {
     t_close_pair(pair);
 }
 
+/* The string that was handed out before the connection lives on with it. */
+T_TEST(the_host_name_stays_from_wrap_to_close, 60) {
+    int port;
+    pysock *listener = t_listen(&port), *s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0)), *child;
+    const char *before;
+    pysock_ssl_wrap_options later = {.server_hostname = "localhost", .no_handshake_on_connect = 1};
+    T_OK(pysock_ssl_wrap_socket_ex(s, client_ctx, &later));
+    before = pysock_ssl_server_hostname(s);
+    T_OK(pysock_connect(s, "127.0.0.1", port));
+    child = T_OK(pysock_accept(listener, NULL));
+    T_EQ(strcmp(before, "localhost"), 0);
+    T_EQ(strcmp(pysock_ssl_server_hostname(s), "localhost"), 0);
+    T_OK(pysock_close(s));
+    T_OK(pysock_close(child));
+    T_OK(pysock_close(listener));
+}
+
 T_MAIN(.setup = make_contexts_and_a_short_wait, .teardown = free_contexts)

@@ -812,4 +812,34 @@ T_TEST(a_mutated_client_hello_never_crashes_a_server, 200) {
     T_OK(pysock_close(listener));
 }
 
+static void *recv_one(void *arg) {
+    char byte;
+    pysock *s = arg;
+    T_EQ(pysock_recv(s, &byte, 1, 0), 1);
+    return NULL;
+}
+
+/* Two blocking calls on one silent handshake take turns only when something happens. */
+T_TEST(two_callers_of_one_handshake_sleep, 60) {
+    pysock *pair[2];
+    pysock_ssl_wrap_options later = {.no_handshake_on_connect = 1};
+    t_thread t[2];
+    double cpu;
+    t_pair(pair);
+    T_OK(pysock_ssl_wrap_socket_ex(pair[1], server_ctx, &later));
+    for (int i = 0; i < 2; i++)
+        t_spawn(&t[i], recv_one, pair[1]);
+    for (int i = 0; i < 2; i++)
+        t_wait_asleep(&t[i]);
+    cpu = t_process_cpu();
+    t_nap(0.3);
+    T_CHECK(t_process_cpu() - cpu < 0.15);
+    T_OK(pysock_ssl_wrap_socket(pair[0], client_ctx, "localhost"));
+    T_OK(pysock_sendall(pair[0], "ab", 2, 0));
+    for (int i = 0; i < 2; i++)
+        t_join(&t[i]);
+    T_OK(pysock_close(pair[0]));
+    T_OK(pysock_close(pair[1]));
+}
+
 T_MAIN(.setup = make_contexts, .teardown = free_contexts)
