@@ -2,16 +2,6 @@
    asked again. */
 #include "support/support.h"
 
-static void sem_take(sem_t *sem) {
-    while (sem_wait(sem) != 0)
-        T_EQ(errno, EINTR);
-}
-
-static int deny_threads(void *arg, const pysock_audit_event *event) {
-    (void)arg;
-    return strcmp(event->name, "pysock.thread") == 0;
-}
-
 static int tear_down(void **state) {
     (void)state;
     (void)pysock_state_swap(NULL);
@@ -55,7 +45,7 @@ static void queue_what_calls_back(pysock *pair[2], attempt *a) {
 T_TEST(new_sockets_are_refused_while_everything_ends, 60) {
     attempt a = {NULL, 0, 0, NULL};
     pysock *pair[2];
-    pysock_set_audit_hook(deny_threads, NULL);
+    pysock_set_audit_hook(t_deny_threads, NULL);
     queue_what_calls_back(pair, &a);
     pysock_cleanup();
     T_EQ(a.asked, 1);
@@ -70,7 +60,7 @@ T_TEST(new_sockets_are_refused_while_a_state_ends, 60) {
     pysock_state *st = T_OK(pysock_state_new()), *other = T_OK(pysock_state_new());
     attempt a = {st, 0, 0, NULL};
     pysock *pair[2];
-    pysock_set_audit_hook(deny_threads, NULL);
+    pysock_set_audit_hook(t_deny_threads, NULL);
     (void)pysock_state_swap(st);
     queue_what_calls_back(pair, &a);
     (void)pysock_state_swap(NULL);
@@ -110,7 +100,7 @@ static int hold_binds(void *arg, const pysock_audit_event *event) {
     if (strcmp(event->name, "socket.bind") != 0)
         return 0;
     sem_post(&h->in_hook);
-    sem_take(&h->may_leave);
+    t_sem_take(&h->may_leave);
     return 0;
 }
 
@@ -156,7 +146,7 @@ T_TEST(a_cleanup_ends_with_the_last_call, 120) {
         pysock_set_audit_hook(hold_binds, &h);
         (void)pysock_state_swap(NULL);
         t_spawn(&binder, bind_thread, &h);
-        sem_take(&h.in_hook);
+        t_sem_take(&h.in_hook);
         t_spawn(&receiver, recv_thread, &h);
         t_wait_asleep(&receiver);
         begin = t_now();
@@ -189,7 +179,7 @@ T_TEST(a_cleanup_waits_for_calls_but_not_for_long, 60) {
     pysock_set_audit_hook(hold_binds, &h);
     (void)pysock_state_swap(NULL);
     t_spawn(&t, bind_thread, &h);
-    sem_take(&h.in_hook);
+    t_sem_take(&h.in_hook);
     begin = t_now();
     pysock_state_cleanup(h.st);
     took = t_now() - begin;
@@ -222,7 +212,7 @@ static void cleanups_do_not_wait_for_peers(int deny) {
     pysock_state *st = T_OK(pysock_state_new());
     int port, listener = t_raw_listen(&port); /* it accepts nobody */
     if (deny)
-        pysock_set_audit_hook(deny_threads, NULL);
+        pysock_set_audit_hook(t_deny_threads, NULL);
     for (int of_state = 0; of_state < 2; of_state++) {
         double begin;
         int fd;
@@ -286,7 +276,7 @@ T_TEST(a_cleanup_without_a_thread_sends_what_it_can, 60) {
     pysock *pair[2];
     size_t total, have;
     int raw;
-    pysock_set_audit_hook(deny_threads, NULL);
+    pysock_set_audit_hook(t_deny_threads, NULL);
     total = queue_behind_the_kernel(pair);
     raw = dup(T_OK(pysock_fileno(pair[1])));
     T_CHECK(raw >= 0);
@@ -357,7 +347,7 @@ static int make_a_socket_late(void *arg, const pysock_audit_event *event) {
         __atomic_fetch_add(&f->asked, 1, __ATOMIC_ACQ_REL) > 0)
         return 0;
     sem_post(&f->in_hook);
-    sem_take(&f->may_go_on);
+    t_sem_take(&f->may_go_on);
     (void)pysock_close(pysock_socket(AF_INET, SOCK_STREAM, 0));
     sem_post(&f->has_left);
     return 1;
@@ -380,11 +370,11 @@ T_TEST(a_freed_states_hook_is_asked_nothing, 60) {
     T_OK(pysock_setblocking(s, 0));
     T_FAILS(pysock_connect(s, "localhost", port), PYSOCK_OS_ERROR, EINPROGRESS);
     (void)pysock_state_swap(NULL);
-    sem_take(&f.in_hook);
+    t_sem_take(&f.in_hook);
     pysock_state_free(st);
     __atomic_store_n(&f.freed, 1, __ATOMIC_RELEASE);
     sem_post(&f.may_go_on);
-    sem_take(&f.has_left);
+    t_sem_take(&f.has_left);
     T_EQ(f.late, 0);
     T_EQ(f.asked, 1);
     T_FAILS(pysock_fileno(s), PYSOCK_OS_ERROR, EBADF);
@@ -438,6 +428,95 @@ T_TEST(closers_of_a_state_run_last_first_and_in_one_cleanup, 30) {
     pysock_state_cleanup(st);
     T_EQ(strlen(order), 3);
     pysock_state_free(st);
+}
+
+static void count_call(void *arg) {
+    ++*(int *)arg;
+}
+
+static void free_state(void *arg) {
+    pysock_state_free(arg);
+}
+
+static pysock_state *state_with_closer(void (*fn)(void *), void *arg) {
+    pysock_state *st = T_OK(pysock_state_new());
+    T_CHECK(pysock_state_swap(st) == NULL);
+    T_OK(pysock_register_closer(fn, arg ? arg : st));
+    T_CHECK(pysock_state_swap(NULL) == st);
+    return st;
+}
+
+T_TEST(a_closer_may_end_its_own_state, 30) {
+    T_STEP("in the state's cleanup");
+    pysock_state_cleanup(state_with_closer(free_state, NULL));
+    T_STEP("in everybody's");
+    (void)state_with_closer(free_state, NULL);
+    pysock_cleanup();
+}
+
+/* Whichever of the two states is older. */
+T_TEST(a_closer_may_end_another_state_whose_closers_run, 30) {
+    for (int younger = 0; younger < 2; younger++)
+        for (int every = 0; every < 2; every++) {
+            int runs = 0;
+            pysock_state *a, *b;
+            T_STEP("%s, %s", younger ? "a younger one" : "an older one",
+                   every ? "everybody's cleanup" : "the one's");
+            if (younger) {
+                b = T_OK(pysock_state_new());
+                a = state_with_closer(count_call, &runs);
+                T_CHECK(pysock_state_swap(b) == NULL);
+                T_OK(pysock_register_closer(free_state, a));
+                T_CHECK(pysock_state_swap(NULL) == b);
+            }
+            else {
+                a = state_with_closer(count_call, &runs);
+                b = state_with_closer(free_state, a);
+            }
+            if (every)
+                pysock_cleanup();
+            else
+                pysock_state_cleanup(b);
+            T_EQ(runs, 1);
+            pysock_state_free(b);
+            T_EQ(runs, 1);
+        }
+}
+
+typedef struct slow_closer {
+    sem_t begun;
+    int freed, over; /* atomic */
+} slow_closer;
+
+static void close_slowly(void *arg) {
+    slow_closer *c = arg;
+    sem_post(&c->begun);
+    for (int i = 0; i < 50 && !__atomic_load_n(&c->freed, __ATOMIC_ACQUIRE); i++)
+        t_nap(0.002); /* time for who does not wait; nothing depends on it */
+    __atomic_store_n(&c->over, 1, __ATOMIC_RELEASE);
+}
+
+static void *cleanup_thread(void *arg) {
+    pysock_cleanup();
+    return arg;
+}
+
+/* What a closer uses may go when the state has been freed. */
+T_TEST(freeing_a_state_waits_for_its_closer, 30) {
+    slow_closer c;
+    pysock_state *st;
+    t_thread t;
+    memset(&c, 0, sizeof c);
+    T_EQ(sem_init(&c.begun, 0, 0), 0);
+    st = state_with_closer(close_slowly, &c);
+    t_spawn(&t, cleanup_thread, NULL);
+    while (sem_wait(&c.begun) != 0)
+        T_EQ(errno, EINTR);
+    pysock_state_free(st);
+    __atomic_store_n(&c.freed, 1, __ATOMIC_RELEASE);
+    T_EQ(__atomic_load_n(&c.over, __ATOMIC_ACQUIRE), 1);
+    t_join(&t);
+    sem_destroy(&c.begun);
 }
 
 T_MAIN(.each_teardown = tear_down)

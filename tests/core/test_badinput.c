@@ -1,7 +1,7 @@
 /* Every public function with what it should never be given: NULL, closed and made-up handles, the
    wrong state, names too long, sizes and ports out of range, files that are no certificates. Each
    time an error with a message, never a crash. */
-#include "support/support.h"
+#include "support/contexts.h"
 
 /* Sizes that no allocator can serve are asked for on purpose. */
 #if T_ASAN
@@ -16,23 +16,6 @@ const char *__tsan_default_options(void) {
     return "allocator_may_return_null=1";
 }
 #endif
-
-static pysock_ssl_context *client_ctx, *server_ctx;
-
-static int make_contexts(void **state) {
-    (void)state;
-    setenv("RES_OPTIONS", "timeout:1 attempts:1", 1);
-    client_ctx = t_client_ctx();
-    server_ctx = t_server_ctx();
-    return 0;
-}
-
-static int free_contexts(void **state) {
-    (void)state;
-    pysock_ssl_context_free(client_ctx);
-    pysock_ssl_context_free(server_ctx);
-    return 0;
-}
 
 /* ---- every function of a socket, with a handle that is none ---- */
 
@@ -900,4 +883,4 @@ T_TEST(mutated_certificates_never_crash, 120) {
     free(key.data);
 }
 
-T_MAIN(.setup = make_contexts, .teardown = free_contexts)
+T_MAIN(.setup = make_contexts_and_a_short_wait, .teardown = free_contexts)

@@ -20,13 +20,6 @@ static void expect_host(const pysock_addr *addr, const char *host) {
         T_FAIL("the address is %s, not %s", text, host);
 }
 
-static void echo_once(pysock *a, pysock *b) {
-    t_say(a, "there");
-    t_expect(b, "there");
-    t_say(b, "and back");
-    t_expect(a, "and back");
-}
-
 static void expect_in_message(const char *text) {
     if (!strstr(pysock_error_message(), text))
         T_FAIL("'%s' does not say '%s'", pysock_error_message(), text);
@@ -122,7 +115,7 @@ T_TEST(a_connection_comes_from_the_source_it_was_given, 60) {
             if (cases[i].with_port)
                 T_EQ(t_port_of(a), options.source_port);
             T_CHECK(pysock_gettimeout(a) == (timed ? 30 : PYSOCK_NO_TIMEOUT));
-            echo_once(a, b);
+            t_echo_once(a, b);
             T_OK(pysock_close(a));
             T_OK(pysock_close(b));
         }
@@ -141,7 +134,7 @@ T_TEST(an_ipv6_connection_may_have_a_source_too, 30) {
     b = T_OK(pysock_accept(listener, &peer));
     expect_host(&peer, "[::1]");
     T_EQ(pysock_family(a), AF_INET6);
-    echo_once(a, b);
+    t_echo_once(a, b);
     T_OK(pysock_close(a));
     T_OK(pysock_close(b));
     T_OK(pysock_close(listener));
@@ -290,7 +283,7 @@ T_TEST(an_address_that_fails_gives_way_to_the_next, 60) {
         for (size_t n = 0; n < f.count; n++)
             T_CHECK(strcmp(f.hosts[n], i ? "[::1]" : "127.0.0.1") != 0);
         b = T_OK(pysock_accept(listener, NULL));
-        echo_once(a, b);
+        t_echo_once(a, b);
         T_OK(pysock_close(a));
         T_OK(pysock_close(b));
         T_OK(pysock_close(listener));
@@ -326,7 +319,7 @@ T_TEST(no_options_are_the_plain_call, 30) {
         pysock *a = T_OK(
             pysock_create_connection_ex("127.0.0.1", port, 30, i ? &options : NULL));
         pysock *b = T_OK(pysock_accept(listener, NULL));
-        echo_once(a, b);
+        t_echo_once(a, b);
         T_CHECK(pysock_gettimeout(a) == 30);
         T_OK(pysock_close(a));
         T_OK(pysock_close(b));
@@ -337,7 +330,7 @@ T_TEST(no_options_are_the_plain_call, 30) {
     for (int i = 0; i < 2; i++) {
         pysock *a = T_OK(pysock_create_connection_ex(i ? "" : NULL, port, 30, NULL));
         pysock *b = T_OK(pysock_accept(listener, NULL));
-        echo_once(a, b);
+        t_echo_once(a, b);
         T_OK(pysock_close(a));
         T_OK(pysock_close(b));
     }
@@ -377,7 +370,7 @@ T_TEST(a_connection_has_the_timeout_it_was_asked_for, 30) {
             T_EQ(pysock_type(a), SOCK_STREAM);
             T_EQ(pysock_get_inheritable(a), 0);
             b = T_OK(pysock_accept(listener, NULL));
-            echo_once(a, b);
+            t_echo_once(a, b);
             T_OK(pysock_close(a));
             T_OK(pysock_close(b));
         }
@@ -481,14 +474,6 @@ T_TEST(a_connection_that_takes_too_long_is_told, 60) {
 
 static int hook_answer = 1;
 
-static int interrupt_hook(void *arg) {
-    return *(int *)arg;
-}
-
-static void on_signal(int number) {
-    (void)number;
-}
-
 typedef struct connecting {
     int port;
     double timeout;
@@ -509,12 +494,9 @@ static void *attempt_thread(void *arg) {
 
 T_TEST(a_signal_or_a_cleanup_ends_a_connection_that_waits, 60) {
     static const double timeouts[] = {PYSOCK_NO_TIMEOUT, 60};
-    struct sigaction action;
     int fds[2], port = t_silent_port(fds);
-    memset(&action, 0, sizeof action);
-    action.sa_handler = on_signal; /* without SA_RESTART */
-    T_EQ(sigaction(SIGUSR1, &action, NULL), 0);
-    pysock_set_interrupt_hook(interrupt_hook, &hook_answer);
+    t_catch_signal(SIGUSR1);
+    pysock_set_interrupt_hook(t_interrupt_hook, &hook_answer);
     for (int i = 0; i < 4; i++) {
         connecting a;
         t_thread t;
@@ -554,7 +536,7 @@ static void talk_to(pysock *listener, int family, const char *host, int port) {
     T_OK(pysock_connect(a, host, port));
     b = T_OK(pysock_accept(listener, NULL));
     T_EQ(pysock_family(b), pysock_family(listener));
-    echo_once(a, b);
+    t_echo_once(a, b);
     T_OK(pysock_close(a));
     T_OK(pysock_close(b));
 }
@@ -705,7 +687,7 @@ T_TEST(two_servers_share_a_port_if_both_want_to, 60) {
         which = fds[0] == pysock_fileno(second);
         b = T_OK(pysock_accept(which ? second : first, NULL));
         got[which]++;
-        echo_once(a, b);
+        t_echo_once(a, b);
         T_OK(pysock_close(a));
         T_OK(pysock_close(b));
     }
@@ -738,7 +720,7 @@ T_TEST(a_dual_stack_server_serves_both, 30) {
         T_EQ(peer.u.sa.sa_family, AF_INET6);
         T_CHECK(IN6_IS_ADDR_V4MAPPED(&peer.u.in6.sin6_addr));
         T_EQ(pysock_addr_port(&peer), t_port_of(a));
-        echo_once(a, b);
+        t_echo_once(a, b);
         T_OK(pysock_close(a));
         T_OK(pysock_close(b));
         T_STEP("an IPv6 client");
@@ -894,7 +876,7 @@ T_TEST(after_a_refusal_a_socket_can_connect, 60) {
                 T_EQ(connect_again(s, hosts[h], t_port_of(listener)), 0);
                 expect_mode(s, modes[mode]);
                 b = T_OK(pysock_accept(listener, NULL));
-                echo_once(s, b);
+                t_echo_once(s, b);
                 T_OK(pysock_close(s));
                 T_OK(pysock_close(b));
                 T_OK(pysock_close(listener));
@@ -943,7 +925,7 @@ T_TEST(a_socket_connects_once, 60) {
                 T_EQ(pysock_connect_ex(s, host, port), EISCONN);
                 T_FAILS(pysock_connect(b, host, port), PYSOCK_OS_ERROR, EISCONN);
             }
-            echo_once(s, b);
+            t_echo_once(s, b);
             T_EQ(t_readable(listener, 0), 0);
             T_OK(pysock_close(s));
             T_OK(pysock_close(b));
@@ -958,7 +940,7 @@ T_TEST(a_tls_socket_connects_once, 30) {
         T_FAILS(pysock_connect(pair[i], "127.0.0.1", 9), PYSOCK_OS_ERROR, EISCONN);
         T_EQ(pysock_connect_ex(pair[i], "127.0.0.1", 9), EISCONN);
     }
-    echo_once(pair[0], pair[1]);
+    t_echo_once(pair[0], pair[1]);
     t_close_pair(pair);
 }
 
@@ -1117,10 +1099,29 @@ T_TEST(a_datagram_socket_connects_as_often_as_it_likes, 30) {
     }
 }
 
-/* Names that nobody knows are given up at once. */
-static int make_contexts_and_a_short_wait(void **state) {
-    setenv("RES_OPTIONS", "timeout:1 attempts:1", 1);
-    return make_contexts(state);
+/* It dissolves a connection that a stream has not: it is new, and can listen. */
+T_TEST(AF_UNSPEC_connects_no_new_stream, 30) {
+    pysock *s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0)), *child, *caller;
+    pysock_addr none;
+    char byte;
+    memset(&none, 0, sizeof none);
+    none.len = sizeof none.u.in;
+    none.u.sa.sa_family = AF_UNSPEC;
+    T_OK(pysock_connect_addr(s, &none));
+    T_FAILS(pysock_recv(s, &byte, 1, 0), PYSOCK_OS_ERROR, ENOTCONN);
+    T_OK(pysock_bind(s, "127.0.0.1", 0));
+    T_OK(pysock_listen(s, 1));
+    T_OK(pysock_settimeout(s, 20));
+    T_STEP("or connect");
+    caller = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
+    T_OK(pysock_connect_addr(caller, &none));
+    T_OK(pysock_connect(caller, "127.0.0.1", t_port_of(s)));
+    child = T_OK(pysock_accept(s, NULL));
+    t_say(caller, "hello");
+    t_expect(child, "hello");
+    T_OK(pysock_close(caller));
+    T_OK(pysock_close(child));
+    T_OK(pysock_close(s));
 }
 
 T_MAIN(.setup = make_contexts_and_a_short_wait, .teardown = free_contexts)

@@ -87,15 +87,10 @@ T_TEST(a_childs_queues_are_its_own, 60) {
 
 static sem_t in_step, step_may_end;
 
-static void sem_take(sem_t *sem) {
-    while (sem_wait(sem) != 0)
-        T_EQ(errno, EINTR);
-}
-
 static int stop_in_the_step(pysock_ssl_client_hello *hello, void *arg) {
     (void)hello, (void)arg;
     sem_post(&in_step);
-    sem_take(&step_may_end);
+    t_sem_take(&step_may_end);
     return 0;
 }
 
@@ -120,12 +115,37 @@ T_TEST(a_step_of_the_parents_keeps_no_child_waiting, 60) {
     T_OK(pysock_setblocking(pair[1], 0));
     T_OK(pysock_ssl_wrap_socket(pair[1], ctx, NULL));
     t_spawn(&t, client_thread, pair[0]);
-    sem_take(&in_step);
+    t_sem_take(&in_step);
     t_wait_for_child(t_run_in_child(child_takes_the_descriptor, &pair[1], 0));
     sem_post(&step_may_end);
     t_join(&t);
     t_close_pair(pair);
     pysock_ssl_context_free(ctx);
+}
+
+/* A child that closes its copy leaves its parent's poller alone. */
+T_TEST(a_childs_close_leaves_the_parents_poller_alone, 60) {
+    pysock *pair[2];
+    pysock_pollevent event;
+    pid_t pid;
+    int status;
+    pysock_poller *p = T_OK(pysock_poller_new());
+    t_pair(pair);
+    T_OK(pysock_poller_register(p, pysock_fileno(pair[0]), POLLIN));
+    T_EQ(pysock_poller_poll(p, &event, 1, 0), 0);
+    pid = fork();
+    T_CHECK(pid >= 0);
+    if (pid == 0) {
+        pysock_close(pair[0]);
+        _exit(0);
+    }
+    T_EQ(waitpid(pid, &status, 0), pid);
+    t_say(pair[1], "x");
+    T_EQ(pysock_poller_poll(p, &event, 1, 30), 1);
+    T_EQ(event.fd, pysock_fileno(pair[0]));
+    pysock_poller_free(p);
+    T_OK(pysock_close(pair[0]));
+    T_OK(pysock_close(pair[1]));
 }
 
 T_MAIN(.setup = make_contexts, .teardown = free_contexts)

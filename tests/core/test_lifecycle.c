@@ -12,13 +12,6 @@ const char *__tsan_default_options(void) {
 }
 #endif
 
-static void echo_once(pysock *a, pysock *b) {
-    t_say(a, "there");
-    t_expect(b, "there");
-    t_say(b, "and back");
-    t_expect(a, "and back");
-}
-
 /* A TLS pair made by the reactor alone, while select waits. */
 static void reactor_pair(pysock *pair[2]) {
     T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
@@ -35,10 +28,10 @@ static void reactor_pair(pysock *pair[2]) {
 static void work_a_little(void) {
     pysock *pair[2];
     t_pair(pair);
-    echo_once(pair[0], pair[1]);
+    t_echo_once(pair[0], pair[1]);
     t_close_pair(pair);
     reactor_pair(pair);
-    echo_once(pair[0], pair[1]);
+    t_echo_once(pair[0], pair[1]);
     t_close_pair(pair);
 }
 
@@ -331,7 +324,7 @@ T_TEST(plain_and_blocking_tls_sockets_start_no_thread, 60) {
             t_pair(pair);
         T_OK(pysock_settimeout(pair[0], modes[i / 2]));
         T_OK(pysock_settimeout(pair[1], modes[i / 2]));
-        echo_once(pair[0], pair[1]);
+        t_echo_once(pair[0], pair[1]);
         T_EQ(t_writable(pair[0], PYSOCK_NO_TIMEOUT), 1);
         T_EQ(t_readable(pair[0], 0.01), 0);
         p = t_poller_with(pysock_fileno(pair[1]), POLLIN);
@@ -353,7 +346,7 @@ T_TEST(plain_and_blocking_tls_sockets_start_no_thread, 60) {
         t_pair(pair);
         T_OK(pysock_setblocking(pair[0], 0));
         T_FAILS(pysock_recv(pair[0], &byte, 1, 0), PYSOCK_OS_ERROR, EAGAIN);
-        echo_once(pair[0], pair[1]);
+        t_echo_once(pair[0], pair[1]);
         t_close_pair(pair);
         expect_at_most(t_count_threads, threads, "threads");
     }
@@ -388,7 +381,7 @@ static void connect_and_part(int i) {
         T_OK(pysock_setblocking(pair[1], 0));
         break;
     }
-    echo_once(pair[0], pair[1]);
+    t_echo_once(pair[0], pair[1]);
     if (i % 3)
         t_close_pair(pair);
     else
@@ -437,7 +430,7 @@ static void child_works(void *arg) {
         return;
     }
     t_pair(pair);
-    echo_once(pair[0], pair[1]);
+    t_echo_once(pair[0], pair[1]);
     t_close_pair(pair);
 }
 
@@ -450,9 +443,9 @@ T_TEST(a_child_finds_a_library_that_works_and_starts_its_own_reactor, 60) {
     T_STEP("a parent whose reactor runs");
     reactor_pair(pair);
     t_wait_for_child(t_run_in_child(child_works, pair, 0));
-    echo_once(pair[0], pair[1]);
+    t_echo_once(pair[0], pair[1]);
     t_wait_for_child(t_run_in_child(child_works, pair, 1));
-    echo_once(pair[0], pair[1]);
+    t_echo_once(pair[0], pair[1]);
     t_close_pair(pair);
     work_a_little();
 }
@@ -513,11 +506,11 @@ T_TEST(a_childs_end_leaves_the_parents_connections_alone, 120) {
     for (int i = 0; i < 8; i++) {
         T_STEP("child %d", i);
         t_wait_for_child(t_run_in_child(children[i / 2], tls, i % 2));
-        echo_once(tls[0], tls[1]);
-        echo_once(plain[0], plain[1]);
+        t_echo_once(tls[0], tls[1]);
+        t_echo_once(plain[0], plain[1]);
         late[0] = T_OK(pysock_create_connection("127.0.0.1", port, 30));
         late[1] = T_OK(pysock_accept(listener, NULL));
-        echo_once(late[0], late[1]);
+        t_echo_once(late[0], late[1]);
         t_close_pair(late);
     }
     T_EQ(pysock_ssl_eof_is_clean(tls[0]), 0);
@@ -543,12 +536,12 @@ T_TEST(a_child_does_not_finish_its_parents_business, 120) {
     t_wait_for_child(t_run_in_child(child_works, NULL, 1));
     t_recv_exactly(pair[1], buf, sizeof buf);
     t_verify(buf, sizeof buf, 0, 1);
-    echo_once(pair[0], pair[1]);
+    t_echo_once(pair[0], pair[1]);
     T_OK(pysock_setblocking(hand[1], 0));
     T_OK(pysock_ssl_wrap_socket(hand[1], server_ctx, NULL));
     T_EQ(t_writable(hand[0], PYSOCK_NO_TIMEOUT), 1);
     T_EQ(t_writable(hand[1], PYSOCK_NO_TIMEOUT), 1);
-    echo_once(hand[0], hand[1]);
+    t_echo_once(hand[0], hand[1]);
     t_close_pair(hand);
     t_close_pair(pair);
 }
@@ -611,23 +604,12 @@ static int interrupt_hook(void *arg) {
     return __atomic_load_n(&hook_answer, __ATOMIC_ACQUIRE);
 }
 
-static void on_signal(int number) {
-    (void)number;
-}
-
-static void catch_signals(void) {
-    struct sigaction action;
-    memset(&action, 0, sizeof action);
-    action.sa_handler = on_signal; /* without SA_RESTART: system calls end with EINTR */
-    T_EQ(sigaction(SIGUSR1, &action, NULL), 0);
-}
-
 static const t_wait_kind interruptible[] = {T_WAIT_RECV,   T_WAIT_ACCEPT,  T_WAIT_CONNECT,
                                             T_WAIT_SELECT, T_WAIT_SENDALL, T_WAIT_POLLER};
 #define INTERRUPTIBLE ((int)(sizeof interruptible / sizeof interruptible[0]))
 
 T_TEST(an_interrupt_hook_ends_a_wait_with_EINTR, 60) {
-    catch_signals();
+    t_catch_signal(SIGUSR1);
     (void)t_flood();
     hook_answer = 1;
     pysock_set_interrupt_hook(interrupt_hook, &hook_answer);
@@ -668,7 +650,7 @@ static void *timed_recv_thread(void *arg) {
 
 /* PEP 475: a signal that nobody minds neither ends a wait nor makes it longer. */
 T_TEST(a_signal_without_a_say_changes_no_deadline, 60) {
-    catch_signals();
+    t_catch_signal(SIGUSR1);
     __atomic_store_n(&hook_answer, 0, __ATOMIC_RELEASE);
     for (int i = 0; i < 4; i++) {
         pysock *pair[2];
@@ -718,4 +700,31 @@ T_TEST(a_sleeping_thread_takes_no_low_descriptor, 30) {
     t_join(&t);
 }
 
-T_MAIN(.setup = make_contexts, .teardown = free_contexts)
+static void end_with_7(void *arg) {
+    (void)arg;
+    _exit(7);
+}
+
+/* The program that a_closer_runs_at_exit_of_a_program_without_sockets starts. */
+static int only_register_a_closer(int argc, char **argv) {
+    if (argc != 2 || strcmp(argv[1], "--closer") != 0)
+        return -1;
+    return pysock_register_closer(end_with_7, NULL) < 0 ? 1 : 0;
+}
+
+T_TEST(a_closer_runs_at_exit_of_a_program_without_sockets, 30) {
+    int status;
+    pid_t pid;
+    fflush(NULL);
+    pid = fork();
+    T_CHECK(pid >= 0);
+    if (pid == 0) {
+        execl("/proc/self/exe", "test_lifecycle", "--closer", (char *)NULL);
+        _exit(127);
+    }
+    T_EQ(waitpid(pid, &status, 0), pid);
+    T_CHECK(WIFEXITED(status));
+    T_EQ(WEXITSTATUS(status), 7);
+}
+
+T_MAIN(.setup = make_contexts, .teardown = free_contexts, .as_child = only_register_a_closer)

@@ -2,7 +2,7 @@
    {blocking, timed, non-blocking} x {client, server} x {direct, select, poller}. One end is under
    test; the other is a reference (blocking, a thread for each direction), a raw descriptor, or a
    twin of the end under test. The tests' names are made of the row. */
-#include "support/support.h"
+#include "support/contexts.h"
 
 enum mode { BLOCKING, TIMED, NONBLOCKING };
 enum style { DIRECT, SELECT, POLLER };
@@ -58,8 +58,6 @@ typedef struct row {
     scenario what;
     char name[128];
 } row;
-
-static pysock_ssl_context *client_ctx, *server_ctx;
 
 /* ---- one end, whatever it is ---- */
 
@@ -726,19 +724,4 @@ __attribute__((constructor)) static void add_rows(void) {
     }
 }
 
-static int make_contexts(void **state) {
-    (void)state;
-    setenv("RES_OPTIONS", "timeout:1 attempts:1", 1); /* for machines whose name server is gone */
-    client_ctx = t_client_ctx();
-    server_ctx = t_server_ctx();
-    return 0;
-}
-
-static int free_contexts(void **state) {
-    (void)state;
-    pysock_ssl_context_free(client_ctx);
-    pysock_ssl_context_free(server_ctx);
-    return 0;
-}
-
-T_MAIN(.setup = make_contexts, .teardown = free_contexts)
+T_MAIN(.setup = make_contexts_and_a_short_wait, .teardown = free_contexts)

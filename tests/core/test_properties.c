@@ -27,13 +27,6 @@ static void expect_timeout(pysock *s, double timeout) {
 /* The proto that is found out of a descriptor, where the system tells it. */
 #define FOUND_PROTO(proto) (T_MACOS_LIKE ? 0 : (proto))
 
-static void echo_once(pysock *a, pysock *b) {
-    t_say(a, "there");
-    t_expect(b, "there");
-    t_say(b, "and back");
-    t_expect(a, "and back");
-}
-
 static int is_open(int fd) {
     return fcntl(fd, F_GETFD) != -1;
 }
@@ -522,7 +515,7 @@ T_TEST(an_adopted_connection_sends_and_receives, 60) {
                 pair[i] = T_OK(pysock_adopt(fds[i], -1, -1, -1));
             T_OK(pysock_getpeername(pair[0], &addr));
             T_EQ(addr.u.sa.sa_family, tcp ? AF_INET : AF_UNIX);
-            echo_once(pair[0], pair[1]);
+            t_echo_once(pair[0], pair[1]);
             T_STEP("it is connected");
             if (tcp)
                 T_FAILS(pysock_connect(pair[0], "127.0.0.1", 9), PYSOCK_OS_ERROR, EISCONN);
@@ -539,7 +532,7 @@ T_TEST(an_adopted_connection_sends_and_receives, 60) {
             T_EQ(w.result, 1);
             T_STEP("TLS goes around it");
             t_wrap_pair(pair, client_ctx, server_ctx);
-            echo_once(pair[0], pair[1]);
+            t_echo_once(pair[0], pair[1]);
             t_close_pair(pair);
         }
 }
@@ -607,7 +600,7 @@ T_TEST(an_adopted_listener_accepts, 60) {
             T_OK(pysock_ssl_wrap_socket(a, client_ctx, "localhost"));
             t_join(&t);
         }
-        echo_once(a, b);
+        t_echo_once(a, b);
         T_OK(pysock_close(a));
         T_OK(pysock_close(b));
         T_OK(pysock_close(listener));
@@ -622,7 +615,7 @@ T_TEST(what_is_adopted_before_it_is_connected_can_do_so, 60) {
     s = T_OK(pysock_adopt(raw_socket(AF_INET, SOCK_STREAM), -1, -1, -1));
     T_OK(pysock_connect(s, "127.0.0.1", port));
     b = T_OK(pysock_accept(listener, NULL));
-    echo_once(s, b);
+    t_echo_once(s, b);
     T_OK(pysock_close(s));
     T_OK(pysock_close(b));
     T_OK(pysock_close(listener));
@@ -632,7 +625,7 @@ T_TEST(what_is_adopted_before_it_is_connected_can_do_so, 60) {
     T_OK(pysock_listen(s, 5));
     listener = T_OK(pysock_create_connection("127.0.0.1", t_port_of(s), 30));
     b = T_OK(pysock_accept(s, NULL));
-    echo_once(listener, b);
+    t_echo_once(listener, b);
     T_OK(pysock_close(listener));
     T_OK(pysock_close(b));
     T_OK(pysock_close(s));
@@ -724,10 +717,10 @@ T_TEST(a_duplicate_is_a_second_socket_on_the_connection, 60) {
             expect_properties(both[1], local ? AF_UNIX : AF_INET, SOCK_STREAM, 0);
             T_EQ(pysock_get_inheritable(both[1]), 0);
             for (int i = 0; i < 2; i++)
-                echo_once(both[i], pair[1]);
+                t_echo_once(both[i], pair[1]);
             T_OK(pysock_close(both[first]));
             T_FAILS(pysock_fileno(both[first]), PYSOCK_OS_ERROR, EBADF);
-            echo_once(both[!first], pair[1]);
+            t_echo_once(both[!first], pair[1]);
             T_EQ(t_readable(pair[1], 0), 0);
             T_OK(pysock_close(both[!first]));
             T_EQ(pysock_recv(pair[1], &byte, 1, 0), 0);
@@ -811,7 +804,7 @@ T_TEST(any_plain_socket_can_be_duplicated, 30) {
     T_OK(pysock_close(listener));
     a = T_OK(pysock_create_connection("127.0.0.1", port, 30));
     b = T_OK(pysock_accept(copy, NULL));
-    echo_once(a, b);
+    t_echo_once(a, b);
     T_OK(pysock_close(a));
     T_OK(pysock_close(b));
     T_OK(pysock_close(copy));
@@ -836,7 +829,7 @@ T_TEST(tls_cannot_be_duplicated, 60) {
     t_tls_pair(pair, client_ctx, server_ctx);
     T_FAILS(pysock_dup(pair[0]), PYSOCK_OS_ERROR, ENOTSUP);
     T_FAILS(pysock_dup(pair[1]), PYSOCK_OS_ERROR, ENOTSUP);
-    echo_once(pair[0], pair[1]);
+    t_echo_once(pair[0], pair[1]);
     T_STEP("what was TLS can");
     {
         t_thread t;
@@ -850,7 +843,7 @@ T_TEST(tls_cannot_be_duplicated, 60) {
         T_EQ(w.result, 0);
     }
     copy = T_OK(pysock_dup(pair[0]));
-    echo_once(copy, pair[1]);
+    t_echo_once(copy, pair[1]);
     T_OK(pysock_close(copy));
     t_close_pair(pair);
 }
@@ -888,10 +881,10 @@ T_TEST(detach_hands_the_descriptor_out, 60) {
             T_STEP("and may become a socket again");
             again = T_OK(pysock_adopt(fd, -1, -1, -1));
             T_CHECK(again != pair[0]);
-            echo_once(again, pair[1]);
+            t_echo_once(again, pair[1]);
             T_FAILS(pysock_fileno(pair[0]), PYSOCK_OS_ERROR, EBADF);
             T_EQ(pysock_close(pair[0]), 0);
-            echo_once(again, pair[1]);
+            t_echo_once(again, pair[1]);
             T_OK(pysock_close(again));
             T_EQ(is_open(fd), 0);
             T_OK(pysock_close(pair[1]));
@@ -1005,7 +998,7 @@ T_TEST(detach_is_refused_while_a_call_sleeps_in_the_kernel, 30) {
     t_say(st.peer, "x");
     t_join(&t);
     T_EQ(st.w.result, 1);
-    echo_once(st.w.s, st.peer);
+    t_echo_once(st.w.s, st.peer);
     fd = T_OK(pysock_detach(st.w.s));
     close(fd);
     t_stage_clear(&st);
@@ -1065,7 +1058,7 @@ T_TEST(detach_leaves_tls_behind, 60) {
         int fd;
         T_STEP("%s", unwrapped ? "unwrapped first" : "in the middle of it");
         t_tls_pair(pair, client_ctx, server_ctx);
-        echo_once(pair[0], pair[1]);
+        t_echo_once(pair[0], pair[1]);
         if (unwrapped) {
             t_thread t;
             t_waiter w;
@@ -1381,7 +1374,7 @@ T_TEST(what_cannot_be_shut_is_told, 30) {
     t_pair(pair);
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
         T_FAILS(pysock_shutdown(pair[0], wrong[i]), T_ANY, EINVAL);
-    echo_once(pair[0], pair[1]);
+    t_echo_once(pair[0], pair[1]);
     t_close_pair(pair);
     for (int how = SHUT_RD; how <= SHUT_RDWR; how++) {
         s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));

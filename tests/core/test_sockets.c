@@ -1,30 +1,6 @@
 /* Sockets one call at a time: making, naming, connecting, options, ends and errors; then TLS in
    place: STARTTLS and back, what a handshake tells. */
-#include "support/support.h"
-
-static pysock_ssl_context *client_ctx, *server_ctx;
-
-static int make_contexts(void **state) {
-    (void)state;
-    setenv("RES_OPTIONS", "timeout:1 attempts:1", 1);
-    client_ctx = t_client_ctx();
-    server_ctx = t_server_ctx();
-    return 0;
-}
-
-static int free_contexts(void **state) {
-    (void)state;
-    pysock_ssl_context_free(client_ctx);
-    pysock_ssl_context_free(server_ctx);
-    return 0;
-}
-
-static void echo_once(pysock *a, pysock *b) {
-    t_say(a, "there");
-    t_expect(b, "there");
-    t_say(b, "and back");
-    t_expect(a, "and back");
-}
+#include "support/contexts.h"
 
 /* ---- making ---- */
 
@@ -102,7 +78,7 @@ T_TEST(socketpair_talks_both_ways, 30) {
     pysock *pair[2];
     char byte;
     T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
-    echo_once(pair[0], pair[1]);
+    t_echo_once(pair[0], pair[1]);
     T_OK(pysock_setblocking(pair[1], 0));
     T_FAILS(pysock_recv(pair[1], &byte, 1, 0), PYSOCK_OS_ERROR, EAGAIN);
     T_OK(pysock_close(pair[0]));
@@ -226,7 +202,7 @@ T_TEST(connect_and_bind_take_addresses_by_value, 30) {
     a = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
     T_OK(pysock_connect_addr(a, &addr));
     b = T_OK(pysock_accept(listener, NULL));
-    echo_once(a, b);
+    t_echo_once(a, b);
     T_OK(pysock_close(a));
     T_OK(pysock_close(b));
     T_OK(pysock_close(listener));
@@ -246,9 +222,9 @@ T_TEST(ipv6_works_plain_and_with_tls, 30) {
     T_EQ(addr.u.sa.sa_family, AF_INET6);
     pysock_addr_format(&addr, text, sizeof text);
     T_CHECK(strncmp(text, "[::1]:", 6) == 0);
-    echo_once(pair[0], pair[1]);
+    t_echo_once(pair[0], pair[1]);
     t_wrap_pair(pair, client_ctx, server_ctx);
-    echo_once(pair[0], pair[1]);
+    t_echo_once(pair[0], pair[1]);
     t_close_pair(pair);
     T_OK(pysock_close(listener));
 }
@@ -271,9 +247,9 @@ static void talk_on_unix(const char *host) {
     T_OK(pysock_getsockname(pair[0], &addr));
     pysock_addr_format(&addr, text, sizeof text);
     T_CHECK(strcmp(text, "unix:") == 0);
-    echo_once(pair[0], pair[1]);
+    t_echo_once(pair[0], pair[1]);
     t_wrap_pair(pair, client_ctx, server_ctx);
-    echo_once(pair[0], pair[1]);
+    t_echo_once(pair[0], pair[1]);
     t_close_pair(pair);
     T_OK(pysock_close(listener));
 }
@@ -306,7 +282,7 @@ T_TEST(a_nonblocking_unix_socket_connects, 30) {
         T_EQ(errno, EINPROGRESS);
     T_EQ(t_writable(a, PYSOCK_NO_TIMEOUT), 1);
     b = T_OK(pysock_accept(listener, NULL));
-    echo_once(a, b);
+    t_echo_once(a, b);
     T_OK(pysock_close(a));
     T_OK(pysock_close(b));
     T_OK(pysock_close(listener));
@@ -342,7 +318,7 @@ T_TEST(create_connection_tries_every_address, 60) {
         a = T_OK(pysock_create_connection("localhost", t_port_of(listener), 30));
         T_CHECK(pysock_gettimeout(a) == 30);
         b = T_OK(pysock_accept(listener, NULL));
-        echo_once(a, b);
+        t_echo_once(a, b);
         T_OK(pysock_close(a));
         T_OK(pysock_close(b));
         T_OK(pysock_close(listener));
@@ -428,7 +404,7 @@ T_TEST(a_nonblocking_connect_by_name_waits_for_nobody, 60) {
     T_OK(pysock_getsockopt_int(a, SOL_SOCKET, SO_ERROR, &error));
     T_EQ(error, 0);
     b = T_OK(pysock_accept(listener, NULL));
-    echo_once(a, b);
+    t_echo_once(a, b);
     T_OK(pysock_close(a));
     T_OK(pysock_close(b));
     T_OK(pysock_close(listener));
@@ -488,7 +464,7 @@ T_TEST(create_server_listens_where_it_is_told, 60) {
         T_CHECK(on);
         a = T_OK(pysock_create_connection("localhost", t_port_of(listener), 30));
         b = T_OK(pysock_accept(listener, NULL));
-        echo_once(a, b);
+        t_echo_once(a, b);
         T_OK(pysock_close(a));
         T_OK(pysock_close(b));
         T_OK(pysock_close(listener));
@@ -730,7 +706,7 @@ T_TEST(starttls_and_back_without_blocking, 60) {
         for (int i = 0; i < 2; i++)
             while (t_in_progress(pysock_ssl_do_handshake(pair[i])))
                 T_EQ(t_writable(pair[i], PYSOCK_NO_TIMEOUT), 1);
-        echo_once(pair[0], pair[1]);
+        t_echo_once(pair[0], pair[1]);
         T_STEP("unwrap, round %d", round);
         T_FAILS(pysock_ssl_unwrap(pair[0]), PYSOCK_OS_ERROR, EINPROGRESS);
         while (t_in_progress(pysock_ssl_unwrap(pair[1])))
@@ -741,7 +717,7 @@ T_TEST(starttls_and_back_without_blocking, 60) {
         T_EQ(pysock_is_ssl(pair[0]), 0);
         T_EQ(pysock_is_ssl(pair[1]), 0);
         t_expect(pair[0], "right behind it");
-        echo_once(pair[0], pair[1]);
+        t_echo_once(pair[0], pair[1]);
     }
     t_close_pair(pair);
 }
@@ -795,7 +771,7 @@ T_TEST(sessions_are_resumed_by_default_and_not_when_switched_off, 60) {
         t_wrap_pair(pair, client, server);
         T_EQ(pysock_ssl_session_reused(pair[0]), i == 1 || i == 2);
         T_EQ(pysock_ssl_session_reused(pair[1]), i == 1 || i == 2);
-        echo_once(pair[0], pair[1]);
+        t_echo_once(pair[0], pair[1]);
         t_close_pair(pair);
     }
     T_OK(pysock_close(listener));
@@ -809,7 +785,7 @@ T_TEST(a_context_may_be_freed_while_its_sockets_live, 60) {
     t_tls_pair(pair, client, server);
     pysock_ssl_context_free(client);
     pysock_ssl_context_free(server);
-    echo_once(pair[0], pair[1]);
+    t_echo_once(pair[0], pair[1]);
     t_close_pair(pair);
 }
 
@@ -868,7 +844,7 @@ T_TEST(cert_none_asks_nothing, 60) {
     T_OK(pysock_ssl_set_check_hostname(client, 0));
     T_OK(pysock_ssl_set_verify_mode(client, PYSOCK_CERT_NONE));
     t_tls_pair(pair, client, server);
-    echo_once(pair[0], pair[1]);
+    t_echo_once(pair[0], pair[1]);
     t_close_pair(pair);
     pysock_ssl_context_free(client);
     pysock_ssl_context_free(server);
@@ -888,7 +864,7 @@ T_TEST(a_ragged_end_can_be_an_error, 60) {
     t_spawn(&t, t_handshake_thread, pair[1]);
     T_OK(pysock_ssl_wrap_socket(pair[0], client_ctx, "localhost"));
     t_join(&t);
-    echo_once(pair[0], pair[1]);
+    t_echo_once(pair[0], pair[1]);
     T_EQ(shutdown(pysock_fileno(pair[0]), SHUT_WR), 0);
     T_FAILS(pysock_recv(pair[1], &byte, 1, 0), PYSOCK_SSL_EOF_ERROR, EPROTO);
     T_CHECK(strcmp(pysock_error_name(), "SSLEOFError") == 0);
@@ -917,4 +893,21 @@ T_TEST(a_timed_handshake_gives_up_at_its_deadline, 60) {
     t_close_pair(pair);
 }
 
-T_MAIN(.setup = make_contexts, .teardown = free_contexts)
+/* The string that was handed out before the connection lives on with it. */
+T_TEST(the_host_name_stays_from_wrap_to_close, 60) {
+    int port;
+    pysock *listener = t_listen(&port), *s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0)), *child;
+    const char *before;
+    pysock_ssl_wrap_options later = {.server_hostname = "localhost", .no_handshake_on_connect = 1};
+    T_OK(pysock_ssl_wrap_socket_ex(s, client_ctx, &later));
+    before = pysock_ssl_server_hostname(s);
+    T_OK(pysock_connect(s, "127.0.0.1", port));
+    child = T_OK(pysock_accept(listener, NULL));
+    T_EQ(strcmp(before, "localhost"), 0);
+    T_EQ(strcmp(pysock_ssl_server_hostname(s), "localhost"), 0);
+    T_OK(pysock_close(s));
+    T_OK(pysock_close(child));
+    T_OK(pysock_close(listener));
+}
+
+T_MAIN(.setup = make_contexts_and_a_short_wait, .teardown = free_contexts)

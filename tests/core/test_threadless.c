@@ -2,13 +2,8 @@
    program has threads of its own, of which one does the work of the others while it sleeps. */
 #include "core/threadless.h"
 
-static int deny_threads(void *arg, const pysock_audit_event *event) {
-    (void)arg;
-    return strcmp(event->name, "pysock.thread") == 0;
-}
-
 static int deny_and_make_contexts(void **state) {
-    pysock_set_audit_hook(deny_threads, NULL);
+    pysock_set_audit_hook(t_deny_threads, NULL);
     return make_contexts(state);
 }
 

@@ -393,11 +393,6 @@ typedef struct watch_job {
     sem_t go;
 } watch_job;
 
-static void sem_take(sem_t *sem) {
-    while (sem_wait(sem) != 0)
-        T_EQ(errno, EINTR);
-}
-
 static void *watch_thread(void *arg) {
     watch_job *job = arg;
     for (int i = 0; i < job->rounds; i++) {
@@ -410,7 +405,7 @@ static void *watch_thread(void *arg) {
             T_EQ(t_readable(job->s, PYSOCK_NO_TIMEOUT), 1);
         }
         sem_post(job->seen);
-        sem_take(&job->go);
+        t_sem_take(&job->go);
     }
     return NULL;
 }
@@ -438,7 +433,7 @@ T_TEST(one_socket_is_watched_by_two_selects_and_a_poller, 120) {
         for (int i = 0; i < rounds; i++) {
             t_say(pair[0], "x");
             for (int k = 0; k < 3; k++)
-                sem_take(&seen);
+                t_sem_take(&seen);
             t_expect(pair[1], "x");
             for (int k = 0; k < 3; k++)
                 sem_post(&jobs[k].go);
@@ -815,6 +810,36 @@ T_TEST(a_mutated_client_hello_never_crashes_a_server, 200) {
         close(fd);
     }
     T_OK(pysock_close(listener));
+}
+
+static void *recv_one(void *arg) {
+    char byte;
+    pysock *s = arg;
+    T_EQ(pysock_recv(s, &byte, 1, 0), 1);
+    return NULL;
+}
+
+/* Two blocking calls on one silent handshake take turns only when something happens. */
+T_TEST(two_callers_of_one_handshake_sleep, 60) {
+    pysock *pair[2];
+    pysock_ssl_wrap_options later = {.no_handshake_on_connect = 1};
+    t_thread t[2];
+    double cpu;
+    t_pair(pair);
+    T_OK(pysock_ssl_wrap_socket_ex(pair[1], server_ctx, &later));
+    for (int i = 0; i < 2; i++)
+        t_spawn(&t[i], recv_one, pair[1]);
+    for (int i = 0; i < 2; i++)
+        t_wait_asleep(&t[i]);
+    cpu = t_process_cpu();
+    t_nap(0.3);
+    T_CHECK(t_process_cpu() - cpu < 0.15);
+    T_OK(pysock_ssl_wrap_socket(pair[0], client_ctx, "localhost"));
+    T_OK(pysock_sendall(pair[0], "ab", 2, 0));
+    for (int i = 0; i < 2; i++)
+        t_join(&t[i]);
+    T_OK(pysock_close(pair[0]));
+    T_OK(pysock_close(pair[1]));
 }
 
 T_MAIN(.setup = make_contexts, .teardown = free_contexts)

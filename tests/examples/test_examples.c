@@ -4,6 +4,7 @@
 #include "support/files.h"
 #include "support/process.h"
 #include "support/programs.h"
+#include "support/shell.h"
 
 #include <sys/stat.h>
 
@@ -17,11 +18,6 @@
     "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
 
 static p_process one, two;
-
-static int tear_down(void **state) {
-    p_end_all(state);
-    return f_remove_all(state);
-}
 
 /* A loopback address that no other process uses, with port 0. */
 static struct sockaddr_in own_address(void) {
@@ -1345,4 +1341,4 @@ static int ignore_SIGPIPE(void **state) {
     return 0;
 }
 
-T_MAIN(.setup = ignore_SIGPIPE, .each_teardown = tear_down)
+T_MAIN(.setup = ignore_SIGPIPE, .each_teardown = p_clear_away)

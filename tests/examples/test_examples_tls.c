@@ -4,6 +4,7 @@
 #include "support/files.h"
 #include "support/process.h"
 #include "support/programs.h"
+#include "support/shell.h"
 
 #define CA T_CERTS "ca.pem"
 #define CERT T_CERTS "server-ec.pem"
@@ -16,11 +17,6 @@
 #define LETTER "Subject: test\n\nDear all,\n"
 
 static p_process one, two;
-
-static int tear_down(void **state) {
-    p_end_all(state);
-    return f_remove_all(state);
-}
 
 static void must_not_have_said(p_process *p, const char *text) {
     p_pump(p, 0);
@@ -457,4 +453,4 @@ static int ignore_SIGPIPE(void **state) {
     return 0;
 }
 
-T_MAIN(.setup = ignore_SIGPIPE, .each_teardown = tear_down)
+T_MAIN(.setup = ignore_SIGPIPE, .each_teardown = p_clear_away)

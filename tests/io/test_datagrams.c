@@ -1236,17 +1236,6 @@ T_TEST(a_datagram_ends_every_wait_for_it, 60) {
     }
 }
 
-static void on_signal(int number) {
-    (void)number;
-}
-
-static void catch_signals(void) {
-    struct sigaction action;
-    memset(&action, 0, sizeof action);
-    action.sa_handler = on_signal; /* without SA_RESTART: system calls end with EINTR */
-    T_EQ(sigaction(SIGUSR1, &action, NULL), 0);
-}
-
 /* Disturbs the thread with signals for most of its time, and expects its timeout, neither earlier
    nor much later than it was to be. */
 static void expect_one_deadline(job *j, double timeout) {
@@ -1269,7 +1258,7 @@ static void expect_one_deadline(job *j, double timeout) {
 }
 
 T_TEST(a_timeout_is_one_deadline_for_the_call, 60) {
-    catch_signals();
+    t_catch_signal(SIGUSR1);
     FOR_EACH_KIND(kind) {
         for (int call = 0; call < RECEIVERS; call++) {
             pysock *s = bound(kind);
@@ -1287,7 +1276,7 @@ T_TEST(a_timeout_is_one_deadline_for_the_call, 60) {
    max_dgram_qlen) and then makes its senders wait. Where they are not connected poll(2) does not
    know for whose queue they wait, and calls them writable: no reason to spin. */
 T_TEST(a_full_queue_makes_unix_senders_wait, 120) {
-    catch_signals();
+    t_catch_signal(SIGUSR1);
     for (int connected = 0; connected < 2; connected++) {
         pysock *a = unbound(UNIX_PATH), *b = bound(UNIX_PATH);
         pysock_addr at = t_addr_of(b);
@@ -1864,15 +1853,10 @@ T_TEST(a_cleanup_ends_every_wait_for_datagrams_with_ESHUTDOWN, 120) {
 
 static int hook_answer;
 
-static int interrupt_hook(void *arg) {
-    (void)arg;
-    return __atomic_load_n(&hook_answer, __ATOMIC_ACQUIRE);
-}
-
 T_TEST(the_interrupt_hook_ends_a_wait_for_datagrams, 120) {
-    catch_signals();
+    t_catch_signal(SIGUSR1);
     __atomic_store_n(&hook_answer, 1, __ATOMIC_RELEASE);
-    pysock_set_interrupt_hook(interrupt_hook, NULL);
+    pysock_set_interrupt_hook(t_interrupt_hook, &hook_answer);
     FOR_EACH_KIND(kind) {
         for (int i = 0; i < 2 * (SENDTO + 1); i++) {
             int call = i / 2;

@@ -728,4 +728,24 @@ T_TEST(every_call_on_a_closed_poller_fails, 30) {
     t_close_pair(pair);
 }
 
+/* A pipe that has the number of one that was closed without being unregistered. */
+T_TEST(a_reused_number_of_a_pipe_is_asked_for_anew, 60) {
+    pysock_poller *p = T_OK(pysock_poller_new());
+    pysock_pollevent event;
+    int old[2], again[2];
+    T_EQ(pipe(old), 0);
+    T_OK(pysock_poller_register(p, old[0], POLLIN));
+    T_EQ(pysock_poller_poll(p, &event, 1, 0), 0);
+    close(old[0]);
+    close(old[1]);
+    T_EQ(pipe(again), 0);
+    T_EQ(again[0], old[0]);
+    T_OK(pysock_poller_register(p, again[0], POLLIN));
+    T_EQ(write(again[1], "x", 1), 1);
+    T_EQ(pysock_poller_poll(p, &event, 1, 30), 1);
+    pysock_poller_free(p);
+    close(again[0]);
+    close(again[1]);
+}
+
 T_MAIN(.setup = make_contexts, .teardown = free_contexts)

@@ -379,4 +379,64 @@ T_TEST(a_send_in_the_kernel_sets_the_queue_going, 60) {
     t_close_pair(pair);
 }
 
+/* The peer closes while our queue is long: the queue is dropped, and nobody spins or waits. */
+T_TEST(a_queue_ends_with_the_peers_close_notify, 60) {
+    pysock *pair[2];
+    pysock_buf *big = T_OK(pysock_buf_new(8u << 20));
+    char byte;
+    t_tls_pair(pair, client_ctx, server_ctx);
+    T_OK(pysock_setblocking(pair[0], 0));
+    T_OK(pysock_send_buf(pair[0], big));
+    T_OK(pysock_shutdown(pair[1], SHUT_WR));
+    T_EQ(t_readable(pair[0], 30), 1);
+    T_EQ(pysock_recv(pair[0], &byte, 1, 0), 0);
+    T_OK(pysock_settimeout(pair[0], 30));
+    T_FAILS(pysock_sendall(pair[0], "x", 1, 0), T_ANY, T_ANY);
+    (void)pysock_close(pair[0]); /* tells of the loss, if sendall has not */
+    T_OK(pysock_close(pair[1]));
+    pysock_buf_release(big);
+}
+
+/* Queued behind a handshake that the reactor began and a blocking call finishes. */
+T_TEST(what_is_queued_behind_a_handshake_survives_a_mode_switch, 60) {
+    for (int i = 0; i < 50; i++) {
+        pysock *pair[2];
+        pysock_buf *b = T_OK(pysock_buf_copy("hello", 5));
+        t_pair(pair);
+        T_OK(pysock_setblocking(pair[0], 0));
+        T_OK(pysock_setblocking(pair[1], 0));
+        T_OK(pysock_ssl_wrap_socket(pair[0], client_ctx, "localhost"));
+        T_OK(pysock_send_buf(pair[0], b));
+        T_OK(pysock_ssl_wrap_socket(pair[1], server_ctx, NULL));
+        T_OK(pysock_settimeout(pair[0], 30));
+        T_EQ(pysock_ssl_do_handshake(pair[0]), 0);
+        T_OK(pysock_settimeout(pair[1], 30));
+        t_expect(pair[1], "hello");
+        pysock_buf_release(b);
+        T_OK(pysock_close(pair[0]));
+        T_OK(pysock_close(pair[1]));
+    }
+}
+
+/* SHUT_WR with a queue: close_notify comes after the queue and before the FIN. */
+T_TEST(a_shutdown_behind_a_queue_is_a_clean_end, 60) {
+    pysock *pair[2];
+    pysock_buf *big = T_OK(pysock_buf_new(4u << 20));
+    static char buf[65536];
+    size_t got = 0;
+    ptrdiff_t n;
+    t_tls_pair(pair, client_ctx, server_ctx);
+    T_OK(pysock_setblocking(pair[0], 0));
+    T_OK(pysock_send_buf(pair[0], big));
+    T_OK(pysock_shutdown(pair[0], SHUT_WR));
+    T_FAILS(pysock_send(pair[0], "x", 1, 0), PYSOCK_OS_ERROR, EPIPE);
+    while ((n = T_OK(pysock_recv(pair[1], buf, sizeof buf, 0))) > 0)
+        got += (size_t)n;
+    T_EQ(got, 4u << 20);
+    T_EQ(pysock_ssl_eof_is_clean(pair[1]), 1);
+    T_OK(pysock_close(pair[0]));
+    T_OK(pysock_close(pair[1]));
+    pysock_buf_release(big);
+}
+
 T_MAIN(.setup = make_contexts, .teardown = free_contexts)

@@ -4,16 +4,12 @@
 #include "support/files.h"
 #include "support/handshake.h"
 #include "support/process.h"
+#include "support/shell.h"
 
 #define CA T_CERTS "ca.pem"
 #define ALL_SUITES "ALL:COMPLEMENTOFALL"
 #define OPENSSL_ALL "ALL:COMPLEMENTOFALL:@SECLEVEL=0"
 #define MAX_SUITES 64
-
-static int tear_down(void **state) {
-    p_end_all(state);
-    return f_remove_all(state);
-}
 
 static const char *cert_file(const char *name) {
     return p_format(T_CERTS "%s.pem", name);
@@ -968,4 +964,4 @@ T_TEST(haproxy_carries_tls_in_both_roles, 60) {
     pysock_ssl_context_free(server);
 }
 
-T_MAIN(.each_teardown = tear_down)
+T_MAIN(.each_teardown = p_clear_away)

@@ -3,15 +3,11 @@
 #include "support/files.h"
 #include "support/handshake.h"
 #include "support/process.h"
+#include "support/shell.h"
 
 #define BULK ((size_t)T_SCALE(4, 2) << 20)
 #define CA T_CERTS "ca.pem"
 #define GNUTLS_TLS12 "NORMAL:-VERS-ALL:+VERS-TLS1.2"
-
-static int tear_down(void **state) {
-    p_end_all(state);
-    return f_remove_all(state);
-}
 
 /* ---- data ----
    Digits in lines of 64: gnutls-cli and its kind think in text. */
@@ -1549,4 +1545,4 @@ T_TEST(alpn_sni_and_ends_are_right_with_a_python_client, 120) {
     pysock_ssl_context_free(ctx);
 }
 
-T_MAIN(.each_teardown = tear_down)
+T_MAIN(.each_teardown = p_clear_away)

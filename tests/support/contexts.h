@@ -6,14 +6,20 @@
 
 static pysock_ssl_context *client_ctx, *server_ctx;
 
-static int make_contexts(void **state) {
+T_FUNC int make_contexts(void **state) {
     (void)state;
     client_ctx = t_client_ctx();
     server_ctx = t_server_ctx();
     return 0;
 }
 
-static int free_contexts(void **state) {
+/* Names that nobody knows are given up at once, even where the name server is gone. */
+T_FUNC int make_contexts_and_a_short_wait(void **state) {
+    setenv("RES_OPTIONS", "timeout:1 attempts:1", 1);
+    return make_contexts(state);
+}
+
+T_FUNC int free_contexts(void **state) {
     (void)state;
     pysock_ssl_context_free(client_ctx);
     pysock_ssl_context_free(server_ctx);

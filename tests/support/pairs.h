@@ -159,4 +159,12 @@ T_FUNC void t_say(pysock *s, const char *text) {
     T_OK(pysock_sendall(s, text, strlen(text), 0));
 }
 
+/* A word each way. */
+T_FUNC void t_echo_once(pysock *a, pysock *b) {
+    t_say(a, "there");
+    t_expect(b, "there");
+    t_say(b, "and back");
+    t_expect(a, "and back");
+}
+
 #endif

@@ -6,6 +6,7 @@
 #include "support/watchdog.h"
 #include "support/checks.h"
 #include "support/cases.h"
+#include "support/hooks.h"
 #include "support/threads.h"
 #include "support/machine.h"
 #include "support/pairs.h"

@@ -34,6 +34,11 @@ T_FUNC void *t_join(t_thread *t) {
     return result;
 }
 
+T_FUNC void t_sem_take(sem_t *sem) {
+    while (sem_wait(sem) != 0)
+        T_EQ(errno, EINTR);
+}
+
 /* The number of the system call that a thread of this process is in; -1: it runs. */
 T_FUNC long t_call_of(pid_t tid) {
     char path[64], text[64];

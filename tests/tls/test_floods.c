@@ -835,11 +835,6 @@ T_TEST(the_reactor_serves_others_during_all_floods, 120) {
 }
 
 /* Where there is no reactor: the poller's own thread does its work. */
-static int deny_threads(void *arg, const pysock_audit_event *event) {
-    (void)arg;
-    return strcmp(event->name, "pysock.thread") == 0;
-}
-
 static int allow_threads(void **state) {
     (void)state;
     pysock_set_audit_hook(NULL, NULL);
@@ -848,7 +843,7 @@ static int allow_threads(void **state) {
 
 T_TEST_WITH(a_poller_without_threads_serves_others_during_floods, 240, NULL, allow_threads) {
     pysock_cleanup();
-    pysock_set_audit_hook(deny_threads, NULL);
+    pysock_set_audit_hook(t_deny_threads, NULL);
     others_are_served_during(kinds, sizeof kinds / sizeof kinds[0]);
     pysock_set_audit_hook(NULL, NULL);
 }

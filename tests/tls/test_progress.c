@@ -14,10 +14,6 @@
 #define SHORT T_SCALE(1.5, 3.0)
 #define LONG T_SCALE(30.0, 60.0)
 
-static int tear_down(void **state) {
-    return p_end_all(state);
-}
-
 /* ---- the stage ---- */
 
 typedef struct stage {
@@ -659,4 +655,4 @@ T_TEST(detach_drops_nothing_that_waits_for_a_connection, 60) {
     close(fds[1]);
 }
 
-T_MAIN(.each_teardown = tear_down)
+T_MAIN(.each_teardown = p_end_all)

@@ -1,31 +1,12 @@
 /* What a handshake says when it comes to nothing, so that whoever reads it knows what to do; and
    the versions and certificates that a context goes along with. */
-#include "support/support.h"
+#include "support/contexts.h"
 #include "support/process.h"
 #include "support/rawtls.h"
 
 #define CA T_CERTS "ca.pem"
 
-static pysock_ssl_context *client_ctx, *server_ctx;
 static p_process program;
-
-static int set_up(void **state) {
-    (void)state;
-    client_ctx = t_client_ctx();
-    server_ctx = t_server_ctx();
-    return 0;
-}
-
-static int free_contexts(void **state) {
-    (void)state;
-    pysock_ssl_context_free(client_ctx);
-    pysock_ssl_context_free(server_ctx);
-    return 0;
-}
-
-static int tear_down(void **state) {
-    return p_end_all(state);
-}
 
 static void must_not_contain(const char *text, const char *part) {
     if (h_contains(text, part))
@@ -493,4 +474,4 @@ T_TEST(a_renegotiation_with_another_certificate_is_refused, 100) {
     r_no_complaints();
 }
 
-T_MAIN(.setup = set_up, .teardown = free_contexts, .each_teardown = tear_down)
+T_MAIN(.setup = make_contexts, .teardown = free_contexts, .each_teardown = p_end_all)

@@ -9,10 +9,6 @@
 
 enum { BLOCKING, TIMED, NON_BLOCKING };
 
-static int tear_down(void **state) {
-    return p_end_all(state);
-}
-
 static pysock_ssl_session_stats stats_of(pysock_ssl_context *ctx) {
     pysock_ssl_session_stats stats;
     T_OK(pysock_ssl_get_session_stats(ctx, &stats));
@@ -421,4 +417,4 @@ T_TEST(select_sees_what_was_read_ahead, 60) {
     pysock_ssl_context_free(server);
 }
 
-T_MAIN(.each_teardown = tear_down)
+T_MAIN(.each_teardown = p_end_all)

@@ -306,4 +306,33 @@ T_TEST(a_lone_certificate_is_shown_with_its_issuers_where_that_is_wanted, 60) {
     pysock_ssl_context_free(mine);
 }
 
+/* A handshake that began under CERT_NONE must not leave a session for CERT_REQUIRED. */
+T_TEST(a_session_does_not_outlive_the_rules_it_was_made_by, 60) {
+    pysock_ssl_context *lax = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
+    pysock_ssl_context *self_signed = t_server_ctx_of("self-signed");
+    pysock *pair[2];
+    T_OK(pysock_ssl_set_check_hostname(lax, 0));
+    T_OK(pysock_ssl_set_verify_mode(lax, PYSOCK_CERT_NONE));
+    for (int i = 0; i < 2; i++) {
+        t_pair(pair);
+        for (int k = 0; k < 2; k++)
+            T_OK(pysock_setblocking(pair[k], 0));
+        T_OK(pysock_ssl_wrap_socket(pair[0], lax, "localhost"));
+        if (i == 0) {
+            T_OK(pysock_ssl_set_verify_mode(lax, PYSOCK_CERT_REQUIRED));
+            T_OK(pysock_ssl_set_check_hostname(lax, 1));
+        }
+        T_OK(pysock_ssl_wrap_socket(pair[1], self_signed, NULL));
+        T_EQ(t_writable(pair[0], 30), 1);
+        if (i == 0)
+            T_EQ(pysock_ssl_do_handshake(pair[0]), 0);
+        else
+            T_FAILS(pysock_ssl_do_handshake(pair[0]), PYSOCK_SSL_CERT_VERIFICATION_ERROR, T_ANY);
+        T_OK(pysock_close(pair[0]));
+        T_OK(pysock_close(pair[1]));
+    }
+    pysock_ssl_context_free(lax);
+    pysock_ssl_context_free(self_signed);
+}
+
 T_MAIN(.each_setup = setup, .each_teardown = teardown)

@@ -3,10 +3,6 @@
 #include "support/handshake.h"
 #include "support/process.h"
 
-static int tear_down(void **state) {
-    return p_end_all(state);
-}
-
 static void close_all(h_pair *p, pysock_ssl_context *client, pysock_ssl_context *server) {
     h_close(p);
     pysock_ssl_context_free(client);
@@ -1375,4 +1371,4 @@ T_TEST(a_client_that_refuses_sends_the_alert_for_it, 60) {
     }
 }
 
-T_MAIN(.each_teardown = tear_down)
+T_MAIN(.each_teardown = p_end_all)

@@ -10,11 +10,6 @@ static double close_timeout;
 
 #define MUCH ((size_t)8 << 20) /* more than any kernel takes at once */
 
-static int deny_threads(void *arg, const pysock_audit_event *event) {
-    (void)arg;
-    return strcmp(event->name, "pysock.thread") == 0;
-}
-
 static int tear_down(void **state) {
     (void)state;
     pysock_set_audit_hook(NULL, NULL);
@@ -121,16 +116,11 @@ T_TEST(a_close_loses_nothing_under_a_select, 100) {
 
 static sem_t in_step, step_may_end;
 
-static void sem_take(sem_t *sem) {
-    while (sem_wait(sem) != 0)
-        T_EQ(errno, EINTR);
-}
-
 /* The engine is the reactor's meanwhile. */
 static int stop_in_the_step(pysock_ssl_client_hello *hello, void *arg) {
     (void)hello, (void)arg;
     sem_post(&in_step);
-    sem_take(&step_may_end);
+    t_sem_take(&step_may_end);
     return 0;
 }
 
@@ -150,7 +140,7 @@ static void stop_a_handshake(pysock *pair[2], pysock_ssl_context *ctx, t_thread 
     T_OK(pysock_setblocking(pair[1], 0));
     T_OK(pysock_ssl_wrap_socket(pair[1], ctx, NULL));
     t_spawn(t, client_thread, pair[0]);
-    sem_take(&in_step);
+    t_sem_take(&in_step);
 }
 
 static void let_it_go(void) {
@@ -199,7 +189,7 @@ T_TEST(a_close_in_the_middle_of_a_callers_step_loses_nothing, 60) {
     t_wrap_later(pair[1], ctx, NULL);
     t_spawn(&server, handshake_thread, pair[1]);
     t_spawn(&client, client_thread, pair[0]);
-    sem_take(&in_step);
+    t_sem_take(&in_step);
     T_OK(pysock_setblocking(pair[1], 0));
     T_OK(pysock_send_buf(pair[1], b));
     fd = T_OK(pysock_fileno(pair[1]));
@@ -259,7 +249,7 @@ static void close_before_a_deaf_peer(int tls, int deny) {
     int fd;
     close_timeout = 1;
     if (deny)
-        pysock_set_audit_hook(deny_threads, NULL);
+        pysock_set_audit_hook(t_deny_threads, NULL);
     if (tls)
         t_tls_pair(pair, client_ctx, server_ctx);
     else
@@ -328,7 +318,7 @@ T_TEST(a_sleeping_leader_keeps_the_deadlines_of_others, 30) {
     int fd;
     memset(&r, 0, sizeof r);
     close_timeout = 1;
-    pysock_set_audit_hook(deny_threads, NULL);
+    pysock_set_audit_hook(t_deny_threads, NULL);
     t_pair(pair);
     t_pair(other);
     T_OK(pysock_setblocking(pair[0], 0));

@@ -20,21 +20,11 @@ static ssize_t held_pread(int fd, void *buf, size_t size, off_t offset);
 
 static sem_t reading, read_on;
 
-static void sem_take(sem_t *sem) {
-    while (sem_wait(sem) != 0)
-        T_EQ(errno, EINTR);
-}
-
 static ssize_t held_pread(int fd, void *buf, size_t size, off_t offset) {
     ssize_t n = pread(fd, buf, size, offset);
     sem_post(&reading);
-    sem_take(&read_on);
+    t_sem_take(&read_on);
     return n;
-}
-
-static int deny_threads(void *arg, const pysock_audit_event *event) {
-    (void)arg;
-    return strcmp(event->name, "pysock.thread") == 0;
 }
 
 typedef struct sender {
@@ -63,7 +53,7 @@ static void begin_sendfile(sender *j, double timeout) {
     T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, j->pair));
     T_OK(pysock_settimeout(j->pair[0], timeout));
     t_spawn(&j->t, sendfile_thread, j);
-    sem_take(&reading);
+    t_sem_take(&reading);
 }
 
 static void end_sendfile(sender *j, int code) {
@@ -82,7 +72,7 @@ static int go_threadless(void **state) {
     pysock *pair[2];
     pysock_buf *much = T_OK(pysock_buf_new(1u << 20));
     (void)state;
-    pysock_set_audit_hook(deny_threads, NULL);
+    pysock_set_audit_hook(t_deny_threads, NULL);
     T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
     T_OK(pysock_setblocking(pair[0], 0));
     T_OK(pysock_send_buf(pair[0], much));

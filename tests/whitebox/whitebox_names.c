@@ -188,13 +188,6 @@ static pysock *listen_here(int *port) {
     return s;
 }
 
-static void echo_once(pysock *a, pysock *b) {
-    t_say(a, "there");
-    t_expect(b, "there");
-    t_say(b, "and back");
-    t_expect(a, "and back");
-}
-
 /* Nobody has connected who was not accepted. */
 static void expect_no_caller(pysock *listener) {
     T_EQ(t_readable(listener, 0.1), 0);
@@ -241,7 +234,7 @@ T_TEST(a_nonblocking_connect_waits_for_no_name, 60) {
     T_OK(pysock_getsockopt_int(a, SOL_SOCKET, SO_ERROR, &value));
     T_EQ(value, 0);
     b = T_OK(pysock_accept(listener, NULL));
-    echo_once(a, b);
+    t_echo_once(a, b);
     pysock_poller_free(p);
     T_OK(pysock_close(a));
     T_OK(pysock_close(b));
@@ -315,7 +308,7 @@ T_TEST(a_timed_connect_gives_up_a_name_at_its_deadline, 60) {
     b = T_OK(pysock_accept(listener, NULL));
     open_gate();
     expect_no_caller(listener);
-    echo_once(a, b);
+    t_echo_once(a, b);
     T_OK(pysock_close(a));
     T_OK(pysock_close(b));
     T_OK(pysock_close(listener));
@@ -425,7 +418,7 @@ T_TEST(a_blocking_connect_by_name_can_be_made_nonblocking_meanwhile, 60) {
     t_join(&t);
     expect_result(&c, 0, 0);
     b = T_OK(pysock_accept(listener, NULL));
-    echo_once(c.s, b);
+    t_echo_once(c.s, b);
     T_OK(pysock_close(c.s));
     T_OK(pysock_close(b));
     T_OK(pysock_close(listener));
@@ -595,7 +588,7 @@ T_TEST(create_connection_goes_on_when_the_name_is_found, 60) {
         t_join(&t);
         expect_result(&c, 0, 0);
         b = T_OK(pysock_accept(listener, NULL));
-        echo_once(c.s, b);
+        t_echo_once(c.s, b);
         T_OK(pysock_close(c.s));
         T_OK(pysock_close(b));
     }
@@ -747,7 +740,7 @@ T_TEST(abandoned_lookups_hold_nobody_up, 60) {
     T_STEP("a name that can be found, after %d that cannot", N);
     T_EQ(t_writable(a, 20), 1);
     b = T_OK(pysock_accept(listener, NULL));
-    echo_once(a, b);
+    t_echo_once(a, b);
     T_OK(pysock_close(a));
     T_OK(pysock_close(b));
     T_STEP("and with a timeout");
@@ -784,7 +777,7 @@ T_TEST(a_slow_name_holds_up_nobody_else, 60) {
     T_OK(pysock_gethostbyname("localhost", ip, sizeof ip));
     T_OK(pysock_addr_resolve(&addr, AF_INET, "localhost", 80));
     t_tls_pair(pair, client_ctx, server_ctx);
-    echo_once(pair[0], pair[1]);
+    t_echo_once(pair[0], pair[1]);
     t_close_pair(pair);
     open_gate();
     t_join(&t);
@@ -852,7 +845,7 @@ T_TEST(cleanup_of_a_state_abandons_its_names_alone, 60) {
     open_gate();
     T_EQ(t_writable(there, PYSOCK_NO_TIMEOUT), 1);
     b = T_OK(pysock_accept(listener, NULL));
-    echo_once(there, b);
+    t_echo_once(there, b);
     T_OK(pysock_close(there));
     T_OK(pysock_close(b));
     T_OK(pysock_close(listener));
@@ -940,14 +933,6 @@ T_TEST(a_lookup_that_begins_and_a_close_may_meet, 120) {
 
 /* ---- signals ---- */
 
-static int always(void *arg) {
-    return *(int *)arg;
-}
-
-static void on_signal(int number) {
-    (void)number;
-}
-
 static void *timed_connect_thread(void *arg) {
     caller *c = arg;
     double start = t_now();
@@ -958,19 +943,16 @@ static void *timed_connect_thread(void *arg) {
 }
 
 T_TEST(signals_end_a_wait_for_a_name_only_where_the_hook_says_so, 60) {
-    struct sigaction action;
     int port;
     pysock *listener;
-    memset(&action, 0, sizeof action);
-    action.sa_handler = on_signal; /* without SA_RESTART */
-    T_EQ(sigaction(SIGUSR1, &action, NULL), 0);
+    t_catch_signal(SIGUSR1);
     listener = listen_here(&port);
     for (int answer = 0; answer < 2; answer++) {
         caller c = {stream(answer ? 50 : 0.4), port, 0, 0, 0, 0};
         t_thread t;
         pysock *b;
         shut_gate(0);
-        pysock_set_interrupt_hook(always, &answer);
+        pysock_set_interrupt_hook(t_interrupt_hook, &answer);
         t_spawn(&t, timed_connect_thread, &c);
         wait_until_held(1);
         t_wait_asleep(&t);
@@ -987,7 +969,7 @@ T_TEST(signals_end_a_wait_for_a_name_only_where_the_hook_says_so, 60) {
         T_OK(pysock_connect(c.s, here(), port));
         b = T_OK(pysock_accept(listener, NULL));
         open_gate();
-        echo_once(c.s, b);
+        t_echo_once(c.s, b);
         T_OK(pysock_close(c.s));
         T_OK(pysock_close(b));
     }
@@ -1278,16 +1260,11 @@ T_TEST(a_cleanup_during_a_blocking_lookup_is_ESHUTDOWN, 30) {
 
 static sem_t hook_begun, hook_may_end;
 
-static void sem_take(sem_t *sem) {
-    while (sem_wait(sem) != 0)
-        T_EQ(errno, EINTR);
-}
-
 static int stop_in_the_hook(void *arg, const pysock_audit_event *event) {
     (void)arg;
     if (strcmp(event->name, "pysock.thread") == 0) {
         sem_post(&hook_begun);
-        sem_take(&hook_may_end);
+        t_sem_take(&hook_may_end);
     }
     return 0;
 }
@@ -1303,7 +1280,7 @@ T_TEST(a_lookup_wakes_nobody_who_has_gone, 30) {
     pysock_set_audit_hook(stop_in_the_hook, NULL);
     shut_gate(0);
     t_spawn(&t, create_thread, &c);
-    sem_take(&hook_begun);
+    t_sem_take(&hook_begun);
     pysock_set_audit_hook(NULL, NULL);
     pysock_cleanup();
     sem_post(&hook_may_end);
@@ -1326,7 +1303,7 @@ static int note_if_late(void *arg, const pysock_audit_event *event) {
     late_hook *h = arg;
     if (strcmp(event->name, "socket.bind") == 0) {
         sem_post(&hook_begun);
-        sem_take(&hook_may_end);
+        t_sem_take(&hook_may_end);
     }
     if (strcmp(event->name, "socket.connect") == 0 &&
         __atomic_load_n(&h->ended, __ATOMIC_ACQUIRE))
@@ -1356,7 +1333,7 @@ T_TEST(nobody_asks_a_hook_about_a_socket_that_was_closed, 30) {
     h.c.s = stream(0);
     T_CHECK(pysock_state_swap(NULL) == mine);
     t_spawn(&t, bind_thread, &h);
-    sem_take(&hook_begun);
+    t_sem_take(&hook_begun);
     shut_gate(0);
     T_FAILS(pysock_connect(h.c.s, "held.test", 9), PYSOCK_OS_ERROR, EINPROGRESS);
     wait_until_held(1);

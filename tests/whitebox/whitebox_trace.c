@@ -19,7 +19,7 @@ __attribute__((unused)) static void count_free(void *p);
 #define PYSOCK_IMPLEMENTATION
 #include "pysock.h"
 
-#include "support/support.h"
+#include "support/contexts.h"
 
 /* ---- the counting allocator ---- */
 
@@ -79,11 +79,6 @@ static __thread int is_ours;          /* set in the threads of the test; the rea
 static __thread int is_marked;        /* the one thread of the test that shall stop */
 static sem_t stopped, go_on;
 
-static void sem_take(sem_t *sem) {
-    while (sem_wait(sem) != 0)
-        T_EQ(errno, EINTR);
-}
-
 static int naps;     /* atomic */
 static int wake_ups; /* atomic; so many sleeps to come are woken for nothing */
 
@@ -101,7 +96,7 @@ static void trace(const char *event, const void *s) {
     if (whom == FOREIGN_THREADS ? is_ours : !is_marked)
         return;
     sem_post(&stopped);
-    sem_take(&go_on);
+    t_sem_take(&go_on);
 }
 
 /* Lets what has stopped run on, and nothing stop any more. */
@@ -119,21 +114,9 @@ static void begin_stopping(int whom) {
 
 /* ---- the calls ---- */
 
-static pysock_ssl_context *client_ctx, *server_ctx;
-
-static int make_contexts(void **state) {
-    (void)state;
+static int set_up(void **state) {
     is_ours = 1;
-    client_ctx = t_client_ctx();
-    server_ctx = t_server_ctx();
-    return 0;
-}
-
-static int free_contexts(void **state) {
-    (void)state;
-    pysock_ssl_context_free(client_ctx);
-    pysock_ssl_context_free(server_ctx);
-    return 0;
+    return make_contexts(state);
 }
 
 typedef struct client_job {
@@ -218,7 +201,7 @@ static void stop_the_reactor(pysock *pair[2], client_job *job, t_thread *t) {
     job->rc = -2;
     t_spawn(t, client_thread, job);
     T_STEP("waiting for the reactor to reach the crypto");
-    sem_take(&stopped);
+    t_sem_take(&stopped);
 }
 
 /* Another process that has the descriptor may have taken O_NONBLOCK away, and then an accept(2)
@@ -270,7 +253,7 @@ T_TEST(no_nonblocking_call_waits_while_another_caller_computes, 60) {
     T_OK(pysock_setblocking(pair[1], 0));
     T_OK(pysock_ssl_wrap_socket(pair[1], server_ctx, NULL));
     T_STEP("waiting for the client to reach the crypto");
-    sem_take(&stopped);
+    t_sem_take(&stopped);
     T_OK(pysock_setblocking(pair[0], 0));
     p = t_poller_with(pysock_fileno(pair[0]), POLLIN | POLLOUT);
     make_every_nonblocking_call(pair[0], p);
@@ -485,4 +468,4 @@ T_TEST(SO_SNDTIMEO_ends_a_call_that_takes_naps, 60) {
     T_OK(pysock_close(to));
 }
 
-T_MAIN(.setup = make_contexts, .teardown = free_contexts)
+T_MAIN(.setup = set_up, .teardown = free_contexts)

@@ -10,6 +10,7 @@
 #include "support/chains.h"
 #include "support/files.h"
 #include "support/process.h"
+#include "support/shell.h"
 
 #define WWW "www.example.test"
 
@@ -235,9 +236,4 @@ T_TEST(serial_numbers_are_the_same_if_their_values_are, 60) {
     }
 }
 
-static int tear_down(void **state) {
-    p_end_all(state);
-    return f_remove_all(state);
-}
-
-T_MAIN(.setup = make_chains, .teardown = tear_down)
+T_MAIN(.setup = make_chains, .teardown = p_clear_away)

@@ -3,13 +3,9 @@
 #include "support/files.h"
 #include "support/handshake.h"
 #include "support/process.h"
+#include "support/shell.h"
 
 #define CA T_CERTS "ca.pem"
-
-static int tear_down(void **state) {
-    p_end_all(state);
-    return f_remove_all(state);
-}
 
 /* ---- accepted, refused ---- */
 
@@ -1112,4 +1108,4 @@ T_TEST(the_default_context_uses_the_system_trust_store, 60) {
     unsetenv("SSL_CERT_DIR");
 }
 
-T_MAIN(.each_teardown = tear_down)
+T_MAIN(.each_teardown = p_clear_away)

@@ -6,6 +6,7 @@
 #include "support/files.h"
 #include "support/handshake.h"
 #include "support/process.h"
+#include "support/shell.h"
 
 #define WWW "www.example.test"
 
@@ -723,9 +724,4 @@ T_TEST(match_hostname_says_for_whom_a_certificate_is, 60) {
     T_FAILS(pysock_ssl_match_hostname(der, n, WWW), PYSOCK_SSL_CERT_VERIFICATION_ERROR, EPROTO);
 }
 
-static int tear_down(void **state) {
-    p_end_all(state);
-    return f_remove_all(state);
-}
-
-T_MAIN(.setup = make_chains, .teardown = tear_down)
+T_MAIN(.setup = make_chains, .teardown = p_clear_away)

@@ -6,6 +6,7 @@
 #include "support/messages.h"
 #include "support/mint.h"
 #include "support/process.h"
+#include "support/shell.h"
 
 #define FROM_HERE "../../" T_CERTS
 
@@ -14,15 +15,6 @@ static int tear_down(void **state) {
     unsetenv("SSL_CERT_DIR");
     p_end_all(state);
     return f_remove_all(state);
-}
-
-static void run(const char *line) {
-    static p_process p;
-    p_args args = {{NULL}, 0};
-    p_add(&args, "sh", "-ec", p_format("cd %s; %s", f_dir(), line), NULL);
-    if (p_run(&p, &args) != 0)
-        P_FAIL(&p, "'%s' failed", line);
-    p_end(&p);
 }
 
 static pysock_ssl_context *new_client(void) {
@@ -55,9 +47,10 @@ static void does_not_know(pysock_ssl_context *client, const char *name) {
 /* The error that OpenSSL does not give may be given; a trust anchor may not. */
 T_TEST(without_hashed_names_there_are_no_anchors, 60) {
     P_NEED("openssl");
-    run("mkdir plain; cp " FROM_HERE "ca.pem plain/ca.pem; cp plain/ca.pem plain/ca.0; "
-        "cp plain/ca.pem plain/0; cp plain/ca.pem plain/12345678; cp plain/ca.pem plain/1234567.0; "
-        "cp plain/ca.pem plain/x$(openssl x509 -hash -noout -in plain/ca.pem).0");
+    f_run("mkdir plain; cp " FROM_HERE "ca.pem plain/ca.pem; cp plain/ca.pem plain/ca.0; "
+          "cp plain/ca.pem plain/0; cp plain/ca.pem plain/12345678; "
+          "cp plain/ca.pem plain/1234567.0; "
+          "cp plain/ca.pem plain/x$(openssl x509 -hash -noout -in plain/ca.pem).0");
     for (int purpose = 0; purpose < 2; purpose++) {
         pysock_ssl_context *ctx = purpose ? T_OK(pysock_ssl_context_new(PYSOCK_CLIENT_AUTH))
                                           : new_client();
@@ -74,8 +67,8 @@ T_TEST(without_hashed_names_there_are_no_anchors, 60) {
 T_TEST(hashed_names_work_and_others_beside_them_do_not, 60) {
     pysock_ssl_context *client = new_client();
     P_NEED("openssl");
-    run("mkdir hashed; cp " FROM_HERE "other-ca.pem hashed/other.pem; cp " FROM_HERE "ca.pem "
-        "hashed/$(openssl x509 -hash -noout -in " FROM_HERE "ca.pem).0");
+    f_run("mkdir hashed; cp " FROM_HERE "other-ca.pem hashed/other.pem; cp " FROM_HERE "ca.pem "
+          "hashed/$(openssl x509 -hash -noout -in " FROM_HERE "ca.pem).0");
     T_OK(pysock_ssl_load_verify_locations(client, NULL, f_path("hashed")));
     accepts(client, "server-ec");
     does_not_know(client, "untrusted");
@@ -85,8 +78,8 @@ T_TEST(hashed_names_work_and_others_beside_them_do_not, 60) {
 T_TEST(what_rehash_makes_works, 60) {
     pysock_ssl_context *client = new_client();
     P_NEED("openssl");
-    run("mkdir hashed; cp " FROM_HERE "other-ca.pem " FROM_HERE "ca.pem hashed; "
-        "openssl rehash hashed");
+    f_run("mkdir hashed; cp " FROM_HERE "other-ca.pem " FROM_HERE "ca.pem hashed; "
+          "openssl rehash hashed");
     T_OK(pysock_ssl_load_verify_locations(client, NULL, f_path("hashed")));
     accepts(client, "server-ec");
     accepts(client, "untrusted");
@@ -98,9 +91,9 @@ T_TEST(a_hashed_name_may_hold_a_trusted_certificate, 60) {
     for (int reject = 0; reject < 2; reject++) {
         pysock_ssl_context *client = new_client();
         h_outcome o;
-        run(p_format("mkdir -p hashed; openssl x509 -in " FROM_HERE "ca.pem -trustout %s -out "
-                     "hashed/$(openssl x509 -hash -noout -in " FROM_HERE "ca.pem).0",
-                     reject ? "-addreject serverAuth" : "-addtrust serverAuth"));
+        f_run(p_format("mkdir -p hashed; openssl x509 -in " FROM_HERE "ca.pem -trustout %s -out "
+                       "hashed/$(openssl x509 -hash -noout -in " FROM_HERE "ca.pem).0",
+                       reject ? "-addreject serverAuth" : "-addtrust serverAuth"));
         T_OK(pysock_ssl_load_verify_locations(client, NULL, f_path("hashed")));
         o = judge(client, "server-ec");
         if (reject)
@@ -116,11 +109,11 @@ T_TEST(a_hashed_name_may_hold_a_trusted_certificate, 60) {
 T_TEST(all_of_a_directory_is_taken_where_that_is_asked_for, 60) {
     pysock_ssl_context *client = new_client();
     P_NEED("openssl");
-    run("mkdir all; cp " FROM_HERE "other-ca.pem all/any.name; openssl x509 -in " FROM_HERE
-        "ca.pem -outform DER -out all/der; cp " FROM_HERE "README.txt " FROM_HERE "ca.key all; "
-        "cp " FROM_HERE "self-signed.pem all/.hidden; cp all/any.name all/twice.pem; "
-        "mkdir all/below; cp " FROM_HERE "expired.pem all/below; mkfifo all/pipe; "
-        "ln -s nowhere all/dangling; : >all/empty");
+    f_run("mkdir all; cp " FROM_HERE "other-ca.pem all/any.name; openssl x509 -in " FROM_HERE
+          "ca.pem -outform DER -out all/der; cp " FROM_HERE "README.txt " FROM_HERE "ca.key all; "
+          "cp " FROM_HERE "self-signed.pem all/.hidden; cp all/any.name all/twice.pem; "
+          "mkdir all/below; cp " FROM_HERE "expired.pem all/below; mkfifo all/pipe; "
+          "ln -s nowhere all/dangling; : >all/empty");
     T_OK(pysock_ssl_load_verify_directory(client, f_path("all")));
     T_CHECK(pysock_ssl_ca_count(client) == 2 || pysock_ssl_ca_count(client) == 3); /* .hidden */
     accepts(client, "server-ec");
@@ -135,8 +128,9 @@ T_TEST(all_of_a_directory_means_its_lists_too, 60) {
     f_write_text("ca.cnf",
                  "[ca]\ndefault_ca = d\n[d]\ndatabase = index.txt\ndefault_md = sha256\n");
     f_write_text("index.txt", "");
-    run("mkdir all; cp " FROM_HERE "ca.pem all; openssl ca -gencrl -config ca.cnf -cert " FROM_HERE
-        "ca.pem -keyfile " FROM_HERE "ca.key -crldays 30 -out all/list.pem");
+    f_run("mkdir all; cp " FROM_HERE "ca.pem all; "
+          "openssl ca -gencrl -config ca.cnf -cert " FROM_HERE "ca.pem -keyfile " FROM_HERE
+          "ca.key -crldays 30 -out all/list.pem");
     T_OK(pysock_ssl_load_verify_directory(client, f_path("all")));
     T_OK(pysock_ssl_cert_store_stats(client, &stats));
     T_EQ(stats.x509, 1);
@@ -147,7 +141,7 @@ T_TEST(all_of_a_directory_means_its_lists_too, 60) {
 T_TEST(a_server_takes_all_of_a_directory_too, 60) {
     pysock_ssl_context *server = t_server_ctx(), *client = t_client_ctx();
     h_pair p;
-    run("mkdir all; cp " FROM_HERE "ca.pem all/ca.pem");
+    f_run("mkdir all; cp " FROM_HERE "ca.pem all/ca.pem");
     T_OK(pysock_ssl_load_verify_directory(server, f_path("all")));
     T_OK(pysock_ssl_set_verify_mode(server, PYSOCK_CERT_REQUIRED));
     T_OK(pysock_ssl_load_cert_chain(client, T_CERTS "client.pem", T_CERTS "client.key"));
@@ -160,8 +154,8 @@ T_TEST(a_server_takes_all_of_a_directory_too, 60) {
 
 T_TEST(a_damaged_file_in_all_of_a_directory_is_named, 60) {
     pysock_ssl_context *client = new_client();
-    run("mkdir all; cp " FROM_HERE "ca.pem all; sed 5s/^./*/ " FROM_HERE "other-ca.pem "
-        ">all/broken.pem");
+    f_run("mkdir all; cp " FROM_HERE "ca.pem all; sed 5s/^./*/ " FROM_HERE "other-ca.pem "
+          ">all/broken.pem");
     T_FAILS(pysock_ssl_load_verify_directory(client, f_path("all")), PYSOCK_SSL_ERROR, EPROTO);
     error_names(f_path("all/broken.pem"), 1, 1, "base64");
     T_EQ(pysock_ssl_ca_count(client), 0);
@@ -170,7 +164,7 @@ T_TEST(a_damaged_file_in_all_of_a_directory_is_named, 60) {
 
 T_TEST(a_directory_that_cannot_be_taken_is_named, 60) {
     pysock_ssl_context *client = new_client();
-    run("mkdir empty");
+    f_run("mkdir empty");
     T_FAILS(pysock_ssl_load_verify_directory(client, f_path("nowhere")), PYSOCK_OS_ERROR, ENOENT);
     H_CONTAINS(pysock_error_message(), f_path("nowhere"));
     T_FAILS(pysock_ssl_load_verify_directory(client, T_CERTS "ca.pem"), PYSOCK_OS_ERROR, ENOTDIR);
@@ -234,7 +228,7 @@ T_TEST(ssl_cert_dir_leaves_the_systems_file, 60) {
     client = T_OK(pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH));
     usual = pysock_ssl_ca_count(client);
     pysock_ssl_context_free(client);
-    run("mkdir hashed; cp " FROM_HERE "ca.pem hashed; openssl rehash hashed");
+    f_run("mkdir hashed; cp " FROM_HERE "ca.pem hashed; openssl rehash hashed");
     set_environment(NULL, f_path("hashed"));
     client = T_OK(pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH));
     T_EQ(pysock_ssl_ca_count(client), usual);

@@ -7,23 +7,10 @@
 #include "support/messages.h"
 #include "support/mint.h"
 #include "support/process.h"
+#include "support/shell.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 #define FROM_HERE "../../" T_CERTS
-
-static int tear_down(void **state) {
-    p_end_all(state);
-    return f_remove_all(state);
-}
-
-static void run(const char *line) {
-    static p_process p;
-    p_args args = {{NULL}, 0};
-    p_add(&args, "sh", "-ec", p_format("cd %s; %s", f_dir(), line), NULL);
-    if (p_run(&p, &args) != 0)
-        P_FAIL(&p, "'%s' failed", line);
-    p_end(&p);
-}
 
 static pysock_ssl_context *new_client(void) {
     return T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
@@ -58,7 +45,7 @@ static void is_refused(pysock_ssl_context *client, pysock_ssl_context *server) {
 T_TEST(an_anchor_loads_from_a_file_in_der, 60) {
     pysock_ssl_context *client = new_client();
     P_NEED("openssl");
-    run("openssl x509 -in " FROM_HERE "ca.pem -outform DER -out ca.der");
+    f_run("openssl x509 -in " FROM_HERE "ca.pem -outform DER -out ca.der");
     T_OK(pysock_ssl_load_verify_locations(client, f_path("ca.der"), NULL));
     T_EQ(pysock_ssl_ca_count(client), 1);
     is_accepted(client, t_server_ctx());
@@ -71,8 +58,8 @@ T_TEST(a_list_loads_from_a_file_in_der, 60) {
     f_write_text("ca.cnf",
                  "[ca]\ndefault_ca = d\n[d]\ndatabase = index.txt\ndefault_md = sha256\n");
     f_write_text("index.txt", "");
-    run("openssl ca -gencrl -config ca.cnf -cert " FROM_HERE "ca.pem -keyfile " FROM_HERE "ca.key "
-        "-crldays 30 -out crl.pem; openssl crl -in crl.pem -outform DER -out crl.der");
+    f_run("openssl ca -gencrl -config ca.cnf -cert " FROM_HERE "ca.pem -keyfile " FROM_HERE
+          "ca.key -crldays 30 -out crl.pem; openssl crl -in crl.pem -outform DER -out crl.der");
     T_OK(pysock_ssl_load_verify_locations(client, f_path("crl.der"), NULL));
     T_OK(pysock_ssl_cert_store_stats(client, &stats));
     T_EQ(stats.crl, 1);
@@ -90,10 +77,10 @@ T_TEST(an_identity_loads_from_files_in_der, 60) {
         const char *kind = kinds[i % 2], *pem = p_format(T_CERTS "server-%s.pem", kind);
         pysock_ssl_context *server = new_server();
         T_STEP("%s, key %zu", kind, i / 2);
-        run(p_format("openssl x509 -in " FROM_HERE "server-%s.pem -outform DER -out cert.der",
-                     kind));
-        run(p_format("%s -in " FROM_HERE "server-%s.key -outform DER -out key.der",
-                     commands[i / 2], kind));
+        f_run(p_format("openssl x509 -in " FROM_HERE "server-%s.pem -outform DER -out cert.der",
+                       kind));
+        f_run(p_format("%s -in " FROM_HERE "server-%s.key -outform DER -out key.der",
+                       commands[i / 2], kind));
         T_OK(pysock_ssl_load_cert_chain(server, f_path("cert.der"), f_path("key.der")));
         is_accepted(t_client_ctx(), server);
         server = new_server();
@@ -110,8 +97,8 @@ T_TEST(an_encrypted_key_loads_from_a_file_in_der, 60) {
     pysock_ssl_context *server = new_server();
     pysock_ssl_chain_options options;
     P_NEED("openssl");
-    run("openssl pkcs8 -topk8 -in " FROM_HERE "server-ec.key -passout pass:swordfish -iter 1000 "
-        "-outform DER -out key.der");
+    f_run("openssl pkcs8 -topk8 -in " FROM_HERE "server-ec.key -passout pass:swordfish -iter 1000 "
+          "-outform DER -out key.der");
     memset(&options, 0, sizeof options);
     options.certfile = T_CERTS "server-ec.pem";
     options.keyfile = f_path("key.der");
@@ -127,8 +114,8 @@ T_TEST(an_identity_loads_from_der_in_memory, 60) {
     char *cert, *key;
     size_t cert_size, key_size;
     P_NEED("openssl");
-    run("openssl x509 -in " FROM_HERE "server-ec.pem -outform DER -out cert.der; "
-        "openssl pkey -in " FROM_HERE "server-ec.key -outform DER -out key.der");
+    f_run("openssl x509 -in " FROM_HERE "server-ec.pem -outform DER -out cert.der; "
+          "openssl pkey -in " FROM_HERE "server-ec.key -outform DER -out key.der");
     cert = f_read(f_path("cert.der"), &cert_size);
     key = f_read(f_path("key.der"), &key_size);
     T_OK(pysock_ssl_load_cert_chain_data(server, cert, cert_size, key, key_size));
@@ -141,8 +128,8 @@ T_TEST(damaged_der_is_named, 60) {
     char *der;
     size_t size;
     P_NEED("openssl");
-    run("openssl x509 -in " FROM_HERE "server-ec.pem -outform DER -out cert.der; "
-        "openssl pkey -in " FROM_HERE "server-ec.key -outform DER -out key.der");
+    f_run("openssl x509 -in " FROM_HERE "server-ec.pem -outform DER -out cert.der; "
+          "openssl pkey -in " FROM_HERE "server-ec.key -outform DER -out key.der");
     for (int i = 0; i < 4; i++) {
         pysock_ssl_context *client = new_client(), *server = new_server();
         const char *path;
@@ -207,8 +194,8 @@ T_TEST(der_one_after_the_other_loses_nothing, 60) {
 T_TEST(der_of_another_kind_is_named, 60) {
     pysock_ssl_context *client = new_client(), *server = new_server();
     P_NEED("openssl");
-    run("openssl x509 -in " FROM_HERE "server-ec.pem -outform DER -out cert.der; "
-        "openssl pkey -in " FROM_HERE "server-ec.key -outform DER -out key.der");
+    f_run("openssl x509 -in " FROM_HERE "server-ec.pem -outform DER -out cert.der; "
+          "openssl pkey -in " FROM_HERE "server-ec.key -outform DER -out key.der");
     T_FAILS(pysock_ssl_load_verify_locations(client, f_path("key.der"), NULL), PYSOCK_SSL_ERROR,
             EPROTO);
     error_names(f_path("key.der"), 0, 0, "private key");
@@ -284,7 +271,7 @@ T_TEST(forms_that_are_not_read_are_named_with_what_converts_them, 120) {
     P_NEED("iconv");
     for (size_t i = 0; i < COUNT(foreigners); i++) {
         T_STEP("%s", foreigners[i].make);
-        run(foreigners[i].make);
+        f_run(foreigners[i].make);
         for (int as = AS_ANCHORS; as <= AS_KEY; as *= 2)
             if (foreigners[i].as & as)
                 tells(f_path("foreign"), as, &foreigners[i], &wrong);
@@ -296,8 +283,8 @@ T_TEST(forms_that_are_not_read_are_named_with_what_converts_them, 120) {
 T_TEST(pkcs7_beside_a_certificate_is_named, 60) {
     pysock_ssl_context *client = new_client(), *server = new_server();
     P_NEED("openssl");
-    run("openssl crl2pkcs7 -nocrl -certfile " FROM_HERE "chain-ec.pem -out p7; "
-        "cat " FROM_HERE "chain-ec.pem p7 >both.pem");
+    f_run("openssl crl2pkcs7 -nocrl -certfile " FROM_HERE "chain-ec.pem -out p7; "
+          "cat " FROM_HERE "chain-ec.pem p7 >both.pem");
     T_FAILS(pysock_ssl_load_verify_locations(client, f_path("both.pem"), NULL), PYSOCK_SSL_ERROR,
             EPROTO);
     error_names(f_path("both.pem"), 3, 3, "PKCS#7|PKCS7");
@@ -350,7 +337,7 @@ T_TEST(a_key_of_openssh_beside_a_certificate_is_named, 60) {
 /* Makes trusted.pem of a certificate with these settings. */
 static const char *trusted(const char *cert, const char *settings) {
     char *text;
-    run(p_format("openssl x509 -in %s -trustout %s -out trusted.pem", cert, settings));
+    f_run(p_format("openssl x509 -in %s -trustout %s -out trusted.pem", cert, settings));
     text = f_read(f_path("trusted.pem"), NULL);
     T_CHECK(strstr(text, "-----BEGIN TRUSTED CERTIFICATE-----"));
     free(text);
@@ -572,4 +559,4 @@ T_TEST(a_trusted_certificate_may_have_no_settings, 60) {
     }
 }
 
-T_MAIN(.each_teardown = tear_down)
+T_MAIN(.each_teardown = p_clear_away)

@@ -4,6 +4,7 @@
 #include "support/files.h"
 #include "support/handshake.h"
 #include "support/process.h"
+#include "support/shell.h"
 
 #define PASSWORD "correct horse battery staple"
 
@@ -15,18 +16,9 @@ static const char *const ec_keys[] = {"p256", "p384", "p521"};
 /* ---- making keys ---- */
 
 /* Runs a line of shell in the test's directory. */
-static void run(const char *line) {
-    static p_process p;
-    p_args args = {{NULL}, 0};
-    p_add(&args, "sh", "-ec", p_format("cd %s; %s", f_dir(), line), NULL);
-    if (p_run(&p, &args) != 0)
-        P_FAIL(&p, "'%s' failed", line);
-    p_end(&p);
-}
-
 static void certify(const char *name) {
-    run(p_format("openssl req -x509 -key %s.key -subj /CN=localhost -days 30 -out %s.pem", name,
-                 name));
+    f_run(p_format("openssl req -x509 -key %s.key -subj /CN=localhost -days 30 -out %s.pem", name,
+                   name));
 }
 
 static int make_keys(void **state) {
@@ -36,13 +28,13 @@ static int make_keys(void **state) {
         return 0; /* each test says so */
     t_deadline_at(__func__, 300);
     for (size_t i = 0; i < COUNT(rsa_keys); i++) {
-        run(p_format("openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:%s -out %s.key",
-                     rsa_keys[i] + 3, rsa_keys[i]));
+        f_run(p_format("openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:%s -out %s.key",
+                       rsa_keys[i] + 3, rsa_keys[i]));
         certify(rsa_keys[i]);
     }
     for (size_t i = 0; i < COUNT(ec_keys); i++) {
-        run(p_format("openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:%s -out %s.key",
-                     curves[i], ec_keys[i]));
+        f_run(p_format("openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:%s -out %s.key",
+                       curves[i], ec_keys[i]));
         certify(ec_keys[i]);
     }
     return 0;
@@ -128,10 +120,10 @@ T_TEST(rsa_keys_load_as_pkcs1_and_pkcs8, 120) {
         const char *k = rsa_keys[i];
         contains(p_format("%s.key", k), "-----BEGIN PRIVATE KEY-----");
         shakes_hands(k, p_format("%s.key", k), NULL);
-        run(p_format("openssl rsa -in %s.key -traditional -out pkcs1.key", k));
+        f_run(p_format("openssl rsa -in %s.key -traditional -out pkcs1.key", k));
         contains("pkcs1.key", "-----BEGIN RSA PRIVATE KEY-----");
         shakes_hands(k, "pkcs1.key", NULL);
-        run(p_format("openssl pkcs8 -topk8 -nocrypt -in pkcs1.key -out pkcs8.key"));
+        f_run(p_format("openssl pkcs8 -topk8 -nocrypt -in pkcs1.key -out pkcs8.key"));
         loads(k, "pkcs8.key", NULL);
     }
 }
@@ -142,14 +134,14 @@ T_TEST(ec_keys_load_as_sec1_and_pkcs8, 120) {
         const char *k = ec_keys[i];
         contains(p_format("%s.key", k), "-----BEGIN PRIVATE KEY-----");
         shakes_hands(k, p_format("%s.key", k), NULL);
-        run(p_format("openssl ec -in %s.key -out sec1.key", k));
+        f_run(p_format("openssl ec -in %s.key -out sec1.key", k));
         contains("sec1.key", "-----BEGIN EC PRIVATE KEY-----");
         shakes_hands(k, "sec1.key", NULL);
-        run(p_format("openssl ec -in %s.key -no_public -out private.key", k));
+        f_run(p_format("openssl ec -in %s.key -no_public -out private.key", k));
         loads(k, "private.key", NULL);
-        run(p_format("openssl ec -in %s.key -conv_form compressed -out compressed.key", k));
+        f_run(p_format("openssl ec -in %s.key -conv_form compressed -out compressed.key", k));
         loads(k, "compressed.key", NULL);
-        run("openssl pkcs8 -topk8 -nocrypt -in private.key -out pkcs8.key");
+        f_run("openssl pkcs8 -topk8 -nocrypt -in private.key -out pkcs8.key");
         loads(k, "pkcs8.key", NULL);
     }
 }
@@ -158,7 +150,7 @@ T_TEST(a_key_by_ecparam_loads_behind_its_parameters, 60) {
     static const char *const names[] = {"prime256v1", "secp384r1", "secp521r1"};
     P_NEED("openssl");
     for (size_t i = 0; i < COUNT(names); i++) {
-        run(p_format("openssl ecparam -name %s -genkey -out ecparam.key", names[i]));
+        f_run(p_format("openssl ecparam -name %s -genkey -out ecparam.key", names[i]));
         contains("ecparam.key", "-----BEGIN EC PARAMETERS-----");
         contains("ecparam.key", "-----BEGIN EC PRIVATE KEY-----");
         certify("ecparam");
@@ -173,19 +165,19 @@ T_TEST(a_key_without_a_curve_takes_that_of_its_parameters, 60) {
     for (size_t i = 0; i < COUNT(ec_keys); i++) {
         size_t n;
         char *der;
-        run(p_format("openssl ec -in %s.key -no_public -outform DER -out full.der", ec_keys[i]));
+        f_run(p_format("openssl ec -in %s.key -no_public -outform DER -out full.der", ec_keys[i]));
         der = f_read(f_path("full.der"), &n);
         T_CHECK(n > 10 && der[0] == 0x30 && der[2] == 2 && der[5] == 4);
         der[1] = (char)(5 + der[6]); /* the version and the scalar alone */
         f_write("short.der", der, (size_t)der[1] + 2);
         free(der);
-        run("(echo '-----BEGIN EC PRIVATE KEY-----'; openssl base64 -in short.der; "
-            "echo '-----END EC PRIVATE KEY-----') >short.key");
+        f_run("(echo '-----BEGIN EC PRIVATE KEY-----'; openssl base64 -in short.der; "
+              "echo '-----END EC PRIVATE KEY-----') >short.key");
         fails(ec_keys[i], "short.key", NULL, "UNSUPPORTED_PRIVATE_KEY_ALGORITHM", "SSL",
               "does not say its curve");
-        run(p_format("(openssl ecparam -name %s; cat short.key) >pair.key", names[i]));
+        f_run(p_format("(openssl ecparam -name %s; cat short.key) >pair.key", names[i]));
         shakes_hands(ec_keys[i], "pair.key", NULL);
-        run(p_format("(openssl ecparam -name %s; cat short.key) >wrong.key", names[(i + 1) % 3]));
+        f_run(p_format("(openssl ecparam -name %s; cat short.key) >wrong.key", names[(i + 1) % 3]));
         if (i < 2)
             fails(ec_keys[i], "wrong.key", NULL, "KEY_VALUES_MISMATCH", "X509", "does not belong");
         else
@@ -218,7 +210,7 @@ T_TEST(keys_of_other_kinds_are_named, 240) {
     P_NEED("openssl");
     for (size_t i = 0; i < COUNT(other); i++) {
         T_STEP("%s", other[i].make);
-        run(p_format("{ %s; } >other.key", other[i].make));
+        f_run(p_format("{ %s; } >other.key", other[i].make));
         fails("p256", "other.key", PASSWORD, "UNSUPPORTED_PRIVATE_KEY_ALGORITHM", "SSL",
               other[i].words);
     }
@@ -239,15 +231,15 @@ T_TEST(the_traditional_form_opens_with_every_cipher, 240) {
     P_NEED("openssl");
     for (size_t c = 0; c < COUNT(ciphers); c++) {
         for (size_t i = 0; i < COUNT(rsa_keys); i++) {
-            run(p_format("openssl rsa -in %s.key -traditional %s -passout 'pass:" PASSWORD
-                         "' -out old.key", rsa_keys[i], ciphers[c].option));
+            f_run(p_format("openssl rsa -in %s.key -traditional %s -passout 'pass:" PASSWORD
+                           "' -out old.key", rsa_keys[i], ciphers[c].option));
             contains("old.key", "Proc-Type: 4,ENCRYPTED");
             contains("old.key", p_format("DEK-Info: %s,", ciphers[c].name));
             opens(rsa_keys[i], "old.key");
         }
         for (size_t i = 0; i < COUNT(ec_keys); i++) {
-            run(p_format("openssl ec -in %s.key %s -passout 'pass:" PASSWORD "' -out old.key",
-                         ec_keys[i], ciphers[c].option));
+            f_run(p_format("openssl ec -in %s.key %s -passout 'pass:" PASSWORD "' -out old.key",
+                           ec_keys[i], ciphers[c].option));
             contains("old.key", p_format("DEK-Info: %s,", ciphers[c].name));
             opens(ec_keys[i], "old.key");
         }
@@ -262,8 +254,8 @@ T_TEST(pkcs8_opens_with_every_cipher_and_prf, 240) {
     P_NEED("openssl");
     for (size_t c = 0; c < COUNT(ciphers) * COUNT(prfs); c++) {
         const char *cert = c % 2 ? rsa_keys[c % 3] : ec_keys[c % 3];
-        run(p_format("openssl pkcs8 -topk8 -in %s.key -v2 %s -v2prf %s -iter %zu -passout 'pass:"
-                     PASSWORD "' -out new.key", cert, ciphers[c % 4], prfs[c / 4], 1 + c * 50));
+        f_run(p_format("openssl pkcs8 -topk8 -in %s.key -v2 %s -v2prf %s -iter %zu -passout 'pass:"
+                       PASSWORD "' -out new.key", cert, ciphers[c % 4], prfs[c / 4], 1 + c * 50));
         contains("new.key", "-----BEGIN ENCRYPTED PRIVATE KEY-----");
         opens(cert, "new.key");
     }
@@ -282,28 +274,28 @@ T_TEST(keys_open_as_the_tools_write_them_by_default, 120) {
     static const char *const certs[] = {"rsa2048", "rsa4096", "rsa3072", "rsa2048", "p384", "p256"};
     P_NEED("openssl");
     for (size_t i = 0; i < COUNT(lines); i++) {
-        run(p_format("{ %s; } >default.key", lines[i]));
+        f_run(p_format("{ %s; } >default.key", lines[i]));
         opens(certs[i], "default.key");
         shakes_hands(certs[i], "default.key", PASSWORD);
     }
-    run("openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -aes256 -pass 'pass:"
-        PASSWORD "' -out made.key; openssl req -x509 -key made.key -passin 'pass:" PASSWORD
-        "' -subj /CN=localhost -out made.pem");
+    f_run("openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -aes256 -pass 'pass:"
+          PASSWORD "' -out made.key; openssl req -x509 -key made.key -passin 'pass:" PASSWORD
+          "' -subj /CN=localhost -out made.pem");
     opens("made", "made.key");
-    run("openssl genrsa -aes128 -passout 'pass:" PASSWORD "' -out made.key 2048;"
-        "openssl req -x509 -key made.key -passin 'pass:" PASSWORD
-        "' -subj /CN=localhost -out made.pem");
+    f_run("openssl genrsa -aes128 -passout 'pass:" PASSWORD "' -out made.key 2048;"
+          "openssl req -x509 -key made.key -passin 'pass:" PASSWORD
+          "' -subj /CN=localhost -out made.pem");
     opens("made", "made.key");
-    run("openssl req -x509 -newkey rsa:2048 -keyout made.key -passout 'pass:" PASSWORD
-        "' -subj /CN=localhost -out made.pem");
+    f_run("openssl req -x509 -newkey rsa:2048 -keyout made.key -passout 'pass:" PASSWORD
+          "' -subj /CN=localhost -out made.pem");
     opens("made", "made.key");
 }
 
 T_TEST(a_key_by_certtool_opens, 60) {
     P_NEED("openssl");
     P_NEED("certtool");
-    run("certtool --to-p8 --load-privkey p384.key --password '" PASSWORD
-        "' --pkcs-cipher aes-192 --outfile gnutls.key");
+    f_run("certtool --to-p8 --load-privkey p384.key --password '" PASSWORD
+          "' --pkcs-cipher aes-192 --outfile gnutls.key");
     loads("p384", "gnutls.key", PASSWORD);
     fails("p384", "gnutls.key", "no", "BAD_DECRYPT", "PEM", "password is wrong");
 }
@@ -326,7 +318,7 @@ T_TEST(encryption_of_other_kinds_is_named, 120) {
     };
     P_NEED("openssl");
     for (size_t i = 0; i < COUNT(other); i++) {
-        run(p_format("openssl %s -passout 'pass:" PASSWORD "' >other.key", other[i].make));
+        f_run(p_format("openssl %s -passout 'pass:" PASSWORD "' >other.key", other[i].make));
         fails("p256", "other.key", PASSWORD, "UNSUPPORTED_ENCRYPTION", "PEM", other[i].words);
         if (!strstr(pysock_error_message(), "openssl pkcs8 -topk8 -v2 aes-256-cbc"))
             T_FAIL("'%s' does not say what to do", pysock_error_message());
@@ -378,8 +370,8 @@ static void write_pkcs8(const char *name, const char *iterations, size_t ilen, c
     const unsigned char *p;
     size_t size;
     char *der;
-    run("openssl pkcs8 -topk8 -in p256.key -v2 aes-256-cbc -v2prf hmacWithSHA1 -iter 1000 "
-        "-passout 'pass:" PASSWORD "' | sed /-----/d | openssl base64 -d >plain.der");
+    f_run("openssl pkcs8 -topk8 -in p256.key -v2 aes-256-cbc -v2prf hmacWithSHA1 -iter 1000 "
+          "-passout 'pass:" PASSWORD "' | sed /-----/d | openssl base64 -d >plain.der");
     der = f_read(f_path("plain.der"), &size);
     p = behind(der, size, pbkdf2, 9); /* SEQUENCE, OCTET STRING */
     put(&params, 4, p + 4, p[3]);
@@ -402,8 +394,8 @@ static void write_pkcs8(const char *name, const char *iterations, size_t ilen, c
     put_blob(&all, 0x30, &seq);
     free(der);
     f_write("again.der", all.data, all.size);
-    run(p_format("(echo '-----BEGIN ENCRYPTED PRIVATE KEY-----'; openssl base64 -in again.der; "
-                 "echo '-----END ENCRYPTED PRIVATE KEY-----') >%s", name));
+    f_run(p_format("(echo '-----BEGIN ENCRYPTED PRIVATE KEY-----'; openssl base64 -in again.der; "
+                   "echo '-----END ENCRYPTED PRIVATE KEY-----') >%s", name));
 }
 
 T_TEST(a_key_may_tell_the_length_of_its_cipher_key, 60) {
@@ -437,8 +429,8 @@ T_TEST(the_number_of_iterations_is_bounded, 60) {
 T_TEST(a_wrong_password_is_told_whatever_it_yields, 120) {
     static const char *const names[] = {"new.key", "old.key"};
     P_NEED("openssl");
-    run("openssl pkcs8 -topk8 -in p256.key -iter 1 -passout 'pass:" PASSWORD "' -out new.key");
-    run("openssl ec -in p256.key -aes128 -passout 'pass:" PASSWORD "' -out old.key");
+    f_run("openssl pkcs8 -topk8 -in p256.key -iter 1 -passout 'pass:" PASSWORD "' -out new.key");
+    f_run("openssl ec -in p256.key -aes128 -passout 'pass:" PASSWORD "' -out old.key");
     for (int i = 0; i < 2 * 1500; i++)
         fails("p256", names[i % 2], p_format("guess %d", i), "BAD_DECRYPT", "PEM", "password");
     loads("p256", "new.key", PASSWORD);
@@ -482,9 +474,9 @@ static int load_asking(const char *cert, const char *key, answer *a) {
 T_TEST(a_callback_is_asked_once_for_an_encrypted_key, 60) {
     answer right = {PASSWORD, strlen(PASSWORD), 0, 0}, wrong = {"no", 2, 0, 0};
     P_NEED("openssl");
-    run("openssl pkcs8 -topk8 -in p256.key -passout 'pass:" PASSWORD "' -out new.key");
-    run("openssl rsa -in rsa2048.key -traditional -aes256 -passout 'pass:" PASSWORD
-        "' -out old.key");
+    f_run("openssl pkcs8 -topk8 -in p256.key -passout 'pass:" PASSWORD "' -out new.key");
+    f_run("openssl rsa -in rsa2048.key -traditional -aes256 -passout 'pass:" PASSWORD
+          "' -out old.key");
     T_OK(load_asking("p256", "new.key", &right));
     T_EQ(right.asked, 1);
     T_EQ(right.size, 1024);
@@ -501,7 +493,7 @@ T_TEST(a_callback_is_not_asked_for_nothing, 60) {
     T_OK(load_asking("p256", "p256.key", &a));
     T_OK(load_asking("rsa2048", "rsa2048.key", &a));
     T_FAILS(load_asking("p256", "p256.pem", &a), PYSOCK_SSL_ERROR, EPROTO);
-    run("openssl pkcs8 -topk8 -in p256.key -scrypt -passout 'pass:" PASSWORD "' -out new.key");
+    f_run("openssl pkcs8 -topk8 -in p256.key -scrypt -passout 'pass:" PASSWORD "' -out new.key");
     T_FAILS(load_asking("p256", "new.key", &a), PYSOCK_SSL_ERROR, EPROTO);
     T_EQ(a.asked, 0);
 }
@@ -509,7 +501,7 @@ T_TEST(a_callback_is_not_asked_for_nothing, 60) {
 T_TEST(a_callback_that_fails_ends_the_call, 60) {
     answer fails_at_once = {NULL, -1, 0, 0}, too_long = {NULL, 1025, 0, 0};
     P_NEED("openssl");
-    run("openssl pkcs8 -topk8 -in p256.key -passout 'pass:" PASSWORD "' -out new.key");
+    f_run("openssl pkcs8 -topk8 -in p256.key -passout 'pass:" PASSWORD "' -out new.key");
     T_FAILS(load_asking("p256", "new.key", &fails_at_once), PYSOCK_SSL_ERROR, EPROTO);
     is_error("BAD_PASSWORD_READ", "PEM", "new.key");
     T_EQ(fails_at_once.asked, 1);
@@ -524,8 +516,8 @@ T_TEST(passwords_have_at_most_1024_bytes, 60) {
     memset(most, 'p', sizeof most - 1);
     memset(more, 'p', sizeof more - 1);
     f_write("password", most, sizeof most - 1);
-    run("openssl rsa -in rsa2048.key -traditional -aes256 -passout file:password -out old.key");
-    run("openssl pkcs8 -topk8 -in p256.key -passout file:password -out new.key");
+    f_run("openssl rsa -in rsa2048.key -traditional -aes256 -passout file:password -out old.key");
+    f_run("openssl pkcs8 -topk8 -in p256.key -passout file:password -out new.key");
     T_FAILS(load(ctx, "rsa2048", "old.key", more), PYSOCK_VALUE_ERROR, EINVAL);
     T_CHECK(strstr(pysock_error_message(), "password cannot be longer than 1024 bytes") != NULL);
     H_SAME(pysock_error_name(), "ValueError");
@@ -543,7 +535,7 @@ T_TEST(passwords_have_at_most_1024_bytes, 60) {
 
 T_TEST(an_empty_password_is_one, 60) {
     P_NEED("openssl");
-    run("openssl pkcs8 -topk8 -in p256.key -passout pass: -out empty.key");
+    f_run("openssl pkcs8 -topk8 -in p256.key -passout pass: -out empty.key");
     loads("p256", "empty.key", "");
     fails("p256", "empty.key", NULL, "BAD_PASSWORD_READ", "PEM", "there is no password");
 }
@@ -552,8 +544,8 @@ T_TEST(an_empty_password_is_one, 60) {
 
 T_TEST(a_key_of_another_certificate_is_refused, 60) {
     P_NEED("openssl");
-    run("openssl pkcs8 -topk8 -in p256.key -passout 'pass:" PASSWORD "' -out new.key");
-    run("openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out another.key");
+    f_run("openssl pkcs8 -topk8 -in p256.key -passout 'pass:" PASSWORD "' -out new.key");
+    f_run("openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out another.key");
     fails("p384", "p256.key", NULL, "KEY_VALUES_MISMATCH", "X509", "does not belong");
     fails("p384", "new.key", PASSWORD, "KEY_VALUES_MISMATCH", "X509", "does not belong");
     fails("rsa2048", "new.key", PASSWORD, "KEY_VALUES_MISMATCH", "X509", "does not belong");
@@ -567,9 +559,9 @@ T_TEST(bytes_behind_a_key_are_damage, 60) {
     static const char *const certs[] = {"rsa2048", "rsa2048", "p256", "p256"};
     P_NEED("openssl");
     for (size_t i = 0; i < COUNT(forms); i++) {
-        run(p_format("(openssl %s -in %s.key -outform DER; echo) >more.der", forms[i], certs[i]));
-        run("(echo '-----BEGIN PRIVATE KEY-----'; openssl base64 -in more.der; "
-            "echo '-----END PRIVATE KEY-----') >more.key");
+        f_run(p_format("(openssl %s -in %s.key -outform DER; echo) >more.der", forms[i], certs[i]));
+        f_run("(echo '-----BEGIN PRIVATE KEY-----'; openssl base64 -in more.der; "
+              "echo '-----END PRIVATE KEY-----') >more.key");
         fails(certs[i], "more.key", NULL, "PEM_LIB", "SSL", "damaged");
     }
 }
@@ -580,14 +572,14 @@ T_TEST(an_rsa_key_whose_parts_disagree_is_refused, 60) {
     char *der;
     P_NEED("openssl");
     for (size_t i = 0; i < COUNT(rsa_keys); i++) {
-        run(p_format("openssl rsa -in %s.key -traditional -outform DER -out good.der",
-                     rsa_keys[i]));
+        f_run(p_format("openssl rsa -in %s.key -traditional -outform DER -out good.der",
+                       rsa_keys[i]));
         der = f_read(f_path("good.der"), &size);
         der[size - 1] ^= 1; /* the coefficient, which is the last */
         f_write("bad.der", der, size);
         free(der);
-        run("(echo '-----BEGIN RSA PRIVATE KEY-----'; openssl base64 -in bad.der; "
-            "echo '-----END RSA PRIVATE KEY-----') >bad.key");
+        f_run("(echo '-----BEGIN RSA PRIVATE KEY-----'; openssl base64 -in bad.der; "
+              "echo '-----END RSA PRIVATE KEY-----') >bad.key");
         fails(rsa_keys[i], "bad.key", NULL, "KEY_VALUES_MISMATCH", "X509", "does not belong");
     }
 }
@@ -604,13 +596,13 @@ T_TEST(chain_and_encrypted_key_share_a_file_of_any_shape, 60) {
     static const char *const keys[] = {"new.key", "old.key", "p256.key"};
     pysock_ssl_context *ctx = new_server();
     P_NEED("openssl");
-    run("openssl pkcs8 -topk8 -in p256.key -passout 'pass:" PASSWORD "' -out new.key");
-    run("openssl ec -in p256.key -des3 -passout 'pass:" PASSWORD "' -out old.key");
-    run("openssl dhparam -dsaparam -out other 512");
+    f_run("openssl pkcs8 -topk8 -in p256.key -passout 'pass:" PASSWORD "' -out new.key");
+    f_run("openssl ec -in p256.key -des3 -passout 'pass:" PASSWORD "' -out old.key");
+    f_run("openssl dhparam -dsaparam -out other 512");
     for (size_t i = 0; i < COUNT(shapes) * COUNT(keys); i++) {
         pysock_ssl_chain_options options;
         memset(&options, 0, sizeof options);
-        run(p_format("cp %s K; %s >one.pem", keys[i % 3], shapes[i / 3]));
+        f_run(p_format("cp %s K; %s >one.pem", keys[i % 3], shapes[i / 3]));
         options.certfile = f_path("one.pem");
         T_STEP("%s with %s", shapes[i / 3], keys[i % 3]);
         if (i % 3 < 2)
@@ -625,7 +617,7 @@ T_TEST(chain_and_key_come_from_memory_too, 60) {
     pysock_ssl_context *ctx = new_server();
     pysock_ssl_chain_options options, from;
     P_NEED("openssl");
-    run("openssl ec -in p256.key -aes128 -passout 'pass:" PASSWORD "' -out old.key");
+    f_run("openssl ec -in p256.key -aes128 -passout 'pass:" PASSWORD "' -out old.key");
     memset(&options, 0, sizeof options);
     options.password = PASSWORD;
     options.cert = f_read(f_path("p256.pem"), &options.cert_size);
@@ -678,11 +670,11 @@ T_TEST(damaged_encrypted_keys_are_refused, 60) {
         "{ echo '-----BEGIN ENCRYPTED PRIVATE KEY-----'; echo '-----END ENCRYPTED'; }",
     };
     P_NEED("openssl");
-    run("openssl ec -in p256.key -aes128 -passout 'pass:" PASSWORD "' -out old.key");
-    run("openssl pkcs8 -topk8 -in p256.key -passout 'pass:" PASSWORD "' -out new.key");
+    f_run("openssl ec -in p256.key -aes128 -passout 'pass:" PASSWORD "' -out old.key");
+    f_run("openssl pkcs8 -topk8 -in p256.key -passout 'pass:" PASSWORD "' -out new.key");
     for (size_t i = 0; i < COUNT(ways); i++) {
         T_STEP("%s", ways[i]);
-        run(p_format("%s >damaged.key", ways[i]));
+        f_run(p_format("%s >damaged.key", ways[i]));
         fails("p256", "damaged.key", PASSWORD, "PEM_LIB", "SSL", "damaged");
     }
 }
@@ -692,17 +684,17 @@ static void write_padded(const char *name, const void *bytes, size_t size) {
     static const char salt[] = "0123456789abcdef", rest[] = "1032547698badcfe";
     size_t n;
     char *der;
-    run("openssl ec -in p256.key -outform DER -out sec1.der");
+    f_run("openssl ec -in p256.key -outform DER -out sec1.der");
     der = f_read(f_path("sec1.der"), &n);
     der = realloc(der, n + size);
     T_CHECK(der != NULL && (n + size) % 16 == 0);
     memcpy(der + n, bytes, size);
     f_write("padded.der", der, n + size);
     free(der);
-    run(p_format("(printf -- '-----BEGIN EC PRIVATE KEY-----\\nProc-Type: 4,ENCRYPTED\\n"
-                 "DEK-Info: AES-128-CBC,%s%s\\n\\n'; openssl enc -aes-128-cbc -md md5 -S %s "
-                 "-iv %s%s -pass 'pass:" PASSWORD "' -nopad -base64 -in padded.der; "
-                 "echo '-----END EC PRIVATE KEY-----') >%s", salt, rest, salt, salt, rest, name));
+    f_run(p_format("(printf -- '-----BEGIN EC PRIVATE KEY-----\\nProc-Type: 4,ENCRYPTED\\n"
+                   "DEK-Info: AES-128-CBC,%s%s\\n\\n'; openssl enc -aes-128-cbc -md md5 -S %s "
+                   "-iv %s%s -pass 'pass:" PASSWORD "' -nopad -base64 -in padded.der; "
+                   "echo '-----END EC PRIVATE KEY-----') >%s", salt, rest, salt, salt, rest, name));
 }
 
 T_TEST(padding_and_what_comes_before_it_are_checked, 60) {
@@ -733,7 +725,7 @@ T_TEST(no_damage_of_an_encrypted_key_goes_unnoticed, 120) {
     size_t size, cert_size;
     char *cert, *key, *body;
     P_NEED("openssl");
-    run("openssl ec -in p256.key -no_public -aes128 -passout 'pass:" PASSWORD "' -out old.key");
+    f_run("openssl ec -in p256.key -no_public -aes128 -passout 'pass:" PASSWORD "' -out old.key");
     cert = f_read(f_path("p256.pem"), &cert_size);
     key = f_read(f_path("old.key"), &size);
     body = strstr(key, "\n\n");

@@ -6,23 +6,10 @@
 #include "support/messages.h"
 #include "support/mint.h"
 #include "support/process.h"
+#include "support/shell.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 #define WWW "www.example.test"
-
-static int tear_down(void **state) {
-    p_end_all(state);
-    return f_remove_all(state);
-}
-
-static void run(const char *line) {
-    static p_process p;
-    p_args args = {{NULL}, 0};
-    p_add(&args, "sh", "-ec", p_format("cd %s; %s", f_dir(), line), NULL);
-    if (p_run(&p, &args) != 0)
-        P_FAIL(&p, "'%s' failed", line);
-    p_end(&p);
-}
 
 /* ---- what is in the files: a root 0, an authority 1 by it, a leaf 2 ---- */
 
@@ -496,14 +483,14 @@ T_TEST(an_encrypted_key_loads_from_pem_of_every_shape, 120) {
     char *text;
     P_NEED("openssl");
     f_write_text("password", PASSWORD);
-    run("openssl ec -in ../../" T_CERTS "server-ec.key -aes256 -passout file:password "
-        "-out old.key");
+    f_run("openssl ec -in ../../" T_CERTS "server-ec.key -aes256 -passout file:password "
+          "-out old.key");
     text = f_read(f_path("old.key"), NULL);
     T_CHECK(strstr(text, "Proc-Type: 4,ENCRYPTED"));
     loads_in_all_shapes(text, 1, load_encrypted_key, shapes, COUNT(shapes));
     free(text);
-    run("openssl pkcs8 -topk8 -in ../../" T_CERTS "server-ec.key -passout file:password "
-        "-iter 1000 -out new.key");
+    f_run("openssl pkcs8 -topk8 -in ../../" T_CERTS "server-ec.key -passout file:password "
+          "-iter 1000 -out new.key");
     text = f_read(f_path("new.key"), NULL);
     T_CHECK(strstr(text, "-----BEGIN ENCRYPTED PRIVATE KEY-----"));
     loads_in_all_shapes(text, 1, load_encrypted_key, shapes, COUNT(shapes));
@@ -1145,4 +1132,4 @@ T_TEST(no_variant_of_a_file_loses_an_object_without_an_error, T_SCALE(180, 600))
     T_CHECK(count > 1000 && refused_both > 100 && taken > 100);
 }
 
-T_MAIN(.each_teardown = tear_down)
+T_MAIN(.each_teardown = p_clear_away)

@@ -8,14 +8,10 @@
 #include "support/mint.h"
 #include "support/process.h"
 #include "support/shown.h"
+#include "support/shell.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 #define WWW "www.example.test"
-
-static int tear_down(void **state) {
-    p_end_all(state);
-    return f_remove_all(state);
-}
 
 /* Root, key 0; Middle, key 1, by it; Leaf, key 2, by that. */
 static m_spec root_spec(void) {
@@ -629,20 +625,11 @@ T_TEST(an_issuer_that_cannot_be_used_is_shown, 60) {
 
 /* ---- the same by openssl, which does have the keys ---- */
 
-static void run(const char *line) {
-    static p_process p;
-    p_args args = {{NULL}, 0};
-    p_add(&args, "sh", "-ec", p_format("cd %s; %s", f_dir(), line), NULL);
-    if (p_run(&p, &args) != 0)
-        P_FAIL(&p, "'%s' failed", line);
-    p_end(&p);
-}
-
 /* Compressed points it shows to nobody who has not asked for them. */
 T_TEST(a_server_of_openssl_with_a_long_rsa_key_is_told_from_a_forger, 120) {
     P_NEED("openssl");
-    run("openssl req -x509 -newkey rsa:4160 -nodes -keyout key -subj /CN=localhost -days 30 "
-        "-addext 'subjectAltName = DNS:localhost' -out cert");
+    f_run("openssl req -x509 -newkey rsa:4160 -nodes -keyout key -subj /CN=localhost -days 30 "
+          "-addext 'subjectAltName = DNS:localhost' -out cert");
     for (int verify = 0; verify < 2; verify++) {
         static p_process p;
         p_args args = {{NULL}, 0};
@@ -779,4 +766,4 @@ T_TEST(names_in_a_message_are_text_that_cannot_do_harm, 60) {
             T_FAIL("byte %d of the message is 0x%02x", (int)(p - o.message), (unsigned char)*p);
 }
 
-T_MAIN(.each_teardown = tear_down)
+T_MAIN(.each_teardown = p_clear_away)
