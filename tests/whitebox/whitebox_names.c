@@ -450,6 +450,18 @@ T_TEST(connect_takes_the_first_address_and_create_connection_each, 60) {
     T_OK(pysock_close(listener));
 }
 
+/* Then it is a socket like a new one. */
+T_TEST(a_name_that_is_not_found_is_told_once, 60) {
+    pysock *s = stream(0);
+    char byte;
+    T_FAILS(pysock_connect(s, "noname.test", 9), PYSOCK_OS_ERROR, EINPROGRESS);
+    T_EQ(t_writable(s, 20), 1);
+    T_FAILS(pysock_recv(s, &byte, 1, 0), PYSOCK_GAI_ERROR, EADDRNOTAVAIL);
+    T_FAILS(pysock_recv(s, &byte, 1, 0), PYSOCK_OS_ERROR, ENOTCONN);
+    T_FAILS(pysock_connect(s, "noname.test", 9), PYSOCK_OS_ERROR, EINPROGRESS);
+    T_OK(pysock_close(s));
+}
+
 /* ---- fork ---- */
 
 /* What the parent's workers look up is lost here, and said to be; other names are found. */
@@ -720,6 +732,114 @@ T_TEST(closing_ends_a_sendto_that_waits_for_a_name, 60) {
     T_OK(pysock_close(b));
 }
 
+typedef struct select_to_write {
+    t_thread t;
+    pysock *s;
+    int writable;
+} select_to_write;
+
+static void *select_thread(void *arg) {
+    select_to_write *w = arg;
+    w->writable = t_writable(w->s, 20);
+    return NULL;
+}
+
+/* It was asleep before the name was there, and the kernel has nothing to say. */
+T_TEST(who_selects_is_told_when_a_sendtos_name_is_there, 60) {
+    select_to_write w;
+    int port;
+    pysock *b;
+    b = bound_datagram(&port);
+    w.s = datagram(0);
+    shut_gate(0);
+    T_FAILS(pysock_sendto(w.s, "one", 3, 0, "held.test", port), PYSOCK_OS_ERROR, EAGAIN);
+    wait_until_held(1);
+    t_spawn(&w.t, select_thread, &w);
+    t_wait_asleep(&w.t);
+    open_gate();
+    t_join(&w.t);
+    T_EQ(w.writable, 1);
+    T_EQ(pysock_sendto(w.s, "one", 3, 0, "held.test", port), 3);
+    T_OK(pysock_close(w.s));
+    T_OK(pysock_close(b));
+}
+
+/* The connect's name is still wanted when the sendto's comes. */
+T_TEST(a_sendto_leaves_a_connect_under_way_alone, 30) {
+    int port;
+    pysock *a, *b;
+    b = bound_datagram(&port);
+    T_OK(pysock_settimeout(b, 20));
+    a = datagram(0);
+    shut_gate(0);
+    T_FAILS(pysock_connect(a, "held.test", port), PYSOCK_OS_ERROR, EINPROGRESS);
+    wait_until_held(1);
+    T_FAILS(pysock_sendto(a, "one", 3, 0, "here.test", port), PYSOCK_OS_ERROR, EAGAIN);
+    open_gate();
+    T_EQ(t_writable(a, 20), 1);
+    T_EQ(pysock_send(a, "two", 3, 0), 3);
+    expect_datagram(b, "two");
+    T_OK(pysock_close(a));
+    T_OK(pysock_close(b));
+}
+
+static int times_told; /* atomic: of a name */
+
+static int count_names(void *arg, const pysock_audit_event *event) {
+    (void)arg;
+    if (strcmp(event->name, "socket.getaddrinfo") == 0)
+        __atomic_add_fetch(&times_told, 1, __ATOMIC_ACQ_REL);
+    return 0;
+}
+
+/* A datagram for one name does not throw away what was found for another. */
+T_TEST(datagrams_for_two_names_take_two_lookups, 30) {
+    static const char *const texts[] = {"one", "two"};
+    int port[2], left = 2, sent[2] = {0, 0};
+    pysock *a, *b[2];
+    for (int i = 0; i < 2; i++) {
+        b[i] = bound_datagram(&port[i]);
+        T_OK(pysock_settimeout(b[i], 20));
+    }
+    a = datagram(0);
+    times_told = 0;
+    pysock_set_audit_hook(count_names, NULL);
+    shut_gate(0);
+    for (int i = 0; i < 2; i++)
+        T_FAILS(pysock_sendto(a, texts[i], 3, 0, "held.test", port[i]), PYSOCK_OS_ERROR, EAGAIN);
+    open_gate();
+    while (left) {
+        T_EQ(t_writable(a, 20), 1);
+        for (int i = 0; i < 2; i++) {
+            if (sent[i])
+                continue;
+            sent[i] = pysock_sendto(a, texts[i], 3, 0, "held.test", port[i]) == 3;
+            T_CHECK(sent[i] || errno == EAGAIN);
+            left -= sent[i];
+        }
+    }
+    T_EQ(times_told, 2);
+    for (int i = 0; i < 2; i++)
+        expect_datagram(b[i], texts[i]);
+    T_OK(pysock_close(a));
+    for (int i = 0; i < 2; i++)
+        T_OK(pysock_close(b[i]));
+}
+
+T_TEST(no_call_with_MSG_DONTWAIT_waits_for_a_name, 30) {
+    pysock *s;
+    char byte;
+    s = stream(0);
+    shut_gate(0);
+    T_FAILS(pysock_connect(s, "held.test", 9), PYSOCK_OS_ERROR, EINPROGRESS);
+    wait_until_held(1);
+    T_OK(pysock_settimeout(s, 5));
+    T_FAILS(pysock_recv(s, &byte, 1, MSG_DONTWAIT), PYSOCK_OS_ERROR, EAGAIN);
+    T_FAILS(pysock_send(s, "x", 1, MSG_DONTWAIT), PYSOCK_OS_ERROR, EAGAIN);
+    T_OK(pysock_close(s));
+    open_gate();
+}
+
 /* ---- many, and ends ---- */
 
 /* However many names are never answered: once nobody waits for them any more, others are. */
@@ -931,6 +1051,86 @@ T_TEST(a_lookup_that_begins_and_a_close_may_meet, 120) {
     T_OK(pysock_close(listener));
 }
 
+/* The cleanup first tells that it has come, and closes afterwards: who finds the socket as it was
+   in between is told of the cleanup all the same. */
+T_TEST(a_cleanup_during_a_blocking_lookup_is_ESHUTDOWN, 30) {
+    caller c = {NULL, 9, 0, 0, 0, 0};
+    t_thread t;
+    c.s = stream(PYSOCK_NO_TIMEOUT);
+    shut_gate(0);
+    t_spawn(&t, connect_thread, &c);
+    wait_until_held(1);
+    pysock__broadcast(NULL);
+    open_gate();
+    t_join(&t);
+    expect_result(&c, -1, ESHUTDOWN);
+    T_OK(pysock_close(c.s));
+}
+
+/* Until no worker of the resolver's has anything left to do. */
+static void wait_for_the_workers(void) {
+    int workers;
+    do {
+        t_nap(0.001);
+        pysock__lock(&pysock__resolver.lock);
+        workers = pysock__resolver.workers;
+        pysock__unlock(&pysock__resolver.lock);
+    } while (workers);
+}
+
+static sem_t hook_begun, hook_may_end;
+
+static int stop_in_the_hook(void *arg, const pysock_audit_event *event) {
+    (void)arg;
+    if (strcmp(event->name, "pysock.thread") == 0) {
+        sem_post(&hook_begun);
+        t_sem_take(&hook_may_end);
+    }
+    return 0;
+}
+
+/* A call that a cleanup ends before it has slept leaves nothing of its thread with the worker; a
+   sanitizer sees what wakes a thread that is gone. */
+T_TEST(a_lookup_wakes_nobody_who_has_gone, 30) {
+    caller c = {NULL, 9, 20, 0, 0, 0};
+    t_thread t;
+    T_EQ(sem_init(&hook_begun, 0, 0), 0);
+    T_EQ(sem_init(&hook_may_end, 0, 0), 0);
+    wait_for_the_workers();
+    pysock_set_audit_hook(stop_in_the_hook, NULL);
+    shut_gate(0);
+    t_spawn(&t, create_thread, &c);
+    t_sem_take(&hook_begun);
+    pysock_set_audit_hook(NULL, NULL);
+    pysock_cleanup();
+    sem_post(&hook_may_end);
+    t_join(&t);
+    expect_result(&c, -1, ESHUTDOWN);
+    open_gate();
+    wait_for_the_workers();
+    sem_destroy(&hook_begun);
+    sem_destroy(&hook_may_end);
+}
+
+/* The lookup is the connect's until the resolver has it, whoever closes the socket meanwhile. The
+   connect is made to wait for the resolver's lock, and the close comes first. A sanitizer sees what
+   is used after it was freed. */
+T_TEST(a_close_takes_no_lookup_that_is_being_handed_over, 60) {
+    for (int round = 0; round < 60; round++) {
+        caller c = {stream(0), 9, 0, 0, 0, 0};
+        t_thread t;
+        T_STEP("round %d", round);
+        pysock__lock(&pysock__resolver.lock);
+        t_spawn(&t, connect_thread, &c);
+        t_nap(0.002); /* so that it is likely to wait; nothing depends on it */
+        pysock__unlock(&pysock__resolver.lock);
+        T_OK(pysock_close(c.s));
+        t_join(&t);
+        T_EQ(c.result, -1);
+        T_CHECK(c.code == EBADF || c.code == EINPROGRESS);
+    }
+}
+
 /* ---- signals ---- */
 
 static void *timed_connect_thread(void *arg) {
@@ -1076,124 +1276,27 @@ T_TEST(a_host_with_many_names_is_told_whole, 30) {
 #endif
 }
 
-typedef struct select_to_write {
-    t_thread t;
-    pysock *s;
-    int writable;
-} select_to_write;
-
-static void *select_thread(void *arg) {
-    select_to_write *w = arg;
-    w->writable = t_writable(w->s, 20);
-    return NULL;
-}
-
-/* It was asleep before the name was there, and the kernel has nothing to say. */
-T_TEST(who_selects_is_told_when_a_sendtos_name_is_there, 60) {
-    select_to_write w;
-    int port;
-    pysock *b;
-    b = bound_datagram(&port);
-    w.s = datagram(0);
-    shut_gate(0);
-    T_FAILS(pysock_sendto(w.s, "one", 3, 0, "held.test", port), PYSOCK_OS_ERROR, EAGAIN);
-    wait_until_held(1);
-    t_spawn(&w.t, select_thread, &w);
-    t_wait_asleep(&w.t);
-    open_gate();
-    t_join(&w.t);
-    T_EQ(w.writable, 1);
-    T_EQ(pysock_sendto(w.s, "one", 3, 0, "held.test", port), 3);
-    T_OK(pysock_close(w.s));
-    T_OK(pysock_close(b));
-}
-
-/* Then it is a socket like a new one. */
-T_TEST(a_name_that_is_not_found_is_told_once, 60) {
-    pysock *s = stream(0);
-    char byte;
-    T_FAILS(pysock_connect(s, "noname.test", 9), PYSOCK_OS_ERROR, EINPROGRESS);
-    T_EQ(t_writable(s, 20), 1);
-    T_FAILS(pysock_recv(s, &byte, 1, 0), PYSOCK_GAI_ERROR, EADDRNOTAVAIL);
-    T_FAILS(pysock_recv(s, &byte, 1, 0), PYSOCK_OS_ERROR, ENOTCONN);
-    T_FAILS(pysock_connect(s, "noname.test", 9), PYSOCK_OS_ERROR, EINPROGRESS);
-    T_OK(pysock_close(s));
-}
-
-/* ---- what a review found ---- */
-
-/* Until no worker of the resolver's has anything left to do. */
-static void wait_for_the_workers(void) {
-    int workers;
-    do {
-        t_nap(0.001);
-        pysock__lock(&pysock__resolver.lock);
-        workers = pysock__resolver.workers;
-        pysock__unlock(&pysock__resolver.lock);
-    } while (workers);
-}
-
-/* The connect's name is still wanted when the sendto's comes. */
-T_TEST(a_sendto_leaves_a_connect_under_way_alone, 30) {
-    int port;
-    pysock *a, *b;
-    b = bound_datagram(&port);
-    T_OK(pysock_settimeout(b, 20));
-    a = datagram(0);
-    shut_gate(0);
-    T_FAILS(pysock_connect(a, "held.test", port), PYSOCK_OS_ERROR, EINPROGRESS);
-    wait_until_held(1);
-    T_FAILS(pysock_sendto(a, "one", 3, 0, "here.test", port), PYSOCK_OS_ERROR, EAGAIN);
-    open_gate();
-    T_EQ(t_writable(a, 20), 1);
-    T_EQ(pysock_send(a, "two", 3, 0), 3);
-    expect_datagram(b, "two");
-    T_OK(pysock_close(a));
-    T_OK(pysock_close(b));
-}
-
-static int times_told; /* atomic: of a name */
-
-static int count_names(void *arg, const pysock_audit_event *event) {
-    (void)arg;
-    if (strcmp(event->name, "socket.getaddrinfo") == 0)
-        __atomic_add_fetch(&times_told, 1, __ATOMIC_ACQ_REL);
-    return 0;
-}
-
-/* A datagram for one name does not throw away what was found for another. */
-T_TEST(datagrams_for_two_names_take_two_lookups, 30) {
-    static const char *const texts[] = {"one", "two"};
-    int port[2], left = 2, sent[2] = {0, 0};
-    pysock *a, *b[2];
-    for (int i = 0; i < 2; i++) {
-        b[i] = bound_datagram(&port[i]);
-        T_OK(pysock_settimeout(b[i], 20));
+T_TEST(a_host_without_a_name_leaves_no_error, 30) {
+    char text[PYSOCK_HOST_STRLEN];
+    for (size_t i = 0; i < FAILING; i++) {
+        if (failing[i].code == EAI_MEMORY)
+            continue; /* that is one */
+        T_STEP("%s", failing[i].name);
+        pysock_error_clear();
+        T_OK(pysock_getfqdn(failing[i].name, text, sizeof text));
+        T_CHECK(strcmp(text, failing[i].name) == 0);
+        T_EQ(pysock_error(), PYSOCK_NO_ERROR);
+        T_FAILS(pysock_getfqdn(failing[i].name, text, 3), T_ANY, T_ANY);
     }
-    a = datagram(0);
-    times_told = 0;
-    pysock_set_audit_hook(count_names, NULL);
-    shut_gate(0);
-    for (int i = 0; i < 2; i++)
-        T_FAILS(pysock_sendto(a, texts[i], 3, 0, "held.test", port[i]), PYSOCK_OS_ERROR, EAGAIN);
-    open_gate();
-    while (left) {
-        T_EQ(t_writable(a, 20), 1);
-        for (int i = 0; i < 2; i++) {
-            if (sent[i])
-                continue;
-            sent[i] = pysock_sendto(a, texts[i], 3, 0, "held.test", port[i]) == 3;
-            T_CHECK(sent[i] || errno == EAGAIN);
-            left -= sent[i];
-        }
+    T_FAILS(pysock_socket(-1, -1, -1), T_ANY, T_ANY);
+    {
+        pysock_error_kind before = pysock_error();
+        T_OK(pysock_getfqdn("noname.test", text, sizeof text));
+        T_EQ(pysock_error(), before);
     }
-    T_EQ(times_told, 2);
-    for (int i = 0; i < 2; i++)
-        expect_datagram(b[i], texts[i]);
-    T_OK(pysock_close(a));
-    for (int i = 0; i < 2; i++)
-        T_OK(pysock_close(b[i]));
 }
+
+/* ---- the audit hook ---- */
 
 static int deny_two(void *arg, const pysock_audit_event *event) {
     int *told = arg;
@@ -1226,70 +1329,6 @@ T_TEST(the_audit_hook_is_asked_about_every_name_of_a_socket, 30) {
     pysock_set_audit_hook(NULL, NULL);
     T_OK(pysock_close(a));
     T_OK(pysock_close(b));
-}
-
-T_TEST(no_call_with_MSG_DONTWAIT_waits_for_a_name, 30) {
-    pysock *s;
-    char byte;
-    s = stream(0);
-    shut_gate(0);
-    T_FAILS(pysock_connect(s, "held.test", 9), PYSOCK_OS_ERROR, EINPROGRESS);
-    wait_until_held(1);
-    T_OK(pysock_settimeout(s, 5));
-    T_FAILS(pysock_recv(s, &byte, 1, MSG_DONTWAIT), PYSOCK_OS_ERROR, EAGAIN);
-    T_FAILS(pysock_send(s, "x", 1, MSG_DONTWAIT), PYSOCK_OS_ERROR, EAGAIN);
-    T_OK(pysock_close(s));
-    open_gate();
-}
-
-/* The cleanup first tells that it has come, and closes afterwards: who finds the socket as it was
-   in between is told of the cleanup all the same. */
-T_TEST(a_cleanup_during_a_blocking_lookup_is_ESHUTDOWN, 30) {
-    caller c = {NULL, 9, 0, 0, 0, 0};
-    t_thread t;
-    c.s = stream(PYSOCK_NO_TIMEOUT);
-    shut_gate(0);
-    t_spawn(&t, connect_thread, &c);
-    wait_until_held(1);
-    pysock__broadcast(NULL);
-    open_gate();
-    t_join(&t);
-    expect_result(&c, -1, ESHUTDOWN);
-    T_OK(pysock_close(c.s));
-}
-
-static sem_t hook_begun, hook_may_end;
-
-static int stop_in_the_hook(void *arg, const pysock_audit_event *event) {
-    (void)arg;
-    if (strcmp(event->name, "pysock.thread") == 0) {
-        sem_post(&hook_begun);
-        t_sem_take(&hook_may_end);
-    }
-    return 0;
-}
-
-/* A call that a cleanup ends before it has slept leaves nothing of its thread with the worker; a
-   sanitizer sees what wakes a thread that is gone. */
-T_TEST(a_lookup_wakes_nobody_who_has_gone, 30) {
-    caller c = {NULL, 9, 20, 0, 0, 0};
-    t_thread t;
-    T_EQ(sem_init(&hook_begun, 0, 0), 0);
-    T_EQ(sem_init(&hook_may_end, 0, 0), 0);
-    wait_for_the_workers();
-    pysock_set_audit_hook(stop_in_the_hook, NULL);
-    shut_gate(0);
-    t_spawn(&t, create_thread, &c);
-    t_sem_take(&hook_begun);
-    pysock_set_audit_hook(NULL, NULL);
-    pysock_cleanup();
-    sem_post(&hook_may_end);
-    t_join(&t);
-    expect_result(&c, -1, ESHUTDOWN);
-    open_gate();
-    wait_for_the_workers();
-    sem_destroy(&hook_begun);
-    sem_destroy(&hook_may_end);
 }
 
 typedef struct late_hook {
@@ -1349,45 +1388,6 @@ T_TEST(nobody_asks_a_hook_about_a_socket_that_was_closed, 30) {
     pysock_state_free(mine);
     sem_destroy(&hook_begun);
     sem_destroy(&hook_may_end);
-}
-
-/* The lookup is the connect's until the resolver has it, whoever closes the socket meanwhile. The
-   connect is made to wait for the resolver's lock, and the close comes first. A sanitizer sees what
-   is used after it was freed. */
-T_TEST(a_close_takes_no_lookup_that_is_being_handed_over, 60) {
-    for (int round = 0; round < 60; round++) {
-        caller c = {stream(0), 9, 0, 0, 0, 0};
-        t_thread t;
-        T_STEP("round %d", round);
-        pysock__lock(&pysock__resolver.lock);
-        t_spawn(&t, connect_thread, &c);
-        t_nap(0.002); /* so that it is likely to wait; nothing depends on it */
-        pysock__unlock(&pysock__resolver.lock);
-        T_OK(pysock_close(c.s));
-        t_join(&t);
-        T_EQ(c.result, -1);
-        T_CHECK(c.code == EBADF || c.code == EINPROGRESS);
-    }
-}
-
-T_TEST(a_host_without_a_name_leaves_no_error, 30) {
-    char text[PYSOCK_HOST_STRLEN];
-    for (size_t i = 0; i < FAILING; i++) {
-        if (failing[i].code == EAI_MEMORY)
-            continue; /* that is one */
-        T_STEP("%s", failing[i].name);
-        pysock_error_clear();
-        T_OK(pysock_getfqdn(failing[i].name, text, sizeof text));
-        T_CHECK(strcmp(text, failing[i].name) == 0);
-        T_EQ(pysock_error(), PYSOCK_NO_ERROR);
-        T_FAILS(pysock_getfqdn(failing[i].name, text, 3), T_ANY, T_ANY);
-    }
-    T_FAILS(pysock_socket(-1, -1, -1), T_ANY, T_ANY);
-    {
-        pysock_error_kind before = pysock_error();
-        T_OK(pysock_getfqdn("noname.test", text, sizeof text));
-        T_EQ(pysock_error(), before);
-    }
 }
 
 /* What a failed test has left waiting is not for the next one. */
