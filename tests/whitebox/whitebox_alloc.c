@@ -669,7 +669,7 @@ static int side_step(party *p, side *a, int is_writable) {
         result = pysock_ssl_do_handshake(a->s);
         if (result == 0)
             a->state = TALKING;
-        return result < 0 ? failed("do_handshake") : 0;
+        return result < 0 && errno != EINPROGRESS ? failed("do_handshake") : 0;
     case TALKING:
         return side_talk(a);
     default:

@@ -570,7 +570,7 @@ T_TEST(a_non_blocking_handshake_looks_up_too, 60) {
     pysock *pair[2];
     t_thread thread;
     h_pair p;
-    int fd, r = 1;
+    int fd;
     memset(&p, 0, sizeof p);
     make_dir("for-reactor", "root");
     T_OK(pysock_ssl_load_verify_locations(client, NULL, f_path("for-reactor")));
