@@ -20,7 +20,7 @@
        int main(void)
        {
            static const char ask[] = "GET / HTTP/1.0\r\nHost: example.org\r\n\r\n";
-           pysock_ssl_context *tls = pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH);
+           pysock_ssl_context *tls = pysock_ssl_client_context();
            pysock *s = pysock_create_connection("example.org", 443, 10.0);
            char buf[4096];
            ptrdiff_t n = -1;
@@ -223,7 +223,10 @@
 #ifndef PYSOCK_H
 #define PYSOCK_H
 
-#define PYSOCK_VERSION "0.1.0"
+#define PYSOCK_VERSION_MAJOR 0
+#define PYSOCK_VERSION_MINOR 2
+#define PYSOCK_VERSION_PATCH 0
+#define PYSOCK_VERSION "0.2.0"
 
 /* The implementation wants accept4 from glibc; it does without where a header came first. */
 #if defined(PYSOCK_IMPLEMENTATION) && !defined(_GNU_SOURCE)
@@ -324,6 +327,10 @@ PYSOCKDEF const char *pysock_error_verify_message(void);
 
 /* Forgets the calling thread's error. */
 PYSOCKDEF void pysock_error_clear(void);
+
+/* PYSOCK_VERSION of the implementation that the program runs with, which a shared library may have
+   brought along. */
+PYSOCKDEF const char *pysock_version(void);
 
 /* ==== public: lifecycle ==== */
 
@@ -911,8 +918,12 @@ enum {
    while sockets use it. */
 PYSOCKDEF pysock_ssl_context *pysock_ssl_create_default_context(pysock_ssl_purpose purpose);
 
-/* The same without any trust anchor or key log: Python's SSLContext(PROTOCOL_TLS_CLIENT or
-   _SERVER). */
+/* The same by the side that the program is on: of PYSOCK_SERVER_AUTH, and of PYSOCK_CLIENT_AUTH. */
+PYSOCKDEF pysock_ssl_context *pysock_ssl_client_context(void);
+PYSOCKDEF pysock_ssl_context *pysock_ssl_server_context(void);
+
+/* As pysock_ssl_create_default_context(), without any trust anchor or key log: Python's
+   SSLContext(PROTOCOL_TLS_CLIENT or _SERVER). */
 PYSOCKDEF pysock_ssl_context *pysock_ssl_context_new(pysock_ssl_purpose purpose);
 
 /* Python's SSLContext(protocol), of a PYSOCK_PROTOCOL_ number. */
@@ -3768,6 +3779,11 @@ PYSOCKDEF const char *pysock_error_verify_message(void)
 PYSOCKDEF void pysock_error_clear(void)
 {
     memset(&pysock__last, 0, sizeof pysock__last);
+}
+
+PYSOCKDEF const char *pysock_version(void)
+{
+    return PYSOCK_VERSION;
 }
 
 static int pysock__check_memory(const char *what, const void *data, size_t size)
@@ -12828,6 +12844,16 @@ PYSOCKDEF pysock_ssl_context *pysock_ssl_create_default_context(pysock_ssl_purpo
         return NULL;
     }
     return ctx;
+}
+
+PYSOCKDEF pysock_ssl_context *pysock_ssl_client_context(void)
+{
+    return pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH);
+}
+
+PYSOCKDEF pysock_ssl_context *pysock_ssl_server_context(void)
+{
+    return pysock_ssl_create_default_context(PYSOCK_CLIENT_AUTH);
 }
 
 PYSOCKDEF void pysock_ssl_context_free(pysock_ssl_context *ctx)
@@ -24239,6 +24265,18 @@ PYSOCKDEF pysock_ssl_context *pysock_ssl_create_default_context(pysock_ssl_purpo
 {
     (void)purpose;
     pysock__no_ssl("ssl_create_default_context");
+    return NULL;
+}
+
+PYSOCKDEF pysock_ssl_context *pysock_ssl_client_context(void)
+{
+    pysock__no_ssl("ssl_client_context");
+    return NULL;
+}
+
+PYSOCKDEF pysock_ssl_context *pysock_ssl_server_context(void)
+{
+    pysock__no_ssl("ssl_server_context");
     return NULL;
 }
 

@@ -45,7 +45,7 @@ static int is_stopping(void *arg)
 static pysock *listen_on(int port, const char *cert, const char *key)
 {
     pysock *s = pysock_create_server("127.0.0.1", port, -1);
-    pysock_ssl_context *tls = cert ? pysock_ssl_create_default_context(PYSOCK_CLIENT_AUTH) : NULL;
+    pysock_ssl_context *tls = cert ? pysock_ssl_server_context() : NULL;
 
     if (!s || pysock_setblocking(s, 0) < 0 ||
         (cert && (!tls || pysock_ssl_load_cert_chain(tls, cert, key) < 0 ||

@@ -110,7 +110,7 @@ int main(int argc, char **argv)
         return 2;
     }
     pysock_ssl_context *tls = argv[3] ? pysock_ssl_context_new(PYSOCK_SERVER_AUTH)
-                                      : pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH);
+                                      : pysock_ssl_client_context();
     pysock *s = pysock_socket(AF_INET, SOCK_STREAM, 0);
     int failed = !tls || !s ||
                  (argv[3] && pysock_ssl_load_verify_locations(tls, argv[3], NULL) < 0) ||

@@ -92,7 +92,7 @@ static void serve(pysock *listener)
 static int add_host(host *h, char **names)
 {
     h->name = names[0];
-    h->tls = pysock_ssl_create_default_context(PYSOCK_CLIENT_AUTH);
+    h->tls = pysock_ssl_server_context();
     return h->tls && pysock_ssl_load_cert_chain(h->tls, names[1], names[2]) == 0 ? 0 : -1;
 }
 

@@ -87,7 +87,7 @@ int main(int argc, char **argv)
         return 2;
     }
     pysock_ssl_context *tls = argv[3] ? pysock_ssl_context_new(PYSOCK_SERVER_AUTH)
-                                      : pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH);
+                                      : pysock_ssl_client_context();
     pysock *s = NULL;
     pysock_file *f = NULL;
     int result = -1;

@@ -18,7 +18,7 @@ trusted instead of the system's. Exit status 0 only if the answer came whole.
 static pysock_ssl_context *make_context(const char *cafile)
 {
     if (!cafile)
-        return pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH);
+        return pysock_ssl_client_context();
 
     pysock_ssl_context *tls = pysock_ssl_context_new(PYSOCK_SERVER_AUTH);
     if (tls && pysock_ssl_load_verify_locations(tls, cafile, NULL) == 0)

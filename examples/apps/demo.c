@@ -209,7 +209,7 @@ static pysock *listen_on_loopback(bool with_tls, int *port)
     bool ok = s && pysock_getsockname(s, &addr) == 0;
 
     if (ok && with_tls) {
-        tls = pysock_ssl_create_default_context(PYSOCK_CLIENT_AUTH);
+        tls = pysock_ssl_server_context();
         ok = tls &&
              pysock_ssl_load_cert_chain_data(tls, server_certificate, sizeof server_certificate - 1,
                                              server_key, sizeof server_key - 1) == 0 &&

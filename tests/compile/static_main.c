@@ -9,5 +9,6 @@ const char *other_version(void);
 
 int main(void)
 {
-    return strcmp(other_version(), PYSOCK_VERSION) != 0 || smoke();
+    return strcmp(other_version(), PYSOCK_VERSION) != 0
+           || strcmp(pysock_version(), PYSOCK_VERSION) != 0 || smoke();
 }

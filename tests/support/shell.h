@@ -9,7 +9,7 @@ T_FUNC void f_run(const char *line) {
     static p_process p;
     p_args args = {{NULL}, 0};
     p_add(&args, "sh", "-ec", p_format("cd %s; %s", f_dir(), line), NULL);
-    if (p_run(&p, &args) != 0)
+    if (p_run_within(&p, &args, 6 * P_PATIENCE) != 0) /* keys take long to make */
         P_FAIL(&p, "'%s' failed", line);
     p_end(&p);
 }

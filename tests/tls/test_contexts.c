@@ -48,6 +48,23 @@ T_TEST(each_version_is_spoken_when_it_is_the_only_one, 60) {
     }
 }
 
+T_TEST(contexts_are_made_by_the_side_they_are_for, 60) {
+    h_pair p;
+    pysock_ssl_context *c = T_OK(pysock_ssl_client_context());
+    pysock_ssl_context *s = T_OK(pysock_ssl_server_context());
+    T_EQ(pysock_ssl_get_protocol(c), PYSOCK_PROTOCOL_TLS_CLIENT);
+    T_EQ(pysock_ssl_get_protocol(s), PYSOCK_PROTOCOL_TLS_SERVER);
+    T_EQ(pysock_ssl_get_verify_mode(c), PYSOCK_CERT_REQUIRED);
+    T_EQ(pysock_ssl_get_verify_mode(s), PYSOCK_CERT_NONE);
+    T_OK(pysock_ssl_load_verify_locations(c, T_CERTS "ca.pem", NULL));
+    T_OK(pysock_ssl_load_cert_chain(s, RSA_PEM, RSA_KEY));
+    h_connect(&p, c, s, "localhost");
+    h_greet(&p);
+    h_close(&p);
+    pysock_ssl_context_free(c);
+    pysock_ssl_context_free(s);
+}
+
 T_TEST(the_default_is_tls12_alone, 60) {
     h_pair p;
     T_EQ(pysock_ssl_get_minimum_version(client), PYSOCK_TLSv1_2);
