@@ -32,7 +32,7 @@
            if (n < 0)
                fprintf(stderr, "%s\n", pysock_error_message());
            pysock_close(s);
-           pysock_ssl_context_free(tls);
+           pysock_ssl_context_release(tls);
            return n < 0;
        }
 
@@ -141,12 +141,13 @@
    Ownership
    ---------
    A pysock * is a handle, not a pointer: one that is closed, or never was one, is recognised, and
-   every call on it fails with EBADF. Close each with pysock_close(); a context, poller, buffer or
-   file has its own free, release or close. Sockets keep their context alive, files their socket
-   open, pollers keep nothing open. Data that is sent is copied or sent before the call returns, but
-   for pysock_send_buf(), which takes a reference. Strings that are returned belong to the library;
-   what the resolver returns has a free function of its own. A pysock_ssl_cert is one block with all
-   that it points to, and the caller's: pysock_ssl_cert_free().
+   every call on it fails with EBADF. Close each with pysock_close(). What is counted (contexts,
+   sessions, pollers, memory BIOs, buffers) has a release, what is not a free or a close. Sockets
+   keep their context alive, files their socket open, pollers keep nothing open. Data that is sent
+   is copied or sent before the call returns, but for pysock_send_buf(), which takes a reference.
+   Strings that are returned belong to the library; what the resolver returns has a free function of
+   its own. A pysock_ssl_cert is one block with all that it points to, and the caller's:
+   pysock_ssl_cert_free().
 
 
    Names
@@ -345,7 +346,7 @@ PYSOCKDEF int pysock_unregister_closer(void (*fn)(void *arg), void *arg);
 /* Ends everything: runs the closers, makes every blocked call, select and poll fail with
    ESHUTDOWN, gives output that is still on its way and close_notify 100 ms, joins the threads and
    closes every socket. Handles of closed sockets stay safe: calls on them fail with EBADF. The
-   library can be used again afterwards. Contexts, pollers and buffers are still to be freed by
+   library can be used again afterwards. Contexts, pollers and buffers are still to be released by
    their owners. Runs by itself at exit (see PYSOCK_NO_ATEXIT). Thread-safe; a second call at the
    same time waits for the first, one by a closer does nothing. Not from inside another callback. */
 PYSOCKDEF void pysock_cleanup(void);
@@ -853,11 +854,11 @@ PYSOCKDEF pysock_poller *pysock_poller_new(void);
    once, seldom more than once. Linux; ENOTSUP elsewhere and with PYSOCK_NO_EPOLL. */
 PYSOCKDEF pysock_poller *pysock_poller_new_epoll(void);
 
-/* Not while another thread polls. The sockets stay open. NULL is fine. */
-PYSOCKDEF void pysock_poller_free(pysock_poller *p);
+/* One reference less; the last one frees, and must not while another thread polls. The sockets stay
+   open. NULL is fine. */
+PYSOCKDEF void pysock_poller_release(pysock_poller *p);
 
-/* Ends it: polls that wait fail with EBADF, and so does every call from now on. Free it all the
-   same. */
+/* Closes the poller: pending and later calls fail with EBADF. It must still be released. */
 PYSOCKDEF int pysock_poller_close(pysock_poller *p);
 
 /* A descriptor that is readable when a poll may have something to tell, for select or another
@@ -865,7 +866,8 @@ PYSOCKDEF int pysock_poller_close(pysock_poller *p);
 PYSOCKDEF int pysock_poller_fileno(pysock_poller *p);
 
 /* The open poller that has this descriptor, or of whose descriptor it is a duplicate, as one more
-   reference for pysock_poller_free(). It is Python's epoll.fromfd(). EINVAL where there is none. */
+   reference for pysock_poller_release(). It is Python's epoll.fromfd(). EINVAL where there is
+   none. */
 PYSOCKDEF pysock_poller *pysock_poller_from_fileno(int fd);
 
 /* events: any of POLLIN, POLLPRI, POLLOUT; errors are always told. Registering again modifies. A
@@ -914,8 +916,8 @@ enum {
 /* SERVER_AUTH: a client's context that verifies the chain and the host name against the system's
    trust store (SSL_CERT_FILE and SSL_CERT_DIR each replace their own part of it, as in Python).
    CLIENT_AUTH: a server's context; give it a certificate with pysock_ssl_load_cert_chain(). Both
-   write a key log where SSLKEYLOGFILE says, as in Python. NULL on error. A context may be freed
-   while sockets use it. */
+   write a key log where SSLKEYLOGFILE says, as in Python. NULL on error. A context may be
+   released while sockets use it. */
 PYSOCKDEF pysock_ssl_context *pysock_ssl_create_default_context(pysock_ssl_purpose purpose);
 
 /* The same by the side that the program is on: of PYSOCK_SERVER_AUTH, and of PYSOCK_CLIENT_AUTH. */
@@ -930,9 +932,10 @@ PYSOCKDEF pysock_ssl_context *pysock_ssl_context_new(pysock_ssl_purpose purpose)
 PYSOCKDEF pysock_ssl_context *pysock_ssl_context_new_protocol(int protocol);
 PYSOCKDEF int pysock_ssl_get_protocol(pysock_ssl_context *ctx);
 
-PYSOCKDEF void pysock_ssl_context_free(pysock_ssl_context *ctx);
+/* One reference less; the last one frees. NULL is fine. */
+PYSOCKDEF void pysock_ssl_context_release(pysock_ssl_context *ctx);
 
-/* One reference more, to be freed as well; returns ctx. */
+/* One reference more, to be released as well; returns ctx. */
 PYSOCKDEF pysock_ssl_context *pysock_ssl_context_retain(pysock_ssl_context *ctx);
 
 /* The certificate chain (leaf first) and its private key, from files of PEM or DER; keyfile NULL:
@@ -1233,8 +1236,8 @@ PYSOCKDEF int pysock_ssl_wrap_socket_ex(pysock *s, pysock_ssl_context *ctx,
 /* Python's ssl.MemoryBIO: bytes in memory between TLS and whatever carries them. Thread-safe. */
 typedef struct pysock_bio pysock_bio;
 
-PYSOCKDEF pysock_bio *pysock_bio_new(void); /* NULL: MemoryError */
-PYSOCKDEF void pysock_bio_free(pysock_bio *bio); /* TLS around it keeps it */
+PYSOCKDEF pysock_bio *pysock_bio_new(void);         /* NULL: MemoryError */
+PYSOCKDEF void pysock_bio_release(pysock_bio *bio); /* TLS around it keeps it */
 
 /* Takes up to size bytes out; 0 if it is empty. */
 PYSOCKDEF ptrdiff_t pysock_bio_read(pysock_bio *bio, void *buf, size_t size);
@@ -4073,7 +4076,7 @@ PYSOCKDEF pysock_bio *pysock_bio_new(void)
     return bio;
 }
 
-PYSOCKDEF void pysock_bio_free(pysock_bio *bio)
+PYSOCKDEF void pysock_bio_release(pysock_bio *bio)
 {
     pysock__bio_release(bio);
 }
@@ -12840,7 +12843,7 @@ PYSOCKDEF pysock_ssl_context *pysock_ssl_create_default_context(pysock_ssl_purpo
     if (ctx
         && ((purpose == PYSOCK_SERVER_AUTH && pysock_ssl_load_default_certs(ctx) < 0)
             || (keylog && keylog[0] && pysock_ssl_set_keylog_filename(ctx, keylog) < 0))) {
-        pysock_ssl_context_free(ctx);
+        pysock_ssl_context_release(ctx);
         return NULL;
     }
     return ctx;
@@ -12856,7 +12859,7 @@ PYSOCKDEF pysock_ssl_context *pysock_ssl_server_context(void)
     return pysock_ssl_create_default_context(PYSOCK_CLIENT_AUTH);
 }
 
-PYSOCKDEF void pysock_ssl_context_free(pysock_ssl_context *ctx)
+PYSOCKDEF void pysock_ssl_context_release(pysock_ssl_context *ctx)
 {
     pysock__context_release(ctx);
 }
@@ -22412,7 +22415,7 @@ PYSOCKDEF pysock_poller *pysock_poller_new_epoll(void)
             p->is_epoll = 1;
         return p;
     }
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     pysock__fail_os(err, "poller_new_epoll", "this platform");
     return NULL;
 }
@@ -22540,7 +22543,7 @@ PYSOCKDEF int pysock_poller_close(pysock_poller *p)
     return 0;
 }
 
-PYSOCKDEF void pysock_poller_free(pysock_poller *p)
+PYSOCKDEF void pysock_poller_release(pysock_poller *p)
 {
     size_t fd;
     int refs;
@@ -24195,7 +24198,7 @@ static pysock_ssl_context *pysock__inspection_context(const char *ca_certs)
         && (ca_certs ? pysock_ssl_load_verify_locations(ctx, ca_certs, NULL)
                      : pysock_ssl_set_verify_mode(ctx, PYSOCK_CERT_NONE)) == 0)
         return ctx;
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
     return NULL;
 }
 
@@ -24242,7 +24245,7 @@ PYSOCKDEF pysock_buf *pysock_ssl_get_server_certificate(const char *host, int po
         pysock_close(s);
     else if (s)
         pysock__close_failed(s);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
     return pem;
 }
 
@@ -24287,7 +24290,7 @@ PYSOCKDEF pysock_ssl_context *pysock_ssl_context_new(pysock_ssl_purpose purpose)
     return NULL;
 }
 
-PYSOCKDEF void pysock_ssl_context_free(pysock_ssl_context *ctx)
+PYSOCKDEF void pysock_ssl_context_release(pysock_ssl_context *ctx)
 {
     (void)ctx;
 }
@@ -24632,7 +24635,7 @@ PYSOCKDEF pysock_bio *pysock_bio_new(void)
     return NULL;
 }
 
-PYSOCKDEF void pysock_bio_free(pysock_bio *bio)
+PYSOCKDEF void pysock_bio_release(pysock_bio *bio)
 {
     (void)bio;
 }

@@ -53,7 +53,7 @@ static pysock *listen_on(int port, const char *cert, const char *key)
         pysock_close(s); /* leaves the error as it is */
         s = NULL;
     }
-    pysock_ssl_context_free(tls); /* the socket has its own reference */
+    pysock_ssl_context_release(tls); /* the socket has its own reference */
     return s;
 }
 
@@ -141,6 +141,6 @@ int main(int argc, char **argv)
     if (failed)
         fprintf(stderr, "echo_poller: %s\n", pysock_error_message());
     pysock_cleanup(); /* closes the clients too */
-    pysock_poller_free(sv.poller);
+    pysock_poller_release(sv.poller);
     return failed;
 }

@@ -100,7 +100,7 @@ static pysock *listen_on(int port, const char *cert, const char *key)
         pysock_close(s); /* leaves the error as it is */
         s = NULL;
     }
-    pysock_ssl_context_free(tls); /* the socket has its own reference */
+    pysock_ssl_context_release(tls); /* the socket has its own reference */
     return s;
 }
 

@@ -30,7 +30,7 @@ static pysock_ssl_context *make_context(pysock_ssl_purpose purpose, char **files
         pysock_ssl_load_verify_locations(tls, files[2], NULL) == 0 &&
         pysock_ssl_set_verify_mode(tls, PYSOCK_CERT_REQUIRED) == 0)
         return tls;
-    pysock_ssl_context_free(tls); /* leaves the error as it is */
+    pysock_ssl_context_release(tls); /* leaves the error as it is */
     return NULL;
 }
 
@@ -109,6 +109,6 @@ int main(int argc, char **argv)
         result = be_client(tls, atoi(argv[2]));
     if (result < 0)
         fprintf(stderr, "mutual: %s\n", pysock_error_message());
-    pysock_ssl_context_free(tls);
+    pysock_ssl_context_release(tls);
     return result < 0;
 }

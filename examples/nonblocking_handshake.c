@@ -120,6 +120,6 @@ int main(int argc, char **argv)
         fprintf(stderr, "nonblocking_handshake: %s\n",
                 frames == MAX_FRAMES ? "the server does not answer" : pysock_error_message());
     pysock_close(s);
-    pysock_ssl_context_free(tls);
+    pysock_ssl_context_release(tls);
     return failed;
 }

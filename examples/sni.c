@@ -116,6 +116,6 @@ int main(int argc, char **argv)
     fprintf(stderr, "sni: %s\n", pysock_error_message());
     pysock_close(listener);
     for (int i = 0; i < count; i++)
-        pysock_ssl_context_free(hosts[i].tls);
+        pysock_ssl_context_release(hosts[i].tls);
     return 1;
 }

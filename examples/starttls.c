@@ -100,6 +100,6 @@ int main(int argc, char **argv)
         result = talk(s, f, tls, argv[1]);
     pysock_file_close(f);
     pysock_close(s);
-    pysock_ssl_context_free(tls);
+    pysock_ssl_context_release(tls);
     return result < 0;
 }

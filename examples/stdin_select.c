@@ -126,6 +126,6 @@ int main(int argc, char **argv)
     else
         status = talk(&c) == 0 ? 0 : 1;
     pysock_close(c.s);
-    pysock_ssl_context_free(tls);
+    pysock_ssl_context_release(tls);
     return status;
 }

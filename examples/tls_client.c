@@ -23,7 +23,7 @@ static pysock_ssl_context *make_context(const char *cafile)
     pysock_ssl_context *tls = pysock_ssl_context_new(PYSOCK_SERVER_AUTH);
     if (tls && pysock_ssl_load_verify_locations(tls, cafile, NULL) == 0)
         return tls;
-    pysock_ssl_context_free(tls); /* leaves the error as it is */
+    pysock_ssl_context_release(tls); /* leaves the error as it is */
     return NULL;
 }
 
@@ -65,6 +65,6 @@ int main(int argc, char **argv)
     else
         status = fflush(stdout) == 0 ? 0 : 1;
     pysock_close(s);
-    pysock_ssl_context_free(tls);
+    pysock_ssl_context_release(tls);
     return status;
 }

@@ -313,6 +313,6 @@ int main(int argc, char **argv)
         pysock_buf_release(b.items[i].der);
     }
     free(b.items);
-    pysock_ssl_context_free(b.probe);
+    pysock_ssl_context_release(b.probe);
     return ok ? 0 : 1;
 }

@@ -289,7 +289,7 @@ static void close_all(chat *room)
     }
     pysock_close(room->listeners[0]);
     pysock_close(room->listeners[1]);
-    pysock_poller_free(room->poller);
+    pysock_poller_release(room->poller);
 }
 
 typedef struct options {
@@ -322,7 +322,7 @@ static bool start(chat *room, const options *opt)
 
     pysock_ssl_context *tls = cli_server_context(opt->cert, opt->key);
     bool ok = tls && listen_on(room, 1, opt->address, opt->tls_port, tls);
-    pysock_ssl_context_free(tls); /* the listening socket has its own reference */
+    pysock_ssl_context_release(tls); /* the listening socket has its own reference */
     return ok;
 }
 

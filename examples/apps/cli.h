@@ -240,7 +240,7 @@ static inline pysock_ssl_context *cli_client_context(const char *cafile, bool in
         (!cafile || pysock_ssl_load_verify_locations(tls, cafile, NULL) == 0) &&
         (!cert || pysock_ssl_load_cert_chain(tls, cert, key) == 0))
         return tls;
-    pysock_ssl_context_free(tls); /* leaves the error as it is */
+    pysock_ssl_context_release(tls); /* leaves the error as it is */
     return NULL;
 }
 
@@ -251,7 +251,7 @@ static inline pysock_ssl_context *cli_server_context(const char *cert, const cha
 
     if (tls && pysock_ssl_load_cert_chain(tls, cert, key) == 0)
         return tls;
-    pysock_ssl_context_free(tls);
+    pysock_ssl_context_release(tls);
     return NULL;
 }
 

@@ -196,7 +196,7 @@ static pysock_ssl_context *client_context(bool trusting)
     if (!tls || !trusting ||
         pysock_ssl_load_verify_data(tls, ca_certificate, sizeof ca_certificate - 1) == 0)
         return tls;
-    pysock_ssl_context_free(tls);
+    pysock_ssl_context_release(tls);
     return NULL;
 }
 
@@ -215,7 +215,7 @@ static pysock *listen_on_loopback(bool with_tls, int *port)
                                              server_key, sizeof server_key - 1) == 0 &&
              pysock_ssl_wrap_socket(s, tls, NULL) == 0;
     }
-    pysock_ssl_context_free(tls); /* the socket has its own reference */
+    pysock_ssl_context_release(tls); /* the socket has its own reference */
     if (!ok) {
         pysock_close(s);
         return NULL;
@@ -420,7 +420,7 @@ static void blocking_client(demo *d, const web *w)
     bool ok = s && pysock_ssl_cipher(s, &info) == 0;
     if (!check(d, ok, connected + full, "connected: %s, %s", info.protocol, info.name)) {
         pysock_close(s);
-        pysock_ssl_context_free(tls);
+        pysock_ssl_context_release(tls);
         return;
     }
     pysock_buf *certificate = pysock_ssl_getpeercert_der(s);
@@ -436,7 +436,7 @@ static void blocking_client(demo *d, const web *w)
     check(d, s && pysock_ssl_session_reused(s) == 1, connected + resumed,
           "once more: the session is resumed, %.1f times as fast", full / resumed);
     pysock_close(s);
-    pysock_ssl_context_free(tls);
+    pysock_ssl_context_release(tls);
 }
 
 /* ---- a non-blocking client ---- */
@@ -596,7 +596,7 @@ static void nonblocking_client(demo *d, const web *w)
     if (connect_nonblocking(d, s, w->port) && shake_hands(d, s, tls))
         get_million(d, s);
     pysock_close(s);
-    pysock_ssl_context_free(tls);
+    pysock_ssl_context_release(tls);
     check_threads(d, 1, "threads of the library, now one that finishes handshakes");
 }
 
@@ -618,7 +618,7 @@ static void refuse(demo *d, web *w, bool trusting, const char *hostname, int cod
     check(d, pysock_error_verify_code() == code, NO_TIME, "the reason, by OpenSSL's number: %d, %s",
           pysock_error_verify_code(), pysock_error_verify_message());
     pysock_close(s);
-    pysock_ssl_context_free(tls);
+    pysock_ssl_context_release(tls);
 }
 
 static void refusing_clients(demo *d, web *w)
@@ -760,7 +760,7 @@ static void stop_chat(demo *d, chat *c, bool running)
     }
     for (int i = 0; i < MEMBERS; i++)
         pysock_close(c->clients[i].s);
-    pysock_poller_free(c->poller);
+    pysock_poller_release(c->poller);
 }
 
 /* ---- its members: blocking sockets of the main thread ---- */
@@ -889,7 +889,7 @@ static void chat_room(demo *d)
     for (int i = 0; i < MEMBERS; i++)
         pysock_close(members[i].s);
     stop_chat(d, &c, running);
-    pysock_ssl_context_free(tls);
+    pysock_ssl_context_release(tls);
 }
 
 /* ---- all of it ---- */

@@ -418,6 +418,6 @@ int main(int argc, char **argv)
     d.bar = !d.opt.quiet && isatty(STDERR_FILENO);
     cli_stop_on_signals();
     int status = run(&d);
-    pysock_ssl_context_free(d.tls);
+    pysock_ssl_context_release(d.tls);
     return status;
 }

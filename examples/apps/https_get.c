@@ -276,6 +276,6 @@ int main(int argc, char **argv)
 
     fetch f = {.opt = &opt, .http = {.verbose = opt.verbose}};
     int status = run(&f);
-    pysock_ssl_context_free(f.tls);
+    pysock_ssl_context_release(f.tls);
     return status;
 }

@@ -848,7 +848,7 @@ static bool start(server *sv, const options *opt)
               (sv->listen_fd = pysock_fileno(sv->listener)) >= 0 &&
               (sv->poller = pysock_poller_new()) != NULL &&
               pysock_poller_register(sv->poller, sv->listen_fd, POLLIN) == 0;
-    pysock_ssl_context_free(tls); /* the listening socket has its own reference */
+    pysock_ssl_context_release(tls); /* the listening socket has its own reference */
     if (!ok)
         return cli_complain_of_pysock();
     if (!watch_signals(sv))
@@ -863,7 +863,7 @@ static void finish(server *sv)
     for (int fd = 0; fd < MAX_FD; fd++)
         if (sv->conns[fd])
             close_conn(sv, sv->conns[fd]);
-    pysock_poller_free(sv->poller);
+    pysock_poller_release(sv->poller);
     pysock_close(sv->listener);
 }
 

@@ -137,7 +137,7 @@ static pysock_ssl_context *make_context(pysock_ssl_purpose purpose, const identi
                 : pysock_ssl_load_verify_data(tls, ca_certificate, sizeof ca_certificate - 1)) == 0)
         return tls;
     complain("mutual_tls", "cannot set TLS up");
-    pysock_ssl_context_free(tls);
+    pysock_ssl_context_release(tls);
     return NULL;
 }
 
@@ -173,13 +173,13 @@ static pysock *listen_with_tls(const char *address, int port, const identity *me
     if (tls && pysock_ssl_set_verify_mode(tls, PYSOCK_CERT_REQUIRED) == 0 &&
         (s = pysock_create_server(address, port, -1)) != NULL &&
         pysock_ssl_wrap_socket(s, tls, NULL) == 0) {
-        pysock_ssl_context_free(tls); /* the socket has its own reference */
+        pysock_ssl_context_release(tls); /* the socket has its own reference */
         return s;
     }
     if (tls)
         complain("server", "cannot listen");
     pysock_close(s);
-    pysock_ssl_context_free(tls);
+    pysock_ssl_context_release(tls);
     return NULL;
 }
 
@@ -272,7 +272,7 @@ static int be_client(const char *host, int port, const identity *me, const char 
     else if (tls)
         explain_failure(has_certificate);
     pysock_close(s);
-    pysock_ssl_context_free(tls);
+    pysock_ssl_context_release(tls);
     return result;
 }
 

@@ -717,7 +717,7 @@ static pysock_ssl_context *make_server_tls(const options *opt)
                           pysock_ssl_load_verify_locations(tls, opt->cafile, NULL) == 0)) &&
         pysock_ssl_load_cert_chain(tls, opt->cert, opt->key) == 0)
         return tls;
-    pysock_ssl_context_free(tls);
+    pysock_ssl_context_release(tls);
     return NULL;
 }
 
@@ -965,7 +965,7 @@ int main(int argc, char **argv)
                 signal(ends[i], SIG_IGN); /* nohup */
     }
     status = run(&n);
-    pysock_ssl_context_free(n.tls);
+    pysock_ssl_context_release(n.tls);
     remove_path();
     return status;
 }

@@ -259,6 +259,6 @@ int main(int argc, char **argv)
         report(&sc);
     for (size_t i = 0; i < MAX_ATTEMPTS; i++)
         pysock_close(sc.attempts[i].s);
-    pysock_poller_free(sc.poller);
+    pysock_poller_release(sc.poller);
     return ok ? 0 : 1;
 }

@@ -385,7 +385,7 @@ static int run(const options *opt)
     if (result == 0)
         result = talk(&c, tls, opt, &m);
     pysock_close(c.s);
-    pysock_ssl_context_free(tls);
+    pysock_ssl_context_release(tls);
     free(m.data);
     return result == 0 ? 0 : 1;
 }

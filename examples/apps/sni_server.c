@@ -311,9 +311,9 @@ static void finish(server *sv)
         if (sv->clients[i].s)
             drop(sv, &sv->clients[i]);
     pysock_close(sv->listener);
-    pysock_poller_free(sv->poller);
+    pysock_poller_release(sv->poller);
     for (size_t i = 0; i < sv->host_count; i++)
-        pysock_ssl_context_free(sv->hosts[i].tls);
+        pysock_ssl_context_release(sv->hosts[i].tls);
 }
 
 static const char usage[] =

@@ -161,7 +161,7 @@ static pysock *open_tls(const options *opt, bool verify)
     pysock *s = ready ? pysock_create_connection(opt->host, opt->port, opt->timeout) : NULL;
     bool ok = s && pysock_ssl_wrap_socket(s, tls, opt->servername) == 0;
 
-    pysock_ssl_context_free(tls); /* the socket has its own reference */
+    pysock_ssl_context_release(tls); /* the socket has its own reference */
     if (ok)
         return s;
     pysock_close(s);

@@ -406,7 +406,7 @@ static PyObject *epoll_around(PyTypeObject *type, binding *b, pysock_poller *p, 
     epoll_object *self = (epoll_object *)type->tp_alloc(type, 0);
 
     if (!self) {
-        pysock_poller_free(p);
+        pysock_poller_release(p);
         return NULL;
     }
     self->b = b;
@@ -469,7 +469,7 @@ static void epoll_leave(epoll_object *self)
         return;
     self->ended = NULL;
     binding_begin(self->b, &call);
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     binding_end(&call);
 }
 

@@ -973,7 +973,7 @@ static void bio_dealloc(bio_object *self)
 {
     PyTypeObject *type = Py_TYPE(self);
 
-    pysock_bio_free(self->bio);
+    pysock_bio_release(self->bio);
     type->tp_free(self);
     Py_DECREF(type);
 }

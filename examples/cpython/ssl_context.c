@@ -126,7 +126,7 @@ static void context_dealloc(context_object *self)
     if (self->ctx) {
         pysock_ssl_set_sni_callback(self->ctx, NULL, NULL);
         pysock_ssl_set_message_callback(self->ctx, NULL, NULL);
-        pysock_ssl_context_free(self->ctx);
+        pysock_ssl_context_release(self->ctx);
     }
     type->tp_free(self);
     Py_DECREF(type);

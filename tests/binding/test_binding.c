@@ -12,8 +12,8 @@ static pysock_ssl_wrap_options later(const char *host) {
 
 static void end(h_pair *p, pysock_ssl_context *client, pysock_ssl_context *server) {
     h_close(p);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 static void *do_handshake(void *arg) {
@@ -55,8 +55,8 @@ T_TEST(the_end_of_a_handshake_makes_readable_for_a_caller_that_drives, 60) {
         T_CHECK(t_readable(p.client, H_TIMEOUT));
         h_close(&p);
     }
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 T_TEST(the_end_of_a_handshake_makes_writable_alone, 60) {
@@ -155,9 +155,9 @@ T_TEST(a_session_may_be_set_until_the_handshake_begins, 60) {
     }
     pysock_ssl_session_release(session);
     pysock_ssl_session_release(foreign);
-    pysock_ssl_context_free(other);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(other);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 /* CPython's SSLSocket wraps in each connect(), after one that failed too. */
@@ -224,7 +224,7 @@ T_TEST(a_handshake_left_to_later_tells_both_sides_of_a_missing_certificate, 60) 
     T_OK(pysock_ssl_set_sni_callback(bare, bring_certificate, server));
     h_connect(&p, client, bare, "localhost");
     h_greet(&p);
-    pysock_ssl_context_free(bare);
+    pysock_ssl_context_release(bare);
     end(&p, client, server);
 }
 
@@ -244,7 +244,7 @@ T_TEST(the_host_name_of_one_connection_may_go_unchecked, 60) {
     strange = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH)); /* a chain is verified still */
     h_try_ex(&p, strange, server, &options);
     T_EQ(p.at_client.kind, PYSOCK_SSL_CERT_VERIFICATION_ERROR);
-    pysock_ssl_context_free(strange);
+    pysock_ssl_context_release(strange);
     options.no_check_hostname = 0;
     h_try_ex(&p, client, server, &options);
     T_EQ(p.at_client.kind, PYSOCK_SSL_CERT_VERIFICATION_ERROR);
@@ -488,12 +488,12 @@ T_TEST(what_is_sent_after_unwrap_between_bios_is_an_error_of_tls, 60) {
     H_SAME(pysock_error_reason(), "PROTOCOL_IS_SHUTDOWN");
     T_OK(pysock_close(c));
     T_OK(pysock_close(s));
-    pysock_bio_free(there);
-    pysock_bio_free(back);
-    pysock_bio_free(there2);
-    pysock_bio_free(back2);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_bio_release(there);
+    pysock_bio_release(back);
+    pysock_bio_release(there2);
+    pysock_bio_release(back2);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 T_TEST(a_new_key_log_has_a_first_line_at_once, 60) {
@@ -515,7 +515,7 @@ T_TEST(a_new_key_log_has_a_first_line_at_once, 60) {
         before = n;
     }
     remove(name);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(a_detached_descriptor_is_again_that_of_the_socket_it_was_adopted_from, 60) {

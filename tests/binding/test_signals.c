@@ -626,7 +626,7 @@ static void clear_scene(scene *sc) {
     (void)pysock_file_close(sc->file);
     if (sc->stdio)
         (void)fclose(sc->stdio);
-    pysock_poller_free(sc->poller);
+    pysock_poller_release(sc->poller);
     T_OK(pysock_close(sc->child));
     T_OK(pysock_close(sc->s));
     T_OK(pysock_close(sc->peer));

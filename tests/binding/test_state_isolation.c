@@ -352,7 +352,7 @@ T_TEST(cleanup_of_a_state_closes_its_sockets_and_nobody_elses, 60) {
         }
     T_EQ(pysock_poller_poll(p, &event, 1, PYSOCK_NO_TIMEOUT), 1);
     T_EQ(event.events, POLLNVAL);
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     expect_at_most(t_count_fds, fds, "descriptors");
     t_echo_once(mine[0], mine[1]);
     t_echo_once(shaken[0], shaken[1]);

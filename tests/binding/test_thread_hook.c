@@ -134,7 +134,7 @@ HOOK_TEST(a_close_during_the_hook_about_threads_is_not_lost, 100) {
         T_CHECK(t_now() - start < 15); /* and not at the timeout */
         T_EQ(times_asked, 1);
         pysock_set_audit_hook(NULL, NULL);
-        pysock_poller_free(p);
+        pysock_poller_release(p);
         T_OK(pysock_close(pair[1]));
     }
 }

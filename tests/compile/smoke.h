@@ -36,7 +36,7 @@ static int smoke_poller(void)
         return smoke_fail("register");
     if (pysock_poller_poll(p, &event, 1, 1.0) != 1 || event.events != POLLOUT)
         return smoke_fail("poll");
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     pysock_close(pair[0]);
     pysock_close(pair[1]);
     return 0;
@@ -53,7 +53,7 @@ static int smoke_ssl(void)
     if (!ctx)
         return smoke_fail("ssl_context_new");
 #endif
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
     return 0;
 }
 

@@ -78,8 +78,8 @@ T_TEST(memory_BIOs_are_fine, 60) {
     T_FAILS(pysock_ssl_do_handshake(s), PYSOCK_SSL_WANT_READ_ERROR, T_ANY);
     T_EQ(pysock_abort(s), 0);
     T_FAILS(pysock_ssl_do_handshake(s), PYSOCK_OS_ERROR, EBADF);
-    pysock_bio_free(in);
-    pysock_bio_free(out);
+    pysock_bio_release(in);
+    pysock_bio_release(out);
 }
 
 /* ---- what the peer sees ---- */

@@ -267,7 +267,7 @@ T_TEST(a_server_without_a_certificate_fails_its_handshakes, 60) {
     T_FAILS(pysock_ssl_wrap_socket(pair[1], bare, NULL), T_ANY, T_ANY);
     T_OK(pysock_close(pair[1]));
     t_join(&t);
-    pysock_ssl_context_free(bare);
+    pysock_ssl_context_release(bare);
 }
 
 /* ---- names, ports, paths ---- */
@@ -487,7 +487,7 @@ T_TEST(timeouts_that_are_no_times_are_refused, 30) {
         T_FAILS(pysock_poller_poll(p, &event, 1, times[i]), PYSOCK_VALUE_ERROR, EINVAL);
         T_FAILS(pysock_create_connection("127.0.0.1", 9, times[i]), PYSOCK_VALUE_ERROR, EINVAL);
     }
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     T_OK(pysock_close(s));
 }
 
@@ -580,7 +580,7 @@ T_TEST(pollers_refuse_what_they_cannot_watch, 30) {
     T_FAILS(pysock_poller_modify(NULL, 0, POLLIN), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_poller_unregister(NULL, 0), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_poller_poll(NULL, &event, 1, 0), PYSOCK_VALUE_ERROR, EINVAL);
-    pysock_poller_free(NULL);
+    pysock_poller_release(NULL);
     p = T_OK(pysock_poller_new());
     T_FAILS(pysock_poller_register(p, -1, POLLIN), T_ANY, T_ANY);
     T_FAILS(pysock_poller_register(p, INT32_MIN, POLLIN), T_ANY, T_ANY);
@@ -601,7 +601,7 @@ T_TEST(pollers_refuse_what_they_cannot_watch, 30) {
         T_EQ(errno, EBADF);
     }
     T_EQ(pysock_poller_poll(p, &event, 1, 0), 0);
-    pysock_poller_free(p);
+    pysock_poller_release(p);
 }
 
 T_TEST(hooks_may_be_missing, 30) {
@@ -617,7 +617,7 @@ T_TEST(hooks_may_be_missing, 30) {
 
 T_TEST(every_context_call_refuses_NULL, 30) {
     static const char *const names[] = {"h2"};
-    pysock_ssl_context_free(NULL);
+    pysock_ssl_context_release(NULL);
     T_FAILS(pysock_ssl_load_cert_chain(NULL, "x", "y"), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_ssl_load_cert_chain_data(NULL, "x", 1, "y", 1), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_ssl_load_verify_locations(NULL, "x", NULL), PYSOCK_VALUE_ERROR, EINVAL);
@@ -653,7 +653,7 @@ T_TEST(contexts_refuse_values_out_of_range, 30) {
     T_OK(pysock_ssl_set_alpn_protocols(ctx, NULL, 0));
     T_STEP("an absurd number of sessions is refused or costs nothing");
     (void)pysock_ssl_set_session_cache(ctx, SIZE_MAX);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 /* ---- certificate files ---- */
@@ -741,8 +741,8 @@ T_TEST(odd_line_ends_in_pem_files_are_fine, 60) {
         unlink(cert);
         unlink(key);
         unlink(ca);
-        pysock_ssl_context_free(server);
-        pysock_ssl_context_free(client);
+        pysock_ssl_context_release(server);
+        pysock_ssl_context_release(client);
     }
 }
 
@@ -816,7 +816,7 @@ T_TEST(files_that_are_no_certificates_are_named, 60) {
     refuse_anchors(client_ctx, good_key, good_key); /* a key is no certificate */
     T_STEP("the context still works");
     shake_hands_with(ctx);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
     free(cert.data);
 }
 
@@ -829,7 +829,7 @@ T_TEST(a_key_that_does_not_match_is_told, 60) {
     refuse_chain(ctx, T_CERTS "server-rsa.pem", T_CERTS "server-ec.key", "server-ec.key");
     refuse_chain(ctx, T_CERTS "server-ec.pem", T_CERTS "server-rsa.pem", "server-rsa.pem");
     shake_hands_with(ctx);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(missing_arguments_of_a_context_are_refused, 60) {
@@ -847,7 +847,7 @@ T_TEST(missing_arguments_of_a_context_are_refused, 60) {
     T_FAILS(pysock_ssl_load_verify_data(ctx, "", 0), T_ANY, T_ANY);
     T_FAILS(pysock_ssl_load_verify_data(ctx, "neither PEM nor DER", 19), T_ANY, T_ANY);
     T_EQ(pysock_ssl_ca_count(ctx), 0);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 /* Certificates and keys with bytes of them changed: refused or taken, never a crash. */
@@ -876,7 +876,7 @@ T_TEST(mutated_certificates_never_crash, 120) {
         (void)pysock_ssl_load_cert_chain_data(ctx, original.data, original.size, mutated,
                                               original.size);
         free(mutated);
-        pysock_ssl_context_free(ctx);
+        pysock_ssl_context_release(ctx);
     }
     for (int i = 0; i < 3; i++)
         free(originals[i].data);

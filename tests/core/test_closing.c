@@ -661,7 +661,7 @@ T_TEST(POLLERR_comes_whatever_was_asked_for, 120) {
                     pysock_pollevent event = {0, 0};
                     T_EQ(pysock_poller_poll(p, &event, 1, LONG), 1);
                     T_CHECK(event.events & POLLERR);
-                    pysock_poller_free(p);
+                    pysock_poller_release(p);
                 } else {
                     struct pollfd f = {pysock_fileno(s), asked[i], 0};
                     T_EQ(pysock_poll(&f, 1, LONG), 1);

@@ -216,9 +216,9 @@ T_TEST(wrap_bio_names_itself, 60) {
     NAMES(pysock_ssl_wrap_bio(NULL, in, out, &options), "ssl_wrap_bio");
     NAMES(pysock_ssl_wrap_bio(ctx, NULL, out, &options), "ssl_wrap_bio");
     NAMES(pysock_ssl_wrap_bio(ctx, in, NULL, &options), "ssl_wrap_bio");
-    pysock_bio_free(in);
-    pysock_bio_free(out);
-    pysock_ssl_context_free(ctx);
+    pysock_bio_release(in);
+    pysock_bio_release(out);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(set_context_names_itself, 60) {
@@ -235,8 +235,8 @@ T_TEST(set_context_names_itself, 60) {
     T_STEP("a context of the other side");
     NAMES(pysock_ssl_set_context(pair[0], bare), "ssl_set_context");
     t_close_pair(pair);
-    pysock_ssl_context_free(open);
-    pysock_ssl_context_free(bare);
+    pysock_ssl_context_release(open);
+    pysock_ssl_context_release(bare);
 }
 
 T_TEST(getpeercert_names_itself, 60) {
@@ -387,9 +387,9 @@ T_TEST(a_client_with_a_servers_context_is_told, 60) {
     T_FAILS(pysock_ssl_wrap_socket(pair[0], wrong, NULL), T_ANY, T_ANY);
     has("SERVER_AUTH");
     t_close_pair(pair);
-    pysock_bio_free(in);
-    pysock_bio_free(out);
-    pysock_ssl_context_free(wrong);
+    pysock_bio_release(in);
+    pysock_bio_release(out);
+    pysock_ssl_context_release(wrong);
 }
 
 static const char *const urls[] = {"https://localhost", "http://localhost/",

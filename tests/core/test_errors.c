@@ -61,7 +61,7 @@ T_TEST(a_later_error_has_no_verify_code, 60) {
     LATER(pysock_ssl_set_ciphers(ctx, "NONE-OF-THESE"), "SSLError", "SSL");
     t_close_pair(pair);
     LATER(pysock_recv(pair[0], &byte, 1, 0), "OSError", "");
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 /* What the reactor met is told with all that belongs to it. */
@@ -90,7 +90,7 @@ T_TEST(a_refusal_in_the_reactor_keeps_its_verify_code, 60) {
         T_EQ(pysock_error_verify_code(), 62);
     }
     t_close_pair(pair);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(server);
 }
 
 T_TEST(clear_forgets_all_of_it, 30) {
@@ -152,8 +152,8 @@ T_TEST(each_kind_has_its_errno_and_name, 60) {
     T_FAILS(pysock_send(pair[0], "x", 1, 0), PYSOCK_SSL_ZERO_RETURN_ERROR, EPIPE);
     H_SAME(pysock_error_name(), "SSLZeroReturnError");
     T_OK(pysock_close(pair[0]));
-    pysock_poller_free(p);
-    pysock_ssl_context_free(ctx);
+    pysock_poller_release(p);
+    pysock_ssl_context_release(ctx);
 }
 
 T_MAIN(.setup = make_contexts, .teardown = free_contexts)

@@ -120,7 +120,7 @@ T_TEST(a_step_of_the_parents_keeps_no_child_waiting, 60) {
     sem_post(&step_may_end);
     t_join(&t);
     t_close_pair(pair);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 /* A child that closes its copy leaves its parent's poller alone. */
@@ -143,7 +143,7 @@ T_TEST(a_childs_close_leaves_the_parents_poller_alone, 60) {
     t_say(pair[1], "x");
     T_EQ(pysock_poller_poll(p, &event, 1, 30), 1);
     T_EQ(event.fd, pysock_fileno(pair[0]));
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     T_OK(pysock_close(pair[0]));
     T_OK(pysock_close(pair[1]));
 }

@@ -171,7 +171,7 @@ T_TEST(after_cleanup_the_library_works_again, 60) {
         pysock_cleanup();
         T_FAILS(pysock_send(left_open[0], "x", 1, 0), PYSOCK_OS_ERROR, EBADF);
         T_EQ(pysock_close(left_open[0]), 0);
-        pysock_poller_free(p);
+        pysock_poller_release(p);
     }
 }
 
@@ -329,7 +329,7 @@ T_TEST(plain_and_blocking_tls_sockets_start_no_thread, 60) {
         T_EQ(t_readable(pair[0], 0.01), 0);
         p = t_poller_with(pysock_fileno(pair[1]), POLLIN);
         T_EQ(pysock_poller_poll(p, &event, 1, 0.01), 0);
-        pysock_poller_free(p);
+        pysock_poller_release(p);
         expect_at_most(t_count_threads, threads, "threads");
         /* whoever has seen the other's end has nothing to wait for at close */
         T_OK(pysock_shutdown(pair[1], SHUT_WR));
@@ -490,7 +490,7 @@ T_TEST(a_childs_own_files_are_not_taken_for_the_librarys, 60) {
     T_OK(pysock_poller_register(p, pysock_fileno(pair[0]), POLLIN));
     T_EQ(pysock_poller_poll(p, &event, 1, 0.01), 0);
     t_wait_for_child(t_run_in_child(child_closes_every_number_it_finds, NULL, 0));
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     t_close_pair(pair);
 }
 

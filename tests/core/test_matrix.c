@@ -146,7 +146,7 @@ static void end_close(end *e) {
         close(e->raw_listener);
     e->s = e->listener = NULL;
     e->raw = e->raw_listener = -1;
-    pysock_poller_free(e->poller);
+    pysock_poller_release(e->poller);
     e->poller = NULL;
 }
 

@@ -749,8 +749,8 @@ T_TEST(a_handshake_tells_what_was_agreed, 60) {
     T_EQ(pysock_buf_size(cert), 0);
     pysock_buf_release(cert);
     t_close_pair(pair);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 /* All connections go to one port: a session is for one server. */
@@ -775,16 +775,16 @@ T_TEST(sessions_are_resumed_by_default_and_not_when_switched_off, 60) {
         t_close_pair(pair);
     }
     T_OK(pysock_close(listener));
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 T_TEST(a_context_may_be_freed_while_its_sockets_live, 60) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     pysock *pair[2];
     t_tls_pair(pair, client, server);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
     t_echo_once(pair[0], pair[1]);
     t_close_pair(pair);
 }
@@ -830,7 +830,7 @@ T_TEST(a_wrong_certificate_is_refused_and_says_which_check_failed, 120) {
         T_STEP("the socket keeps that error");
         T_FAILS(pysock_ssl_do_handshake(pair[0]), PYSOCK_SSL_CERT_VERIFICATION_ERROR, EPROTO);
         t_close_pair(pair);
-        pysock_ssl_context_free(server);
+        pysock_ssl_context_release(server);
     }
 }
 
@@ -846,8 +846,8 @@ T_TEST(cert_none_asks_nothing, 60) {
     t_tls_pair(pair, client, server);
     t_echo_once(pair[0], pair[1]);
     t_close_pair(pair);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 /* Python's suppress_ragged_eofs=False: an end without close_notify is an error. */

@@ -121,8 +121,8 @@ static void try_name(const char *name, int good, const char *sni) {
     if (sni && strcmp(asked_for, sni) != 0)
         T_FAIL("%s asked for %s by SNI, not for %s", name, asked_for, sni);
     h_close(&p);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 T_TEST(a_scope_is_no_part_of_a_name, 120) {
@@ -257,8 +257,8 @@ T_TEST(names_with_empty_labels_are_no_server_hostnames, 120) {
         t_close_pair(pair);
         options.server_hostname = no_names[i];
         T_FAILS(pysock_ssl_wrap_bio(client_ctx, in, out, &options), PYSOCK_VALUE_ERROR, EINVAL);
-        pysock_bio_free(in);
-        pysock_bio_free(out);
+        pysock_bio_release(in);
+        pysock_bio_release(out);
     }
     pysock_buf_release(der);
 }

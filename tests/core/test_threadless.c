@@ -25,7 +25,7 @@ static void *sleep_thread(void *arg) {
     if (sl->by_poller) {
         pysock_poller *p = t_poller_with(pysock_fileno(sl->pair[0]), POLLIN);
         sl->result = pysock_poller_poll(p, &event, 1, PYSOCK_NO_TIMEOUT);
-        pysock_poller_free(p);
+        pysock_poller_release(p);
     }
     else {
         sl->result = pysock_recv(sl->pair[0], &byte, 1, 0);
@@ -145,7 +145,7 @@ T_TEST(calls_that_do_not_wait_do_some_of_the_work, 60) {
             else
                 T_EQ(pysock_poller_poll(p, &event, 1, 0), 0);
         }
-        pysock_poller_free(p);
+        pysock_poller_release(p);
         t_close_pair(pair);
     }
     t_close_pair(idle);

@@ -72,7 +72,7 @@ T_TEST(a_handshake_finishing_between_test_and_sleep_wakes_a_poller, 200) {
     pysock_poller *p;
     p = T_OK(pysock_poller_new());
     race_handshakes_with_waits(p);
-    pysock_poller_free(p);
+    pysock_poller_release(p);
 }
 
 /* The same with data: the sender's byte arrives at any moment of the receiver's wait. */
@@ -109,7 +109,7 @@ T_TEST(bytes_arriving_between_test_and_sleep_wake_select_and_poller, 120) {
         t_say(pair[1], "q");
     }
     t_join(&t);
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     t_close_pair(pair);
 }
 
@@ -440,7 +440,7 @@ T_TEST(one_socket_is_watched_by_two_selects_and_a_poller, 120) {
         }
         for (int i = 0; i < 3; i++) {
             t_join(&threads[i]);
-            pysock_poller_free(jobs[i].p);
+            pysock_poller_release(jobs[i].p);
             sem_destroy(&jobs[i].go);
         }
         sem_destroy(&seen);

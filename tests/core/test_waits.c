@@ -121,8 +121,8 @@ static void *use_while_cancelled(void *arg) {
     char buf[8];
     pthread_cancel(pthread_self());
     if (p->files) {
-        pysock_ssl_context_free(t_server_ctx());
-        pysock_ssl_context_free(t_client_ctx());
+        pysock_ssl_context_release(t_server_ctx());
+        pysock_ssl_context_release(t_client_ctx());
         T_CHECK(T_OK(pysock_getaddrinfo("localhost", "80", 0, SOCK_STREAM, 0, 0, &list)) > 0);
         pysock_freeaddrinfo(list);
     } else {
@@ -137,7 +137,7 @@ static void *use_while_cancelled(void *arg) {
         T_EQ(pysock_poll(&f, 1, LONG), 1);
         poller = t_poller_with(fd, POLLIN);
         T_EQ(pysock_poller_poll(poller, &event, 1, LONG), 1);
-        pysock_poller_free(poller);
+        pysock_poller_release(poller);
         T_OK(pysock_settimeout(p->pair[1], LONG));
         T_EQ(pysock_recv(p->pair[1], buf, 4, 0), 4);
         T_OK(pysock_close(p->pair[0]));
@@ -488,7 +488,7 @@ T_TEST(a_low_watermark_of_0_means_empty, 120) {
             T_OK(pysock_settimeout(pair[0], LONG));
             T_OK(pysock_send_buf(pair[0], b));
             t_expect(pair[1], "x");
-            pysock_poller_free(p);
+            pysock_poller_release(p);
             pysock_buf_release(b);
             t_close_pair(pair);
         }
@@ -584,7 +584,7 @@ T_TEST(a_context_may_be_set_while_the_reactor_shakes_hands, 120) {
 static void *make_pollers(void *arg) {
     (void)arg;
     for (int i = 0; i < T_SCALE(2000, 500); i++)
-        pysock_poller_free(T_OK(pysock_poller_new()));
+        pysock_poller_release(T_OK(pysock_poller_new()));
     return NULL;
 }
 
@@ -593,12 +593,12 @@ static void *look_for_pollers(void *arg) {
     for (int i = 0; i < T_SCALE(2000, 500); i++) {
         pysock_poller *p = pysock_poller_from_fileno(fd);
         T_CHECK(p == arg);
-        pysock_poller_free(p);
+        pysock_poller_release(p);
         for (int k = 3; k < 24; k++) { /* those that others are making, too */
             p = pysock_poller_from_fileno(k);
             if (p)
                 T_CHECK(pysock_poller_fileno(p) >= 0 || errno == EBADF);
-            pysock_poller_free(p);
+            pysock_poller_release(p);
         }
     }
     return NULL;
@@ -612,7 +612,7 @@ T_TEST(pollers_are_found_while_others_are_made, 120) {
     for (int i = 0; i < 4; i++)
         t_join(&t[i]);
     T_CHECK(pysock_poller_fileno(p) >= 0);
-    pysock_poller_free(p);
+    pysock_poller_release(p);
 }
 
 T_MAIN(.setup = make_contexts, .teardown = free_contexts)

@@ -52,7 +52,7 @@ T_TEST(a_poller_drives_the_handshakes, 60) {
             done |= events[k].fd == pysock_fileno(pair[0]) ? 1 : 2;
     }
     exchange(pair);
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     T_OK(pysock_close(pair[0]));
     T_OK(pysock_close(pair[1]));
 }

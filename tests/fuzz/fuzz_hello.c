@@ -451,8 +451,8 @@ static void server_close(server *sv)
     server_drive(sv);
     FUZZ_CHECK(sv->over || sv->result == 0); /* nothing waits for more than the end */
     pysock_close(sv->s);
-    pysock_bio_free(sv->in);
-    pysock_bio_free(sv->out);
+    pysock_bio_release(sv->in);
+    pysock_bio_release(sv->out);
 }
 
 /* Carries the client's records to the server and the answer back. 0: nothing moved. */

@@ -136,7 +136,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         try_key(ctx, copy, n, key, size - n - 1);
         free(key);
     }
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
     free(copy);
     return 0;
 }

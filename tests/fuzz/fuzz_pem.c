@@ -162,7 +162,7 @@ static void check_objects(const uint8_t *data, size_t size, pysock_ssl_context *
         free(copy);
     }
     FUZZ_CHECK(!loaded || stored(loaded) >= stored(one));
-    pysock_ssl_context_free(one);
+    pysock_ssl_context_release(one);
 }
 
 /* 1 if it is something else than text for who looks at its beginning: DER, or UTF-16. */
@@ -204,8 +204,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (i < size)
         load_chain(server, copy, i, copy + i + 1, size - i - 1);
 
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
     free(copy);
     return 0;
 }

@@ -685,7 +685,7 @@ T_TEST(an_empty_datagram_ends_nothing, 60) {
                     T_FAILS(receive_by(call, b, buf, sizeof buf, 0), PYSOCK_OS_ERROR, EAGAIN);
             }
         }
-        pysock_poller_free(p);
+        pysock_poller_release(p);
         T_OK(pysock_close(a));
         T_OK(pysock_close(b));
     }
@@ -815,7 +815,7 @@ T_TEST(a_refused_datagram_is_told_once_and_then_it_works, 60) {
         expect_from(d, "you there?", &at_s);
         send_to(d, "yes", &at_s);
         expect_from(s, "yes", &at_d);
-        pysock_poller_free(p);
+        pysock_poller_release(p);
         T_OK(pysock_close(s));
         T_OK(pysock_close(d));
     }
@@ -1201,7 +1201,7 @@ T_TEST(select_and_pollers_tell_of_datagrams_in_every_mode, 60) {
             T_EQ(pysock_poller_poll(p, &event, 1, 0), 1);
             T_EQ(event.events, POLLOUT);
         }
-        pysock_poller_free(p);
+        pysock_poller_release(p);
         T_OK(pysock_close(a));
         T_OK(pysock_close(b));
     }
@@ -1229,7 +1229,7 @@ T_TEST(a_datagram_ends_every_wait_for_it, 60) {
             T_EQ(j.result, call < RECEIVERS ? 4 : 1);
             if (call < RECEIVERS)
                 T_CHECK(memcmp(j.buf, "wake", 4) == 0);
-            pysock_poller_free(j.p);
+            pysock_poller_release(j.p);
             T_OK(pysock_close(a));
             T_OK(pysock_close(b));
         }
@@ -1403,7 +1403,7 @@ T_TEST(a_nonblocking_sendto_by_name_is_writable_when_it_can_go, 60) {
         T_EQ(pysock_sendto(a, "waits", 5, 0, "localhost", port), 5);
         expect_from(b, "waits", &at);
     }
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     T_OK(pysock_close(a));
     T_OK(pysock_close(b));
 }
@@ -1784,7 +1784,7 @@ T_TEST(a_close_ends_every_wait_for_datagrams_with_EBADF, 120) {
             if (call == POLLER) {
                 T_EQ(j.result, 1);
                 T_EQ(j.event.events, POLLNVAL);
-                pysock_poller_free(j.p);
+                pysock_poller_release(j.p);
             } else {
                 T_EQ(j.result, -1);
                 T_EQ(j.kind, PYSOCK_OS_ERROR);
@@ -1838,7 +1838,7 @@ T_TEST(a_cleanup_ends_every_wait_for_datagrams_with_ESHUTDOWN, 120) {
             T_EQ(jobs[i].result, -1);
             T_EQ(jobs[i].kind, PYSOCK_OS_ERROR);
             T_EQ(jobs[i].code, ESHUTDOWN);
-            pysock_poller_free(jobs[i].p);
+            pysock_poller_release(jobs[i].p);
             T_FAILS(pysock_sendto_addr(a[i], "x", 1, 0, &at[i]), PYSOCK_OS_ERROR, EBADF);
         }
         a[0] = unbound(kind);
@@ -2041,7 +2041,7 @@ T_TEST(seqpacket_keeps_borders_and_has_an_end, 60) {
             T_EQ(pysock_recv(pair[1], buf, sizeof buf, 0), 0);
         }
         T_FAILS(pysock_send(pair[1], "x", 1, 0), PYSOCK_OS_ERROR, EPIPE);
-        pysock_poller_free(p);
+        pysock_poller_release(p);
         T_OK(pysock_close(pair[1]));
     }
 }

@@ -56,7 +56,7 @@ T_TEST(registering_twice_and_what_is_unknown_are_errors, 30) {
         T_FAILS(pysock_poller_unregister(p, fd), PYSOCK_OS_ERROR, ENOENT);
         T_FAILS(pysock_poller_modify(p, fd, POLLIN), PYSOCK_OS_ERROR, ENOENT);
         T_EQ(poll_one(p, fd, 0), 0);
-        pysock_poller_free(p);
+        pysock_poller_release(p);
         t_close_pair(pair);
     }
 }
@@ -74,7 +74,7 @@ T_TEST(files_and_numbers_that_are_not_open_are_refused, 30) {
     T_FAILS(pysock_poller_unregister(p, gone), PYSOCK_OS_ERROR, EBADF);
     T_FAILS(pysock_poller_register(p, -1, POLLIN), PYSOCK_VALUE_ERROR, EINVAL);
     close(file);
-    pysock_poller_free(p);
+    pysock_poller_release(p);
 }
 
 T_TEST(what_is_closed_is_forgotten, 30) {
@@ -93,7 +93,7 @@ T_TEST(what_is_closed_is_forgotten, 30) {
         t_pair(next);
         T_OK(pysock_poller_register(p, pysock_fileno(next[0]), POLLOUT));
         T_EQ(poll_one(p, pysock_fileno(next[0]), PYSOCK_NO_TIMEOUT), POLLOUT);
-        pysock_poller_free(p);
+        pysock_poller_release(p);
         pysock_close(pair[1]);
         t_close_pair(next);
     }
@@ -117,7 +117,7 @@ T_TEST(a_pipe_that_is_closed_is_forgotten_and_its_number_free, 30) {
     T_EQ(write(again[1], "x", 1), 1);
     T_EQ(poll_one(p, again[0], PYSOCK_NO_TIMEOUT), POLLIN);
     T_OK(pysock_poller_unregister(p, again[0]));
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     close(ends[1]);
     close(again[0]);
     close(again[1]);
@@ -140,7 +140,7 @@ T_TEST(a_detached_descriptor_stays_registered_for_whoever_takes_it, 30) {
     t_expect(taken, "x");
     T_EQ(poll_one(p, fd, 0), 0);
     T_OK(pysock_poller_unregister(p, fd));
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     pysock_close(taken);
     pysock_close(pair[1]);
 }
@@ -162,7 +162,7 @@ T_TEST(many_that_are_ready_are_told_at_once, 60) {
         T_EQ(events[i].events, POLLOUT);
         T_CHECK(!seen[events[i].fd]++);
     }
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     for (int i = 0; i < N; i++)
         t_close_pair(pairs[i]);
 }
@@ -194,7 +194,7 @@ T_TEST(an_edge_is_told_once, 30) {
         if (tls) /* the engine's bytes, and perhaps the records in the kernel once more */
             poll_one(p, fd, 0);
         T_EQ(poll_one(p, fd, 0), 0);
-        pysock_poller_free(p);
+        pysock_poller_release(p);
         t_close_pair(pair);
     }
 }
@@ -223,7 +223,7 @@ T_TEST(an_edge_for_writing_comes_when_there_is_room_again, 60) {
                 got += T_OK(pysock_recv(pair[1], bulk, sizeof bulk, 0));
             T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLOUT);
         }
-        pysock_poller_free(p);
+        pysock_poller_release(p);
         t_close_pair(pair);
     }
 }
@@ -271,7 +271,7 @@ T_TEST(no_edge_is_lost, 120) {
         }
         T_EQ(got, want);
         t_join(&thread);
-        pysock_poller_free(p);
+        pysock_poller_release(p);
         t_close_pair(pair);
     }
 }
@@ -294,7 +294,7 @@ T_TEST(an_edge_tells_the_end_of_a_handshake, 30) {
     t_join(&thread);
     t_say(pair[1], "x");
     T_CHECK(poll_one(p, fd, PYSOCK_NO_TIMEOUT) & POLLIN);
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     t_close_pair(pair);
 }
 
@@ -316,7 +316,7 @@ T_TEST(oneshot_is_told_once_until_it_is_modified, 30) {
         T_OK(pysock_poller_modify(p, fd, POLLIN | ONESHOT));
         T_CHECK(poll_one(p, fd, PYSOCK_NO_TIMEOUT) & POLLIN);
         T_EQ(poll_one(p, fd, 0), 0);
-        pysock_poller_free(p);
+        pysock_poller_release(p);
         pysock_close(pair[1]);
     }
 }
@@ -339,7 +339,7 @@ T_TEST(oneshot_is_not_spent_by_half_a_record, 30) {
     t_raw_write(proxy.to_client, record + 6, size - 6);
     T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
     t_expect(pair[0], "hello");
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     t_close_pair(pair);
     t_proxy_close(&proxy);
 }
@@ -357,7 +357,7 @@ T_TEST(exclusive_is_taken_and_cannot_be_modified, 30) {
     T_OK(pysock_poller_unregister(p, fd));
     T_OK(pysock_poller_register(p, fd, POLLIN));
     T_FAILS(pysock_poller_modify(p, fd, POLLIN | EXCLUSIVE), PYSOCK_OS_ERROR, EINVAL);
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     t_close_pair(pair);
 }
 
@@ -375,7 +375,7 @@ T_TEST(the_peers_end_is_RDHUP, 30) {
         T_OK(pysock_shutdown(pair[0], SHUT_WR));
         T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), (int)EPOLLRDHUP);
         T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), (int)EPOLLRDHUP);
-        pysock_poller_free(p);
+        pysock_poller_release(p);
         t_close_pair(pair);
     }
 }
@@ -410,7 +410,7 @@ T_TEST(its_descriptor_is_readable_when_there_is_something_to_tell, 30) {
         T_EQ(pysock_recv(pair[1], buf, 4, 0), 4);
         while (fd_readable(epfd, 0))
             T_EQ(poll_one(p, fd, 0), 0);
-        pysock_poller_free(p);
+        pysock_poller_release(p);
         t_close_pair(pair);
     }
 }
@@ -428,14 +428,14 @@ T_TEST(two_share_one_and_close_ends_both, 30) {
     T_EQ(poll_one(q, fd, PYSOCK_NO_TIMEOUT), POLLOUT);
     T_FAILS(pysock_poller_register(q, fd, POLLOUT), PYSOCK_OS_ERROR, EEXIST);
     T_OK(pysock_poller_close(p));
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     T_EQ(fcntl(epfd, F_GETFD), -1);
     T_FAILS(pysock_poller_poll(q, &event, 1, 0), PYSOCK_OS_ERROR, EBADF);
     T_FAILS(pysock_poller_register(q, fd, POLLIN), PYSOCK_OS_ERROR, EBADF);
     T_FAILS(pysock_poller_unregister(q, fd), PYSOCK_OS_ERROR, EBADF);
     T_FAILS(pysock_poller_fileno(q), PYSOCK_OS_ERROR, EBADF);
     T_FAILS(pysock_poller_from_fileno(epfd), PYSOCK_OS_ERROR, EINVAL);
-    pysock_poller_free(q);
+    pysock_poller_release(q);
     T_FAILS(pysock_poller_from_fileno(fd), PYSOCK_OS_ERROR, EINVAL);
     T_FAILS(pysock_poller_from_fileno(-1), PYSOCK_OS_ERROR, EINVAL);
     t_close_pair(pair);
@@ -451,15 +451,15 @@ T_TEST(a_duplicate_of_its_descriptor_finds_the_poller, 30) {
     copy = T_OK(dup(T_OK(pysock_poller_fileno(p))));
     q = T_OK(pysock_poller_from_fileno(copy));
     T_CHECK(q == p);
-    pysock_poller_free(q);
+    pysock_poller_release(q);
     T_FAILS(pysock_poller_from_fileno(foreign), PYSOCK_OS_ERROR, EINVAL);
     T_FAILS(pysock_poller_from_fileno(ends[0]), PYSOCK_OS_ERROR, EINVAL);
     T_EQ(write(ends[1], "x", 1), 1);
     T_EQ(poll_one(p, ends[0], PYSOCK_NO_TIMEOUT), POLLIN);
     T_OK(pysock_poller_close(p));
     T_FAILS(pysock_poller_from_fileno(copy), PYSOCK_OS_ERROR, EINVAL);
-    pysock_poller_free(p);
-    pysock_poller_free(other);
+    pysock_poller_release(p);
+    pysock_poller_release(other);
     close(copy);
     close(foreign);
     close(ends[0]);
@@ -484,7 +484,7 @@ T_TEST(close_ends_the_polls_that_wait, 30) {
     T_OK(pysock_poller_close(p));
     for (int i = 0; i < N; i++)
         t_join(&threads[i]);
-    pysock_poller_free(p);
+    pysock_poller_release(p);
 }
 
 typedef struct fork_job {
@@ -513,7 +513,7 @@ T_TEST(a_forked_child_has_a_set_of_its_own_under_the_same_number, 30) {
     t_wait_for_child(t_run_in_child(poll_in_the_child, &job, 0));
     T_EQ(poll_one(job.p, job.fd, PYSOCK_NO_TIMEOUT), POLLIN);
     T_EQ(pysock_poller_fileno(job.p), job.epfd);
-    pysock_poller_free(job.p);
+    pysock_poller_release(job.p);
     t_close_pair(pair);
 }
 
@@ -542,7 +542,7 @@ T_TEST(in_a_forked_child_registrations_can_be_changed_before_the_first_poll, 30)
     t_wait_for_child(t_run_in_child(change_in_the_child, &job, 0));
     T_EQ(poll_one(job.p, job.fd, PYSOCK_NO_TIMEOUT), POLLIN);
     T_OK(pysock_poller_unregister(job.p, job.other));
-    pysock_poller_free(job.p);
+    pysock_poller_release(job.p);
     for (int i = 0; i < 2; i++) {
         close(ends[i]);
         close(others[i]);
@@ -551,13 +551,13 @@ T_TEST(in_a_forked_child_registrations_can_be_changed_before_the_first_poll, 30)
 
 T_TEST(nothing_is_left_open, 30) {
     int before;
-    pysock_poller_free(T_OK(pysock_poller_new_epoll())); /* what stays, stays from now on */
+    pysock_poller_release(T_OK(pysock_poller_new_epoll())); /* what stays, stays from now on */
     before = t_count_fds();
     for (int i = 0; i < 20; i++) {
         pysock_poller *p = T_OK(pysock_poller_new_epoll());
         if (i % 2)
             T_OK(pysock_poller_close(p));
-        pysock_poller_free(p);
+        pysock_poller_release(p);
     }
     T_EQ(t_count_fds(), before);
 }

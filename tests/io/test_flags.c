@@ -233,8 +233,8 @@ T_TEST(urgent_data_is_told_apart, 60) {
         T_EQ(event.events, POLLIN);
         t_expect(l.b, "before");
         T_EQ(t_readable(l.b, 0), 0);
-        pysock_poller_free(p);
-        pysock_poller_free(all);
+        pysock_poller_release(p);
+        pysock_poller_release(all);
         channel_close(&l);
     }
 }
@@ -309,7 +309,7 @@ T_TEST(urgent_data_ends_a_wait_for_it, 30) {
         T_EQ(pysock_send(l.a, "!", 1, MSG_OOB), 1);
         t_join(&t);
         T_EQ(u.result, 1);
-        pysock_poller_free(u.p);
+        pysock_poller_release(u.p);
         channel_close(&l);
     }
 }
@@ -382,7 +382,7 @@ T_TEST(the_error_queue_tells_what_was_lost, 30) {
         T_FAILS(receive(i % WAYS, s, buf, sizeof buf, &msg, MSG_ERRQUEUE), PYSOCK_OS_ERROR,
                 EAGAIN);
         T_EQ(pysock_poller_poll(p, &event, 1, 0), 0);
-        pysock_poller_free(p);
+        pysock_poller_release(p);
         T_OK(pysock_close(s));
         T_OK(pysock_close(deaf));
     }

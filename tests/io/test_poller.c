@@ -29,8 +29,8 @@ T_TEST(an_empty_poller_only_waits, 30) {
     start = t_now();
     T_EQ(pysock_poller_poll(p, &event, 1, 0.05), 0);
     T_CHECK(t_now() - start >= 0.045);
-    pysock_poller_free(p);
-    pysock_poller_free(NULL);
+    pysock_poller_release(p);
+    pysock_poller_release(NULL);
 }
 
 T_TEST(register_modify_and_unregister_do_what_they_say, 30) {
@@ -55,7 +55,7 @@ T_TEST(register_modify_and_unregister_do_what_they_say, 30) {
     T_OK(pysock_poller_unregister(p, fd));
     T_EQ(poll_one(p, fd, 0), 0);
     T_FAILS(pysock_poller_unregister(p, fd), PYSOCK_KEY_ERROR, ENOENT);
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     t_close_pair(pair);
 }
 
@@ -82,7 +82,7 @@ T_TEST(what_is_still_true_is_told_again, 30) {
             T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
         T_EQ(pysock_recv(pair[1], &byte, 1, 0), 1);
         T_EQ(poll_one(p, fd, 0), 0);
-        pysock_poller_free(p);
+        pysock_poller_release(p);
         t_close_pair(pair);
     }
 }
@@ -115,7 +115,7 @@ T_TEST(nobody_starves_when_more_are_ready_than_fit, 60) {
         T_CHECK(seen[i] > 0);
     for (int i = 0; i < N; i++)
         t_close_pair(pairs[i]);
-    pysock_poller_free(p);
+    pysock_poller_release(p);
 }
 
 T_TEST(a_closed_socket_is_told_as_POLLNVAL_until_it_is_unregistered, 30) {
@@ -134,7 +134,7 @@ T_TEST(a_closed_socket_is_told_as_POLLNVAL_until_it_is_unregistered, 30) {
             T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLNVAL);
         T_OK(pysock_poller_unregister(p, fd));
         T_EQ(poll_one(p, fd, 0), 0);
-        pysock_poller_free(p);
+        pysock_poller_release(p);
         T_OK(pysock_close(pair[1]));
     }
 }
@@ -152,7 +152,7 @@ T_TEST(a_number_that_comes_back_can_be_registered_again, 30) {
     T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
     if (pysock_fileno(pair[0]) != fd && pysock_fileno(pair[1]) != fd) {
         T_EQ(pysock_close(pair[0]) | pysock_close(pair[1]), 0);
-        pysock_poller_free(p);
+        pysock_poller_release(p);
         skip();
     }
     T_OK(pysock_poller_register(p, fd, POLLIN));
@@ -161,7 +161,7 @@ T_TEST(a_number_that_comes_back_can_be_registered_again, 30) {
     T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
     T_OK(pysock_poller_unregister(p, fd));
     t_close_pair(pair);
-    pysock_poller_free(p);
+    pysock_poller_release(p);
 }
 
 T_TEST(a_poller_may_go_before_its_sockets_and_after, 30) {
@@ -170,12 +170,12 @@ T_TEST(a_poller_may_go_before_its_sockets_and_after, 30) {
     t_tls_pair(pair, client_ctx, server_ctx);
     p = t_poller_with(pysock_fileno(pair[0]), POLLIN | POLLOUT);
     T_OK(pysock_poller_register(p, pysock_fileno(pair[1]), POLLIN));
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     t_say(pair[0], "still here");
     t_expect(pair[1], "still here");
     p = t_poller_with(pysock_fileno(pair[0]), POLLIN | POLLOUT);
     t_close_pair(pair);
-    pysock_poller_free(p);
+    pysock_poller_release(p);
 }
 
 /* ---- descriptors of every kind ---- */
@@ -190,7 +190,7 @@ T_TEST(pipes_tell_hangup_and_error, 30) {
     T_EQ(poll_one(p, fds[0], PYSOCK_NO_TIMEOUT), POLLIN);
     close(fds[1]);
     T_CHECK(poll_one(p, fds[0], PYSOCK_NO_TIMEOUT) & POLLHUP);
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     close(fds[0]);
 
     T_EQ(pipe(fds), 0);
@@ -198,7 +198,7 @@ T_TEST(pipes_tell_hangup_and_error, 30) {
     T_EQ(poll_one(p, fds[1], 0), 0);
     close(fds[0]);
     T_CHECK(poll_one(p, fds[1], PYSOCK_NO_TIMEOUT) & POLLERR);
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     close(fds[1]);
 }
 
@@ -213,7 +213,7 @@ T_TEST(files_are_always_ready, 30) {
     T_EQ(poll_one(p, fd, 0), POLLIN);
     T_OK(pysock_poller_unregister(p, fd));
     T_EQ(poll_one(p, fd, 0), 0);
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     close(fd);
 }
 
@@ -228,7 +228,7 @@ T_TEST(a_listening_socket_tells_connections, 30) {
     T_EQ(poll_one(p, pysock_fileno(listener), PYSOCK_NO_TIMEOUT), POLLIN);
     s = T_OK(pysock_accept(listener, NULL));
     T_EQ(poll_one(p, pysock_fileno(listener), 0), 0);
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     close(fd);
     T_OK(pysock_close(s));
     T_OK(pysock_close(listener));
@@ -249,7 +249,7 @@ T_TEST(a_failed_connect_is_an_error_to_a_poller, 30) {
     T_CHECK((events & (POLLIN | POLLOUT)) == (POLLIN | POLLOUT));
     T_CHECK(events & (POLLERR | POLLHUP));
     T_FAILS(pysock_recv(s, &byte, 1, 0), PYSOCK_OS_ERROR, ECONNREFUSED);
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     T_OK(pysock_close(s));
     close(deaf);
 }
@@ -265,7 +265,7 @@ T_TEST(out_of_band_data_is_POLLPRI, 30) {
     T_EQ(poll_one(p, pysock_fileno(s), 0), 0);
     T_EQ(send(fd, "!", 1, MSG_OOB), 1);
     T_EQ(poll_one(p, pysock_fileno(s), PYSOCK_NO_TIMEOUT), POLLPRI);
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     close(fd);
     T_OK(pysock_close(s));
     T_OK(pysock_close(listener));
@@ -304,8 +304,8 @@ T_TEST(a_poller_sees_bytes_left_in_the_engine, 30) {
     t_say(pair[0], "more");
     T_EQ(poll_one(before, fd, PYSOCK_NO_TIMEOUT), POLLIN);
     T_EQ(poll_one(after, fd, PYSOCK_NO_TIMEOUT), POLLIN);
-    pysock_poller_free(before);
-    pysock_poller_free(after);
+    pysock_poller_release(before);
+    pysock_poller_release(after);
     t_close_pair(pair);
 }
 
@@ -335,7 +335,7 @@ T_TEST(a_poller_does_not_say_readable_for_half_a_record, 60) {
         t_expect(pair[0], "hello");
         T_EQ(poll_one(p, fd, 0), 0);
     }
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     t_close_pair(pair);
     t_proxy_close(&proxy);
 }
@@ -367,7 +367,7 @@ T_TEST(a_poller_follows_a_handshake_to_its_end, 60) {
     }
     t_say(pair[0], "x");
     T_EQ(poll_one(p, pysock_fileno(pair[1]), PYSOCK_NO_TIMEOUT), POLLIN);
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     t_close_pair(pair);
 }
 
@@ -394,7 +394,7 @@ T_TEST(a_full_tls_socket_is_not_POLLOUT_until_its_peer_reads, 60) {
     }
     T_EQ(got, total);
     T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLOUT);
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     t_close_pair(pair);
 }
 
@@ -414,7 +414,7 @@ T_TEST(the_end_of_a_tls_stream_is_told_for_good, 60) {
         T_CHECK(poll_one(p, fd, PYSOCK_NO_TIMEOUT) & POLLIN);
         T_EQ(pysock_recv(pair[1], &byte, 1, 0), 0);
     }
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     T_OK(pysock_close(pair[1]));
 }
 
@@ -470,7 +470,7 @@ T_TEST(modify_and_register_wake_who_polls, 60) {
         t_say(pair[0], "but this");
         t_join(&t);
         T_EQ(job.event.fd, pysock_fileno(pair[1]));
-        pysock_poller_free(job.p);
+        pysock_poller_release(job.p);
         t_close_pair(pair);
     }
 }
@@ -490,7 +490,7 @@ T_TEST(registering_what_waits_in_the_engine_wakes_who_polls, 60) {
     t_join(&t);
     T_EQ(job.event.fd, pysock_fileno(pair[0]));
     T_EQ(job.event.events, POLLIN);
-    pysock_poller_free(job.p);
+    pysock_poller_release(job.p);
     t_close_pair(pair);
 }
 
@@ -510,7 +510,7 @@ T_TEST(one_event_reaches_every_poller, 60) {
     for (int i = 0; i < N; i++) {
         t_join(&threads[i]);
         T_EQ(jobs[i].event.events, POLLIN);
-        pysock_poller_free(jobs[i].p);
+        pysock_poller_release(jobs[i].p);
     }
     t_close_pair(pair);
 }
@@ -551,7 +551,7 @@ T_TEST(registrations_may_change_while_someone_polls, 120) {
     }
     __atomic_store_n(&c.stop, 1, __ATOMIC_RELEASE);
     t_join(&t);
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     t_close_pair(steady);
     t_close_pair(other);
 }
@@ -571,7 +571,7 @@ T_TEST(idle_registrations_cost_no_cpu, 120) {
     cpu = t_process_cpu();
     T_EQ(pysock_poller_poll(p, events, 4, 0.5), 0);
     T_CHECK(t_process_cpu() - cpu < 0.25);
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     for (int i = 0; i < N; i++)
         t_close_pair(pairs[i]);
 }
@@ -724,7 +724,7 @@ T_TEST(every_call_on_a_closed_poller_fails, 30) {
         T_FAILS(pysock_poller_unregister(p, fds[i]), PYSOCK_OS_ERROR, EBADF);
     }
     T_FAILS(pysock_poller_poll(p, &event, 1, 0), PYSOCK_OS_ERROR, EBADF);
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     t_close_pair(pair);
 }
 
@@ -743,7 +743,7 @@ T_TEST(a_reused_number_of_a_pipe_is_asked_for_anew, 60) {
     T_OK(pysock_poller_register(p, again[0], POLLIN));
     T_EQ(write(again[1], "x", 1), 1);
     T_EQ(pysock_poller_poll(p, &event, 1, 30), 1);
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     close(again[0]);
     close(again[1]);
 }

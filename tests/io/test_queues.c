@@ -193,7 +193,7 @@ static void begin_wait(waiting *w, pysock *s, int by_poller) {
 static void end_wait(waiting *w) {
     t_join(&w->t);
     T_EQ(w->result, 1);
-    pysock_poller_free(w->p);
+    pysock_poller_release(w->p);
 }
 
 /* The low mark is far above nothing: who waits is told long before all is out. */

@@ -146,7 +146,7 @@ static const char *run_openssl(const char *command, ...) {
 static size_t all_suites(pysock_ssl_cipher_info rows[MAX_SUITES]) {
     pysock_ssl_context *ctx = lax(t_client_ctx(), ALL_SUITES, 0);
     ptrdiff_t n = T_OK(pysock_ssl_get_ciphers(ctx, rows, MAX_SUITES));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
     T_EQ(n, 45);
     return (size_t)n;
 }
@@ -193,7 +193,7 @@ T_TEST(every_suite_is_spoken_with_openssl_s_server, 120) {
         H_CONTAINS(page, p_format("Cipher    : %s\n", rows[i].name));
         free(page);
         T_OK(pysock_close(s));
-        pysock_ssl_context_free(ctx);
+        pysock_ssl_context_release(ctx);
         s = p_connect(&p, port);
     }
     T_OK(pysock_close(s));
@@ -224,7 +224,7 @@ T_TEST(every_suite_is_spoken_with_openssl_s_client, 120) {
         p_end(&p);
     }
     T_OK(pysock_close(listener));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 /* 3DES and CCM, which GnuTLS has. */
@@ -266,7 +266,7 @@ T_TEST(what_openssl_lacks_is_spoken_with_gnutls, 120) {
         p_wait_for(&p, p_format("(%s)", suite->cipher));
         T_OK(pysock_close(s));
         p_end(&p);
-        pysock_ssl_context_free(client);
+        pysock_ssl_context_release(client);
 
         T_STEP("gnutls-cli, %s", suite->name);
         start_client(&p, GNUTLS_CLI(port), "--priority", priority_of(suite), NULL);
@@ -280,7 +280,7 @@ T_TEST(what_openssl_lacks_is_spoken_with_gnutls, 120) {
         p_end(&p);
     }
     T_OK(pysock_close(listener));
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(server);
 }
 
 /* ---- certificates made for one test ---- */
@@ -345,12 +345,12 @@ T_TEST(static_ecdh_is_spoken_between_two_of_us, 120) {
         H_SAME(cipher_of(p.server), rows[i].name);
         h_greet(&p);
         h_close(&p);
-        pysock_ssl_context_free(client);
+        pysock_ssl_context_release(client);
         spoken++;
     }
     T_EQ(spoken, 14);
-    pysock_ssl_context_free(by_ec);
-    pysock_ssl_context_free(by_rsa);
+    pysock_ssl_context_release(by_ec);
+    pysock_ssl_context_release(by_rsa);
 }
 
 /* ---- versions ---- */
@@ -387,7 +387,7 @@ static void greet_as_client(p_process *p, pysock *s, const struct version *v, co
     t_expect(s, "hello\n");
     T_OK(pysock_close(s));
     p_end(p);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(every_version_is_spoken_with_servers, 120) {
@@ -455,7 +455,7 @@ T_TEST(every_version_is_spoken_with_clients, 120) {
         p_wait_for(&p, said);
         T_OK(pysock_close(s));
         p_end(&p);
-        pysock_ssl_context_free(ctx);
+        pysock_ssl_context_release(ctx);
     }
     T_OK(pysock_close(listener));
 }
@@ -494,8 +494,8 @@ T_TEST(versions_without_an_overlap_are_told_apart, 120) {
         T_OK(pysock_close(s));
         p_wait_for(&p, we_are_newer ? "alert protocol version" : "unsupported protocol");
         p_end(&p);
-        pysock_ssl_context_free(client);
-        pysock_ssl_context_free(server);
+        pysock_ssl_context_release(client);
+        pysock_ssl_context_release(server);
     }
     T_OK(pysock_close(listener));
 }
@@ -519,7 +519,7 @@ T_TEST(a_server_of_both_kinds_shows_openssl_the_one_it_can_use, 60) {
         p_end(&p);
     }
     T_OK(pysock_close(listener));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 /* The other context, with an RSA key, is for a.example.test. */
@@ -567,8 +567,8 @@ T_TEST(a_name_chooses_among_two_contexts, 60) {
         p_end(&p);
     }
     T_OK(pysock_close(listener));
-    pysock_ssl_context_free(first);
-    pysock_ssl_context_free(other);
+    pysock_ssl_context_release(first);
+    pysock_ssl_context_release(other);
 }
 
 /* ---- client certificates, RSA and EC ---- */
@@ -632,7 +632,7 @@ T_TEST(servers_see_our_certificate, 60) {
         p_wait_for(&p, i ? "Client Signature: RSA" : "Client Signature: ECDSA");
         T_OK(pysock_close(s));
         p_end(&p);
-        pysock_ssl_context_free(ctx);
+        pysock_ssl_context_release(ctx);
     }
 }
 
@@ -664,7 +664,7 @@ T_TEST(we_see_the_certificates_of_clients, 60) {
         p_end(&p);
     }
     T_OK(pysock_close(listener));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 /* ---- programs with a configuration ---- */
@@ -732,7 +732,7 @@ T_TEST(nginx_lets_us_in_by_our_certificate_and_resumes, 60) {
         free(answer);
         T_OK(pysock_close(s));
         if (i % 2)
-            pysock_ssl_context_free(ctx);
+            pysock_ssl_context_release(ctx);
         s = p_connect(&p, port);
     }
     T_OK(pysock_close(s));
@@ -819,8 +819,8 @@ T_TEST(records_of_all_sizes_go_both_ways, 120) {
         p_end(&p);
     }
     T_OK(pysock_close(listener));
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 T_TEST(a_hundred_megabytes_go_both_ways, 240) {
@@ -836,7 +836,7 @@ T_TEST(a_hundred_megabytes_go_both_ways, 240) {
     carry(s, s, size, 64 << 10);
     T_OK(pysock_close(s));
     p_wait_for(&p, p_format("end clean bytes=%zu", size));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 /* ---- a new handshake that a server asks for ---- */
@@ -871,7 +871,7 @@ T_TEST(openssl_s_server_renegotiates_while_we_wait_in_recv, 60) {
     t_say(s, "hello\n");
     p_wait_for(&p, "hello\n");
     T_OK(pysock_close(s));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 /* ---- proxies ---- */
@@ -907,7 +907,7 @@ static void in_front_of_us_a_proxy(const char *config, const char *command, pyso
     T_OK(pysock_close(client));
     T_OK(pysock_close(s));
     p_end(&p);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(stunnel_carries_tls_in_both_roles, 60) {
@@ -931,7 +931,7 @@ T_TEST(stunnel_carries_tls_in_both_roles, 60) {
                                     port, certs, certs),
                            command, listener);
     T_OK(pysock_close(listener));
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(server);
 }
 
 #define HAPROXY                                                                                    \
@@ -961,7 +961,7 @@ T_TEST(haproxy_carries_tls_in_both_roles, 60) {
     free(cert);
     free(key);
     T_OK(pysock_close(listener));
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(server);
 }
 
 T_MAIN(.each_teardown = p_clear_away)

@@ -308,7 +308,7 @@ static void bulk_with_s_server(const char *cert, const char *version, int mode) 
     T_EQ(p_exit_status(&p), 0);
     T_CHECK(!p_has_said(&p, "unexpected eof"));
     p_end(&p);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(bulk_data_goes_both_ways_with_openssl_s_server, 300) {
@@ -330,7 +330,7 @@ T_TEST(a_session_is_resumed_with_openssl_s_server, 120) {
     pysock_ssl_context *ctx = t_client_ctx();
     s = start_s_server(&p, &port, "server-ec", NULL);
     connect_twice(&p, s, port, ctx, "CIPHER is", "Reused session-id");
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(openssl_s_server_with_a_wrong_certificate_is_refused, 240) {
@@ -350,7 +350,7 @@ T_TEST(openssl_s_server_with_a_wrong_certificate_is_refused, 240) {
         T_OK(pysock_close(s));
         p_end(&p);
     }
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(alpn_and_sni_reach_openssl_s_server, 120) {
@@ -370,7 +370,7 @@ T_TEST(alpn_and_sni_reach_openssl_s_server, 120) {
     p_wait_for(&p, "Hostname in TLS extension: \"a.example.test\"");
     p_wait_for(&p, "ALPN protocols selected: http/1.1");
     T_OK(pysock_close(s));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(ends_of_openssl_s_server_are_told_apart, 120) {
@@ -408,7 +408,7 @@ T_TEST(ends_of_openssl_s_server_are_told_apart, 120) {
     T_EQ(kill(p.pid, SIGKILL), 0);
     T_FAILS(pysock_recv(s, &byte, 1, 0), PYSOCK_SSL_EOF_ERROR, EPROTO);
     T_OK(pysock_close(s));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(openssl_s_server_sees_how_we_end, 120) {
@@ -430,7 +430,7 @@ T_TEST(openssl_s_server_sees_how_we_end, 120) {
     close_raggedly(s);
     p_wait_for(&p, "unexpected eof");
     T_OK(pysock_close(s));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 /* ==== openssl s_client ==== */
@@ -463,7 +463,7 @@ static void bulk_with_s_client(const char *cert, const char *version, int mode) 
     T_CHECK(!p_has_said(&p, "unexpected eof"));
     p_end(&p);
     T_OK(pysock_close(listener));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(bulk_data_goes_both_ways_with_openssl_s_client, 300) {
@@ -499,7 +499,7 @@ T_TEST(openssl_s_client_resumes_a_session, 120) {
         p_end(&p);
     }
     T_OK(pysock_close(listener));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(openssl_s_client_refuses_our_wrong_certificates, 240) {
@@ -521,7 +521,7 @@ T_TEST(openssl_s_client_refuses_our_wrong_certificates, 240) {
         T_CHECK(p_exit_status(&p) != 0);
         T_CHECK(p_has_said(&p, p_format("verify error:num=%d", bad->verify_code)));
         p_end(&p);
-        pysock_ssl_context_free(ctx);
+        pysock_ssl_context_release(ctx);
     }
     T_OK(pysock_close(listener));
 }
@@ -561,7 +561,7 @@ T_TEST(alpn_and_sni_arrive_from_openssl_s_client, 120) {
     T_OK(pysock_close(s));
     p_end(&p);
     T_OK(pysock_close(listener));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(ends_of_openssl_s_client_are_told_apart, 120) {
@@ -585,7 +585,7 @@ T_TEST(ends_of_openssl_s_client_are_told_apart, 120) {
         p_end(&p);
     }
     T_OK(pysock_close(listener));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(openssl_s_client_sees_how_we_end, 120) {
@@ -611,7 +611,7 @@ T_TEST(openssl_s_client_sees_how_we_end, 120) {
         p_end(&p);
     }
     T_OK(pysock_close(listener));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 /* ==== gnutls-serv ==== */
@@ -640,7 +640,7 @@ static void bulk_with_gnutls_serv(const char *cert, const char *priority, int mo
     exchange_bulk(s, &p, 1);
     T_OK(pysock_close(s));
     p_end(&p);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(bulk_data_is_echoed_by_gnutls_serv, 300) {
@@ -663,7 +663,7 @@ T_TEST(a_session_is_resumed_with_gnutls_serv, 120) {
     pysock_ssl_context *ctx = t_client_ctx();
     s = start_gnutls_serv(&p, &port, "server-ec", "NORMAL", NULL);
     connect_twice(&p, s, port, ctx, "Description: (TLS1.2", "*** This is a resumed session");
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(gnutls_serv_with_a_wrong_certificate_is_refused, 240) {
@@ -683,7 +683,7 @@ T_TEST(gnutls_serv_with_a_wrong_certificate_is_refused, 240) {
         T_OK(pysock_close(s));
         p_end(&p);
     }
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(alpn_and_sni_reach_gnutls_serv, 120) {
@@ -700,7 +700,7 @@ T_TEST(alpn_and_sni_reach_gnutls_serv, 120) {
     p_wait_for(&p, "Given server name[1]: a.example.test");
     p_wait_for(&p, "Application protocol: http/1.1");
     T_OK(pysock_close(s));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(gnutls_serv_sees_how_we_end, 120) {
@@ -725,7 +725,7 @@ T_TEST(gnutls_serv_sees_how_we_end, 120) {
     close_raggedly(s);
     p_wait_for(&p, "non-properly terminated");
     T_OK(pysock_close(s));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(a_killed_gnutls_serv_is_a_ragged_end, 120) {
@@ -741,7 +741,7 @@ T_TEST(a_killed_gnutls_serv_is_a_ragged_end, 120) {
     T_EQ(kill(p.pid, SIGKILL), 0);
     read_to_end(s, 0);
     T_OK(pysock_close(s));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 /* ==== gnutls-cli ==== */
@@ -782,7 +782,7 @@ static void bulk_with_gnutls_cli(const char *cert, const char *priority, int mod
     T_CHECK(p_has_said(&p, "Peer has closed the GnuTLS connection"));
     p_end(&p);
     T_OK(pysock_close(listener));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(bulk_data_goes_both_ways_with_gnutls_cli, 300) {
@@ -816,7 +816,7 @@ T_TEST(gnutls_cli_resumes_a_session, 120) {
     T_OK(pysock_close(s));
     T_EQ(p_exit_status(&p), 0);
     T_OK(pysock_close(listener));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(gnutls_cli_refuses_our_wrong_certificates, 240) {
@@ -837,7 +837,7 @@ T_TEST(gnutls_cli_refuses_our_wrong_certificates, 240) {
         T_EQ(p_exit_status(&p), 1);
         T_CHECK(p_has_said(&p, "PKI verification of server certificate failed"));
         p_end(&p);
-        pysock_ssl_context_free(ctx);
+        pysock_ssl_context_release(ctx);
     }
     T_OK(pysock_close(listener));
 }
@@ -859,7 +859,7 @@ T_TEST(alpn_and_sni_arrive_from_gnutls_cli, 120) {
     p_wait_for(&p, "Application protocol: http/1.1");
     T_OK(pysock_close(s));
     T_OK(pysock_close(listener));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(ends_with_gnutls_cli_are_told_apart_by_both, 120) {
@@ -895,7 +895,7 @@ T_TEST(ends_with_gnutls_cli_are_told_apart_by_both, 120) {
     p_wait_for(&p, "non-properly terminated");
     T_OK(pysock_close(s));
     T_OK(pysock_close(listener));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 /* ==== nginx ==== */
@@ -1038,7 +1038,7 @@ T_TEST(bulk_data_goes_both_ways_with_nginx, 240) {
     uploaded = f_read(f_path("files/up.txt"), &size);
     same_bulk(uploaded, size, 1, "at nginx");
     free(uploaded);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(a_session_is_resumed_with_nginx, 120) {
@@ -1060,7 +1060,7 @@ T_TEST(a_session_is_resumed_with_nginx, 120) {
         s = p_connect(&p, port);
     }
     T_OK(pysock_close(s));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(nginx_chooses_its_host_by_our_sni, 120) {
@@ -1089,7 +1089,7 @@ T_TEST(nginx_chooses_its_host_by_our_sni, 120) {
     H_CONTAINS(response.data, "X-Name: <localhost>");
     free(response.data);
     T_OK(pysock_close(s));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(nginx_with_a_wrong_certificate_is_refused, 120) {
@@ -1120,8 +1120,8 @@ T_TEST(nginx_with_a_wrong_certificate_is_refused, 120) {
     h_is_refusal(&o, 10, "certificate has expired");
     p_wait_for(&p, "SSL alert number 45");
     T_OK(pysock_close(s));
-    pysock_ssl_context_free(ctx);
-    pysock_ssl_context_free(suspicious);
+    pysock_ssl_context_release(ctx);
+    pysock_ssl_context_release(suspicious);
 }
 
 /* ==== curl ==== */
@@ -1197,7 +1197,7 @@ T_TEST(bulk_data_goes_both_ways_with_curl, 240) {
     same_bulk(downloaded, size, 0, "at curl");
     free(downloaded);
     T_OK(pysock_close(listener));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(curl_resumes_a_session, 120) {
@@ -1229,7 +1229,7 @@ T_TEST(curl_resumes_a_session, 120) {
     H_SAME(p_string(&p.said), "well\nwell\n");
     T_CHECK(p_has_said(&p, "session ID"));
     T_OK(pysock_close(listener));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(curl_refuses_our_wrong_certificates, 240) {
@@ -1268,7 +1268,7 @@ T_TEST(curl_refuses_our_wrong_certificates, 240) {
         T_EQ(p_exit_status(&p), 60);
         T_CHECK(p_has_said(&p, cases[i].words));
         p_end(&p);
-        pysock_ssl_context_free(ctx);
+        pysock_ssl_context_release(ctx);
     }
     T_OK(pysock_close(listener));
 }
@@ -1291,7 +1291,7 @@ T_TEST(curl_notices_a_response_that_is_cut_off, 120) {
     T_CHECK(p_exit_status(&p) != 0);
     T_OK(pysock_close(s));
     T_OK(pysock_close(listener));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 /* ==== python3 ==== */
@@ -1361,7 +1361,7 @@ T_TEST(bulk_data_is_echoed_by_python, 240) {
     echo_with_two_threads(s);
     T_OK(pysock_close(s));
     p_wait_for(&p, p_format("end clean bytes=%zu", BULK));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(a_session_is_resumed_with_a_python_server, 120) {
@@ -1373,7 +1373,7 @@ T_TEST(a_session_is_resumed_with_a_python_server, 120) {
     pysock_ssl_context *ctx = t_client_ctx();
     s = start_python_server(&p, &port, "server-ec", NULL);
     connect_twice(&p, s, port, ctx, "reused=False", "reused=True");
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(a_python_server_with_a_wrong_certificate_is_refused, 240) {
@@ -1393,7 +1393,7 @@ T_TEST(a_python_server_with_a_wrong_certificate_is_refused, 240) {
         T_OK(pysock_close(s));
         p_end(&p);
     }
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(alpn_sni_and_ends_are_right_with_a_python_server, 120) {
@@ -1425,7 +1425,7 @@ T_TEST(alpn_sni_and_ends_are_right_with_a_python_server, 120) {
     T_OK(pysock_close(s));
     p_wait_for(&p, "gone");
     T_CHECK(p_has_said(&p, "alpn=None sni=None"));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(unwrap_ends_tls_with_a_python_server, 120) {
@@ -1444,7 +1444,7 @@ T_TEST(unwrap_ends_tls_with_a_python_server, 120) {
     T_EQ(pysock_recv(s, &byte, 1, 0), 0);
     p_wait_for(&p, "end clean bytes=5 ");
     T_OK(pysock_close(s));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 static void echo_until_end(pysock *s) {
@@ -1478,7 +1478,7 @@ T_TEST(a_python_client_gets_its_bulk_back_and_resumes, 240) {
         p_end(&p);
     }
     T_OK(pysock_close(listener));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(a_python_client_refuses_our_wrong_certificates, 240) {
@@ -1502,7 +1502,7 @@ T_TEST(a_python_client_refuses_our_wrong_certificates, 240) {
                                         "reason=CERTIFICATE_VERIFY_FAILED code=%d",
                                         bad->verify_code)));
         p_end(&p);
-        pysock_ssl_context_free(ctx);
+        pysock_ssl_context_release(ctx);
     }
     T_OK(pysock_close(listener));
 }
@@ -1542,7 +1542,7 @@ T_TEST(alpn_sni_and_ends_are_right_with_a_python_client, 120) {
         p_end(&p);
     }
     T_OK(pysock_close(listener));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_MAIN(.each_teardown = p_clear_away)

@@ -21,8 +21,8 @@ T_FUNC int make_contexts_and_a_short_wait(void **state) {
 
 T_FUNC int free_contexts(void **state) {
     (void)state;
-    pysock_ssl_context_free(client_ctx);
-    pysock_ssl_context_free(server_ctx);
+    pysock_ssl_context_release(client_ctx);
+    pysock_ssl_context_release(server_ctx);
     return 0;
 }
 

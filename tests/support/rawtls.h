@@ -912,8 +912,8 @@ T_FUNC void r_close(r_end *e, r_peer *p) {
             t_nap(0.002);
     }
     pysock_close(e->s);
-    pysock_bio_free(e->in);
-    pysock_bio_free(e->out);
+    pysock_bio_release(e->in);
+    pysock_bio_release(e->out);
     e->s = NULL;
 }
 

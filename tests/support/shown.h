@@ -53,8 +53,8 @@ T_FUNC h_outcome s_show(pysock_ssl_context *client, const m_der *chain, size_t c
     pysock_error_clear();
     o = h_outcome_of(pysock_ssl_do_handshake(s));
     T_OK(pysock_close(s));
-    pysock_bio_free(in);
-    pysock_bio_free(out);
+    pysock_bio_release(in);
+    pysock_bio_release(out);
     return o;
 }
 

@@ -119,7 +119,7 @@ T_FUNC void t_stage_set(t_stage *st, t_wait_kind what, int tls, double timeout,
 T_FUNC void t_stage_clear(t_stage *st) {
     T_OK(pysock_close(st->w.s));
     T_OK(pysock_close(st->peer));
-    pysock_poller_free(st->w.p);
+    pysock_poller_release(st->w.p);
     for (int i = 0; i < 2; i++)
         if (st->fds[i] >= 0)
             close(st->fds[i]);

@@ -24,8 +24,8 @@ static void wire_make(wire *w, pysock_ssl_context *client, pysock_ssl_context *s
 static void wire_free(wire *w) {
     for (int i = 0; i < 2; i++) {
         T_OK(pysock_close(w->end[i]));
-        pysock_bio_free(w->in[i]);
-        pysock_bio_free(w->out[i]);
+        pysock_bio_release(w->in[i]);
+        pysock_bio_release(w->out[i]);
     }
 }
 
@@ -113,7 +113,7 @@ T_TEST(a_handshake_begins_with_the_context_that_was_put_in_place, 30) {
     T_EQ(r, -1);
     T_EQ(pysock_error(), PYSOCK_SSL_CERT_VERIFICATION_ERROR);
     wire_free(&w);
-    pysock_ssl_context_free(bare);
+    pysock_ssl_context_release(bare);
 }
 
 static void says_to(wire *w, int from, const char *text) {
@@ -142,7 +142,7 @@ T_TEST(a_bio_gives_back_what_was_written_in_order, 30) {
     T_EQ(pysock_bio_read(bio, buf, sizeof buf), 3);
     T_EQ(memcmp(buf, "fgh", 3), 0);
     T_EQ(pysock_bio_pending(bio), 0);
-    pysock_bio_free(bio);
+    pysock_bio_release(bio);
 }
 
 T_TEST(a_bio_is_at_its_end_when_it_is_empty_and_no_more_will_come, 30) {
@@ -157,7 +157,7 @@ T_TEST(a_bio_is_at_its_end_when_it_is_empty_and_no_more_will_come, 30) {
     T_EQ(pysock_bio_read(bio, buf, 4), 3);
     T_EQ(pysock_bio_eof(bio), 1);
     T_EQ(pysock_bio_read(bio, buf, 4), 0);
-    pysock_bio_free(bio);
+    pysock_bio_release(bio);
 }
 
 T_TEST(null_where_a_bio_belongs_is_a_value_error, 30) {
@@ -177,8 +177,8 @@ T_TEST(null_where_a_bio_belongs_is_a_value_error, 30) {
     T_FAILS(pysock_ssl_wrap_bio(server_ctx, bio, NULL, NULL), PYSOCK_VALUE_ERROR, EINVAL);
     /* A client that checks host names needs one. */
     T_FAILS(pysock_ssl_wrap_bio(client_ctx, bio, bio, NULL), PYSOCK_VALUE_ERROR, EINVAL);
-    pysock_bio_free(bio);
-    pysock_bio_free(NULL);
+    pysock_bio_release(bio);
+    pysock_bio_release(NULL);
 }
 
 #define RELAYED T_SCALE(4000000u, 400000u)
@@ -203,7 +203,7 @@ T_TEST(one_thread_may_write_what_another_reads, 60) {
     }
     t_join(&t);
     T_EQ(have, RELAYED);
-    pysock_bio_free(bio);
+    pysock_bio_release(bio);
 }
 
 /* ---- handshakes ---- */
@@ -228,8 +228,8 @@ T_TEST(a_handshake_succeeds_in_portions_of_any_size, 120) {
         says_to(&w, 0, "from the client");
         says_to(&w, 1, "from the server");
         wire_free(&w);
-        pysock_ssl_context_free(client);
-        pysock_ssl_context_free(server);
+        pysock_ssl_context_release(client);
+        pysock_ssl_context_release(server);
     }
 }
 
@@ -311,7 +311,7 @@ T_TEST(a_failing_verification_tells_the_peer_by_an_alert, 60) {
     o = h_outcome_of(pysock_ssl_do_handshake(w.end[1]));
     h_is_alert(&o, "TLSV1_ALERT_UNKNOWN_CA");
     wire_free(&w);
-    pysock_ssl_context_free(trustless);
+    pysock_ssl_context_release(trustless);
 }
 
 T_TEST(bytes_that_are_no_tls_fail_the_handshake, 60) {
@@ -443,7 +443,7 @@ T_TEST(what_needs_a_descriptor_fails, 60) {
     T_FAILS(pysock_ssl_wrap_socket(w.end[0], client_ctx, "localhost"), PYSOCK_VALUE_ERROR, EINVAL);
     says_to(&w, 0, "still there");
     says_to(&w, 1, "here too");
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     wire_free(&w);
 }
 
@@ -455,8 +455,8 @@ T_TEST(tls_keeps_its_bios_and_two_ends_may_share_them, 60) {
     options.server_hostname = "localhost";
     client = T_OK(pysock_ssl_wrap_bio(client_ctx, down, up, &options));
     server = T_OK(pysock_ssl_wrap_bio(server_ctx, up, down, NULL));
-    pysock_bio_free(up);
-    pysock_bio_free(down);
+    pysock_bio_release(up);
+    pysock_bio_release(down);
     for (int done = 0; done != 3;)
         done = try_handshake(client) | try_handshake(server) << 1;
     t_say(client, "up");

@@ -17,8 +17,8 @@ static int setup(void **state) {
 }
 
 static int teardown(void **state) {
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
     return f_remove_all(state);
 }
 
@@ -61,8 +61,8 @@ T_TEST(contexts_are_made_by_the_side_they_are_for, 60) {
     h_connect(&p, c, s, "localhost");
     h_greet(&p);
     h_close(&p);
-    pysock_ssl_context_free(c);
-    pysock_ssl_context_free(s);
+    pysock_ssl_context_release(c);
+    pysock_ssl_context_release(s);
 }
 
 T_TEST(the_default_is_tls12_alone, 60) {
@@ -119,7 +119,7 @@ T_TEST(versions_and_options_that_are_not_supported_are_refused, 30) {
     T_EQ(pysock_error(), PYSOCK_VALUE_ERROR);
     T_EQ(pysock_ssl_get_protocol(client), PYSOCK_PROTOCOL_TLS_CLIENT);
     T_EQ(pysock_ssl_get_protocol(fixed), PYSOCK_PROTOCOL_TLSv1_1);
-    pysock_ssl_context_free(fixed);
+    pysock_ssl_context_release(fixed);
 }
 
 T_TEST(a_context_of_protocol_tls_serves_both_sides, 60) {
@@ -144,7 +144,7 @@ T_TEST(a_context_of_protocol_tls_serves_both_sides, 60) {
     T_CHECK(pysock_ssl_compression(pair[0]) == NULL);
     T_OK(pysock_close(pair[0]));
     T_OK(pysock_close(pair[1]));
-    pysock_ssl_context_free(both);
+    pysock_ssl_context_release(both);
     T_STEP("a client's context is no server's");
     h_plain_pair(pair);
     T_FAILS(pysock_ssl_wrap_socket_ex(pair[0], client, &options), PYSOCK_VALUE_ERROR, EINVAL);
@@ -274,7 +274,7 @@ T_TEST(curves_are_chosen_by_name, 60) {
         T_OK(pysock_ssl_set_ecdh_curve(one, names[(i + 1) % 4]));
         h_try(&p, one, server, "localhost");
         h_is_alert(&p.at_client, "SSLV3_ALERT_HANDSHAKE_FAILURE");
-        pysock_ssl_context_free(one);
+        pysock_ssl_context_release(one);
     }
     T_OK(pysock_ssl_set_ecdh_curve(server, "X25519:P-256"));
     T_FAILS(pysock_ssl_set_ecdh_curve(server, "foo"), PYSOCK_VALUE_ERROR, EINVAL);
@@ -326,7 +326,7 @@ T_TEST(an_sni_callback_switches_to_another_context, 60) {
     h_connect(&p, client, server, "localhost");
     T_EQ(c.calls, 2);
     T_EQ(pysock_ssl_session_reused(p.server), 1);
-    pysock_ssl_context_free(c.other); /* the connection keeps it */
+    pysock_ssl_context_release(c.other); /* the connection keeps it */
     h_greet(&p);
     h_close(&p);
     T_OK(pysock_ssl_set_sni_callback(server, NULL, NULL));
@@ -352,7 +352,7 @@ T_TEST(the_context_that_was_switched_to_verifies_clients, 60) {
     h_connect(&p, client, server, "localhost");
     h_greet(&p);
     h_close(&p);
-    pysock_ssl_context_free(c.other);
+    pysock_ssl_context_release(c.other);
 }
 
 static int bring(pysock_ssl_client_hello *hello, void *arg) {
@@ -510,8 +510,8 @@ T_TEST(a_hello_in_single_bytes_and_small_records_is_waited_for, 60) {
     T_CHECK(pysock_bio_pending(to_client) > 500);
     T_OK(pysock_close(s));
     T_OK(pysock_close(peer));
-    pysock_bio_free(to_server);
-    pysock_bio_free(to_client);
+    pysock_bio_release(to_server);
+    pysock_bio_release(to_client);
 }
 
 /* ==== the key log ==== */
@@ -555,7 +555,7 @@ T_TEST(the_default_context_heeds_sslkeylogfile, 30) {
     setenv("SSLKEYLOGFILE", f_path("from-environment"), 1);
     ctx = T_OK(pysock_ssl_create_default_context(PYSOCK_CLIENT_AUTH));
     H_SAME(pysock_ssl_get_keylog_filename(ctx), f_path("from-environment"));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
     setenv("SSLKEYLOGFILE", f_path("no/such/folder"), 1);
     T_CHECK(pysock_ssl_create_default_context(PYSOCK_CLIENT_AUTH) == NULL);
     T_EQ(errno, ENOENT);

@@ -34,8 +34,8 @@ static int set_up(void **state) {
 }
 
 static int tear_down(void **state) {
-    pysock_ssl_context_free(no_renegotiation);
-    pysock_ssl_context_free(mutual);
+    pysock_ssl_context_release(no_renegotiation);
+    pysock_ssl_context_release(mutual);
     return free_contexts(state);
 }
 
@@ -747,7 +747,7 @@ static void stop_server(server *sv) {
     t_join(&sv->thread);
     for (int i = 0; i < CLIENTS; i++)
         pysock_close(sv->clients[i]);
-    pysock_poller_free(sv->poller);
+    pysock_poller_release(sv->poller);
     pysock_close(sv->listener);
 }
 

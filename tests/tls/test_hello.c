@@ -55,9 +55,9 @@ static int set_up(void **state) {
 }
 
 static int tear_down(void **state) {
-    pysock_ssl_context_free(refusing);
-    pysock_ssl_context_free(with_alpn);
-    pysock_ssl_context_free(accepting);
+    pysock_ssl_context_release(refusing);
+    pysock_ssl_context_release(with_alpn);
+    pysock_ssl_context_release(accepting);
     return free_contexts(state);
 }
 
@@ -701,7 +701,7 @@ T_TEST(without_a_curve_of_ours_there_is_no_ecdhe, 60) {
         r_close(&e, &p);
     }
     times_asked();
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
     r_no_complaints();
 }
 

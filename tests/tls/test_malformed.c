@@ -36,10 +36,10 @@ static int set_up(void **state) {
 }
 
 static int tear_down(void **state) {
-    pysock_ssl_context_free(mutual);
-    pysock_ssl_context_free(with_rsa);
-    pysock_ssl_context_free(with_alpn);
-    pysock_ssl_context_free(renegotiating);
+    pysock_ssl_context_release(mutual);
+    pysock_ssl_context_release(with_rsa);
+    pysock_ssl_context_release(with_alpn);
+    pysock_ssl_context_release(renegotiating);
     return free_contexts(state);
 }
 
@@ -932,7 +932,7 @@ T_TEST(a_server_without_renegotiation_info_is_taken_by_an_option, 60) {
         if (came || e.received_size != 4)
             r_complain(r_way_names[way], "%s came: %s", r_what(came), e.outcome.message);
     }
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
     r_no_complaints();
 }
 

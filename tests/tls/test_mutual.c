@@ -19,8 +19,8 @@ static pysock_ssl_context *client_with(const char *name) {
 }
 
 static void free_both(pysock_ssl_context *client, pysock_ssl_context *server) {
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 static size_t peer_cert_size(pysock *s) {
@@ -85,7 +85,7 @@ T_TEST(a_server_that_asks_but_trusts_nobody_lets_no_certificate_in, 60) {
         T_EQ(p.at_server.result, -1);
         T_EQ(p.at_server.kind, PYSOCK_SSL_CERT_VERIFICATION_ERROR);
         h_close(&p);
-        pysock_ssl_context_free(client);
+        pysock_ssl_context_release(client);
         client = t_client_ctx();
         h_try(&p, client, server, "localhost");
         T_EQ(p.at_server.result, mode == PYSOCK_CERT_OPTIONAL ? 0 : -1);

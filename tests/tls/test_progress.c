@@ -81,7 +81,7 @@ static void clear_stage(stage *st) {
     if (st->has_reader)
         t_join(&st->reader_thread);
     p_end(st->server);
-    pysock_ssl_context_free(st->ctx);
+    pysock_ssl_context_release(st->ctx);
 }
 
 /* Has the HelloRequest taken by a thread whose recv then sleeps, as there are no data. */
@@ -422,7 +422,7 @@ static void *read_a_line(void *arg) {
                 T_FAIL("recv gave %ld: %s", (long)n, pysock_error_message());
         }
         T_EQ(memcmp(text, "after\n", 6), 0);
-        pysock_poller_free(p);
+        pysock_poller_release(p);
     } else {
         t_expect(r->s, "after\n");
     }
@@ -531,7 +531,7 @@ T_TEST(select_and_pollers_sleep_meanwhile, 120) {
             pysock_poller *p = t_poller_with(fd, POLLIN | POLLOUT);
             pysock_pollevent event;
             T_EQ(pysock_poller_poll(p, &event, 1, SHORT), 0);
-            pysock_poller_free(p);
+            pysock_poller_release(p);
         } else {
             int wfd = fd;
             size_t rn = 1, wn = 1;
@@ -606,8 +606,8 @@ T_TEST(detach_drops_nothing_that_waits_for_the_first_handshake, 60) {
         T_OK(pysock_close(pair[1]));
         T_OK(pysock_close(pair[0]));
     }
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 T_TEST(unwrap_waits_for_what_is_queued_behind_the_first_handshake, 60) {
@@ -628,8 +628,8 @@ T_TEST(unwrap_waits_for_what_is_queued_behind_the_first_handshake, 60) {
     }
     T_EQ(pysock_is_ssl(pair[0]), 0);
     t_close_pair(pair);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 /* Nor what waits for a connection. */

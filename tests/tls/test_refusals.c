@@ -99,7 +99,7 @@ T_TEST(openssl_demands_a_certificate, 100) {
     s = start_s_server("server-ec", "-tls1_2", "-Verify", "2", "-verify_return_error", NULL);
     T_OK(pysock_ssl_wrap_socket(s, ctx, "localhost"));
     T_OK(pysock_close(s));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(pysock_demands_a_certificate, 100) {
@@ -113,7 +113,7 @@ T_TEST(pysock_demands_a_certificate, 100) {
     H_CONTAINS(p.at_server.message, "certificate");
     says_that_a_certificate_is_wanted(&p.at_client);
     h_close(&p);
-    pysock_ssl_context_free(demanding);
+    pysock_ssl_context_release(demanding);
 }
 
 /* A server that asks, whatever alert it chooses when there is none. after: 1: in answer to the
@@ -154,7 +154,7 @@ T_TEST(only_a_request_that_was_seen_is_told_of, 100) {
         T_EQ(o.result, -1);
         must_not_contain(o.message, "load_cert_chain");
     }
-    pysock_ssl_context_free(with);
+    pysock_ssl_context_release(with);
 }
 
 /* ---- no suite in common ---- */
@@ -192,7 +192,7 @@ T_TEST(a_server_that_has_only_static_rsa_is_told_of, 100) {
     s = start_s_server("server-rsa", "-tls1_2", "-cipher", "AES128-GCM-SHA256", NULL);
     T_OK(pysock_ssl_wrap_socket(s, ctx, "localhost"));
     T_OK(pysock_close(s));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(a_client_that_has_only_dhe_is_told_of, 100) {
@@ -273,7 +273,7 @@ T_TEST(a_hello_is_that_of_its_highest_version, 60) {
         if (find_extension(&out, R_GROUPS) < 4)
             r_complain(row, "no list of curves");
         r_close(&e, &p);
-        pysock_ssl_context_free(ctx);
+        pysock_ssl_context_release(ctx);
     }
     r_no_complaints();
 }
@@ -298,7 +298,7 @@ T_TEST(openssl_understands_each_range_of_versions, 200) {
         T_OK(pysock_ssl_wrap_socket(s, ctx, "localhost"));
         H_SAME(pysock_ssl_version(s), rows[i].version);
         T_OK(pysock_close(s));
-        pysock_ssl_context_free(ctx);
+        pysock_ssl_context_release(ctx);
     }
 }
 
@@ -317,7 +317,7 @@ T_TEST(no_context_speaks_less_than_tls12_unasked, 60) {
     for (int i = 0; i < 7; i++) {
         T_STEP("context %d", i);
         T_CHECK(pysock_ssl_get_minimum_version(ctx[i]) >= PYSOCK_TLSv1_2);
-        pysock_ssl_context_free(ctx[i]);
+        pysock_ssl_context_release(ctx[i]);
     }
 }
 
@@ -332,7 +332,7 @@ T_TEST(a_default_client_refuses_a_server_of_tls11, 100) {
     T_EQ(o.result, -1);
     T_EQ(o.kind, PYSOCK_SSL_ERROR);
     H_CONTAINS(o.message, "version");
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 /* Of its own accord: a server that answers with an old version all the same is refused. */
@@ -364,7 +364,7 @@ T_TEST(a_default_context_refuses_older_versions_by_itself, 60) {
             if (!h_contains(e.outcome.message, "version")
                 && !h_contains(e.outcome.message, "TLS 1."))
                 r_complain(row, "the message is '%s'", e.outcome.message);
-            pysock_ssl_context_free(ctx);
+            pysock_ssl_context_release(ctx);
         }
     r_no_complaints();
 }
@@ -426,7 +426,7 @@ T_TEST(a_renegotiation_with_the_same_certificate_works, 100) {
             if (came || e.outcome.result < 0 || e.received_size != 22)
                 r_complain(r_way_names[way], "%s came, alert %d, %zu bytes of data: %s",
                            r_what(came), p.alert, e.received_size, e.outcome.message);
-            pysock_ssl_context_free(ctx);
+            pysock_ssl_context_release(ctx);
         }
     r_no_complaints();
 }
@@ -469,7 +469,7 @@ T_TEST(a_renegotiation_with_another_certificate_is_refused, 100) {
             r_check_error(&e, row);
             if (!h_contains(e.outcome.message, "certificate"))
                 r_complain(row, "the message is '%s'", e.outcome.message);
-            pysock_ssl_context_free(ctx);
+            pysock_ssl_context_release(ctx);
         }
     r_no_complaints();
 }

@@ -80,7 +80,7 @@ static void server_asks(p_process *p, pysock *s, uint64_t options, int mode) {
     T_EQ(stats_of(ctx).accept_renegotiate, 0);
     T_OK(pysock_close(s));
     p_end(p);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(a_client_goes_along_when_openssl_s_server_asks, 200) {
@@ -143,7 +143,7 @@ static void client_asks(uint64_t options, int verify_mode) {
     T_OK(pysock_close(s));
     p_end(&p);
     T_OK(pysock_close(listener));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(a_server_refuses_openssl_s_client_by_default, 100) {
@@ -229,7 +229,7 @@ static void meet_server(int verify_mode, const bear_identity *first, const bear_
     T_EQ(stats_of(ctx).connect_renegotiate, 1);
     close(run.fd);
     close(listener);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 /* Both certificates are good ones for the host, by themselves. */
@@ -281,7 +281,7 @@ T_TEST(a_client_may_refuse_every_renegotiation, 100) {
     close(run.fd);
     close(listener);
     bear_unload(&one);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 /* Brings its first certificate (NULL: none), then begins another handshake with its second. */
@@ -332,7 +332,7 @@ static h_outcome meet_client(int verify_mode, const bear_identity *first,
     T_EQ(stats_of(ctx).accept_renegotiate, 1);
     close(run.fd);
     T_OK(pysock_close(listener));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
     return outcome;
 }
 
@@ -413,8 +413,8 @@ T_TEST(select_sees_what_was_read_ahead, 60) {
     t_close_pair(pair);
     t_proxy_close(&proxy);
     free(records);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 T_MAIN(.each_teardown = p_end_all)

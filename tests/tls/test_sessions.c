@@ -12,8 +12,8 @@ static int setup(void **state) {
 
 static int teardown(void **state) {
     (void)state;
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
     return 0;
 }
 
@@ -97,7 +97,7 @@ T_TEST(a_session_belongs_to_its_context_and_to_clients, 60) {
     T_FAILS(pysock_ssl_wrap_socket_ex(pair[1], server, &options), PYSOCK_VALUE_ERROR, EINVAL);
     T_OK(pysock_close(pair[0]));
     T_OK(pysock_close(pair[1]));
-    pysock_ssl_context_free(other);
+    pysock_ssl_context_release(other);
     pysock_ssl_session_release(se);
 }
 
@@ -162,7 +162,7 @@ T_TEST(what_was_not_checked_is_checked_when_it_is_resumed, 60) {
     h_close(&p);
     T_EQ(resumes("localhost", se), 1);
     pysock_ssl_session_release(se);
-    pysock_ssl_context_free(wrong);
+    pysock_ssl_context_release(wrong);
 }
 
 T_TEST(new_rules_resume_nothing, 60) {
@@ -250,8 +250,8 @@ T_TEST(both_sides_agree_on_channel_bindings, 60) {
                     PYSOCK_VALUE_ERROR, EINVAL);
             h_close(&p);
         }
-        pysock_ssl_context_free(asks);
-        pysock_ssl_context_free(one);
+        pysock_ssl_context_release(asks);
+        pysock_ssl_context_release(one);
     }
 }
 
@@ -282,7 +282,7 @@ T_TEST(the_chain_that_was_sent_and_the_path_are_there, 60) {
     T_EQ(pysock_ssl_get_unverified_chain(p.client, NULL, 0), 2);
     T_EQ(pysock_ssl_get_verified_chain(p.client, NULL, 0), 0);
     h_close(&p);
-    pysock_ssl_context_free(chain);
+    pysock_ssl_context_release(chain);
 }
 
 /* As OpenSSL does by itself, and a client's certificate like a server's. */
@@ -302,8 +302,8 @@ T_TEST(a_lone_certificate_is_shown_with_its_issuers_where_that_is_wanted, 60) {
         T_EQ(pysock_ssl_get_verified_chain(p.client, NULL, 0), 2);
         h_close(&p);
     }
-    pysock_ssl_context_free(shown);
-    pysock_ssl_context_free(mine);
+    pysock_ssl_context_release(shown);
+    pysock_ssl_context_release(mine);
 }
 
 /* A handshake that began under CERT_NONE must not leave a session for CERT_REQUIRED. */
@@ -331,8 +331,8 @@ T_TEST(a_session_does_not_outlive_the_rules_it_was_made_by, 60) {
         T_OK(pysock_close(pair[0]));
         T_OK(pysock_close(pair[1]));
     }
-    pysock_ssl_context_free(lax);
-    pysock_ssl_context_free(self_signed);
+    pysock_ssl_context_release(lax);
+    pysock_ssl_context_release(self_signed);
 }
 
 T_MAIN(.each_setup = setup, .each_teardown = teardown)

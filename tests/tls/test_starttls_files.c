@@ -291,7 +291,7 @@ T_TEST(what_is_in_the_kernel_fails_the_handshake, 60) {
         T_OK(pysock_close(pair[0]));
         t_join(&t);
         T_OK(pysock_close(pair[1]));
-        pysock_ssl_context_free(ctx);
+        pysock_ssl_context_release(ctx);
     }
 }
 

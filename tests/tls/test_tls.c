@@ -5,8 +5,8 @@
 
 static void close_all(h_pair *p, pysock_ssl_context *client, pysock_ssl_context *server) {
     h_close(p);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 static size_t size_of_peer_certificate(pysock *s) {
@@ -72,7 +72,7 @@ T_TEST(nothing_is_known_before_the_handshake, 60) {
     T_CHECK(pysock_ssl_session_reused(pair[0]) != 1);
     T_EQ(pysock_ssl_pending(pair[0]), 0);
     t_close_pair(pair);
-    pysock_ssl_context_free(client);
+    pysock_ssl_context_release(client);
 }
 
 T_TEST(a_plain_socket_answers_questions_about_tls, 60) {
@@ -218,8 +218,8 @@ T_TEST(a_context_may_be_freed_while_sockets_use_it, 60) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     T_STEP("after the handshake");
     h_connect(&p, client, server, "localhost");
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
     h_greet(&p);
     T_CHECK(size_of_peer_certificate(p.client) > 200);
     h_close(&p);
@@ -236,10 +236,10 @@ T_TEST(a_context_may_be_freed_before_the_handshake, 60) {
     options.no_handshake_on_connect = 1;
     listener = t_listen(&port);
     T_OK(pysock_ssl_wrap_socket(listener, server, NULL));
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(server);
     s = T_OK(pysock_create_connection("127.0.0.1", port, H_TIMEOUT));
     T_OK(pysock_ssl_wrap_socket_ex(s, client, &options));
-    pysock_ssl_context_free(client);
+    pysock_ssl_context_release(client);
     child = T_OK(pysock_accept(listener, NULL));
     T_EQ(pysock_is_ssl(child), 1);
     T_OK(pysock_close(listener));
@@ -313,8 +313,8 @@ T_TEST(contexts_may_change_while_handshakes_run, 120) {
     }
     __atomic_store_n(&c.stop, 1, __ATOMIC_RELEASE);
     t_join(&thread);
-    pysock_ssl_context_free(c.client);
-    pysock_ssl_context_free(c.server);
+    pysock_ssl_context_release(c.client);
+    pysock_ssl_context_release(c.server);
 }
 
 /* ==== ALPN and SNI ==== */
@@ -377,8 +377,8 @@ T_TEST(the_server_chooses_the_alpn_protocol, 60) {
     T_OK(pysock_ssl_set_alpn_protocols(client, list, 1));
     T_OK(pysock_ssl_set_alpn_protocols(server, list, 1));
     H_SAME(alpn_of(client, server), longest);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 T_TEST(the_server_learns_the_name_that_was_asked_for, 60) {
@@ -440,8 +440,8 @@ T_TEST(sessions_are_resumed_by_default, 60) {
     pysock_buf_release(one);
     pysock_buf_release(two);
     T_EQ(is_resumed(client, server, "localhost"), 1);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 T_TEST(either_side_can_switch_resumption_off, 60) {
@@ -460,8 +460,8 @@ T_TEST(either_side_can_switch_resumption_off, 60) {
     T_OK(pysock_ssl_set_session_cache(server, 0));
     T_EQ(is_resumed(client, server, "localhost"), 0);
     T_EQ(is_resumed(client, server, "localhost"), 0);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 T_TEST(a_session_belongs_to_one_host_name, 60) {
@@ -473,8 +473,8 @@ T_TEST(a_session_belongs_to_one_host_name, 60) {
     T_EQ(is_resumed(client, server, "b.example.test"), 1);
     T_EQ(is_resumed(client, server, "127.0.0.1"), 0);
     T_EQ(is_resumed(client, server, "localhost"), 1);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 T_TEST(a_session_belongs_to_one_port, 60) {
@@ -491,8 +491,8 @@ T_TEST(a_session_belongs_to_one_port, 60) {
     T_EQ(pysock_ssl_session_reused(p.client), 0);
     h_close(&p);
     T_EQ(is_resumed(client, server, "localhost"), 1);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 T_TEST(a_session_belongs_to_one_context, 60) {
@@ -504,10 +504,10 @@ T_TEST(a_session_belongs_to_one_context, 60) {
     T_STEP("a server that does not know the session makes a new one");
     T_EQ(is_resumed(client, other_server, "localhost"), 0);
     T_EQ(is_resumed(client, other_server, "localhost"), 1);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
-    pysock_ssl_context_free(other_client);
-    pysock_ssl_context_free(other_server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
+    pysock_ssl_context_release(other_client);
+    pysock_ssl_context_release(other_server);
 }
 
 T_TEST(the_cache_keeps_as_many_sessions_as_it_may, 60) {
@@ -519,8 +519,8 @@ T_TEST(the_cache_keeps_as_many_sessions_as_it_may, 60) {
     T_EQ(is_resumed(client, server, "b.example.test"), 1);
     T_EQ(is_resumed(client, server, "a.example.test"), 0);
     T_STEP("a server with room for one");
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
     client = t_client_ctx();
     server = t_server_ctx();
     T_OK(pysock_ssl_set_session_cache(server, 1));
@@ -528,8 +528,8 @@ T_TEST(the_cache_keeps_as_many_sessions_as_it_may, 60) {
     T_EQ(is_resumed(client, server, "a.example.test"), 1);
     T_EQ(is_resumed(client, server, "b.example.test"), 0);
     T_EQ(is_resumed(client, server, "a.example.test"), 0);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 /* A session says that somebody was verified once: by the rules of that time. */
@@ -560,8 +560,8 @@ T_TEST(a_refused_connection_leaves_no_session, 60) {
         h_is_refusal(&p.at_client, 10, "certificate has expired");
         h_close(&p);
     }
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 /* Clients that share contexts: the caches are used by many threads at once. */
@@ -587,8 +587,8 @@ T_TEST(many_threads_share_contexts, 120) {
         t_spawn(&threads[i], connect_often, &c);
     for (int i = 0; i < 4; i++)
         t_join(&threads[i]);
-    pysock_ssl_context_free(c.client);
-    pysock_ssl_context_free(c.server);
+    pysock_ssl_context_release(c.client);
+    pysock_ssl_context_release(c.server);
 }
 
 static int finish_handshake(pysock *s) {
@@ -617,8 +617,8 @@ T_TEST(non_blocking_handshakes_resume_too, 60) {
         t_expect(pair[1], "hello");
         t_close_pair(pair);
     }
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 /* ==== ends ==== */
@@ -691,8 +691,8 @@ T_TEST(a_ragged_end_is_an_end_or_an_error_as_asked, 60) {
         T_EQ(pysock_ssl_eof_is_clean(p.client), 1);
         h_close(&p);
     }
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 /* The peer has closed and is gone, so that our answer to its close_notify cannot be sent: that is
@@ -718,8 +718,8 @@ T_TEST(a_close_notify_that_cannot_be_answered_is_an_end, 60) {
         T_CHECK(t_thread_cpu() - cpu < 1);
         h_close(&p);
     }
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 /* A close with unread bytes makes the kernel reset the connection: whether the peer still sees the
@@ -749,8 +749,8 @@ T_TEST(a_close_with_unread_bytes_ends_the_peers_calls, 60) {
             T_EQ(errno, ECONNRESET);
         h_close(&p);
     }
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 /* The next record must be an alert; then comes the end. */
@@ -780,8 +780,8 @@ T_TEST(close_sends_close_notify, 60) {
         t_proxy_close(&proxy);
         t_close_pair(pair);
     }
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 T_TEST(close_sends_what_was_written_before_close_notify, 60) {
@@ -797,8 +797,8 @@ T_TEST(close_sends_what_was_written_before_close_notify, 60) {
     alert_and_end_arrive(proxy.to_client);
     t_proxy_close(&proxy);
     t_close_pair(pair);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 T_TEST(a_record_that_was_changed_on_its_way_is_an_error, 60) {
@@ -824,8 +824,8 @@ T_TEST(a_record_that_was_changed_on_its_way_is_an_error, 60) {
     T_FAILS(pysock_send(pair[1], &byte, 1, 0), PYSOCK_SSL_ERROR, EPROTO);
     t_proxy_close(&proxy);
     t_close_pair(pair);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 /* ==== unwrap ==== */
@@ -888,8 +888,8 @@ T_TEST(unwrap_leaves_what_follows_to_the_plain_socket, 60) {
         t_join(&thread);
         h_close(&p);
     }
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 static int unwrap_step(pysock *s) {
@@ -989,7 +989,7 @@ static void raw_start(raw_peer *r, int is_server, int non_blocking) {
 static void raw_end(raw_peer *r) {
     T_OK(pysock_close(r->s));
     close(r->fd);
-    pysock_ssl_context_free(r->ctx);
+    pysock_ssl_context_release(r->ctx);
 }
 
 /* What the library says to the raw peer before it hangs up: a fatal alert, or nothing. Returns the
@@ -1128,8 +1128,8 @@ T_TEST(a_handshake_goes_on_by_itself_when_its_socket_becomes_non_blocking, 60) {
         T_EQ(pysock_ssl_do_handshake(pair[!side]), 0);
         t_close_pair(pair);
     }
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 T_TEST(the_end_of_the_stream_in_a_handshake_is_an_error, 60) {
@@ -1232,7 +1232,7 @@ static void openssl_is_told(const char *version, const char *ciphers, const char
     p_end(&process);
     T_OK(pysock_close(s));
     T_OK(pysock_close(listener));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(openssl_is_told_why_its_hello_was_refused, 60) {
@@ -1270,7 +1270,7 @@ T_TEST(a_client_cannot_renegotiate, 60) {
     T_CHECK(p_has_said(&process, "renegotiation"));
     p_end(&process);
     T_OK(pysock_close(listener));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 /* ---- alerts of a client, seen on the wire ---- */
@@ -1366,8 +1366,8 @@ T_TEST(a_client_that_refuses_sends_the_alert_for_it, 60) {
         close(t.to_server);
         close(raw);
         T_OK(pysock_close(listener));
-        pysock_ssl_context_free(client);
-        pysock_ssl_context_free(server);
+        pysock_ssl_context_release(client);
+        pysock_ssl_context_release(server);
     }
 }
 

@@ -190,7 +190,7 @@ static pysock_ssl_context *new_server_ctx(void) {
     if (TRY_NEW(ctx) == 0 && TRY(pysock_ssl_set_alpn_protocols(ctx, names, 2)) == 0 &&
         TRY(pysock_ssl_load_cert_chain(ctx, T_CERTS "chain-ec.pem", T_CERTS "chain-ec.key")) == 0)
         return ctx;
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
     return NULL;
 }
 
@@ -200,7 +200,7 @@ static pysock_ssl_context *new_client_ctx(void) {
     if (TRY_NEW(ctx) == 0 && TRY(pysock_ssl_set_alpn_protocols(ctx, names, 1)) == 0 &&
         TRY(pysock_ssl_load_verify_locations(ctx, T_CERTS "ca.pem", NULL)) == 0)
         return ctx;
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
     return NULL;
 }
 
@@ -230,7 +230,7 @@ static int keys_cycle(void) {
         options.keyfile = f_path(names[i]);
         result = TRY(pysock_ssl_load_cert_chain_ex(ctx, &options));
     }
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
     return result;
 }
 
@@ -257,8 +257,8 @@ static int contexts_cycle(void) {
     int result = -1;
     if (server && (client = new_client_ctx()) != NULL)
         result = load_rsa_and_default_certs(server);
-    pysock_ssl_context_free(server);
-    pysock_ssl_context_free(client);
+    pysock_ssl_context_release(server);
+    pysock_ssl_context_release(client);
     return result;
 }
 
@@ -436,8 +436,8 @@ static int tls_cycle_with(int (*job)(pysock *s), int reads_only) {
     v.ctx = new_server_ctx();
     if (client && v.ctx)
         result = run_service(&v, client, job);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(v.ctx);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(v.ctx);
     return result;
 }
 
@@ -476,7 +476,7 @@ static int server_certificate_cycle(void) {
     }
     pysock_close(v.listener);
     pysock_buf_release(pem);
-    pysock_ssl_context_free(v.ctx);
+    pysock_ssl_context_release(v.ctx);
     return result;
 }
 
@@ -540,7 +540,7 @@ static int lists_cycle(void) {
     int result = TRY_NEW(ctx);
     if (result == 0)
         result = load_lists(ctx);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
     return result;
 }
 
@@ -559,8 +559,8 @@ static int directory_cycle(void) {
         result = run_service(&v, client, talk);
     else
         result = -1;
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(v.ctx);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(v.ctx);
     return result;
 }
 
@@ -803,8 +803,8 @@ static int party_cycle(pysock_poller *poller) {
     pysock_close(p.sides[0].s);
     pysock_close(p.sides[1].s);
     pysock_close(p.listener);
-    pysock_ssl_context_free(p.client_ctx);
-    pysock_ssl_context_free(p.server_ctx);
+    pysock_ssl_context_release(p.client_ctx);
+    pysock_ssl_context_release(p.server_ctx);
     return result;
 }
 
@@ -818,7 +818,7 @@ static int poller_cycle(void) {
     if (!poller)
         return failed("poller_new");
     result = party_cycle(poller);
-    pysock_poller_free(poller);
+    pysock_poller_release(poller);
     return result;
 }
 

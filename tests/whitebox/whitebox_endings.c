@@ -165,7 +165,7 @@ T_TEST(a_close_in_the_middle_of_a_handshake_loses_nothing, 60) {
     T_EQ(pysock_ssl_eof_is_clean(pair[0]), 1);
     T_OK(pysock_close(pair[0]));
     pysock_buf_release(b);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 static void *handshake_thread(void *arg) {
@@ -202,7 +202,7 @@ T_TEST(a_close_in_the_middle_of_a_callers_step_loses_nothing, 60) {
     t_expect(pair[0], "good day");
     T_OK(pysock_close(pair[0]));
     pysock_buf_release(b);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 /* The reactor reads and writes the descriptor: it is not handed out now. */
@@ -219,7 +219,7 @@ T_TEST(a_descriptor_is_not_handed_out_in_the_middle_of_a_step, 60) {
     T_OK(pysock_settimeout(pair[1], 50));
     t_expect(pair[1], "good day");
     t_close_pair(pair);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 /* No call that must not wait waits for the step. */
@@ -237,7 +237,7 @@ T_TEST(a_call_that_must_not_wait_waits_for_no_step, 60) {
     let_it_go();
     t_join(&t);
     t_close_pair(pair);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 /* ---- peers that take nothing ---- */

@@ -109,7 +109,7 @@ T_TEST(POLLERR_comes_whatever_was_asked_for, 120) {
                     pysock_pollevent event = {0, 0};
                     T_EQ(pysock_poller_poll(p, &event, 1, LONG), 1);
                     events = event.events;
-                    pysock_poller_free(p);
+                    pysock_poller_release(p);
                 } else {
                     struct pollfd f;
                     f.fd = pysock_fileno(s);

@@ -235,7 +235,7 @@ T_TEST(a_nonblocking_connect_waits_for_no_name, 60) {
     T_EQ(value, 0);
     b = T_OK(pysock_accept(listener, NULL));
     t_echo_once(a, b);
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     T_OK(pysock_close(a));
     T_OK(pysock_close(b));
     T_OK(pysock_close(listener));

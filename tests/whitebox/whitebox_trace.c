@@ -234,7 +234,7 @@ T_TEST(no_nonblocking_call_waits_while_the_reactor_computes, 60) {
     T_EQ(job.rc, 0);
     t_say(pair[1], "after all");
     t_expect(pair[0], "after all");
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     t_close_pair(pair);
 }
 
@@ -265,7 +265,7 @@ T_TEST(no_nonblocking_call_waits_while_another_caller_computes, 60) {
     T_EQ(t_writable(pair[1], PYSOCK_NO_TIMEOUT), 1);
     t_say(pair[1], "after all");
     t_expect(pair[0], "after all");
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     t_close_pair(pair);
 }
 
@@ -291,7 +291,7 @@ T_TEST(close_does_not_wait_while_the_reactor_computes, 60) {
     T_STEP("the client's handshake may still have got through; then comes the end");
     t_join(&t);
     T_CHECK(job.rc == -1 || pysock_recv(pair[0], &byte, 1, 0) <= 0);
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     T_OK(pysock_close(pair[0]));
 }
 
@@ -346,7 +346,7 @@ static void connect_and_part(int i) {
     T_OK(pysock_send_buf(pair[1], b));
     pysock_buf_release(b);
     t_expect(pair[0], "queued");
-    pysock_poller_free(p);
+    pysock_poller_release(p);
     t_close_pair(pair);
 }
 
@@ -382,8 +382,8 @@ static void leave_everything_to_cleanup(void) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     pysock *pair[2];
     t_tls_pair(pair, client, server);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
     nonblocking_pair(pair);
     t_pair(pair);
     pysock_cleanup();

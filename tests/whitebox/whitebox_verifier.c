@@ -188,7 +188,7 @@ T_TEST(what_is_looked_up_grows_a_copy, 60) {
     T_EQ(v->verify_code, OK);
     T_CHECK(!v->grown);
     pysock__verifier_free(v);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(a_hash_is_that_of_openssl, 60) {

@@ -27,8 +27,8 @@ static void is_accepted(pysock_ssl_context *client, pysock_ssl_context *server, 
     h_connect(&p, client, server, host);
     h_greet(&p);
     h_close(&p);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 /* Takes both contexts. Code T_ANY: any check may say no. The server must learn of it by an alert
@@ -42,8 +42,8 @@ static void is_refused(pysock_ssl_context *client, pysock_ssl_context *server, c
     T_CHECK(p.at_client.verify_code != 0);
     h_is_alert(&p.at_server, alert);
     h_close(&p);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 static void accepts(const char *name, const char *host) {
@@ -147,8 +147,8 @@ T_TEST(the_message_names_the_host_that_did_not_match, 60) {
     H_CONTAINS(p.at_client.message, "shop.example.test");
     H_CONTAINS(p.at_client.message, "hostname mismatch");
     h_close(&p);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 T_TEST(an_expired_certificate_is_refused, 60) {
@@ -396,8 +396,8 @@ T_TEST(a_trailing_dot_does_not_matter_in_names, 60) {
     /* RFC 6066: no trailing dot in SNI. */
     H_SAME(pysock_ssl_server_hostname(p.server), "localhost");
     h_close(&p);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
     accepts("server-ec", "foo.example.test.");
     refuses_the_name("server-ec", "a.b.example.test.");
 }
@@ -437,7 +437,7 @@ T_TEST(unusable_host_names_are_refused_at_once, 60) {
     t_say(pair[0], "plain as ever");
     t_expect(pair[1], "plain as ever");
     t_close_pair(pair);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 /* ==== modes ==== */
@@ -460,8 +460,8 @@ T_TEST(without_verification_every_certificate_will_do, 120) {
         T_CHECK(pysock_buf_size(der) > 200);
         pysock_buf_release(der);
         h_close(&p);
-        pysock_ssl_context_free(client);
-        pysock_ssl_context_free(server);
+        pysock_ssl_context_release(client);
+        pysock_ssl_context_release(server);
     }
 }
 
@@ -495,7 +495,7 @@ T_TEST(verification_and_name_check_depend_on_each_other_as_in_python, 60) {
     T_OK(pysock_ssl_set_check_hostname(ctx, 1));
     T_EQ(pysock_ssl_get_verify_mode(ctx), PYSOCK_CERT_REQUIRED);
     T_FAILS(pysock_ssl_set_verify_mode(ctx, 17), PYSOCK_VALUE_ERROR, EINVAL);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(a_refusal_on_a_non_blocking_socket_says_the_same, 60) {
@@ -528,8 +528,8 @@ T_TEST(a_refusal_on_a_non_blocking_socket_says_the_same, 60) {
     t_join(&thread);
     h_is_alert(&p.at_server, "SSLV3_ALERT_CERTIFICATE_EXPIRED");
     h_close(&p);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 /* ==== loading an identity ==== */
@@ -558,8 +558,8 @@ static void is_still_server_ec(pysock_ssl_context *server) {
     T_EQ(memcmp(pysock_buf_data(have), pysock_buf_data(want), pysock_buf_size(want)), 0);
     pysock_buf_release(have);
     pysock_buf_release(want);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(other);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(other);
 }
 
 /* Words separated by '|', of which one must be in the message. */
@@ -604,7 +604,7 @@ T_TEST(files_that_cannot_be_read_are_named, 120) {
     load_fails(ctx, "tests/certs", EC_KEY, T_ANY, T_ANY, "tests/certs", "directory");
     load_fails(ctx, EC_PEM, "tests/certs", T_ANY, T_ANY, "tests/certs", "directory");
     load_fails(ctx, EC_PEM "/x", EC_KEY, PYSOCK_OS_ERROR, ENOTDIR, EC_PEM "/x", "not a directory");
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(files_without_a_certificate_or_key_are_named, 120) {
@@ -622,7 +622,7 @@ T_TEST(files_without_a_certificate_or_key_are_named, 120) {
     load_fails(ctx, EC_KEY, EC_KEY, PYSOCK_SSL_ERROR, EPROTO, "server-ec.key", "certificate");
     load_fails(ctx, EC_PEM, EC_PEM, PYSOCK_SSL_ERROR, EPROTO, "server-ec.pem", "key");
     load_fails(ctx, EC_PEM, NULL, PYSOCK_SSL_ERROR, EPROTO, "server-ec.pem", "key");
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(keys_that_do_not_match_are_named, 120) {
@@ -637,7 +637,7 @@ T_TEST(keys_that_do_not_match_are_named, 120) {
     load_fails(ctx, RSA_PEM, rsa, PYSOCK_SSL_ERROR, EPROTO, "other-rsa.key", MISMATCH);
     load_fails(ctx, RSA_PEM, EC_KEY, PYSOCK_SSL_ERROR, EPROTO, "server-ec.key", MISMATCH);
     load_fails(ctx, EC_PEM, RSA_KEY, PYSOCK_SSL_ERROR, EPROTO, "server-rsa.key", MISMATCH);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(a_chain_in_the_wrong_order_does_not_match, 60) {
@@ -652,7 +652,7 @@ T_TEST(a_chain_in_the_wrong_order_does_not_match, 60) {
     free(chain);
     load_fails(ctx, file, T_CERTS "chain-ec.key", PYSOCK_SSL_ERROR, EPROTO, "swapped.pem",
                MISMATCH);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(encrypted_keys_are_called_encrypted, 60) {
@@ -670,7 +670,7 @@ T_TEST(encrypted_keys_are_called_encrypted, 60) {
                "encrypted|password|passphrase");
     load_fails(ctx, EC_PEM, ancient, PYSOCK_SSL_ERROR, EPROTO, "ancient.key",
                "encrypted|password|passphrase");
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(keys_of_a_kind_that_is_not_supported_are_named, 60) {
@@ -683,7 +683,7 @@ T_TEST(keys_of_a_kind_that_is_not_supported_are_named, 60) {
     pem = issue_for("ed25519", key, T_CERTS "ca", "/CN=localhost",
                     "subjectAltName = DNS:localhost\n");
     load_fails(ctx, pem, key, PYSOCK_SSL_ERROR, EPROTO, "ed25519", "support|type|kind|unknown|key");
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 #define DAMAGE "certificate|base64|PEM|truncated|damaged|broken|invalid|cut|END"
@@ -719,7 +719,7 @@ T_TEST(damaged_certificates_are_named, 120) {
     load_fails(ctx, file, EC_KEY, PYSOCK_SSL_ERROR, EPROTO, "hollow.pem", DAMAGE);
     free(copy);
     free(text);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(damaged_keys_are_named, 120) {
@@ -736,7 +736,7 @@ T_TEST(damaged_keys_are_named, 120) {
     file = f_write("foreign.key", text, size);
     load_fails(ctx, EC_PEM, file, PYSOCK_SSL_ERROR, EPROTO, "foreign.key", DAMAGE "|key");
     free(text);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 /* Every text that PEM files come in. */
@@ -838,7 +838,7 @@ T_TEST(an_identity_loads_from_memory, 60) {
     is_still_server_ec(ctx);
     free(cert);
     free(key);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(a_new_identity_replaces_the_old_one_of_its_kind, 60) {
@@ -860,8 +860,8 @@ T_TEST(a_new_identity_replaces_the_old_one_of_its_kind, 60) {
     h_close(&p);
     pysock_buf_release(ec);
     pysock_buf_release(other);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 T_TEST(a_server_without_an_identity_says_so, 60) {
@@ -873,8 +873,8 @@ T_TEST(a_server_without_an_identity_says_so, 60) {
     H_CONTAINS(p.at_server.message, "certificate");
     T_EQ(p.at_client.result, -1);
     h_close(&p);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 T_TEST(contexts_refuse_nonsense, 60) {
@@ -885,8 +885,8 @@ T_TEST(contexts_refuse_nonsense, 60) {
     T_FAILS(pysock_ssl_load_verify_locations(ctx, NULL, NULL), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_ssl_load_verify_data(ctx, NULL, 10), PYSOCK_VALUE_ERROR, EINVAL);
     is_still_server_ec(ctx);
-    pysock_ssl_context_free(ctx);
-    pysock_ssl_context_free(NULL);
+    pysock_ssl_context_release(ctx);
+    pysock_ssl_context_release(NULL);
 }
 
 /* ==== loading authorities ==== */
@@ -938,7 +938,7 @@ T_TEST(a_directory_without_hashed_names_is_an_error, 60) {
         T_FAILS(pysock_ssl_load_verify_locations(ctx, CA, f_path("cas")), PYSOCK_SSL_ERROR, EPROTO);
         T_EQ(pysock_ssl_ca_count(ctx), 0);
     }
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(server);
     is_refused(client, t_server_ctx(), "localhost", 20, "unable to get local issuer",
                "TLSV1_ALERT_UNKNOWN_CA");
 }
@@ -955,7 +955,7 @@ T_TEST(authorities_load_from_hashed_names_alone, 60) {
     T_EQ(pysock_ssl_ca_count(client), 0); /* it is looked up when it is wanted */
     T_OK(pysock_ssl_load_verify_locations(server, NULL, f_path("cas")));
     T_EQ(pysock_ssl_ca_count(server), 1); /* it is read at once */
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(server);
     pysock_ssl_context_retain(client);
     is_accepted(client, t_server_ctx(), "localhost");
     T_EQ(pysock_ssl_ca_count(client), 1);
@@ -1043,8 +1043,8 @@ T_TEST(der_that_is_damaged_inside_is_an_error, 60) {
     free(key);
     T_EQ(pysock_ssl_ca_count(client), 0);
     is_still_server_ec(server);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 T_TEST(authorities_that_are_not_found_are_named, 60) {

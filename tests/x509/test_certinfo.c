@@ -315,8 +315,8 @@ T_TEST(the_peers_certificate_is_the_one_of_its_file, 60) {
     T_FAILS(pysock_ssl_getpeercert(p.server), PYSOCK_SSL_ERROR, T_ANY);
     T_CHECK(strcmp(pysock_error_reason(), "NO_PEER_CERTIFICATE") == 0);
     h_close(&p);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 T_TEST(a_socket_without_tls_has_no_peer_certificate, 60) {
@@ -671,19 +671,19 @@ T_TEST(the_default_paths_are_what_load_default_certs_reads, 60) {
     expect_paths(NULL, NULL, p.cafile, p.capath);
     ctx = T_OK(pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH));
     usual = pysock_ssl_ca_count(ctx);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
     expect_paths(T_CERTS "ca.pem", "", T_CERTS "ca.pem", p.capath);
     ctx = T_OK(pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH));
     T_EQ(pysock_ssl_ca_count(ctx), 1);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
     expect_paths("", "tests/certs", p.cafile, "tests/certs"); /* without hashed names */
     ctx = T_OK(pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH));
     T_EQ(pysock_ssl_ca_count(ctx), usual);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
     expect_paths(T_CERTS "no-such.pem", "tests/certs", NULL, "tests/certs");
     ctx = T_OK(pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH));
     T_EQ(pysock_ssl_ca_count(ctx), 0);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
     unsetenv("SSL_CERT_FILE");
     unsetenv("SSL_CERT_DIR");
     T_FAILS(pysock_ssl_get_default_verify_paths(NULL), PYSOCK_VALUE_ERROR, EINVAL);

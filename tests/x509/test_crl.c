@@ -76,7 +76,7 @@ static int code_of(pysock_ssl_context *client, const char *chain) {
         h_is_alert(&p.at_server, "CERTIFICATE_REVOKED");
     }
     h_close(&p);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(server);
     return code;
 }
 
@@ -99,7 +99,7 @@ static void judge_all(const verdict *list, size_t count) {
             fprintf(stderr, "%s, with %s, flags 0x%x: code %d, not %d\n", list[i].chain,
                     list[i].files, list[i].flags, code, list[i].code);
         wrong += code != list[i].code;
-        pysock_ssl_context_free(client);
+        pysock_ssl_context_release(client);
     }
     T_EQ(wrong, 0);
 }
@@ -212,7 +212,7 @@ T_TEST(malformed_lists_do_not_load, 60) {
     }
     T_OK(pysock_ssl_cert_store_stats(ctx, &stats));
     T_EQ(stats.crl, 0);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(a_list_of_fifty_thousand_is_searched_in_little_time, 120) {
@@ -222,7 +222,7 @@ T_TEST(a_list_of_fifty_thousand_is_searched_in_little_time, 120) {
     T_EQ(code_of(client, "good"), REVOKED);
     T_EQ(code_of(client, "other"), OK);
     T_CHECK(t_process_cpu() - before < T_SCALE(1.0, 5.0));
-    pysock_ssl_context_free(client);
+    pysock_ssl_context_release(client);
 }
 
 T_TEST(a_server_refuses_clients_that_are_revoked, 60) {
@@ -239,8 +239,8 @@ T_TEST(a_server_refuses_clients_that_are_revoked, 60) {
         T_EQ(p.at_server.verify_code, revoked ? REVOKED : OK);
         T_EQ(p.at_server.result, revoked ? -1 : 0);
         h_close(&p);
-        pysock_ssl_context_free(client);
-        pysock_ssl_context_free(server);
+        pysock_ssl_context_release(client);
+        pysock_ssl_context_release(server);
     }
 }
 
@@ -259,8 +259,8 @@ T_TEST(a_list_that_is_loaded_ends_resumption, 60) {
     h_try(&p, client, server, WWW);
     T_EQ(p.at_client.verify_code, REVOKED);
     h_close(&p);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 T_TEST(flags_that_are_supported_are_taken, 60) {
@@ -273,7 +273,7 @@ T_TEST(flags_that_are_supported_are_taken, 60) {
             ENOTSUP);
     T_FAILS(pysock_ssl_set_verify_flags(ctx, 0x10), PYSOCK_OS_ERROR, ENOTSUP);
     T_EQ(pysock_ssl_get_verify_flags(ctx), CHAIN | PARTIAL);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 /* ==== loading ==== */
@@ -317,7 +317,7 @@ T_TEST(lists_and_anchors_load_from_files_directories_and_memory, 60) {
     T_OK(pysock_ssl_load_verify_data(ctx, pem, n)); /* what is there is not doubled */
     has(ctx, 1, 1, 1);
     T_EQ(code_of(ctx, "good"), REVOKED);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 
     root = der_of("root", der, sizeof der);
     crl = der_of("crl-int-leaf", der + root, sizeof der - root);
@@ -331,7 +331,7 @@ T_TEST(lists_and_anchors_load_from_files_directories_and_memory, 60) {
     der[n] = 'A';
     T_FAILS(pysock_ssl_load_verify_data(ctx, der, n + 1), PYSOCK_SSL_ERROR, EPROTO);
     has(ctx, 2, 1, 1);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 
     T_EQ(mkdir(f_path("plain"), 0777), 0);
     f_write("plain/list.pem", pem, strlen(pem));
@@ -345,7 +345,7 @@ T_TEST(lists_and_anchors_load_from_files_directories_and_memory, 60) {
     T_OK(pysock_ssl_load_verify_directory(ctx, f_path("plain")));
     has(ctx, 1, 1, 1);
     T_EQ(code_of(ctx, "good"), REVOKED);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(a_store_tells_what_is_in_it, 60) {
@@ -367,7 +367,7 @@ T_TEST(a_store_tells_what_is_in_it, 60) {
     T_FAILS(pysock_ssl_get_ca_certs(NULL, out, 1), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_ssl_cert_store_stats(NULL, &stats), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_ssl_cert_store_stats(ctx, NULL), PYSOCK_VALUE_ERROR, EINVAL);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
     T_EQ(memcmp(pysock_buf_data(out[0]), der, n), 0); /* it is the caller's */
     pysock_buf_release(out[0]);
     pysock_buf_release(out[1]);
@@ -403,7 +403,7 @@ T_TEST(what_two_threads_load_at_a_time_is_all_there, 60) {
     for (int i = 0; i < 4; i++)
         t_join(&threads[i]);
     has(ctx, 4 * EACH, 4 * EACH, 0);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 /* ==== directories that are looked up ==== */
@@ -447,7 +447,7 @@ T_TEST(an_issuer_is_looked_up_when_it_is_wanted_and_then_listed, 120) {
     T_CHECK(pysock_buf_size(out) > 0);
     pysock_buf_release(out);
     T_CHECK(n > 0);
-    pysock_ssl_context_free(client);
+    pysock_ssl_context_release(client);
 }
 
 T_TEST(an_anchor_may_be_the_leaf_itself, 60) {
@@ -458,7 +458,7 @@ T_TEST(an_anchor_may_be_the_leaf_itself, 60) {
     T_EQ(code_of(client, "self-signed"), OK);
     has(client, 1, 0, 0);
     T_EQ(code_of(client, "good"), NO_LOCAL_ISSUER);
-    pysock_ssl_context_free(client);
+    pysock_ssl_context_release(client);
 }
 
 T_TEST(names_are_found_however_they_are_written, 120) {
@@ -473,7 +473,7 @@ T_TEST(names_are_found_however_they_are_written, 120) {
         T_EQ(code_of(client, p_format("named-%s", names[i])), OK);
     }
     T_EQ(pysock_ssl_ca_count(client), sizeof names / sizeof names[0]);
-    pysock_ssl_context_free(client);
+    pysock_ssl_context_release(client);
 }
 
 T_TEST(lists_are_looked_up_too_and_new_ones_are_seen, 60) {
@@ -495,14 +495,14 @@ T_TEST(lists_are_looked_up_too_and_new_ones_are_seen, 60) {
     put("lists", "crl-int-leaf"); /* sessions are not resumed over it */
     rehash("lists");
     T_OK(pysock_ssl_set_session_cache(client, 0));
-    pysock_ssl_context_free(client);
+    pysock_ssl_context_release(client);
     client = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
     T_OK(pysock_ssl_load_verify_locations(client, f_path("root.pem"), f_path("lists")));
     T_OK(pysock_ssl_set_verify_flags(client, LEAF));
     T_EQ(code_of(client, "good"), REVOKED);
     T_EQ(code_of(client, "other"), OK);
     has(client, 1, 1, 3);
-    pysock_ssl_context_free(client);
+    pysock_ssl_context_release(client);
 }
 
 T_TEST(a_file_that_is_added_later_is_found_by_the_next_handshake, 60) {
@@ -515,7 +515,7 @@ T_TEST(a_file_that_is_added_later_is_found_by_the_next_handshake, 60) {
     put("growing", "root");
     rehash("growing");
     T_EQ(code_of(client, "good"), OK);
-    pysock_ssl_context_free(client);
+    pysock_ssl_context_release(client);
 }
 
 T_TEST(a_damaged_file_does_not_hide_the_next, 60) {
@@ -535,7 +535,7 @@ T_TEST(a_damaged_file_does_not_hide_the_next, 60) {
     pysock_error_clear();
     T_EQ(code_of(client, "good"), OK);
     T_EQ(pysock_error(), PYSOCK_NO_ERROR); /* a call that succeeds leaves the error alone */
-    pysock_ssl_context_free(client);
+    pysock_ssl_context_release(client);
 }
 
 /* A server has to name its authorities, so it reads the directory; what comes later it looks up. */
@@ -558,8 +558,8 @@ T_TEST(a_server_reads_the_directory_and_looks_up_what_comes_later, 60) {
     h_greet(&p);
     h_close(&p);
     has(server, 2, 1, 0);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 /* Non-blocking: the look-up is the reactor's then. */
@@ -591,8 +591,8 @@ T_TEST(a_non_blocking_handshake_looks_up_too, 60) {
     has(client, 1, 1, 0);
     T_OK(pysock_close(pair[0]));
     T_OK(pysock_close(pair[1]));
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 T_TEST(the_default_directories_are_looked_up, 60) {
@@ -611,7 +611,7 @@ T_TEST(the_default_directories_are_looked_up, 60) {
     T_EQ(code_of(client, "good"), OK);
     T_EQ(code_of(client, "self-signed"), OK);
     has(client, 2, 1, 0);
-    pysock_ssl_context_free(client);
+    pysock_ssl_context_release(client);
 }
 
 /* ==== what a context tells the verifier, and what it says afterwards ==== */
@@ -630,7 +630,7 @@ T_TEST(the_security_level_of_the_context_counts, 60) {
         T_STEP("%s at level %d", list[i].chain, list[i].level);
         T_OK(pysock_ssl_set_security_level(client, list[i].level));
         T_EQ(code_of(client, list[i].chain), list[i].code);
-        pysock_ssl_context_free(client);
+        pysock_ssl_context_release(client);
     }
 }
 
@@ -651,7 +651,7 @@ T_TEST(the_common_name_counts_while_it_is_switched_on, 60) {
     T_EQ(pysock_ssl_get_hostname_checks_common_name(client), 0);
     T_EQ(code_of(client, "cn-only"), HOSTNAME);
     T_EQ(code_of(client, "good"), OK);
-    pysock_ssl_context_free(client);
+    pysock_ssl_context_release(client);
 }
 
 /* One server and one session cache: a session stands for the name check as it was. */
@@ -669,8 +669,8 @@ T_TEST(a_common_name_that_is_switched_off_ends_resumption, 60) {
     h_try(&p, client, server, WWW);
     T_EQ(p.at_client.verify_code, HOSTNAME);
     h_close(&p);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 /* From the leaf to the anchor, which the peer had not sent. */
@@ -691,8 +691,8 @@ T_TEST(the_verified_chain_ends_at_the_anchor, 60) {
         pysock_buf_release(out[i]);
     }
     h_close(&p);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 /* ==== host names ==== */

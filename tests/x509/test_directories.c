@@ -27,7 +27,7 @@ static h_outcome judge(pysock_ssl_context *client, const char *name) {
     h_pair p;
     h_try(&p, client, server, "localhost");
     h_close(&p);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(server);
     return p.at_client;
 }
 
@@ -60,7 +60,7 @@ T_TEST(without_hashed_names_there_are_no_anchors, 60) {
         if (!purpose)
             does_not_know(ctx, "server-ec");
         T_EQ(pysock_ssl_ca_count(ctx), 0);
-        pysock_ssl_context_free(ctx);
+        pysock_ssl_context_release(ctx);
     }
 }
 
@@ -72,7 +72,7 @@ T_TEST(hashed_names_work_and_others_beside_them_do_not, 60) {
     T_OK(pysock_ssl_load_verify_locations(client, NULL, f_path("hashed")));
     accepts(client, "server-ec");
     does_not_know(client, "untrusted");
-    pysock_ssl_context_free(client);
+    pysock_ssl_context_release(client);
 }
 
 T_TEST(what_rehash_makes_works, 60) {
@@ -83,7 +83,7 @@ T_TEST(what_rehash_makes_works, 60) {
     T_OK(pysock_ssl_load_verify_locations(client, NULL, f_path("hashed")));
     accepts(client, "server-ec");
     accepts(client, "untrusted");
-    pysock_ssl_context_free(client);
+    pysock_ssl_context_release(client);
 }
 
 T_TEST(a_hashed_name_may_hold_a_trusted_certificate, 60) {
@@ -100,7 +100,7 @@ T_TEST(a_hashed_name_may_hold_a_trusted_certificate, 60) {
             h_is_refusal(&o, 28, "certificate rejected");
         else
             T_EQ(o.result, 0);
-        pysock_ssl_context_free(client);
+        pysock_ssl_context_release(client);
     }
 }
 
@@ -118,7 +118,7 @@ T_TEST(all_of_a_directory_is_taken_where_that_is_asked_for, 60) {
     T_CHECK(pysock_ssl_ca_count(client) == 2 || pysock_ssl_ca_count(client) == 3); /* .hidden */
     accepts(client, "server-ec");
     accepts(client, "untrusted");
-    pysock_ssl_context_free(client);
+    pysock_ssl_context_release(client);
 }
 
 T_TEST(all_of_a_directory_means_its_lists_too, 60) {
@@ -135,7 +135,7 @@ T_TEST(all_of_a_directory_means_its_lists_too, 60) {
     T_OK(pysock_ssl_cert_store_stats(client, &stats));
     T_EQ(stats.x509, 1);
     T_EQ(stats.crl, 1);
-    pysock_ssl_context_free(client);
+    pysock_ssl_context_release(client);
 }
 
 T_TEST(a_server_takes_all_of_a_directory_too, 60) {
@@ -148,8 +148,8 @@ T_TEST(a_server_takes_all_of_a_directory_too, 60) {
     h_connect(&p, client, server, "localhost");
     h_greet(&p);
     h_close(&p);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 T_TEST(a_damaged_file_in_all_of_a_directory_is_named, 60) {
@@ -159,7 +159,7 @@ T_TEST(a_damaged_file_in_all_of_a_directory_is_named, 60) {
     T_FAILS(pysock_ssl_load_verify_directory(client, f_path("all")), PYSOCK_SSL_ERROR, EPROTO);
     error_names(f_path("all/broken.pem"), 1, 1, "base64");
     T_EQ(pysock_ssl_ca_count(client), 0);
-    pysock_ssl_context_free(client);
+    pysock_ssl_context_release(client);
 }
 
 T_TEST(a_directory_that_cannot_be_taken_is_named, 60) {
@@ -174,7 +174,7 @@ T_TEST(a_directory_that_cannot_be_taken_is_named, 60) {
     T_FAILS(pysock_ssl_load_verify_directory(client, NULL), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_ssl_load_verify_directory(NULL, "x"), PYSOCK_VALUE_ERROR, EINVAL);
     T_EQ(pysock_ssl_ca_count(client), 0);
-    pysock_ssl_context_free(client);
+    pysock_ssl_context_release(client);
 }
 
 /* ==== the system's trust store ==== */
@@ -218,7 +218,7 @@ T_TEST(ssl_cert_file_replaces_the_systems_file, 60) {
     client = T_OK(pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH));
     T_EQ(pysock_ssl_ca_count(client), 1);
     accepts(client, "server-ec");
-    pysock_ssl_context_free(client);
+    pysock_ssl_context_release(client);
 }
 
 T_TEST(ssl_cert_dir_leaves_the_systems_file, 60) {
@@ -227,7 +227,7 @@ T_TEST(ssl_cert_dir_leaves_the_systems_file, 60) {
     P_NEED("openssl");
     client = T_OK(pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH));
     usual = pysock_ssl_ca_count(client);
-    pysock_ssl_context_free(client);
+    pysock_ssl_context_release(client);
     f_run("mkdir hashed; cp " FROM_HERE "ca.pem hashed; openssl rehash hashed");
     set_environment(NULL, f_path("hashed"));
     client = T_OK(pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH));
@@ -235,7 +235,7 @@ T_TEST(ssl_cert_dir_leaves_the_systems_file, 60) {
     accepts(client, "server-ec");
     T_EQ(pysock_ssl_ca_count(client), usual + 1);
     does_not_know(client, "untrusted");
-    pysock_ssl_context_free(client);
+    pysock_ssl_context_release(client);
 }
 
 /* A certificate that claims to be by one of the system's roots: where that is found the signature
@@ -256,7 +256,7 @@ static int finds_the_issuer(pysock_ssl_context *client, const char *root_file) {
     h_close(&p);
     free(chain.data);
     free(pem);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(server);
     return p.at_client.verify_code != 20;
 }
 
@@ -287,11 +287,11 @@ T_TEST(ssl_cert_file_leaves_the_systems_directory, 60) {
     set_environment(T_CERTS "ca.pem", NULL);
     client = T_OK(pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH));
     T_CHECK(finds_the_issuer(client, path));
-    pysock_ssl_context_free(client);
+    pysock_ssl_context_release(client);
     set_environment(T_CERTS "ca.pem", "/nowhere");
     client = T_OK(pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH));
     T_CHECK(!finds_the_issuer(client, path));
-    pysock_ssl_context_free(client);
+    pysock_ssl_context_release(client);
 }
 
 T_TEST(a_system_without_authorities_is_told_which_package_has_them, 60) {
@@ -303,13 +303,13 @@ T_TEST(a_system_without_authorities_is_told_which_package_has_them, 60) {
     o = judge(client, "server-ec");
     T_EQ(o.kind, PYSOCK_SSL_CERT_VERIFICATION_ERROR);
     H_CONTAINS(o.message, "ca-certificates");
-    pysock_ssl_context_free(client);
+    pysock_ssl_context_release(client);
     set_environment(NULL, NULL);
     client = t_client_ctx();
     o = judge(client, "untrusted");
     if (h_contains(o.message, "ca-certificates"))
         T_FAIL("there are some: '%s'", o.message);
-    pysock_ssl_context_free(client);
+    pysock_ssl_context_release(client);
 }
 
 /* As in Python it is no error of the context. But who is refused then is told of the file: nothing
@@ -336,7 +336,7 @@ T_TEST(a_damaged_default_file_is_named_in_the_end, 60) {
     H_CONTAINS(o.message, path);
     if (h_contains(o.message, "ca-certificates"))
         T_FAIL("'%s'", o.message);
-    pysock_ssl_context_free(client);
+    pysock_ssl_context_release(client);
 }
 
 T_MAIN(.each_teardown = tear_down)

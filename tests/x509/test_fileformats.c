@@ -26,8 +26,8 @@ static void is_accepted(pysock_ssl_context *client, pysock_ssl_context *server) 
     h_connect(&p, client, server, "localhost");
     h_greet(&p);
     h_close(&p);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 /* Takes both contexts. */
@@ -36,8 +36,8 @@ static void is_refused(pysock_ssl_context *client, pysock_ssl_context *server) {
     h_try(&p, client, server, "localhost");
     h_is_refusal(&p.at_client, 28, "certificate rejected");
     h_close(&p);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 /* ==== DER ==== */
@@ -151,8 +151,8 @@ T_TEST(damaged_der_is_named, 60) {
                     PYSOCK_SSL_ERROR, EPROTO);
         }
         error_names(path, 0, 0, "DER|damaged|cut off");
-        pysock_ssl_context_free(client);
-        pysock_ssl_context_free(server);
+        pysock_ssl_context_release(client);
+        pysock_ssl_context_release(server);
     }
 }
 
@@ -186,7 +186,7 @@ T_TEST(der_one_after_the_other_loses_nothing, 60) {
             T_CHECK(says_number(pysock_error_message(), NULL, 2));
             T_EQ(pysock_ssl_ca_count(client), 0);
         }
-        pysock_ssl_context_free(client);
+        pysock_ssl_context_release(client);
     }
 }
 
@@ -205,8 +205,8 @@ T_TEST(der_of_another_kind_is_named, 60) {
     T_FAILS(pysock_ssl_load_cert_chain(server, f_path("cert.der"), f_path("cert.der")),
             PYSOCK_SSL_ERROR, EPROTO);
     error_names(f_path("cert.der"), 0, 0, "no private key|a certificate");
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 /* ==== forms that are not read ==== */
@@ -262,7 +262,7 @@ static void tells(const char *path, int as, const struct foreign *f, int *wrong)
                 f->command ? f->command : "", pysock_error_message());
         ++*wrong;
     }
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(forms_that_are_not_read_are_named_with_what_converts_them, 120) {
@@ -292,8 +292,8 @@ T_TEST(pkcs7_beside_a_certificate_is_named, 60) {
     T_FAILS(pysock_ssl_load_cert_chain(server, f_path("both.pem"), T_CERTS "chain-ec.key"),
             PYSOCK_SSL_ERROR, EPROTO);
     error_names(f_path("both.pem"), 3, 3, "PKCS#7|PKCS7");
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 /* As ssh-keygen writes it by default: a line of 70 columns, too. */
@@ -327,7 +327,7 @@ T_TEST(a_key_of_openssh_beside_a_certificate_is_named, 60) {
     T_FAILS(pysock_ssl_load_cert_chain(server, path, NULL), PYSOCK_SSL_ERROR, EPROTO);
     error_names(path, 0, 0, "OpenSSH");
     H_CONTAINS(pysock_error_message(), "ssh-keygen");
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(server);
     free(text.data);
     free(cert);
 }
@@ -379,8 +379,8 @@ static int good_for_servers(const char *path) {
     T_OK(pysock_ssl_load_verify_locations(client, path, NULL));
     h_try(&p, client, server, "localhost");
     h_close(&p);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
     return is_good(&p.at_client);
 }
 
@@ -392,8 +392,8 @@ static int good_for_clients(const char *path) {
     T_OK(pysock_ssl_set_verify_mode(server, PYSOCK_CERT_REQUIRED));
     h_try(&p, client, server, "localhost");
     h_close(&p);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
     return is_good(&p.at_server);
 }
 
@@ -476,8 +476,8 @@ T_TEST(a_chain_may_begin_with_a_trusted_certificate, 60) {
     pysock_ssl_cert_free(cert);
     pysock_buf_release(seen);
     h_close(&p);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 /* OpenSSL takes no notice of it there. */
@@ -500,7 +500,7 @@ T_TEST(a_trusted_certificate_further_down_a_chain_is_sent_or_named, 60) {
     free(middle);
     if (pysock_ssl_load_cert_chain(server, path, T_CERTS "chain-ec.key") < 0) {
         error_names(path, 2, 2, "TRUSTED");
-        pysock_ssl_context_free(server);
+        pysock_ssl_context_release(server);
         return;
     }
     is_accepted(t_client_ctx(), server);
@@ -531,7 +531,7 @@ T_TEST(malformed_settings_are_an_error, 60) {
         T_FAILS(pysock_ssl_load_verify_locations(client, path, NULL), PYSOCK_SSL_ERROR, EPROTO);
         error_names(path, 1, 1, "trust");
         T_EQ(pysock_ssl_ca_count(client), 0);
-        pysock_ssl_context_free(client);
+        pysock_ssl_context_release(client);
     }
 }
 

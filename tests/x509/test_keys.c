@@ -59,7 +59,7 @@ static void loads(const char *cert, const char *key, const char *password) {
     pysock_ssl_context *ctx = new_server();
     T_STEP("%s for %s", key, cert);
     T_OK(load(ctx, cert, key, password));
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 static void is_error(const char *reason, const char *library, const char *words) {
@@ -78,7 +78,7 @@ static void fails(const char *cert, const char *key, const char *password, const
     is_error(reason, library, words);
     if (!strstr(pysock_error_message(), key))
         T_FAIL("'%s' does not name %s", pysock_error_message(), key);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 /* An encrypted key. */
@@ -108,8 +108,8 @@ static void shakes_hands(const char *cert, const char *key, const char *password
     h_connect(&p, client, server, "localhost");
     h_greet(&p);
     h_close(&p);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 /* ==== keys that are not encrypted ==== */
@@ -467,7 +467,7 @@ static int load_asking(const char *cert, const char *key, answer *a) {
     options.password_callback = give_password;
     options.arg = a;
     result = pysock_ssl_load_cert_chain_ex(ctx, &options);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
     return result;
 }
 
@@ -524,7 +524,7 @@ T_TEST(passwords_have_at_most_1024_bytes, 60) {
     H_SAME(pysock_error_library(), "");
     T_FAILS(load(ctx, "p256", "new.key", more), PYSOCK_VALUE_ERROR, EINVAL);
     T_OK(load(ctx, "p256", "p256.key", more)); /* nobody wants it */
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
     /* openssl reads 1,023 of them */
     most[1023] = 0;
     loads("rsa2048", "old.key", most);
@@ -610,7 +610,7 @@ T_TEST(chain_and_encrypted_key_share_a_file_of_any_shape, 60) {
         options.password = PASSWORD;
         T_OK(pysock_ssl_load_cert_chain_ex(ctx, &options));
     }
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(chain_and_key_come_from_memory_too, 60) {
@@ -646,7 +646,7 @@ T_TEST(chain_and_key_come_from_memory_too, 60) {
     T_FAILS(pysock_ssl_load_cert_chain_ex(NULL, &options), PYSOCK_VALUE_ERROR, EINVAL);
     free((void *)(uintptr_t)options.cert);
     free((void *)(uintptr_t)options.key);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(damaged_encrypted_keys_are_refused, 60) {
@@ -748,7 +748,7 @@ T_TEST(no_damage_of_an_encrypted_key_goes_unnoticed, 120) {
     }
     free(cert);
     free(key);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 T_TEST(errors_that_are_not_of_ssl_have_no_library, 60) {

@@ -86,8 +86,8 @@ static load load_store(const char *path, const void *data, size_t size, int list
                pysock_error_message());
     T_EQ(lists ? list_count(by_memory) : pysock_ssl_ca_count(by_memory), l.count);
     T_CHECK(l.result == 0 || l.count == 0);
-    pysock_ssl_context_free(ctx);
-    pysock_ssl_context_free(by_memory);
+    pysock_ssl_context_release(ctx);
+    pysock_ssl_context_release(by_memory);
     return l;
 }
 
@@ -109,7 +109,7 @@ static size_t shown(pysock_ssl_context *server) {
     h_connect(&p, client, server, WWW);
     n = T_OK(pysock_ssl_get_unverified_chain(p.client, NULL, 0));
     h_close(&p);
-    pysock_ssl_context_free(client);
+    pysock_ssl_context_release(client);
     return (size_t)n;
 }
 
@@ -119,7 +119,7 @@ static load load_chain_with(const char *path, const char *key) {
     l.result = pysock_ssl_load_cert_chain(server, path, key);
     if (l.result == 0)
         l.count = shown(server);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(server);
     return l;
 }
 
@@ -164,7 +164,7 @@ static load load_encrypted_key(const char *path, const void *data, size_t size) 
     options.password = PASSWORD;
     l.result = pysock_ssl_load_cert_chain_ex(server, &options);
     l.count = l.result == 0;
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(server);
     return l;
 }
 
@@ -812,7 +812,7 @@ T_TEST(a_damaged_anchor_is_named_and_none_is_taken, 60) {
             wrong++;
         }
         free(text.data);
-        pysock_ssl_context_free(ctx);
+        pysock_ssl_context_release(ctx);
     }
     T_EQ(wrong, 0);
 }
@@ -832,7 +832,7 @@ T_TEST(a_damaged_certificate_of_a_chain_is_named, 60) {
         path = f_write("damaged.pem", text.data, text.size);
         pysock_error_clear();
         wrong += is_told(&damages[i], path, pysock_ssl_load_cert_chain(ctx, path, key), "a chain");
-        pysock_ssl_context_free(ctx);
+        pysock_ssl_context_release(ctx);
         free(text.data);
     }
     T_EQ(wrong, 0);
@@ -856,7 +856,7 @@ T_TEST(a_damaged_list_is_named, 60) {
     T_FAILS(pysock_ssl_load_verify_locations(ctx, path, NULL), PYSOCK_SSL_ERROR, EPROTO);
     error_names(path, 2, 2, "DER|list|CRL");
     T_EQ(pysock_ssl_ca_count(ctx), 0);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
     free(text.data);
 }
 
@@ -881,7 +881,7 @@ T_TEST(a_damaged_key_is_named_with_its_cause, 60) {
         T_STEP("%s", causes[i]);
         T_FAILS(pysock_ssl_load_cert_chain(ctx, cert, path), PYSOCK_SSL_ERROR, EPROTO);
         error_names(path, 1, 1, causes[i]);
-        pysock_ssl_context_free(ctx);
+        pysock_ssl_context_release(ctx);
     }
     free(chain.data);
     free(text.data);
@@ -895,7 +895,7 @@ T_TEST(of_a_bundle_of_140_the_damaged_one_is_named, 120) {
     put_roots(&text, 140);
     T_OK(pysock_ssl_load_verify_locations(ctx, f_write("whole.pem", text.data, text.size), NULL));
     T_EQ(pysock_ssl_ca_count(ctx), 140);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
     for (size_t i = 0; i < COUNT(damages); i++) {
         struct damage d = damages[i];
         p_text three = {NULL, 0, 0}, made = {NULL, 0, 0};
@@ -916,7 +916,7 @@ T_TEST(of_a_bundle_of_140_the_damaged_one_is_named, 120) {
         wrong += is_told(&d, path, pysock_ssl_load_verify_locations(ctx, path, NULL),
                          "a bundle of 140");
         wrong += pysock_ssl_ca_count(ctx) != 0;
-        pysock_ssl_context_free(ctx);
+        pysock_ssl_context_release(ctx);
         free(three.data);
         free(made.data);
     }
@@ -943,7 +943,7 @@ T_TEST(bytes_behind_a_certificate_in_pem_lose_nothing, 60) {
     ctx = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
     T_FAILS(pysock_ssl_load_verify_locations(ctx, path, NULL), PYSOCK_SSL_ERROR, EPROTO);
     error_names(path, 1, 1, "DER|certificate|behind");
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
 }
 
 /* The last anchor stands behind more text than anybody reads: it is found, or there is an error. */
@@ -970,7 +970,7 @@ T_TEST(a_file_that_is_too_long_is_not_read_in_part, 120) {
     if (r < 0)
         H_CONTAINS(pysock_error_message(), path);
     T_EQ(pysock_ssl_ca_count(ctx), r < 0 ? 0 : 2);
-    pysock_ssl_context_free(ctx);
+    pysock_ssl_context_release(ctx);
     free(first.data);
     free(last.data);
 }
@@ -1048,7 +1048,7 @@ T_TEST(an_odd_certificate_among_others_is_counted_or_named, 60) {
                     r);
             wrong++;
         }
-        pysock_ssl_context_free(ctx);
+        pysock_ssl_context_release(ctx);
     }
     T_EQ(wrong, 0);
 }
@@ -1108,12 +1108,12 @@ T_TEST(no_variant_of_a_file_loses_an_object_without_an_error, T_SCALE(180, 600))
             int r = pysock_ssl_load_verify_locations(ctx, path, NULL);
             ours = r < 0 ? -1 : (int)pysock_ssl_ca_count(ctx);
             T_CHECK(r == 0 || pysock_ssl_ca_count(ctx) == 0);
-            pysock_ssl_context_free(ctx);
+            pysock_ssl_context_release(ctx);
         } else if (strstr(path, "/key-")) {
             pysock_ssl_context *ctx = T_OK(pysock_ssl_context_new(PYSOCK_CLIENT_AUTH));
             ends = 0;
             ours = pysock_ssl_load_cert_chain(ctx, T_CERTS "server-ec.pem", path) < 0 ? -1 : 1;
-            pysock_ssl_context_free(ctx);
+            pysock_ssl_context_release(ctx);
         } else {
             load l = load_chain_with(path, T_CERTS "chain-ec.key");
             ours = l.result < 0 ? -1 : (int)l.count;

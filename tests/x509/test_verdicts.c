@@ -72,8 +72,8 @@ static h_outcome judge_whole(pysock_ssl_context *client, const m_der *leaf, cons
     if (p.client)
         h_greet(&p);
     h_close(&p);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
     return p.at_client;
 }
 
@@ -81,7 +81,7 @@ static h_outcome judge_whole(pysock_ssl_context *client, const m_der *leaf, cons
 static h_outcome judge_chain(pysock_ssl_context *client, const m_der *chain, size_t count,
                              int rsa) {
     h_outcome o = s_show(client, chain, count, rsa, WWW);
-    pysock_ssl_context_free(client);
+    pysock_ssl_context_release(client);
     return o;
 }
 
@@ -293,7 +293,7 @@ T_TEST(true_as_01_in_an_anchor_is_named_as_no_der, 60) {
         if (pysock_ssl_load_verify_locations(client, path, NULL) < 0) {
             error_names(path, 2, 2, "not DER");
             T_EQ(pysock_ssl_ca_count(client), 0);
-            pysock_ssl_context_free(client);
+            pysock_ssl_context_release(client);
             continue;
         }
         T_EQ(pysock_ssl_ca_count(client), 2);
@@ -327,7 +327,7 @@ T_TEST(a_chain_that_is_no_der_is_not_loaded, 60) {
         free(text.data);
         T_FAILS(pysock_ssl_load_cert_chain(server, path, NULL), PYSOCK_SSL_ERROR, EPROTO);
         error_names(path, 3 - place, 3 - place, "not DER");
-        pysock_ssl_context_free(server);
+        pysock_ssl_context_release(server);
     }
 }
 
@@ -593,7 +593,7 @@ T_TEST(a_chain_with_a_key_that_cannot_be_used_is_not_loaded, 60) {
             fprintf(stderr, "%s: %d (%s)\n", kinds[i].words, r, pysock_error_message());
             wrong++;
         }
-        pysock_ssl_context_free(server);
+        pysock_ssl_context_release(server);
     }
     T_EQ(wrong, 0);
 }
@@ -618,8 +618,8 @@ T_TEST(an_issuer_that_cannot_be_used_is_shown, 60) {
         h_connect(&p, client, server, WWW);
         T_EQ(pysock_ssl_get_unverified_chain(p.client, NULL, 0), 2);
         h_close(&p);
-        pysock_ssl_context_free(client);
-        pysock_ssl_context_free(server);
+        pysock_ssl_context_release(client);
+        pysock_ssl_context_release(server);
     }
 }
 
@@ -655,7 +655,7 @@ T_TEST(a_server_of_openssl_with_a_long_rsa_key_is_told_from_a_forger, 120) {
             T_FAIL("'%s'", o.message);
         T_OK(pysock_close(s));
         p_end(&p);
-        pysock_ssl_context_free(client);
+        pysock_ssl_context_release(client);
     }
 }
 

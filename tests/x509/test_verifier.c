@@ -125,7 +125,7 @@ static void does_not_load(const char *path) {
     T_FAILS(pysock_ssl_load_cert_chain(server, path, NULL), PYSOCK_SSL_ERROR, EPROTO);
     H_CONTAINS(pysock_error_message(), path);
     H_CONTAINS(pysock_error_message(), "malformed");
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(server);
 }
 
 static int judge_shown(const verdict *v) {
@@ -146,7 +146,7 @@ static int judge_shown(const verdict *v) {
     o = s_show(client, chain, count, 0, v->host);
     if (s_is_taken(&o))
         o.result = 0;
-    pysock_ssl_context_free(client);
+    pysock_ssl_context_release(client);
     return is_as_expected(v, &o, NULL);
 }
 
@@ -163,8 +163,8 @@ static int judge_server(const verdict *v) {
     h_try(&p, client, server, v->host ? v->host : WWW);
     wrong = is_as_expected(v, &p.at_client, &p.at_server);
     h_close(&p);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
     return wrong;
 }
 
@@ -183,8 +183,8 @@ static int judge_client(const verdict *v) {
     h_try(&p, client, server, WWW);
     wrong = is_as_expected(v, &p.at_server, &p.at_client);
     h_close(&p);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
     return wrong;
 }
 
@@ -609,8 +609,8 @@ T_TEST(a_costly_chain_is_refused_in_little_time, 300) {
     T_EQ(p.at_client.kind, PYSOCK_SSL_CERT_VERIFICATION_ERROR);
     T_CHECK(t_process_cpu() - before < T_SCALE(1.0, 4.0));
     h_close(&p);
-    pysock_ssl_context_free(client);
-    pysock_ssl_context_free(server);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
 }
 
 /* ==== clients ==== */
@@ -649,7 +649,7 @@ T_TEST(keys_of_other_kinds_cannot_be_a_servers, 120) {
         T_FAILS(pysock_ssl_load_cert_chain(ctx, f_path(p_format("chain-leaf-%s.pem", kinds[i])),
                                            NULL),
                 PYSOCK_SSL_ERROR, EPROTO);
-        pysock_ssl_context_free(ctx);
+        pysock_ssl_context_release(ctx);
     }
 }
 
@@ -678,8 +678,8 @@ T_TEST(anchors_with_keys_of_other_kinds_load_and_verify_nothing, 120) {
         use_chain(server, "good");
         h_connect(&p, client, server, WWW);
         h_close(&p);
-        pysock_ssl_context_free(client);
-        pysock_ssl_context_free(server);
+        pysock_ssl_context_release(client);
+        pysock_ssl_context_release(server);
     }
 }
 
