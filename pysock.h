@@ -196,7 +196,7 @@
    clients ask for. A connection takes 42 KiB; full records touch 36 of them.
 
    Clients verify the chain and the host name. The verifier is the library's own: it builds a path
-   from whatever the peer sent, in any order, to a trust anchor, and judges it by RFC 5280:
+   from whatever the peer sent, in any order, to a trust anchor, and checks it by RFC 5280:
    signatures (RSA from 2,048 bits on and ECDSA, with SHA-2), dates, basic constraints, key usage,
    extended key usage, path lengths, name constraints, unknown critical extensions, those of the
    anchor too. What it cannot check it refuses. Revocation is checked where verify_flags ask for it,
@@ -3382,7 +3382,7 @@ static void pysock__free(void *p)
 /* Makes room for want elements of esize bytes in *array; the new ones are zeroed. 0 or -ENOMEM. */
 static int pysock__reserve(void *array, size_t *cap, size_t want, size_t esize)
 {
-    void *old, *grown;
+    void *old, *extended;
     size_t n = *cap ? *cap : 8;
 
     if (want <= *cap)
@@ -3392,11 +3392,11 @@ static int pysock__reserve(void *array, size_t *cap, size_t want, size_t esize)
     if (n > SIZE_MAX / esize)
         return -ENOMEM;
     memcpy(&old, array, sizeof old);
-    grown = PYSOCK_REALLOC(old, n * esize);
-    if (!grown)
+    extended = PYSOCK_REALLOC(old, n * esize);
+    if (!extended)
         return -ENOMEM;
-    memset((char *)grown + *cap * esize, 0, (n - *cap) * esize);
-    memcpy(array, &grown, sizeof grown);
+    memset((char *)extended + *cap * esize, 0, (n - *cap) * esize);
+    memcpy(array, &extended, sizeof extended);
     *cap = n;
     return 0;
 }
@@ -4205,7 +4205,7 @@ static struct {
     int ending;                 /* atomic: in pysock_cleanup(), new sockets are refused */
     int audited;                /* atomic: some state has, or has had, an audit hook */
     int at_exit;                /* atomic: pysock_cleanup() runs at exit */
-    int errands;                /* atomic: there is something to do without a lock held */
+    int deferred;                /* atomic: there is something to do without a lock held */
     pysock__mutex cleanup_lock; /* one cleanup at a time; outermost of all */
 } pysock__process = {PYSOCK__MUTEX_INIT,
                      PYSOCK__LIST_INIT(pysock__process.states),
@@ -4763,7 +4763,7 @@ static void pysock__resolver_main(void *arg)
 
 /* Hires a worker for a lookup that has just been queued: those at work may all be stuck. Where
    there can be none, and none is at work, the caller does it. No lock is held. */
-static void pysock__resolver_hire(void)
+static void pysock__resolver_spawn(void)
 {
     pysock__thread thread = {0};
     int denied = pysock__thread_denied();
@@ -4809,7 +4809,7 @@ static void pysock__lookup_start(pysock__lookup *l)
     l->refs++;
     pysock__list_append(&pysock__resolver.queue, &l->link);
     pysock__unlock(&pysock__resolver.lock);
-    pysock__resolver_hire();
+    pysock__resolver_spawn();
 }
 
 /* ---- >>reactor ----
@@ -4979,7 +4979,7 @@ static struct {
     size_t count; /* of members */
     int started, stopping;
     int allowed;    /* the audit hook has been asked about the thread */
-    int wanted;     /* it is to be asked, as an errand */
+    int wanted;     /* deferred work: the hook is to be asked */
     int threadless; /* atomic too, so that a sleeper need not lock */
     int64_t stop_deadline;
     pysock__waker waker;
@@ -5214,7 +5214,7 @@ static void pysock__reactor_start_locked(void)
         return;
     if (!pysock__reactor.allowed && pysock__load(&pysock__process.audited)) {
         pysock__reactor.wanted = 1;
-        pysock__store(&pysock__process.errands, 1);
+        pysock__store(&pysock__process.deferred, 1);
         return;
     }
     pysock__reactor_adopt_locked();
@@ -5255,13 +5255,13 @@ static void pysock__reactor_ask(void)
 /* Does what somebody with a lock held had to leave undone: asks the audit hook about the reactor's
    thread. Every call does it last, and before it sleeps. 1: it may have taken its time, and the
    thread's waker may have been drained. The thread's error stays. */
-static int pysock__run_errands(void)
+static int pysock__run_deferred(void)
 {
     pysock__fault before;
     int code;
 
-    if (!pysock__load(&pysock__process.errands) || pysock__asking
-        || !pysock__exchange(&pysock__process.errands, 0))
+    if (!pysock__load(&pysock__process.deferred) || pysock__asking
+        || !pysock__exchange(&pysock__process.deferred, 0))
         return 0;
     code = pysock__get_errno();
     before = pysock__last;
@@ -5378,7 +5378,7 @@ static int pysock__sleep(pysock__waker *waker, struct pollfd *fds, size_t count,
 {
     int r;
 
-    if (pysock__run_errands())
+    if (pysock__run_deferred())
         deadline = 0; /* the caller tests again before it sleeps */
     if (!pysock__load(&pysock__reactor.threadless))
         return pysock__poll(fds, count, deadline);
@@ -7692,7 +7692,7 @@ static int pysock__subtree_next(pysock__der *list, pysock__der *base)
 #define PYSOCK__NAME_CHECKS 250000 /* of names by constraints; long ones count more */
 
 /* Judges one name of a certificate by one list of subtrees. 0 or a V_ code. */
-static int pysock__name_judge(pysock__der list, int excluding, int tag, const pysock__der *name,
+static int pysock__name_check(pysock__der list, int excluding, int tag, const pysock__der *name,
                               int *budget)
 {
     pysock__der base;
@@ -7782,14 +7782,14 @@ typedef struct pysock__constraint_check {
 static int pysock__constraint_check_name(void *arg, int tag, const pysock__der *name)
 {
     pysock__constraint_check *c = (pysock__constraint_check *)arg;
-    int code = pysock__name_judge(c->ca->excluded, 1, tag, name, c->budget);
+    int code = pysock__name_check(c->ca->excluded, 1, tag, name, c->budget);
 
-    return code ? code : pysock__name_judge(c->ca->permitted, 0, tag, name, c->budget);
+    return code ? code : pysock__name_check(c->ca->permitted, 0, tag, name, c->budget);
 }
 
 /* Judges all names of a certificate by the constraints of a CA above it. leaf: 0, or whose. 0 or a
    V_ code. */
-static int pysock__constraints_judge(const pysock__cert *ca, const pysock__cert *cert, int leaf,
+static int pysock__constraints_check(const pysock__cert *ca, const pysock__cert *cert, int leaf,
                                      int *budget)
 {
     pysock__constraint_check c;
@@ -8286,33 +8286,33 @@ static const pysock_ssl_oid pysock__oids[] = {
 };
 
 /* One pass of a writer that puts all it writes into one block: with size 0 it only measures. */
-typedef struct pysock__scribe {
+typedef struct pysock__writer {
     char *base;
     size_t used, size;
-} pysock__scribe;
+} pysock__writer;
 
-static void pysock__scribe_put(pysock__scribe *w, const void *data, size_t n)
+static void pysock__writer_put(pysock__writer *w, const void *data, size_t n)
 {
     if (n && w->used < w->size && n <= w->size - w->used)
         memcpy(w->base + w->used, data, n);
     w->used += n;
 }
 
-static void pysock__scribe_char(pysock__scribe *w, unsigned c)
+static void pysock__writer_char(pysock__writer *w, unsigned c)
 {
     char byte = (char)c;
 
-    pysock__scribe_put(w, &byte, 1);
+    pysock__writer_put(w, &byte, 1);
 }
 
 /* Where the next text will begin; NULL while measuring. */
-static const char *pysock__scribe_here(const pysock__scribe *w)
+static const char *pysock__writer_here(const pysock__writer *w)
 {
     return w->size ? w->base + w->used : NULL;
 }
 
 /* Room for count elements; NULL while measuring, and for none. */
-static void *pysock__scribe_array(pysock__scribe *w, size_t count, size_t esize)
+static void *pysock__writer_array(pysock__writer *w, size_t count, size_t esize)
 {
     void *array;
 
@@ -8362,7 +8362,7 @@ static void pysock__arc_less(pysock__arc *arc, unsigned less)
 }
 
 /* An OBJECT IDENTIFIER's contents in digits. -1 if malformed. */
-static int pysock__scribe_digits(pysock__scribe *w, pysock__der oid)
+static int pysock__writer_digits(pysock__writer *w, pysock__der oid)
 {
     pysock__arc arc;
     unsigned root;
@@ -8382,13 +8382,13 @@ static int pysock__scribe_digits(pysock__scribe *w, pysock__der oid)
         if (first) { /* X.690, 8.19.4: the first two in one */
             root = arc.count > 2 ? 2u : arc.count < 2 ? 0u : arc.digit[1] / 4u;
             pysock__arc_less(&arc, root * 40);
-            pysock__scribe_char(w, '0' + root);
+            pysock__writer_char(w, '0' + root);
         }
-        pysock__scribe_char(w, '.');
+        pysock__writer_char(w, '.');
         if (!arc.count)
-            pysock__scribe_char(w, '0');
+            pysock__writer_char(w, '0');
         for (i = arc.count; i; i--)
-            pysock__scribe_char(w, '0' + (unsigned)arc.digit[i - 1]);
+            pysock__writer_char(w, '0' + (unsigned)arc.digit[i - 1]);
     }
     return 0;
 }
@@ -8397,10 +8397,10 @@ static int pysock__scribe_digits(pysock__scribe *w, pysock__der oid)
 static const pysock_ssl_oid *pysock__oid_find(pysock__der oid)
 {
     char digits[64];
-    pysock__scribe w = {digits, 0, sizeof digits};
+    pysock__writer w = {digits, 0, sizeof digits};
     size_t i;
 
-    if (pysock__scribe_digits(&w, oid) < 0 || w.used >= sizeof digits)
+    if (pysock__writer_digits(&w, oid) < 0 || w.used >= sizeof digits)
         return NULL;
     digits[w.used] = 0;
     for (i = 0; i < PYSOCK__COUNT(pysock__oids); i++)
@@ -8412,7 +8412,7 @@ static const pysock_ssl_oid *pysock__oid_find(pysock__der oid)
 /* What an OBJECT IDENTIFIER is called, or its digits. */
 static const char *pysock__oid_words(pysock__der oid, char *text, size_t size)
 {
-    pysock__scribe w;
+    pysock__writer w;
     const pysock_ssl_oid *known = pysock__oid_find(oid);
 
     if (known)
@@ -8420,7 +8420,7 @@ static const char *pysock__oid_words(pysock__der oid, char *text, size_t size)
     w.base = text;
     w.used = 0;
     w.size = size;
-    if (pysock__scribe_digits(&w, oid) < 0 || w.used >= size)
+    if (pysock__writer_digits(&w, oid) < 0 || w.used >= size)
         return "an unknown one";
     text[w.used] = 0;
     return text;
@@ -8500,16 +8500,16 @@ static const char *pysock__cert_signature_kind(const pysock__cert *cert, char *t
 }
 
 /* OpenSSL's long name of it, or its digits. */
-static int pysock__scribe_oid(pysock__scribe *w, pysock__der oid, const char **text)
+static int pysock__writer_oid(pysock__writer *w, pysock__der oid, const char **text)
 {
     const pysock_ssl_oid *known = pysock__oid_find(oid);
 
-    *text = known ? known->longname : pysock__scribe_here(w);
+    *text = known ? known->longname : pysock__writer_here(w);
     if (known)
         return 0;
-    if (pysock__scribe_digits(w, oid) < 0)
+    if (pysock__writer_digits(w, oid) < 0)
         return -1;
-    pysock__scribe_char(w, 0);
+    pysock__writer_char(w, 0);
     return 0;
 }
 
@@ -8566,42 +8566,42 @@ static long pysock__bmp_next(pysock__der *s)
     return low < 0xdc00 || low > 0xdfff ? -1 : 0x10000 + ((high - 0xd800) << 10) + low - 0xdc00;
 }
 
-static int pysock__scribe_utf8(pysock__scribe *w, long c)
+static int pysock__writer_utf8(pysock__writer *w, long c)
 {
     unsigned u = (unsigned)c;
 
     if (c < 0 || (c >= 0xd800 && c < 0xe000))
         return -1;
     if (c >= 0x10000)
-        pysock__scribe_char(w, 0xf0 | u >> 18);
+        pysock__writer_char(w, 0xf0 | u >> 18);
     else if (c >= 0x800)
-        pysock__scribe_char(w, 0xe0 | u >> 12);
+        pysock__writer_char(w, 0xe0 | u >> 12);
     else if (c >= 0x80)
-        pysock__scribe_char(w, 0xc0 | u >> 6);
+        pysock__writer_char(w, 0xc0 | u >> 6);
     else
-        pysock__scribe_char(w, u);
+        pysock__writer_char(w, u);
     if (c >= 0x10000)
-        pysock__scribe_char(w, 0x80 | (u >> 12 & 0x3f));
+        pysock__writer_char(w, 0x80 | (u >> 12 & 0x3f));
     if (c >= 0x800)
-        pysock__scribe_char(w, 0x80 | (u >> 6 & 0x3f));
+        pysock__writer_char(w, 0x80 | (u >> 6 & 0x3f));
     if (c >= 0x80)
-        pysock__scribe_char(w, 0x80 | (u & 0x3f));
+        pysock__writer_char(w, 0x80 | (u & 0x3f));
     return 0;
 }
 
-static void pysock__scribe_hex(pysock__scribe *w, pysock__der bytes)
+static void pysock__writer_hex(pysock__writer *w, pysock__der bytes)
 {
     static const char hex[] = "0123456789ABCDEF";
 
     for (; bytes.p < bytes.end; bytes.p++) {
-        pysock__scribe_char(w, (unsigned char)hex[*bytes.p >> 4]);
-        pysock__scribe_char(w, (unsigned char)hex[*bytes.p & 15]);
+        pysock__writer_char(w, (unsigned char)hex[*bytes.p >> 4]);
+        pysock__writer_char(w, (unsigned char)hex[*bytes.p & 15]);
     }
 }
 
 /* The next element as text. One that is no text is "#" and all of it in hexadecimal digits, as RFC
    4514 (2.4) has it, but for a BIT STRING, which is its bytes as in Python. -1 if malformed. */
-static int pysock__scribe_string(pysock__scribe *w, pysock__der *d)
+static int pysock__writer_string(pysock__writer *w, pysock__der *d)
 {
     pysock__der all = *d, in;
     int tag = pysock__der_next(d, &in), r = 0;
@@ -8613,51 +8613,51 @@ static int pysock__scribe_string(pysock__scribe *w, pysock__der *d)
     case 0x03:
         if (in.p < in.end)
             in.p++;
-        pysock__scribe_put(w, in.p, pysock__der_len(&in));
+        pysock__writer_put(w, in.p, pysock__der_len(&in));
         return 0;
     case 0x0c:
         while (in.p < in.end && r == 0)
-            r = pysock__scribe_utf8(w, pysock__utf8_next(&in));
+            r = pysock__writer_utf8(w, pysock__utf8_next(&in));
         return r;
     case 0x12: case 0x13: case 0x14: case 0x16: case 0x17: case 0x18: case 0x1a: /* Latin-1 */
         while (in.p < in.end && r == 0)
-            r = pysock__scribe_utf8(w, pysock__wide_next(&in, 1));
+            r = pysock__writer_utf8(w, pysock__wide_next(&in, 1));
         return r;
     case 0x1c:
         while (in.p < in.end && r == 0)
-            r = pysock__scribe_utf8(w, pysock__wide_next(&in, 4));
+            r = pysock__writer_utf8(w, pysock__wide_next(&in, 4));
         return r;
     case 0x1e:
         while (in.p < in.end && r == 0)
-            r = pysock__scribe_utf8(w, pysock__bmp_next(&in));
+            r = pysock__writer_utf8(w, pysock__bmp_next(&in));
         return r;
     default:
-        pysock__scribe_char(w, '#');
-        pysock__scribe_hex(w, all);
+        pysock__writer_char(w, '#');
+        pysock__writer_hex(w, all);
         return 0;
     }
 }
 
 /* The next AttributeTypeAndValue of a set. */
-static int pysock__scribe_attribute(pysock__scribe *w, pysock__der *set, pysock_ssl_attribute *out)
+static int pysock__writer_attribute(pysock__writer *w, pysock__der *set, pysock_ssl_attribute *out)
 {
     pysock__der atv, oid;
     size_t start;
 
     if (pysock__der_expect(set, 0x30, &atv) < 0 || pysock__der_expect(&atv, 0x06, &oid) < 0
-        || pysock__scribe_oid(w, oid, &out->name) < 0)
+        || pysock__writer_oid(w, oid, &out->name) < 0)
         return -1;
     start = w->used;
-    out->value = pysock__scribe_here(w);
-    if (pysock__scribe_string(w, &atv) < 0 || atv.p != atv.end)
+    out->value = pysock__writer_here(w);
+    if (pysock__writer_string(w, &atv) < 0 || atv.p != atv.end)
         return -1;
     out->value_size = w->used - start;
-    pysock__scribe_char(w, 0);
+    pysock__writer_char(w, 0);
     return 0;
 }
 
 /* A Name's contents. -1 if malformed. */
-static int pysock__scribe_name(pysock__scribe *w, pysock__der name,
+static int pysock__writer_name(pysock__writer *w, pysock__der name,
                                const pysock_ssl_attribute **out, size_t *out_count)
 {
     pysock_ssl_attribute *rows, row;
@@ -8671,13 +8671,13 @@ static int pysock__scribe_name(pysock__scribe *w, pysock__der name,
             if (pysock__der_next(&set, &atv) < 0)
                 return -1;
     }
-    rows = (pysock_ssl_attribute *)pysock__scribe_array(w, count, sizeof *rows);
+    rows = (pysock_ssl_attribute *)pysock__writer_array(w, count, sizeof *rows);
     *out = rows;
     *out_count = count;
     for (row.rdn = 0; name.p < name.end; row.rdn++) {
         pysock__der_next(&name, &set);
         while (set.p < set.end) {
-            if (pysock__scribe_attribute(w, &set, &row) < 0)
+            if (pysock__writer_attribute(w, &set, &row) < 0)
                 return -1;
             if (rows)
                 rows[i++] = row;
@@ -8687,7 +8687,7 @@ static int pysock__scribe_name(pysock__scribe *w, pysock__der name,
 }
 
 /* An IP address as Python's dictionary has it: IPv6 with all its groups. */
-static void pysock__scribe_ip(pysock__scribe *w, const pysock__der *ip)
+static void pysock__writer_ip(pysock__writer *w, const pysock__der *ip)
 {
     const unsigned char *p = ip->p;
     char text[64];
@@ -8701,11 +8701,11 @@ static void pysock__scribe_ip(pysock__scribe *w, const pysock__der *ip)
                           (unsigned)p[i] << 8 | p[i + 1]);
     else
         n = snprintf(text, sizeof text, "<invalid>");
-    pysock__scribe_put(w, text, (size_t)n);
+    pysock__writer_put(w, text, (size_t)n);
 }
 
 /* An otherName's contents: what OpenSSL knows is told behind its kind. -1 if malformed. */
-static int pysock__scribe_other_name(pysock__scribe *w, pysock__der in)
+static int pysock__writer_other_name(pysock__writer *w, pysock__der in)
 {
     static const struct {
         int nid, tag;
@@ -8729,16 +8729,16 @@ static int pysock__scribe_other_name(pysock__scribe *w, pysock__der in)
     for (i = 0; row && i < PYSOCK__COUNT(known); i++) {
         if (known[i].nid != row->nid || known[i].tag != tag || !pysock__utf8_valid(value))
             continue;
-        pysock__scribe_put(w, known[i].kind, strlen(known[i].kind));
-        pysock__scribe_put(w, value.p, pysock__der_len(&value));
+        pysock__writer_put(w, known[i].kind, strlen(known[i].kind));
+        pysock__writer_put(w, value.p, pysock__der_len(&value));
         return 0;
     }
-    pysock__scribe_put(w, "<unsupported>", 13);
+    pysock__writer_put(w, "<unsupported>", 13);
     return 0;
 }
 
 /* A GeneralName in text; out has its type. -1 if malformed. */
-static int pysock__scribe_general_name(pysock__scribe *w, int tag, pysock__der in,
+static int pysock__writer_general_name(pysock__writer *w, int tag, pysock__der in,
                                        pysock_ssl_alt_name *out)
 {
     pysock__der name;
@@ -8749,56 +8749,56 @@ static int pysock__scribe_general_name(pysock__scribe *w, int tag, pysock__der i
     case PYSOCK__GN_DNS:
     case PYSOCK__GN_URI:
         out->type = tag == PYSOCK__GN_DNS ? "DNS" : tag == PYSOCK__GN_URI ? "URI" : "email";
-        pysock__scribe_put(w, in.p, pysock__der_len(&in));
+        pysock__writer_put(w, in.p, pysock__der_len(&in));
         return pysock__utf8_valid(in) ? 0 : -1;
     case PYSOCK__GN_IP:
         out->type = "IP Address";
-        pysock__scribe_ip(w, &in);
+        pysock__writer_ip(w, &in);
         return 0;
     case PYSOCK__GN_DIRECTORY:
         out->type = "DirName";
         if (pysock__der_expect(&in, 0x30, &name) < 0 || in.p != in.end)
             return -1;
-        return pysock__scribe_name(w, name, &out->dirname, &out->dirname_count);
+        return pysock__writer_name(w, name, &out->dirname, &out->dirname_count);
     case PYSOCK__GN_ID:
         out->type = "Registered ID";
         longname = pysock__oid_find(in) ? pysock__oid_find(in)->longname : NULL;
         if (!longname)
-            return pysock__scribe_digits(w, in);
-        pysock__scribe_put(w, longname, strlen(longname));
+            return pysock__writer_digits(w, in);
+        pysock__writer_put(w, longname, strlen(longname));
         return 0;
     case PYSOCK__GN_OTHER:
         out->type = "othername";
-        return pysock__scribe_other_name(w, in);
+        return pysock__writer_other_name(w, in);
     case PYSOCK__GN_X400:
     case PYSOCK__GN_EDI:
         out->type = tag == PYSOCK__GN_X400 ? "X400Name" : "EdiPartyName";
-        pysock__scribe_put(w, "<unsupported>", 13);
+        pysock__writer_put(w, "<unsupported>", 13);
         return 0;
     default:
         return -1;
     }
 }
 
-static int pysock__scribe_alt_name(pysock__scribe *w, pysock__der *list, pysock_ssl_alt_name *out)
+static int pysock__writer_alt_name(pysock__writer *w, pysock__der *list, pysock_ssl_alt_name *out)
 {
     pysock__der in;
     size_t start = w->used;
     int tag = pysock__der_next(list, &in);
 
     memset(out, 0, sizeof *out);
-    out->value = pysock__scribe_here(w);
-    if (pysock__scribe_general_name(w, tag, in, out) < 0)
+    out->value = pysock__writer_here(w);
+    if (pysock__writer_general_name(w, tag, in, out) < 0)
         return -1;
     if (tag == PYSOCK__GN_DIRECTORY)
         out->value = "";
     else
         out->value_size = w->used - start;
-    pysock__scribe_char(w, 0);
+    pysock__writer_char(w, 0);
     return 0;
 }
 
-static int pysock__scribe_alt_names(pysock__scribe *w, pysock__der list, pysock_ssl_cert *out)
+static int pysock__writer_alt_names(pysock__writer *w, pysock__der list, pysock_ssl_cert *out)
 {
     pysock_ssl_alt_name *rows, row;
     pysock__der all = list, in;
@@ -8807,11 +8807,11 @@ static int pysock__scribe_alt_names(pysock__scribe *w, pysock__der list, pysock_
     for (count = 0; all.p < all.end; count++)
         if (pysock__der_next(&all, &in) < 0)
             return -1;
-    rows = (pysock_ssl_alt_name *)pysock__scribe_array(w, count, sizeof *rows);
+    rows = (pysock_ssl_alt_name *)pysock__writer_array(w, count, sizeof *rows);
     out->subject_alt_names = rows;
     out->subject_alt_name_count = count;
     for (i = 0; i < count; i++) {
-        if (pysock__scribe_alt_name(w, &list, &row) < 0)
+        if (pysock__writer_alt_name(w, &list, &row) < 0)
             return -1;
         if (rows)
             rows[i] = row;
@@ -8896,7 +8896,7 @@ static int pysock__uris_next(pysock__uris *u, pysock__der *uri)
 }
 
 /* As in Python, an extension that cannot be read to its end says nothing. */
-static void pysock__scribe_uris(pysock__scribe *w, pysock__der value, int method,
+static void pysock__writer_uris(pysock__writer *w, pysock__der value, int method,
                                 const char *const **out, size_t *out_count)
 {
     pysock__uris all, u;
@@ -8913,20 +8913,20 @@ static void pysock__scribe_uris(pysock__scribe *w, pysock__der value, int method
         continue;
     if (r < 0 || !count)
         return;
-    rows = (const char **)pysock__scribe_array(w, count, sizeof *rows);
+    rows = (const char **)pysock__writer_array(w, count, sizeof *rows);
     *out = (const char *const *)rows;
     *out_count = count;
     for (u = all, i = 0; i < count && pysock__uris_next(&u, &uri) > 0; i++) {
         if (rows)
-            rows[i] = pysock__scribe_here(w);
-        pysock__scribe_put(w, uri.p, pysock__der_len(&uri));
-        pysock__scribe_char(w, 0);
+            rows[i] = pysock__writer_here(w);
+        pysock__writer_put(w, uri.p, pysock__der_len(&uri));
+        pysock__writer_char(w, 0);
     }
 }
 
 /* An INTEGER in hexadecimal digits, an even number of them, perhaps behind a sign. -1 if
    malformed. */
-static int pysock__scribe_serial(pysock__scribe *w, pysock__der in)
+static int pysock__writer_serial(pysock__writer *w, pysock__der in)
 {
     size_t n = pysock__der_len(&in), last = n, i;
     int negative = n && in.p[0] & 0x80, begun = 0;
@@ -8938,7 +8938,7 @@ static int pysock__scribe_serial(pysock__scribe *w, pysock__der in)
     while (last && !in.p[last - 1])
         last--;
     if (negative)
-        pysock__scribe_char(w, '-');
+        pysock__writer_char(w, '-');
     one.p = &byte;
     one.end = one.p + 1;
     for (i = 0; i < n; i++) { /* the two's complement, from its highest byte on */
@@ -8947,9 +8947,9 @@ static int pysock__scribe_serial(pysock__scribe *w, pysock__der in)
             byte = (unsigned char)(i + 1 < last ? ~byte : -byte);
         begun |= byte || i + 1 == n;
         if (begun)
-            pysock__scribe_hex(w, one);
+            pysock__writer_hex(w, one);
     }
-    pysock__scribe_char(w, 0);
+    pysock__writer_char(w, 0);
     return 0;
 }
 
@@ -8972,13 +8972,13 @@ static void pysock__format_time(int64_t seconds, char *out, size_t size)
              second / 60 % 60, second % 60, (int)year);
 }
 
-static const char *pysock__scribe_time(pysock__scribe *w, int64_t seconds)
+static const char *pysock__writer_time(pysock__writer *w, int64_t seconds)
 {
-    const char *text = pysock__scribe_here(w);
+    const char *text = pysock__writer_here(w);
     char out[64];
 
     pysock__format_time(seconds, out, sizeof out);
-    pysock__scribe_put(w, out, strlen(out) + 1);
+    pysock__writer_put(w, out, strlen(out) + 1);
     return text;
 }
 
@@ -9021,7 +9021,7 @@ static void pysock__cert_describe_key(const pysock__cert *cert, pysock_ssl_cert 
 }
 
 /* All of a parsed certificate. -1 if something in it is malformed. */
-static int pysock__scribe_cert(pysock__scribe *w, const pysock__cert *cert, pysock_ssl_cert *out)
+static int pysock__writer_cert(pysock__writer *w, const pysock__cert *cert, pysock_ssl_cert *out)
 {
     pysock__der tbs = {cert->serial.end, cert->tbs.end}, alg, oid;
     pysock__der access = pysock__cert_extension(cert, "\x2b\x06\x01\x05\x05\x07\x01\x01", 8);
@@ -9032,33 +9032,33 @@ static int pysock__scribe_cert(pysock__scribe *w, const pysock__cert *cert, pyso
     out->not_before_seconds = cert->not_before;
     out->not_after_seconds = cert->not_after;
     pysock__cert_describe_key(cert, out);
-    if (pysock__scribe_name(w, cert->subject, &out->subject, &out->subject_count) < 0
-        || pysock__scribe_name(w, cert->issuer, &out->issuer, &out->issuer_count) < 0
-        || pysock__scribe_alt_names(w, cert->san, out) < 0)
+    if (pysock__writer_name(w, cert->subject, &out->subject, &out->subject_count) < 0
+        || pysock__writer_name(w, cert->issuer, &out->issuer, &out->issuer_count) < 0
+        || pysock__writer_alt_names(w, cert->san, out) < 0)
         return -1;
-    pysock__scribe_uris(w, access, 1, &out->ocsp, &out->ocsp_count);
-    pysock__scribe_uris(w, access, 2, &out->ca_issuers, &out->ca_issuers_count);
-    pysock__scribe_uris(w, points, 0, &out->crl_distribution_points,
+    pysock__writer_uris(w, access, 1, &out->ocsp, &out->ocsp_count);
+    pysock__writer_uris(w, access, 2, &out->ca_issuers, &out->ca_issuers_count);
+    pysock__writer_uris(w, points, 0, &out->crl_distribution_points,
                         &out->crl_distribution_point_count);
-    out->not_before = pysock__scribe_time(w, cert->not_before);
-    out->not_after = pysock__scribe_time(w, cert->not_after);
-    out->serial_number = pysock__scribe_here(w);
-    if (pysock__scribe_serial(w, cert->serial) < 0 || pysock__der_expect(&tbs, 0x30, &alg) < 0
+    out->not_before = pysock__writer_time(w, cert->not_before);
+    out->not_after = pysock__writer_time(w, cert->not_after);
+    out->serial_number = pysock__writer_here(w);
+    if (pysock__writer_serial(w, cert->serial) < 0 || pysock__der_expect(&tbs, 0x30, &alg) < 0
         || pysock__der_expect(&alg, 0x06, &oid) < 0)
         return -1;
-    return pysock__scribe_oid(w, oid, &out->signature_algorithm);
+    return pysock__writer_oid(w, oid, &out->signature_algorithm);
 }
 
 /* 0, -EBADMSG or -ENOMEM. */
 static int pysock__cert_read(const unsigned char *der, size_t size, pysock_ssl_cert **out)
 {
-    pysock__scribe w = {NULL, sizeof(pysock_ssl_cert), 0};
+    pysock__writer w = {NULL, sizeof(pysock_ssl_cert), 0};
     pysock_ssl_cert measured;
     pysock__cert cert;
     br_sha256_context hash;
 
     memset(&measured, 0, sizeof measured);
-    if (pysock__cert_parse(&cert, der, size) < 0 || pysock__scribe_cert(&w, &cert, &measured) < 0)
+    if (pysock__cert_parse(&cert, der, size) < 0 || pysock__writer_cert(&w, &cert, &measured) < 0)
         return -EBADMSG;
     w.base = (char *)pysock__alloc(w.used);
     if (!w.base)
@@ -9066,7 +9066,7 @@ static int pysock__cert_read(const unsigned char *der, size_t size, pysock_ssl_c
     *out = (pysock_ssl_cert *)(void *)w.base;
     w.size = w.used;
     w.used = sizeof **out;
-    pysock__scribe_cert(&w, &cert, *out);
+    pysock__writer_cert(&w, &cert, *out);
     br_sha256_init(&hash);
     br_sha256_update(&hash, der, size);
     br_sha256_out(&hash, (*out)->sha256);
@@ -9265,12 +9265,12 @@ typedef struct pysock__revocations {
 } pysock__revocations;
 
 /* Files of a directory that have been read: those of this hash with numbers below next. */
-typedef struct pysock__looked {
+typedef struct pysock__dir_lookup {
     size_t dir;
     uint32_t hash;
     int is_crl;
     unsigned next;
-} pysock__looked;
+} pysock__dir_lookup;
 
 typedef struct pysock__store {
     int refs; /* atomic */
@@ -9282,8 +9282,8 @@ typedef struct pysock__store {
     size_t crl_count, crl_cap;
     pysock_buf **dirs; /* paths, to be looked up when an issuer is wanted */
     size_t dir_count, dir_cap;
-    pysock__looked *looked;
-    size_t looked_count, looked_cap;
+    pysock__dir_lookup *dir_lookups;
+    size_t dir_lookup_count, dir_lookup_cap;
 } pysock__store;
 
 static void pysock__anchor_release(pysock__anchor *a)
@@ -9318,7 +9318,7 @@ static void pysock__store_release(pysock__store *st)
     pysock__free(st->names);
     pysock__free(st->crls);
     pysock__free(st->dirs);
-    pysock__free(st->looked);
+    pysock__free(st->dir_lookups);
     pysock__free(st);
 }
 
@@ -9477,35 +9477,35 @@ static unsigned pysock__store_next_file(const pysock__store *st, size_t dir, uin
 {
     size_t i;
 
-    for (i = 0; i < st->looked_count; i++)
-        if (st->looked[i].dir == dir && st->looked[i].hash == hash
-            && st->looked[i].is_crl == is_crl)
-            return st->looked[i].next;
+    for (i = 0; i < st->dir_lookup_count; i++)
+        if (st->dir_lookups[i].dir == dir && st->dir_lookups[i].hash == hash
+            && st->dir_lookups[i].is_crl == is_crl)
+            return st->dir_lookups[i].next;
     return 0;
 }
 
 /* Remembers that the files with numbers below next have been read. 0 or -ENOMEM. */
-static int pysock__store_note_looked(pysock__store *st, const pysock__looked *read)
+static int pysock__store_note_lookup(pysock__store *st, const pysock__dir_lookup *read)
 {
     size_t i;
 
-    for (i = 0; i < st->looked_count; i++) {
-        pysock__looked *l = &st->looked[i];
+    for (i = 0; i < st->dir_lookup_count; i++) {
+        pysock__dir_lookup *l = &st->dir_lookups[i];
         if (l->dir == read->dir && l->hash == read->hash && l->is_crl == read->is_crl) {
             l->next = l->next > read->next ? l->next : read->next;
             return 0;
         }
     }
-    if (pysock__reserve(&st->looked, &st->looked_cap, i + 1, sizeof *st->looked) < 0)
+    if (pysock__reserve(&st->dir_lookups, &st->dir_lookup_cap, i + 1, sizeof *st->dir_lookups) < 0)
         return -ENOMEM;
-    st->looked[st->looked_count++] = *read;
+    st->dir_lookups[st->dir_lookup_count++] = *read;
     return 0;
 }
 
 /* Adds all that another store has. 0 or -ENOMEM. */
 static int pysock__store_merge(pysock__store *st, const pysock__store *other)
 {
-    pysock__looked read;
+    pysock__dir_lookup read;
     ptrdiff_t dir;
     size_t i;
     int empty = !st->count && !st->crl_count; /* there is nothing to be compared with */
@@ -9521,13 +9521,13 @@ static int pysock__store_merge(pysock__store *st, const pysock__store *other)
     for (i = 0; i < other->dir_count; i++)
         if (pysock__store_add_dir(st, other->dirs[i]) < 0)
             return -ENOMEM;
-    for (i = 0; i < other->looked_count; i++) {
-        read = other->looked[i];
+    for (i = 0; i < other->dir_lookup_count; i++) {
+        read = other->dir_lookups[i];
         dir = pysock__store_add_dir(st, other->dirs[read.dir]);
         if (dir < 0)
             return -ENOMEM;
         read.dir = (size_t)dir;
-        if (pysock__store_note_looked(st, &read) < 0)
+        if (pysock__store_note_lookup(st, &read) < 0)
             return -ENOMEM;
     }
     return 0;
@@ -9770,12 +9770,12 @@ static int pysock__store_load_every_file(pysock__store *st, const char *path)
 /* Reads the files of a directory that may hold certificates, or CRLs, of the name with this hash,
    and have not been read. Once something turns up, *grown is a copy of st that has it. 0 or
    -ENOMEM. */
-static int pysock__store_look_in(const pysock__store *st, pysock__store **grown, size_t dir,
+static int pysock__store_look_in(const pysock__store *st, pysock__store **extended, size_t dir,
                                  uint32_t hash, int is_crl)
 {
-    unsigned first = pysock__store_next_file(*grown ? *grown : st, dir, hash, is_crl), n;
+    unsigned first = pysock__store_next_file(*extended ? *extended : st, dir, hash, is_crl), n;
     pysock__store_load load;
-    pysock__looked read = {0, 0, 0, 0};
+    pysock__dir_lookup read = {0, 0, 0, 0};
     char path[1024];
 
     memset(&load, 0, sizeof load);
@@ -9784,9 +9784,9 @@ static int pysock__store_look_in(const pysock__store *st, pysock__store **grown,
                            (unsigned long)hash, is_crl ? "r" : "", n);
         if (len < 0 || (size_t)len >= sizeof path || pysock__path_kind(path) != 'f')
             break;
-        if (!*grown && (*grown = pysock__store_clone(st)) == NULL)
+        if (!*extended && (*extended = pysock__store_clone(st)) == NULL)
             return -ENOMEM;
-        load.store = *grown;
+        load.store = *extended;
         if (pysock__store_try_file(&load, path) < 0)
             return -ENOMEM;
     }
@@ -9796,7 +9796,7 @@ static int pysock__store_look_in(const pysock__store *st, pysock__store **grown,
     read.hash = hash;
     read.is_crl = is_crl;
     read.next = n;
-    return pysock__store_note_looked(*grown, &read);
+    return pysock__store_note_lookup(*extended, &read);
 }
 
 #endif /* PYSOCK_NO_SSL */
@@ -10004,7 +10004,7 @@ static const pysock__key_cipher pysock__key_ciphers[] = {
 };
 
 /* How a key is encrypted, and what. */
-typedef struct pysock__key_box {
+typedef struct pysock__enc_key {
     const char *unsupported; /* what was used instead; NULL: none */
     char text[48];           /* room for it */
     const pysock__key_cipher *cipher;
@@ -10014,9 +10014,9 @@ typedef struct pysock__key_box {
     int iterations;
     const unsigned char *data;
     size_t len;
-} pysock__key_box;
+} pysock__enc_key;
 
-static void pysock__pbkdf2(const pysock__key_box *box, const void *password, size_t len,
+static void pysock__pbkdf2(const pysock__enc_key *enc_key, const void *password, size_t len,
                            unsigned char *out, size_t out_len)
 {
     br_hmac_key_context key;
@@ -10025,15 +10025,15 @@ static void pysock__pbkdf2(const pysock__key_box *box, const void *password, siz
     size_t n, i;
     int round;
 
-    br_hmac_key_init(&key, box->prf, password, len);
+    br_hmac_key_init(&key, enc_key->prf, password, len);
     while (out_len) {
         index[3]++;
         br_hmac_init(&mac, &key, 0);
-        br_hmac_update(&mac, box->salt.p, pysock__der_len(&box->salt));
+        br_hmac_update(&mac, enc_key->salt.p, pysock__der_len(&enc_key->salt));
         br_hmac_update(&mac, index, sizeof index);
         n = br_hmac_out(&mac, block);
         memcpy(sum, block, n);
-        for (round = 1; round < box->iterations; round++) {
+        for (round = 1; round < enc_key->iterations; round++) {
             br_hmac_init(&mac, &key, 0);
             br_hmac_update(&mac, block, n);
             br_hmac_out(&mac, block);
@@ -10052,7 +10052,7 @@ static void pysock__pbkdf2(const pysock__key_box *box, const void *password, siz
 }
 
 /* EVP_BytesToKey with MD5, one iteration, and half of AES's initialisation vector for a salt. */
-static void pysock__bytes_to_key(const pysock__key_box *box, const void *password, size_t len,
+static void pysock__bytes_to_key(const pysock__enc_key *enc_key, const void *password, size_t len,
                                  unsigned char *out, size_t out_len)
 {
     br_md5_context md5;
@@ -10063,7 +10063,7 @@ static void pysock__bytes_to_key(const pysock__key_box *box, const void *passwor
         br_md5_init(&md5);
         br_md5_update(&md5, block, n);
         br_md5_update(&md5, password, len);
-        br_md5_update(&md5, box->iv, 8);
+        br_md5_update(&md5, enc_key->iv, 8);
         br_md5_out(&md5, block);
         n = sizeof block;
         memcpy(out, block, out_len < n ? out_len : n);
@@ -10075,7 +10075,7 @@ static void pysock__bytes_to_key(const pysock__key_box *box, const void *passwor
 }
 
 /* The plaintext, which the caller frees. -EACCES: its padding is wrong. */
-static int pysock__key_open(pysock__key_box *box, const void *password, size_t len,
+static int pysock__key_open(pysock__enc_key *enc_key, const void *password, size_t len,
                             pysock__bytes *out)
 {
     union {
@@ -10084,17 +10084,17 @@ static int pysock__key_open(pysock__key_box *box, const void *password, size_t l
         br_des_ct_cbcdec_keys des;
     } ctx;
     unsigned char key[32];
-    size_t block = box->cipher->vtable->block_size, pad, i;
+    size_t block = enc_key->cipher->vtable->block_size, pad, i;
 
-    if (pysock__reserve(&out->data, &out->cap, box->len, 1) < 0)
+    if (pysock__reserve(&out->data, &out->cap, enc_key->len, 1) < 0)
         return -ENOMEM;
-    pysock__bytes_append(out, box->data, box->len);
-    if (box->prf)
-        pysock__pbkdf2(box, password, len, key, box->cipher->key_len);
+    pysock__bytes_append(out, enc_key->data, enc_key->len);
+    if (enc_key->prf)
+        pysock__pbkdf2(enc_key, password, len, key, enc_key->cipher->key_len);
     else
-        pysock__bytes_to_key(box, password, len, key, box->cipher->key_len);
-    box->cipher->vtable->init(&ctx.vtable, key, box->cipher->key_len);
-    box->cipher->vtable->run(&ctx.vtable, box->iv, out->data, out->len);
+        pysock__bytes_to_key(enc_key, password, len, key, enc_key->cipher->key_len);
+    enc_key->cipher->vtable->init(&ctx.vtable, key, enc_key->cipher->key_len);
+    enc_key->cipher->vtable->run(&ctx.vtable, enc_key->iv, out->data, out->len);
     pysock__wipe(&ctx, sizeof ctx);
     pysock__wipe(key, sizeof key);
     pad = out->data[out->len - 1];
@@ -10114,7 +10114,7 @@ static int pysock__der_algorithm(pysock__der *d, pysock__der *oid, pysock__der *
 }
 
 /* PBKDF2's PRF. */
-static int pysock__box_prf(pysock__key_box *box, pysock__der prf)
+static int pysock__enc_key_prf(pysock__enc_key *enc_key, pysock__der prf)
 {
     static const br_hash_class *const hashes[] = {
         &br_sha1_vtable, &br_sha224_vtable, &br_sha256_vtable, &br_sha384_vtable,
@@ -10123,29 +10123,29 @@ static int pysock__box_prf(pysock__key_box *box, pysock__der prf)
     pysock__der oid, params;
     size_t n = sizeof PYSOCK__OID_HMAC - 1;
 
-    box->prf = &br_sha1_vtable;
+    enc_key->prf = &br_sha1_vtable;
     if (prf.p == prf.end)
         return 0;
     if (pysock__der_algorithm(&prf, &oid, &params) < 0 || prf.p != prf.end)
         return -1;
     if (pysock__der_len(&oid) != n + 1 || memcmp(oid.p, PYSOCK__OID_HMAC, n) != 0
         || oid.p[n] < 7 || oid.p[n] > 11)
-        box->unsupported = "PBKDF2 with another PRF than HMAC with SHA-1 or SHA-2";
+        enc_key->unsupported = "PBKDF2 with another PRF than HMAC with SHA-1 or SHA-2";
     else
-        box->prf = hashes[oid.p[n] - 7];
+        enc_key->prf = hashes[oid.p[n] - 7];
     return 0;
 }
 
 /* PBKDF2-params' contents. */
-static int pysock__box_pbkdf2(pysock__key_box *box, pysock__der d)
+static int pysock__enc_key_pbkdf2(pysock__enc_key *enc_key, pysock__der d)
 {
     pysock__der in, rest;
     int length = 0;
 
-    if (pysock__der_expect(&d, 0x04, &box->salt) < 0 || pysock__der_expect(&d, 0x02, &in) < 0)
+    if (pysock__der_expect(&d, 0x04, &enc_key->salt) < 0 || pysock__der_expect(&d, 0x02, &in) < 0)
         return -1;
-    box->iterations = pysock__der_int(&in);
-    if (box->iterations < 1)
+    enc_key->iterations = pysock__der_int(&in);
+    if (enc_key->iterations < 1)
         return -1;
     rest = d;
     if (pysock__der_next(&rest, &in) == 0x02) {
@@ -10154,17 +10154,17 @@ static int pysock__box_pbkdf2(pysock__key_box *box, pysock__der d)
             return -1;
         d = rest;
     }
-    if (pysock__box_prf(box, d) < 0)
+    if (pysock__enc_key_prf(enc_key, d) < 0)
         return -1;
-    if (box->iterations > PYSOCK__PBKDF2_MAX)
-        box->unsupported = "PBKDF2 with more than 10,000,000 iterations";
-    if (length && (size_t)length != box->cipher->key_len)
-        box->unsupported = "a key length that is not the cipher's";
+    if (enc_key->iterations > PYSOCK__PBKDF2_MAX)
+        enc_key->unsupported = "PBKDF2 with more than 10,000,000 iterations";
+    if (length && (size_t)length != enc_key->cipher->key_len)
+        enc_key->unsupported = "a key length that is not the cipher's";
     return 0;
 }
 
 /* PBES2's encryptionScheme. */
-static int pysock__box_cipher(pysock__key_box *box, pysock__der *d)
+static int pysock__enc_key_cipher(pysock__enc_key *enc_key, pysock__der *d)
 {
     pysock__der oid, params, iv;
     size_t i;
@@ -10173,70 +10173,72 @@ static int pysock__box_cipher(pysock__key_box *box, pysock__der *d)
         return -1;
     for (i = 0; i < PYSOCK__COUNT(pysock__key_ciphers); i++)
         if (pysock__der_is(&oid, pysock__key_ciphers[i].oid, pysock__key_ciphers[i].oid_len))
-            box->cipher = &pysock__key_ciphers[i];
-    if (!box->cipher) {
-        box->unsupported = pysock__der_is(&oid, "\x2a\x86\x48\x86\xf7\x0d\x03\x02", 8)
+            enc_key->cipher = &pysock__key_ciphers[i];
+    if (!enc_key->cipher) {
+        enc_key->unsupported = pysock__der_is(&oid, "\x2a\x86\x48\x86\xf7\x0d\x03\x02", 8)
                                ? "RC2"
                                : "another cipher than AES-CBC and DES-EDE3-CBC";
         return 0;
     }
     if (pysock__der_expect(&params, 0x04, &iv) < 0 || params.p != params.end
-        || pysock__der_len(&iv) != box->cipher->vtable->block_size)
+        || pysock__der_len(&iv) != enc_key->cipher->vtable->block_size)
         return -1;
-    memcpy(box->iv, iv.p, pysock__der_len(&iv));
+    memcpy(enc_key->iv, iv.p, pysock__der_len(&iv));
     return 0;
 }
 
 /* PBES2-params. */
-static int pysock__box_pbes2(pysock__key_box *box, pysock__der params)
+static int pysock__enc_key_pbes2(pysock__enc_key *enc_key, pysock__der params)
 {
     pysock__der seq, kdf, oid;
 
     if (pysock__der_expect(&params, 0x30, &seq) < 0 || params.p != params.end
-        || pysock__der_algorithm(&seq, &oid, &kdf) < 0 || pysock__box_cipher(box, &seq) < 0
+        || pysock__der_algorithm(&seq, &oid, &kdf) < 0 || pysock__enc_key_cipher(enc_key, &seq) < 0
         || seq.p != seq.end)
         return -1;
     if (pysock__der_is(&oid, "\x2b\x06\x01\x04\x01\xda\x47\x04\x0b", 9))
-        box->unsupported = "scrypt";
+        enc_key->unsupported = "scrypt";
     else if (!pysock__der_is(&oid, PYSOCK__OID_PKCS5 "\x0c", 9))
-        box->unsupported = "another key derivation than PBKDF2";
-    if (box->unsupported)
+        enc_key->unsupported = "another key derivation than PBKDF2";
+    if (enc_key->unsupported)
         return 0;
     if (pysock__der_expect(&kdf, 0x30, &seq) < 0 || kdf.p != kdf.end)
         return -1;
-    return pysock__box_pbkdf2(box, seq);
+    return pysock__enc_key_pbkdf2(enc_key, seq);
 }
 
 /* Whether there is anything to decrypt. */
-static int pysock__box_check(const pysock__key_box *box)
+static int pysock__enc_key_check(const pysock__enc_key *enc_key)
 {
-    return box->unsupported || (box->len && box->len % box->cipher->vtable->block_size == 0) ? 0
-                                                                                             : -1;
+    return enc_key->unsupported
+                   || (enc_key->len && enc_key->len % enc_key->cipher->vtable->block_size == 0)
+               ? 0
+               : -1;
 }
 
 /* EncryptedPrivateKeyInfo. -1: malformed. */
-static int pysock__box_parse_pkcs8(pysock__key_box *box, const pysock__bytes *der)
+static int pysock__enc_key_parse_pkcs8(pysock__enc_key *enc_key, const pysock__bytes *der)
 {
     pysock__der d, info, oid, params, octets;
 
-    memset(box, 0, sizeof *box);
+    memset(enc_key, 0, sizeof *enc_key);
     d.p = der->data;
     d.end = der->data + der->len;
     if (pysock__der_expect(&d, 0x30, &info) < 0 || d.p != d.end
         || pysock__der_algorithm(&info, &oid, &params) < 0
         || pysock__der_expect(&info, 0x04, &octets) < 0 || info.p != info.end)
         return -1;
-    box->data = octets.p;
-    box->len = pysock__der_len(&octets);
+    enc_key->data = octets.p;
+    enc_key->len = pysock__der_len(&octets);
     if (pysock__der_is(&oid, PYSOCK__OID_PKCS5 "\x0d", 9))
-        return pysock__box_pbes2(box, params) < 0 ? -1 : pysock__box_check(box);
+        return pysock__enc_key_pbes2(enc_key, params) < 0 ? -1 : pysock__enc_key_check(enc_key);
     if (pysock__der_len(&oid) == 9 && memcmp(oid.p, PYSOCK__OID_PKCS5, 8) == 0)
-        box->unsupported = "PBES1";
+        enc_key->unsupported = "PBES1";
     else if (pysock__der_len(&oid) == 10
              && memcmp(oid.p, "\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x01", 9) == 0)
-        box->unsupported = "PKCS#12's password scheme";
+        enc_key->unsupported = "PKCS#12's password scheme";
     else
-        box->unsupported = "an unknown scheme";
+        enc_key->unsupported = "an unknown scheme";
     return 0;
 }
 
@@ -10272,7 +10274,7 @@ static int pysock__hex_digit(int c)
 }
 
 /* DEK-Info's cipher, whatever case its name is in; NULL if it is not supported. */
-static const pysock__key_cipher *pysock__box_find(const unsigned char *name, size_t len)
+static const pysock__key_cipher *pysock__enc_key_find(const unsigned char *name, size_t len)
 {
     const char *known;
     size_t i, k;
@@ -10288,14 +10290,14 @@ static const pysock__key_cipher *pysock__box_find(const unsigned char *name, siz
 }
 
 /* The traditional form, by its DEK-Info. -1: malformed. */
-static int pysock__box_parse_headers(pysock__key_box *box, const pysock__object *object)
+static int pysock__enc_key_parse_headers(pysock__enc_key *enc_key, const pysock__object *object)
 {
     pysock__der info;
     const unsigned char *comma;
     size_t i, n;
     int high, low;
 
-    memset(box, 0, sizeof *box);
+    memset(enc_key, 0, sizeof *enc_key);
     if (pysock__pem_header(object, "DEK-Info", &info) < 0)
         return -1;
     comma = (const unsigned char *)memchr(info.p, ',', pysock__der_len(&info));
@@ -10305,24 +10307,25 @@ static int pysock__box_parse_headers(pysock__key_box *box, const pysock__object 
     for (i = 0; i < n; i++)
         if (info.p[i] < ' ' || info.p[i] > '~')
             return -1;
-    box->cipher = pysock__box_find(info.p, n);
-    box->data = object->der.data;
-    box->len = object->der.len;
-    if (!box->cipher) {
-        snprintf(box->text, sizeof box->text, "%.*s", (int)(n < 40 ? n : 40), (const char *)info.p);
-        box->unsupported = box->text;
+    enc_key->cipher = pysock__enc_key_find(info.p, n);
+    enc_key->data = object->der.data;
+    enc_key->len = object->der.len;
+    if (!enc_key->cipher) {
+        snprintf(enc_key->text, sizeof enc_key->text, "%.*s", (int)(n < 40 ? n : 40),
+                 (const char *)info.p);
+        enc_key->unsupported = enc_key->text;
         return 0;
     }
-    if ((size_t)(info.end - comma - 1) != 2 * box->cipher->vtable->block_size)
+    if ((size_t)(info.end - comma - 1) != 2 * enc_key->cipher->vtable->block_size)
         return -1;
-    for (i = 0; i < box->cipher->vtable->block_size; i++) {
+    for (i = 0; i < enc_key->cipher->vtable->block_size; i++) {
         high = pysock__hex_digit(comma[1 + 2 * i]);
         low = pysock__hex_digit(comma[2 + 2 * i]);
         if (high < 0 || low < 0)
             return -1;
-        box->iv[i] = (unsigned char)(high << 4 | low);
+        enc_key->iv[i] = (unsigned char)(high << 4 | low);
     }
-    return pysock__box_check(box);
+    return pysock__enc_key_check(enc_key);
 }
 
 /* Keys: an identity, a chain and its private key. */
@@ -10512,20 +10515,20 @@ static int pysock__key_ask(pysock__key_load *load)
     return 0;
 }
 
-static int pysock__key_take_box(pysock__key_load *load, pysock__key_box *box)
+static int pysock__key_take_encrypted(pysock__key_load *load, pysock__enc_key *enc_key)
 {
     pysock__bytes plain = {NULL, 0, 0, 0};
     int err;
 
-    if (box->unsupported)
+    if (enc_key->unsupported)
         return pysock__fail(PYSOCK_SSL_ERROR, 0, "UNSUPPORTED_ENCRYPTION",
                             "%.160s: the private key is encrypted with %s, which is not supported; "
                             "encrypt it anew: openssl pkcs8 -topk8 -v2 aes-256-cbc -in KEY -out "
                             "NEW",
-                            load->name, box->unsupported);
+                            load->name, enc_key->unsupported);
     if (pysock__key_ask(load) < 0)
         return -1;
-    err = pysock__key_open(box, load->password, load->password_len, &plain);
+    err = pysock__key_open(enc_key, load->password, load->password_len, &plain);
     if (err == 0)
         err = pysock__key_take(load, &plain);
     pysock__bytes_free(&plain);
@@ -10542,7 +10545,7 @@ static int pysock__key_take_box(pysock__key_load *load, pysock__key_box *box)
 static int pysock__key_load_object(pysock__key_load *load, const pysock__object *object)
 {
     static const char openssh[] = "in OpenSSH's form (ssh-keygen -p -m PKCS8 -f KEY changes it)";
-    pysock__key_box box;
+    pysock__enc_key enc_key;
     pysock__der type;
     int err;
 
@@ -10551,15 +10554,15 @@ static int pysock__key_load_object(pysock__key_load *load, const pysock__object 
     if (strcmp(object->name, "OPENSSH PRIVATE KEY") == 0)
         return pysock__fail_key_kind(load, openssh);
     if (strcmp(object->name, "ENCRYPTED PRIVATE KEY") == 0) {
-        err = pysock__box_parse_pkcs8(&box, &object->der);
+        err = pysock__enc_key_parse_pkcs8(&enc_key, &object->der);
     } else if (pysock__pem_header(object, "Proc-Type", &type) == 0
                && pysock__der_is(&type, "4,ENCRYPTED", 11)) {
-        err = pysock__box_parse_headers(&box, object);
+        err = pysock__enc_key_parse_headers(&enc_key, object);
     } else {
         err = pysock__key_take(load, &object->der);
         return err == -EACCES ? pysock__fail_key_damaged(load) : err;
     }
-    return err < 0 ? pysock__fail_key_damaged(load) : pysock__key_take_box(load, &box);
+    return err < 0 ? pysock__fail_key_damaged(load) : pysock__key_take_encrypted(load, &enc_key);
 }
 
 /* 1 when a key was met, so that the search ends. */
@@ -10661,7 +10664,7 @@ failed:
 #ifndef PYSOCK_NO_SSL
 
 /* Verifier: paths. One is built from the leaf upwards, depth first, out of what the
-   peer sent, in whatever order, and the anchors; each link is judged before the next one is looked
+   peer sent, in whatever order, and the anchors; each link is checked before the next one is looked
    for, a whole path when it has reached an anchor. Work is bounded: in depth, in signatures, in
    names, in look-ups. What cannot be checked is refused. */
 
@@ -10669,7 +10672,7 @@ failed:
 #define PYSOCK__SIGNATURES_MAX 48 /* that are checked in one verification */
 #define PYSOCK__LOOKUPS_MAX 32    /* names that are looked up in directories in one verification */
 
-/* By what rules a chain is judged. */
+/* The rules by which a chain is verified. */
 typedef struct pysock__verify_rules {
     pysock_ssl_purpose purpose;
     unsigned flags;     /* PYSOCK_VERIFY_ */
@@ -10692,12 +10695,12 @@ typedef struct pysock__path {
     int signatures, names;
     int partial; /* an anchor was met that is no root */
     /* what the store's directories were asked for, and the store with what they had; counted */
-    pysock__store *grown;
+    pysock__store *extended;
     struct {
         uint32_t hash;
         int is_crl;
-    } looked[PYSOCK__LOOKUPS_MAX];
-    size_t looked_count;
+    } dir_lookups[PYSOCK__LOOKUPS_MAX];
+    size_t dir_lookup_count;
     int out_of_memory;
     /* the best reason why there is no path, and which certificate it is about */
     int code;
@@ -10732,19 +10735,19 @@ static int pysock__path_look_up(pysock__path *b, const pysock__der *name, int is
     b->out_of_memory |= err == -ENOMEM;
     if (err < 0)
         return 0;
-    for (i = 0; i < b->looked_count; i++)
-        if (b->looked[i].hash == hash && b->looked[i].is_crl == is_crl)
+    for (i = 0; i < b->dir_lookup_count; i++)
+        if (b->dir_lookups[i].hash == hash && b->dir_lookups[i].is_crl == is_crl)
             return 0;
-    if (b->looked_count == PYSOCK__LOOKUPS_MAX)
+    if (b->dir_lookup_count == PYSOCK__LOOKUPS_MAX)
         return -1;
-    b->looked[b->looked_count].hash = hash;
-    b->looked[b->looked_count++].is_crl = is_crl;
+    b->dir_lookups[b->dir_lookup_count].hash = hash;
+    b->dir_lookups[b->dir_lookup_count++].is_crl = is_crl;
     before = pysock__last;
     for (i = 0; i < st->dir_count; i++)
-        b->out_of_memory |= pysock__store_look_in(st, &b->grown, i, hash, is_crl) < 0;
+        b->out_of_memory |= pysock__store_look_in(st, &b->extended, i, hash, is_crl) < 0;
     pysock__last = before;
-    if (b->grown)
-        b->store = b->grown;
+    if (b->extended)
+        b->store = b->extended;
     return 0;
 }
 
@@ -10775,7 +10778,7 @@ static int pysock__key_same(const br_x509_pkey *a, const br_x509_pkey *b)
 }
 
 /* 0, or the V_ code: tbs is not signed by this key, or not well enough for the security level. */
-static int pysock__signature_judge(const pysock__sig_alg *alg, const pysock__der *tbs,
+static int pysock__signature_check(const pysock__sig_alg *alg, const pysock__der *tbs,
                                    const pysock__der *signature, const br_x509_pkey *key, int level)
 {
     br_hash_compat_context hc;
@@ -10831,7 +10834,7 @@ static int pysock__leaf_usage_fits(const pysock__cert *leaf, pysock_ssl_purpose 
 }
 
 /* What RFC 5280 asks of every certificate, and OpenSSL only with X509_V_FLAG_X509_STRICT. */
-static int pysock__cert_judge_strict(const pysock__cert *cert, int top)
+static int pysock__cert_check_strict(const pysock__cert *cert, int top)
 {
     if (cert->issuer.p == cert->issuer.end)
         return PYSOCK__V_EMPTY_ISSUER;
@@ -10866,7 +10869,7 @@ static int pysock__cert_judge_strict(const pysock__cert *cert, int top)
 }
 
 /* What holds for every certificate of a path, wherever it stands. 0 or a V_ code. */
-static int pysock__cert_judge(const pysock__path *b, const pysock__cert *cert, int leaf, int top)
+static int pysock__cert_check(const pysock__path *b, const pysock__cert *cert, int leaf, int top)
 {
     if (cert->unknown_critical)
         return PYSOCK__V_CRITICAL_EXTENSION;
@@ -10888,11 +10891,11 @@ static int pysock__cert_judge(const pysock__path *b, const pysock__cert *cert, i
     if (!pysock__cert_allows(cert, b->rules.purpose)
         || (leaf && !pysock__leaf_usage_fits(cert, b->rules.purpose)))
         return PYSOCK__V_PURPOSE;
-    return b->rules.flags & PYSOCK_VERIFY_X509_STRICT ? pysock__cert_judge_strict(cert, top) : 0;
+    return b->rules.flags & PYSOCK_VERIFY_X509_STRICT ? pysock__cert_check_strict(cert, top) : 0;
 }
 
 /* Whether issuer, found by name, may stand above the path so far. 0 or a V_ code. */
-static int pysock__issuer_judge(pysock__path *b, const pysock__cert *issuer, int anchor)
+static int pysock__issuer_check(pysock__path *b, const pysock__cert *issuer, int anchor)
 {
     const pysock__cert *child = b->certs[b->depth - 1];
     size_t i;
@@ -10904,7 +10907,7 @@ static int pysock__issuer_judge(pysock__path *b, const pysock__cert *issuer, int
         return PYSOCK__V_INVALID_CA; /* version 1 knew no such thing; the user has to know */
     if (issuer->seen & PYSOCK__EXT_KEY_USAGE && !(issuer->key_usage & PYSOCK__KU_CERT_SIGN))
         return PYSOCK__V_NO_CERT_SIGN;
-    code = pysock__cert_judge(b, issuer, 0, anchor);
+    code = pysock__cert_check(b, issuer, 0, anchor);
     if (code)
         return code;
     for (i = 1; i < b->depth; i++)
@@ -10914,12 +10917,12 @@ static int pysock__issuer_judge(pysock__path *b, const pysock__cert *issuer, int
     if (b->signatures <= 0)
         return PYSOCK__V_CHAIN_TOO_LONG;
     b->signatures--;
-    return pysock__signature_judge(child->sig_alg, &child->tbs, &child->signature, &issuer->key,
+    return pysock__signature_check(child->sig_alg, &child->tbs, &child->signature, &issuer->key,
                                    b->rules.security_level);
 }
 
 /* Whether the CRL, found by name, is one to rely on. 0 or a V_ code. */
-static int pysock__crl_judge(pysock__path *b, const pysock__crl *crl, const pysock__cert *cert,
+static int pysock__crl_check(pysock__path *b, const pysock__crl *crl, const pysock__cert *cert,
                              const pysock__cert *issuer)
 {
     int code;
@@ -10939,14 +10942,14 @@ static int pysock__crl_judge(pysock__path *b, const pysock__crl *crl, const pyso
     if (b->signatures <= 0)
         return PYSOCK__V_CHAIN_TOO_LONG;
     b->signatures--;
-    code = pysock__signature_judge(crl->sig_alg, &crl->tbs, &crl->signature, &issuer->key,
+    code = pysock__signature_check(crl->sig_alg, &crl->tbs, &crl->signature, &issuer->key,
                                    b->rules.security_level);
     return code == PYSOCK__V_BAD_SIGNATURE ? PYSOCK__V_CRL_SIGNATURE : code;
 }
 
 /* What the store's CRLs say of a certificate: any good one can revoke it, and one must be good that
    would. 0 or a V_ code. */
-static int pysock__revocation_judge(pysock__path *b, const pysock__cert *cert,
+static int pysock__revocation_check(pysock__path *b, const pysock__cert *cert,
                                     const pysock__cert *issuer)
 {
     int code, listed, covered = 0, why = PYSOCK__V_NO_CRL;
@@ -10963,7 +10966,7 @@ static int pysock__revocation_judge(pysock__path *b, const pysock__cert *cert,
         listed = pysock__crl_lists(crl, &cert->serial);
         if (covered && !listed)
             continue; /* saves a signature */
-        code = pysock__crl_judge(b, crl, cert, issuer);
+        code = pysock__crl_check(b, crl, cert, issuer);
         if (!code && listed)
             return PYSOCK__V_REVOKED;
         if (!code && crl->is_partial)
@@ -10989,7 +10992,7 @@ static int pysock__path_revocation(pysock__path *b)
     for (i = 0; i < count; i++) {
         if (i + 1 == b->depth)
             return pysock__cert_self_issued(b->certs[i]) ? 0 : PYSOCK__V_NO_CRL_ISSUER;
-        code = pysock__revocation_judge(b, b->certs[i], b->certs[i + 1]);
+        code = pysock__revocation_check(b, b->certs[i], b->certs[i + 1]);
         if (code)
             return code;
     }
@@ -11010,7 +11013,7 @@ static int pysock__path_complete(pysock__path *b)
         for (i = 0; i < above; i++) {
             if (i > 0 && pysock__cert_self_issued(b->certs[i]))
                 continue; /* RFC 5280, 6.1.3 (b) */
-            code = pysock__constraints_judge(ca, b->certs[i], i == 0 ? leaf : 0, &b->names);
+            code = pysock__constraints_check(ca, b->certs[i], i == 0 ? leaf : 0, &b->names);
             if (code)
                 return pysock__path_failed(b, code, b->certs[i]);
         }
@@ -11084,7 +11087,7 @@ static int pysock__path_extend(pysock__path *b)
         is_anchor = from_store && pysock__anchor_ends(b, issuer);
         code = from_store && pysock__anchor_rejected(b, i)
                    ? PYSOCK__V_REJECTED
-                   : pysock__issuer_judge(b, issuer, is_anchor);
+                   : pysock__issuer_check(b, issuer, is_anchor);
         if (code) {
             if (code != PYSOCK__V_NO_LOCAL_ISSUER)
                 pysock__path_failed(b, code,
@@ -11155,11 +11158,11 @@ static int pysock__path_verify(pysock__path *b)
     if (code)
         return code;
     b->culprit = leaf;
-    return pysock__cert_judge(b, leaf, 1, b->depth == 1);
+    return pysock__cert_check(b, leaf, 1, b->depth == 1);
 }
 
 /* Verifier: the engine's side. BearSSL streams the peer's chain into it; it keeps the chain for
-   getpeercert(), and judges when all is there. */
+   getpeercert(), and verifies when all is there. */
 
 /* A certificate of the verified path. */
 typedef struct pysock__path_item {
@@ -11175,7 +11178,7 @@ typedef struct pysock__verifier {
     uint32_t *engine_flags; /* of a server that takes clients without a certificate; or NULL;
                                borrowed */
     /* the owner of the engine */
-    pysock__store *grown; /* counted; store and what its directories had; NULL: nothing was found */
+    pysock__store *extended; /* counted; store and what its directories had, or NULL */
     pysock__path_item path[PYSOCK__PATH_MAX]; /* that was verified, the leaf first */
     size_t path_count;                        /* 0: none was */
     pysock__bytes chain;
@@ -11197,8 +11200,8 @@ static void pysock__verifier_clear(pysock__verifier *v)
     while (v->path_count)
         pysock_buf_release(v->path[--v->path_count].anchor);
     memset(v->path, 0, sizeof v->path);
-    pysock__store_release(v->grown);
-    v->grown = NULL;
+    pysock__store_release(v->extended);
+    v->extended = NULL;
 }
 
 static void pysock__verifier_start_chain(const br_x509_class **ctx, const char *server_name)
@@ -11358,7 +11361,7 @@ static unsigned pysock__verify_error(int code)
 
 /* Judges a parsed chain, its first certificate the leaf: 0 or a V_ code. *b is where it works; the
    path is found in it, and, to be released by the caller, the store as it has grown. */
-static int pysock__chain_judge(pysock__path *b, const pysock__store *store,
+static int pysock__chain_check(pysock__path *b, const pysock__store *store,
                                const pysock__cert *chain, size_t count,
                                const pysock__verify_rules *rules)
 {
@@ -11489,14 +11492,14 @@ static void pysock__verifier_explain(pysock__verifier *v, const pysock__cert *ch
 }
 
 /* Judges the chain by the verifier's rules. 0 or a V_ code. */
-static int pysock__verifier_judge_chain(pysock__verifier *v, const pysock__cert *chain)
+static int pysock__verifier_check_chain(pysock__verifier *v, const pysock__cert *chain)
 {
     pysock__path b;
     int code;
 
     v->rules.now = pysock__wall_seconds();
-    code = pysock__chain_judge(&b, v->store, chain, v->count, &v->rules);
-    v->grown = b.grown;
+    code = pysock__chain_check(&b, v->store, chain, v->count, &v->rules);
+    v->extended = b.extended;
     if (!code)
         pysock__verifier_keep_path(v, &b);
     else
@@ -11504,8 +11507,8 @@ static int pysock__verifier_judge_chain(pysock__verifier *v, const pysock__cert 
     return code;
 }
 
-/* Reads the chain, takes the leaf's key, and judges where there is a store. */
-static unsigned pysock__verifier_judge(pysock__verifier *v)
+/* Reads the chain, takes the leaf's key, and verifies where there is a store. */
+static unsigned pysock__verifier_check(pysock__verifier *v)
 {
     pysock__cert *chain = (pysock__cert *)pysock__alloc(v->count * sizeof *chain);
     int code = 0;
@@ -11521,7 +11524,7 @@ static unsigned pysock__verifier_judge(pysock__verifier *v)
     else if (!code)
         v->pkey = chain[0].key;
     if (!code && v->store)
-        code = pysock__verifier_judge_chain(v, chain);
+        code = pysock__verifier_check_chain(v, chain);
     v->usages = BR_KEYTYPE_KEYX | BR_KEYTYPE_SIGN;
     if (!code && v->store)
         v->usages = chain[0].seen & PYSOCK__EXT_KEY_USAGE
@@ -11553,7 +11556,7 @@ static unsigned pysock__verifier_end_chain(const br_x509_class **ctx)
             || memcmp(pysock_buf_data(v->same_leaf), v->chain.data, v->ends[0]) != 0))
         return pysock__verifier_refuse(v, BR_ERR_X509_NOT_TRUSTED, PYSOCK__V_MALFORMED,
                                        "the peer came back with another certificate");
-    return pysock__verifier_judge(v);
+    return pysock__verifier_check(v);
 }
 
 static const br_x509_pkey *pysock__verifier_get_pkey(const br_x509_class *const *ctx,
@@ -12099,7 +12102,7 @@ static const pysock__code pysock__engine_errors[] = {
     {BR_ERR_NO_CLIENT_AUTH, "PEER_DID_NOT_RETURN_A_CERTIFICATE", "the client sent no certificate"},
     {BR_ERR_IO, "SYSCALL", "input or output failed"},
     /* bearssl_x509.h: from the decoder that reads a leaf's key */
-    {BR_ERR_X509_OK, "INTERNAL_ERROR", "the certificate was judged twice"},
+    {BR_ERR_X509_OK, "INTERNAL_ERROR", "the certificate was verified twice"},
     {BR_ERR_X509_INVALID_VALUE, "BAD_CERTIFICATE", "a certificate holds an invalid value"},
     {BR_ERR_X509_TRUNCATED, "BAD_CERTIFICATE", "a certificate is cut off"},
     {BR_ERR_X509_EMPTY_CHAIN, "NO_CERTIFICATES_RETURNED", "the peer sent no certificate"},
@@ -12800,11 +12803,11 @@ static int pysock__context_put_store(pysock_ssl_context *ctx, pysock__store *bas
    it, the next one finds it again. */
 static void pysock__context_take_found(pysock_ssl_context *ctx, pysock__verifier *v)
 {
-    if (!v || !v->grown)
+    if (!v || !v->extended)
         return;
     pysock__add(&v->store->refs, 1);
-    pysock__context_put_store(ctx, v->store, v->grown);
-    v->grown = NULL;
+    pysock__context_put_store(ctx, v->store, v->extended);
+    v->extended = NULL;
 }
 
 /* Contexts: the calls. */
@@ -14046,10 +14049,10 @@ typedef struct pysock__intake {
 } pysock__intake;
 
 /* One direction's records, for the message callback. */
-typedef struct pysock__overheard {
+typedef struct pysock__tracing {
     pysock__bytes record, message; /* as far as they have come */
     int encrypted;                 /* nothing more can be told */
-} pysock__overheard;
+} pysock__tracing;
 
 /* How far a connection is. pysock__tls_enter() is its one writer. */
 typedef enum pysock__tls_state {
@@ -14140,7 +14143,7 @@ typedef struct pysock__tls {
     int certificate_asked; /* the server has sent a CertificateRequest */
     void (*message_callback)(const pysock_ssl_message *m, void *arg);
     void *message_arg;
-    pysock__overheard overheard[2]; /* received, sent */
+    pysock__tracing tracing[2]; /* received, sent */
     char *sni; /* the name that the client asked for; atomic: others read it meanwhile */
     unsigned char *ahead; /* what was read ahead, from ahead_pos to ahead_len */
     size_t ahead_pos, ahead_len;
@@ -14230,8 +14233,8 @@ static void pysock__tls_free(pysock__tls *t)
     pysock__peer_release(t->peer);
     pysock__wrap_drop(&t->wrap);
     for (i = 0; i < 2; i++) {
-        pysock__bytes_free(&t->overheard[i].record);
-        pysock__bytes_free(&t->overheard[i].message);
+        pysock__bytes_free(&t->tracing[i].record);
+        pysock__bytes_free(&t->tracing[i].message);
     }
     pysock__free(t->sni);
     pysock__free(t->ahead);
@@ -15134,7 +15137,7 @@ static const unsigned char *pysock__tls_out(pysock__tls *t, size_t *len)
 static void pysock__tls_tell(pysock__tls *t, int sent, int content_type, int type,
                              const unsigned char *data, size_t size)
 {
-    const unsigned char *header = t->overheard[sent].record.data;
+    const unsigned char *header = t->tracing[sent].record.data;
     pysock_ssl_message m;
 
     m.socket = t->owner;
@@ -15150,7 +15153,7 @@ static void pysock__tls_tell(pysock__tls *t, int sent, int content_type, int typ
 /* Tells the messages that are whole. */
 static void pysock__tls_tell_handshake(pysock__tls *t, int sent)
 {
-    pysock__bytes *b = &t->overheard[sent].message;
+    pysock__bytes *b = &t->tracing[sent].message;
     size_t size, told = 0;
 
     while (b->len - told >= 4) {
@@ -15164,12 +15167,12 @@ static void pysock__tls_tell_handshake(pysock__tls *t, int sent)
     if (told)
         memmove(b->data, b->data + told, b->len - told);
     b->len -= told;
-    t->overheard[sent].encrypted |= b->out_of_memory || b->len > PYSOCK__CHAIN_BYTES;
+    t->tracing[sent].encrypted |= b->out_of_memory || b->len > PYSOCK__CHAIN_BYTES;
 }
 
 static void pysock__tls_tell_record(pysock__tls *t, int sent)
 {
-    pysock__overheard *o = &t->overheard[sent];
+    pysock__tracing *o = &t->tracing[sent];
     const unsigned char *p = o->record.data;
     size_t n = o->record.len - 5;
 
@@ -15186,9 +15189,9 @@ static void pysock__tls_tell_record(pysock__tls *t, int sent)
 }
 
 /* Bytes of records pass by, in any pieces. The caller holds no lock. */
-static void pysock__tls_overhear(pysock__tls *t, int sent, const unsigned char *p, size_t n)
+static void pysock__tls_trace(pysock__tls *t, int sent, const unsigned char *p, size_t n)
 {
-    pysock__overheard *o = &t->overheard[sent];
+    pysock__tracing *o = &t->tracing[sent];
     size_t want, k;
 
     if (!t->message_callback || t->handshakes)
@@ -16260,7 +16263,7 @@ typedef struct pysock__sock {
 } pysock__sock;
 
 /* Sockets: handles. A pysock * is a number: the slot's generation above, its index below. So every
-   handle can be judged, and none is ever dereferenced. A slot's word is the generation above, the
+   handle can be checked, and none is ever dereferenced. A slot's word is the generation above, the
    count of references below: the user's, one for each call under way, one of the reactor's. */
 
 #define PYSOCK__HALF (sizeof(uintptr_t) * 4)
@@ -16529,7 +16532,7 @@ typedef struct pysock__call {
     int all; /* sendall: what ends the wait ends the call, whatever was taken before */
     int limited; /* the deadline is the kernel's option */
     int told;    /* what poll said of the last sleep */
-    int futile;  /* how often it was of no use */
+    int backoffs;  /* how often it was of no use */
     int alone;   /* it has TLS input, or output, to itself while it waits */
     int hung_up; /* POLLRDHUP is there already, and so cannot say that the socket is closed */
 } pysock__call;
@@ -16551,7 +16554,7 @@ static int pysock__call_assist(pysock__call *c)
 static int pysock__call_begin(pysock__call *c, const pysock *handle, const char *name)
 {
     c->name = name;
-    c->all = c->limited = c->told = c->futile = c->alone = c->hung_up = 0;
+    c->all = c->limited = c->told = c->backoffs = c->alone = c->hung_up = 0;
     c->deadline = 0;
     if (!handle)
         return pysock__fail_value(name, "the socket is NULL");
@@ -16591,8 +16594,8 @@ static void pysock__call_end(pysock__call *c)
 {
     pysock__unlock_sock(c->s);
     pysock__release(c->s);
-    if (pysock__load(&pysock__process.errands))
-        pysock__run_errands();
+    if (pysock__load(&pysock__process.deferred))
+        pysock__run_deferred();
 }
 
 /* Fails with a negated errno value, naming the call and the socket. */
@@ -17192,7 +17195,7 @@ static pysock__progress pysock__handshake_step(pysock__sock *s, int *err)
                 *err = (int)r;
                 return pysock__tls_is_over(t) ? PYSOCK__DONE : PYSOCK__STOPPED;
             }
-            pysock__tls_overhear(t, 1, out, (size_t)r);
+            pysock__tls_trace(t, 1, out, (size_t)r);
             pysock__tls_out_done(t, (size_t)r);
             continue;
         }
@@ -17214,7 +17217,7 @@ static pysock__progress pysock__handshake_step(pysock__sock *s, int *err)
         if (!ahead)
             bytes -= (size_t)r < bytes ? (size_t)r : bytes;
         PYSOCK_TRACE("handshake_step", s);
-        pysock__tls_overhear(t, 0, (const unsigned char *)p, (size_t)r);
+        pysock__tls_trace(t, 0, (const unsigned char *)p, (size_t)r);
         pysock__tls_in_done(t, (size_t)r);
     }
 }
@@ -17374,7 +17377,7 @@ static int pysock__handshake_wait_locked(pysock__call *c)
 /* I/O: connecting. */
 
 /* The address that a connect goes to is known, and the kernel has the word. err: its answer. */
-static void pysock__connect_book_locked(pysock__sock *s, int err)
+static void pysock__connect_apply_locked(pysock__sock *s, int err)
 {
     char text[PYSOCK_ADDR_STRLEN];
 
@@ -17399,7 +17402,7 @@ static void pysock__connect_check_locked(pysock__sock *s)
 
     if (err == 0 && pysock__sys_getpeername(s->fd, &addr) == -ENOTCONN)
         return;
-    pysock__connect_book_locked(s, err);
+    pysock__connect_apply_locked(s, err);
 }
 
 #ifndef PYSOCK_NO_SSL
@@ -18542,7 +18545,7 @@ PYSOCKDEF void pysock_state_free(pysock_state *st)
 /* Socket I/O: plain. */
 
 /* Before a plain call goes to the kernel: a name may still be looked up, a connect have failed. */
-static int pysock__settle_locked(pysock__call *c)
+static int pysock__await_connect_locked(pysock__call *c)
 {
     if (c->s->phase == PYSOCK__FAILED)
         return pysock__tell_failed_locked(c->s);
@@ -18551,27 +18554,27 @@ static int pysock__settle_locked(pysock__call *c)
     return c->timeout == 0 ? pysock__fail_again() : pysock__connect_wait_locked(c);
 }
 
-#define PYSOCK__FUTILE_NAP 1000000      /* ns: the first nap, doubled each time */
-#define PYSOCK__FUTILE_NAP_MAX 10000000 /* ns */
+#define PYSOCK__BACKOFF 1000000      /* ns: the first one, doubled each time */
+#define PYSOCK__BACKOFF_MAX 10000000 /* ns */
 
 /* poll says over and over what the call cannot use: POLLERR of something in the error queue, which
    is for MSG_ERRQUEUE; POLLOUT of an unconnected Unix datagram socket, whatever the receiver's
-   queue is like; what other threads take first. Looks again after a nap. */
+   queue is like; what other threads take first. Looks again after a while. */
 static int pysock__wait_out_locked(pysock__call *c)
 {
-    int64_t span = PYSOCK__FUTILE_NAP << (c->futile < 4 ? c->futile : 4);
-    pysock__call nap = *c;
+    int64_t span = PYSOCK__BACKOFF << (c->backoffs < 4 ? c->backoffs : 4);
+    pysock__call backoff = *c;
     int r;
 
     c->told = 0;
     if (!c->deadline)
         c->deadline = pysock__deadline_in(c->timeout);
-    nap.deadline =
-        pysock__deadline_in(span < PYSOCK__FUTILE_NAP_MAX ? span : PYSOCK__FUTILE_NAP_MAX);
-    if (nap.deadline > c->deadline)
-        nap.deadline = c->deadline;
+    backoff.deadline =
+        pysock__deadline_in(span < PYSOCK__BACKOFF_MAX ? span : PYSOCK__BACKOFF_MAX);
+    if (backoff.deadline > c->deadline)
+        backoff.deadline = c->deadline;
     PYSOCK_TRACE("nap", c->s);
-    r = pysock__wait_asleep_locked(&nap, 0);
+    r = pysock__wait_asleep_locked(&backoff, 0);
     if (pysock__call_check_locked(c) < 0)
         return -1;
     if (r == -EINTR)
@@ -18584,13 +18587,13 @@ static int pysock__wait_out_locked(pysock__call *c)
 /* A part of what the call wants is done: what poll said was of use. */
 static void pysock__call_progress(pysock__call *c)
 {
-    c->told = c->futile = 0;
+    c->told = c->backoffs = 0;
 }
 
 /* Waits for what the kernel's own call waits for. */
 static int pysock__wait_kernel_locked(pysock__call *c, short events)
 {
-    if (c->told && ++c->futile && (c->futile > 2 || !(c->told & events)))
+    if (c->told && ++c->backoffs && (c->backoffs > 2 || !(c->told & events)))
         return pysock__wait_out_locked(c);
     return pysock__wait_locked(c, events);
 }
@@ -18654,7 +18657,7 @@ static ptrdiff_t pysock__plain_recv_locked(pysock__call *c, void *buf, size_t si
     ptrdiff_t r;
 
     for (;;) {
-        if (pysock__settle_locked(c) < 0)
+        if (pysock__await_connect_locked(c) < 0)
             return -1;
         polls_first =
             s->drained && !flags && c->timeout > 0 && !c->deadline && pysock__kernel_tells_all(s);
@@ -18747,7 +18750,7 @@ static ptrdiff_t pysock__plain_send_locked(pysock__call *c, const void *data, si
     ptrdiff_t r;
 
     for (;;) {
-        if (pysock__settle_locked(c) < 0)
+        if (pysock__await_connect_locked(c) < 0)
             return -1;
         if (s->queue_used)
             return pysock__queued_send_locked(c, data, size, msg, flags);
@@ -18922,7 +18925,7 @@ static int pysock__queue_ready_locked(pysock__call *c)
         return pysock__tls_may_send(s->tls) ? 0 : pysock__fail_not_writable(c);
     }
 #endif
-    if (pysock__settle_locked(c) < 0)
+    if (pysock__await_connect_locked(c) < 0)
         return -1;
     if (s->phase == PYSOCK__CONNECTING)
         pysock__connect_check_locked(s);
@@ -19229,7 +19232,7 @@ PYSOCKDEF ptrdiff_t pysock_sendto(pysock *s, const void *data, size_t size, int 
     pysock__call_flags(&c, flags);
     r = pysock__no_messages_locked(&c);
     if (r == 0)
-        r = pysock__settle_locked(&c);
+        r = pysock__await_connect_locked(&c);
     if (r == 0)
         r = pysock__sendto_addr_locked(&c, host, port, &addr);
     if (r == 0)
@@ -19745,7 +19748,7 @@ PYSOCKDEF pysock *pysock_dup(pysock *s)
 static int pysock__connect_unix_locked(pysock__call *c)
 {
     pysock__sock *s = c->s;
-    pysock__call nap = *c;
+    pysock__call backoff = *c;
     int r, blocks = s->timeout < 0 && pysock__fd_blocks(s->fd);
 
     if (!c->deadline)
@@ -19757,8 +19760,8 @@ static int pysock__connect_unix_locked(pysock__call *c)
             pysock__fd_set_nonblocking(s->fd, 0);
         if (r != -EAGAIN || c->timeout == 0)
             return r;
-        nap.deadline = pysock__deadline_in(PYSOCK__UNIX_RETRY);
-        r = pysock__wait_asleep_locked(&nap, 0);
+        backoff.deadline = pysock__deadline_in(PYSOCK__UNIX_RETRY);
+        r = pysock__wait_asleep_locked(&backoff, 0);
         if (pysock__call_check_locked(c) < 0
             || (r == -EINTR && pysock__call_interrupted_locked(c) < 0))
             return 1;
@@ -19802,7 +19805,7 @@ static int pysock__connect_kernel_locked(pysock__call *c)
     if (s->phase != PYSOCK__CONNECTING) /* the reactor has seen its end meanwhile */
         return s->phase == PYSOCK__FAILED ? pysock__tell_failed_locked(s) : 0;
     if (r == -EISCONN && s->type == SOCK_STREAM) {
-        pysock__connect_book_locked(s, 0);
+        pysock__connect_apply_locked(s, 0);
         return pysock__call_fail(c, r);
     }
     if (r == -EINPROGRESS || r == -EINTR || r == -EALREADY) {
@@ -19819,7 +19822,7 @@ static int pysock__connect_kernel_locked(pysock__call *c)
         pysock__set_phase_locked(s, PYSOCK__NEW);
         return r == -EAGAIN ? pysock__call_fail(c, r) : pysock__call_fail_timeout(c);
     }
-    pysock__connect_book_locked(s, r);
+    pysock__connect_apply_locked(s, r);
     return s->phase == PYSOCK__FAILED ? pysock__tell_failed_locked(s) : 0;
 }
 
@@ -19871,7 +19874,7 @@ static void pysock__connect_resolved_locked(pysock__sock *s, const pysock_addr *
         pysock__fd_set_nonblocking(s->fd, 0);
     pysock__set_phase_locked(s, PYSOCK__CONNECTING);
     if (err != -EINPROGRESS && err != -EINTR)
-        pysock__connect_book_locked(s, err);
+        pysock__connect_apply_locked(s, err);
 #ifndef PYSOCK_NO_SSL
     if (s->phase == PYSOCK__OPEN && s->wrap.ctx)
         pysock__connected_locked(s);
@@ -19904,7 +19907,7 @@ static void pysock__resolved(void *arg, pysock__lookup *l)
     }
     pysock__unlock_sock(s);
     pysock__release(s);
-    pysock__run_errands();
+    pysock__run_deferred();
 }
 
 /* A call without a timeout looks the name up itself: no thread for it. */
@@ -20346,7 +20349,7 @@ PYSOCKDEF int pysock_close(pysock *handle)
 
     pysock__fork_check();
     r = pysock__close_handle(handle, 1);
-    pysock__run_errands();
+    pysock__run_deferred();
     return r;
 }
 
@@ -20387,7 +20390,7 @@ PYSOCKDEF int pysock_abort(pysock *handle)
     if (mine)
         pysock__release(s); /* the user's reference */
     pysock__release(s);
-    pysock__run_errands();
+    pysock__run_deferred();
     return 0;
 }
 
@@ -22840,7 +22843,7 @@ PYSOCKDEF int pysock_poller_register(pysock_poller *p, int fd, int events)
         return -1;
     if (p->is_epoll) {
         r = pysock__epoll_register(p, fd, (uint32_t)events);
-        pysock__run_errands();
+        pysock__run_deferred();
         return r;
     }
     do {
@@ -22848,7 +22851,7 @@ PYSOCKDEF int pysock_poller_register(pysock_poller *p, int fd, int events)
                 ? 0
                 : pysock__reg_new(p, fd, (uint32_t)events);
     } while (r == -EEXIST);
-    pysock__run_errands();
+    pysock__run_deferred();
     return r;
 }
 
@@ -22913,7 +22916,7 @@ static void pysock__poll_add_locked(pysock__poll_call *c, pysock__reg *reg, shor
 
 /* Books what a test has found. Level: it is told again as long as it holds. Edge: once for each
    word of the kernel's or notification. */
-static int pysock__poll_book_locked(pysock__poll_call *c, pysock__reg *reg, short have, int ask,
+static int pysock__poll_apply_locked(pysock__poll_call *c, pysock__reg *reg, short have, int ask,
                                     int again)
 {
     int once = (reg->flags & PYSOCK__EPOLL_ONESHOT) != 0, err = 0;
@@ -22981,7 +22984,7 @@ static int pysock__poll_test(pysock__poll_call *c, uint64_t token, short revents
     pysock__lock(&p->lock);
     reg = pysock__reg_of_token_locked(p, token);
     if (reg && handle == reg->handle)
-        err = pysock__poll_book_locked(c, reg, have, ask, again);
+        err = pysock__poll_apply_locked(c, reg, have, ask, again);
     else if (reg)
         pysock__reg_queue_locked(reg);
     pysock__unlock(&p->lock);
@@ -23020,7 +23023,7 @@ static int pysock__poll_kernel(pysock__poll_call *c, int64_t deadline)
     size_t room, before;
     int n, i, err = 0;
 
-    if (pysock__run_errands())
+    if (pysock__run_deferred())
         deadline = 0; /* the next round sleeps */
     PYSOCK_TRACE("before_sleep", NULL);
     do {
@@ -23089,7 +23092,7 @@ static void pysock__poll_end(pysock__poll_call *c)
         pysock__poller_wake_locked(p);
     pysock__poller_close_set_locked(p);
     pysock__unlock(&p->lock);
-    pysock__run_errands();
+    pysock__run_deferred();
 }
 
 PYSOCKDEF ptrdiff_t pysock_poller_poll(pysock_poller *p, pysock_pollevent *events, size_t max,
@@ -23275,7 +23278,7 @@ static void pysock__file_count(pysock_file *f)
 /* Makes room for more bytes behind what `in` holds. 0 or -1. */
 static int pysock__file_room(pysock_file *f, size_t more)
 {
-    unsigned char *grown;
+    unsigned char *extended;
     size_t held = f->end - f->start, cap = f->in_cap ? f->in_cap : f->size;
 
     if (f->in && f->in_cap - f->end >= more)
@@ -23285,13 +23288,13 @@ static int pysock__file_room(pysock_file *f, size_t more)
     } else {
         while (cap - held < more)
             cap = cap > SIZE_MAX / 4 ? held + more : cap * 2;
-        grown = (unsigned char *)PYSOCK_MALLOC(cap);
-        if (!grown)
+        extended = (unsigned char *)PYSOCK_MALLOC(cap);
+        if (!extended)
             return pysock__fail_memory(f->what);
         if (held)
-            memcpy(grown, f->in + f->start, held);
+            memcpy(extended, f->in + f->start, held);
         pysock__free(f->in);
-        f->in = grown;
+        f->in = extended;
         f->in_cap = cap;
     }
     f->start = 0;
@@ -24064,7 +24067,7 @@ static ptrdiff_t pysock__sendfile_kernel_locked(pysock__call *c, int file, int64
     c->deadline = 0;
     pysock__call_progress(c);
     for (;;) {
-        if (pysock__settle_locked(c) < 0)
+        if (pysock__await_connect_locked(c) < 0)
             return -1;
         if (!pysock__chain_empty(&s->queue) && pysock__flush_wait_locked(c) < 0)
             return -1;

@@ -44,11 +44,11 @@ static void try_as_its_own_issuer(const pysock__cert *cert)
 {
     int budget = 1000, code;
 
-    code = pysock__constraints_judge(cert, cert, 1, &budget);
+    code = pysock__constraints_check(cert, cert, 1, &budget);
     FUZZ_CHECK(code >= 0 && *pysock__verify_sentence(code));
     FUZZ_CHECK(cert->permitted.p || cert->excluded.p || !code || code == PYSOCK__V_NAME_SYNTAX);
     if (cert->key.key_type && !pysock__key_weak(&cert->key, 0))
-        FUZZ_CHECK(pysock__signature_judge(cert->sig_alg, &cert->tbs, &cert->signature, &cert->key,
+        FUZZ_CHECK(pysock__signature_check(cert->sig_alg, &cert->tbs, &cert->signature, &cert->key,
                                            0) >= 0);
 }
 

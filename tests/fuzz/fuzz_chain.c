@@ -94,7 +94,7 @@ static int judge(const input *in, const pysock__cert *chain, int options)
     rules.no_common_name = options & NO_COMMON_NAME;
     rules.host = in->host;
     rules.now = NOW;
-    return pysock__chain_judge(&path, in->store, chain, in->verifier->count, &rules);
+    return pysock__chain_check(&path, in->store, chain, in->verifier->count, &rules);
 }
 
 static void try_chain(const input *in, int options)

@@ -146,10 +146,10 @@ static int judge(const pysock__store *store, const pysock__verifier *v, const py
     rules.flags = flags | (options & PARTIAL ? PYSOCK_VERIFY_X509_PARTIAL_CHAIN : 0);
     rules.security_level = options & WEAK ? 0 : 2;
     rules.now = NOW;
-    code = pysock__chain_judge(&path, store, chain, v->count, &rules);
+    code = pysock__chain_check(&path, store, chain, v->count, &rules);
     FUZZ_CHECK(code >= 0 && *pysock__verify_sentence(code));
     FUZZ_CHECK(!code == !pysock__verify_error(code));
-    FUZZ_CHECK(!path.grown && path.depth <= PYSOCK__PATH_MAX);
+    FUZZ_CHECK(!path.extended && path.depth <= PYSOCK__PATH_MAX);
     return code;
 }
 

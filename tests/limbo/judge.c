@@ -75,7 +75,7 @@ static int judge(const bytes *anchors, size_t anchor_count, const bytes *sent, s
     else if (!v->count || pysock__verifier_parse(v, chain) < 0)
         code = PYSOCK__V_MALFORMED;
     else
-        code = pysock__chain_judge(&path, store, chain, v->count, &rules);
+        code = pysock__chain_check(&path, store, chain, v->count, &rules);
     pysock__verifier_free(v);
     pysock__store_release(store);
     return code;

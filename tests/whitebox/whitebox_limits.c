@@ -114,8 +114,8 @@ static int judge(const pysock__store *st, const made *list, size_t count, unsign
     rules.security_level = 2;
     rules.flags = flags;
     checked = 0;
-    code = pysock__chain_judge(&path, st, chain, count, &rules);
-    pysock__store_release(path.grown);
+    code = pysock__chain_check(&path, st, chain, count, &rules);
+    pysock__store_release(path.extended);
     return code;
 }
 
@@ -230,10 +230,10 @@ T_TEST(names_are_compared_so_often_and_no_more, 60) {
     leaf.cert.san = bytes(san, sizeof san);
     leaf.cert.subject = bytes(san, 0);
     budget = 100 * 100 + 1;
-    T_EQ(pysock__constraints_judge(&ca.cert, &leaf.cert, 1, &budget), 0);
+    T_EQ(pysock__constraints_check(&ca.cert, &leaf.cert, 1, &budget), 0);
     T_EQ(budget, 1);
     budget = 100 * 100;
-    T_EQ(pysock__constraints_judge(&ca.cert, &leaf.cert, 1, &budget), PYSOCK__V_CONSTRAINT_TYPE);
+    T_EQ(pysock__constraints_check(&ca.cert, &leaf.cert, 1, &budget), PYSOCK__V_CONSTRAINT_TYPE);
     T_EQ(budget, 0);
 }
 
@@ -256,7 +256,7 @@ T_TEST(thirty_two_names_are_looked_up_and_no_more, 60) {
     T_STEP("those that were are known");
     name = put_name(text, "0");
     T_EQ(pysock__path_look_up(&path, &name, 0), 0);
-    T_EQ(path.looked_count, 32);
+    T_EQ(path.dir_lookup_count, 32);
     pysock__store_release(st);
 }
 
@@ -327,11 +327,11 @@ T_TEST(an_rsa_signature_is_of_these_bytes, 60) {
     T_CHECK(br_rsa_pkcs1_sign_get_default()(BR_HASH_OID_SHA256, hash, sizeof hash,
                                             br_skey_decoder_get_rsa(&id.key), signature));
     T_EQ(pysock__sig_algs[0].key_type, BR_KEYTYPE_RSA);
-    T_EQ(pysock__signature_judge(&pysock__sig_algs[0], &tbs, &sig, &cert.key, 2), 0);
-    T_EQ(pysock__signature_judge(&pysock__sig_algs[0], &forged, &sig, &cert.key, 2),
+    T_EQ(pysock__signature_check(&pysock__sig_algs[0], &tbs, &sig, &cert.key, 2), 0);
+    T_EQ(pysock__signature_check(&pysock__sig_algs[0], &forged, &sig, &cert.key, 2),
          PYSOCK__V_BAD_SIGNATURE);
     signature[100] ^= 1;
-    T_EQ(pysock__signature_judge(&pysock__sig_algs[0], &tbs, &sig, &cert.key, 2),
+    T_EQ(pysock__signature_check(&pysock__sig_algs[0], &tbs, &sig, &cert.key, 2),
          PYSOCK__V_BAD_SIGNATURE);
 }
 

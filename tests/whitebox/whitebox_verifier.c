@@ -162,19 +162,19 @@ T_TEST(what_is_looked_up_grows_a_copy, 60) {
     show(v, "good");
     T_EQ(v->verify_code, OK);
     T_EQ(v->store->count, 0);
-    T_CHECK(v->grown);
-    T_EQ(v->grown->count, 2);
-    T_CHECK(v->path[2].anchor == v->grown->items[0]->der ||
-            v->path[2].anchor == v->grown->items[1]->der);
+    T_CHECK(v->extended);
+    T_EQ(v->extended->count, 2);
+    T_CHECK(v->path[2].anchor == v->extended->items[0]->der ||
+            v->path[2].anchor == v->extended->items[1]->der);
     T_EQ(v->store->refs, 1);
 
     /* The context got another store meanwhile: what it has stays. */
     T_OK(pysock_ssl_load_verify_locations(ctx, f_path("int.pem"), NULL));
     pysock__context_take_found(ctx, v);
-    T_CHECK(!v->grown);
+    T_CHECK(!v->extended);
     T_EQ(pysock_ssl_ca_count(ctx), 3);
     T_EQ(ctx->store->dir_count, 1);
-    T_EQ(ctx->store->looked_count, 1);
+    T_EQ(ctx->store->dir_lookup_count, 1);
     T_EQ(v->store->refs, 1);
     T_EQ(ctx->store->refs, 1);
     pysock__verifier_free(v);
@@ -186,7 +186,7 @@ T_TEST(what_is_looked_up_grows_a_copy, 60) {
     pysock__add(&v->store->refs, 1);
     show(v, "good");
     T_EQ(v->verify_code, OK);
-    T_CHECK(!v->grown);
+    T_CHECK(!v->extended);
     pysock__verifier_free(v);
     pysock_ssl_context_release(ctx);
 }
