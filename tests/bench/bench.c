@@ -75,6 +75,10 @@ enum {
     HELLOS,
     SILENT,
     FLOODED,
+    SILENT_CLOSE,
+    FLOODED_CLOSE,
+    SILENT_CLEANUP,
+    FLOODED_CLEANUP,
     SIDES
 };
 
@@ -114,6 +118,14 @@ static const side sides[SIDES] = {
     [HELLOS] = {"hellos", FLOODS, FLOOD_HELLOS, FLOOD_FUNCTIONS},
     [SILENT] = {"no answer", TIMEOUTS, 0, flood_serve, py_timeout_open, py_timeout_batch, NULL},
     [FLOODED] = {"a flood", TIMEOUTS, 1, flood_serve, py_timeout_open, py_timeout_batch, NULL},
+    [SILENT_CLOSE] = {"close, no answer", TIMEOUTS, 0, flood_serve, py_timeout_open,
+                      py_close_batch, NULL},
+    [FLOODED_CLOSE] = {"close, a flood", TIMEOUTS, 1, flood_serve, py_timeout_open,
+                       py_close_batch, NULL},
+    [SILENT_CLEANUP] = {"cleanup, no answer", TIMEOUTS, 0, flood_serve, py_timeout_open,
+                        py_cleanup_batch, NULL},
+    [FLOODED_CLEANUP] = {"cleanup, a flood", TIMEOUTS, 1, flood_serve, py_timeout_open,
+                         py_cleanup_batch, NULL},
 };
 
 typedef enum bound_kind {
@@ -162,6 +174,10 @@ static const row rows[] = {
      TIME_AT_MOST, 2.0},
     {"flood-deadline", "a handshake that times out during a flood, against silence", FLOODED,
      SILENT, TIME_AT_MOST, 1.1},
+    {"flood-close", "a handshake that another thread closes during a flood, against silence",
+     FLOODED_CLOSE, SILENT_CLOSE, TIME_AT_MOST, 1.1},
+    {"flood-cleanup", "a handshake that a cleanup ends during a flood, against silence",
+     FLOODED_CLEANUP, SILENT_CLEANUP, TIME_AT_MOST, 1.1},
     {"threads", "threads started by plain and by blocking TLS sockets", PY, PY_TLS, NO_THREADS, 0},
     {"scale-plain", "a read/write loop against itself", RAW_AGAIN, RAW, TIME_FOR_SCALE, 0},
     {"scale-tls", "a br_sslio loop against itself", BEAR_AGAIN, BEAR, TIME_FOR_SCALE, 0},

@@ -115,6 +115,9 @@ long py_flood_batch(void);
 /* Handshakes with a timeout of TIMED_OUT ms that a server does not finish. */
 void py_timeout_open(int arg, int port);
 long py_timeout_batch(void);
+/* Likewise, but after so long another thread closes the socket, or cleans up. */
+long py_close_batch(void);
+long py_cleanup_batch(void);
 
 /* arg of the server: 1 to flood its clients, 0 to be silent. */
 void flood_serve(int arg);

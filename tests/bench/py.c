@@ -5,7 +5,9 @@
 
 #include <errno.h>
 #include <netinet/tcp.h>
+#include <pthread.h>
 #include <string.h>
+#include <time.h>
 
 static pysock *connection; /* the client's */
 static pysock_poller *poller;
@@ -457,6 +459,49 @@ long py_timeout_batch(void)
         fail("handshake");
     pysock_abort(s);
     return 1;
+}
+
+static void *handshake_that_is_ended(void *s)
+{
+    if (pysock_ssl_do_handshake(s) == 0)
+        die("a handshake with a server that finishes none");
+    if (pysock_error_code() != EBADF && pysock_error_code() != ESHUTDOWN)
+        fail("handshake");
+    return NULL;
+}
+
+/* TIMED_OUT ms after another thread has begun the handshake, cleans up or closes the socket. */
+static long end_handshake(int cleans_up)
+{
+    const struct timespec span = {TIMED_OUT / 1000, TIMED_OUT % 1000 * 1000000L};
+    pysock_ssl_wrap_options options;
+    pysock *s = connect_plain(server_port);
+    pthread_t t;
+
+    memset(&options, 0, sizeof options);
+    options.server_hostname = HOST_NAME;
+    options.no_handshake_on_connect = 1;
+    if (pysock_ssl_wrap_socket_ex(s, context, &options) < 0)
+        fail("wrap_socket");
+    if (pthread_create(&t, NULL, handshake_that_is_ended, s) != 0)
+        die("no thread");
+    nanosleep(&span, NULL);
+    if (cleans_up)
+        pysock_cleanup();
+    else if (pysock_close(s) < 0)
+        fail("close");
+    pthread_join(t, NULL);
+    return 1;
+}
+
+long py_close_batch(void)
+{
+    return end_handshake(0);
+}
+
+long py_cleanup_batch(void)
+{
+    return end_handshake(1);
 }
 
 /* ---- one ready among many idle ---- */
