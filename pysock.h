@@ -333,7 +333,19 @@ PYSOCKDEF void pysock_error_clear(void);
    brought along. */
 PYSOCKDEF const char *pysock_version(void);
 
-/* ==== public: lifecycle ==== */
+/* ==== public: lifecycle ====
+
+   Usage, an interpreter with sockets of its own:
+
+       pysock_state *mine = pysock_state_new();
+       pysock_state *before = pysock_state_swap(mine);
+       pysock *s = pysock_create_connection("localhost", 80, 10.0);
+       pysock_state_swap(before);
+       if (s)
+           pysock_sendall(s, "hello", 5, 0); // from any state
+       pysock_state_cleanup(mine); // closes s, and ends every call on it
+       pysock_state_free(mine);
+   */
 
 /* Registers a hook for pysock_cleanup(). The hooks run last registered first, each exactly once,
    on the thread that calls pysock_cleanup(), before anything is closed, and may use every call.
@@ -412,7 +424,15 @@ PYSOCKDEF void pysock_state_free(pysock_state *st);
 
 /* ==== public: buffers ====
    Counted references to bytes; slices share their parent's bytes. All calls are thread-safe, the
-   bytes themselves are the caller's to guard: do not change a buffer that was queued. */
+   bytes themselves are the caller's to guard: do not change a buffer that was queued.
+
+   Usage, the same bytes for many peers, without a copy for each:
+
+       pysock_buf *news = pysock_buf_copy("hello", 5);
+       if (news && (pysock_send_buf(s, news) < 0 || pysock_send_buf(peer, news) < 0))
+           fprintf(stderr, "%s\n", pysock_error_message());
+       pysock_buf_release(news); // each queue holds a reference of its own
+   */
 
 /* size bytes, zeroed. NULL with MemoryError. The caller owns one reference. */
 PYSOCKDEF pysock_buf *pysock_buf_new(size_t size);
@@ -582,7 +602,28 @@ PYSOCKDEF int pysock_has_dualstack_ipv6(void);
 
    host is a name, an IPv4 or IPv6 address as text, or "" or NULL: any address of this machine for
    bind, localhost for connect. On AF_UNIX sockets it is the path ('@' first: Linux's abstract
-   names), and port is ignored. Ports are in host order. */
+   names), and port is ignored. Ports are in host order.
+
+   Usage, a client:
+
+       pysock *s = pysock_create_connection("localhost", 80, 10.0);
+       char buf[512];
+       ptrdiff_t n = s && pysock_sendall(s, "hello\n", 6, 0) == 0 ? 1 : -1;
+       while (n > 0 && (n = pysock_recv(s, buf, sizeof buf, 0)) > 0)
+           fwrite(buf, 1, (size_t)n, stdout);
+       if (n < 0)
+           fprintf(stderr, "%s\n", pysock_error_message());
+       pysock_close(s);
+
+   Usage, a server:
+
+       pysock *listener = pysock_create_server("127.0.0.1", 8080, -1), *client;
+       while ((client = pysock_accept(listener, NULL)) != NULL) {
+           pysock_sendall(client, "hello\n", 6, 0);
+           pysock_close(client);
+       }
+       fprintf(stderr, "%s\n", pysock_error_message());
+   */
 
 /* family AF_INET, AF_INET6, AF_UNIX or any that the system has; type SOCK_STREAM, SOCK_DGRAM,
    SOCK_RAW, SOCK_SEQPACKET ...; proto 0. SOCK_NONBLOCK in the type gives it timeout 0, else it has
@@ -823,7 +864,20 @@ PYSOCKDEF ptrdiff_t pysock_queued(pysock *s);
 /* ==== public: select and pollers ====
    Descriptors of sockets, stdin, pipes: any. TLS sockets are told as they are: readable means that
    recv returns bytes, the end or an error; writable that send takes bytes. All calls are
-   thread-safe; any number of threads may watch one socket. */
+   thread-safe; any number of threads may watch one socket.
+
+   Usage:
+
+       pysock_poller *p = pysock_poller_new();
+       pysock_pollevent events[64];
+       ptrdiff_t i, n;
+       pysock_setblocking(s, 0);
+       pysock_poller_register(p, pysock_fileno(s), POLLIN);
+       while ((n = pysock_poller_poll(p, events, 64, PYSOCK_NO_TIMEOUT)) > 0)
+           for (i = 0; i < n; i++)
+               serve(events[i].fd); // receives until EAGAIN
+       pysock_poller_release(p);
+   */
 
 /* Python's select.select. Each list is an array of descriptors and its length; on return it holds
    only those that are ready, in their order. NULL stands for an empty list. timeout in seconds, 0
@@ -883,7 +937,23 @@ PYSOCKDEF ptrdiff_t pysock_poller_poll(pysock_poller *p, pysock_pollevent *event
                                        double timeout);
 
 /* ==== public: ssl ====
-   Contexts may be shared by threads; each of their calls takes effect for later connections. */
+   Contexts may be shared by threads; each of their calls takes effect for later connections.
+
+   Usage, a client:
+
+       pysock_ssl_context *tls = pysock_ssl_client_context();
+       if (!tls || pysock_ssl_wrap_socket(s, tls, "example.org") < 0)
+           fprintf(stderr, "%s\n", pysock_error_message());
+       pysock_ssl_context_release(tls); // s keeps it
+
+   Usage, a server, whose accept() then returns sockets with TLS around them:
+
+       pysock_ssl_context *tls = pysock_ssl_server_context();
+       if (!tls || pysock_ssl_load_cert_chain(tls, "chain.pem", "key.pem") < 0
+           || pysock_ssl_wrap_socket(listener, tls, NULL) < 0)
+           fprintf(stderr, "%s\n", pysock_error_message());
+       pysock_ssl_context_release(tls);
+   */
 
 typedef enum pysock_ssl_purpose { /* Python's ssl.Purpose: whom the context authenticates */
     PYSOCK_SERVER_AUTH,           /* for a client */
@@ -1412,7 +1482,16 @@ typedef struct pysock_ssl_oid { /* Python's ssl._ASN1Object, and ssl.Purpose's v
 PYSOCKDEF int pysock_ssl_txt2obj(const char *text, int names, pysock_ssl_oid *out);
 PYSOCKDEF int pysock_ssl_nid2obj(int nid, pysock_ssl_oid *out);
 
-/* ==== public: conveniences ==== */
+/* ==== public: conveniences ====
+
+   Usage, a file of a socket:
+
+       pysock_file *f = pysock_makefile(s, "r", -1);
+       char line[256];
+       while (f && pysock_file_readline(f, line, sizeof line) > 0)
+           fputs(line, stdout);
+       pysock_file_close(f);
+   */
 
 /* Looks host up and tries each address in turn until one connects; timeout (seconds,
    PYSOCK_NO_TIMEOUT or PYSOCK_DEFAULT_TIMEOUT) is for all of it, is shared among the addresses, and

@@ -316,6 +316,37 @@ check_readme() {
     done
 }
 
+# So is every usage example at the head of a public block of the header, in a function of its own.
+check_usage() {
+    awk '
+    BEGIN {
+        print "#include \"pysock.h\"\n#include <stdio.h>\nvoid serve(int fd);"
+    }
+    /^#ifdef PYSOCK_IMPLEMENTATION/ { exit }
+    /^   Usage/ { inside = 1; begun = 0; next }
+    inside && /^       / {
+        if (!begun) {
+            n++
+            begun = 1
+            print "void usage_" n "(pysock *s, pysock *peer, pysock *listener);"
+            print "void usage_" n "(pysock *s, pysock *peer, pysock *listener)\n{"
+            print "    (void)s, (void)peer, (void)listener;\n    {"
+        }
+        print
+        next
+    }
+    inside && begun { print "    }\n}"; inside = 0 }
+    ' "$header" >"$out/examples/usage.c"
+    # shellcheck disable=SC2086
+    quietly examples/usage "$CC" -std=c99 $warnings -Wno-shadow "-I$PYSOCK_DIR" $CPPFLAGS -c \
+        "$out/examples/usage.c" -o "$out/examples/usage.o" || return 1
+    grep -c '^void usage_.*;' "$out/examples/usage.c" >"$out/examples/usage.count"
+    [ "$(cat "$out/examples/usage.count")" -ge 8 ] || {
+        echo '  FAILED  fewer than 8 usage examples in the header'
+        return 1
+    }
+}
+
 # An example shows one idea; what is longer is a program, and stands in examples/apps/.
 check_lengths() {
     awk 'FNR == 151 { print "  FAILED  " FILENAME " has more than 150 lines"; bad = 1 }
@@ -329,8 +360,10 @@ check_examples() {
         echo "compile_example $source"
     done >"$out/examples/list"
     echo check_readme >>"$out/examples/list"
+    check_usage || return 1
     xargs -P "$JOBS" -L 1 tools/check.sh --run <"$out/examples/list" || return 1
-    echo "  $(($(wc -l <"$out/examples/list") - 1)) compile lines, and the programs in README.md"
+    echo "  $(($(wc -l <"$out/examples/list") - 1)) compile lines, the programs in README.md, and" \
+        "$(cat "$out/examples/usage.count") usage examples of the header"
 }
 
 # ---- smoke ----
