@@ -14228,6 +14228,7 @@ typedef struct pysock__tls {
     size_t ahead_pos, ahead_len;
     unsigned char alert[160]; /* an alert record that we made ourselves */
     size_t alert_pos, alert_end;
+    int alert_level; /* of that: 1 is our close_notify, 2 a fatal one, 0 none was made */
     pysock__fault fault;
 } pysock__tls;
 
@@ -14850,6 +14851,7 @@ static void pysock__tls_make_alert(pysock__tls *t, int level, int description)
     if (!version && !t->wrap.server)
         version = t->eng->version_in; /* the server's choice, though it is refused */
     version = version ? version : BR_TLS12;
+    t->alert_level = level;
     t->alert[64] = (unsigned char)level;
     t->alert[65] = (unsigned char)description;
     record = (unsigned char *)(*out)->encrypt(out, 21, version, t->alert + 64, &len);
@@ -15115,7 +15117,7 @@ static unsigned pysock__shared_version(const pysock__hello *hello, unsigned min,
 /* 1 if we have sent a close_notify of our own accord. */
 static int pysock__tls_sent_close(const pysock__tls *t)
 {
-    return t->state == PYSOCK__TLS_CLOSE_SENT || (t->state == PYSOCK__TLS_CLOSED && t->alert_end);
+    return t->alert_level == 1;
 }
 
 /* The engine's records, where they may still leave. */

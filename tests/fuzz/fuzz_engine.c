@@ -212,7 +212,7 @@ static size_t engine_deliver(engine_end *e, size_t max)
     }
     engine_settle(e);
     if (pysock__tls_established(e->t) && pysock__tls_closed_cleanly(e->t))
-        FUZZ_CHECK(e->peer->t->alert_end || e->peer->sealed_alert
+        FUZZ_CHECK(pysock__tls_sent_close(e->peer->t) || e->peer->sealed_alert
                    || e->peer->t->eng->shutdown_recv);
     return done;
 }
