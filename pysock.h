@@ -16968,7 +16968,7 @@ static int pysock__is_tls_locked(const pysock__sock *s)
 static int pysock__handshakes_locked(const pysock__sock *s)
 {
 #ifndef PYSOCK_NO_SSL
-    return s->tls && !pysock__tls_established(s->tls);
+    return s->tls && (s->hs_busy || !pysock__tls_established(s->tls)); /* a step owns the state */
 #else
     (void)s;
     return 0;
@@ -17525,7 +17525,8 @@ static pysock__progress pysock__drive_tls_locked(pysock__sock *s, short revents)
 /* All is out: after a close, close_notify is what remains. 1 if there is more to send now. */
 static int pysock__closing_notify_locked(pysock__sock *s)
 {
-    if (!s->tls || !pysock__tls_may_send(s->tls) || s->tls->wrap.no_close_notify || s->write_error)
+    if (!s->tls || pysock__handshakes_locked(s) || !pysock__tls_may_send(s->tls)
+        || s->tls->wrap.no_close_notify || s->write_error)
         return 0;
     pysock__tls_close_notify(s->tls);
     return pysock__output_waits_locked(s);
@@ -21132,7 +21133,7 @@ PYSOCKDEF int pysock_ssl_unwrap(pysock *s)
     if (!pysock__is_tls_locked(c.s))
         r = pysock__fail_not_tls(c.name);
     else if (c.s->phase == PYSOCK__HANDSHAKING && c.s->tls->wrap.half_close
-             && !pysock__tls_established(c.s->tls))
+             && pysock__handshakes_locked(c.s))
         r = pysock__fail(PYSOCK_SSL_ERROR, EPROTO, "SHUTDOWN_WHILE_IN_INIT",
                          "%s: the handshake is not finished yet", c.name);
     else
