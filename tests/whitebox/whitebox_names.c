@@ -479,14 +479,14 @@ static void child_looks_up(void *arg) {
 }
 
 T_TEST(a_child_looks_names_up_itself, 60) {
-    enum { HELD = 8 }; /* as many as keep every worker busy */
+    enum { HELD = 8 };
     pysock *held[HELD];
     shut_gate(0);
     for (int i = 0; i < HELD; i++) {
         held[i] = stream(0);
         T_FAILS(pysock_connect(held[i], "held.test", 9), PYSOCK_OS_ERROR, EINPROGRESS);
     }
-    wait_until_held(4);
+    wait_until_held(HELD); /* none of them is in a lock that the child would find taken */
     t_wait_for_child(t_run_in_child(child_looks_up, held[0], 0));
     for (int i = 0; i < HELD; i++)
         T_OK(pysock_close(held[i]));
