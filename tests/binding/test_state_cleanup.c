@@ -186,7 +186,8 @@ static void hold_during(cleanup_fn *clean, int in_main, maker what, const char *
         T_CHECK(fcntl(m.fd, F_GETFD) >= 0); /* a call that fails takes nothing */
     if (what == ACCEPT || what == ACCEPT_TLS)
         must_be_over(m.fd);
-    T_CHECK(t_count_fds() <= fds);
+    while (t_count_fds() > fds) /* an abandoned lookup reads its files to the end */
+        t_nap(0.005);
     unhook(&m);
     put_away(&m);
     /* The state can be used again. */
