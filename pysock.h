@@ -9847,7 +9847,7 @@ static int pysock__store_load_every_file(pysock__store *st, const char *path)
 #define PYSOCK__FILES_MAX 256 /* of one hash that are read at a time */
 
 /* Reads the files of a directory that may hold certificates, or CRLs, of the name with this hash,
-   and have not been read. Once something turns up, *grown is a copy of st that has it. 0 or
+   and have not been read. Once something turns up, *extended is a copy of st that has it. 0 or
    -ENOMEM. */
 static int pysock__store_look_in(const pysock__store *st, pysock__store **extended, size_t dir,
                                  uint32_t hash, int is_crl)
@@ -10763,7 +10763,7 @@ typedef struct pysock__verify_rules {
 
 typedef struct pysock__path {
     /* what it is about */
-    const pysock__store *store; /* grown, once there is one */
+    const pysock__store *store; /* the extended one, once there is one */
     const pysock__cert *chain;  /* as sent; the first is the leaf */
     size_t chain_count;
     pysock__verify_rules rules;
@@ -11136,7 +11136,7 @@ static int pysock__anchor_rejected(const pysock__path *b, size_t i)
     return (b->store->items[i]->rejected & PYSOCK__PURPOSE_BIT(b->rules.purpose)) != 0;
 }
 
-/* The i-th candidate for an issuer, anchors first; NULL behind the last. The store may have grown
+/* The i-th candidate for an issuer, anchors first; NULL behind the last. The store may be extended
    since the one before. */
 static const pysock__cert *pysock__path_candidate(const pysock__path *b, size_t anchors, size_t i)
 {
@@ -11439,7 +11439,7 @@ static unsigned pysock__verify_error(int code)
 }
 
 /* Judges a parsed chain, its first certificate the leaf: 0 or a V_ code. *b is where it works; the
-   path is found in it, and, to be released by the caller, the store as it has grown. */
+   path is found in it, and, to be released by the caller, the extended store. */
 static int pysock__chain_check(pysock__path *b, const pysock__store *store,
                                const pysock__cert *chain, size_t count,
                                const pysock__verify_rules *rules)
@@ -14701,7 +14701,6 @@ static int pysock__tls_reset(pysock__tls *t, const char *what)
         br_ssl_engine_last_error(t->eng));
 }
 
-/* What a connection is made of, and by whom. */
 /* A connection, ready for its handshake. It takes all of *wrap, or returns NULL on error. owner is
    for the sni_callback, port tells a client's sessions apart, what is the call, for messages. */
 static pysock__tls *pysock__tls_new(pysock__wrap *wrap, pysock *owner, int port, const char *what)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the certificates and chains that tests/x509/test_verifier.c judges, with the openssl
+# Makes the certificates and chains that tests/x509/test_verifier.c verifies, with the openssl
 # command, and with "revocation" those of tests/x509/test_crl.c.
 #
 #   tools/mkchains.sh DIR [revocation]
