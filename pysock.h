@@ -283,16 +283,17 @@ typedef struct pysock_state pysock_state;             /* one of several interpre
    Every call that fails returns -1 or NULL, sets the calling thread's error, and sets errno as a
    C programmer expects. A call that succeeds leaves the error alone. */
 
+/* Python's exceptions. No kind is a number that errno or an EAI_ code could have. */
 typedef enum pysock_error_kind {
     PYSOCK_NO_ERROR = 0,
-    PYSOCK_OS_ERROR,      /* OSError and the subclasses that follow from errno */
-    PYSOCK_TIMEOUT_ERROR, /* TimeoutError, errno ETIMEDOUT */
-    PYSOCK_GAI_ERROR,     /* socket.gaierror; the code is an EAI_ number */
-    PYSOCK_H_ERROR,       /* socket.herror */
-    PYSOCK_VALUE_ERROR,   /* ValueError: a wrong argument, errno EINVAL */
-    PYSOCK_KEY_ERROR,     /* KeyError: not registered, errno ENOENT */
-    PYSOCK_MEMORY_ERROR,  /* MemoryError, errno ENOMEM */
-    PYSOCK_SSL_ERROR,     /* ssl.SSLError, errno EPROTO, as for all that follow */
+    PYSOCK_OS_ERROR = 1000, /* OSError and its subclasses, which follow from errno */
+    PYSOCK_TIMEOUT_ERROR,   /* TimeoutError, errno ETIMEDOUT */
+    PYSOCK_GAI_ERROR,       /* socket.gaierror; the code is an EAI_ number */
+    PYSOCK_H_ERROR,         /* socket.herror */
+    PYSOCK_VALUE_ERROR,     /* ValueError: a wrong argument, errno EINVAL */
+    PYSOCK_KEY_ERROR,       /* KeyError: not registered, errno ENOENT */
+    PYSOCK_MEMORY_ERROR,    /* MemoryError, errno ENOMEM */
+    PYSOCK_SSL_ERROR,       /* ssl.SSLError, errno EPROTO, as for all that follow */
     PYSOCK_SSL_ZERO_RETURN_ERROR,
     PYSOCK_SSL_WANT_READ_ERROR,
     PYSOCK_SSL_WANT_WRITE_ERROR,
@@ -440,11 +441,12 @@ PYSOCKDEF pysock_buf *pysock_buf_new(size_t size);
 /* A copy of size bytes at data. */
 PYSOCKDEF pysock_buf *pysock_buf_copy(const void *data, size_t size);
 
-/* Borrows size bytes at data, which must stay until free_fn(data, arg) is called: when the last
-   reference goes, on whichever thread drops it. free_fn may be NULL. On failure free_fn is not
-   called. */
+/* A buffer of the caller's own size bytes at data, without a copy. They must stay until
+   free_fn(arg, data) is called, which happens when the last reference is released, on the thread
+   that releases it. free_fn may be NULL. On failure free_fn is not called.
+   Callback safety: without a lock held; it may make any call. */
 PYSOCKDEF pysock_buf *pysock_buf_wrap(void *data, size_t size,
-                                      void (*free_fn)(void *data, void *arg), void *arg);
+                                      void (*free_fn)(void *arg, void *data), void *arg);
 
 /* One more reference; returns b. NULL gives NULL. */
 PYSOCKDEF pysock_buf *pysock_buf_retain(pysock_buf *b);
@@ -465,7 +467,7 @@ PYSOCKDEF size_t pysock_buf_size(const pysock_buf *b); /* 0 for NULL */
    nothing of too (AF_NETLINK, AF_PACKET, AF_VSOCK, AF_CAN ...): fill in u and len, and use the
    calls that end in _addr. len is 0 where there is no address. */
 struct pysock_addr {
-    socklen_t len;
+    socklen_t size;
     union {
         struct sockaddr sa;
         struct sockaddr_in in;
@@ -490,7 +492,7 @@ PYSOCKDEF int pysock_addr_port(const pysock_addr *addr);
 
 /* A copy of a sockaddr of any family. Errors: ValueError (NULL, longer than any address is). */
 PYSOCKDEF int pysock_addr_from_sockaddr(pysock_addr *addr, const struct sockaddr *sa,
-                                        socklen_t len);
+                                        socklen_t size);
 
 /* The address that calls with host and port use: numeric, or looked up on the calling thread, in
    family AF_INET, AF_INET6 or AF_UNIX. host "" or NULL: any address of this machine;
@@ -520,8 +522,8 @@ PYSOCKDEF void pysock_freeaddrinfo(pysock_addrinfo *list); /* NULL is fine */
 
 /* Python's getnameinfo: the names for an address, or its numbers with NI_NUMERICHOST and
    NI_NUMERICSERV; either text may be NULL with size 0. Errors: gaierror. */
-PYSOCKDEF int pysock_getnameinfo(const pysock_addr *addr, int flags, char *host, size_t hostsize,
-                                 char *service, size_t servicesize);
+PYSOCKDEF int pysock_getnameinfo(const pysock_addr *addr, int flags, char *host, size_t host_size,
+                                 char *service, size_t service_size);
 
 /* The IPv4 address of a host, as text into ip of size bytes (16 are enough). Errors: gaierror. */
 PYSOCKDEF int pysock_gethostbyname(const char *host, char *ip, size_t size);
@@ -557,9 +559,9 @@ PYSOCKDEF int pysock_getprotobyname(const char *name);
    bytes of room). aton takes what the system's does: "127.1" too. Errors: OSError EINVAL (no
    address), EAFNOSUPPORT; ValueError (packed has the wrong size). */
 PYSOCKDEF int pysock_inet_aton(const char *text, unsigned char out[4]);
-PYSOCKDEF int pysock_inet_ntoa(const void *packed, size_t packedsize, char *text, size_t size);
+PYSOCKDEF int pysock_inet_ntoa(const void *packed, size_t packed_size, char *text, size_t size);
 PYSOCKDEF int pysock_inet_pton(int family, const char *text, void *out);
-PYSOCKDEF int pysock_inet_ntop(int family, const void *packed, size_t packedsize, char *text,
+PYSOCKDEF int pysock_inet_ntop(int family, const void *packed, size_t packed_size, char *text,
                                size_t size);
 
 typedef struct pysock_interface {
@@ -731,15 +733,15 @@ typedef struct pysock_cmsg {
 /* What pysock_recvmsg() takes and gives besides the data. Set it to zero first. */
 typedef struct pysock_msg {
     void *control;     /* in: room for ancillary data, or NULL */
-    size_t controllen; /* in: its size; out: how much of it is used */
+    size_t control_size; /* in: its size; out: how much of it is used */
     int flags;         /* out: MSG_TRUNC, MSG_CTRUNC, MSG_EOR, MSG_ERRQUEUE ... */
     pysock_addr addr;  /* out: where it comes from; len 0: the kernel does not say */
 } pysock_msg;
 
 /* Python's CMSG_LEN and CMSG_SPACE: the bytes that an item with so much data takes, without and
    with padding. 0 with an error (ValueError) where that is more than can be. */
-PYSOCKDEF size_t pysock_cmsg_len(size_t size);
-PYSOCKDEF size_t pysock_cmsg_space(size_t size);
+PYSOCKDEF ptrdiff_t pysock_cmsg_len(size_t size);
+PYSOCKDEF ptrdiff_t pysock_cmsg_space(size_t size);
 
 /* The items of a received message, one by one: begin with a zeroed *item. 1, or 0 at the end. An
    item that was cut off (MSG_CTRUNC) has the size that there is. data is not aligned: copy it out.
@@ -759,10 +761,10 @@ PYSOCKDEF ptrdiff_t pysock_sendmsg(pysock *s, const struct iovec *buffers, size_
                                    const pysock_addr *addr);
 
 /* Python's sendmsg_afalg: data for the kernel's cryptography, on an accepted AF_ALG socket. op:
-   ALG_OP_ENCRYPT, ALG_OP_DECRYPT ...; iv of ivsize bytes, or NULL; assoclen: how much of the data
+   ALG_OP_ENCRYPT, ALG_OP_DECRYPT ...; iv of iv_size bytes, or NULL; assoc_size: how much of the data
    is associated data, < 0 where there is none. Linux; ENOTSUP elsewhere. */
 PYSOCKDEF ptrdiff_t pysock_sendmsg_afalg(pysock *s, const struct iovec *buffers, size_t count,
-                                         int op, const void *iv, size_t ivsize, ptrdiff_t assoclen,
+                                         int op, const void *iv, size_t iv_size, ptrdiff_t assoc_size,
                                          int flags);
 
 /* Passes descriptors over an AF_UNIX socket, with at least one byte of data. */
@@ -821,9 +823,15 @@ PYSOCKDEF int pysock_getpeername(pysock *s, pysock_addr *addr);
 /* flag 0 is settimeout(0), anything else settimeout(PYSOCK_NO_TIMEOUT). Either may be called at any
    time, in the middle of a handshake or connect too. seconds: >= 0, or PYSOCK_NO_TIMEOUT. */
 PYSOCKDEF int pysock_setblocking(pysock *s, int flag);
-PYSOCKDEF int pysock_settimeout(pysock *s, double seconds);
+PYSOCKDEF int pysock_settimeout(pysock *s, double timeout_seconds);
 PYSOCKDEF double pysock_gettimeout(pysock *s); /* PYSOCK_NO_TIMEOUT also for a closed socket */
 PYSOCKDEF int pysock_getblocking(pysock *s);   /* 0 where the timeout is 0, else 1; -1: closed */
+
+/* A pointer of the program's own, kept with s; NULL at first, and for what accept() and dup() make
+   of it. The library does not look at it. pysock_userdata() gives NULL, and an error, for a closed
+   socket. */
+PYSOCKDEF int pysock_set_userdata(pysock *s, void *userdata);
+PYSOCKDEF void *pysock_userdata(pysock *s);
 
 /* What O_NONBLOCK means where it was set by others, who share the descriptor, or had it before. 0,
    the default: nothing, a socket without a timeout waits. on != 0: its plain calls fail with EAGAIN
@@ -831,7 +839,7 @@ PYSOCKDEF int pysock_getblocking(pysock *s);   /* 0 where the timeout is 0, else
 PYSOCKDEF int pysock_obey_nonblock(pysock *s, int on);
 
 /* The timeout of sockets that are made from now on: PYSOCK_NO_TIMEOUT unless it was set. */
-PYSOCKDEF int pysock_setdefaulttimeout(double seconds);
+PYSOCKDEF int pysock_setdefaulttimeout(double timeout_seconds);
 PYSOCKDEF double pysock_getdefaulttimeout(void);
 
 /* The system's options: level SOL_SOCKET, IPPROTO_TCP ..., name SO_REUSEADDR, TCP_NODELAY ...; len
@@ -839,9 +847,9 @@ PYSOCKDEF double pysock_getdefaulttimeout(void);
    kernel NULL and len, as Python's setsockopt(level, name, None, len). SO_ERROR also tells, once,
    what the reactor has met while connecting. SO_RCVTIMEO and SO_SNDTIMEO hold for calls without a
    timeout over TLS too (EAGAIN). */
-PYSOCKDEF int pysock_setsockopt(pysock *s, int level, int name, const void *value, socklen_t len);
+PYSOCKDEF int pysock_setsockopt(pysock *s, int level, int name, const void *value, socklen_t size);
 PYSOCKDEF int pysock_setsockopt_int(pysock *s, int level, int name, int value);
-PYSOCKDEF int pysock_getsockopt(pysock *s, int level, int name, void *value, socklen_t *len);
+PYSOCKDEF int pysock_getsockopt(pysock *s, int level, int name, void *value, socklen_t *size);
 PYSOCKDEF int pysock_getsockopt_int(pysock *s, int level, int name, int *value);
 
 /* Receives at most size bytes into a new buffer, whose size is what came: 0 at the end of the
@@ -872,10 +880,10 @@ PYSOCKDEF ptrdiff_t pysock_queued(pysock *s);
        pysock_pollevent events[64];
        ptrdiff_t i, n;
        pysock_setblocking(s, 0);
-       pysock_poller_register(p, pysock_fileno(s), POLLIN);
+       pysock_poller_register(p, pysock_fileno(s), POLLIN, s);
        while ((n = pysock_poller_poll(p, events, 64, PYSOCK_NO_TIMEOUT)) > 0)
            for (i = 0; i < n; i++)
-               serve(events[i].fd); // receives until EAGAIN
+               serve((pysock *)events[i].userdata); // receives until EAGAIN
        pysock_poller_release(p);
    */
 
@@ -884,17 +892,23 @@ PYSOCKDEF ptrdiff_t pysock_queued(pysock *s);
    to ask only, PYSOCK_NO_TIMEOUT to wait. Returns how many are ready in all, 0 at the timeout. A
    descriptor that is not open, or is closed meanwhile, is EBADF. */
 PYSOCKDEF ptrdiff_t pysock_select(int *rlist, size_t *rcount, int *wlist, size_t *wcount,
-                                  int *xlist, size_t *xcount, double timeout);
+                                  int *xlist, size_t *xcount, double timeout_seconds);
 
 /* poll(2), once, and true of TLS sockets: events is what to ask for, revents the answer. A negative
    descriptor is skipped, one that is not open is told as POLLNVAL. POLLRDNORM and POLLWRNORM stand
    for POLLIN and POLLOUT; POLLRDHUP: the peer sends no more. Returns how many have an answer, 0 at
    the timeout (in seconds, as above). It costs what is asked about; a poller what is ready. */
-PYSOCKDEF ptrdiff_t pysock_poll(struct pollfd *fds, size_t count, double timeout);
+PYSOCKDEF ptrdiff_t pysock_poll(struct pollfd *fds, size_t count, double timeout_seconds);
+
+/* The same for one socket, by its handle: events is any of POLLIN, POLLPRI, POLLOUT. Returns those
+   that are ready, POLLERR and POLLHUP among them; 0 at the timeout. Errors: OSError EBADF (closed,
+   before or meanwhile), ENOTSUP (TLS over memory BIOs: there is nothing to wait for). */
+PYSOCKDEF int pysock_wait(pysock *s, int events, double timeout_seconds);
 
 typedef struct pysock_pollevent {
     int fd;
-    short events; /* POLLIN, POLLOUT, POLLPRI, POLLERR, POLLHUP, POLLNVAL */
+    short events;   /* POLLIN, POLLOUT, POLLPRI, POLLERR, POLLHUP, POLLNVAL */
+    void *userdata; /* that of the registration */
 } pysock_pollevent;
 
 /* Python's select.poll(), with registrations that stay. The caller owns it. Errors: MemoryError,
@@ -924,17 +938,20 @@ PYSOCKDEF int pysock_poller_fileno(pysock_poller *p);
    none. */
 PYSOCKDEF pysock_poller *pysock_poller_from_fileno(int fd);
 
-/* events: any of POLLIN, POLLPRI, POLLOUT; errors are always told. Registering again modifies. A
-   socket that is closed is told as POLLNVAL until it is unregistered; unregister other descriptors
-   before closing them. Keeps no socket open. */
-PYSOCKDEF int pysock_poller_register(pysock_poller *p, int fd, int events);
-PYSOCKDEF int pysock_poller_modify(pysock_poller *p, int fd, int events); /* ENOENT if unknown */
+/* events: any of POLLIN, POLLPRI, POLLOUT; errors are always reported. userdata is handed back with
+   each event; the poller does not look at it. Registering again replaces both. A socket that is
+   closed is reported as POLLNVAL until it is unregistered; unregister other descriptors before
+   closing them. The poller keeps no socket open. */
+PYSOCKDEF int pysock_poller_register(pysock_poller *p, int fd, int events, void *userdata);
+
+/* Replaces the events; the userdata stays. Errors: OSError ENOENT (not registered). */
+PYSOCKDEF int pysock_poller_modify(pysock_poller *p, int fd, int events);
 PYSOCKDEF int pysock_poller_unregister(pysock_poller *p, int fd); /* KeyError if unknown */
 
 /* Fills at most max events; returns how many, 0 at the timeout (in seconds). Level-triggered: what
    is still true is told again. When more than max are ready, the next call begins with the rest. */
-PYSOCKDEF ptrdiff_t pysock_poller_poll(pysock_poller *p, pysock_pollevent *events, size_t max,
-                                       double timeout);
+PYSOCKDEF ptrdiff_t pysock_poller_poll(pysock_poller *p, pysock_pollevent *events, size_t count,
+                                       double timeout_seconds);
 
 /* ==== public: ssl ====
    Contexts may be shared by threads; each of their calls takes effect for later connections.
@@ -960,20 +977,22 @@ typedef enum pysock_ssl_purpose { /* Python's ssl.Purpose: whom the context auth
     PYSOCK_CLIENT_AUTH            /* for a server */
 } pysock_ssl_purpose;
 
-enum { PYSOCK_CERT_NONE, PYSOCK_CERT_OPTIONAL, PYSOCK_CERT_REQUIRED };
+typedef enum pysock_ssl_verify_mode { /* Python's ssl.VerifyMode */
+    PYSOCK_CERT_NONE,
+    PYSOCK_CERT_OPTIONAL,
+    PYSOCK_CERT_REQUIRED
+} pysock_ssl_verify_mode;
 
-/* Python's ssl.PROTOCOL_ constants. */
-enum {
+typedef enum pysock_ssl_protocol { /* Python's ssl.PROTOCOL_ constants */
     PYSOCK_PROTOCOL_TLS = 2, /* either side, chosen at wrap; verifies nothing until told to */
     PYSOCK_PROTOCOL_TLSv1 = 3,
     PYSOCK_PROTOCOL_TLSv1_1 = 4,
     PYSOCK_PROTOCOL_TLSv1_2 = 5,
     PYSOCK_PROTOCOL_TLS_CLIENT = 16,
     PYSOCK_PROTOCOL_TLS_SERVER = 17
-};
+} pysock_ssl_protocol;
 
-/* Python's ssl.TLSVersion. */
-enum {
+typedef enum pysock_ssl_tls_version { /* Python's ssl.TLSVersion */
     PYSOCK_MINIMUM_SUPPORTED = -2,
     PYSOCK_MAXIMUM_SUPPORTED = -1,
     PYSOCK_SSLv3 = 0x300, /* not supported, as TLSv1_3 */
@@ -981,7 +1000,7 @@ enum {
     PYSOCK_TLSv1_1 = 0x302,
     PYSOCK_TLSv1_2 = 0x303,
     PYSOCK_TLSv1_3 = 0x304
-};
+} pysock_ssl_tls_version;
 
 /* SERVER_AUTH: a client's context that verifies the chain and the host name against the system's
    trust store (SSL_CERT_FILE and SSL_CERT_DIR each replace their own part of it, as in Python).
@@ -999,8 +1018,8 @@ PYSOCKDEF pysock_ssl_context *pysock_ssl_server_context(void);
 PYSOCKDEF pysock_ssl_context *pysock_ssl_context_new(pysock_ssl_purpose purpose);
 
 /* Python's SSLContext(protocol), of a PYSOCK_PROTOCOL_ number. */
-PYSOCKDEF pysock_ssl_context *pysock_ssl_context_new_protocol(int protocol);
-PYSOCKDEF int pysock_ssl_get_protocol(pysock_ssl_context *ctx);
+PYSOCKDEF pysock_ssl_context *pysock_ssl_context_new_protocol(pysock_ssl_protocol protocol);
+PYSOCKDEF pysock_ssl_protocol pysock_ssl_get_protocol(pysock_ssl_context *ctx);
 
 /* One reference less; the last one frees. NULL is fine. */
 PYSOCKDEF void pysock_ssl_context_release(pysock_ssl_context *ctx);
@@ -1018,19 +1037,23 @@ PYSOCKDEF pysock_ssl_context *pysock_ssl_context_retain(pysock_ssl_context *ctx)
 PYSOCKDEF int pysock_ssl_load_cert_chain(pysock_ssl_context *ctx, const char *certfile,
                                          const char *keyfile);
 PYSOCKDEF int pysock_ssl_load_cert_chain_data(pysock_ssl_context *ctx, const void *cert,
-                                              size_t certlen, const void *key, size_t keylen);
+                                              size_t cert_size, const void *key, size_t key_size);
 
 typedef struct pysock_ssl_chain_options {
+    size_t size;                    /* set by PYSOCK_SSL_CHAIN_OPTIONS_INIT */
     const char *certfile, *keyfile; /* as above */
     const void *cert, *key;         /* each, instead of the file: in memory */
     size_t cert_size, key_size;     /* bytes */
     const char *password;           /* of an encrypted key, at most 1,024 bytes; or NULL */
-    /* Or where it comes from: writes the password, at most size bytes, and returns its length, or
-       -1, which makes the call fail. It is asked only if the key is encrypted, without a lock held,
-       and may use the library. */
-    ptrdiff_t (*password_callback)(char *buf, size_t size, void *arg);
+    /* Or a function that writes the password, at most size bytes, and returns its length, or -1,
+       which makes the call fail. It is called only if the key is encrypted.
+       Callback safety: on the calling thread, without a lock held; it may make any call. */
+    ptrdiff_t (*password_callback)(void *arg, char *buf, size_t size);
     void *arg;
 } pysock_ssl_chain_options;
+
+#define PYSOCK_SSL_CHAIN_OPTIONS_INIT \
+    {sizeof(pysock_ssl_chain_options), NULL, NULL, NULL, NULL, 0, 0, NULL, NULL, NULL}
 
 /* The same for encrypted keys: PKCS#8 with PBES2 (PBKDF2 with HMAC and AES or 3DES), and the
    traditional form (Proc-Type, DEK-Info with AES or 3DES). Options that are 0 are not given. The
@@ -1063,11 +1086,11 @@ PYSOCKDEF int pysock_ssl_load_verify_directory(pysock_ssl_context *ctx, const ch
 PYSOCKDEF int pysock_ssl_load_default_certs(pysock_ssl_context *ctx);
 
 /* How many trust anchors the context has. */
-PYSOCKDEF size_t pysock_ssl_ca_count(pysock_ssl_context *ctx);
+PYSOCKDEF ptrdiff_t pysock_ssl_ca_count(pysock_ssl_context *ctx);
 
 /* The anchors that are CAs, as DER: fills out with up to max buffers, which the caller releases,
    and returns how many there are, -1 on error. Those of a directory are there once used. */
-PYSOCKDEF ptrdiff_t pysock_ssl_get_ca_certs(pysock_ssl_context *ctx, pysock_buf **out, size_t max);
+PYSOCKDEF ptrdiff_t pysock_ssl_get_ca_certs(pysock_ssl_context *ctx, pysock_buf **out, size_t count);
 
 typedef struct pysock_ssl_store_stats { /* Python's cert_store_stats() */
     size_t x509, x509_ca, crl;
@@ -1077,8 +1100,8 @@ PYSOCKDEF int pysock_ssl_cert_store_stats(pysock_ssl_context *ctx, pysock_ssl_st
 
 /* CERT_NONE needs check_hostname off first, as in Python. On a server OPTIONAL and REQUIRED ask for
    the client's certificate. */
-PYSOCKDEF int pysock_ssl_set_verify_mode(pysock_ssl_context *ctx, int mode);
-PYSOCKDEF int pysock_ssl_get_verify_mode(pysock_ssl_context *ctx);
+PYSOCKDEF int pysock_ssl_set_verify_mode(pysock_ssl_context *ctx, pysock_ssl_verify_mode mode);
+PYSOCKDEF pysock_ssl_verify_mode pysock_ssl_get_verify_mode(pysock_ssl_context *ctx);
 PYSOCKDEF int pysock_ssl_set_check_hostname(pysock_ssl_context *ctx, int on);
 PYSOCKDEF int pysock_ssl_get_check_hostname(pysock_ssl_context *ctx);
 
@@ -1104,10 +1127,12 @@ PYSOCKDEF int pysock_ssl_set_verify_flags(pysock_ssl_context *ctx, unsigned flag
 PYSOCKDEF unsigned pysock_ssl_get_verify_flags(pysock_ssl_context *ctx);
 
 /* The lowest and the highest version that is spoken, by default TLS 1.2 for both. */
-PYSOCKDEF int pysock_ssl_set_minimum_version(pysock_ssl_context *ctx, int version);
-PYSOCKDEF int pysock_ssl_get_minimum_version(pysock_ssl_context *ctx);
-PYSOCKDEF int pysock_ssl_set_maximum_version(pysock_ssl_context *ctx, int version);
-PYSOCKDEF int pysock_ssl_get_maximum_version(pysock_ssl_context *ctx);
+PYSOCKDEF int pysock_ssl_set_minimum_version(pysock_ssl_context *ctx,
+                                            pysock_ssl_tls_version version);
+PYSOCKDEF pysock_ssl_tls_version pysock_ssl_get_minimum_version(pysock_ssl_context *ctx);
+PYSOCKDEF int pysock_ssl_set_maximum_version(pysock_ssl_context *ctx,
+                                            pysock_ssl_tls_version version);
+PYSOCKDEF pysock_ssl_tls_version pysock_ssl_get_maximum_version(pysock_ssl_context *ctx);
 
 /* Python's options, which have OpenSSL's numbers. Those marked "always" are taken, and are so
    whether they are set or not. */
@@ -1160,7 +1185,7 @@ typedef struct pysock_ssl_cipher_info { /* a row of Python's get_ciphers() */
 
 /* Fills out with up to max rows, and returns how many there are. */
 PYSOCKDEF ptrdiff_t pysock_ssl_get_ciphers(pysock_ssl_context *ctx, pysock_ssl_cipher_info *out,
-                                           size_t max);
+                                           size_t count);
 
 /* OpenSSL's security level, 0 to 3, also "@SECLEVEL=n" in set_ciphers: what the verifier takes. 2,
    the default: RSA keys from 2,048 bits on, no SHA-1; 1: from 1,024 bits on; 0: from 512, and
@@ -1177,24 +1202,22 @@ PYSOCKDEF int pysock_ssl_set_ecdh_curve(pysock_ssl_context *ctx, const char *nam
 PYSOCKDEF int pysock_ssl_set_alpn_protocols(pysock_ssl_context *ctx, const char *const *names,
                                             size_t count);
 
-/* What a client has said first, for a server's sni_callback. */
+/* A ClientHello, for a server's sni_callback; valid during the call. */
 typedef struct pysock_ssl_client_hello {
-    pysock *socket;              /* whose handshake it is */
-    const char *server_name;     /* what it asks for by SNI; NULL: nothing */
-    pysock_ssl_context *context; /* the one in force; put another in its place to go on with all of
-                                    that one's settings (it is retained) */
-    int take_context;            /* 1: and the callback's own reference to it is taken */
+    pysock *socket;          /* the server's end of the connection */
+    const char *server_name; /* the name that the client asks for by SNI; NULL: none */
 } pysock_ssl_client_hello;
 
-/* Calls fn when a ClientHello has come, on the thread that drives the handshake, which may be one
-   of the library's own; without a lock held. Its answer is 0, or the alert that refuses the client:
-   PYSOCK_ALERT_UNRECOGNIZED_NAME, say. Of the socket it may ask whatever is known before the
-   handshake. NULL takes it away. */
+/* Calls fn when a ClientHello has arrived. It returns 0, or the alert that refuses the client:
+   PYSOCK_ALERT_UNRECOGNIZED_NAME, for example. To go on with another context, with all settings of
+   that one, it calls pysock_ssl_set_context(hello->socket, other). fn NULL removes the callback.
+   Callback safety: on the thread that drives the handshake, which may be the reactor's, without a
+   lock held; it may make any call, but none that waits for this handshake. */
 PYSOCKDEF int pysock_ssl_set_sni_callback(pysock_ssl_context *ctx,
-                                          int (*fn)(pysock_ssl_client_hello *hello, void *arg),
+                                          int (*fn)(void *arg, const pysock_ssl_client_hello *hello),
                                           void *arg);
 
-/* A message of a handshake, for who looks for a fault in it. */
+/* A handshake message, for debugging. */
 typedef struct pysock_ssl_message {
     pysock *socket;
     int sent;         /* 1: by this side */
@@ -1205,15 +1228,16 @@ typedef struct pysock_ssl_message {
     size_t size;
 } pysock_ssl_message;
 
-/* Calls fn with what goes to and fro in a connection's first handshake, as far as it is not
-   encrypted, which the Finished messages are; on the thread that drives the handshake, without a
-   lock held. NULL takes it away. It holds for connections that begin from now on. */
+/* Calls fn with each message that a connection's first handshake sends and receives, except the
+   encrypted ones (Finished). fn NULL removes the callback. It holds for later connections.
+   Callback safety: on the thread that drives the handshake, which may be the reactor's, without a
+   lock held; it may make any call, but none that waits for this handshake. */
 PYSOCKDEF int pysock_ssl_set_message_callback(pysock_ssl_context *ctx,
-                                              void (*fn)(const pysock_ssl_message *m, void *arg),
+                                              void (*fn)(void *arg, const pysock_ssl_message *m),
                                               void *arg);
 
 /* Python's ssl.AlertDescription (RFC 5246, 7.2; RFC 6066). */
-enum {
+typedef enum pysock_ssl_alert {
     PYSOCK_ALERT_CLOSE_NOTIFY = 0,
     PYSOCK_ALERT_UNEXPECTED_MESSAGE = 10,
     PYSOCK_ALERT_BAD_RECORD_MAC = 20,
@@ -1241,15 +1265,17 @@ enum {
     PYSOCK_ALERT_BAD_CERTIFICATE_STATUS_RESPONSE = 113,
     PYSOCK_ALERT_BAD_CERTIFICATE_HASH_VALUE = 114,
     PYSOCK_ALERT_UNKNOWN_PSK_IDENTITY = 115
-};
+} pysock_ssl_alert;
 
 /* Appends the keys of later connections to a file that Wireshark and others read (NSS's key log
    format), which makes all that they say readable to whoever has it. NULL ends it. Python's
    keylog_filename. */
 PYSOCKDEF int pysock_ssl_set_keylog_filename(pysock_ssl_context *ctx, const char *filename);
 
-/* NULL if there is none; the string stays until the next pysock_ssl_set_keylog_filename(). */
-PYSOCKDEF const char *pysock_ssl_get_keylog_filename(pysock_ssl_context *ctx);
+/* The file's name, as text into name of size bytes. Returns its length, 0 if there is none. Errors:
+   ENAMETOOLONG if it does not fit. */
+PYSOCKDEF ptrdiff_t pysock_ssl_get_keylog_filename(pysock_ssl_context *ctx, char *name,
+                                                   size_t size);
 
 /* How many sessions the context remembers for resumption; 0 switches resumption off and forgets
    them. The default is 128 for a client, 1,024 for a server. They last two hours. */
@@ -1268,7 +1294,8 @@ PYSOCKDEF int pysock_ssl_get_session_stats(pysock_ssl_context *ctx,
 /* Python's ssl.SSLSession: what a client needs to resume one. Counted and immutable. */
 typedef struct pysock_ssl_session pysock_ssl_session;
 
-typedef struct pysock_ssl_wrap_options { /* all zero is pysock_ssl_wrap_socket() */
+typedef struct pysock_ssl_wrap_options { /* as initialized: pysock_ssl_wrap_socket() */
+    size_t size;                         /* set by PYSOCK_SSL_WRAP_OPTIONS_INIT */
     const char *server_hostname;         /* what the certificate must be for, and SNI; copied; an
                                             international name as pysock_idna_encode() has it */
     int no_handshake_on_connect;         /* Python's do_handshake_on_connect=False; what makes a
@@ -1288,8 +1315,11 @@ typedef struct pysock_ssl_wrap_options { /* all zero is pysock_ssl_wrap_socket()
                                             be data to be received */
     int no_close_notify;                 /* 1: close and shutdown send none, as Python's; only
                                             unwrap does, and otherwise the peer sees a cut */
-    int no_check_hostname;               /* 1: not on this connection, whatever the context says */
+    int insecure_no_check_hostname;               /* 1: not on this connection, whatever the context says */
 } pysock_ssl_wrap_options;
+
+#define PYSOCK_SSL_WRAP_OPTIONS_INIT \
+    {sizeof(pysock_ssl_wrap_options), NULL, 0, 0, 0, NULL, 0, 0, 0, 0}
 
 /* Puts TLS around s, in place; the context says which side it is. A connected blocking socket does
    the handshake here; a connected non-blocking one starts it (the reactor finishes it) and returns
@@ -1315,7 +1345,7 @@ PYSOCKDEF ptrdiff_t pysock_bio_read(pysock_bio *bio, void *buf, size_t size);
 /* Appends all, and returns size; -1 on error, or after pysock_bio_write_eof(). */
 PYSOCKDEF ptrdiff_t pysock_bio_write(pysock_bio *bio, const void *data, size_t size);
 PYSOCKDEF int pysock_bio_write_eof(pysock_bio *bio); /* no more will come */
-PYSOCKDEF size_t pysock_bio_pending(pysock_bio *bio); /* bytes in it */
+PYSOCKDEF ptrdiff_t pysock_bio_pending(pysock_bio *bio); /* bytes in it */
 PYSOCKDEF int pysock_bio_eof(pysock_bio *bio); /* 1: empty, and no more will come */
 
 /* Python's wrap_bio(): TLS without a socket. Records come from incoming and go to outgoing, which
@@ -1342,19 +1372,21 @@ PYSOCKDEF int pysock_is_ssl(pysock *s);              /* 1 if TLS is around s */
 PYSOCKDEF int pysock_ssl_server_side(pysock *s);     /* 1 or 0; -1 without TLS */
 PYSOCKDEF const char *pysock_ssl_version(pysock *s); /* "TLSv1.2"; NULL before the handshake */
 
-/* The context in force, which an sni_callback may have changed; borrowed from the socket. */
+/* The context in force, which an sni_callback may have changed: a reference for the caller, to be
+   released with pysock_ssl_context_release(). */
 PYSOCKDEF pysock_ssl_context *pysock_ssl_get_context(pysock *s);
 
-/* Puts another context in its place, as if s had been wrapped with it; what was to be resumed of
-   the old one is forgotten. EALREADY once the handshake has begun. With a context that is good for
-   no handshake the socket keeps that error: close it. */
+/* Puts another context in its place (Python's SSLSocket.context), as if s had been wrapped with it;
+   a session to be resumed is forgotten. It works before the handshake and, on a server, in an
+   sni_callback; later it fails with EALREADY. If no handshake is possible with the context, the
+   socket keeps that error: close it. */
 PYSOCKDEF int pysock_ssl_set_context(pysock *s, pysock_ssl_context *ctx);
 
 PYSOCKDEF int pysock_ssl_cipher(pysock *s, pysock_ssl_cipher_info *info);
 
 /* On a server, which suites both sides have, the preferred first: as pysock_ssl_get_ciphers(). 0 on
    a client. */
-PYSOCKDEF ptrdiff_t pysock_ssl_shared_ciphers(pysock *s, pysock_ssl_cipher_info *out, size_t max);
+PYSOCKDEF ptrdiff_t pysock_ssl_shared_ciphers(pysock *s, pysock_ssl_cipher_info *out, size_t count);
 
 PYSOCKDEF const char *pysock_ssl_compression(pysock *s); /* NULL: there is none */
 
@@ -1411,19 +1443,21 @@ PYSOCKDEF pysock_buf *pysock_ssl_getpeercert_der(pysock *s);
 /* The certificates that the peer sent, and the path that was verified, from the leaf to the anchor
    (none with CERT_NONE), in DER: fill out with up to max buffers, which the caller releases, and
    return how many there are. */
-PYSOCKDEF ptrdiff_t pysock_ssl_get_unverified_chain(pysock *s, pysock_buf **out, size_t max);
-PYSOCKDEF ptrdiff_t pysock_ssl_get_verified_chain(pysock *s, pysock_buf **out, size_t max);
+PYSOCKDEF ptrdiff_t pysock_ssl_get_unverified_chain(pysock *s, pysock_buf **out, size_t count);
+PYSOCKDEF ptrdiff_t pysock_ssl_get_verified_chain(pysock *s, pysock_buf **out, size_t count);
 
 /* Channel bindings of RFC 5929: "tls-unique" or "tls-server-end-point". Writes up to size bytes and
    returns how many there are (at most 64). */
 PYSOCKDEF ptrdiff_t pysock_ssl_get_channel_binding(pysock *s, const char *type, void *out,
                                                    size_t size);
 
-/* NULL if none. The string stays until the socket is closed or unwrapped. */
-PYSOCKDEF const char *pysock_ssl_selected_alpn_protocol(pysock *s);
+/* The protocol that ALPN selected, as text into name of size bytes (256 are enough). Returns its
+   length, 0 if none was selected. Errors: ENAMETOOLONG if it does not fit. */
+PYSOCKDEF ptrdiff_t pysock_ssl_selected_alpn_protocol(pysock *s, char *name, size_t size);
 
-/* What the client asked for by SNI, or was wrapped with; NULL if nothing. Stays as above. */
-PYSOCKDEF const char *pysock_ssl_server_hostname(pysock *s);
+/* The host name that s was wrapped with or, on a server, that the client asked for by SNI; likewise
+   (256 bytes are enough). */
+PYSOCKDEF ptrdiff_t pysock_ssl_server_hostname(pysock *s, char *name, size_t size);
 
 /* The session, to be given to another wrap of the same context (the caller releases it). NULL with
    an error before the handshake. A server that keeps no sessions gives one without an id. */
@@ -1435,12 +1469,12 @@ PYSOCKDEF pysock_ssl_session *pysock_ssl_get_session(pysock *s);
 PYSOCKDEF int pysock_ssl_set_session(pysock *s, pysock_ssl_session *session);
 PYSOCKDEF pysock_ssl_session *pysock_ssl_session_retain(pysock_ssl_session *session);
 PYSOCKDEF void pysock_ssl_session_release(pysock_ssl_session *session);
-PYSOCKDEF size_t pysock_ssl_session_id(const pysock_ssl_session *session, unsigned char id[32]);
+PYSOCKDEF ptrdiff_t pysock_ssl_session_id(const pysock_ssl_session *session, unsigned char id[32]);
 PYSOCKDEF int64_t pysock_ssl_session_time(const pysock_ssl_session *session); /* since 1970 */
 PYSOCKDEF int pysock_ssl_session_timeout(const pysock_ssl_session *session);  /* seconds */
 
 PYSOCKDEF int pysock_ssl_session_reused(pysock *s);  /* 1 if this handshake resumed a session */
-PYSOCKDEF size_t pysock_ssl_pending(pysock *s);      /* decrypted bytes that wait in the engine */
+PYSOCKDEF ptrdiff_t pysock_ssl_pending(pysock *s);      /* decrypted bytes that wait in the engine */
 PYSOCKDEF int pysock_ssl_eof_is_clean(pysock *s);    /* 1 if the peer's close_notify has come */
 
 /* Python's module functions. Those that return a buffer give it to the caller, with a NUL behind
@@ -1455,7 +1489,7 @@ PYSOCKDEF int pysock_ssl_cert_time_to_seconds(const char *cert_time, int64_t *se
 /* The certificate of a server, in PEM, verified by the CAs in ca_certs (a file), or not at all if
    that is NULL. timeout: in seconds, for all of it. */
 PYSOCKDEF pysock_buf *pysock_ssl_get_server_certificate(const char *host, int port,
-                                                        const char *ca_certs, double timeout);
+                                                        const char *ca_certs, double timeout_seconds);
 
 /* Random bytes of the best kind that the system has. */
 PYSOCKDEF int pysock_ssl_rand_bytes(void *buf, size_t size);
@@ -1496,30 +1530,37 @@ PYSOCKDEF int pysock_ssl_nid2obj(int nid, pysock_ssl_oid *out);
 /* Looks host up and tries each address in turn until one connects; timeout (seconds,
    PYSOCK_NO_TIMEOUT or PYSOCK_DEFAULT_TIMEOUT) is for all of it, is shared among the addresses, and
    becomes the socket's own. The error is the last address's. */
-PYSOCKDEF pysock *pysock_create_connection(const char *host, int port, double timeout);
+PYSOCKDEF pysock *pysock_create_connection(const char *host, int port, double timeout_seconds);
 
-typedef struct pysock_connection_options { /* all zero is pysock_create_connection() */
+typedef struct pysock_connection_options { /* as initialized: pysock_create_connection() */
+    size_t size;                           /* set by PYSOCK_CONNECTION_OPTIONS_INIT */
     const char *source_host;               /* bound before connecting; NULL or "": any */
     int source_port;                       /* 0: any */
-    int all_errors;                        /* the message tells every address's error */
-    /* NULL, or called for each address that fails, when pysock_error() tells why. */
+    int all_errors;                        /* the message has every address's error */
+    /* NULL, or called for each address that fails; pysock_error() and its like have the reason.
+       Callback safety: on the calling thread, without a lock held; it may make any call. */
     void (*failed)(void *arg, const pysock_addr *addr);
     void *arg;
 } pysock_connection_options;
 
-PYSOCKDEF pysock *pysock_create_connection_ex(const char *host, int port, double timeout,
+#define PYSOCK_CONNECTION_OPTIONS_INIT {sizeof(pysock_connection_options), NULL, 0, 0, NULL, NULL}
+
+PYSOCKDEF pysock *pysock_create_connection_ex(const char *host, int port, double timeout_seconds,
                                               const pysock_connection_options *options);
 
 /* A TCP socket that listens on host ("" or NULL: any IPv4 address) and port (0: a free one), with
-   SO_REUSEADDR; IPv6 where host is an IPv6 address. backlog < 0: a reasonable one. */
+   SO_REUSEADDR; IPv6 where host is an IPv6 address. backlog: as of pysock_listen(). */
 PYSOCKDEF pysock *pysock_create_server(const char *host, int port, int backlog);
 
-typedef struct pysock_server_options { /* all zero is pysock_create_server(..., -1) */
+typedef struct pysock_server_options { /* as initialized: pysock_create_server(..., -1) */
+    size_t size;                       /* set by PYSOCK_SERVER_OPTIONS_INIT */
     int family;         /* AF_INET, AF_INET6, AF_UNIX; 0: by host */
-    int backlog;        /* <= 0: a reasonable one */
+    int backlog;        /* as of pysock_listen() */
     int reuse_port;     /* SO_REUSEPORT; ValueError where there is none */
     int dualstack_ipv6; /* one AF_INET6 socket for IPv4 too; ValueError where that cannot be */
 } pysock_server_options;
+
+#define PYSOCK_SERVER_OPTIONS_INIT {sizeof(pysock_server_options), 0, -1, 0, 0}
 
 PYSOCKDEF pysock *pysock_create_server_ex(const char *host, int port,
                                           const pysock_server_options *options);
@@ -2528,13 +2569,13 @@ static int pysock__sys_accept(int fd, pysock_addr *peer)
 {
     int before = pysock__cancel_off(), child;
 
-    peer->len = sizeof peer->u;
+    peer->size = sizeof peer->u;
 #ifndef PYSOCK__CLOEXEC_BY_HAND
-    child = accept4(fd, &peer->u.sa, &peer->len, SOCK_CLOEXEC);
+    child = accept4(fd, &peer->u.sa, &peer->size, SOCK_CLOEXEC);
     pysock__cancel_restore(before);
     return child < 0 ? pysock__neg_errno() : pysock__sys_prepare(child);
 #else
-    child = accept(fd, &peer->u.sa, &peer->len);
+    child = accept(fd, &peer->u.sa, &peer->size);
     pysock__cancel_restore(before);
     if (child < 0)
         return pysock__neg_errno();
@@ -2547,7 +2588,7 @@ static int pysock__sys_accept(int fd, pysock_addr *peer)
 static int pysock__sys_connect(int fd, const pysock_addr *addr)
 {
     int before = pysock__cancel_off();
-    int r = connect(fd, &addr->u.sa, addr->len);
+    int r = connect(fd, &addr->u.sa, addr->size);
 
     pysock__cancel_restore(before);
     return r < 0 ? pysock__neg_errno() : 0;
@@ -2555,7 +2596,7 @@ static int pysock__sys_connect(int fd, const pysock_addr *addr)
 
 static int pysock__sys_bind(int fd, const pysock_addr *addr)
 {
-    return bind(fd, &addr->u.sa, addr->len) < 0 ? pysock__neg_errno() : 0;
+    return bind(fd, &addr->u.sa, addr->size) < 0 ? pysock__neg_errno() : 0;
 }
 
 static int pysock__sys_listen(int fd, int backlog)
@@ -2609,7 +2650,7 @@ typedef struct pysock__msg {
     const struct iovec *iov;
     size_t count;
     void *control;
-    size_t controllen; /* received: how much came */
+    size_t control_size; /* received: how much came */
     const pysock_addr *to;
     pysock_addr *from; /* or NULL */
     int flags;         /* received */
@@ -2619,12 +2660,12 @@ typedef struct pysock__msg {
 static int pysock__sys_msghdr(struct msghdr *h, const pysock__msg *m)
 {
     memset(h, 0, sizeof *h);
-    if (m->count > 1024 || m->controllen > INT_MAX)
+    if (m->count > 1024 || m->control_size > INT_MAX)
         return -EMSGSIZE; /* as the kernel says of more than IOV_MAX */
     h->msg_iov = (struct iovec *)(uintptr_t)m->iov;
     h->msg_iovlen = (unsigned short)m->count; /* an int here, a size_t there */
-    h->msg_control = m->controllen ? m->control : NULL;
-    h->msg_controllen = (unsigned int)m->controllen;
+    h->msg_control = m->control_size ? m->control : NULL;
+    h->msg_controllen = (unsigned int)m->control_size;
     return 0;
 }
 
@@ -2640,7 +2681,7 @@ static ptrdiff_t pysock__sys_recvmsg(int fd, pysock__msg *m, int flags)
         n = recvfrom(fd, m->iov->iov_base, m->iov->iov_len, flags, &m->from->u.sa, &len);
         pysock__cancel_restore(before);
         if (n >= 0)
-            m->from->len = len < sizeof m->from->u ? len : sizeof m->from->u;
+            m->from->size = len < sizeof m->from->u ? len : sizeof m->from->u;
         return n < 0 ? pysock__neg_errno() : n;
     }
     n = pysock__sys_msghdr(&h, m);
@@ -2657,8 +2698,8 @@ static ptrdiff_t pysock__sys_recvmsg(int fd, pysock__msg *m, int flags)
     if (n < 0)
         return pysock__neg_errno();
     if (m->from)
-        m->from->len = h.msg_namelen < sizeof m->from->u ? h.msg_namelen : sizeof m->from->u;
-    m->controllen = m->control ? h.msg_controllen : 0;
+        m->from->size = h.msg_namelen < sizeof m->from->u ? h.msg_namelen : sizeof m->from->u;
+    m->control_size = m->control ? h.msg_controllen : 0;
     m->flags = h.msg_flags;
     return n;
 }
@@ -2669,10 +2710,10 @@ static ptrdiff_t pysock__sys_sendmsg(int fd, const pysock__msg *m, int flags)
     ssize_t n;
     int before;
 
-    if (m->count == 1 && !m->controllen && m->to) {
+    if (m->count == 1 && !m->control_size && m->to) {
         before = pysock__cancel_off();
         n = sendto(fd, m->iov->iov_base, m->iov->iov_len, flags | MSG_NOSIGNAL, &m->to->u.sa,
-                   m->to->len);
+                   m->to->size);
         pysock__cancel_restore(before);
         return n < 0 ? pysock__neg_errno() : n;
     }
@@ -2681,7 +2722,7 @@ static ptrdiff_t pysock__sys_sendmsg(int fd, const pysock__msg *m, int flags)
         return n;
     if (m->to) {
         h.msg_name = (void *)(uintptr_t)&m->to->u;
-        h.msg_namelen = m->to->len;
+        h.msg_namelen = m->to->size;
     }
     before = pysock__cancel_off();
     n = sendmsg(fd, &h, flags | MSG_NOSIGNAL);
@@ -2737,15 +2778,15 @@ static ptrdiff_t pysock__sys_sendfile(int fd, int file, int64_t offset, size_t c
 static int pysock__sys_getsockname(int fd, pysock_addr *addr)
 {
     memset(addr, 0, sizeof *addr);
-    addr->len = sizeof addr->u;
-    return getsockname(fd, &addr->u.sa, &addr->len) < 0 ? pysock__neg_errno() : 0;
+    addr->size = sizeof addr->u;
+    return getsockname(fd, &addr->u.sa, &addr->size) < 0 ? pysock__neg_errno() : 0;
 }
 
 static int pysock__sys_getpeername(int fd, pysock_addr *addr)
 {
     memset(addr, 0, sizeof *addr);
-    addr->len = sizeof addr->u;
-    return getpeername(fd, &addr->u.sa, &addr->len) < 0 ? pysock__neg_errno() : 0;
+    addr->size = sizeof addr->u;
+    return getpeername(fd, &addr->u.sa, &addr->size) < 0 ? pysock__neg_errno() : 0;
 }
 
 static int pysock__sys_setsockopt(int fd, int level, int name, const void *value, socklen_t len)
@@ -2849,7 +2890,7 @@ static void pysock__sys_reset(int fd)
         pysock_addr none;
         memset(&none, 0, sizeof none);
         none.u.sa.sa_family = AF_UNSPEC;
-        none.len = sizeof none.u.sa;
+        none.size = sizeof none.u.sa;
         pysock__sys_connect(fd, &none);
     }
 #endif
@@ -2971,12 +3012,12 @@ static int pysock__sys_getaddrinfo(const char *host, const char *service,
     return 0;
 }
 
-static int pysock__sys_getnameinfo(const pysock_addr *addr, char *host, size_t hostsize,
-                                   char *service, size_t servicesize, int flags, int *sys)
+static int pysock__sys_getnameinfo(const pysock_addr *addr, char *host, size_t host_size,
+                                   char *service, size_t service_size, int flags, int *sys)
 {
     int before = pysock__cancel_off();
-    int err = getnameinfo(&addr->u.sa, addr->len, host, (socklen_t)hostsize, service,
-                          (socklen_t)servicesize, flags);
+    int err = getnameinfo(&addr->u.sa, addr->size, host, (socklen_t)host_size, service,
+                          (socklen_t)service_size, flags);
 
     pysock__cancel_restore(before);
     *sys = err == EAI_SYSTEM ? errno : 0;
@@ -3877,6 +3918,31 @@ static int pysock__check_memory(const char *what, const void *data, size_t size)
     return 0;
 }
 
+/* Copies the caller's options, which are as large as the caller's version of this header has them,
+   into *out, of known bytes here; what the caller does not have is 0. init: the macro for them. New members must leave no padding
+   behind the last one: it would look like a member that is set. */
+static int pysock__take_options(void *out, size_t known, const void *given, const char *what,
+                                const char *init)
+{
+    const unsigned char *bytes = (const unsigned char *)given;
+    size_t size = 0, i;
+
+    memset(out, 0, known);
+    if (!given)
+        return pysock__fail_value(what, "options is NULL");
+    memcpy(&size, given, sizeof size);
+    if (size <= sizeof size || size > 4096)
+        return pysock__fail(PYSOCK_VALUE_ERROR, EINVAL, "EINVAL",
+                            "%s: the options' size is not set: initialize them with %s", what, init);
+    for (i = known; i < size; i++)
+        if (bytes[i])
+            return pysock__fail(PYSOCK_OS_ERROR, ENOTSUP, "ENOTSUP",
+                                "%s: the options set a member that version " PYSOCK_VERSION
+                                " does not have", what);
+    memcpy(out, given, size < known ? size : known);
+    return 0;
+}
+
 /* ---- >>buffers ----
    Reference-counted bytes, the chain of them that is a socket's queued output, and memory BIOs,
    which are byte pipes. A chain has no lock of its own: the socket's guards it. A BIO has one, a
@@ -3888,7 +3954,7 @@ struct pysock_buf {
     size_t size;
     unsigned char *data;
     pysock_buf *parent; /* of a slice: keeps the bytes */
-    void (*free_fn)(void *data, void *arg);
+    void (*free_fn)(void *arg, void *data);
     void *arg;
 };
 
@@ -3923,7 +3989,7 @@ PYSOCKDEF pysock_buf *pysock_buf_copy(const void *data, size_t size)
 }
 
 PYSOCKDEF pysock_buf *pysock_buf_wrap(void *data, size_t size,
-                                      void (*free_fn)(void *data, void *arg), void *arg)
+                                      void (*free_fn)(void *arg, void *data), void *arg)
 {
     pysock_buf *b;
 
@@ -3953,7 +4019,7 @@ PYSOCKDEF void pysock_buf_release(pysock_buf *b)
     while (b && pysock__add(&b->refs, -1) == 0) {
         pysock_buf *parent = b->parent;
         if (b->free_fn)
-            b->free_fn(b->data, b->arg);
+            b->free_fn(b->arg, b->data);
         pysock__free(b);
         b = parent;
     }
@@ -4207,26 +4273,26 @@ PYSOCKDEF int pysock_bio_write_eof(pysock_bio *bio)
     return 0;
 }
 
-PYSOCKDEF size_t pysock_bio_pending(pysock_bio *bio)
+PYSOCKDEF ptrdiff_t pysock_bio_pending(pysock_bio *bio)
 {
     size_t n;
 
-    if (!bio) {
-        pysock__fail_value("bio_pending", "bio is NULL");
-        return 0;
-    }
+    if (!bio)
+        return pysock__fail_value("bio_pending", "bio is NULL");
     pysock__lock(&bio->lock);
     n = bio->len - bio->pos;
     pysock__unlock(&bio->lock);
-    return n;
+    return (ptrdiff_t)n;
 }
 
 PYSOCKDEF int pysock_bio_eof(pysock_bio *bio)
 {
     int eof;
 
-    if (!bio)
-        return pysock__fail_value("bio_eof", "bio is NULL");
+    if (!bio) {
+        pysock__fail_value("bio_eof", "bio is NULL");
+        return 0;
+    }
     pysock__lock(&bio->lock);
     eof = bio->eof && bio->pos == bio->len;
     pysock__unlock(&bio->lock);
@@ -4598,7 +4664,7 @@ static int pysock__addrs_add(void *arg, const struct addrinfo *found)
     if (pysock__reserve(&list->items, &list->cap, list->count + 1, sizeof *list->items) < 0)
         return list->out_of_memory = 1;
     addr = &list->items[list->count++];
-    addr->len = (socklen_t)found->ai_addrlen;
+    addr->size = (socklen_t)found->ai_addrlen;
     memcpy(&addr->u, found->ai_addr, found->ai_addrlen);
     return 0;
 }
@@ -5564,7 +5630,7 @@ static void pysock__watch_after_fork(pysock__watch *w)
 
 PYSOCKDEF int pysock_addr_port(const pysock_addr *addr)
 {
-    if (!addr || !addr->len)
+    if (!addr || !addr->size)
         return -1;
     if (addr->u.sa.sa_family == AF_INET)
         return pysock__ntohs(addr->u.in.sin_port);
@@ -5578,7 +5644,7 @@ static size_t pysock__unix_length(const pysock_addr *addr)
     size_t used = offsetof(struct sockaddr_un, sun_path), n, i;
     const char *path = addr->u.un.sun_path;
 
-    n = (size_t)addr->len > used ? (size_t)addr->len - used : 0;
+    n = (size_t)addr->size > used ? (size_t)addr->size - used : 0;
     if (n > sizeof addr->u.un.sun_path)
         n = sizeof addr->u.un.sun_path;
     for (i = 0; i < n && !path[i]; i++)
@@ -5607,7 +5673,7 @@ PYSOCKDEF size_t pysock_addr_format(const pysock_addr *addr, char *text, size_t 
         text = none;
         size = sizeof none;
     }
-    if (!addr || !addr->len)
+    if (!addr || !addr->size)
         return (size_t)snprintf(text, size, "%s", "");
     switch (addr->u.sa.sa_family) {
     case AF_INET:
@@ -5635,9 +5701,9 @@ static int pysock__unix_addr(pysock_addr *addr, const char *path, const char *wh
     memset(addr, 0, sizeof *addr);
     addr->u.un.sun_family = AF_UNIX;
     memcpy(addr->u.un.sun_path, path, n);
-    addr->len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n);
+    addr->size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n);
     if (path[0] && path[0] != '@')
-        addr->len++;
+        addr->size++;
     if (path[0] == '@')
         addr->u.un.sun_path[0] = 0;
     return 0;
@@ -5677,15 +5743,15 @@ PYSOCKDEF int pysock_addr_resolve(pysock_addr *addr, int family, const char *hos
 }
 
 PYSOCKDEF int pysock_addr_from_sockaddr(pysock_addr *addr, const struct sockaddr *sa,
-                                        socklen_t len)
+                                        socklen_t size)
 {
     if (!addr || !sa)
         return pysock__fail_value("addr_from_sockaddr", addr ? "sa is NULL" : "addr is NULL");
-    if (len < sizeof sa->sa_family + offsetof(struct sockaddr, sa_family) || len > sizeof addr->u)
+    if (size < sizeof sa->sa_family + offsetof(struct sockaddr, sa_family) || size > sizeof addr->u)
         return pysock__fail_value("addr_from_sockaddr", "the length is that of no address");
     memset(addr, 0, sizeof *addr);
-    memcpy(&addr->u, sa, len);
-    addr->len = len;
+    memcpy(&addr->u, sa, size);
+    addr->size = size;
     return 0;
 }
 
@@ -5754,7 +5820,7 @@ static int pysock__ai_add(void *arg, const struct addrinfo *found)
     info->family = found->ai_family;
     info->type = found->ai_socktype;
     info->proto = found->ai_protocol;
-    info->addr.len = (socklen_t)found->ai_addrlen;
+    info->addr.size = (socklen_t)found->ai_addrlen;
     memcpy(&info->addr.u, found->ai_addr, found->ai_addrlen);
     if (found->ai_canonname && !list->canonname[0])
         snprintf(list->canonname, sizeof list->canonname, "%s", found->ai_canonname);
@@ -5852,17 +5918,17 @@ PYSOCKDEF void pysock_freeaddrinfo(pysock_addrinfo *list)
     pysock__free(list);
 }
 
-PYSOCKDEF int pysock_getnameinfo(const pysock_addr *addr, int flags, char *host, size_t hostsize,
-                                 char *service, size_t servicesize)
+PYSOCKDEF int pysock_getnameinfo(const pysock_addr *addr, int flags, char *host, size_t host_size,
+                                 char *service, size_t service_size)
 {
     pysock_audit_event e;
     char text[PYSOCK_ADDR_STRLEN];
     int err, sys = 0;
 
-    if (!addr || !addr->len || addr->len > sizeof addr->u)
+    if (!addr || !addr->size || addr->size > sizeof addr->u)
         return pysock__fail_value("getnameinfo", "the address is NULL or empty");
-    if ((!host && hostsize) || (!service && servicesize) || hostsize > INT_MAX
-        || servicesize > INT_MAX)
+    if ((!host && host_size) || (!service && service_size) || host_size > INT_MAX
+        || service_size > INT_MAX)
         return pysock__fail_value("getnameinfo", "a text is NULL, or its size is too large");
     pysock_addr_format(addr, text, sizeof text);
     memset(&e, 0, sizeof e);
@@ -5871,7 +5937,7 @@ PYSOCKDEF int pysock_getnameinfo(const pysock_addr *addr, int flags, char *host,
     if (pysock__denied(&e))
         return pysock__fail(PYSOCK_OS_ERROR, EACCES, "EACCES",
                             "getnameinfo of %s: denied by the audit hook", text);
-    err = pysock__sys_getnameinfo(addr, host, hostsize, service, servicesize, flags, &sys);
+    err = pysock__sys_getnameinfo(addr, host, host_size, service, service_size, flags, &sys);
     if (!err)
         return 0;
     pysock__fault_gai(&pysock__last, err, sys, "getnameinfo", text, NULL);
@@ -5914,6 +5980,14 @@ static int pysock__give_text(const char *what, const char *text, char *out, size
         return pysock__fail_room(what, text);
     memcpy(out, text, n);
     return 0;
+}
+
+/* The same of a text that may be absent. Its length; 0 without one. */
+static ptrdiff_t pysock__give_optional(const char *what, const char *text, char *out, size_t size)
+{
+    if (pysock__give_text(what, text ? text : "", out, size) < 0)
+        return -1;
+    return (ptrdiff_t)strlen(out);
 }
 
 static int pysock__check_out(const char *what, const char *out, size_t size)
@@ -6189,7 +6263,7 @@ PYSOCKDEF int pysock_inet_pton(int family, const char *text, void *out)
     return r < 0 ? pysock__fail_os(r, "inet_pton", "") : r;
 }
 
-static int pysock__inet_ntop(const char *what, int family, const void *packed, size_t packedsize,
+static int pysock__inet_ntop(const char *what, int family, const void *packed, size_t packed_size,
                              char *text, size_t size)
 {
     char whole[80];
@@ -6201,22 +6275,22 @@ static int pysock__inet_ntop(const char *what, int family, const void *packed, s
         return -1;
     if (family != AF_INET && family != AF_INET6)
         return pysock__fail_os(-EAFNOSUPPORT, what, "");
-    if (packedsize != (family == AF_INET ? 4 : 16))
+    if (packed_size != (family == AF_INET ? 4 : 16))
         return pysock__fail_value(what, family == AF_INET ? "packed must have 4 bytes"
                                                           : "packed must have 16 bytes");
     r = pysock__sys_inet_ntop(family, packed, whole, sizeof whole);
     return r < 0 ? pysock__fail_os(r, what, "") : pysock__give_text(what, whole, text, size);
 }
 
-PYSOCKDEF int pysock_inet_ntop(int family, const void *packed, size_t packedsize, char *text,
+PYSOCKDEF int pysock_inet_ntop(int family, const void *packed, size_t packed_size, char *text,
                                size_t size)
 {
-    return pysock__inet_ntop("inet_ntop", family, packed, packedsize, text, size);
+    return pysock__inet_ntop("inet_ntop", family, packed, packed_size, text, size);
 }
 
-PYSOCKDEF int pysock_inet_ntoa(const void *packed, size_t packedsize, char *text, size_t size)
+PYSOCKDEF int pysock_inet_ntoa(const void *packed, size_t packed_size, char *text, size_t size)
 {
-    return pysock__inet_ntop("inet_ntoa", AF_INET, packed, packedsize, text, size);
+    return pysock__inet_ntop("inet_ntoa", AF_INET, packed, packed_size, text, size);
 }
 
 typedef struct pysock__if_list {
@@ -10058,8 +10132,8 @@ static int pysock__key_decode(br_skey_decoder_context *dec, const pysock__bytes 
 /* Keys: encrypted ones. PKCS#8 with PBES2 (RFC 8018), and the traditional form (RFC 1421,
    with OpenSSL's EVP_BytesToKey). The compositions are here, the primitives BearSSL's. */
 
-#ifndef PYSOCK__PBKDF2_MAX
-#define PYSOCK__PBKDF2_MAX 10000000 /* iterations: as many as take some seconds */
+#ifndef PYSOCK_MAX_PBKDF2_ITERATIONS
+#define PYSOCK_MAX_PBKDF2_ITERATIONS 10000000 /* iterations: as many as take some seconds */
 #endif
 #define PYSOCK__PASSWORD_MAX 1024
 
@@ -10235,7 +10309,7 @@ static int pysock__enc_key_pbkdf2(pysock__enc_key *enc_key, pysock__der d)
     }
     if (pysock__enc_key_prf(enc_key, d) < 0)
         return -1;
-    if (enc_key->iterations > PYSOCK__PBKDF2_MAX)
+    if (enc_key->iterations > PYSOCK_MAX_PBKDF2_ITERATIONS)
         enc_key->unsupported = "PBKDF2 with more than 10,000,000 iterations";
     if (length && (size_t)length != enc_key->cipher->key_len)
         enc_key->unsupported = "a key length that is not the cipher's";
@@ -10574,7 +10648,7 @@ static int pysock__key_ask(pysock__key_load *load)
         n = strlen(o->password);
         memcpy(load->password, o->password, n < size ? n : size);
     } else if (o->password_callback) {
-        got = o->password_callback(load->password, size, o->arg);
+        got = o->password_callback(o->arg, load->password, size);
         if (got < 0)
             return pysock__fail(PYSOCK_SSL_ERROR, 0, "BAD_PASSWORD_READ",
                                 "%.200s: the private key is encrypted, and the callback gave no "
@@ -12628,9 +12702,9 @@ struct pysock_ssl_context {
     pysock__identity *identities[PYSOCK__KEY_KINDS];
     pysock__alpn *alpn;
     pysock__keylog *keylog;
-    int (*sni_callback)(pysock_ssl_client_hello *hello, void *arg);
+    int (*sni_callback)(void *arg, const pysock_ssl_client_hello *hello);
     void *sni_arg;
-    void (*message_callback)(const pysock_ssl_message *m, void *arg);
+    void (*message_callback)(void *arg, const pysock_ssl_message *m);
     void *message_arg;
     int verify_mode, check_hostname;
     pysock__verify_rules rules; /* without a purpose, a host and a time */
@@ -12891,7 +12965,7 @@ static void pysock__context_take_found(pysock_ssl_context *ctx, pysock__verifier
 
 /* Contexts: the calls. */
 
-PYSOCKDEF pysock_ssl_context *pysock_ssl_context_new_protocol(int protocol)
+PYSOCKDEF pysock_ssl_context *pysock_ssl_context_new_protocol(pysock_ssl_protocol protocol)
 {
     pysock_ssl_context *ctx;
 
@@ -12951,9 +13025,11 @@ PYSOCKDEF pysock_ssl_context *pysock_ssl_context_retain(pysock_ssl_context *ctx)
     return pysock__context_retain(ctx);
 }
 
-PYSOCKDEF int pysock_ssl_get_protocol(pysock_ssl_context *ctx)
+PYSOCKDEF pysock_ssl_protocol pysock_ssl_get_protocol(pysock_ssl_context *ctx)
 {
-    return ctx ? ctx->protocol : pysock__fail_value("ssl_get_protocol", "ctx is NULL");
+    if (!ctx)
+        pysock__fail_value("ssl_get_protocol", "ctx is NULL");
+    return (pysock_ssl_protocol)(ctx ? ctx->protocol : 0);
 }
 
 /* Puts a new chain and key into the context. */
@@ -13024,39 +13100,41 @@ static int pysock__load_chain(pysock_ssl_context *ctx, const char *what,
 PYSOCKDEF int pysock_ssl_load_cert_chain_ex(pysock_ssl_context *ctx,
                                             const pysock_ssl_chain_options *options)
 {
-    if (!ctx || !options)
-        return pysock__fail_value("ssl_load_cert_chain_ex",
-                                  ctx ? "options is NULL" : "ctx is NULL");
-    return pysock__load_chain(ctx, "ssl_load_cert_chain_ex", options);
+    const char *what = "ssl_load_cert_chain_ex";
+    pysock_ssl_chain_options o;
+
+    if (!ctx)
+        return pysock__fail_value(what, "ctx is NULL");
+    if (pysock__take_options(&o, sizeof o, options, what, "PYSOCK_SSL_CHAIN_OPTIONS_INIT") < 0)
+        return -1;
+    return pysock__load_chain(ctx, what, &o);
 }
 
 PYSOCKDEF int pysock_ssl_load_cert_chain(pysock_ssl_context *ctx, const char *certfile,
                                          const char *keyfile)
 {
-    pysock_ssl_chain_options options;
+    pysock_ssl_chain_options options = PYSOCK_SSL_CHAIN_OPTIONS_INIT;
 
     if (!ctx)
         return pysock__fail_value("ssl_load_cert_chain", "ctx is NULL");
-    memset(&options, 0, sizeof options);
     options.certfile = certfile;
     options.keyfile = keyfile;
     return pysock__load_chain(ctx, "ssl_load_cert_chain", &options);
 }
 
 PYSOCKDEF int pysock_ssl_load_cert_chain_data(pysock_ssl_context *ctx, const void *cert,
-                                              size_t certlen, const void *key, size_t keylen)
+                                              size_t cert_size, const void *key, size_t key_size)
 {
-    pysock_ssl_chain_options options;
+    pysock_ssl_chain_options options = PYSOCK_SSL_CHAIN_OPTIONS_INIT;
 
     if (!ctx)
         return pysock__fail_value("ssl_load_cert_chain_data", "ctx is NULL");
     if (!cert)
         return pysock__fail_value("ssl_load_cert_chain_data", "cert is NULL");
-    memset(&options, 0, sizeof options);
     options.cert = cert;
-    options.cert_size = certlen;
+    options.cert_size = cert_size;
     options.key = key;
-    options.key_size = keylen;
+    options.key_size = key_size;
     return pysock__load_chain(ctx, "ssl_load_cert_chain_data", &options);
 }
 
@@ -13240,35 +13318,35 @@ PYSOCKDEF int pysock_ssl_load_default_certs(pysock_ssl_context *ctx)
     return 0;
 }
 
-PYSOCKDEF size_t pysock_ssl_ca_count(pysock_ssl_context *ctx)
+PYSOCKDEF ptrdiff_t pysock_ssl_ca_count(pysock_ssl_context *ctx)
 {
     size_t n;
 
     if (!ctx)
-        return 0;
+        return pysock__fail_value("ssl_ca_count", "ctx is NULL");
     pysock__lock(&ctx->lock);
     n = ctx->store->count;
     pysock__unlock(&ctx->lock);
-    return n;
+    return (ptrdiff_t)n;
 }
 
-PYSOCKDEF ptrdiff_t pysock_ssl_get_ca_certs(pysock_ssl_context *ctx, pysock_buf **out, size_t max)
+PYSOCKDEF ptrdiff_t pysock_ssl_get_ca_certs(pysock_ssl_context *ctx, pysock_buf **out, size_t count)
 {
-    ptrdiff_t count = 0;
+    ptrdiff_t found = 0;
     size_t i;
 
-    if (!ctx || (!out && max))
+    if (!ctx || (!out && count))
         return pysock__fail_value("ssl_get_ca_certs", ctx ? "out is NULL" : "ctx is NULL");
     pysock__lock(&ctx->lock);
     for (i = 0; i < ctx->store->count; i++) {
         if (!pysock__cert_is_ca(&ctx->store->items[i]->cert))
             continue;
-        if ((size_t)count < max)
-            out[count] = pysock_buf_retain(ctx->store->items[i]->der);
-        count++;
+        if ((size_t)found < count)
+            out[found] = pysock_buf_retain(ctx->store->items[i]->der);
+        found++;
     }
     pysock__unlock(&ctx->lock);
-    return count;
+    return found;
 }
 
 PYSOCKDEF int pysock_ssl_cert_store_stats(pysock_ssl_context *ctx, pysock_ssl_store_stats *stats)
@@ -13287,11 +13365,11 @@ PYSOCKDEF int pysock_ssl_cert_store_stats(pysock_ssl_context *ctx, pysock_ssl_st
     return 0;
 }
 
-PYSOCKDEF int pysock_ssl_set_verify_mode(pysock_ssl_context *ctx, int mode)
+PYSOCKDEF int pysock_ssl_set_verify_mode(pysock_ssl_context *ctx, pysock_ssl_verify_mode mode)
 {
     int refused;
 
-    if (!ctx || mode < PYSOCK_CERT_NONE || mode > PYSOCK_CERT_REQUIRED)
+    if (!ctx || (unsigned)mode > PYSOCK_CERT_REQUIRED)
         return pysock__fail_value("ssl_set_verify_mode", ctx ? "unknown mode" : "ctx is NULL");
     pysock__lock(&ctx->lock);
     refused = mode == PYSOCK_CERT_NONE && ctx->check_hostname;
@@ -13306,22 +13384,25 @@ PYSOCKDEF int pysock_ssl_set_verify_mode(pysock_ssl_context *ctx, int mode)
 }
 
 /* An int of the context's, read under its lock. */
-static int pysock__context_get(pysock_ssl_context *ctx, size_t offset, const char *what)
+static int pysock__context_get(pysock_ssl_context *ctx, size_t offset, int failure,
+                               const char *what)
 {
     int value;
 
-    if (!ctx)
-        return pysock__fail_value(what, "ctx is NULL");
+    if (!ctx) {
+        pysock__fail_value(what, "ctx is NULL");
+        return failure;
+    }
     pysock__lock(&ctx->lock);
     value = *(const int *)(const void *)((const char *)ctx + offset);
     pysock__unlock(&ctx->lock);
     return value;
 }
 
-PYSOCKDEF int pysock_ssl_get_verify_mode(pysock_ssl_context *ctx)
+PYSOCKDEF pysock_ssl_verify_mode pysock_ssl_get_verify_mode(pysock_ssl_context *ctx)
 {
-    return pysock__context_get(ctx, offsetof(pysock_ssl_context, verify_mode),
-                               "ssl_get_verify_mode");
+    return (pysock_ssl_verify_mode)pysock__context_get(
+        ctx, offsetof(pysock_ssl_context, verify_mode), 0, "ssl_get_verify_mode");
 }
 
 PYSOCKDEF int pysock_ssl_set_check_hostname(pysock_ssl_context *ctx, int on)
@@ -13339,7 +13420,7 @@ PYSOCKDEF int pysock_ssl_set_check_hostname(pysock_ssl_context *ctx, int on)
 
 PYSOCKDEF int pysock_ssl_get_check_hostname(pysock_ssl_context *ctx)
 {
-    return pysock__context_get(ctx, offsetof(pysock_ssl_context, check_hostname),
+    return pysock__context_get(ctx, offsetof(pysock_ssl_context, check_hostname), 0,
                                "ssl_get_check_hostname");
 }
 
@@ -13356,10 +13437,8 @@ PYSOCKDEF int pysock_ssl_set_hostname_checks_common_name(pysock_ssl_context *ctx
 
 PYSOCKDEF int pysock_ssl_get_hostname_checks_common_name(pysock_ssl_context *ctx)
 {
-    int never = pysock__context_get(ctx, offsetof(pysock_ssl_context, rules.no_common_name),
-                                    "ssl_get_hostname_checks_common_name");
-
-    return never < 0 ? -1 : !never;
+    return !pysock__context_get(ctx, offsetof(pysock_ssl_context, rules.no_common_name), 1,
+                                "ssl_get_hostname_checks_common_name");
 }
 
 PYSOCKDEF int pysock_ssl_set_verify_flags(pysock_ssl_context *ctx, unsigned flags)
@@ -13424,26 +13503,28 @@ static int pysock__context_set_version(pysock_ssl_context *ctx, int version, int
     return 0;
 }
 
-PYSOCKDEF int pysock_ssl_set_minimum_version(pysock_ssl_context *ctx, int version)
+PYSOCKDEF int pysock_ssl_set_minimum_version(pysock_ssl_context *ctx,
+                                            pysock_ssl_tls_version version)
 {
     return pysock__context_set_version(ctx, version, 0, "ssl_set_minimum_version");
 }
 
-PYSOCKDEF int pysock_ssl_get_minimum_version(pysock_ssl_context *ctx)
+PYSOCKDEF pysock_ssl_tls_version pysock_ssl_get_minimum_version(pysock_ssl_context *ctx)
 {
-    return pysock__context_get(ctx, offsetof(pysock_ssl_context, minimum),
-                               "ssl_get_minimum_version");
+    return (pysock_ssl_tls_version)pysock__context_get(
+        ctx, offsetof(pysock_ssl_context, minimum), 0, "ssl_get_minimum_version");
 }
 
-PYSOCKDEF int pysock_ssl_set_maximum_version(pysock_ssl_context *ctx, int version)
+PYSOCKDEF int pysock_ssl_set_maximum_version(pysock_ssl_context *ctx,
+                                            pysock_ssl_tls_version version)
 {
     return pysock__context_set_version(ctx, version, 1, "ssl_set_maximum_version");
 }
 
-PYSOCKDEF int pysock_ssl_get_maximum_version(pysock_ssl_context *ctx)
+PYSOCKDEF pysock_ssl_tls_version pysock_ssl_get_maximum_version(pysock_ssl_context *ctx)
 {
-    return pysock__context_get(ctx, offsetof(pysock_ssl_context, maximum),
-                               "ssl_get_maximum_version");
+    return (pysock_ssl_tls_version)pysock__context_get(
+        ctx, offsetof(pysock_ssl_context, maximum), 0, "ssl_get_maximum_version");
 }
 
 PYSOCKDEF int pysock_ssl_set_options(pysock_ssl_context *ctx, uint64_t options)
@@ -13522,19 +13603,19 @@ static ptrdiff_t pysock__suites_tell(const uint16_t *suites, size_t n, pysock_ss
 }
 
 PYSOCKDEF ptrdiff_t pysock_ssl_get_ciphers(pysock_ssl_context *ctx, pysock_ssl_cipher_info *out,
-                                           size_t max)
+                                           size_t count)
 {
     uint16_t suites[BR_MAX_CIPHER_SUITES];
     unsigned low, high;
     size_t n;
 
-    if (!ctx || (!out && max))
+    if (!ctx || (!out && count))
         return pysock__fail_value("ssl_get_ciphers", ctx ? "out is NULL" : "ctx is NULL");
     pysock__lock(&ctx->lock);
     pysock__context_versions_locked(ctx, &low, &high);
     n = pysock__context_suites_locked(ctx, high && low < BR_TLS12, suites);
     pysock__unlock(&ctx->lock);
-    return pysock__suites_tell(suites, n, out, max);
+    return pysock__suites_tell(suites, n, out, count);
 }
 
 PYSOCKDEF int pysock_ssl_set_security_level(pysock_ssl_context *ctx, int level)
@@ -13551,7 +13632,7 @@ PYSOCKDEF int pysock_ssl_set_security_level(pysock_ssl_context *ctx, int level)
 
 PYSOCKDEF int pysock_ssl_get_security_level(pysock_ssl_context *ctx)
 {
-    return pysock__context_get(ctx, offsetof(pysock_ssl_context, rules.security_level),
+    return pysock__context_get(ctx, offsetof(pysock_ssl_context, rules.security_level), -1,
                                "ssl_get_security_level");
 }
 
@@ -13601,7 +13682,7 @@ PYSOCKDEF int pysock_ssl_set_ecdh_curve(pysock_ssl_context *ctx, const char *nam
 }
 
 PYSOCKDEF int pysock_ssl_set_sni_callback(pysock_ssl_context *ctx,
-                                          int (*fn)(pysock_ssl_client_hello *hello, void *arg),
+                                          int (*fn)(void *arg, const pysock_ssl_client_hello *hello),
                                           void *arg)
 {
     if (!ctx)
@@ -13614,7 +13695,7 @@ PYSOCKDEF int pysock_ssl_set_sni_callback(pysock_ssl_context *ctx,
 }
 
 PYSOCKDEF int pysock_ssl_set_message_callback(pysock_ssl_context *ctx,
-                                              void (*fn)(const pysock_ssl_message *m, void *arg),
+                                              void (*fn)(void *arg, const pysock_ssl_message *m),
                                               void *arg)
 {
     if (!ctx)
@@ -13668,18 +13749,19 @@ PYSOCKDEF int pysock_ssl_set_keylog_filename(pysock_ssl_context *ctx, const char
     return 0;
 }
 
-PYSOCKDEF const char *pysock_ssl_get_keylog_filename(pysock_ssl_context *ctx)
+PYSOCKDEF ptrdiff_t pysock_ssl_get_keylog_filename(pysock_ssl_context *ctx, char *name, size_t size)
 {
-    const char *name;
+    const char *what = "ssl_get_keylog_filename";
+    ptrdiff_t n;
 
-    if (!ctx) {
-        pysock__fail_value("ssl_get_keylog_filename", "ctx is NULL");
-        return NULL;
-    }
+    if (!ctx)
+        return pysock__fail_value(what, "ctx is NULL");
+    if (pysock__check_out(what, name, size) < 0)
+        return -1;
     pysock__lock(&ctx->lock);
-    name = ctx->keylog ? ctx->keylog->name : NULL;
+    n = pysock__give_optional(what, ctx->keylog ? ctx->keylog->name : NULL, name, size);
     pysock__unlock(&ctx->lock);
-    return name;
+    return n;
 }
 
 /* The names in one counted block. */
@@ -13778,12 +13860,10 @@ PYSOCKDEF void pysock_ssl_session_release(pysock_ssl_session *session)
     pysock__session_release(session);
 }
 
-PYSOCKDEF size_t pysock_ssl_session_id(const pysock_ssl_session *session, unsigned char id[32])
+PYSOCKDEF ptrdiff_t pysock_ssl_session_id(const pysock_ssl_session *session, unsigned char id[32])
 {
-    if (!session || !id) {
-        pysock__fail_value("ssl_session_id", session ? "id is NULL" : "session is NULL");
-        return 0;
-    }
+    if (!session || !id)
+        return pysock__fail_value("ssl_session_id", session ? "id is NULL" : "session is NULL");
     memcpy(id, session->params.session_id, session->params.session_id_len);
     return session->params.session_id_len;
 }
@@ -14189,6 +14269,8 @@ typedef struct pysock__tls {
     br_ssl_engine_context *eng;
     pysock__wrap wrap; /* the context may be changed by an sni_callback, the session is the engine's
                           owner's, the rest is set once */
+    pysock_ssl_context *chosen; /* atomic, counted: while an sni_callback runs, what to go on with */
+    pysock_ssl_context *former; /* counted: another thread may have just read it from wrap.ctx */
     /* set once */
     pysock *owner; /* for the sni_callback */
     unsigned char *buffers;
@@ -14220,7 +14302,7 @@ typedef struct pysock__tls {
     pysock__intake in;
     int refused; /* failed by us: what the engine had made before still leaves */
     int certificate_asked; /* the server has sent a CertificateRequest */
-    void (*message_callback)(const pysock_ssl_message *m, void *arg);
+    void (*message_callback)(void *arg, const pysock_ssl_message *m);
     void *message_arg;
     pysock__tracing tracing[2]; /* received, sent */
     char *sni; /* the name that the client asked for; atomic: others read it meanwhile */
@@ -14312,6 +14394,7 @@ static void pysock__tls_free(pysock__tls *t)
     pysock__bytes_free(&t->in.early);
     pysock__peer_release(t->peer);
     pysock__wrap_drop(&t->wrap);
+    pysock__context_release(t->former);
     for (i = 0; i < 2; i++) {
         pysock__bytes_free(&t->tracing[i].record);
         pysock__bytes_free(&t->tracing[i].message);
@@ -15227,7 +15310,7 @@ static void pysock__tls_tell(pysock__tls *t, int sent, int content_type, int typ
     m.type = type;
     m.data = data;
     m.size = size;
-    t->message_callback(&m, t->message_arg);
+    t->message_callback(t->message_arg, &m);
 }
 
 /* Tells the messages that are whole. */
@@ -15420,25 +15503,31 @@ static void pysock__tls_refuse_hello(pysock__tls *t, int alert)
                        text);
 }
 
+/* Takes the caller's reference to a context that pysock_ssl_get_context() may be reading. */
+static void pysock__tls_keep_former(pysock__tls *t, pysock_ssl_context *ctx)
+{
+    pysock__context_release(t->former);
+    t->former = ctx;
+}
+
 /* Goes on with another context, which is retained: all that was taken from the old one is taken
    anew. 0 or a failure. */
 static int pysock__tls_switch(pysock__tls *t, pysock_ssl_context *ctx, const char *what)
 {
-    pysock_ssl_context *old = t->wrap.ctx;
-
     pysock__tls_drop_settings(t);
+    pysock__tls_keep_former(t, t->wrap.ctx);
     pysock__store(&t->wrap.ctx, pysock__context_retain(ctx));
-    pysock__context_release(old);
     if (pysock__tls_take_settings(t, what) < 0)
         return -1;
     return pysock__tls_reset(t, what);
 }
 
-/* Asks the sni_callback. Nobody holds a lock here; what it says holds before the engine has seen
-   anything. */
+/* Calls the sni_callback, without a lock. Meanwhile t->chosen is the context to go on with, which
+   pysock_ssl_set_context() replaces. The engine has seen nothing yet. */
 static void pysock__tls_call_sni(pysock__tls *t)
 {
-    int (*fn)(pysock_ssl_client_hello *hello, void *arg);
+    int (*fn)(void *arg, const pysock_ssl_client_hello *hello);
+    pysock_ssl_context *chosen;
     pysock_ssl_client_hello hello;
     void *arg;
     int alert;
@@ -15451,17 +15540,30 @@ static void pysock__tls_call_sni(pysock__tls *t)
         return;
     hello.socket = t->owner;
     hello.server_name = t->sni;
-    hello.context = t->wrap.ctx;
-    hello.take_context = 0;
-    alert = fn(&hello, arg);
-    if (alert)
+    pysock__store(&t->chosen, pysock__context_retain(t->wrap.ctx));
+    alert = fn(arg, &hello);
+    chosen = pysock__exchange(&t->chosen, (pysock_ssl_context *)NULL);
+    if (alert) {
         pysock__tls_refuse(t, alert > 0 && alert < 256 ? alert : PYSOCK_ALERT_INTERNAL_ERROR,
                            "CALLBACK_FAILED", "the sni_callback refused the client");
-    else if (hello.context && hello.context != t->wrap.ctx
-             && pysock__tls_switch(t, hello.context, "sni_callback") < 0)
+        pysock__tls_keep_former(t, chosen);
+        return;
+    }
+    if (chosen != t->wrap.ctx && pysock__tls_switch(t, chosen, "sni_callback") < 0)
         pysock__tls_fail_internal(t);
-    if (hello.take_context)
-        pysock__context_release(hello.context);
+    pysock__context_release(chosen);
+}
+
+/* Makes ctx the one to go on with after the sni_callback. 0: none is running. */
+static int pysock__tls_choose(pysock__tls *t, pysock_ssl_context *ctx)
+{
+    pysock_ssl_context *old = pysock__load(&t->chosen);
+
+    pysock__context_retain(ctx);
+    while (old && !pysock__cas(&t->chosen, &old, ctx)) {
+    }
+    pysock__context_release(old ? old : ctx);
+    return old != NULL;
 }
 
 /* The client's first words: who it wants, and whether it is served at all. */
@@ -16298,6 +16400,7 @@ typedef struct pysock__sock {
     int drained;      /* the last recv took all there was, or little: polling first saves a call */
     int obeys;        /* O_NONBLOCK that others have set */
     int came_nonblocking; /* it had that when it was taken, and no timeout has been set since */
+    void *userdata;
 
     /* guarded by lock: output */
     pysock__chain queue;
@@ -16586,7 +16689,7 @@ static const char *pysock__describe(pysock__sock *s, char text[512])
 #ifndef PYSOCK_NO_SSL
     host = pysock__wrap_of(s)->host;
 #endif
-    if (s->peer.len)
+    if (s->peer.size)
         pysock_addr_format(&s->peer, addr, sizeof addr);
     else if (s->fd < 0)
         snprintf(addr, sizeof addr, "memory BIOs");
@@ -17470,7 +17573,7 @@ static void pysock__connect_apply_locked(pysock__sock *s, int err)
     }
     pysock_addr_format(&s->peer, text, sizeof text);
     pysock__fault_os(&s->fault, err, "connect", text);
-    s->peer.len = 0;
+    s->peer.size = 0;
     pysock__set_phase_locked(s, PYSOCK__FAILED);
 }
 
@@ -18714,7 +18817,7 @@ static int pysock__recv_nothing_locked(pysock__call *c, const pysock__msg *msg, 
 {
     pysock__sock *s = c->s;
 
-    if (r == 0 && msg && msg->controllen)
+    if (r == 0 && msg && msg->control_size)
         return 1; /* an empty message, with descriptors perhaps: they must not be lost */
     if (r == -EAGAIN && c->timeout != 0 && (s->read_shut || c->told & POLLIN)
         && s->type != SOCK_STREAM && pysock__sys_read_ended(s->fd))
@@ -19161,7 +19264,7 @@ PYSOCKDEF ptrdiff_t pysock_sendto_addr(pysock *s, const void *data, size_t size,
 
     if (pysock__check_memory("sendto", data, size) < 0)
         return -1;
-    if (!addr || !addr->len || addr->len > sizeof addr->u)
+    if (!addr || !addr->size || addr->size > sizeof addr->u)
         return pysock__fail_value("sendto", "the address is NULL or empty");
     if (pysock__call_begin(&c, s, "sendto") < 0)
         return -1;
@@ -19328,22 +19431,18 @@ PYSOCKDEF ptrdiff_t pysock_sendto(pysock *s, const void *data, size_t size, int 
 #define PYSOCK__CMSG_HEAD ((size_t)CMSG_LEN(0))
 #define PYSOCK__CMSG_MAX ((size_t)INT_MAX - (size_t)CMSG_SPACE(1)) /* bytes of data, as in Python */
 
-PYSOCKDEF size_t pysock_cmsg_len(size_t size)
+PYSOCKDEF ptrdiff_t pysock_cmsg_len(size_t size)
 {
-    if (size > (size_t)INT_MAX - PYSOCK__CMSG_HEAD) {
-        pysock__fail_value("cmsg_len", "the size is more than an item can have");
-        return 0;
-    }
-    return CMSG_LEN(size);
+    if (size > (size_t)INT_MAX - PYSOCK__CMSG_HEAD)
+        return pysock__fail_value("cmsg_len", "the size is more than an item can have");
+    return (ptrdiff_t)CMSG_LEN(size);
 }
 
-PYSOCKDEF size_t pysock_cmsg_space(size_t size)
+PYSOCKDEF ptrdiff_t pysock_cmsg_space(size_t size)
 {
-    if (size > PYSOCK__CMSG_MAX) {
-        pysock__fail_value("cmsg_space", "the size is more than an item can have");
-        return 0;
-    }
-    return CMSG_SPACE(size);
+    if (size > PYSOCK__CMSG_MAX)
+        return pysock__fail_value("cmsg_space", "the size is more than an item can have");
+    return (ptrdiff_t)CMSG_SPACE(size);
 }
 
 PYSOCKDEF int pysock_msg_next(const pysock_msg *msg, pysock_cmsg *item)
@@ -19357,7 +19456,7 @@ PYSOCKDEF int pysock_msg_next(const pysock_msg *msg, pysock_cmsg *item)
     base = (const char *)msg->control;
     if (item->data)
         at = (size_t)((const char *)item->data - base) - PYSOCK__CMSG_HEAD + CMSG_SPACE(item->size);
-    left = at < msg->controllen ? msg->controllen - at : 0;
+    left = at < msg->control_size ? msg->control_size - at : 0;
     if (left < PYSOCK__CMSG_HEAD)
         return 0;
     memcpy(&head, base + at, sizeof head);
@@ -19397,7 +19496,7 @@ static ptrdiff_t pysock__recvmsg(pysock *s, const struct iovec *buffers, size_t 
     size_t total;
     ptrdiff_t r;
 
-    if (!msg || (!msg->control && msg->controllen))
+    if (!msg || (!msg->control && msg->control_size))
         return pysock__fail_value(what, msg ? "msg->control is NULL" : "msg is NULL");
     if (pysock__check_buffers(what, buffers, count, &total) < 0)
         return -1;
@@ -19406,12 +19505,12 @@ static ptrdiff_t pysock__recvmsg(pysock *s, const struct iovec *buffers, size_t 
     m.iov = buffers;
     m.count = count;
     m.control = msg->control;
-    m.controllen = msg->controllen;
+    m.control_size = msg->control_size;
     m.from = &msg->addr;
     r = pysock__recv_msg(s, what, &m, total, flags);
     if (r < 0)
         return r;
-    msg->controllen = m.controllen;
+    msg->control_size = m.control_size;
     msg->flags = m.flags;
     return r;
 }
@@ -19451,7 +19550,7 @@ static int pysock__cmsg_build(const pysock_cmsg *items, size_t count, void *few,
     if (total > few_size && (*room = PYSOCK_MALLOC(total)) == NULL)
         return pysock__fail_memory(what);
     m->control = *room ? *room : few;
-    m->controllen = total;
+    m->control_size = total;
     memset(m->control, 0, total);
     at = (char *)m->control;
     for (i = 0; i < count; i++) {
@@ -19485,7 +19584,7 @@ static ptrdiff_t pysock__sendmsg(pysock *s, const struct iovec *buffers, size_t 
         return -1;
     if (!ancdata && anccount)
         return pysock__fail_value(what, "the array of ancillary data is NULL");
-    if (addr && (!addr->len || addr->len > sizeof addr->u))
+    if (addr && (!addr->size || addr->size > sizeof addr->u))
         return pysock__fail_value(what, "the address is empty");
     memset(&m, 0, sizeof m);
     m.iov = buffers;
@@ -19515,34 +19614,34 @@ PYSOCKDEF ptrdiff_t pysock_sendmsg(pysock *s, const struct iovec *buffers, size_
 #define PYSOCK__AFALG_IV 256 /* bytes: more than any cipher has */
 
 PYSOCKDEF ptrdiff_t pysock_sendmsg_afalg(pysock *s, const struct iovec *buffers, size_t count,
-                                         int op, const void *iv, size_t ivsize, ptrdiff_t assoclen,
+                                         int op, const void *iv, size_t iv_size, ptrdiff_t assoc_size,
                                          int flags)
 {
     unsigned char packed_iv[sizeof(uint32_t) + PYSOCK__AFALG_IV];
-    uint32_t kernel_op = (uint32_t)op, kernel_assoclen = (uint32_t)assoclen, n = (uint32_t)ivsize;
+    uint32_t kernel_op = (uint32_t)op, kernel_assoclen = (uint32_t)assoc_size, n = (uint32_t)iv_size;
     pysock_cmsg items[3];
     size_t used = 0, i;
     int family;
 
     if (!PYSOCK__SOL_ALG)
         return pysock__fail_os(-ENOTSUP, "sendmsg_afalg", "this platform");
-    if (op < 0 || (!iv && ivsize) || ivsize > PYSOCK__AFALG_IV || assoclen > INT32_MAX)
+    if (op < 0 || (!iv && iv_size) || iv_size > PYSOCK__AFALG_IV || assoc_size > INT32_MAX)
         return pysock__fail_value("sendmsg_afalg",
                                   op < 0                      ? "op is negative"
-                                  : !iv && ivsize             ? "iv is NULL"
-                                  : ivsize > PYSOCK__AFALG_IV ? "iv is too long"
-                                                              : "assoclen is too large");
+                                  : !iv && iv_size             ? "iv is NULL"
+                                  : iv_size > PYSOCK__AFALG_IV ? "iv is too long"
+                                                              : "assoc_size is too large");
     items[used].type = PYSOCK__ALG_SET_OP;
     items[used].data = &kernel_op;
     items[used++].size = sizeof kernel_op;
     if (iv) {
         memcpy(packed_iv, &n, sizeof n);
-        memcpy(packed_iv + sizeof n, iv, ivsize);
+        memcpy(packed_iv + sizeof n, iv, iv_size);
         items[used].type = PYSOCK__ALG_SET_IV;
         items[used].data = packed_iv;
-        items[used++].size = sizeof n + ivsize;
+        items[used++].size = sizeof n + iv_size;
     }
-    if (assoclen >= 0) {
+    if (assoc_size >= 0) {
         items[used].type = PYSOCK__ALG_SET_AEAD_ASSOCLEN;
         items[used].data = &kernel_assoclen;
         items[used++].size = sizeof kernel_assoclen;
@@ -19596,8 +19695,8 @@ PYSOCKDEF ptrdiff_t pysock_recv_fds(pysock *s, void *buf, size_t size, int *fds,
         return pysock__fail_value("recv_fds", "there is room for too many descriptors");
     memset(&msg, 0, sizeof msg);
     /* Not CMSG_SPACE: its padding has room for one more, which would have nowhere to go. */
-    msg.controllen = room ? CMSG_LEN(room * sizeof *fds) : 0;
-    msg.control = room ? PYSOCK_MALLOC(msg.controllen) : NULL;
+    msg.control_size = room ? CMSG_LEN(room * sizeof *fds) : 0;
+    msg.control = room ? PYSOCK_MALLOC(msg.control_size) : NULL;
     if (room && !msg.control)
         return pysock__fail_memory("recv_fds");
     iov.iov_base = buf;
@@ -19707,13 +19806,13 @@ static int pysock__adopt_check(int fd, pysock_addr *peer, int family, int type, 
 {
     int err;
 
-    peer->len = 0;
+    peer->size = 0;
     if (family == -1 || type != SOCK_STREAM || proto == -1)
         return -EAGAIN;
     err = pysock__sys_getpeername(fd, peer);
     if (err == 0)
-        return peer->len ? 0 : -EAGAIN;
-    peer->len = 0;
+        return peer->size ? 0 : -EAGAIN;
+    peer->size = 0;
     return err == -EBADF || err == -ENOTSOCK ? err : -EAGAIN;
 }
 
@@ -19743,7 +19842,7 @@ static pysock *pysock__adopt(const pysock__maker *m, int fd, int family, int typ
     if (!s)
         return NULL;
     pysock__sys_no_sigpipe(fd);
-    if (peer.len) {
+    if (peer.size) {
         s->peer = peer; /* nobody else has it yet */
         return pysock__publish(s, PYSOCK__OPEN);
     }
@@ -19859,7 +19958,7 @@ static int pysock__connect_kernel_locked(pysock__call *c)
 
     if (s->phase != PYSOCK__CONNECTING) {
         pysock_addr to = s->peer;
-        s->peer.len = 0;
+        s->peer.size = 0;
         if (pysock__call_audit_locked(c, "socket.connect", &to) < 0)
             return -1;
         if (s->phase != PYSOCK__NEW)
@@ -20120,7 +20219,7 @@ static int pysock__disconnect_locked(pysock__call *c)
         return -1;
     r = pysock__sys_connect(c->s->fd, &nobody);
     if (r == 0)
-        c->s->peer.len = 0;
+        c->s->peer.size = 0;
     return r < 0 ? pysock__call_fail(c, r) : 0;
 }
 
@@ -20180,7 +20279,7 @@ PYSOCKDEF int pysock_connect_addr(pysock *s, const pysock_addr *addr)
     pysock__call c;
     int r;
 
-    if (!addr || !addr->len || addr->len > sizeof addr->u)
+    if (!addr || !addr->size || addr->size > sizeof addr->u)
         return pysock__fail_value("connect", "the address is NULL or empty");
     if (pysock__call_begin(&c, s, "connect") < 0)
         return -1;
@@ -20202,7 +20301,7 @@ PYSOCKDEF int pysock_bind_addr(pysock *s, const pysock_addr *addr)
     pysock__call c;
     int r;
 
-    if (!addr || !addr->len || addr->len > sizeof addr->u)
+    if (!addr || !addr->size || addr->size > sizeof addr->u)
         return pysock__fail_value("bind", "the address is NULL or empty");
     if (pysock__call_begin(&c, s, "bind") < 0)
         return -1;
@@ -20574,12 +20673,12 @@ PYSOCKDEF int pysock_get_inheritable(pysock *s)
     int r;
 
     if (pysock__call_begin(&c, s, "get_inheritable") < 0)
-        return -1;
+        return 0;
     r = pysock__fd_inheritable(c.s->fd);
     if (r < 0)
-        r = pysock__call_fail(&c, r);
+        pysock__call_fail(&c, r);
     pysock__call_end(&c);
-    return r;
+    return r > 0;
 }
 
 PYSOCKDEF int pysock_set_inheritable(pysock *s, int inheritable)
@@ -20665,9 +20764,32 @@ static int pysock__settimeout(pysock *s, double seconds, const char *what)
     return r;
 }
 
-PYSOCKDEF int pysock_settimeout(pysock *s, double seconds)
+PYSOCKDEF int pysock_settimeout(pysock *s, double timeout_seconds)
 {
-    return pysock__settimeout(s, seconds, "settimeout");
+    return pysock__settimeout(s, timeout_seconds, "settimeout");
+}
+
+PYSOCKDEF int pysock_set_userdata(pysock *s, void *userdata)
+{
+    pysock__call c;
+
+    if (pysock__call_begin(&c, s, "set_userdata") < 0)
+        return -1;
+    c.s->userdata = userdata;
+    pysock__call_end(&c);
+    return 0;
+}
+
+PYSOCKDEF void *pysock_userdata(pysock *s)
+{
+    pysock__call c;
+    void *userdata;
+
+    if (pysock__call_begin(&c, s, "userdata") < 0)
+        return NULL;
+    userdata = c.s->userdata;
+    pysock__call_end(&c);
+    return userdata;
 }
 
 PYSOCKDEF int pysock_obey_nonblock(pysock *s, int on)
@@ -20704,15 +20826,15 @@ PYSOCKDEF int pysock_getblocking(pysock *s)
     int blocking;
 
     if (pysock__call_begin(&c, s, "getblocking") < 0)
-        return -1;
+        return 0;
     blocking = c.s->timeout != 0;
     pysock__call_end(&c);
     return blocking;
 }
 
-PYSOCKDEF int pysock_setdefaulttimeout(double seconds)
+PYSOCKDEF int pysock_setdefaulttimeout(double timeout_seconds)
 {
-    int64_t ns = pysock__timeout_ns(seconds, "setdefaulttimeout");
+    int64_t ns = pysock__timeout_ns(timeout_seconds, "setdefaulttimeout");
 
     if (ns == -2)
         return -1;
@@ -20732,14 +20854,14 @@ PYSOCKDEF double pysock_getdefaulttimeout(void)
     return pysock__timeout_seconds(ns);
 }
 
-PYSOCKDEF int pysock_setsockopt(pysock *s, int level, int name, const void *value, socklen_t len)
+PYSOCKDEF int pysock_setsockopt(pysock *s, int level, int name, const void *value, socklen_t size)
 {
     pysock__call c;
     int r;
 
     if (pysock__call_begin(&c, s, "setsockopt") < 0)
         return -1;
-    r = pysock__sys_setsockopt(c.s->fd, level, name, value, len);
+    r = pysock__sys_setsockopt(c.s->fd, level, name, value, size);
     if (r < 0)
         r = pysock__call_fail(&c, r);
     pysock__call_end(&c);
@@ -20751,27 +20873,27 @@ PYSOCKDEF int pysock_setsockopt_int(pysock *s, int level, int name, int value)
     return pysock_setsockopt(s, level, name, &value, sizeof value);
 }
 
-PYSOCKDEF int pysock_getsockopt(pysock *s, int level, int name, void *value, socklen_t *len)
+PYSOCKDEF int pysock_getsockopt(pysock *s, int level, int name, void *value, socklen_t *size)
 {
     pysock__call c;
     int r, told;
 
-    if (!value || !len)
-        return pysock__fail_value("getsockopt", value ? "len is NULL" : "value is NULL");
+    if (!value || !size)
+        return pysock__fail_value("getsockopt", value ? "size is NULL" : "value is NULL");
     if (pysock__call_begin(&c, s, "getsockopt") < 0)
         return -1;
     if (level == SOL_SOCKET && name == SO_ERROR && c.s->phase == PYSOCK__CONNECTING)
         pysock__connect_check_locked(c.s); /* the kernel tells an error only once */
-    if (level == SOL_SOCKET && name == SO_ERROR && *len >= sizeof(int)
+    if (level == SOL_SOCKET && name == SO_ERROR && *size >= sizeof(int)
         && (c.s->phase == PYSOCK__FAILED || c.s->phase == PYSOCK__BROKEN)) {
         told = pysock__errno_of(c.s->fault.kind, c.s->fault.code); /* the reactor has met it */
         memcpy(value, &told, sizeof told);
-        *len = sizeof told;
+        *size = sizeof told;
         if (c.s->phase == PYSOCK__FAILED)
             pysock__set_phase_locked(c.s, PYSOCK__NEW);
         r = 0;
     } else {
-        r = pysock__sys_getsockopt(c.s->fd, level, name, value, len);
+        r = pysock__sys_getsockopt(c.s->fd, level, name, value, size);
         if (r < 0)
             r = pysock__call_fail(&c, r);
     }
@@ -20819,7 +20941,7 @@ static int pysock__wrap_check(pysock_ssl_context *ctx, const pysock_ssl_wrap_opt
     int client = !pysock__wrap_server(ctx, options), needs_host, has_identity;
 
     pysock__lock(&ctx->lock);
-    needs_host = client && ctx->check_hostname && !options->no_check_hostname;
+    needs_host = client && ctx->check_hostname && !options->insecure_no_check_hostname;
     has_identity = ctx->identities[PYSOCK__RSA] || ctx->identities[PYSOCK__EC] || ctx->sni_callback;
     pysock__unlock(&ctx->lock);
     if (client && options->server_side && ctx->protocol == PYSOCK_PROTOCOL_TLS_CLIENT)
@@ -20910,7 +21032,7 @@ static int pysock__wrap_take_locked(pysock__sock *s, pysock_ssl_context *ctx,
     s->wrap.server = pysock__wrap_server(ctx, options);
     s->wrap.later = options->no_handshake_on_connect;
     s->wrap.raise_ragged = options->raise_ragged_eofs;
-    s->wrap.unchecked_host = options->no_check_hostname && !s->wrap.server;
+    s->wrap.unchecked_host = options->insecure_no_check_hostname && !s->wrap.server;
     s->wrap.half_close = options->half_close;
     s->wrap.no_close_notify = options->no_close_notify;
     s->caller_drives = options->caller_drives;
@@ -20946,16 +21068,20 @@ static int pysock__wrap_locked(pysock__call *c, pysock_ssl_context *ctx,
 PYSOCKDEF int pysock_ssl_wrap_socket_ex(pysock *s, pysock_ssl_context *ctx,
                                         const pysock_ssl_wrap_options *options)
 {
+    pysock_ssl_wrap_options o;
     pysock__call c;
     int r;
 
-    if (!ctx || !options)
-        return pysock__fail_value("ssl_wrap_socket", ctx ? "options is NULL" : "ctx is NULL");
+    if (!ctx)
+        return pysock__fail_value("ssl_wrap_socket", "ctx is NULL");
+    if (pysock__take_options(&o, sizeof o, options, "ssl_wrap_socket",
+                             "PYSOCK_SSL_WRAP_OPTIONS_INIT") < 0)
+        return -1;
     if (pysock__call_begin(&c, s, "ssl_wrap_socket") < 0)
         return -1;
-    r = pysock__wrap_check(ctx, options, c.name);
+    r = pysock__wrap_check(ctx, &o, c.name);
     if (r == 0)
-        r = pysock__wrap_locked(&c, ctx, options);
+        r = pysock__wrap_locked(&c, ctx, &o);
     pysock__call_end(&c);
     return r;
 }
@@ -20963,9 +21089,8 @@ PYSOCKDEF int pysock_ssl_wrap_socket_ex(pysock *s, pysock_ssl_context *ctx,
 PYSOCKDEF int pysock_ssl_wrap_socket(pysock *s, pysock_ssl_context *ctx,
                                      const char *server_hostname)
 {
-    pysock_ssl_wrap_options options;
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
 
-    memset(&options, 0, sizeof options);
     options.server_hostname = server_hostname;
     return pysock_ssl_wrap_socket_ex(s, ctx, &options);
 }
@@ -20974,19 +21099,21 @@ PYSOCKDEF pysock *pysock_ssl_wrap_bio(pysock_ssl_context *ctx, pysock_bio *incom
                                       pysock_bio *outgoing, const pysock_ssl_wrap_options *options)
 {
     pysock__maker m = pysock__maker_begin("ssl_wrap_bio");
-    pysock_ssl_wrap_options none;
+    pysock_ssl_wrap_options o = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     pysock__fault fault;
     pysock__sock *s;
     pysock *handle;
     int r;
 
-    memset(&none, 0, sizeof none);
-    options = options ? options : &none;
     if (!ctx || !incoming || !outgoing) {
         pysock__fail_value("ssl_wrap_bio", ctx ? "incoming or outgoing is NULL" : "ctx is NULL");
         return NULL;
     }
-    if (pysock__wrap_check(ctx, options, "ssl_wrap_bio") < 0)
+    if (options
+        && pysock__take_options(&o, sizeof o, options, "ssl_wrap_bio",
+                                "PYSOCK_SSL_WRAP_OPTIONS_INIT") < 0)
+        return NULL;
+    if (pysock__wrap_check(ctx, &o, "ssl_wrap_bio") < 0)
         return NULL;
     s = pysock__sock_new(&m, -1, AF_UNSPEC, SOCK_STREAM, 0);
     if (!s)
@@ -20996,8 +21123,8 @@ PYSOCKDEF pysock *pysock_ssl_wrap_bio(pysock_ssl_context *ctx, pysock_bio *incom
     s->bio_in = pysock__bio_retain(incoming);
     s->bio_out = pysock__bio_retain(outgoing);
     pysock__set_phase_locked(s, PYSOCK__OPEN);
-    r = pysock__wrap_take_locked(s, ctx, options);
-    if (r == 0 && options->no_handshake_on_connect)
+    r = pysock__wrap_take_locked(s, ctx, &o);
+    if (r == 0 && o.no_handshake_on_connect)
         pysock__handshake_prepare_locked(s, "ssl_do_handshake");
     else if (r == 0)
         r = pysock__handshake_begin_locked(s, "ssl_wrap_bio");
@@ -21151,7 +21278,7 @@ PYSOCKDEF int pysock_is_ssl(pysock *s)
     int r;
 
     if (pysock__call_begin(&c, s, "is_ssl") < 0)
-        return -1;
+        return 0;
     r = pysock__is_tls_locked(c.s);
     pysock__call_end(&c);
     return r;
@@ -21178,16 +21305,15 @@ static pysock__tls *pysock__begin_established(pysock__call *c, pysock *s, const 
 PYSOCKDEF int pysock_ssl_server_side(pysock *s)
 {
     pysock__call c;
-    int r;
+    int server;
 
     if (pysock__call_begin(&c, s, "ssl_server_side") < 0)
-        return -1;
-    if (c.s->tls)
-        r = c.s->tls->wrap.server;
-    else
-        r = c.s->wrap.ctx ? c.s->wrap.server : pysock__fail_not_tls(c.name);
+        return 0;
+    server = pysock__wrap_of(c.s)->server;
+    if (!pysock__is_tls_locked(c.s))
+        pysock__fail_not_tls(c.name);
     pysock__call_end(&c);
-    return r;
+    return server;
 }
 
 PYSOCKDEF pysock_ssl_context *pysock_ssl_get_context(pysock *s)
@@ -21197,8 +21323,10 @@ PYSOCKDEF pysock_ssl_context *pysock_ssl_get_context(pysock *s)
 
     if (pysock__call_begin(&c, s, "ssl_get_context") < 0)
         return NULL;
-    ctx = pysock__load(&pysock__wrap_of(c.s)->ctx);
+    ctx = c.s->tls ? pysock__load(&c.s->tls->chosen) : NULL;
     if (!ctx)
+        ctx = pysock__load(&pysock__wrap_of(c.s)->ctx);
+    if (!pysock__context_retain(ctx))
         pysock__fail_not_tls(c.name);
     pysock__call_end(&c);
     return ctx;
@@ -21233,21 +21361,21 @@ PYSOCKDEF int pysock_ssl_cipher(pysock *s, pysock_ssl_cipher_info *info)
     return 0;
 }
 
-PYSOCKDEF ptrdiff_t pysock_ssl_shared_ciphers(pysock *s, pysock_ssl_cipher_info *out, size_t max)
+PYSOCKDEF ptrdiff_t pysock_ssl_shared_ciphers(pysock *s, pysock_ssl_cipher_info *out, size_t count)
 {
     uint16_t suites[BR_MAX_CIPHER_SUITES];
     pysock__call c;
     pysock__tls *t;
     size_t n;
 
-    if (!out && max)
+    if (!out && count)
         return pysock__fail_value("ssl_shared_ciphers", "out is NULL");
     t = pysock__begin_established(&c, s, "ssl_shared_ciphers");
     if (!t)
         return -1;
     n = pysock__tls_shared_suites(t, suites);
     pysock__call_end(&c);
-    return pysock__suites_tell(suites, n, out, max);
+    return pysock__suites_tell(suites, n, out, count);
 }
 
 PYSOCKDEF const char *pysock_ssl_compression(pysock *s)
@@ -21300,14 +21428,14 @@ static ptrdiff_t pysock__peer_chain(pysock *s, int verified, pysock_buf **out, s
     return (ptrdiff_t)n;
 }
 
-PYSOCKDEF ptrdiff_t pysock_ssl_get_unverified_chain(pysock *s, pysock_buf **out, size_t max)
+PYSOCKDEF ptrdiff_t pysock_ssl_get_unverified_chain(pysock *s, pysock_buf **out, size_t count)
 {
-    return pysock__peer_chain(s, 0, out, max, "ssl_get_unverified_chain");
+    return pysock__peer_chain(s, 0, out, count, "ssl_get_unverified_chain");
 }
 
-PYSOCKDEF ptrdiff_t pysock_ssl_get_verified_chain(pysock *s, pysock_buf **out, size_t max)
+PYSOCKDEF ptrdiff_t pysock_ssl_get_verified_chain(pysock *s, pysock_buf **out, size_t count)
 {
-    return pysock__peer_chain(s, 1, out, max, "ssl_get_verified_chain");
+    return pysock__peer_chain(s, 1, out, count, "ssl_get_verified_chain");
 }
 
 /* RFC 5929, 4: the server's certificate, hashed by the function that it is signed with, or SHA-256
@@ -21420,11 +21548,10 @@ PYSOCKDEF int pysock_ssl_set_session(pysock *s, pysock_ssl_session *session)
 static int pysock__context_fits_locked(pysock__call *c, pysock_ssl_context *ctx)
 {
     const pysock__wrap *w = pysock__wrap_of(c->s);
-    pysock_ssl_wrap_options options;
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
 
-    memset(&options, 0, sizeof options);
     options.server_side = w->server;
-    options.no_check_hostname = w->unchecked_host;
+    options.insecure_no_check_hostname = w->unchecked_host;
     options.no_handshake_on_connect = 1;
     options.server_hostname = w->host;
     if (pysock__wrap_server(ctx, &options) != options.server_side)
@@ -21438,7 +21565,7 @@ PYSOCKDEF int pysock_ssl_set_context(pysock *s, pysock_ssl_context *ctx)
     pysock_ssl_context *old = NULL;
     pysock__call c;
     pysock__tls *t;
-    int r;
+    int r, chosen;
 
     if (!ctx)
         return pysock__fail_value("ssl_set_context", "ctx is NULL");
@@ -21447,23 +21574,27 @@ PYSOCKDEF int pysock_ssl_set_context(pysock *s, pysock_ssl_context *ctx)
     t = c.s->tls;
     if (!pysock__is_tls_locked(c.s))
         r = pysock__fail_not_tls(c.name);
-    else if (t && (c.s->hs_busy || t->state != PYSOCK__TLS_HELLO
-                   || c.s->phase != PYSOCK__HANDSHAKING))
+    else if (t && !pysock__load(&t->chosen)
+             && (c.s->hs_busy || t->state != PYSOCK__TLS_HELLO
+                 || c.s->phase != PYSOCK__HANDSHAKING))
         r = pysock__call_fail(&c, -EALREADY);
     else
         r = pysock__context_fits_locked(&c, ctx);
-    if (r == 0) {
+    chosen = r == 0 && t && pysock__tls_choose(t, ctx);
+    if (r == 0 && !chosen && t && c.s->hs_busy)
+        r = pysock__call_fail(&c, -EALREADY); /* the sni_callback has just ended */
+    if (r == 0 && !chosen) {
         session = pysock__wrap_of(c.s)->session;
         pysock__wrap_of(c.s)->session = NULL;
     }
-    if (r == 0 && t) {
+    if (r == 0 && t && !chosen) {
         pysock__bytes_free(&t->flight);
         r = pysock__tls_switch(t, ctx, c.name);
         if (r < 0) { /* the old one is gone */
             c.s->fault = pysock__last;
             pysock__set_phase_locked(c.s, PYSOCK__BROKEN);
         }
-    } else if (r == 0) {
+    } else if (r == 0 && !t) {
         old = c.s->wrap.ctx;
         c.s->wrap.ctx = pysock__context_retain(ctx);
     }
@@ -21473,32 +21604,38 @@ PYSOCKDEF int pysock_ssl_set_context(pysock *s, pysock_ssl_context *ctx)
     return r;
 }
 
-PYSOCKDEF const char *pysock_ssl_selected_alpn_protocol(pysock *s)
+PYSOCKDEF ptrdiff_t pysock_ssl_selected_alpn_protocol(pysock *s, char *name, size_t size)
 {
+    const char *what = "ssl_selected_alpn_protocol";
     pysock__call c;
-    pysock__tls *t = pysock__begin_established(&c, s, "ssl_selected_alpn_protocol");
-    const char *name;
+    pysock__tls *t;
+    ptrdiff_t n;
 
+    if (pysock__check_out(what, name, size) < 0)
+        return -1;
+    t = pysock__begin_established(&c, s, what);
     if (!t)
-        return NULL;
-    name = pysock__tls_alpn(t);
+        return -1;
+    n = pysock__give_optional(what, pysock__tls_alpn(t), name, size);
     pysock__call_end(&c);
-    return name;
+    return n;
 }
 
-PYSOCKDEF const char *pysock_ssl_server_hostname(pysock *s)
+PYSOCKDEF ptrdiff_t pysock_ssl_server_hostname(pysock *s, char *name, size_t size)
 {
+    const char *what = "ssl_server_hostname", *host;
     pysock__call c;
-    const char *name = NULL;
+    ptrdiff_t n;
 
-    if (pysock__call_begin(&c, s, "ssl_server_hostname") < 0)
-        return NULL;
+    if (pysock__check_out(what, name, size) < 0 || pysock__call_begin(&c, s, what) < 0)
+        return -1;
     if (c.s->tls && c.s->tls->wrap.server)
-        name = pysock__load(&c.s->tls->sni);
+        host = pysock__load(&c.s->tls->sni);
     else
-        name = pysock__wrap_of(c.s)->host;
+        host = pysock__wrap_of(c.s)->host;
+    n = pysock__give_optional(what, host, name, size);
     pysock__call_end(&c);
-    return name;
+    return n;
 }
 
 PYSOCKDEF int pysock_ssl_session_reused(pysock *s)
@@ -21508,24 +21645,26 @@ PYSOCKDEF int pysock_ssl_session_reused(pysock *s)
     int reused;
 
     if (!t)
-        return -1;
+        return 0;
     reused = t->reused;
     pysock__call_end(&c);
     return reused;
 }
 
-PYSOCKDEF size_t pysock_ssl_pending(pysock *s)
+PYSOCKDEF ptrdiff_t pysock_ssl_pending(pysock *s)
 {
     pysock__call c;
-    pysock__tls *t = pysock__begin_established(&c, s, "ssl_pending");
-    size_t n = 0;
+    ptrdiff_t pending = 0;
+    size_t n;
 
-    if (!t)
-        return 0;
-    if (!pysock__tls_app_in(t, &n))
-        n = 0;
+    if (pysock__call_begin(&c, s, "ssl_pending") < 0)
+        return -1;
+    if (!pysock__is_tls_locked(c.s))
+        pending = pysock__fail_not_tls(c.name);
+    else if (c.s->tls && c.s->tls->handshakes && pysock__tls_app_in(c.s->tls, &n))
+        pending = (ptrdiff_t)n;
     pysock__call_end(&c);
-    return n;
+    return pending;
 }
 
 PYSOCKDEF int pysock_ssl_eof_is_clean(pysock *s)
@@ -21535,7 +21674,7 @@ PYSOCKDEF int pysock_ssl_eof_is_clean(pysock *s)
     int clean;
 
     if (!t)
-        return -1;
+        return 0;
     clean = pysock__tls_closed_cleanly(t);
     pysock__call_end(&c);
     return clean;
@@ -21994,7 +22133,9 @@ static pysock__waker *pysock__select_waker(pysock__select_call *c)
     return c->waker;
 }
 
-static void pysock__select_add(pysock__select_call *c, int fd, short want, short means)
+/* s: the open socket whose descriptor is fd, whose reference is taken; or NULL. */
+static void pysock__select_add_sock(pysock__select_call *c, int fd, pysock__sock *s, short want,
+                                    short means)
 {
     pysock__entry *e = &c->entries[c->count++];
 
@@ -22007,8 +22148,8 @@ static void pysock__select_add(pysock__select_call *c, int fd, short want, short
     e->closed = c->waker && fd == c->waker->rfd;
     if (e->closed)
         e->fd = -1;
-    e->s = pysock__acquire_fd(e->fd);
-    if (!e->s)
+    e->s = s;
+    if (!s)
         return;
     c->sockets++;
     pysock__lock(&e->s->lock);
@@ -22018,6 +22159,13 @@ static void pysock__select_add(pysock__select_call *c, int fd, short want, short
         c->watched++;
     }
     pysock__unlock(&e->s->lock);
+}
+
+static void pysock__select_add(pysock__select_call *c, int fd, short want, short means)
+{
+    int mine = c->waker && fd == c->waker->rfd; /* the library's: the asker's file is closed */
+
+    pysock__select_add_sock(c, fd, mine ? NULL : pysock__acquire_fd(fd), want, means);
 }
 
 /* Whether the call may sleep without a waker: nothing but the kernel changes a level, and the
@@ -22244,7 +22392,7 @@ static void pysock__select_keep(int *fds, size_t *count, const pysock__entry *en
 }
 
 PYSOCKDEF ptrdiff_t pysock_select(int *rlist, size_t *rcount, int *wlist, size_t *wcount,
-                                  int *xlist, size_t *xcount, double timeout)
+                                  int *xlist, size_t *xcount, double timeout_seconds)
 {
     size_t rn = rlist && rcount ? *rcount : 0, wn = wlist && wcount ? *wcount : 0;
     size_t xn = xlist && xcount ? *xcount : 0;
@@ -22258,7 +22406,7 @@ PYSOCKDEF ptrdiff_t pysock_select(int *rlist, size_t *rcount, int *wlist, size_t
         return (ptrdiff_t)pysock__fail_value("select", "a list is NULL, but its count is not 0");
     if (rn > 1u << 24 || wn > 1u << 24 || xn > 1u << 24)
         return (ptrdiff_t)pysock__fail_value("select", "a count is negative or too large");
-    if (pysock__select_begin(&c, "select", rn + wn + xn, timeout, few, few_fds,
+    if (pysock__select_begin(&c, "select", rn + wn + xn, timeout_seconds, few, few_fds,
                              PYSOCK__COUNT(few)) < 0)
         return -1;
     pysock__select_add_list(&c, rlist, rn, POLLIN, POLLIN | POLLHUP | POLLERR);
@@ -22276,7 +22424,7 @@ PYSOCKDEF ptrdiff_t pysock_select(int *rlist, size_t *rcount, int *wlist, size_t
     return ready < 0 ? pysock__select_fail(&c, "select", (int)ready) : ready;
 }
 
-PYSOCKDEF ptrdiff_t pysock_poll(struct pollfd *fds, size_t count, double timeout)
+PYSOCKDEF ptrdiff_t pysock_poll(struct pollfd *fds, size_t count, double timeout_seconds)
 {
     pysock__entry few[8];
     struct pollfd few_fds[9];
@@ -22287,7 +22435,7 @@ PYSOCKDEF ptrdiff_t pysock_poll(struct pollfd *fds, size_t count, double timeout
     if ((!fds && count) || count > 1u << 24)
         return (ptrdiff_t)pysock__fail_value("poll", fds ? "the count is negative or too large"
                                                          : "fds is NULL, but count is not 0");
-    if (pysock__select_begin(&c, "poll", count, timeout, few, few_fds, PYSOCK__COUNT(few)) < 0)
+    if (pysock__select_begin(&c, "poll", count, timeout_seconds, few, few_fds, PYSOCK__COUNT(few)) < 0)
         return -1;
     c.is_poll = 1;
     for (i = 0; i < count; i++)
@@ -22300,6 +22448,39 @@ PYSOCKDEF ptrdiff_t pysock_poll(struct pollfd *fds, size_t count, double timeout
     if (c.entries != few)
         PYSOCK_FREE(c.entries);
     return ready < 0 ? pysock__select_fail(&c, "poll", (int)ready) : ready;
+}
+
+PYSOCKDEF int pysock_wait(pysock *handle, int events, double timeout_seconds)
+{
+    pysock__entry entry;
+    struct pollfd fds[2];
+    pysock__select_call c;
+    pysock__call begun;
+    pysock__sock *s;
+    ptrdiff_t ready;
+
+    if (events < 0 || events > SHRT_MAX)
+        return pysock__fail_value("wait", "events is no set of POLLIN, POLLPRI and POLLOUT");
+    if (pysock__call_begin(&begun, handle, "wait") < 0)
+        return -1;
+    s = begun.s;
+    pysock__retain(s);
+    pysock__call_end(&begun);
+    if (s->fd < 0 || pysock__select_begin(&c, "wait", 1, timeout_seconds, &entry, fds, 1) < 0) {
+        int bio = s->fd < 0;
+        pysock__release(s);
+        return bio ? pysock__fail(PYSOCK_OS_ERROR, ENOTSUP, "ENOTSUP",
+                                  "wait: TLS over memory BIOs has no descriptor to wait on")
+                   : -1;
+    }
+    c.is_poll = 1;
+    pysock__select_add_sock(&c, s->fd, s, (short)events,
+                            (short)(events | POLLERR | POLLHUP | POLLNVAL));
+    ready = pysock__select_run(&c);
+    pysock__select_end(&c);
+    if (ready >= 0 && entry.have & POLLNVAL)
+        ready = -EBADF;
+    return ready < 0 ? pysock__select_fail(&c, "wait", (int)ready) : entry.have;
 }
 
 /* ---- >>pollers ----
@@ -22320,6 +22501,7 @@ typedef struct pysock__reg {
     /* guarded by the poller's lock */
     pysock__list ready_link;
     short events;
+    void *userdata;
     uint32_t flags;  /* epoll's: edges, once, exclusive */
     int told;        /* EPOLLONESHOT: nothing more until it is modified */
     int queued;      /* in the ready list */
@@ -22711,7 +22893,7 @@ static int pysock__reg_enter(pysock_poller *p, pysock__reg *reg, pysock__sock *s
 }
 
 /* -EEXIST, without an error set: another thread has registered fd meanwhile. */
-static int pysock__reg_new(pysock_poller *p, int fd, uint32_t events)
+static int pysock__reg_new(pysock_poller *p, int fd, uint32_t events, void *userdata)
 {
     pysock__reg *reg = (pysock__reg *)pysock__alloc(sizeof *reg);
     pysock__sock *s;
@@ -22726,6 +22908,7 @@ static int pysock__reg_new(pysock_poller *p, int fd, uint32_t events)
     reg->poller = p;
     reg->fd = fd;
     reg->events = (short)(events & 0x7fff);
+    reg->userdata = userdata;
     reg->flags = p->is_epoll ? events & ~0x7fffu : 0;
     reg->armed = -1;
     if (s)
@@ -22754,8 +22937,10 @@ static int pysock__poller_check(const char *what, pysock_poller *p, int fd)
     return pysock__load(&p->closed) ? pysock__fail_os(-EBADF, what, "") : 0;
 }
 
-/* 1 if the registration changed, 0 if there is none of the descriptor as it is now. */
-static int pysock__reg_change(pysock_poller *p, int fd, uint32_t events, int replace)
+/* 1 if the registration changed, 0 if there is none of the descriptor as it is now. replace: the
+   userdata, too, and a registration of what had the descriptor before. */
+static int pysock__reg_change(pysock_poller *p, int fd, uint32_t events, int replace,
+                              void *userdata)
 {
     pysock__sock *s = pysock__acquire_fd(fd);
     uintptr_t handle = s ? s->handle : 0;
@@ -22771,6 +22956,8 @@ static int pysock__reg_change(pysock_poller *p, int fd, uint32_t events, int rep
         reg = pysock__reg_claim_locked(p, fd); /* the number has been used again */
     } else if (reg) {
         reg->events = (short)(events & 0x7fff);
+        if (replace)
+            reg->userdata = userdata;
         if (!handle && replace && reg->armed >= 0)
             reg->armed = -2; /* perhaps another file of the same number: ask the kernel anew */
         pysock__reg_queue_locked(reg);
@@ -22875,7 +23062,7 @@ static int pysock__epoll_unregister(pysock_poller *p, int fd)
     return !unknown ? err : pysock__fd_is_closed(fd) ? -EBADF : -ENOENT;
 }
 
-static int pysock__epoll_register(pysock_poller *p, int fd, uint32_t events)
+static int pysock__epoll_register(pysock_poller *p, int fd, uint32_t events, void *userdata)
 {
     pysock__reg *reg, *dead = NULL;
     int err;
@@ -22889,7 +23076,7 @@ static int pysock__epoll_register(pysock_poller *p, int fd, uint32_t events)
     if (reg)
         err = -EEXIST;
     if (err == 0)
-        err = pysock__reg_new(p, fd, events);
+        err = pysock__reg_new(p, fd, events, userdata);
     return err < -1 ? pysock__fail_os(err, "poller_register", "") : err;
 }
 
@@ -22898,6 +23085,7 @@ static void pysock__epoll_rebind(pysock_poller *p, uint64_t token)
 {
     pysock__fault before = pysock__last;
     uint32_t events = 0;
+    void *userdata = NULL;
     pysock__reg *reg;
     int fd = -1;
 
@@ -22906,31 +23094,32 @@ static void pysock__epoll_rebind(pysock_poller *p, uint64_t token)
     if (reg) {
         fd = reg->fd;
         events = (uint32_t)reg->events | reg->flags;
+        userdata = reg->userdata;
         pysock__reg_claim_locked(p, fd);
     }
     pysock__unlock(&p->lock);
     if (!reg)
         return;
     pysock__reg_free(p, reg);
-    if (pysock__reg_new(p, fd, events) < 0)
+    if (pysock__reg_new(p, fd, events, userdata) < 0)
         pysock__last = before; /* it is closed, and forgotten */
 }
 
-PYSOCKDEF int pysock_poller_register(pysock_poller *p, int fd, int events)
+PYSOCKDEF int pysock_poller_register(pysock_poller *p, int fd, int events, void *userdata)
 {
     int r;
 
     if (pysock__poller_check("poller_register", p, fd) < 0)
         return -1;
     if (p->is_epoll) {
-        r = pysock__epoll_register(p, fd, (uint32_t)events);
+        r = pysock__epoll_register(p, fd, (uint32_t)events, userdata);
         pysock__run_deferred();
         return r;
     }
     do {
-        r = pysock__reg_change(p, fd, (uint32_t)events, 1)
+        r = pysock__reg_change(p, fd, (uint32_t)events, 1, userdata)
                 ? 0
-                : pysock__reg_new(p, fd, (uint32_t)events);
+                : pysock__reg_new(p, fd, (uint32_t)events, userdata);
     } while (r == -EEXIST);
     pysock__run_deferred();
     return r;
@@ -22946,7 +23135,7 @@ PYSOCKDEF int pysock_poller_modify(pysock_poller *p, int fd, int events)
         err = pysock__epoll_change(p, fd, (uint32_t)events);
         return err ? pysock__fail_os(err, "poller_modify", "") : 0;
     }
-    if (pysock__reg_change(p, fd, (uint32_t)events, 0))
+    if (pysock__reg_change(p, fd, (uint32_t)events, 0, NULL))
         return 0;
     return pysock__fail(PYSOCK_OS_ERROR, ENOENT, "ENOENT",
                         "poller_modify: descriptor %d is not registered", fd);
@@ -22992,6 +23181,7 @@ static void pysock__poll_add_locked(pysock__poll_call *c, pysock__reg *reg, shor
     reg->poll_id = c->id;
     reg->result = c->filled;
     c->out[c->filled].fd = reg->fd;
+    c->out[c->filled].userdata = reg->userdata;
     c->out[c->filled++].events = have;
 }
 
@@ -23176,19 +23366,19 @@ static void pysock__poll_end(pysock__poll_call *c)
     pysock__run_deferred();
 }
 
-PYSOCKDEF ptrdiff_t pysock_poller_poll(pysock_poller *p, pysock_pollevent *events, size_t max,
-                                       double timeout)
+PYSOCKDEF ptrdiff_t pysock_poller_poll(pysock_poller *p, pysock_pollevent *events, size_t count,
+                                       double timeout_seconds)
 {
-    int64_t deadline, ns = pysock__timeout_ns(timeout, "poller_poll");
+    int64_t deadline, ns = pysock__timeout_ns(timeout_seconds, "poller_poll");
     pysock__poll_call c;
     int r;
 
     if (ns == -2)
         return -1;
-    if (!p || !events || !max || max > PTRDIFF_MAX / sizeof *events)
+    if (!p || !events || !count || count > PTRDIFF_MAX / sizeof *events)
         return pysock__fail_value("poller_poll", !p        ? "the poller is NULL"
                                                  : !events ? "events is NULL"
-                                                           : "max is 0, negative or too large");
+                                                           : "count is 0, negative or too large");
     deadline = ns ? pysock__deadline_in(ns) : 0;
     if (ns == 0)
         pysock__reactor_assist();
@@ -23196,7 +23386,7 @@ PYSOCKDEF ptrdiff_t pysock_poller_poll(pysock_poller *p, pysock_pollevent *event
     c.p = p;
     c.epoch = pysock__epoch(p->state);
     c.out = events;
-    c.max = max;
+    c.max = count;
     r = pysock__poll_begin(&c);
     while (r == 0) {
         r = pysock__poll_round(&c, deadline);
@@ -23994,10 +24184,10 @@ static pysock *pysock__attempt_all(pysock__attempt *a, const pysock__addrs *list
     return NULL;
 }
 
-PYSOCKDEF pysock *pysock_create_connection_ex(const char *host, int port, double timeout,
+PYSOCKDEF pysock *pysock_create_connection_ex(const char *host, int port, double timeout_seconds,
                                               const pysock_connection_options *options)
 {
-    static const pysock_connection_options none = {NULL, 0, 0, NULL, NULL};
+    pysock_connection_options o = PYSOCK_CONNECTION_OPTIONS_INIT;
     pysock__maker m = pysock__maker_begin("create_connection");
     pysock__fault before = pysock__last;
     pysock__addrs list = {NULL, 0, 0, 0};
@@ -24005,9 +24195,13 @@ PYSOCKDEF pysock *pysock_create_connection_ex(const char *host, int port, double
     pysock *s = NULL;
     int64_t ns;
 
-    if (timeout == PYSOCK_DEFAULT_TIMEOUT)
-        timeout = pysock_getdefaulttimeout();
-    ns = pysock__timeout_ns(timeout, "create_connection");
+    if (options
+        && pysock__take_options(&o, sizeof o, options, "create_connection",
+                                "PYSOCK_CONNECTION_OPTIONS_INIT") < 0)
+        return NULL;
+    if (timeout_seconds == PYSOCK_DEFAULT_TIMEOUT)
+        timeout_seconds = pysock_getdefaulttimeout();
+    ns = pysock__timeout_ns(timeout_seconds, "create_connection");
     if (ns == -2 || pysock__check_host("create_connection", host, port) < 0)
         return NULL;
     if (ns == 0) {
@@ -24019,23 +24213,23 @@ PYSOCKDEF pysock *pysock_create_connection_ex(const char *host, int port, double
     memset(&a, 0, sizeof a);
     a.maker = &m;
     a.host = host && host[0] ? host : "localhost";
-    a.timeout = timeout;
+    a.timeout = timeout_seconds;
     a.deadline = pysock__deadline_in(ns);
-    a.options = options ? options : &none;
+    a.options = &o;
     pysock__install(); /* a fork must find the resolver's lock free */
     if (pysock__resolve_all(&m, a.host, port, &list, a.deadline) == 0)
         s = pysock__attempt_all(&a, &list);
     pysock__free(list.items);
-    if (s && pysock_settimeout(s, timeout) < 0)
+    if (s && pysock_settimeout(s, timeout_seconds) < 0)
         return pysock__close_failed(s);
     if (s)
         pysock__last = before; /* what the addresses before said is no failure */
     return s;
 }
 
-PYSOCKDEF pysock *pysock_create_connection(const char *host, int port, double timeout)
+PYSOCKDEF pysock *pysock_create_connection(const char *host, int port, double timeout_seconds)
 {
-    return pysock_create_connection_ex(host, port, timeout, NULL);
+    return pysock_create_connection_ex(host, port, timeout_seconds, NULL);
 }
 
 PYSOCKDEF int pysock_has_dualstack_ipv6(void)
@@ -24078,12 +24272,21 @@ static pysock *pysock__server_failed(pysock *s, const char *host, int port)
     return NULL;
 }
 
-static pysock *pysock__create_server(const char *host, int port, int family, int backlog,
+static pysock *pysock__create_server(const char *host, int port,
                                      const pysock_server_options *options)
 {
     pysock__maker m = pysock__maker_begin("create_server");
+    int family = options->family;
     pysock *s;
 
+    if (!family)
+        family = options->dualstack_ipv6 || (host && strchr(host, ':')) ? AF_INET6 : AF_INET;
+    if (options->dualstack_ipv6 && (family != AF_INET6 || !pysock_has_dualstack_ipv6())) {
+        pysock__fail_value("create_server", family != AF_INET6
+                                                ? "dualstack_ipv6 needs family AF_INET6"
+                                                : "dualstack_ipv6 is not supported here");
+        return NULL;
+    }
     if (pysock__check_family("create_server", family) < 0
         || (family != AF_UNIX && pysock__check_host("create_server", host, port) < 0))
         return NULL;
@@ -24094,43 +24297,29 @@ static pysock *pysock__create_server(const char *host, int port, int family, int
         return pysock__close_failed(s);
     if (pysock_bind(s, host, port) < 0)
         return pysock__server_failed(s, host, port);
-    if (pysock_listen(s, backlog) < 0)
+    if (pysock_listen(s, options->backlog) < 0)
         return pysock__close_failed(s);
     return s;
-}
-
-/* The family that a server has where none is asked for. */
-static int pysock__server_family(const char *host)
-{
-    return host && strchr(host, ':') ? AF_INET6 : AF_INET;
 }
 
 PYSOCKDEF pysock *pysock_create_server_ex(const char *host, int port,
                                           const pysock_server_options *options)
 {
-    static const pysock_server_options none = {0, 0, 0, 0};
-    int family;
+    pysock_server_options o = PYSOCK_SERVER_OPTIONS_INIT;
 
-    if (!options)
-        options = &none;
-    family = options->family           ? options->family
-             : options->dualstack_ipv6 ? AF_INET6
-                                       : pysock__server_family(host);
-    if (options->dualstack_ipv6 && (family != AF_INET6 || !pysock_has_dualstack_ipv6())) {
-        pysock__fail_value("create_server", family != AF_INET6
-                                                ? "dualstack_ipv6 needs family AF_INET6"
-                                                : "dualstack_ipv6 is not supported here");
+    if (options
+        && pysock__take_options(&o, sizeof o, options, "create_server",
+                                "PYSOCK_SERVER_OPTIONS_INIT") < 0)
         return NULL;
-    }
-    return pysock__create_server(host, port, family, options->backlog > 0 ? options->backlog : -1,
-                                 options);
+    return pysock__create_server(host, port, &o);
 }
 
 PYSOCKDEF pysock *pysock_create_server(const char *host, int port, int backlog)
 {
-    static const pysock_server_options none = {0, 0, 0, 0};
+    pysock_server_options o = PYSOCK_SERVER_OPTIONS_INIT;
 
-    return pysock__create_server(host, port, pysock__server_family(host), backlog, &none);
+    o.backlog = backlog;
+    return pysock__create_server(host, port, &o);
 }
 
 /* Conveniences: sendfile. */
@@ -24308,21 +24497,21 @@ static pysock_buf *pysock__inspect(pysock *s, pysock_ssl_context *ctx, const cha
 }
 
 PYSOCKDEF pysock_buf *pysock_ssl_get_server_certificate(const char *host, int port,
-                                                        const char *ca_certs, double timeout)
+                                                        const char *ca_certs, double timeout_seconds)
 {
     pysock_ssl_context *ctx;
     pysock_buf *pem = NULL;
     int64_t ns, deadline;
     pysock *s;
 
-    if (timeout == PYSOCK_DEFAULT_TIMEOUT)
-        timeout = pysock_getdefaulttimeout();
-    ns = pysock__timeout_ns(timeout, "ssl_get_server_certificate");
+    if (timeout_seconds == PYSOCK_DEFAULT_TIMEOUT)
+        timeout_seconds = pysock_getdefaulttimeout();
+    ns = pysock__timeout_ns(timeout_seconds, "ssl_get_server_certificate");
     deadline = pysock__deadline_in(ns);
     ctx = ns == -2 ? NULL : pysock__inspection_context(ca_certs);
     if (!ctx)
         return NULL;
-    s = pysock_create_connection(host, port, timeout);
+    s = pysock_create_connection(host, port, timeout_seconds);
     if (s)
         pem = pysock__inspect(s, ctx, host && host[0] ? host : NULL, deadline);
     if (pem)
@@ -24336,7 +24525,7 @@ PYSOCKDEF pysock_buf *pysock_ssl_get_server_certificate(const char *host, int po
 #endif /* PYSOCK_NO_SSL */
 
 /* ---- >>without-ssl ----
-   PYSOCK_NO_SSL: every call of the ssl module is there, and fails with ENOTSUP. */
+   PYSOCK_NO_SSL: every call of the ssl module exists and fails with ENOTSUP. No lock. */
 
 #ifdef PYSOCK_NO_SSL
 
@@ -24346,595 +24535,150 @@ static int pysock__no_ssl(const char *what)
                         "%s: not supported: this program was compiled with PYSOCK_NO_SSL", what);
 }
 
-/* What is there without BearSSL: every call says so. */
+#ifdef __GNUC__
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#endif
+#define PYSOCK__STUB(type, name, result, parameters) \
+    PYSOCKDEF type pysock_##name parameters          \
+    {                                                \
+        return pysock__no_ssl(#name), result;        \
+    }
 
-PYSOCKDEF pysock_ssl_context *pysock_ssl_create_default_context(pysock_ssl_purpose purpose)
-{
-    (void)purpose;
-    pysock__no_ssl("ssl_create_default_context");
-    return NULL;
-}
+/* clang-format off */
+PYSOCK__STUB(pysock_ssl_context *, ssl_create_default_context, NULL, (pysock_ssl_purpose purpose))
+PYSOCK__STUB(pysock_ssl_context *, ssl_client_context, NULL, (void))
+PYSOCK__STUB(pysock_ssl_context *, ssl_server_context, NULL, (void))
+PYSOCK__STUB(pysock_ssl_context *, ssl_context_new, NULL, (pysock_ssl_purpose purpose))
+PYSOCK__STUB(pysock_ssl_context *, ssl_context_new_protocol, NULL, (pysock_ssl_protocol protocol))
+PYSOCK__STUB(pysock_ssl_protocol, ssl_get_protocol, (pysock_ssl_protocol)0,
+             (pysock_ssl_context *ctx))
+PYSOCK__STUB(pysock_ssl_context *, ssl_context_retain, NULL, (pysock_ssl_context *ctx))
+PYSOCK__STUB(int, ssl_load_cert_chain, -1,
+             (pysock_ssl_context *ctx, const char *certfile, const char *keyfile))
+PYSOCK__STUB(int, ssl_load_cert_chain_data, -1,
+             (pysock_ssl_context *ctx, const void *cert, size_t cert_size, const void *key,
+              size_t key_size))
+PYSOCK__STUB(int, ssl_load_cert_chain_ex, -1,
+             (pysock_ssl_context *ctx, const pysock_ssl_chain_options *options))
+PYSOCK__STUB(int, ssl_load_verify_locations, -1,
+             (pysock_ssl_context *ctx, const char *cafile, const char *capath))
+PYSOCK__STUB(int, ssl_load_verify_data, -1,
+             (pysock_ssl_context *ctx, const void *data, size_t size))
+PYSOCK__STUB(int, ssl_load_verify_directory, -1, (pysock_ssl_context *ctx, const char *path))
+PYSOCK__STUB(int, ssl_load_default_certs, -1, (pysock_ssl_context *ctx))
+PYSOCK__STUB(ptrdiff_t, ssl_ca_count, -1, (pysock_ssl_context *ctx))
+PYSOCK__STUB(ptrdiff_t, ssl_get_ca_certs, -1,
+             (pysock_ssl_context *ctx, pysock_buf **out, size_t count))
+PYSOCK__STUB(int, ssl_cert_store_stats, -1,
+             (pysock_ssl_context *ctx, pysock_ssl_store_stats *stats))
+PYSOCK__STUB(int, ssl_set_verify_mode, -1, (pysock_ssl_context *ctx, pysock_ssl_verify_mode mode))
+PYSOCK__STUB(pysock_ssl_verify_mode, ssl_get_verify_mode, (pysock_ssl_verify_mode)0,
+             (pysock_ssl_context *ctx))
+PYSOCK__STUB(int, ssl_set_check_hostname, -1, (pysock_ssl_context *ctx, int on))
+PYSOCK__STUB(int, ssl_get_check_hostname, 0, (pysock_ssl_context *ctx))
+PYSOCK__STUB(int, ssl_set_hostname_checks_common_name, -1, (pysock_ssl_context *ctx, int on))
+PYSOCK__STUB(int, ssl_get_hostname_checks_common_name, 0, (pysock_ssl_context *ctx))
+PYSOCK__STUB(int, ssl_set_verify_flags, -1, (pysock_ssl_context *ctx, unsigned flags))
+PYSOCK__STUB(unsigned, ssl_get_verify_flags, 0, (pysock_ssl_context *ctx))
+PYSOCK__STUB(int, ssl_set_minimum_version, -1,
+             (pysock_ssl_context *ctx, pysock_ssl_tls_version version))
+PYSOCK__STUB(pysock_ssl_tls_version, ssl_get_minimum_version, (pysock_ssl_tls_version)0,
+             (pysock_ssl_context *ctx))
+PYSOCK__STUB(int, ssl_set_maximum_version, -1,
+             (pysock_ssl_context *ctx, pysock_ssl_tls_version version))
+PYSOCK__STUB(pysock_ssl_tls_version, ssl_get_maximum_version, (pysock_ssl_tls_version)0,
+             (pysock_ssl_context *ctx))
+PYSOCK__STUB(int, ssl_set_options, -1, (pysock_ssl_context *ctx, uint64_t options))
+PYSOCK__STUB(uint64_t, ssl_get_options, 0, (pysock_ssl_context *ctx))
+PYSOCK__STUB(int, ssl_set_ciphers, -1, (pysock_ssl_context *ctx, const char *ciphers))
+PYSOCK__STUB(ptrdiff_t, ssl_get_ciphers, -1,
+             (pysock_ssl_context *ctx, pysock_ssl_cipher_info *out, size_t count))
+PYSOCK__STUB(int, ssl_set_security_level, -1, (pysock_ssl_context *ctx, int level))
+PYSOCK__STUB(int, ssl_get_security_level, -1, (pysock_ssl_context *ctx))
+PYSOCK__STUB(int, ssl_set_ecdh_curve, -1, (pysock_ssl_context *ctx, const char *names))
+PYSOCK__STUB(int, ssl_set_alpn_protocols, -1,
+             (pysock_ssl_context *ctx, const char *const *names, size_t count))
+PYSOCK__STUB(int, ssl_set_sni_callback, -1,
+             (pysock_ssl_context *ctx, int (*fn)(void *arg, const pysock_ssl_client_hello *hello),
+              void *arg))
+PYSOCK__STUB(int, ssl_set_message_callback, -1,
+             (pysock_ssl_context *ctx, void (*fn)(void *arg, const pysock_ssl_message *m),
+              void *arg))
+PYSOCK__STUB(int, ssl_set_keylog_filename, -1, (pysock_ssl_context *ctx, const char *filename))
+PYSOCK__STUB(ptrdiff_t, ssl_get_keylog_filename, -1,
+             (pysock_ssl_context *ctx, char *name, size_t size))
+PYSOCK__STUB(int, ssl_set_session_cache, -1, (pysock_ssl_context *ctx, size_t sessions))
+PYSOCK__STUB(int, ssl_get_session_stats, -1,
+             (pysock_ssl_context *ctx, pysock_ssl_session_stats *stats))
+PYSOCK__STUB(int, ssl_wrap_socket, -1,
+             (pysock *s, pysock_ssl_context *ctx, const char *server_hostname))
+PYSOCK__STUB(int, ssl_wrap_socket_ex, -1,
+             (pysock *s, pysock_ssl_context *ctx, const pysock_ssl_wrap_options *options))
+PYSOCK__STUB(pysock_bio *, bio_new, NULL, (void))
+PYSOCK__STUB(ptrdiff_t, bio_read, -1, (pysock_bio *bio, void *buf, size_t size))
+PYSOCK__STUB(ptrdiff_t, bio_write, -1, (pysock_bio *bio, const void *data, size_t size))
+PYSOCK__STUB(int, bio_write_eof, -1, (pysock_bio *bio))
+PYSOCK__STUB(ptrdiff_t, bio_pending, -1, (pysock_bio *bio))
+PYSOCK__STUB(int, bio_eof, 0, (pysock_bio *bio))
+PYSOCK__STUB(pysock *, ssl_wrap_bio, NULL,
+             (pysock_ssl_context *ctx, pysock_bio *incoming, pysock_bio *outgoing,
+              const pysock_ssl_wrap_options *options))
+PYSOCK__STUB(int, ssl_do_handshake, -1, (pysock *s))
+PYSOCK__STUB(int, ssl_unwrap, -1, (pysock *s))
+PYSOCK__STUB(int, ssl_server_side, 0, (pysock *s))
+PYSOCK__STUB(const char *, ssl_version, NULL, (pysock *s))
+PYSOCK__STUB(pysock_ssl_context *, ssl_get_context, NULL, (pysock *s))
+PYSOCK__STUB(int, ssl_set_context, -1, (pysock *s, pysock_ssl_context *ctx))
+PYSOCK__STUB(int, ssl_cipher, -1, (pysock *s, pysock_ssl_cipher_info *info))
+PYSOCK__STUB(ptrdiff_t, ssl_shared_ciphers, -1,
+             (pysock *s, pysock_ssl_cipher_info *out, size_t count))
+PYSOCK__STUB(const char *, ssl_compression, NULL, (pysock *s))
+PYSOCK__STUB(pysock_ssl_cert *, ssl_cert_parse, NULL, (const void *der, size_t size))
+PYSOCK__STUB(pysock_ssl_cert *, ssl_getpeercert, NULL, (pysock *s))
+PYSOCK__STUB(pysock_buf *, ssl_getpeercert_der, NULL, (pysock *s))
+PYSOCK__STUB(ptrdiff_t, ssl_get_unverified_chain, -1, (pysock *s, pysock_buf **out, size_t count))
+PYSOCK__STUB(ptrdiff_t, ssl_get_verified_chain, -1, (pysock *s, pysock_buf **out, size_t count))
+PYSOCK__STUB(ptrdiff_t, ssl_get_channel_binding, -1,
+             (pysock *s, const char *type, void *out, size_t size))
+PYSOCK__STUB(ptrdiff_t, ssl_selected_alpn_protocol, -1, (pysock *s, char *name, size_t size))
+PYSOCK__STUB(ptrdiff_t, ssl_server_hostname, -1, (pysock *s, char *name, size_t size))
+PYSOCK__STUB(pysock_ssl_session *, ssl_get_session, NULL, (pysock *s))
+PYSOCK__STUB(int, ssl_set_session, -1, (pysock *s, pysock_ssl_session *session))
+PYSOCK__STUB(pysock_ssl_session *, ssl_session_retain, NULL, (pysock_ssl_session *session))
+PYSOCK__STUB(ptrdiff_t, ssl_session_id, -1,
+             (const pysock_ssl_session *session, unsigned char id[32]))
+PYSOCK__STUB(int64_t, ssl_session_time, -1, (const pysock_ssl_session *session))
+PYSOCK__STUB(int, ssl_session_timeout, -1, (const pysock_ssl_session *session))
+PYSOCK__STUB(int, ssl_session_reused, 0, (pysock *s))
+PYSOCK__STUB(ptrdiff_t, ssl_pending, -1, (pysock *s))
+PYSOCK__STUB(int, ssl_eof_is_clean, 0, (pysock *s))
+PYSOCK__STUB(pysock_buf *, ssl_der_cert_to_pem_cert, NULL, (const void *der, size_t size))
+PYSOCK__STUB(pysock_buf *, ssl_pem_cert_to_der_cert, NULL, (const char *pem))
+PYSOCK__STUB(int, ssl_cert_time_to_seconds, -1, (const char *cert_time, int64_t *seconds))
+PYSOCK__STUB(pysock_buf *, ssl_get_server_certificate, NULL,
+             (const char *host, int port, const char *ca_certs, double timeout_seconds))
+PYSOCK__STUB(int, ssl_rand_bytes, -1, (void *buf, size_t size))
+PYSOCK__STUB(int, ssl_get_default_verify_paths, -1, (pysock_ssl_verify_paths *paths))
+PYSOCK__STUB(int, ssl_match_hostname, -1, (const void *der, size_t size, const char *hostname))
+PYSOCK__STUB(int, ssl_txt2obj, -1, (const char *text, int names, pysock_ssl_oid *out))
+PYSOCK__STUB(int, ssl_nid2obj, -1, (int nid, pysock_ssl_oid *out))
+/* clang-format on */
 
-PYSOCKDEF pysock_ssl_context *pysock_ssl_client_context(void)
-{
-    pysock__no_ssl("ssl_client_context");
-    return NULL;
-}
+PYSOCKDEF void pysock_ssl_context_release(pysock_ssl_context *ctx) {}
+PYSOCKDEF void pysock_ssl_session_release(pysock_ssl_session *session) {}
+PYSOCKDEF void pysock_ssl_cert_free(pysock_ssl_cert *cert) {}
+PYSOCKDEF void pysock_bio_release(pysock_bio *bio) {}
 
-PYSOCKDEF pysock_ssl_context *pysock_ssl_server_context(void)
-{
-    pysock__no_ssl("ssl_server_context");
-    return NULL;
-}
-
-PYSOCKDEF pysock_ssl_context *pysock_ssl_context_new(pysock_ssl_purpose purpose)
-{
-    (void)purpose;
-    pysock__no_ssl("ssl_context_new");
-    return NULL;
-}
-
-PYSOCKDEF void pysock_ssl_context_release(pysock_ssl_context *ctx)
-{
-    (void)ctx;
-}
-
-PYSOCKDEF int pysock_ssl_load_cert_chain(pysock_ssl_context *ctx, const char *certfile,
-    const char *keyfile)
-{
-    (void)ctx, (void)certfile, (void)keyfile;
-    return pysock__no_ssl("ssl_load_cert_chain");
-}
-
-PYSOCKDEF int pysock_ssl_load_cert_chain_data(pysock_ssl_context *ctx, const void *cert,
-    size_t certlen, const void *key, size_t keylen)
-{
-    (void)ctx, (void)cert, (void)certlen, (void)key, (void)keylen;
-    return pysock__no_ssl("ssl_load_cert_chain_data");
-}
-
-PYSOCKDEF int pysock_ssl_load_cert_chain_ex(pysock_ssl_context *ctx,
-    const pysock_ssl_chain_options *options)
-{
-    (void)ctx, (void)options;
-    return pysock__no_ssl("ssl_load_cert_chain_ex");
-}
-
-PYSOCKDEF int pysock_ssl_load_verify_locations(pysock_ssl_context *ctx, const char *cafile,
-    const char *capath)
-{
-    (void)ctx, (void)cafile, (void)capath;
-    return pysock__no_ssl("ssl_load_verify_locations");
-}
-
-PYSOCKDEF int pysock_ssl_load_verify_data(pysock_ssl_context *ctx, const void *data, size_t size)
-{
-    (void)ctx, (void)data, (void)size;
-    return pysock__no_ssl("ssl_load_verify_data");
-}
-
-PYSOCKDEF int pysock_ssl_load_verify_directory(pysock_ssl_context *ctx, const char *path)
-{
-    (void)ctx, (void)path;
-    return pysock__no_ssl("ssl_load_verify_directory");
-}
-
-PYSOCKDEF int pysock_ssl_load_default_certs(pysock_ssl_context *ctx)
-{
-    (void)ctx;
-    return pysock__no_ssl("ssl_load_default_certs");
-}
-
-PYSOCKDEF size_t pysock_ssl_ca_count(pysock_ssl_context *ctx)
-{
-    (void)ctx;
-    pysock__no_ssl("ssl_ca_count");
-    return 0;
-}
-
-PYSOCKDEF ptrdiff_t pysock_ssl_get_ca_certs(pysock_ssl_context *ctx, pysock_buf **out, size_t max)
-{
-    (void)ctx, (void)out, (void)max;
-    return pysock__no_ssl("ssl_get_ca_certs");
-}
-
-PYSOCKDEF int pysock_ssl_cert_store_stats(pysock_ssl_context *ctx, pysock_ssl_store_stats *stats)
-{
-    (void)ctx, (void)stats;
-    return pysock__no_ssl("ssl_cert_store_stats");
-}
-
-PYSOCKDEF int pysock_ssl_set_verify_mode(pysock_ssl_context *ctx, int mode)
-{
-    (void)ctx, (void)mode;
-    return pysock__no_ssl("ssl_set_verify_mode");
-}
-
-PYSOCKDEF int pysock_ssl_get_verify_mode(pysock_ssl_context *ctx)
-{
-    (void)ctx;
-    return pysock__no_ssl("ssl_get_verify_mode");
-}
-
-PYSOCKDEF int pysock_ssl_set_check_hostname(pysock_ssl_context *ctx, int on)
-{
-    (void)ctx, (void)on;
-    return pysock__no_ssl("ssl_set_check_hostname");
-}
-
-PYSOCKDEF int pysock_ssl_get_check_hostname(pysock_ssl_context *ctx)
-{
-    (void)ctx;
-    return pysock__no_ssl("ssl_get_check_hostname");
-}
-
-PYSOCKDEF int pysock_ssl_set_verify_flags(pysock_ssl_context *ctx, unsigned flags)
-{
-    (void)ctx, (void)flags;
-    return pysock__no_ssl("ssl_set_verify_flags");
-}
-
-PYSOCKDEF unsigned pysock_ssl_get_verify_flags(pysock_ssl_context *ctx)
-{
-    (void)ctx;
-    pysock__no_ssl("ssl_get_verify_flags");
-    return 0;
-}
-
-PYSOCKDEF int pysock_ssl_set_alpn_protocols(pysock_ssl_context *ctx, const char *const *names,
-    size_t count)
-{
-    (void)ctx, (void)names, (void)count;
-    return pysock__no_ssl("ssl_set_alpn_protocols");
-}
-
-PYSOCKDEF int pysock_ssl_set_session_cache(pysock_ssl_context *ctx, size_t sessions)
-{
-    (void)ctx, (void)sessions;
-    return pysock__no_ssl("ssl_set_session_cache");
-}
-
-PYSOCKDEF int pysock_ssl_wrap_socket(pysock *s, pysock_ssl_context *ctx,
-    const char *server_hostname)
-{
-    (void)s, (void)ctx, (void)server_hostname;
-    return pysock__no_ssl("ssl_wrap_socket");
-}
-
-PYSOCKDEF int pysock_ssl_wrap_socket_ex(pysock *s, pysock_ssl_context *ctx,
-    const pysock_ssl_wrap_options *options)
-{
-    (void)s, (void)ctx, (void)options;
-    return pysock__no_ssl("ssl_wrap_socket_ex");
-}
-
-PYSOCKDEF int pysock_ssl_do_handshake(pysock *s)
-{
-    (void)s;
-    return pysock__no_ssl("ssl_do_handshake");
-}
-
-PYSOCKDEF int pysock_ssl_unwrap(pysock *s)
-{
-    (void)s;
-    return pysock__no_ssl("ssl_unwrap");
-}
+#undef PYSOCK__STUB
+#ifdef __GNUC__
+#pragma GCC diagnostic pop
+#endif
 
 PYSOCKDEF int pysock_is_ssl(pysock *s)
 {
-    return pysock_fileno(s) < 0 ? -1 : 0;
-}
-
-PYSOCKDEF const char *pysock_ssl_version(pysock *s)
-{
-    (void)s;
-    pysock__no_ssl("ssl_version");
-    return NULL;
-}
-
-PYSOCKDEF int pysock_ssl_cipher(pysock *s, pysock_ssl_cipher_info *info)
-{
-    (void)s, (void)info;
-    return pysock__no_ssl("ssl_cipher");
-}
-
-PYSOCKDEF pysock_buf *pysock_ssl_getpeercert_der(pysock *s)
-{
-    (void)s;
-    pysock__no_ssl("ssl_getpeercert_der");
-    return NULL;
-}
-
-PYSOCKDEF const char *pysock_ssl_selected_alpn_protocol(pysock *s)
-{
-    (void)s;
-    pysock__no_ssl("ssl_selected_alpn_protocol");
-    return NULL;
-}
-
-PYSOCKDEF const char *pysock_ssl_server_hostname(pysock *s)
-{
-    (void)s;
-    pysock__no_ssl("ssl_server_hostname");
-    return NULL;
-}
-
-PYSOCKDEF int pysock_ssl_session_reused(pysock *s)
-{
-    (void)s;
-    return pysock__no_ssl("ssl_session_reused");
-}
-
-PYSOCKDEF size_t pysock_ssl_pending(pysock *s)
-{
-    (void)s;
-    pysock__no_ssl("ssl_pending");
+    pysock_fileno(s); /* for the error of a closed socket */
     return 0;
-}
-
-PYSOCKDEF int pysock_ssl_eof_is_clean(pysock *s)
-{
-    (void)s;
-    return pysock__no_ssl("ssl_eof_is_clean");
-}
-
-PYSOCKDEF pysock_ssl_context *pysock_ssl_context_new_protocol(int protocol)
-{
-    (void)protocol;
-    pysock__no_ssl("ssl_context_new_protocol");
-    return NULL;
-}
-
-PYSOCKDEF int pysock_ssl_get_protocol(pysock_ssl_context *ctx)
-{
-    (void)ctx;
-    return pysock__no_ssl("ssl_get_protocol");
-}
-
-PYSOCKDEF pysock_ssl_context *pysock_ssl_context_retain(pysock_ssl_context *ctx)
-{
-    (void)ctx;
-    pysock__no_ssl("ssl_context_retain");
-    return NULL;
-}
-
-PYSOCKDEF int pysock_ssl_set_hostname_checks_common_name(pysock_ssl_context *ctx, int on)
-{
-    (void)ctx, (void)on;
-    return pysock__no_ssl("ssl_set_hostname_checks_common_name");
-}
-
-PYSOCKDEF int pysock_ssl_get_hostname_checks_common_name(pysock_ssl_context *ctx)
-{
-    (void)ctx;
-    return pysock__no_ssl("ssl_get_hostname_checks_common_name");
-}
-
-PYSOCKDEF int pysock_ssl_set_minimum_version(pysock_ssl_context *ctx, int version)
-{
-    (void)ctx, (void)version;
-    return pysock__no_ssl("ssl_set_minimum_version");
-}
-
-PYSOCKDEF int pysock_ssl_get_minimum_version(pysock_ssl_context *ctx)
-{
-    (void)ctx;
-    return pysock__no_ssl("ssl_get_minimum_version");
-}
-
-PYSOCKDEF int pysock_ssl_set_maximum_version(pysock_ssl_context *ctx, int version)
-{
-    (void)ctx, (void)version;
-    return pysock__no_ssl("ssl_set_maximum_version");
-}
-
-PYSOCKDEF int pysock_ssl_get_maximum_version(pysock_ssl_context *ctx)
-{
-    (void)ctx;
-    return pysock__no_ssl("ssl_get_maximum_version");
-}
-
-PYSOCKDEF int pysock_ssl_set_options(pysock_ssl_context *ctx, uint64_t options)
-{
-    (void)ctx, (void)options;
-    return pysock__no_ssl("ssl_set_options");
-}
-
-PYSOCKDEF uint64_t pysock_ssl_get_options(pysock_ssl_context *ctx)
-{
-    (void)ctx;
-    pysock__no_ssl("ssl_get_options");
-    return 0;
-}
-
-PYSOCKDEF int pysock_ssl_set_ciphers(pysock_ssl_context *ctx, const char *ciphers)
-{
-    (void)ctx, (void)ciphers;
-    return pysock__no_ssl("ssl_set_ciphers");
-}
-
-PYSOCKDEF ptrdiff_t pysock_ssl_get_ciphers(pysock_ssl_context *ctx, pysock_ssl_cipher_info *out,
-                                           size_t max)
-{
-    (void)ctx, (void)out, (void)max;
-    return pysock__no_ssl("ssl_get_ciphers");
-}
-
-PYSOCKDEF int pysock_ssl_set_security_level(pysock_ssl_context *ctx, int level)
-{
-    (void)ctx, (void)level;
-    return pysock__no_ssl("ssl_set_security_level");
-}
-
-PYSOCKDEF int pysock_ssl_get_security_level(pysock_ssl_context *ctx)
-{
-    (void)ctx;
-    return pysock__no_ssl("ssl_get_security_level");
-}
-
-PYSOCKDEF int pysock_ssl_set_ecdh_curve(pysock_ssl_context *ctx, const char *names)
-{
-    (void)ctx, (void)names;
-    return pysock__no_ssl("ssl_set_ecdh_curve");
-}
-
-PYSOCKDEF int pysock_ssl_set_sni_callback(pysock_ssl_context *ctx,
-                                          int (*fn)(pysock_ssl_client_hello *hello, void *arg),
-                                          void *arg)
-{
-    (void)ctx, (void)fn, (void)arg;
-    return pysock__no_ssl("ssl_set_sni_callback");
-}
-
-PYSOCKDEF int pysock_ssl_set_message_callback(pysock_ssl_context *ctx,
-                                              void (*fn)(const pysock_ssl_message *m, void *arg),
-                                              void *arg)
-{
-    (void)ctx, (void)fn, (void)arg;
-    return pysock__no_ssl("ssl_set_message_callback");
-}
-
-PYSOCKDEF int pysock_ssl_set_keylog_filename(pysock_ssl_context *ctx, const char *filename)
-{
-    (void)ctx, (void)filename;
-    return pysock__no_ssl("ssl_set_keylog_filename");
-}
-
-PYSOCKDEF const char *pysock_ssl_get_keylog_filename(pysock_ssl_context *ctx)
-{
-    (void)ctx;
-    pysock__no_ssl("ssl_get_keylog_filename");
-    return NULL;
-}
-
-PYSOCKDEF int pysock_ssl_get_session_stats(pysock_ssl_context *ctx, pysock_ssl_session_stats *stats)
-{
-    (void)ctx, (void)stats;
-    return pysock__no_ssl("ssl_get_session_stats");
-}
-
-PYSOCKDEF pysock_bio *pysock_bio_new(void)
-{
-    pysock__no_ssl("bio_new");
-    return NULL;
-}
-
-PYSOCKDEF void pysock_bio_release(pysock_bio *bio)
-{
-    (void)bio;
-}
-
-PYSOCKDEF ptrdiff_t pysock_bio_read(pysock_bio *bio, void *buf, size_t size)
-{
-    (void)bio, (void)buf, (void)size;
-    return pysock__no_ssl("bio_read");
-}
-
-PYSOCKDEF ptrdiff_t pysock_bio_write(pysock_bio *bio, const void *data, size_t size)
-{
-    (void)bio, (void)data, (void)size;
-    return pysock__no_ssl("bio_write");
-}
-
-PYSOCKDEF int pysock_bio_write_eof(pysock_bio *bio)
-{
-    (void)bio;
-    return pysock__no_ssl("bio_write_eof");
-}
-
-PYSOCKDEF size_t pysock_bio_pending(pysock_bio *bio)
-{
-    (void)bio;
-    pysock__no_ssl("bio_pending");
-    return 0;
-}
-
-PYSOCKDEF int pysock_bio_eof(pysock_bio *bio)
-{
-    (void)bio;
-    return pysock__no_ssl("bio_eof");
-}
-
-PYSOCKDEF pysock *pysock_ssl_wrap_bio(pysock_ssl_context *ctx, pysock_bio *incoming,
-                                      pysock_bio *outgoing, const pysock_ssl_wrap_options *options)
-{
-    (void)ctx, (void)incoming, (void)outgoing, (void)options;
-    pysock__no_ssl("ssl_wrap_bio");
-    return NULL;
-}
-
-PYSOCKDEF int pysock_ssl_server_side(pysock *s)
-{
-    (void)s;
-    return pysock__no_ssl("ssl_server_side");
-}
-
-PYSOCKDEF pysock_ssl_context *pysock_ssl_get_context(pysock *s)
-{
-    (void)s;
-    pysock__no_ssl("ssl_get_context");
-    return NULL;
-}
-
-PYSOCKDEF ptrdiff_t pysock_ssl_shared_ciphers(pysock *s, pysock_ssl_cipher_info *out, size_t max)
-{
-    (void)s, (void)out, (void)max;
-    return pysock__no_ssl("ssl_shared_ciphers");
-}
-
-PYSOCKDEF const char *pysock_ssl_compression(pysock *s)
-{
-    (void)s;
-    pysock__no_ssl("ssl_compression");
-    return NULL;
-}
-
-PYSOCKDEF ptrdiff_t pysock_ssl_get_unverified_chain(pysock *s, pysock_buf **out, size_t max)
-{
-    (void)s, (void)out, (void)max;
-    return pysock__no_ssl("ssl_get_unverified_chain");
-}
-
-PYSOCKDEF ptrdiff_t pysock_ssl_get_verified_chain(pysock *s, pysock_buf **out, size_t max)
-{
-    (void)s, (void)out, (void)max;
-    return pysock__no_ssl("ssl_get_verified_chain");
-}
-
-PYSOCKDEF ptrdiff_t pysock_ssl_get_channel_binding(pysock *s, const char *type, void *out,
-                                                   size_t size)
-{
-    (void)s, (void)type, (void)out, (void)size;
-    return pysock__no_ssl("ssl_get_channel_binding");
-}
-
-PYSOCKDEF pysock_ssl_session *pysock_ssl_get_session(pysock *s)
-{
-    (void)s;
-    pysock__no_ssl("ssl_get_session");
-    return NULL;
-}
-
-PYSOCKDEF int pysock_ssl_set_session(pysock *s, pysock_ssl_session *session)
-{
-    (void)s, (void)session;
-    return pysock__no_ssl("ssl_set_session");
-}
-
-PYSOCKDEF int pysock_ssl_set_context(pysock *s, pysock_ssl_context *ctx)
-{
-    (void)s, (void)ctx;
-    return pysock__no_ssl("ssl_set_context");
-}
-
-PYSOCKDEF pysock_ssl_session *pysock_ssl_session_retain(pysock_ssl_session *session)
-{
-    (void)session;
-    pysock__no_ssl("ssl_session_retain");
-    return NULL;
-}
-
-PYSOCKDEF void pysock_ssl_session_release(pysock_ssl_session *session)
-{
-    (void)session;
-}
-
-PYSOCKDEF size_t pysock_ssl_session_id(const pysock_ssl_session *session, unsigned char id[32])
-{
-    (void)session, (void)id;
-    pysock__no_ssl("ssl_session_id");
-    return 0;
-}
-
-PYSOCKDEF int64_t pysock_ssl_session_time(const pysock_ssl_session *session)
-{
-    (void)session;
-    return pysock__no_ssl("ssl_session_time");
-}
-
-PYSOCKDEF int pysock_ssl_session_timeout(const pysock_ssl_session *session)
-{
-    (void)session;
-    return pysock__no_ssl("ssl_session_timeout");
-}
-
-/* Certificates and the module's functions. */
-
-PYSOCKDEF pysock_ssl_cert *pysock_ssl_cert_parse(const void *der, size_t size)
-{
-    (void)der, (void)size;
-    pysock__no_ssl("ssl_cert_parse");
-    return NULL;
-}
-
-PYSOCKDEF void pysock_ssl_cert_free(pysock_ssl_cert *cert)
-{
-    (void)cert;
-}
-
-PYSOCKDEF pysock_ssl_cert *pysock_ssl_getpeercert(pysock *s)
-{
-    (void)s;
-    pysock__no_ssl("ssl_getpeercert");
-    return NULL;
-}
-
-PYSOCKDEF pysock_buf *pysock_ssl_der_cert_to_pem_cert(const void *der, size_t size)
-{
-    (void)der, (void)size;
-    pysock__no_ssl("ssl_der_cert_to_pem_cert");
-    return NULL;
-}
-
-PYSOCKDEF pysock_buf *pysock_ssl_pem_cert_to_der_cert(const char *pem)
-{
-    (void)pem;
-    pysock__no_ssl("ssl_pem_cert_to_der_cert");
-    return NULL;
-}
-
-PYSOCKDEF int pysock_ssl_cert_time_to_seconds(const char *cert_time, int64_t *seconds)
-{
-    (void)cert_time, (void)seconds;
-    return pysock__no_ssl("ssl_cert_time_to_seconds");
-}
-
-PYSOCKDEF int pysock_ssl_rand_bytes(void *buf, size_t size)
-{
-    (void)buf, (void)size;
-    return pysock__no_ssl("ssl_rand_bytes");
-}
-
-PYSOCKDEF int pysock_ssl_get_default_verify_paths(pysock_ssl_verify_paths *paths)
-{
-    (void)paths;
-    return pysock__no_ssl("ssl_get_default_verify_paths");
-}
-
-PYSOCKDEF int pysock_ssl_txt2obj(const char *text, int names, pysock_ssl_oid *out)
-{
-    (void)text, (void)names, (void)out;
-    return pysock__no_ssl("ssl_txt2obj");
-}
-
-PYSOCKDEF int pysock_ssl_nid2obj(int nid, pysock_ssl_oid *out)
-{
-    (void)nid, (void)out;
-    return pysock__no_ssl("ssl_nid2obj");
-}
-
-PYSOCKDEF int pysock_ssl_match_hostname(const void *der, size_t size, const char *hostname)
-{
-    (void)der, (void)size, (void)hostname;
-    return pysock__no_ssl("ssl_match_hostname");
-}
-
-PYSOCKDEF pysock_buf *pysock_ssl_get_server_certificate(const char *host, int port,
-                                                        const char *ca_certs, double timeout)
-{
-    (void)host, (void)port, (void)ca_certs, (void)timeout;
-    pysock__no_ssl("ssl_get_server_certificate");
-    return NULL;
 }
 
 #endif /* PYSOCK_NO_SSL */

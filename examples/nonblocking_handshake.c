@@ -88,8 +88,10 @@ static int connect_nonblocking(pysock *s, const char *host, int port)
 
 static int shake_hands(pysock *s, pysock_ssl_context *tls, const char *host)
 {
-    const pysock_ssl_wrap_options wrap = {.server_hostname = host, .no_handshake_on_connect = 1};
+    pysock_ssl_wrap_options wrap = PYSOCK_SSL_WRAP_OPTIONS_INIT;
 
+    wrap.server_hostname = host;
+    wrap.no_handshake_on_connect = 1;
     if (pysock_ssl_wrap_socket_ex(s, tls, &wrap) < 0)
         return -1;
     int result = handshake_loop(s);

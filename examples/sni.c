@@ -34,15 +34,15 @@ typedef struct host {
 static host hosts[MAX_HOSTS]; /* set once, before the first client; the rest has no name */
 
 /* 0, or the alert that the client gets. */
-static int choose_host(pysock_ssl_client_hello *hello, void *arg)
+static int choose_host(void *arg, const pysock_ssl_client_hello *hello)
 {
     (void)arg;
     if (!hello->server_name)
         return 0;
     for (host *h = hosts; h < hosts + MAX_HOSTS && h->name; h++)
         if (strcasecmp(h->name, hello->server_name) == 0) {
-            hello->context = h->tls;
-            return 0;
+            return pysock_ssl_set_context(hello->socket, h->tls) < 0 ? PYSOCK_ALERT_INTERNAL_ERROR
+                                                                     : 0;
         }
     return PYSOCK_ALERT_UNRECOGNIZED_NAME;
 }
@@ -66,12 +66,14 @@ static int serve_client(pysock *s)
 {
     char text[512];
     int complete = pysock_settimeout(s, TIMEOUT) == 0 ? read_request(s) : -1;
-    const char *name = pysock_ssl_server_hostname(s);
+    char name[256];
 
     if (complete != 1)
         return complete;
+    if (pysock_ssl_server_hostname(s, name, sizeof name) < 0)
+        return -1;
     int n = snprintf(text, sizeof text, "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\n"
-                                        "This is %s.\n", name ? name : hosts[0].name);
+                                        "This is %s.\n", name[0] ? name : hosts[0].name);
     return pysock_sendall(s, text, (size_t)n, 0);
 }
 

@@ -186,7 +186,7 @@ static void add_client(chat *room, pysock *s, const pysock_addr *peer)
     client *c = calloc(1, sizeof *c);
 
     if (!c || pysock_setblocking(s, 0) < 0 || (c->fd = pysock_fileno(s)) < 0 ||
-        pysock_poller_register(room->poller, c->fd, POLLIN | POLLOUT) < 0) {
+        pysock_poller_register(room->poller, c->fd, POLLIN | POLLOUT, NULL) < 0) {
         free(c);
         pysock_close(s);
         return;
@@ -305,7 +305,7 @@ static bool listen_on(chat *room, int which, const char *address, int port, pyso
 
     room->listeners[which] = s;
     if (!s || (tls && pysock_ssl_wrap_socket(s, tls, NULL) < 0) || pysock_setblocking(s, 0) < 0 ||
-        pysock_poller_register(room->poller, pysock_fileno(s), POLLIN) < 0)
+        pysock_poller_register(room->poller, pysock_fileno(s), POLLIN, NULL) < 0)
         return false;
     fprintf(stderr, "chat: %s on %s\n", tls ? "TLS" : "plain", cli_name_of(s, name));
     return true;

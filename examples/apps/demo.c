@@ -545,12 +545,13 @@ static void get_million(demo *d, pysock *s)
 
 static bool shake_hands(demo *d, pysock *s, pysock_ssl_context *tls)
 {
-    const pysock_ssl_wrap_options wrap = {.server_hostname = "localhost",
-                                          .no_handshake_on_connect = 1};
+    pysock_ssl_wrap_options wrap = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     turns t = {.frames = 0};
     double start = cli_now();
-    int result = pysock_ssl_wrap_socket_ex(s, tls, &wrap);
 
+    wrap.server_hostname = "localhost";
+    wrap.no_handshake_on_connect = 1;
+    int result = pysock_ssl_wrap_socket_ex(s, tls, &wrap);
     if (result == 0)
         result = handshake_loop(s, &t);
     double returned = cli_now() - start;
@@ -703,7 +704,7 @@ static void admit(chat *c, pysock *listener)
         m->s = s;
         m->fd = pysock_fileno(s);
         if (pysock_setblocking(s, 0) < 0 ||
-            pysock_poller_register(c->poller, m->fd, POLLIN) < 0)
+            pysock_poller_register(c->poller, m->fd, POLLIN, NULL) < 0)
             leave(c, m);
         return;
     }
@@ -742,7 +743,7 @@ static bool start_chat(demo *d, chat *c)
         c->listeners[i] = listen_on_loopback(i == 1, &c->ports[i]);
         c->listener_fds[i] = pysock_fileno(c->listeners[i]);
         ok = c->listeners[i] && pysock_setblocking(c->listeners[i], 0) == 0 &&
-             pysock_poller_register(c->poller, c->listener_fds[i], POLLIN) == 0;
+             pysock_poller_register(c->poller, c->listener_fds[i], POLLIN, NULL) == 0;
     }
     ok = ok && pthread_create(&c->thread, NULL, run_chat, c) == 0;
     d->base_threads += ok;

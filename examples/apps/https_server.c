@@ -676,7 +676,7 @@ static bool add_conn(server *sv, pysock *s, const pysock_addr *peer)
     /* a small answer is two sends: the second must not wait for the first's acknowledgement */
     if (pysock_setblocking(s, 0) < 0 ||
         pysock_setsockopt_int(s, IPPROTO_TCP, TCP_NODELAY, 1) < 0 ||
-        pysock_poller_register(sv->poller, fd, POLLIN) < 0) {
+        pysock_poller_register(sv->poller, fd, POLLIN, NULL) < 0) {
         free(c);
         return false;
     }
@@ -773,7 +773,7 @@ static bool watch_signals(server *sv)
     struct sigaction action = {.sa_handler = on_signal};
 
     if (pipe(signal_pipe) < 0 || fcntl(signal_pipe[1], F_SETFL, O_NONBLOCK) < 0 ||
-        pysock_poller_register(sv->poller, signal_pipe[0], POLLIN) < 0)
+        pysock_poller_register(sv->poller, signal_pipe[0], POLLIN, NULL) < 0)
         return false;
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
@@ -847,7 +847,7 @@ static bool start(server *sv, const options *opt)
               pysock_setblocking(sv->listener, 0) == 0 &&
               (sv->listen_fd = pysock_fileno(sv->listener)) >= 0 &&
               (sv->poller = pysock_poller_new()) != NULL &&
-              pysock_poller_register(sv->poller, sv->listen_fd, POLLIN) == 0;
+              pysock_poller_register(sv->poller, sv->listen_fd, POLLIN, NULL) == 0;
     pysock_ssl_context_release(tls); /* the listening socket has its own reference */
     if (!ok)
         return cli_complain_of_pysock();

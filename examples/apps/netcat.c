@@ -271,7 +271,7 @@ static bool is_empty(const buffer *b)
 /* Whether a datagram's sender has a name to which can be answered. */
 static bool is_named(const pysock_addr *addr)
 {
-    return addr->len > (addr->u.sa.sa_family == AF_UNIX ? offsetof(struct sockaddr_un, sun_path)
+    return addr->size > (addr->u.sa.sa_family == AF_UNIX ? offsetof(struct sockaddr_un, sun_path)
                                                         : 0);
 }
 
@@ -367,7 +367,7 @@ static bool is_unsent(netcat *n)
 static bool end_of_stream(netcat *n)
 {
     n->peer_ended = true;
-    if (pysock_is_ssl(n->s) != 1)
+    if (!pysock_is_ssl(n->s))
         return true;
     if (!pysock_ssl_eof_is_clean(n->s))
         return cli_complain("truncated? The connection ended without close_notify");
@@ -384,10 +384,10 @@ static bool receive_datagram(netcat *n)
 
     if (size < 0)
         return errno == EAGAIN || cli_complain_of_pysock();
-    if (!n->connected && n->peer.len > 0 && !n->opt.keep && !is_same(&from, &n->peer))
+    if (!n->connected && n->peer.size > 0 && !n->opt.keep && !is_same(&from, &n->peer))
         return true; /* a stranger */
     if (!n->connected && is_named(&from)) {
-        if (n->peer.len == 0 || !is_same(&from, &n->peer))
+        if (n->peer.size == 0 || !is_same(&from, &n->peer))
             tell(n, "datagrams from", &from);
         n->peer = from;
     }
@@ -450,7 +450,7 @@ static bool is_over(const netcat *n)
         return n->input_ended && n->opt.shut && is_empty(&n->to_peer);
     if (!n->peer_ended)
         return false;
-    return n->peer_deaf || pysock_is_ssl(n->s) == 1 ||
+    return n->peer_deaf || pysock_is_ssl(n->s) ||
            (is_empty(&n->to_peer) && (n->input_ended || n->input_is_tty || n->opt.keep));
 }
 
@@ -468,7 +468,7 @@ static bool step(netcat *n, bool *idle)
 {
     int fd = pysock_fileno(n->s), rlist[2], wlist[2];
     size_t reads = 0, writes = 0;
-    bool to_whom = n->connected || n->peer.len > 0;
+    bool to_whom = n->connected || n->peer.size > 0;
 
     if (!n->peer_ended && is_empty(&n->to_stdout))
         rlist[reads++] = fd;

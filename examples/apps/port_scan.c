@@ -118,7 +118,7 @@ static int start_attempt(scan *sc, int port)
     *a = (attempt){.s = s, .fd = pysock_fileno(s), .port = port};
     a->deadline = cli_now() + sc->timeout;
     sc->running++;
-    return pysock_poller_register(sc->poller, a->fd, POLLOUT) < 0 ? -1 : 1;
+    return pysock_poller_register(sc->poller, a->fd, POLLOUT, NULL) < 0 ? -1 : 1;
 }
 
 static bool start_attempts(scan *sc)

@@ -92,7 +92,7 @@ static void copy_printable(char *out, size_t size, const char *text)
 }
 
 /* The answer is 0, or the alert that the client gets. Who resumes a session comes here too. */
-static int choose_host(pysock_ssl_client_hello *hello, void *arg)
+static int choose_host(void *arg, const pysock_ssl_client_hello *hello)
 {
     const server *sv = arg;
     char peer[PYSOCK_ADDR_STRLEN], name[256];
@@ -111,8 +111,7 @@ static int choose_host(pysock_ssl_client_hello *hello, void *arg)
     if (!h)
         h = &sv->hosts[0];
     printf("%s asks for %s: gets %s\n", who, name, h->name);
-    hello->context = h->tls;
-    return 0;
+    return pysock_ssl_set_context(hello->socket, h->tls) < 0 ? PYSOCK_ALERT_INTERNAL_ERROR : 0;
 }
 
 /* ---- clients ---- */
@@ -126,10 +125,11 @@ static void drop(server *sv, client *c)
 
 static void answer(const server *sv, client *c)
 {
-    char name[256], body[300], text[512];
-    const char *asked = pysock_ssl_server_hostname(c->s);
+    char asked[256], name[256], body[300], text[512];
 
-    copy_printable(name, sizeof name, asked ? asked : sv->hosts[0].name);
+    if (pysock_ssl_server_hostname(c->s, asked, sizeof asked) <= 0)
+        snprintf(asked, sizeof asked, "%s", sv->hosts[0].name);
+    copy_printable(name, sizeof name, asked);
     int n = snprintf(body, sizeof body, "This is %s.\n", name);
     n = snprintf(text, sizeof text,
                  "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n"
@@ -213,7 +213,8 @@ static void accept_client(server *sv)
     c->deadline = cli_now() + CLIENT_TIMEOUT;
     snprintf(c->peer, sizeof c->peer, "%s", "somebody");
     peer_name(s, c->peer, sizeof c->peer);
-    if (pysock_setblocking(s, 0) < 0 || pysock_poller_register(sv->poller, c->fd, POLLIN) < 0) {
+    if (pysock_setblocking(s, 0) < 0 ||
+        pysock_poller_register(sv->poller, c->fd, POLLIN, NULL) < 0) {
         complain("cannot serve a client");
         pysock_close(s);
         return;
@@ -298,7 +299,7 @@ static int start(server *sv, const char *address, int port)
         pysock_ssl_set_sni_callback(sv->hosts[0].tls, choose_host, sv) < 0 ||
         pysock_ssl_wrap_socket(sv->listener, sv->hosts[0].tls, NULL) < 0 ||
         pysock_setblocking(sv->listener, 0) < 0 ||
-        pysock_poller_register(sv->poller, pysock_fileno(sv->listener), POLLIN) < 0)
+        pysock_poller_register(sv->poller, pysock_fileno(sv->listener), POLLIN, NULL) < 0)
         return complain("cannot listen");
     fprintf(stderr, "sni_server: listening on %s for %zu hosts\n",
             cli_name_of(sv->listener, text), sv->host_count);

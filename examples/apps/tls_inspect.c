@@ -170,7 +170,7 @@ static pysock *open_tls(const options *opt, bool verify)
 
 static void show_session(pysock *s)
 {
-    const char *alpn = pysock_ssl_selected_alpn_protocol(s);
+    char alpn[256];
     pysock_addr addr;
     char text[PYSOCK_ADDR_STRLEN];
     pysock_ssl_cipher_info info;
@@ -183,7 +183,8 @@ static void show_session(pysock *s)
     if (pysock_ssl_cipher(s, &info) == 0)
         printf("%-12s%s, %d bits (%s)\n", "suite", info.name, info.secret_bits,
                info.standard_name);
-    put_line("ALPN", alpn ? alpn : "none (h2 and http/1.1 were offered)");
+    int selected = pysock_ssl_selected_alpn_protocol(s, alpn, sizeof alpn) > 0;
+    put_line("ALPN", selected ? alpn : "none (h2 and http/1.1 were offered)");
 }
 
 /* Told apart from the rest: the first reason why a chain does not verify hides others. */

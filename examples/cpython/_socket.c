@@ -723,7 +723,7 @@ static PyObject *receive_message(binding_socket *self, struct iovec *buffers, si
     ptrdiff_t got;
 
     memset(&msg, 0, sizeof msg);
-    msg.controllen = (size_t)room;
+    msg.control_size = (size_t)room;
     msg.control = room ? PyMem_Malloc((size_t)room) : NULL;
     if (room && !msg.control) {
         Py_XDECREF(first);
@@ -973,13 +973,14 @@ static int get_ancillary(PyObject *o, ancillary *a)
 /* Too much ancillary data is an OSError in Python. */
 static int check_ancillary(const ancillary *a)
 {
-    size_t i, total = 0, space;
+    ptrdiff_t space;
+    size_t i, total = 0;
 
     for (i = 0; i < a->count; i++) {
         space = pysock_cmsg_space(a->items[i].size);
-        total += space;
-        if (!space || total > INT_MAX) {
-            PyErr_SetString(PyExc_OSError, space ? "too much ancillary data"
+        total += space < 0 ? 0 : (size_t)space;
+        if (space < 0 || total > INT_MAX) {
+            PyErr_SetString(PyExc_OSError, space > 0 ? "too much ancillary data"
                                                  : "ancillary data item too large");
             return -1;
         }

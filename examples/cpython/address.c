@@ -75,13 +75,13 @@ static int resolve(binding *b, pysock_addr *addr, int family, const char *host, 
 
     memset(addr, 0, sizeof *addr);
     if (family == AF_INET && inet_pton(AF_INET, host, &addr->u.in.sin_addr) == 1) {
-        addr->len = sizeof addr->u.in;
+        addr->size = sizeof addr->u.in;
         addr->u.in.sin_family = AF_INET;
         addr->u.in.sin_port = htons((uint16_t)port);
         return 0;
     }
     if (family == AF_INET6 && inet_pton(AF_INET6, host, &addr->u.in6.sin6_addr) == 1) {
-        addr->len = sizeof addr->u.in6;
+        addr->size = sizeof addr->u.in6;
         addr->u.in6.sin6_family = AF_INET6;
         addr->u.in6.sin6_port = htons((uint16_t)port);
         return 0;
@@ -192,9 +192,9 @@ static int unix_from_object(PyObject *o, pysock_addr *addr, const char *caller)
         return -1;
     }
     memcpy(un->sun_path, view.buf, size);
-    addr->len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + size);
+    addr->size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + size);
     if (size && un->sun_path[0])
-        addr->len++;
+        addr->size++;
     PyBuffer_Release(&view);
     Py_XDECREF(path);
     return 0;
@@ -236,7 +236,7 @@ static int netlink_from_object(PyObject *o, pysock_addr *addr, const char *calle
     nl->nl_family = AF_NETLINK;
     nl->nl_pid = pid;
     nl->nl_groups = groups;
-    addr->len = sizeof *nl;
+    addr->size = sizeof *nl;
     return 0;
 }
 
@@ -269,7 +269,7 @@ static int packet_from_object(binding *b, PyObject *o, pysock_addr *addr, const 
         ll->sll_halen = (unsigned char)hardware.len;
         if (hardware.len)
             memcpy(ll->sll_addr, hardware.buf, (size_t)hardware.len);
-        addr->len = sizeof *ll;
+        addr->size = sizeof *ll;
     }
 done:
     PyBuffer_Release(&hardware);
@@ -288,7 +288,7 @@ static int tipc_from_object(PyObject *o, pysock_addr *addr, const char *caller)
     t->family = AF_TIPC;
     t->scope = (signed char)scope;
     t->addrtype = (unsigned char)kind;
-    addr->len = sizeof *t;
+    addr->size = sizeof *t;
     switch (kind) {
     case TIPC_ADDR_NAMESEQ:
         t->addr.nameseq.type = v1;
@@ -340,7 +340,7 @@ static int can_from_object(binding_socket *s, PyObject *o, pysock_addr *addr, co
         return -1;
     can->can_family = AF_CAN;
     can->can_ifindex = index;
-    addr->len = sizeof *can;
+    addr->size = sizeof *can;
     if (s->proto == CAN_ISOTP) {
         can->can_addr.tp.rx_id = (canid_t)rx;
         can->can_addr.tp.tx_id = (canid_t)tx;
@@ -370,7 +370,7 @@ static int alg_from_object(PyObject *o, pysock_addr *addr, const char *caller)
     alg->salg_family = AF_ALG;
     memcpy(alg->salg_type, type, strlen(type) + 1);
     memcpy(alg->salg_name, name, strlen(name) + 1);
-    addr->len = sizeof *alg;
+    addr->size = sizeof *alg;
     return 0;
 }
 
@@ -386,7 +386,7 @@ static int vsock_from_object(PyObject *o, pysock_addr *addr, const char *caller)
     vm->svm_family = AF_VSOCK;
     vm->svm_cid = cid;
     vm->svm_port = port;
-    addr->len = sizeof *vm;
+    addr->size = sizeof *vm;
     return 0;
 }
 
@@ -402,7 +402,7 @@ static int qrtr_from_object(PyObject *o, pysock_addr *addr, const char *caller)
     q->sq_family = AF_QIPCRTR;
     q->sq_node = node;
     q->sq_port = port;
-    addr->len = sizeof *q;
+    addr->size = sizeof *q;
     return 0;
 }
 
@@ -443,24 +443,24 @@ static int bluetooth_from_object(binding_socket *s, PyObject *o, pysock_addr *ad
     case BT_L2CAP:
         if (!PyArg_ParseTuple(o, "sH", &text, &l2->psm))
             return bad_tuple(caller, "AF_BLUETOOTH", "(bdaddr, psm)");
-        addr->len = sizeof *l2;
+        addr->size = sizeof *l2;
         return bt_parse(text, &l2->address);
     case BT_RFCOMM:
         if (!PyArg_ParseTuple(o, "sb", &text, &rc->channel))
             return bad_tuple(caller, "AF_BLUETOOTH", "(bdaddr, channel)");
-        addr->len = sizeof *rc;
+        addr->size = sizeof *rc;
         return bt_parse(text, &rc->address);
     case BT_HCI:
         if (!PyArg_ParseTuple(o, "H", &hci->device))
             return bad_tuple(caller, "AF_BLUETOOTH", "(device_id,)");
-        addr->len = sizeof *hci;
+        addr->size = sizeof *hci;
         return 0;
     case BT_SCO:
         if (!PyBytes_Check(o)) {
             PyErr_Format(PyExc_OSError, "%s(): wrong format", caller);
             return -1;
         }
-        addr->len = sizeof *sco;
+        addr->size = sizeof *sco;
         return bt_parse(PyBytes_AS_STRING(o), &sco->address);
     default:
         PyErr_Format(PyExc_OSError, "%s(): unknown Bluetooth protocol", caller);
@@ -559,7 +559,7 @@ static PyObject *unix_to_object(const pysock_addr *addr)
 {
     const struct sockaddr_un *un = &addr->u.un;
     size_t head = offsetof(struct sockaddr_un, sun_path);
-    size_t size = addr->len > head ? addr->len - head : 0;
+    size_t size = addr->size > head ? addr->size - head : 0;
 
     if (size && !un->sun_path[0]) /* abstract: all of it is the name */
         return PyBytes_FromStringAndSize(un->sun_path, (Py_ssize_t)size);
@@ -662,7 +662,7 @@ static PyObject *bluetooth_to_object(const pysock_addr *addr, int proto)
 
 PyObject *address_to_object(const pysock_addr *addr, int proto)
 {
-    if (!addr->len)
+    if (!addr->size)
         Py_RETURN_NONE;
     (void)proto;
     switch (addr->u.sa.sa_family) {
@@ -705,6 +705,6 @@ PyObject *address_to_object(const pysock_addr *addr, int proto)
 #endif
     default: /* as it is: the family and what follows it */
         return Py_BuildValue("iy#", addr->u.sa.sa_family, addr->u.sa.sa_data,
-                             (Py_ssize_t)(addr->len - offsetof(struct sockaddr, sa_data)));
+                             (Py_ssize_t)(addr->size - offsetof(struct sockaddr, sa_data)));
     }
 }

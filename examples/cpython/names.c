@@ -510,16 +510,16 @@ static PyObject *names_if_indextoname(PyObject *m, PyObject *o)
 
 /* ---- ancillary data ---- */
 
-static PyObject *cmsg_size(PyObject *o, const char *name, size_t (*size_of)(size_t))
+static PyObject *cmsg_size(PyObject *o, const char *name, ptrdiff_t (*size_of)(size_t))
 {
     Py_ssize_t size = PyLong_AsSsize_t(o);
-    size_t result;
+    ptrdiff_t result;
 
     if (size == -1 && PyErr_Occurred())
         return NULL;
-    result = size < 0 ? 0 : size_of((size_t)size);
-    if (result)
-        return PyLong_FromSize_t(result);
+    result = size < 0 ? -1 : size_of((size_t)size);
+    if (result >= 0)
+        return PyLong_FromSsize_t(result);
     PyErr_Format(PyExc_OverflowError, "%s() argument out of range", name);
     return NULL;
 }

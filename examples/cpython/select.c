@@ -599,7 +599,7 @@ static PyObject *epoll_register(PyObject *o, PyObject *const *args, Py_ssize_t n
 
     if (epoll_args(o, "register", 1, 2, args, n, kwnames, &fd, &mask) < 0)
         return NULL;
-    return epoll_result(o, pysock_poller_register(EPOLL(o)->p, fd, (int)mask));
+    return epoll_result(o, pysock_poller_register(EPOLL(o)->p, fd, (int)mask, NULL));
 }
 
 static PyObject *epoll_modify(PyObject *o, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)

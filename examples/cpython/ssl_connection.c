@@ -115,7 +115,7 @@ static void wrap_options(const connection_object *self, PyObject *session,
     options->no_close_notify = 1;
     options->caller_drives = 1;
     options->server_side = self->server_side;
-    options->no_check_hostname = self->hostname == Py_None; /* ssl.py has warned of that */
+    options->insecure_no_check_hostname = self->hostname == Py_None; /* ssl.py has warned of that */
     if (session != Py_None)
         options->session = ((session_object *)session)->session;
 }
@@ -125,7 +125,7 @@ PyObject *connection_wrap_socket(context_object *context, PyObject *socket, int 
 {
     connection_object *self = connection_new(context, server_side, hostname, owner, session);
     pysock *s = ((binding_socket *)socket)->s;
-    pysock_ssl_wrap_options options;
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     binding_call call;
     int r;
 
@@ -154,7 +154,7 @@ PyObject *connection_wrap_bio(context_object *context, bio_object *incoming, bio
                               PyObject *session)
 {
     connection_object *self = connection_new(context, server_side, hostname, owner, session);
-    pysock_ssl_wrap_options options;
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     binding_call call;
     pysock *s;
 
@@ -223,27 +223,22 @@ static int alert_of(PyObject *answer, PyObject *callback)
     return PYSOCK_ALERT_INTERNAL_ERROR;
 }
 
-static int ask_callback(connection_object *self, pysock_ssl_client_hello *hello)
+static int ask_callback(connection_object *self, const pysock_ssl_client_hello *hello)
 {
     PyObject *context = Py_XNewRef(self->context), *name, *owner, *answer = NULL;
     PyObject *callback = context ? ((context_object *)context)->sni_callback : NULL;
-    const pysock_ssl_context *before = hello->context;
     int alert = 0;
 
     if (callback) {
         Py_INCREF(callback);
         name = hello->server_name ? PyUnicode_FromString(hello->server_name) : Py_NewRef(Py_None);
         owner = self->owner ? behind(self->owner) : behind(self->socket);
-        self->hello = hello;
         if (name)
             answer = PyObject_CallFunctionObjArgs(callback, owner ? owner : (PyObject *)self, name,
                                                   context, NULL);
         Py_XDECREF(owner);
         Py_XDECREF(name);
         Py_SETREF(context, Py_NewRef(Py_None)); /* the callback may have held the last one */
-        self->hello = NULL;
-        if (hello->context != before) /* self, and its new context, may be gone in a moment */
-            hello->take_context = pysock_ssl_context_retain(hello->context) != NULL;
         alert = alert_of(answer, callback);
         Py_XDECREF(answer);
         Py_DECREF(callback);
@@ -273,17 +268,13 @@ static int ask(void *arg)
     return alert;
 }
 
-int connection_sni_callback(pysock_ssl_client_hello *hello, void *arg)
+int connection_sni_callback(void *arg, const pysock_ssl_client_hello *hello)
 {
     asked a;
-    int alert;
 
     a.hello = *hello;
     PyOS_snprintf(a.name, sizeof a.name, "%s", hello->server_name ? hello->server_name : "");
-    alert = binding_call_back((binding *)arg, ask, &a, sizeof a, PYSOCK_ALERT_INTERNAL_ERROR);
-    hello->context = a.hello.context;
-    hello->take_context = a.hello.take_context;
-    return alert;
+    return binding_call_back((binding *)arg, ask, &a, sizeof a, PYSOCK_ALERT_INTERNAL_ERROR);
 }
 
 /* ---- the message callback ---- */
@@ -327,7 +318,7 @@ static int tell(void *arg)
     return 0;
 }
 
-void connection_message_callback(const pysock_ssl_message *message, void *arg)
+void connection_message_callback(void *arg, const pysock_ssl_message *message)
 {
     size_t size = sizeof(told) + message->size;
     told *t = malloc(size);
@@ -509,7 +500,7 @@ static PyObject *connection_write(connection_object *self, PyObject *data)
 static PyObject *connection_pending(connection_object *self, PyObject *args)
 {
     (void)args;
-    return PyLong_FromSize_t(pysock_ssl_pending(self->s));
+    return PyLong_FromSsize_t(Py_MAX(pysock_ssl_pending(self->s), 0));
 }
 
 static PyObject *connection_post_handshake(connection_object *self, PyObject *args)
@@ -645,8 +636,12 @@ static PyObject *connection_version(connection_object *self, PyObject *args)
 
 static PyObject *connection_alpn(connection_object *self, PyObject *args)
 {
+    char name[256];
+
     (void)args;
-    return text_or_none(pysock_ssl_selected_alpn_protocol(self->s));
+    return pysock_ssl_selected_alpn_protocol(self->s, name, sizeof name) > 0
+               ? PyUnicode_FromString(name)
+               : Py_NewRef(Py_None);
 }
 
 static PyObject *connection_compression(connection_object *self, PyObject *args)
@@ -695,9 +690,7 @@ static int set_context(connection_object *self, PyObject *value, void *closure)
         return -1;
     }
     ctx = ((context_object *)value)->ctx;
-    if (self->hello)
-        self->hello->context = ctx;
-    else if (pysock_ssl_set_context(self->s, ctx) == 0)
+    if (pysock_ssl_set_context(self->s, ctx) == 0)
         self->verify_mode = pysock_ssl_get_verify_mode(ctx);
     else if (pysock_error_code() != EALREADY && pysock_error_code() != EBADF)
         return ssl_raise(self->st, SSL_SHAKING) ? 0 : -1;
@@ -776,7 +769,7 @@ static int set_session(connection_object *self, PyObject *value, void *closure)
 static PyObject *get_session_reused(connection_object *self, void *closure)
 {
     (void)closure;
-    return PyBool_FromLong(pysock_ssl_session_reused(self->s) > 0);
+    return PyBool_FromLong(pysock_ssl_session_reused(self->s));
 }
 
 static PyMethodDef connection_methods[] = {
@@ -872,15 +865,15 @@ static void session_dealloc(session_object *self)
 static PyObject *session_compare(session_object *self, PyObject *other, int op)
 {
     unsigned char a[32], b[32];
-    size_t n;
+    ptrdiff_t n;
     int same;
 
     if (Py_TYPE(self) != Py_TYPE(other) || (op != Py_EQ && op != Py_NE))
         Py_RETURN_NOTIMPLEMENTED;
     n = pysock_ssl_session_id(self->session, a);
     same = (PyObject *)self == other
-           || (n && n == pysock_ssl_session_id(((session_object *)other)->session, b)
-               && memcmp(a, b, n) == 0);
+           || (n > 0 && n == pysock_ssl_session_id(((session_object *)other)->session, b)
+               && memcmp(a, b, (size_t)n) == 0);
     return PyBool_FromLong(same == (op == Py_EQ));
 }
 
@@ -889,8 +882,7 @@ static PyObject *get_id(session_object *self, void *closure)
     unsigned char id[32];
 
     (void)closure;
-    return PyBytes_FromStringAndSize((const char *)id,
-                                     (Py_ssize_t)pysock_ssl_session_id(self->session, id));
+    return PyBytes_FromStringAndSize((const char *)id, pysock_ssl_session_id(self->session, id));
 }
 
 static PyObject *get_time(session_object *self, void *closure)
@@ -980,7 +972,7 @@ static void bio_dealloc(bio_object *self)
 
 static PyObject *bio_read(bio_object *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    Py_ssize_t size = -1, have = (Py_ssize_t)pysock_bio_pending(self->bio);
+    Py_ssize_t size = -1, have = pysock_bio_pending(self->bio);
     PyObject *bytes;
     ptrdiff_t n;
 
@@ -1028,7 +1020,7 @@ static PyObject *bio_write_eof(bio_object *self, PyObject *args)
 static PyObject *get_pending(bio_object *self, void *closure)
 {
     (void)closure;
-    return PyLong_FromSize_t(pysock_bio_pending(self->bio));
+    return PyLong_FromSsize_t(pysock_bio_pending(self->bio));
 }
 
 static PyObject *get_eof(bio_object *self, void *closure)

@@ -325,7 +325,7 @@ static int ask_in_python(void *arg)
 }
 
 /* The library asks on the thread of the call. */
-static ptrdiff_t ask_password(char *buf, size_t size, void *arg)
+static ptrdiff_t ask_password(void *arg, char *buf, size_t size)
 {
     password_question *q = arg;
 
@@ -350,12 +350,11 @@ static PyObject *load_chain(context_object *self, PyObject *cert, PyObject *key,
                             PyObject *password)
 {
     password_question question = {self->st->b, password, NULL, 0};
-    pysock_ssl_chain_options options;
+    pysock_ssl_chain_options options = PYSOCK_SSL_CHAIN_OPTIONS_INIT;
     char text[PASSWORD_MAX + 1];
     binding_call call;
     int r;
 
-    memset(&options, 0, sizeof options);
     options.certfile = path_text(cert);
     options.keyfile = path_text(key);
     if (password != Py_None && PyCallable_Check(password)) {
@@ -716,7 +715,7 @@ static int is_given(PyObject *value)
 static PyObject *get_check_hostname(context_object *self, void *closure)
 {
     (void)closure;
-    return PyBool_FromLong(pysock_ssl_get_check_hostname(self->ctx) > 0);
+    return PyBool_FromLong(pysock_ssl_get_check_hostname(self->ctx));
 }
 
 static int set_check_hostname(context_object *self, PyObject *value, void *closure)
@@ -843,10 +842,10 @@ static int set_maximum_version(context_object *self, PyObject *value, void *clos
 
 static PyObject *get_keylog_filename(context_object *self, void *closure)
 {
-    const char *name = pysock_ssl_get_keylog_filename(self->ctx);
+    char name[4096];
 
     (void)closure;
-    if (!name)
+    if (pysock_ssl_get_keylog_filename(self->ctx, name, sizeof name) <= 0)
         Py_RETURN_NONE;
     return PyUnicode_DecodeFSDefault(name);
 }
@@ -1034,7 +1033,7 @@ static int set_verify_mode(context_object *self, PyObject *value, void *closure)
         PyErr_SetString(PyExc_ValueError, "invalid value for verify_mode");
         return -1;
     }
-    if (mode == PYSOCK_CERT_NONE && pysock_ssl_get_check_hostname(self->ctx) > 0) {
+    if (mode == PYSOCK_CERT_NONE && pysock_ssl_get_check_hostname(self->ctx)) {
         PyErr_SetString(PyExc_ValueError, "Cannot set verify_mode to CERT_NONE when "
                                           "check_hostname is enabled.");
         return -1;

@@ -60,7 +60,6 @@ typedef struct connection_object {
     PyObject *socket;   /* a weak reference; NULL for memory BIOs */
     PyObject *owner;    /* a weak reference, or NULL */
     PyObject *hostname; /* str or None */
-    pysock_ssl_client_hello *hello; /* while the sni_callback runs */
     struct connection_object *next; /* of those with the same bucket */
 } connection_object;
 
@@ -85,10 +84,10 @@ PyObject *connection_wrap_bio(context_object *context, bio_object *incoming, bio
                               PyObject *session);
 
 /* For pysock_ssl_set_sni_callback(); arg: the binding. */
-int connection_sni_callback(pysock_ssl_client_hello *hello, void *arg);
+int connection_sni_callback(void *arg, const pysock_ssl_client_hello *hello);
 
 /* For pysock_ssl_set_message_callback(); likewise. */
-void connection_message_callback(const pysock_ssl_message *message, void *arg);
+void connection_message_callback(void *arg, const pysock_ssl_message *message);
 
 /* Certificates: the dict of getpeercert(), and _ssl.Certificate. New references. */
 PyObject *certificate_decode(ssl_state *st, const void *der, size_t size);

@@ -206,7 +206,7 @@ static void shake_hands_polled(pysock *s, const char *host)
 
     poller = pysock_poller_new();
     if (!poller || pysock_setblocking(s, 0) < 0 || pysock_ssl_wrap_socket(s, context, host) < 0
-        || pysock_poller_register(poller, pysock_fileno(s), POLLOUT) < 0)
+        || pysock_poller_register(poller, pysock_fileno(s), POLLOUT, NULL) < 0)
         fail("non-blocking handshake");
     while ((rc = pysock_ssl_do_handshake(s)) < 0 && errno == EINPROGRESS)
         poll_for(POLLOUT);
@@ -381,7 +381,7 @@ static void take_guest(pysock *listener)
         return; /* it has gone already */
     fd = pysock_fileno(s);
     if (fd >= MAX_FD || pysock_setblocking(s, 0) < 0
-        || pysock_poller_register(poller, fd, POLLIN) < 0)
+        || pysock_poller_register(poller, fd, POLLIN, NULL) < 0)
         fail("register");
     guests[fd] = s;
 }
@@ -409,7 +409,7 @@ void py_flood_serve(int arg)
     poller = pysock_poller_new();
     if (!poller || pysock_ssl_wrap_socket(listener, context, NULL) < 0
         || pysock_setblocking(listener, 0) < 0
-        || pysock_poller_register(poller, pysock_fileno(listener), POLLIN) < 0)
+        || pysock_poller_register(poller, pysock_fileno(listener), POLLIN, NULL) < 0)
         fail("server");
     tell(port);
     for (;;) {
@@ -474,11 +474,10 @@ static void *handshake_that_is_ended(void *s)
 static long end_handshake(int cleans_up)
 {
     const struct timespec span = {TIMED_OUT / 1000, TIMED_OUT % 1000 * 1000000L};
-    pysock_ssl_wrap_options options;
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     pysock *s = connect_plain(server_port);
     pthread_t t;
 
-    memset(&options, 0, sizeof options);
     options.server_hostname = HOST_NAME;
     options.no_handshake_on_connect = 1;
     if (pysock_ssl_wrap_socket_ex(s, context, &options) < 0)
@@ -517,7 +516,7 @@ static pysock *accept_idle(int n)
         s = accept_plain(listener);
         send_all(s, "k", 1);
         if (pysock_setblocking(s, 0) < 0
-            || pysock_poller_register(poller, pysock_fileno(s), POLLIN) < 0)
+            || pysock_poller_register(poller, pysock_fileno(s), POLLIN, NULL) < 0)
             fail("register");
         if (i == n / 2)
             middle = s;

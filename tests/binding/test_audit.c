@@ -710,7 +710,7 @@ static int count_and_allow(void *arg, const pysock_audit_event *e) {
     if (e->service)
         n += strlen(e->service);
     if (e->addr)
-        n += e->addr->len;
+        n += e->addr->size;
     __atomic_add_fetch((size_t *)arg, n, __ATOMIC_RELAXED);
     return 0;
 }

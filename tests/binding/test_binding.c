@@ -3,8 +3,7 @@
 #include "support/handshake.h"
 
 static pysock_ssl_wrap_options later(const char *host) {
-    pysock_ssl_wrap_options options;
-    memset(&options, 0, sizeof options);
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     options.server_hostname = host;
     options.no_handshake_on_connect = 1;
     return options;
@@ -190,8 +189,8 @@ T_TEST(what_connect_has_not_come_to_may_be_wrapped_anew, 60) {
     end(&p, client, server);
 }
 
-static int bring_certificate(pysock_ssl_client_hello *hello, void *arg) {
-    hello->context = arg;
+static int bring_certificate(void *arg, const pysock_ssl_client_hello *hello) {
+    T_OK(pysock_ssl_set_context(hello->socket, arg));
     return 0;
 }
 
@@ -230,10 +229,9 @@ T_TEST(a_handshake_left_to_later_tells_both_sides_of_a_missing_certificate, 60) 
 
 T_TEST(the_host_name_of_one_connection_may_go_unchecked, 60) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx(), *strange;
-    pysock_ssl_wrap_options options;
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     h_pair p;
-    memset(&options, 0, sizeof options);
-    options.no_check_hostname = 1;
+    options.insecure_no_check_hostname = 1;
     for (int with_name = 0; with_name < 2; with_name++) {
         options.server_hostname = with_name ? "elsewhere" : NULL;
         h_try_ex(&p, client, server, &options);
@@ -245,7 +243,7 @@ T_TEST(the_host_name_of_one_connection_may_go_unchecked, 60) {
     h_try_ex(&p, strange, server, &options);
     T_EQ(p.at_client.kind, PYSOCK_SSL_CERT_VERIFICATION_ERROR);
     pysock_ssl_context_release(strange);
-    options.no_check_hostname = 0;
+    options.insecure_no_check_hostname = 0;
     h_try_ex(&p, client, server, &options);
     T_EQ(p.at_client.kind, PYSOCK_SSL_CERT_VERIFICATION_ERROR);
     end(&p, client, server);
@@ -400,7 +398,7 @@ typedef struct transcript {
     size_t headers, bytes;
 } transcript;
 
-static void note_message(const pysock_ssl_message *m, void *arg) {
+static void note_message(void *arg, const pysock_ssl_message *m) {
     transcript *t = arg;
     size_t used = strlen(t->text);
     T_CHECK(m->socket != NULL);

@@ -471,9 +471,9 @@ static void set_unix_backlog(scene *sc) {
     T_OK(pysock_addr_resolve(&addr, AF_UNIX, sc->name, 0));
     sc->fds[0] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     sc->fds[1] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    T_EQ(bind(sc->fds[0], &addr.u.sa, addr.len), 0);
+    T_EQ(bind(sc->fds[0], &addr.u.sa, addr.size), 0);
     T_EQ(listen(sc->fds[0], 0), 0);
-    T_EQ(connect(sc->fds[1], &addr.u.sa, addr.len), 0);
+    T_EQ(connect(sc->fds[1], &addr.u.sa, addr.size), 0);
     sc->s = T_OK(pysock_socket(AF_UNIX, SOCK_STREAM, 0));
 }
 

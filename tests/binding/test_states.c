@@ -18,7 +18,7 @@ typedef struct attempt {
 } attempt;
 
 /* The last reference to what was queued goes: tries to make a socket. */
-static void try_to_make_a_socket(void *data, void *arg) {
+static void try_to_make_a_socket(void *arg, void *data) {
     attempt *a = arg;
     pysock_state *before = pysock_state_swap(a->st);
     (void)data;

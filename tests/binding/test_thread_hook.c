@@ -124,7 +124,7 @@ HOOK_TEST(a_close_during_the_hook_about_threads_is_not_lost, 100) {
         pysock_set_audit_hook(close_and_sleep, pair[0]);
         start = t_now();
         if (by_poller) {
-            T_OK(pysock_poller_register(p, fd, POLLIN));
+            T_OK(pysock_poller_register(p, fd, POLLIN, NULL));
             T_EQ(pysock_poller_poll(p, &event, 1, 20), 1);
             T_CHECK(event.events & POLLNVAL);
         }
@@ -237,7 +237,7 @@ typedef struct detacher {
     int armed, fd;
 } detacher;
 
-static void detach_it(void *data, void *arg) {
+static void detach_it(void *arg, void *data) {
     detacher *d = arg;
     (void)data;
     T_EQ(d->armed, 1);

@@ -32,7 +32,7 @@ static int smoke_poller(void)
 
     if (!p || pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair) < 0)
         return smoke_fail("poller_new");
-    if (pysock_poller_register(p, pysock_fileno(pair[0]), POLLIN | POLLOUT) < 0)
+    if (pysock_poller_register(p, pysock_fileno(pair[0]), POLLIN | POLLOUT, NULL) < 0)
         return smoke_fail("register");
     if (pysock_poller_poll(p, &event, 1, 1.0) != 1 || event.events != POLLOUT)
         return smoke_fail("poll");

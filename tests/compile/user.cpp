@@ -7,7 +7,7 @@
 int main()
 {
     pysock_addr addr = pysock_addr();
-    pysock_ssl_wrap_options options = pysock_ssl_wrap_options();
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
 
     if (pysock_addr_parse(&addr, "127.0.0.1:80") < 0 || pysock_addr_port(&addr) != 80)
         return smoke_fail("addr_parse");

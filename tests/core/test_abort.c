@@ -70,9 +70,8 @@ T_TEST(any_kind_of_socket_is_fine, 60) {
 
 T_TEST(memory_BIOs_are_fine, 60) {
     pysock_bio *in = T_OK(pysock_bio_new()), *out = T_OK(pysock_bio_new());
-    pysock_ssl_wrap_options options;
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     pysock *s;
-    memset(&options, 0, sizeof options);
     options.server_hostname = "localhost";
     s = T_OK(pysock_ssl_wrap_bio(client_ctx, in, out, &options));
     T_FAILS(pysock_ssl_do_handshake(s), PYSOCK_SSL_WANT_READ_ERROR, T_ANY);

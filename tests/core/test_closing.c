@@ -34,8 +34,7 @@ static void *shake_hands(void *arg) {
 }
 
 static void wrap_half_closing(pysock *s, pysock_ssl_context *ctx, const char *host) {
-    pysock_ssl_wrap_options options;
-    memset(&options, 0, sizeof options);
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     options.no_handshake_on_connect = 1;
     options.half_close = 1;
     options.server_hostname = host;
@@ -658,7 +657,7 @@ T_TEST(POLLERR_comes_whatever_was_asked_for, 120) {
                 wait_lost(s);
                 if (by_poller) {
                     pysock_poller *p = t_poller_with(pysock_fileno(s), asked[i]);
-                    pysock_pollevent event = {0, 0};
+                    pysock_pollevent event = {0, 0, NULL};
                     T_EQ(pysock_poller_poll(p, &event, 1, LONG), 1);
                     T_CHECK(event.events & POLLERR);
                     pysock_poller_release(p);

@@ -53,14 +53,12 @@ static addresses addresses_of(const char *host) {
 }
 
 static pysock_connection_options no_options(void) {
-    pysock_connection_options options;
-    memset(&options, 0, sizeof options);
+    pysock_connection_options options = PYSOCK_CONNECTION_OPTIONS_INIT;
     return options;
 }
 
 static pysock_server_options no_server_options(void) {
-    pysock_server_options options;
-    memset(&options, 0, sizeof options);
+    pysock_server_options options = PYSOCK_SERVER_OPTIONS_INIT;
     return options;
 }
 
@@ -654,7 +652,7 @@ T_TEST(the_backlog_is_the_kernels, 30) {
         T_OK(pysock_close(s));
     }
     T_STEP("a reasonable one");
-    for (int backlog = 0; backlog > -3; backlog--) {
+    for (int backlog = -1; backlog > -3; backlog--) {
         options.backlog = backlog;
         s = T_OK(pysock_create_server_ex("127.0.0.1", 0, &options));
         T_CHECK(backlog_of(s) >= 16);
@@ -1105,7 +1103,7 @@ T_TEST(AF_UNSPEC_connects_no_new_stream, 30) {
     pysock_addr none;
     char byte;
     memset(&none, 0, sizeof none);
-    none.len = sizeof none.u.in;
+    none.size = sizeof none.u.in;
     none.u.sa.sa_family = AF_UNSPEC;
     T_OK(pysock_connect_addr(s, &none));
     T_FAILS(pysock_recv(s, &byte, 1, 0), PYSOCK_OS_ERROR, ENOTCONN);

@@ -32,7 +32,7 @@ static size_t room_count;
 static pysock_addr room_addr;
 static pysock_msg room_msg;
 static struct iovec room_iov = {room, sizeof room};
-static pysock_ssl_wrap_options room_options;
+static pysock_ssl_wrap_options room_options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
 static pysock_buf *room_buf;
 
 #define SWEPT(call_name, expr)                                                                     \
@@ -64,6 +64,8 @@ SWEPT(send_fds, pysock_send_fds(s, "x", 1, NULL, 0, 0))
 SWEPT(recv_fds, pysock_recv_fds(s, room, 1, NULL, &room_count, 0, NULL))
 SWEPT(shutdown, pysock_shutdown(s, SHUT_RD))
 SWEPT(fileno, pysock_fileno(s))
+SWEPT(set_userdata, pysock_set_userdata(s, NULL))
+SWEPT(wait, pysock_wait(s, 0, 0))
 SWEPT(family, pysock_family(s))
 SWEPT(type, pysock_type(s))
 SWEPT(proto, pysock_proto(s))
@@ -109,7 +111,8 @@ static const swept socket_calls[] = {
     ROW(dup), ROW(detach), ROW(connect), ROW(connect_addr), ROW(bind), ROW(bind_addr), ROW(listen),
     ROW(accept), ROW(accept_fd), ROW(recv), ROW(recv_into), ROW(send), ROW(sendall), ROW(recvfrom),
     ROW(recvfrom_into), ROW(sendto), ROW(sendto_addr), ROW(recvmsg), ROW(recvmsg_into),
-    ROW(sendmsg), ROW(send_fds), ROW(recv_fds), ROW(shutdown), ROW(fileno), ROW(family), ROW(type),
+    ROW(sendmsg), ROW(send_fds), ROW(recv_fds), ROW(shutdown), ROW(fileno), ROW(set_userdata), ROW(wait),
+    ROW(family), ROW(type),
     ROW(proto), ROW(get_inheritable), ROW(set_inheritable), ROW(getsockname), ROW(getpeername),
     ROW(setblocking), ROW(settimeout), ROW(getblocking), ROW(obey_nonblock), ROW(setsockopt),
     ROW(setsockopt_int), ROW(getsockopt_int), ROW(recv_buf), ROW(send_buf), ROW(set_watermarks),
@@ -197,10 +200,9 @@ T_TEST(a_call_that_times_out_names_itself, 60) {
 
 T_TEST(wrap_bio_names_itself, 60) {
     pysock_bio *in = T_OK(pysock_bio_new()), *out = T_OK(pysock_bio_new());
-    pysock_ssl_wrap_options options;
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     pysock_ssl_context *ctx = t_client_ctx();
     char name[400];
-    memset(&options, 0, sizeof options);
     T_STEP("no name");
     NAMES(pysock_ssl_wrap_bio(ctx, in, out, &options), "ssl_wrap_bio");
     NAMES(pysock_ssl_wrap_bio(ctx, in, out, NULL), "ssl_wrap_bio");
@@ -371,9 +373,8 @@ static void has(const char *word) {
 T_TEST(a_client_with_a_servers_context_is_told, 60) {
     pysock_ssl_context *wrong = T_OK(pysock_ssl_create_default_context(PYSOCK_CLIENT_AUTH));
     pysock_bio *in = T_OK(pysock_bio_new()), *out = T_OK(pysock_bio_new());
-    pysock_ssl_wrap_options options;
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     pysock *pair[2];
-    memset(&options, 0, sizeof options);
     options.server_hostname = "localhost";
     t_pair(pair);
     NAMES(pysock_ssl_wrap_socket(pair[0], wrong, "localhost"), "ssl_wrap_socket");

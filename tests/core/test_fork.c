@@ -87,7 +87,7 @@ T_TEST(a_childs_queues_are_its_own, 60) {
 
 static sem_t in_step, step_may_end;
 
-static int stop_in_the_step(pysock_ssl_client_hello *hello, void *arg) {
+static int stop_in_the_step(void *arg, const pysock_ssl_client_hello *hello) {
     (void)hello, (void)arg;
     sem_post(&in_step);
     t_sem_take(&step_may_end);
@@ -131,7 +131,7 @@ T_TEST(a_childs_close_leaves_the_parents_poller_alone, 60) {
     int status;
     pysock_poller *p = T_OK(pysock_poller_new());
     t_pair(pair);
-    T_OK(pysock_poller_register(p, pysock_fileno(pair[0]), POLLIN));
+    T_OK(pysock_poller_register(p, pysock_fileno(pair[0]), POLLIN, NULL));
     T_EQ(pysock_poller_poll(p, &event, 1, 0), 0);
     pid = fork();
     T_CHECK(pid >= 0);

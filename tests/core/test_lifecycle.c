@@ -167,7 +167,7 @@ T_TEST(after_cleanup_the_library_works_again, 60) {
         T_STEP("round %d", i);
         work_a_little();
         reactor_pair(left_open);
-        T_OK(pysock_poller_register(p, pysock_fileno(left_open[0]), POLLIN));
+        T_OK(pysock_poller_register(p, pysock_fileno(left_open[0]), POLLIN, NULL));
         pysock_cleanup();
         T_FAILS(pysock_send(left_open[0], "x", 1, 0), PYSOCK_OS_ERROR, EBADF);
         T_EQ(pysock_close(left_open[0]), 0);
@@ -487,7 +487,7 @@ T_TEST(a_childs_own_files_are_not_taken_for_the_librarys, 60) {
     pysock_pollevent event;
     t_pair(pair);
     T_EQ(t_readable(pair[0], 0.01), 0); /* this thread sleeps, and so does a poller */
-    T_OK(pysock_poller_register(p, pysock_fileno(pair[0]), POLLIN));
+    T_OK(pysock_poller_register(p, pysock_fileno(pair[0]), POLLIN, NULL));
     T_EQ(pysock_poller_poll(p, &event, 1, 0.01), 0);
     t_wait_for_child(t_run_in_child(child_closes_every_number_it_finds, NULL, 0));
     pysock_poller_release(p);

@@ -97,11 +97,11 @@ static short wait_by_select(pysock *s, short events, double timeout) {
 }
 
 static short wait_by_poller(pysock_poller *p, pysock *s, short events, double timeout) {
-    pysock_pollevent event = {-1, 0};
+    pysock_pollevent event = {-1, 0, NULL};
     int fd = T_OK(pysock_fileno(s));
     short ready;
     ptrdiff_t n;
-    T_OK(pysock_poller_register(p, fd, (uint32_t)events));
+    T_OK(pysock_poller_register(p, fd, (uint32_t)events, NULL));
     n = T_OK(pysock_poller_poll(p, &event, 1, timeout));
     if (n == 0) {
         T_CHECK(timeout >= 0);

@@ -54,7 +54,7 @@ static void expect_gai(int code, const char *reason, const char *word) {
 
 static void expect_addr(const pysock_addr *addr, const char *want) {
     char text[PYSOCK_ADDR_STRLEN];
-    T_CHECK(addr->len > 0);
+    T_CHECK(addr->size > 0);
     pysock_addr_format(addr, text, sizeof text);
     expect_text(text, want);
 }
@@ -181,7 +181,7 @@ T_TEST(getaddrinfo_tells_what_the_system_tells, 30) {
         T_EQ(list[i].family, each->ai_family);
         T_EQ(list[i].type, each->ai_socktype);
         T_EQ(list[i].proto, each->ai_protocol);
-        T_EQ(list[i].addr.len, each->ai_addrlen);
+        T_EQ(list[i].addr.size, each->ai_addrlen);
         T_EQ(memcmp(&list[i].addr.u.sa, each->ai_addr, each->ai_addrlen), 0);
         expect_text(list[i].canonname, each->ai_canonname ? each->ai_canonname : "");
     }
@@ -328,7 +328,7 @@ T_TEST(getnameinfo_says_what_was_wrong, 30) {
     T_FAILS(pysock_getnameinfo(&addr, 0, host, sizeof host, service, sizeof service), T_ANY,
             T_ANY);
     T_STEP("a family that has no names");
-    addr.len = sizeof addr.u.sa;
+    addr.size = sizeof addr.u.sa;
     addr.u.sa.sa_family = 9999;
     T_FAILS(pysock_getnameinfo(&addr, 0, host, sizeof host, service, sizeof service),
             PYSOCK_GAI_ERROR, T_ANY);
@@ -843,7 +843,7 @@ T_TEST(resolve_reads_what_calls_with_host_and_port_read, 30) {
     pysock_addr addr;
     T_OK(pysock_addr_resolve(&addr, AF_INET, "127.0.0.1", 80));
     expect_addr(&addr, "127.0.0.1:80");
-    T_EQ(addr.len, sizeof addr.u.in);
+    T_EQ(addr.size, sizeof addr.u.in);
     T_OK(pysock_addr_resolve(&addr, AF_INET, "127.1", 65535));
     expect_addr(&addr, "127.0.0.1:65535");
     T_OK(pysock_addr_resolve(&addr, AF_INET, "", 0));
@@ -860,7 +860,7 @@ T_TEST(resolve_reads_what_calls_with_host_and_port_read, 30) {
         skip();
     T_OK(pysock_addr_resolve(&addr, AF_INET6, "::1", 80));
     expect_addr(&addr, "[::1]:80");
-    T_EQ(addr.len, sizeof addr.u.in6);
+    T_EQ(addr.size, sizeof addr.u.in6);
     T_OK(pysock_addr_resolve(&addr, AF_INET6, "", 0));
     expect_addr(&addr, "[::]:0");
     T_OK(pysock_addr_resolve(&addr, AF_INET6, NULL, 7));
@@ -897,7 +897,7 @@ T_TEST(unix_names_may_be_as_long_as_the_system_takes_them, 30) {
     T_OK(pysock_addr_resolve(&addr, AF_UNIX, "/tmp/x", -1)); /* the port is ignored */
     expect_addr(&addr, "unix:/tmp/x");
     T_EQ(addr.u.sa.sa_family, AF_UNIX);
-    T_EQ(addr.len, head + 7);
+    T_EQ(addr.size, head + 7);
     memset(host, 'p', sizeof host);
     host[room - 1] = 0;
     T_OK(pysock_addr_resolve(&addr, AF_UNIX, host, 0));
@@ -911,11 +911,11 @@ T_TEST(unix_names_may_be_as_long_as_the_system_takes_them, 30) {
     T_STEP("abstract");
     T_OK(pysock_addr_resolve(&addr, AF_UNIX, "@name", 0));
     expect_addr(&addr, "unix:@name");
-    T_EQ(addr.len, head + 5);
+    T_EQ(addr.size, head + 5);
     T_EQ(addr.u.un.sun_path[0], 0);
     host[0] = '@';
     T_OK(pysock_addr_resolve(&addr, AF_UNIX, host, 0));
-    T_EQ(addr.len, sizeof addr.u.un);
+    T_EQ(addr.size, sizeof addr.u.un);
     snprintf(text, sizeof text, "unix:%s", host);
     expect_addr(&addr, text);
     T_OK(pysock_addr_parse(&addr, text));
@@ -964,7 +964,7 @@ T_TEST(a_unix_socket_bound_to_nothing_gets_a_name, 30) {
         T_STEP("%s", nothing[i] ? "''" : "NULL");
         T_OK(pysock_bind(s, nothing[i], 0));
         T_OK(pysock_getsockname(s, &addr));
-        T_EQ(addr.len, offsetof(struct sockaddr_un, sun_path) + 6);
+        T_EQ(addr.size, offsetof(struct sockaddr_un, sun_path) + 6);
         pysock_addr_format(&addr, text, sizeof text);
         T_EQ(sscanf(text, "unix:@%5x%1s", &number, more), 1);
         T_OK(pysock_listen(s, 1));
@@ -1022,13 +1022,13 @@ T_TEST(any_sockaddr_can_be_an_address, 30) {
     in.sin_port = htons(80);
     in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     T_OK(pysock_addr_from_sockaddr(&addr, (struct sockaddr *)&in, sizeof in));
-    T_EQ(addr.len, sizeof in);
+    T_EQ(addr.size, sizeof in);
     expect_addr(&addr, "127.0.0.1:80");
     T_STEP("a family that the library knows nothing of, at full length");
     memset(&any, 0x5a, sizeof any);
     any.ss_family = AF_NETLINK;
     T_OK(pysock_addr_from_sockaddr(&addr, (struct sockaddr *)&any, sizeof any));
-    T_EQ(addr.len, sizeof any);
+    T_EQ(addr.size, sizeof any);
     T_EQ(memcmp(&addr.u, &any, sizeof any), 0);
     T_EQ(pysock_addr_port(&addr), -1);
     T_CHECK(pysock_addr_format(&addr, text, sizeof text) == strlen(text) && text[0]);
@@ -1059,7 +1059,7 @@ T_TEST(netlink_works_by_address, 30) {
     T_OK(pysock_addr_from_sockaddr(&addr, (struct sockaddr *)(void *)&nl, sizeof nl));
     T_OK(pysock_bind_addr(s, &addr));
     T_OK(pysock_getsockname(s, &addr));
-    T_EQ(addr.len, sizeof nl);
+    T_EQ(addr.size, sizeof nl);
     memcpy(&nl, &addr.u, sizeof nl);
     T_CHECK(nl.pid != 0); /* the kernel has chosen one */
     T_FAILS(pysock_bind(s, "127.0.0.1", 80), T_ANY, T_ANY);

@@ -302,8 +302,8 @@ T_TEST(a_second_socket_can_take_a_descriptor_over, 30) {
         T_FAILS(pysock_fileno(one), PYSOCK_OS_ERROR, EBADF);
         T_EQ(pysock_close(one), 0);
         T_OK(pysock_getsockname(two, &after));
-        T_EQ(after.len, before.len);
-        T_CHECK(memcmp(&after.u, &before.u, after.len) == 0);
+        T_EQ(after.size, before.size);
+        T_CHECK(memcmp(&after.u, &before.u, after.size) == 0);
         T_OK(pysock_close(two));
         T_EQ(fcntl(fd, F_GETFD), -1);
     }
@@ -376,7 +376,7 @@ T_TEST(a_stream_is_received_in_pieces, 30) {
         else
             T_EQ(pysock_recvfrom_into(pair[1], buf, MSG - 3, 0, NULL), MSG - 3);
         if (i == 1)
-            T_EQ(from.len, 0);
+            T_EQ(from.size, 0);
         if (i < 2) {
             T_EQ(pysock_recv_into(pair[1], buf + MSG - 3, 1024, 0), 3);
         }
@@ -1202,18 +1202,18 @@ T_TEST(an_abstract_name_may_hold_any_byte, 30) {
         T_OK(pysock_bind_addr(listener, &name));
         T_OK(pysock_listen(listener, 1));
         T_OK(pysock_getsockname(listener, &have));
-        T_EQ(have.len, name.len);
-        T_CHECK(memcmp(&have.u, &name.u, name.len) == 0);
+        T_EQ(have.size, name.size);
+        T_CHECK(memcmp(&have.u, &name.u, name.size) == 0);
         T_STEP("one byte less is another name");
-        shorter.len--;
+        shorter.size--;
         a = T_OK(pysock_socket(AF_UNIX, SOCK_STREAM, 0));
         T_FAILS(pysock_connect_addr(a, &shorter), PYSOCK_OS_ERROR, ECONNREFUSED);
         T_OK(pysock_connect_addr(a, &have));
         b = T_OK(pysock_accept(listener, &have));
         expect_name(&have, "unix:"); /* who connects has no name */
         T_OK(pysock_getpeername(a, &have));
-        T_EQ(have.len, name.len);
-        T_CHECK(memcmp(&have.u, &name.u, name.len) == 0);
+        T_EQ(have.size, name.size);
+        T_CHECK(memcmp(&have.u, &name.u, name.size) == 0);
         t_say(a, msg);
         t_expect(b, msg);
         T_OK(pysock_close(a));

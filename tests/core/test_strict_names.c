@@ -95,7 +95,7 @@ T_TEST(good_services_are_what_they_say, 30) {
 
 static char asked_for[300];
 
-static int note_sni(pysock_ssl_client_hello *hello, void *arg) {
+static int note_sni(void *arg, const pysock_ssl_client_hello *hello) {
     (void)arg;
     snprintf(asked_for, sizeof asked_for, "%s", hello->server_name ? hello->server_name : "(none)");
     return 0;
@@ -235,10 +235,9 @@ T_TEST(names_with_empty_labels_are_refused_everywhere, 120) {
 }
 
 T_TEST(names_with_empty_labels_are_no_server_hostnames, 120) {
-    pysock_ssl_wrap_options options;
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     pysock_buf *der;
     h_pair p;
-    memset(&options, 0, sizeof options);
     h_try(&p, client_ctx, server_ctx, "localhost");
     h_must_be_connected(&p, "localhost");
     der = T_OK(pysock_ssl_getpeercert_der(p.client));

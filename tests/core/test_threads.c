@@ -25,8 +25,8 @@ static unsigned int next_random(unsigned int *x) {
 }
 
 static void wait_by_poller_for(pysock_poller *p, int fd, short events) {
-    pysock_pollevent event = {-1, 0};
-    T_OK(pysock_poller_register(p, fd, events));
+    pysock_pollevent event = {-1, 0, NULL};
+    T_OK(pysock_poller_register(p, fd, events, NULL));
     T_EQ(T_OK(pysock_poller_poll(p, &event, 1, PYSOCK_NO_TIMEOUT)), 1);
     T_EQ(event.fd, fd);
     T_EQ(event.events, events);
@@ -396,7 +396,7 @@ typedef struct watch_job {
 static void *watch_thread(void *arg) {
     watch_job *job = arg;
     for (int i = 0; i < job->rounds; i++) {
-        pysock_pollevent event = {-1, 0};
+        pysock_pollevent event = {-1, 0, NULL};
         if (job->p) {
             T_EQ(T_OK(pysock_poller_poll(job->p, &event, 1, PYSOCK_NO_TIMEOUT)), 1);
             T_EQ(event.events, POLLIN);
@@ -822,10 +822,11 @@ static void *recv_one(void *arg) {
 /* Two blocking calls on one silent handshake take turns only when something happens. */
 T_TEST(two_callers_of_one_handshake_sleep, 60) {
     pysock *pair[2];
-    pysock_ssl_wrap_options later = {.no_handshake_on_connect = 1};
+    pysock_ssl_wrap_options later = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     t_thread t[2];
     double cpu;
     t_pair(pair);
+    later.no_handshake_on_connect = 1;
     T_OK(pysock_ssl_wrap_socket_ex(pair[1], server_ctx, &later));
     for (int i = 0; i < 2; i++)
         t_spawn(&t[i], recv_one, pair[1]);

@@ -43,7 +43,7 @@ T_TEST(a_poller_drives_the_handshakes, 60) {
     int done = 0;
     begin_pair(pair);
     for (int i = 0; i < 2; i++)
-        T_OK(pysock_poller_register(p, pysock_fileno(pair[i]), POLLOUT));
+        T_OK(pysock_poller_register(p, pysock_fileno(pair[i]), POLLOUT, NULL));
     while (done != 3) {
         pysock_pollevent events[2];
         ptrdiff_t n = T_OK(pysock_poller_poll(p, events, 2, 30));

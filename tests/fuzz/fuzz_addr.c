@@ -33,14 +33,14 @@ static void try_text(const char *text)
         return;
     }
     check_text(&addr);
-    FUZZ_CHECK(addr.len > 0 && addr.len <= sizeof addr.u);
+    FUZZ_CHECK(addr.size > 0 && addr.size <= sizeof addr.u);
     FUZZ_CHECK(addr.u.sa.sa_family == AF_UNIX ? pysock_addr_port(&addr) == -1
                                               : pysock_addr_port(&addr) >= 0);
     pysock_addr_format(&addr, first, sizeof first);
     FUZZ_CHECK(pysock_addr_parse(&again, first) == 0);
     pysock_addr_format(&again, second, sizeof second);
     FUZZ_CHECK(strcmp(first, second) == 0);
-    FUZZ_CHECK(again.len == addr.len && memcmp(&again.u, &addr.u, addr.len) == 0);
+    FUZZ_CHECK(again.size == addr.size && memcmp(&again.u, &addr.u, addr.size) == 0);
 }
 
 /* The first byte is the length, the second the family's choice, the rest the address. */
@@ -53,7 +53,7 @@ static void try_bytes(const uint8_t *data, size_t size)
         return;
     memset(&addr, 0, sizeof addr);
     memcpy(&addr.u, data + 2, size - 2 < sizeof addr.u ? size - 2 : sizeof addr.u);
-    addr.len = (socklen_t)(data[0] < sizeof addr.u ? data[0] : sizeof addr.u);
+    addr.size = (socklen_t)(data[0] < sizeof addr.u ? data[0] : sizeof addr.u);
     addr.u.sa.sa_family = families[data[1] % (sizeof families / sizeof families[0])];
     check_text(&addr);
     pysock_addr_port(&addr);

@@ -378,9 +378,9 @@ static void plan_stream(const plan *p, bytes *stream)
 static pysock_ssl_context *contexts[4];
 static int asked;
 
-static int answer(pysock_ssl_client_hello *hello, void *arg)
+static int answer(void *arg, const pysock_ssl_client_hello *hello)
 {
-    FUZZ_CHECK(hello->socket && hello->context);
+    FUZZ_CHECK(hello->socket != NULL);
     FUZZ_CHECK(!hello->server_name || (hello->server_name[0] && strlen(hello->server_name) < 256));
     asked++;
     return *(const int *)arg;
@@ -412,10 +412,9 @@ typedef struct server {
 
 static void server_open(server *sv, pysock_ssl_context *ctx)
 {
-    pysock_ssl_wrap_options options;
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
 
     memset(sv, 0, sizeof *sv);
-    memset(&options, 0, sizeof options);
     options.server_side = 1;
     sv->in = pysock_bio_new();
     sv->out = pysock_bio_new();

@@ -3,7 +3,7 @@
    first byte is the number of a name below, what follows is DER, which is turned into PEM here. */
 #define PYSOCK_IMPLEMENTATION
 #define PYSOCK_STATIC
-#define PYSOCK__PBKDF2_MAX 100 /* iterations: what the fuzzer invents must not take long */
+#define PYSOCK_MAX_PBKDF2_ITERATIONS 100 /* iterations: what the fuzzer invents must not take long */
 #include "pysock.h"
 #include "fuzz.h"
 
@@ -35,7 +35,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     return 0;
 }
 
-static ptrdiff_t ask(char *buf, size_t size, void *arg)
+static ptrdiff_t ask(void *arg, char *buf, size_t size)
 {
     int *asked = (int *)arg;
 
@@ -51,11 +51,10 @@ static ptrdiff_t ask(char *buf, size_t size, void *arg)
 static void try_key(pysock_ssl_context *ctx, const void *cert, size_t cert_size, const void *key,
                     size_t key_size)
 {
-    pysock_ssl_chain_options options;
+    pysock_ssl_chain_options options = PYSOCK_SSL_CHAIN_OPTIONS_INIT;
     char reason[64];
     int result, asked = 0;
 
-    memset(&options, 0, sizeof options);
     options.cert = cert;
     options.cert_size = cert_size;
     options.key = key;

@@ -136,11 +136,11 @@ T_FUNC void expect_msg(channel *l, int way, pysock_msg *msg, int flags) {
 
 T_FUNC void expect_sender(const channel *l, const pysock_msg *msg) {
     if (!l->to) {
-        T_EQ(msg->addr.len, 0);
+        T_EQ(msg->addr.size, 0);
         return;
     }
-    T_EQ(msg->addr.len, l->at_a.len);
-    T_CHECK(memcmp(&msg->addr.u, &l->at_a.u, l->at_a.len) == 0);
+    T_EQ(msg->addr.size, l->at_a.size);
+    T_CHECK(memcmp(&msg->addr.u, &l->at_a.u, l->at_a.size) == 0);
 }
 
 T_FUNC size_t count_items(const pysock_msg *msg) {
@@ -199,7 +199,7 @@ T_FUNC pysock_cmsg item_of(int level, int type, const void *data, size_t size) {
 T_FUNC void receive_with_room(channel *l, int way, pysock_msg *msg, void *control, size_t room) {
     memset(msg, 0, sizeof *msg);
     msg->control = control;
-    msg->controllen = room;
+    msg->control_size = room;
     expect_msg(l, way, msg, 0);
     expect_sender(l, msg);
     T_EQ(msg->flags & MSG_CTRUNC, 0);

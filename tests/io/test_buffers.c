@@ -16,7 +16,7 @@ typedef struct owned {
     int freed; /* atomic */
 } owned;
 
-static void count_free(void *data, void *arg) {
+static void count_free(void *arg, void *data) {
     owned *o = arg;
     if (data != o->data)
         abort();

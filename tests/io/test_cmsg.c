@@ -3,18 +3,18 @@
 
 /* ---- the sizes of ancillary data ---- */
 
-#define LIMIT ((size_t)INT32_MAX) /* CPython's: the smallest that a socklen_t may hold */
+#define LIMIT ((ptrdiff_t)INT32_MAX) /* CPython's: the smallest that a socklen_t may hold */
 
-static void expect_too_big(size_t have) {
-    T_EQ(have, 0);
+static void expect_too_big(ptrdiff_t have) {
+    T_EQ(have, -1);
     T_EQ(pysock_error(), PYSOCK_VALUE_ERROR);
     T_CHECK(pysock_error_message()[0]);
     pysock_error_clear();
 }
 
 T_TEST(cmsg_len_is_CMSG_LEN, 30) {
-    size_t toobig = LIMIT - CMSG_LEN(0) + 1;
-    T_CHECK(pysock_cmsg_len(0) > 2 * sizeof(int));
+    size_t toobig = (size_t)LIMIT - CMSG_LEN(0) + 1;
+    T_CHECK(pysock_cmsg_len(0) > 2 * (ptrdiff_t)sizeof(int));
     pysock_error_clear();
     for (size_t n = 0; n < 2 * 257; n++) {
         size_t size = n < 257 ? n : toobig - (2 * 257 - n);
@@ -30,14 +30,15 @@ T_TEST(cmsg_len_is_CMSG_LEN, 30) {
 }
 
 T_TEST(cmsg_space_is_CMSG_SPACE, 30) {
-    size_t toobig = LIMIT - CMSG_SPACE(1) + 1, last = pysock_cmsg_space(0);
-    T_CHECK(last > 2 * sizeof(int));
+    size_t toobig = (size_t)LIMIT - CMSG_SPACE(1) + 1;
+    ptrdiff_t last = pysock_cmsg_space(0);
+    T_CHECK(last > 2 * (ptrdiff_t)sizeof(int));
     pysock_error_clear();
     for (size_t n = 0; n < 2 * 257; n++) {
         size_t size = n < 257 ? n : toobig - (2 * 257 - n);
         T_EQ(pysock_cmsg_space(size), CMSG_SPACE(size));
         T_CHECK(pysock_cmsg_space(size) >= last);
-        T_CHECK(pysock_cmsg_space(size) >= CMSG_LEN(size));
+        T_CHECK(pysock_cmsg_space(size) >= (ptrdiff_t)CMSG_LEN(size));
         T_CHECK(pysock_cmsg_space(size) <= LIMIT);
         last = pysock_cmsg_space(size);
     }
@@ -84,7 +85,7 @@ static char *put_control(pysock_msg *msg, const char *control, size_t size, size
     memcpy(memory + off, control, size);
     memset(msg, 0, sizeof *msg);
     msg->control = memory + off;
-    msg->controllen = size;
+    msg->control_size = size;
     memory[size + off] = 'X';
     return memory;
 }
@@ -176,11 +177,11 @@ T_TEST(no_control_data_is_no_item, 30) {
     T_EQ(pysock_msg_next(&msg, NULL), 0);
     T_EQ(pysock_msg_next(NULL, NULL), 0);
     T_EQ(pysock_msg_next(&msg, &item), 0);
-    msg.controllen = 100; /* of nothing */
+    msg.control_size = 100; /* of nothing */
     T_EQ(pysock_msg_next(&msg, &item), 0);
     put_item(control, 0, 0, 4, 4);
     msg.control = control;
-    msg.controllen = 0;
+    msg.control_size = 0;
     T_EQ(pysock_msg_next(&msg, &item), 0);
 }
 
@@ -341,7 +342,7 @@ T_TEST(an_item_of_odd_size_does_not_hide_the_next, 30) {
 static void cut_at_every_length(channel *l, const pysock_msg *whole) {
     found want[16], have[16];
     size_t want_n = collect(whole, want, 16), complete = 0;
-    for (size_t room = 0; room <= whole->controllen + 9; room++) {
+    for (size_t room = 0; room <= whole->control_size + 9; room++) {
         for (size_t off = 0; off < 3; off++) {
             char *memory = T_OK(malloc(room + off + 8));
             size_t have_n, full = 0;
@@ -350,10 +351,10 @@ static void cut_at_every_length(channel *l, const pysock_msg *whole) {
             memset(memory, 0xee, room + off + 8);
             memset(&msg, 0, sizeof msg);
             msg.control = memory + off;
-            msg.controllen = room;
+            msg.control_size = room;
             send_bytes(l, MSG, MSG_LEN);
             expect_msg(l, (int)(room % WAYS), &msg, 0);
-            T_CHECK(msg.controllen <= room);
+            T_CHECK(msg.control_size <= room);
             T_EQ(msg.flags & MSG_TRUNC, 0);
             have_n = collect(&msg, have, 16);
             T_CHECK(have_n <= want_n);
@@ -370,7 +371,7 @@ static void cut_at_every_length(channel *l, const pysock_msg *whole) {
             }
             if (full < want_n)
                 T_EQ(msg.flags & MSG_CTRUNC, MSG_CTRUNC);
-            if (room >= whole->controllen) {
+            if (room >= whole->control_size) {
                 T_EQ(full, want_n);
                 T_EQ(msg.flags & MSG_CTRUNC, 0);
             }
@@ -422,7 +423,7 @@ T_TEST(without_room_ancillary_data_is_dropped, 30) {
         send_bytes(&l, MSG, MSG_LEN);
         memset(&msg, 0, sizeof msg);
         expect_msg(&l, way, &msg, 0);
-        T_EQ(msg.controllen, 0);
+        T_EQ(msg.control_size, 0);
         T_EQ(msg.flags & MSG_CTRUNC, MSG_CTRUNC);
     }
     send_bytes(&l, MSG, MSG_LEN);

@@ -118,7 +118,7 @@ static void expect_same(const pysock_addr *a, const pysock_addr *b) {
     char text[2][PYSOCK_ADDR_STRLEN];
     pysock_addr_format(a, text[0], sizeof text[0]);
     pysock_addr_format(b, text[1], sizeof text[1]);
-    if (a->len != b->len || memcmp(&a->u, &b->u, a->len) != 0)
+    if (a->size != b->size || memcmp(&a->u, &b->u, a->size) != 0)
         T_FAIL("the address is %s, not %s", text[0], text[1]);
 }
 
@@ -350,7 +350,7 @@ T_TEST(unnamed_senders_have_no_address, 30) {
     T_EQ(pysock_send(pair[0], "x", 1, 0), 1);
     memset(&from, 0xee, sizeof from);
     T_EQ(pysock_recvfrom(pair[1], buf, sizeof buf, 0, &from), 1);
-    T_EQ(from.len, 0);
+    T_EQ(from.size, 0);
     T_EQ(pysock_addr_port(&from), -1);
     t_close_pair(pair);
     T_STEP("a socket that was never bound");
@@ -360,7 +360,7 @@ T_TEST(unnamed_senders_have_no_address, 30) {
     send_to(pair[0], "y", &at);
     memset(&from, 0xee, sizeof from);
     T_EQ(pysock_recvfrom_into(named, buf, sizeof buf, 0, &from), 1);
-    T_EQ(from.len, 0);
+    T_EQ(from.size, 0);
     T_FAILS(pysock_sendto_addr(named, "z", 1, 0, &from), PYSOCK_VALUE_ERROR, EINVAL);
     T_OK(pysock_close(pair[0]));
     T_OK(pysock_close(named));
@@ -377,7 +377,7 @@ T_TEST(a_unix_sender_may_leave_its_name_to_the_kernel, 30) {
         a[i] = unbound(UNIX_ABSTRACT);
         T_OK(pysock_bind(a[i], "", 0));
         mine[i] = t_addr_of(a[i]);
-        T_EQ(mine[i].len, offsetof(struct sockaddr_un, sun_path) + 6);
+        T_EQ(mine[i].size, offsetof(struct sockaddr_un, sun_path) + 6);
         T_EQ(mine[i].u.un.sun_path[0], 0);
         send_to(a[i], "x", &at);
         T_EQ(pysock_recvfrom(b, buf, sizeof buf, 0, &from), 1);
@@ -1567,9 +1567,9 @@ T_TEST(sendto_refuses_what_makes_no_sense, 60) {
         memset(&addr, 0, sizeof addr);
         T_FAILS(pysock_sendto_addr(a, "x", 1, 0, &addr), PYSOCK_VALUE_ERROR, EINVAL);
         addr = at;
-        addr.len = 100000;
+        addr.size = 100000;
         T_FAILS(pysock_sendto_addr(a, "x", 1, 0, &addr), PYSOCK_VALUE_ERROR, EINVAL);
-        addr.len = 4;
+        addr.size = 4;
         T_FAILS(pysock_sendto_addr(a, "x", 1, 0, &addr), PYSOCK_OS_ERROR, EINVAL);
         T_FAILS(pysock_sendto(a, "x", 1, MSG_OOB, "127.0.0.1", t_port_of(b)), PYSOCK_OS_ERROR,
                 EOPNOTSUPP);
@@ -1683,7 +1683,7 @@ T_TEST(streams_take_sendto_and_recvfrom_as_the_kernel_does, 60) {
         T_EQ(t_readable(pair[1], PYSOCK_NO_TIMEOUT), 1);
         memset(&from, 0xee, sizeof from);
         T_EQ(pysock_recvfrom(pair[1], buf, sizeof buf, 0, &from), 3);
-        T_EQ(from.len, 0);
+        T_EQ(from.size, 0);
     }
     T_OK(pysock_close(pair[0]));
     T_OK(pysock_setblocking(pair[1], 1));
@@ -2270,7 +2270,7 @@ static int read_links(pysock *s, int *found) {
     ptrdiff_t n;
     T_EQ(t_readable(s, PYSOCK_NO_TIMEOUT), 1);
     n = T_OK(pysock_recvfrom(s, answer, sizeof answer, 0, &from));
-    T_EQ(from.len, sizeof nl);
+    T_EQ(from.size, sizeof nl);
     memcpy(&nl, &from.u, sizeof nl);
     T_EQ(nl.nl_family, AF_NETLINK);
     T_EQ(nl.nl_pid, 0); /* the kernel */
@@ -2307,7 +2307,7 @@ T_TEST(netlink_lists_the_links, 60) {
     kernel = any;
     T_OK(pysock_bind_addr(s, &any));
     mine = t_addr_of(s);
-    T_EQ(mine.len, sizeof nl);
+    T_EQ(mine.size, sizeof nl);
     memcpy(&nl, &mine.u, sizeof nl);
     T_EQ(nl.nl_family, AF_NETLINK);
     T_CHECK(nl.nl_pid != 0);
@@ -2380,7 +2380,7 @@ T_TEST(packet_sockets_send_frames, 60) {
             memset(buf, 0, sizeof buf);
             T_OK(pysock_recvfrom(b, buf, sizeof buf - 1, 0, &from));
         } while (memcmp(buf, frame, (size_t)n) != 0);
-        T_CHECK(from.len >= offsetof(struct sockaddr_ll, sll_addr));
+        T_CHECK(from.size >= offsetof(struct sockaddr_ll, sll_addr));
         memcpy(&ll, &from.u, sizeof ll);
         T_EQ(ll.sll_family, AF_PACKET);
         T_EQ(ll.sll_protocol, htons(PROTOCOL));

@@ -89,7 +89,7 @@ T_TEST(descriptors_are_passed_by_hand, 60) {
             send_rights(&l, fds, n);
             memset(&msg, 0, sizeof msg);
             msg.control = control;
-            msg.controllen = cases[i / 2 % 5].room;
+            msg.control_size = cases[i / 2 % 5].room;
             expect_msg(&l, i / 30 % WAYS, &msg, cloexec ? MSG_CMSG_CLOEXEC : 0);
             expect_sender(&l, &msg);
             T_EQ(msg.flags & MSG_CTRUNC, 0);
@@ -118,7 +118,7 @@ T_TEST(descriptors_may_come_in_several_items, 60) {
             send_with(&l, items, 2);
             memset(&msg, 0, sizeof msg);
             msg.control = control;
-            msg.controllen = least ? CMSG_SPACE(sizeof(int)) + CMSG_LEN(2 * sizeof(int))
+            msg.control_size = least ? CMSG_SPACE(sizeof(int)) + CMSG_LEN(2 * sizeof(int))
                                    : sizeof control;
             expect_msg(&l, WHOLE, &msg, MSG_CMSG_CLOEXEC);
             T_EQ(take_fds(&msg, 2, 0, 1), 2);
@@ -162,7 +162,7 @@ T_TEST(arrays_of_no_whole_number_pass_nothing_strange, 60) {
             }
             memset(&msg, 0, sizeof msg);
             msg.control = control;
-            msg.controllen = sizeof control;
+            msg.control_size = sizeof control;
             expect_msg(&l, WHOLE, &msg, MSG_CMSG_CLOEXEC);
             T_CHECK(take_fds(&msg, (int)n, 1, 1) <= (i == 3 ? 2 : 0));
             channel_close(&l);
@@ -225,7 +225,7 @@ T_TEST(descriptors_are_cut_at_any_length_and_none_is_lost, 60) {
             send_rights(&l, fds, 3);
             memset(&msg, 0, sizeof msg);
             msg.control = memory;
-            msg.controllen = room;
+            msg.control_size = room;
             expect_msg(&l, (int)(room % WAYS), &msg, MSG_CMSG_CLOEXEC);
             n = take_fds(&msg, 1, 1, 1);
             T_CHECK(n >= last && n <= 3);
@@ -526,19 +526,19 @@ T_TEST(credentials_come_where_they_are_asked_for, 60) {
             send_bytes(&l, MSG, MSG_LEN);
             memset(&msg, 0, sizeof msg);
             msg.control = control;
-            msg.controllen = sizeof control;
+            msg.control_size = sizeof control;
             expect_msg(&l, i % WAYS, &msg, 0);
             T_EQ(count_items(&msg), 1);
             expect_credentials(&msg, getpid());
             T_STEP("by hand");
             send_with(&l, &item, 1);
-            msg.controllen = CMSG_SPACE(sizeof me);
+            msg.control_size = CMSG_SPACE(sizeof me);
             expect_msg(&l, i % WAYS, &msg, 0);
             T_EQ(msg.flags & MSG_CTRUNC, 0);
             expect_credentials(&msg, getpid());
             T_STEP("cut off");
             send_with(&l, &item, 1);
-            msg.controllen = CMSG_LEN(sizeof me) - 1;
+            msg.control_size = CMSG_LEN(sizeof me) - 1;
             expect_msg(&l, i % WAYS, &msg, 0);
             T_EQ(msg.flags & MSG_CTRUNC, MSG_CTRUNC);
             T_CHECK(count_items(&msg) <= 1);

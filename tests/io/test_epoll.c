@@ -15,7 +15,7 @@
 
 /* The events of one descriptor, or 0; the poller has nothing else to tell. */
 static short poll_one(pysock_poller *p, int fd, double timeout) {
-    pysock_pollevent event = {-1, 0};
+    pysock_pollevent event = {-1, 0, NULL};
     ptrdiff_t n = T_OK(pysock_poller_poll(p, &event, 1, timeout));
     if (n == 0) {
         T_CHECK(timeout >= 0);
@@ -28,7 +28,7 @@ static short poll_one(pysock_poller *p, int fd, double timeout) {
 
 static pysock_poller *epoll_with(int fd, int events) {
     pysock_poller *p = T_OK(pysock_poller_new_epoll());
-    T_OK(pysock_poller_register(p, fd, events));
+    T_OK(pysock_poller_register(p, fd, events, NULL));
     return p;
 }
 
@@ -49,7 +49,7 @@ T_TEST(registering_twice_and_what_is_unknown_are_errors, 30) {
         pair_of(tls, pair);
         fd = pysock_fileno(pair[0]);
         p = epoll_with(fd, POLLIN);
-        T_FAILS(pysock_poller_register(p, fd, POLLIN), PYSOCK_OS_ERROR, EEXIST);
+        T_FAILS(pysock_poller_register(p, fd, POLLIN, NULL), PYSOCK_OS_ERROR, EEXIST);
         T_OK(pysock_poller_modify(p, fd, POLLOUT));
         T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLOUT);
         T_OK(pysock_poller_unregister(p, fd));
@@ -68,11 +68,11 @@ T_TEST(files_and_numbers_that_are_not_open_are_refused, 30) {
     file = T_OK(open(T_CERTS "ca.pem", O_RDONLY));
     gone = T_OK(dup(file));
     close(gone);
-    T_FAILS(pysock_poller_register(p, file, POLLIN), PYSOCK_OS_ERROR, EPERM);
-    T_FAILS(pysock_poller_register(p, gone, POLLIN), PYSOCK_OS_ERROR, EBADF);
+    T_FAILS(pysock_poller_register(p, file, POLLIN, NULL), PYSOCK_OS_ERROR, EPERM);
+    T_FAILS(pysock_poller_register(p, gone, POLLIN, NULL), PYSOCK_OS_ERROR, EBADF);
     T_FAILS(pysock_poller_modify(p, gone, POLLIN), PYSOCK_OS_ERROR, EBADF);
     T_FAILS(pysock_poller_unregister(p, gone), PYSOCK_OS_ERROR, EBADF);
-    T_FAILS(pysock_poller_register(p, -1, POLLIN), PYSOCK_VALUE_ERROR, EINVAL);
+    T_FAILS(pysock_poller_register(p, -1, POLLIN, NULL), PYSOCK_VALUE_ERROR, EINVAL);
     close(file);
     pysock_poller_release(p);
 }
@@ -91,7 +91,7 @@ T_TEST(what_is_closed_is_forgotten, 30) {
         T_FAILS(pysock_poller_unregister(p, fd), PYSOCK_OS_ERROR, EBADF);
         T_STEP("the number comes back");
         t_pair(next);
-        T_OK(pysock_poller_register(p, pysock_fileno(next[0]), POLLOUT));
+        T_OK(pysock_poller_register(p, pysock_fileno(next[0]), POLLOUT, NULL));
         T_EQ(poll_one(p, pysock_fileno(next[0]), PYSOCK_NO_TIMEOUT), POLLOUT);
         pysock_poller_release(p);
         pysock_close(pair[1]);
@@ -104,7 +104,7 @@ T_TEST(a_pipe_that_is_closed_is_forgotten_and_its_number_free, 30) {
     int ends[2], again[2];
     T_OK(pipe(ends));
     p = epoll_with(ends[0], POLLIN);
-    T_FAILS(pysock_poller_register(p, ends[0], POLLIN), PYSOCK_OS_ERROR, EEXIST);
+    T_FAILS(pysock_poller_register(p, ends[0], POLLIN, NULL), PYSOCK_OS_ERROR, EEXIST);
     T_EQ(write(ends[1], "x", 1), 1);
     T_EQ(poll_one(p, ends[0], PYSOCK_NO_TIMEOUT), POLLIN);
     close(ends[0]);
@@ -112,7 +112,7 @@ T_TEST(a_pipe_that_is_closed_is_forgotten_and_its_number_free, 30) {
     T_OK(pipe(again));
     T_EQ(again[0], ends[0]);
     T_FAILS(pysock_poller_modify(p, again[0], POLLIN), PYSOCK_OS_ERROR, ENOENT);
-    T_OK(pysock_poller_register(p, again[0], POLLIN));
+    T_OK(pysock_poller_register(p, again[0], POLLIN, NULL));
     T_EQ(poll_one(p, again[0], 0), 0);
     T_EQ(write(again[1], "x", 1), 1);
     T_EQ(poll_one(p, again[0], PYSOCK_NO_TIMEOUT), POLLIN);
@@ -136,7 +136,7 @@ T_TEST(a_detached_descriptor_stays_registered_for_whoever_takes_it, 30) {
     T_EQ(pysock_detach(pair[0]), fd);
     t_say(pair[1], "x");
     T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
-    T_FAILS(pysock_poller_register(p, fd, POLLIN), PYSOCK_OS_ERROR, EEXIST);
+    T_FAILS(pysock_poller_register(p, fd, POLLIN, NULL), PYSOCK_OS_ERROR, EEXIST);
     t_expect(taken, "x");
     T_EQ(poll_one(p, fd, 0), 0);
     T_OK(pysock_poller_unregister(p, fd));
@@ -154,7 +154,7 @@ T_TEST(many_that_are_ready_are_told_at_once, 60) {
     p = T_OK(pysock_poller_new_epoll());
     for (int i = 0; i < N; i++) {
         T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pairs[i]));
-        T_OK(pysock_poller_register(p, pysock_fileno(pairs[i][0]), POLLOUT));
+        T_OK(pysock_poller_register(p, pysock_fileno(pairs[i][0]), POLLOUT, NULL));
         t_say(pairs[i][0], "x");
     }
     T_EQ(pysock_poller_poll(p, events, 2 * N, PYSOCK_NO_TIMEOUT), N);
@@ -355,7 +355,7 @@ T_TEST(exclusive_is_taken_and_cannot_be_modified, 30) {
     t_say(pair[0], "x");
     T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
     T_OK(pysock_poller_unregister(p, fd));
-    T_OK(pysock_poller_register(p, fd, POLLIN));
+    T_OK(pysock_poller_register(p, fd, POLLIN, NULL));
     T_FAILS(pysock_poller_modify(p, fd, POLLIN | EXCLUSIVE), PYSOCK_OS_ERROR, EINVAL);
     pysock_poller_release(p);
     t_close_pair(pair);
@@ -426,12 +426,12 @@ T_TEST(two_share_one_and_close_ends_both, 30) {
     epfd = T_OK(pysock_poller_fileno(p));
     q = T_OK(pysock_poller_from_fileno(epfd));
     T_EQ(poll_one(q, fd, PYSOCK_NO_TIMEOUT), POLLOUT);
-    T_FAILS(pysock_poller_register(q, fd, POLLOUT), PYSOCK_OS_ERROR, EEXIST);
+    T_FAILS(pysock_poller_register(q, fd, POLLOUT, NULL), PYSOCK_OS_ERROR, EEXIST);
     T_OK(pysock_poller_close(p));
     pysock_poller_release(p);
     T_EQ(fcntl(epfd, F_GETFD), -1);
     T_FAILS(pysock_poller_poll(q, &event, 1, 0), PYSOCK_OS_ERROR, EBADF);
-    T_FAILS(pysock_poller_register(q, fd, POLLIN), PYSOCK_OS_ERROR, EBADF);
+    T_FAILS(pysock_poller_register(q, fd, POLLIN, NULL), PYSOCK_OS_ERROR, EBADF);
     T_FAILS(pysock_poller_unregister(q, fd), PYSOCK_OS_ERROR, EBADF);
     T_FAILS(pysock_poller_fileno(q), PYSOCK_OS_ERROR, EBADF);
     T_FAILS(pysock_poller_from_fileno(epfd), PYSOCK_OS_ERROR, EINVAL);
@@ -522,7 +522,7 @@ static void change_in_the_child(void *arg) {
     T_OK(pysock_poller_modify(job->p, job->fd, POLLIN | ET));
     T_OK(pysock_poller_unregister(job->p, job->other));
     T_FAILS(pysock_poller_unregister(job->p, job->other), PYSOCK_OS_ERROR, ENOENT);
-    T_FAILS(pysock_poller_register(job->p, job->fd, POLLIN), PYSOCK_OS_ERROR, EEXIST);
+    T_FAILS(pysock_poller_register(job->p, job->fd, POLLIN, NULL), PYSOCK_OS_ERROR, EEXIST);
     T_EQ(poll_one(job->p, job->fd, PYSOCK_NO_TIMEOUT), POLLIN);
     T_OK(pysock_poller_unregister(job->p, job->fd));
     T_FAILS(pysock_poller_modify(job->p, job->fd, POLLIN), PYSOCK_OS_ERROR, ENOENT);
@@ -538,7 +538,7 @@ T_TEST(in_a_forked_child_registrations_can_be_changed_before_the_first_poll, 30)
     job.fd = ends[0];
     job.other = others[0];
     job.p = epoll_with(job.fd, POLLIN);
-    T_OK(pysock_poller_register(job.p, job.other, POLLIN));
+    T_OK(pysock_poller_register(job.p, job.other, POLLIN, NULL));
     t_wait_for_child(t_run_in_child(change_in_the_child, &job, 0));
     T_EQ(poll_one(job.p, job.fd, PYSOCK_NO_TIMEOUT), POLLIN);
     T_OK(pysock_poller_unregister(job.p, job.other));

@@ -801,14 +801,13 @@ T_TEST(garbage_instead_of_tls_is_told_and_what_came_before_it_is_kept, 60) {
 }
 
 T_TEST(a_ragged_end_is_told_where_that_was_asked_for, 60) {
-    pysock_ssl_wrap_options options;
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     for (int raises = 0; raises < 2; raises++) {
         pysock *pair[2];
         pysock_file *f;
         t_thread t;
         job j;
         T_STEP("raise_ragged_eofs %d", raises);
-        memset(&options, 0, sizeof options);
         options.raise_ragged_eofs = raises;
         options.no_handshake_on_connect = 1;
         t_pair(pair);

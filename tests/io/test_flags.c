@@ -369,11 +369,11 @@ T_TEST(the_error_queue_tells_what_was_lost, 30) {
         T_CHECK(event.events & POLLERR);
         memset(&msg, 0, sizeof msg);
         msg.control = control;
-        msg.controllen = sizeof control;
+        msg.control_size = sizeof control;
         T_EQ(receive(i % WAYS, s, buf, sizeof buf, &msg, MSG_ERRQUEUE), 4);
         T_CHECK(memcmp(buf, "lost", 4) == 0);
         T_EQ(msg.flags & MSG_ERRQUEUE, MSG_ERRQUEUE);
-        T_EQ(msg.addr.len, to.len); /* where it was to go */
+        T_EQ(msg.addr.size, to.size); /* where it was to go */
         T_EQ(pysock_addr_port(&msg.addr), pysock_addr_port(&to));
         expect_data(&msg, IPPROTO_IP, IP_RECVERR, &what, sizeof what);
         T_EQ(what.error.ee_errno, ECONNREFUSED);

@@ -22,8 +22,8 @@ T_TEST(a_message_arrives_with_its_address_and_no_flags, 60) {
             channel_make(&l, kind);
             channel_mode(&l, i / (WAYS * 4));
             memset(&msg, 0, sizeof msg);
-            msg.controllen = rooms[i % 4];
-            msg.control = msg.controllen ? control : NULL;
+            msg.control_size = rooms[i % 4];
+            msg.control = msg.control_size ? control : NULL;
             msg.flags = -1;
             memset(&msg.addr, 0xee, sizeof msg.addr);
             send_bytes(&l, MSG, MSG_LEN);
@@ -31,7 +31,7 @@ T_TEST(a_message_arrives_with_its_address_and_no_flags, 60) {
             T_EQ(receive(i / 4 % WAYS, l.b, buf, size, &msg, 0), MSG_LEN);
             T_CHECK(memcmp(buf, MSG, MSG_LEN) == 0);
             expect_sender(&l, &msg);
-            T_EQ(msg.controllen, 0);
+            T_EQ(msg.control_size, 0);
             T_EQ(count_items(&msg), 0);
             T_EQ(msg.flags & (MSG_CTRUNC | MSG_OOB | MSG_TRUNC | MSG_ERRQUEUE), 0);
             channel_close(&l);
@@ -134,10 +134,10 @@ T_TEST(an_end_of_stream_is_a_message_of_nothing, 60) {
             for (int n = 0; n < 3; n++) {
                 memset(&msg, 0, sizeof msg);
                 msg.control = control;
-                msg.controllen = sizeof control;
+                msg.control_size = sizeof control;
                 T_EQ(receive(i % WAYS, l.b, buf, sizeof buf, &msg, 0), 0);
-                T_EQ(msg.controllen, 0);
-                T_EQ(msg.addr.len, 0);
+                T_EQ(msg.control_size, 0);
+                T_EQ(msg.addr.size, 0);
                 T_EQ(msg.flags & (MSG_CTRUNC | MSG_OOB), 0);
             }
             T_EQ(pysock_recv_fds(l.b, buf, sizeof buf, fds, &count, 0, NULL), 0);
@@ -464,10 +464,10 @@ T_TEST(recvmsg_refuses_what_makes_no_sense, 30) {
     T_FAILS(pysock_recvmsg_into(l.b, iov, 1, NULL, 0), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_recvmsg_into(l.b, iov, (size_t)-1 / sizeof iov[0], &msg, 0), T_ANY, T_ANY);
     T_FAILS(pysock_recvmsg_into(NULL, iov, 1, &msg, 0), PYSOCK_VALUE_ERROR, EINVAL);
-    msg.controllen = 1; /* without memory */
+    msg.control_size = 1; /* without memory */
     T_FAILS(pysock_recvmsg(l.b, buf, sizeof buf, &msg, 0), PYSOCK_VALUE_ERROR, EINVAL);
     msg.control = control;
-    msg.controllen = (size_t)-1;
+    msg.control_size = (size_t)-1;
     T_FAILS(pysock_recvmsg(l.b, buf, sizeof buf, &msg, 0), T_ANY, T_ANY);
     T_FAILS(pysock_recv_fds(l.b, buf, sizeof buf, &fd, NULL, 0, &flags), PYSOCK_VALUE_ERROR,
             EINVAL);
@@ -505,7 +505,7 @@ T_TEST(sendmsg_refuses_what_makes_no_sense, 30) {
     T_FAILS(pysock_sendmsg(l.a, iov, 2, NULL, 0, 0, l.to), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_sendmsg(l.a, iov, 1, NULL, 1, 0, l.to), PYSOCK_VALUE_ERROR, EINVAL);
     addr = l.at_b;
-    addr.len = 100000;
+    addr.size = 100000;
     T_FAILS(pysock_sendmsg(l.a, iov, 1, NULL, 0, 0, &addr), PYSOCK_VALUE_ERROR, EINVAL);
     T_STEP("items");
     items[0].size = 4; /* without data */

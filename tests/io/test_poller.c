@@ -6,7 +6,7 @@
 
 /* The events of one descriptor, or 0; the poller has nothing else to tell. */
 static short poll_one(pysock_poller *p, int fd, double timeout) {
-    pysock_pollevent event = {-1, 0};
+    pysock_pollevent event = {-1, 0, NULL};
     ptrdiff_t n = T_OK(pysock_poller_poll(p, &event, 1, timeout));
     if (n == 0) {
         T_CHECK(timeout >= 0);
@@ -44,11 +44,11 @@ T_TEST(register_modify_and_unregister_do_what_they_say, 30) {
     T_CHECK(strcmp(pysock_error_name(), "FileNotFoundError") == 0);
     T_FAILS(pysock_poller_unregister(p, fd), PYSOCK_KEY_ERROR, ENOENT);
     T_CHECK(strcmp(pysock_error_name(), "KeyError") == 0);
-    T_OK(pysock_poller_register(p, fd, POLLIN));
+    T_OK(pysock_poller_register(p, fd, POLLIN, NULL));
     T_EQ(poll_one(p, fd, 0), 0);
     T_OK(pysock_poller_modify(p, fd, POLLIN | POLLOUT));
     T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLOUT);
-    T_OK(pysock_poller_register(p, fd, POLLIN));
+    T_OK(pysock_poller_register(p, fd, POLLIN, NULL));
     T_EQ(poll_one(p, fd, 0), 0);
     t_say(pair[1], "x");
     T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
@@ -57,6 +57,45 @@ T_TEST(register_modify_and_unregister_do_what_they_say, 30) {
     T_FAILS(pysock_poller_unregister(p, fd), PYSOCK_KEY_ERROR, ENOENT);
     pysock_poller_release(p);
     t_close_pair(pair);
+}
+
+/* What belongs to the one event that the poller has. */
+static void *userdata_of(pysock_poller *p) {
+    pysock_pollevent event = {-1, 0, NULL};
+    T_EQ(pysock_poller_poll(p, &event, 1, PYSOCK_NO_TIMEOUT), 1);
+    return event.userdata;
+}
+
+T_TEST(an_event_brings_the_userdata_of_its_registration, 60) {
+    static char first, second;
+    pysock *pair[2];
+    for (int tls = 0; tls < 2; tls++)
+        for (int epoll = 0; epoll < 2; epoll++) {
+            pysock_poller *p = epoll ? pysock_poller_new_epoll() : pysock_poller_new();
+            int fd;
+            T_STEP("%s, %s", tls ? "TLS" : "plain", epoll ? "epoll" : "poller");
+            if (!p && errno == ENOTSUP)
+                continue;
+            T_OK(p);
+            if (tls)
+                t_tls_pair(pair, client_ctx, server_ctx);
+            else
+                t_pair(pair);
+            fd = pysock_fileno(pair[0]);
+            T_OK(pysock_poller_register(p, fd, POLLOUT, &first));
+            T_CHECK(userdata_of(p) == &first);
+            T_OK(pysock_poller_modify(p, fd, POLLIN | POLLOUT));
+            T_CHECK(userdata_of(p) == &first);
+            if (epoll) {
+                T_FAILS(pysock_poller_register(p, fd, POLLOUT, &second), PYSOCK_OS_ERROR, EEXIST);
+                T_CHECK(userdata_of(p) == &first);
+                T_OK(pysock_poller_unregister(p, fd));
+            }
+            T_OK(pysock_poller_register(p, fd, POLLOUT, &second));
+            T_CHECK(userdata_of(p) == &second);
+            pysock_poller_release(p);
+            t_close_pair(pair);
+        }
 }
 
 T_TEST(what_is_still_true_is_told_again, 30) {
@@ -101,7 +140,7 @@ T_TEST(nobody_starves_when_more_are_ready_than_fit, 60) {
             t_pair(pairs[i]);
         t_say(pairs[i][0], "x");
         T_EQ(t_readable(pairs[i][1], PYSOCK_NO_TIMEOUT), 1);
-        T_OK(pysock_poller_register(p, pysock_fileno(pairs[i][1]), POLLIN));
+        T_OK(pysock_poller_register(p, pysock_fileno(pairs[i][1]), POLLIN, NULL));
     }
     for (int turn = 0; turn < 4; turn++) {
         pysock_pollevent events[3];
@@ -155,7 +194,7 @@ T_TEST(a_number_that_comes_back_can_be_registered_again, 30) {
         pysock_poller_release(p);
         skip();
     }
-    T_OK(pysock_poller_register(p, fd, POLLIN));
+    T_OK(pysock_poller_register(p, fd, POLLIN, NULL));
     T_EQ(poll_one(p, fd, 0), 0);
     t_say(pysock_fileno(pair[0]) == fd ? pair[1] : pair[0], "x");
     T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
@@ -169,7 +208,7 @@ T_TEST(a_poller_may_go_before_its_sockets_and_after, 30) {
     pysock_poller *p;
     t_tls_pair(pair, client_ctx, server_ctx);
     p = t_poller_with(pysock_fileno(pair[0]), POLLIN | POLLOUT);
-    T_OK(pysock_poller_register(p, pysock_fileno(pair[1]), POLLIN));
+    T_OK(pysock_poller_register(p, pysock_fileno(pair[1]), POLLIN, NULL));
     pysock_poller_release(p);
     t_say(pair[0], "still here");
     t_expect(pair[1], "still here");
@@ -348,7 +387,7 @@ T_TEST(a_poller_follows_a_handshake_to_its_end, 60) {
     p = T_OK(pysock_poller_new());
     for (int i = 0; i < 2; i++) {
         T_OK(pysock_setblocking(pair[i], 0));
-        T_OK(pysock_poller_register(p, pysock_fileno(pair[i]), POLLIN | POLLOUT));
+        T_OK(pysock_poller_register(p, pysock_fileno(pair[i]), POLLIN | POLLOUT, NULL));
     }
     T_STEP("plain and writable; wrapped while registered");
     for (int i = 0; i < 2; i++)
@@ -456,13 +495,13 @@ T_TEST(modify_and_register_wake_who_polls, 60) {
         T_OK(pysock_poller_unregister(job.p, fd));
         t_spawn(&t, poll_for_ever, &job);
         t_wait_asleep(&t);
-        T_OK(pysock_poller_register(job.p, fd, POLLOUT));
+        T_OK(pysock_poller_register(job.p, fd, POLLOUT, NULL));
         t_join(&t);
         T_EQ(job.event.events, POLLOUT);
 
         T_STEP("unregistering what was waited for, then something happens elsewhere");
-        T_OK(pysock_poller_register(job.p, fd, POLLIN));
-        T_OK(pysock_poller_register(job.p, pysock_fileno(pair[1]), POLLIN));
+        T_OK(pysock_poller_register(job.p, fd, POLLIN, NULL));
+        T_OK(pysock_poller_register(job.p, pysock_fileno(pair[1]), POLLIN, NULL));
         t_spawn(&t, poll_for_ever, &job);
         t_wait_asleep(&t);
         T_OK(pysock_poller_unregister(job.p, fd));
@@ -486,7 +525,7 @@ T_TEST(registering_what_waits_in_the_engine_wakes_who_polls, 60) {
     job.p = T_OK(pysock_poller_new());
     t_spawn(&t, poll_for_ever, &job);
     t_wait_asleep(&t);
-    T_OK(pysock_poller_register(job.p, pysock_fileno(pair[0]), POLLIN));
+    T_OK(pysock_poller_register(job.p, pysock_fileno(pair[0]), POLLIN, NULL));
     t_join(&t);
     T_EQ(job.event.fd, pysock_fileno(pair[0]));
     T_EQ(job.event.events, POLLIN);
@@ -525,7 +564,7 @@ typedef struct churn {
 static void *churn_thread(void *arg) {
     churn *c = arg;
     while (!__atomic_load_n(&c->stop, __ATOMIC_ACQUIRE)) {
-        T_OK(pysock_poller_register(c->p, c->fd, POLLIN));
+        T_OK(pysock_poller_register(c->p, c->fd, POLLIN, NULL));
         T_OK(pysock_poller_modify(c->p, c->fd, 0));
         T_OK(pysock_poller_unregister(c->p, c->fd));
     }
@@ -566,7 +605,7 @@ T_TEST(idle_registrations_cost_no_cpu, 120) {
     p = T_OK(pysock_poller_new());
     for (int i = 0; i < N; i++) {
         t_tls_pair(pairs[i], client_ctx, server_ctx);
-        T_OK(pysock_poller_register(p, pysock_fileno(pairs[i][1]), POLLIN));
+        T_OK(pysock_poller_register(p, pysock_fileno(pairs[i][1]), POLLIN, NULL));
     }
     cpu = t_process_cpu();
     T_EQ(pysock_poller_poll(p, events, 4, 0.5), 0);
@@ -577,6 +616,57 @@ T_TEST(idle_registrations_cost_no_cpu, 120) {
 }
 
 /* ---- pysock_poll: once, without a poller ---- */
+
+T_TEST(wait_answers_for_one_socket, 60) {
+    pysock *pair[2];
+    char byte;
+    for (int tls = 0; tls < 2; tls++) {
+        T_STEP("%s", tls ? "TLS" : "plain");
+        if (tls)
+            t_tls_pair(pair, client_ctx, server_ctx);
+        else
+            t_pair(pair);
+        T_EQ(pysock_wait(pair[0], POLLOUT, PYSOCK_NO_TIMEOUT), POLLOUT);
+        T_EQ(pysock_wait(pair[0], POLLIN, 0), 0);
+        T_EQ(pysock_wait(pair[0], POLLIN, 0.01), 0);
+        T_EQ(pysock_wait(pair[0], 0, 0), 0);
+        t_say(pair[1], "ab");
+        T_EQ(pysock_wait(pair[0], POLLIN, PYSOCK_NO_TIMEOUT), POLLIN);
+        T_EQ(pysock_recv(pair[0], &byte, 1, 0), 1);
+        T_STEP("the second byte may be in the engine");
+        T_EQ(pysock_wait(pair[0], POLLIN | POLLOUT, PYSOCK_NO_TIMEOUT), POLLIN | POLLOUT);
+        T_OK(pysock_close(pair[1]));
+        T_EQ(pysock_recv(pair[0], &byte, 1, 0), 1);
+        T_CHECK(pysock_wait(pair[0], POLLIN, PYSOCK_NO_TIMEOUT) & POLLIN);
+        T_FAILS(pysock_wait(pair[1], POLLIN, 0), PYSOCK_OS_ERROR, EBADF);
+        T_FAILS(pysock_wait(pair[0], -1, 0), PYSOCK_VALUE_ERROR, EINVAL);
+        T_FAILS(pysock_wait(pair[0], POLLIN, -3), PYSOCK_VALUE_ERROR, EINVAL);
+        T_FAILS(pysock_wait(NULL, POLLIN, 0), PYSOCK_VALUE_ERROR, EINVAL);
+        T_OK(pysock_close(pair[0]));
+    }
+}
+
+static void *wait_until_it_is_closed(void *arg) {
+    T_FAILS(pysock_wait(arg, POLLIN, PYSOCK_NO_TIMEOUT), PYSOCK_OS_ERROR, EBADF);
+    return NULL;
+}
+
+T_TEST(wait_ends_with_its_socket, 60) {
+    pysock *pair[2];
+    t_thread thread;
+    for (int tls = 0; tls < 2; tls++) {
+        T_STEP("%s", tls ? "TLS" : "plain");
+        if (tls)
+            t_tls_pair(pair, client_ctx, server_ctx);
+        else
+            t_pair(pair);
+        t_spawn(&thread, wait_until_it_is_closed, pair[0]);
+        t_wait_asleep(&thread);
+        T_OK(pysock_close(pair[0]));
+        t_join(&thread);
+        T_OK(pysock_close(pair[1]));
+    }
+}
 
 T_TEST(poll_answers_for_each_descriptor, 30) {
     struct pollfd fds[5];
@@ -716,10 +806,10 @@ T_TEST(every_call_on_a_closed_poller_fails, 30) {
     t_pair(pair);
     for (int i = 0; i < 2; i++)
         fds[i] = T_OK(pysock_fileno(pair[i]));
-    T_OK(pysock_poller_register(p, fds[0], POLLIN));
+    T_OK(pysock_poller_register(p, fds[0], POLLIN, NULL));
     T_OK(pysock_poller_close(p));
     for (int i = 0; i < 2; i++) {
-        T_FAILS(pysock_poller_register(p, fds[i], POLLIN), PYSOCK_OS_ERROR, EBADF);
+        T_FAILS(pysock_poller_register(p, fds[i], POLLIN, NULL), PYSOCK_OS_ERROR, EBADF);
         T_FAILS(pysock_poller_modify(p, fds[i], POLLIN), PYSOCK_OS_ERROR, EBADF);
         T_FAILS(pysock_poller_unregister(p, fds[i]), PYSOCK_OS_ERROR, EBADF);
     }
@@ -734,13 +824,13 @@ T_TEST(a_reused_number_of_a_pipe_is_asked_for_anew, 60) {
     pysock_pollevent event;
     int old[2], again[2];
     T_EQ(pipe(old), 0);
-    T_OK(pysock_poller_register(p, old[0], POLLIN));
+    T_OK(pysock_poller_register(p, old[0], POLLIN, NULL));
     T_EQ(pysock_poller_poll(p, &event, 1, 0), 0);
     close(old[0]);
     close(old[1]);
     T_EQ(pipe(again), 0);
     T_EQ(again[0], old[0]);
-    T_OK(pysock_poller_register(p, again[0], POLLIN));
+    T_OK(pysock_poller_register(p, again[0], POLLIN, NULL));
     T_EQ(write(again[1], "x", 1), 1);
     T_EQ(pysock_poller_poll(p, &event, 1, 30), 1);
     pysock_poller_release(p);

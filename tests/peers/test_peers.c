@@ -365,8 +365,8 @@ T_TEST(alpn_and_sni_reach_openssl_s_server, 120) {
                        "elsewhere.test", "-cert2", cert_file("server-ec"),
                        "-key2", key_file("server-ec"), NULL);
     shake_well(s, &p, ctx, "a.example.test", BLOCKING);
-    H_SAME(pysock_ssl_selected_alpn_protocol(s), "http/1.1");
-    H_SAME(pysock_ssl_server_hostname(s), "a.example.test");
+    H_SAME(t_alpn(s), "http/1.1");
+    H_SAME(t_server_hostname(s), "a.example.test");
     p_wait_for(&p, "Hostname in TLS extension: \"a.example.test\"");
     p_wait_for(&p, "ALPN protocols selected: http/1.1");
     T_OK(pysock_close(s));
@@ -375,7 +375,7 @@ T_TEST(alpn_and_sni_reach_openssl_s_server, 120) {
 
 T_TEST(ends_of_openssl_s_server_are_told_apart, 120) {
     P_NEED("openssl");
-    pysock_ssl_wrap_options strict;
+    pysock_ssl_wrap_options strict = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     static p_process p;
     int port;
     char byte;
@@ -400,7 +400,6 @@ T_TEST(ends_of_openssl_s_server_are_told_apart, 120) {
 
     T_STEP("ragged, and told so");
     s = start_s_server(&p, &port, "server-ec", NULL);
-    memset(&strict, 0, sizeof strict);
     strict.server_hostname = "localhost";
     strict.raise_ragged_eofs = 1;
     T_OK(pysock_ssl_wrap_socket_ex(s, ctx, &strict));
@@ -537,8 +536,8 @@ T_TEST(alpn_and_sni_arrive_from_openssl_s_client, 120) {
     start_s_client(&p, port, "-servername", "b.example.test", "-alpn", "h3,h2,http/1.1", NULL);
     s = accept_from(&p, listener);
     shake_well(s, &p, ctx, NULL, BLOCKING);
-    H_SAME(pysock_ssl_selected_alpn_protocol(s), "http/1.1");
-    H_SAME(pysock_ssl_server_hostname(s), "b.example.test");
+    H_SAME(t_alpn(s), "http/1.1");
+    H_SAME(t_server_hostname(s), "b.example.test");
     p_wait_for(&p, "ALPN protocol: http/1.1");
     T_OK(pysock_close(s));
     p_end(&p);
@@ -547,8 +546,8 @@ T_TEST(alpn_and_sni_arrive_from_openssl_s_client, 120) {
     start_s_client(&p, port, "-noservername", NULL);
     s = accept_from(&p, listener);
     shake_well(s, &p, ctx, NULL, BLOCKING);
-    T_CHECK(pysock_ssl_selected_alpn_protocol(s) == NULL);
-    T_CHECK(pysock_ssl_server_hostname(s) == NULL);
+    T_CHECK(t_alpn(s) == NULL);
+    T_CHECK(t_server_hostname(s) == NULL);
     T_OK(pysock_close(s));
     p_end(&p);
 
@@ -556,7 +555,7 @@ T_TEST(alpn_and_sni_arrive_from_openssl_s_client, 120) {
     start_s_client(&p, port, "-servername", "localhost", "-alpn", "h3", NULL);
     s = accept_from(&p, listener);
     shake_well(s, &p, ctx, NULL, BLOCKING);
-    T_CHECK(pysock_ssl_selected_alpn_protocol(s) == NULL);
+    T_CHECK(t_alpn(s) == NULL);
     p_wait_for(&p, "No ALPN negotiated");
     T_OK(pysock_close(s));
     p_end(&p);
@@ -696,7 +695,7 @@ T_TEST(alpn_and_sni_reach_gnutls_serv, 120) {
     T_OK(pysock_ssl_set_alpn_protocols(ctx, protocols, 2));
     s = start_gnutls_serv(&p, &port, "server-rsa", "NORMAL", "--alpn", "http/1.1", NULL);
     shake_well(s, &p, ctx, "a.example.test", BLOCKING);
-    H_SAME(pysock_ssl_selected_alpn_protocol(s), "http/1.1");
+    H_SAME(t_alpn(s), "http/1.1");
     p_wait_for(&p, "Given server name[1]: a.example.test");
     p_wait_for(&p, "Application protocol: http/1.1");
     T_OK(pysock_close(s));
@@ -854,8 +853,8 @@ T_TEST(alpn_and_sni_arrive_from_gnutls_cli, 120) {
                      "h2", "--alpn", "http/1.1", NULL);
     s = accept_from(&p, listener);
     shake_well(s, &p, ctx, NULL, BLOCKING);
-    H_SAME(pysock_ssl_selected_alpn_protocol(s), "http/1.1");
-    H_SAME(pysock_ssl_server_hostname(s), "c.example.test");
+    H_SAME(t_alpn(s), "http/1.1");
+    H_SAME(t_server_hostname(s), "c.example.test");
     p_wait_for(&p, "Application protocol: http/1.1");
     T_OK(pysock_close(s));
     T_OK(pysock_close(listener));
@@ -1076,7 +1075,7 @@ T_TEST(nginx_chooses_its_host_by_our_sni, 120) {
     s = start_nginx(&p, &port);
     shake_well(s, &p, ctx, "a.example.test", BLOCKING);
     same_der(s, cert_file("server-rsa"));
-    H_SAME(pysock_ssl_selected_alpn_protocol(s), "http/1.1");
+    H_SAME(t_alpn(s), "http/1.1");
     get(s, "a.example.test", "/", &response);
     H_CONTAINS(response.data, "the other host");
     free(response.data);
@@ -1178,7 +1177,7 @@ T_TEST(bulk_data_goes_both_ways_with_curl, 240) {
                p_format("https://localhost:%d/there", port), NULL);
     s = accept_from(&p, listener);
     shake_well(s, &p, ctx, NULL, BLOCKING);
-    H_SAME(pysock_ssl_server_hostname(s), "localhost");
+    H_SAME(t_server_hostname(s), "localhost");
     read_request(s, head, sizeof head, &body);
     H_CONTAINS(head, "PUT /there");
     while (body.size < BULK) {
@@ -1218,7 +1217,7 @@ T_TEST(curl_resumes_a_session, 120) {
         s = accept_from(&p, listener);
         shake_well(s, &p, ctx, NULL, turn ? NON_BLOCKING : BLOCKING);
         T_EQ(pysock_ssl_session_reused(s), turn);
-        H_SAME(pysock_ssl_selected_alpn_protocol(s), "http/1.1");
+        H_SAME(t_alpn(s), "http/1.1");
         read_request(s, head, sizeof head, &rest);
         free(rest.data);
         respond(s, "well\n", 5, 5);
@@ -1408,7 +1407,7 @@ T_TEST(alpn_sni_and_ends_are_right_with_a_python_server, 120) {
     s = start_python_server(&p, &port, "server-ec", "--alpn", "h2,http/1.1", "--end", "clean",
                             NULL);
     shake_well(s, &p, ctx, "a.example.test", BLOCKING);
-    H_SAME(pysock_ssl_selected_alpn_protocol(s), "http/1.1");
+    H_SAME(t_alpn(s), "http/1.1");
     t_expect(s, "bye");
     read_to_end(s, 1);
     T_OK(pysock_close(s));
@@ -1419,7 +1418,7 @@ T_TEST(alpn_sni_and_ends_are_right_with_a_python_server, 120) {
     T_STEP("ragged; an address is not sent as SNI");
     s = start_python_server(&p, &port, "server-ec", "--end", "ragged", NULL);
     shake_well(s, &p, ctx, "127.0.0.1", BLOCKING);
-    T_CHECK(pysock_ssl_selected_alpn_protocol(s) == NULL);
+    T_CHECK(t_alpn(s) == NULL);
     t_expect(s, "bye");
     read_to_end(s, 0);
     T_OK(pysock_close(s));
@@ -1520,8 +1519,8 @@ T_TEST(alpn_sni_and_ends_are_right_with_a_python_client, 120) {
                         "ragged", NULL);
     s = accept_from(&p, listener);
     shake_well(s, &p, ctx, NULL, BLOCKING);
-    H_SAME(pysock_ssl_selected_alpn_protocol(s), "http/1.1");
-    H_SAME(pysock_ssl_server_hostname(s), "a.example.test");
+    H_SAME(t_alpn(s), "http/1.1");
+    H_SAME(t_server_hostname(s), "a.example.test");
     echo_until_end(s);
     T_EQ(pysock_ssl_eof_is_clean(s), 0);
     T_OK(pysock_close(s));

@@ -81,7 +81,6 @@ T_FUNC void t_fails_at(intptr_t value, int is_pointer, int code, int kind, int w
                   pysock_error_message());
 }
 
-/* expr must fail (-1 or NULL) with this kind and errno (either may be T_ANY) and a message. */
 /* 1 while a non-blocking do_handshake or unwrap goes on, 0 when it is done. */
 #define t_in_progress(rc) t_in_progress_at(rc, #rc, __FILE__, __LINE__)
 
@@ -93,6 +92,7 @@ T_FUNC int t_in_progress_at(int rc, const char *what, const char *file, int line
     return 0;
 }
 
+/* expr must fail (-1 or NULL) with this kind and errno (either may be T_ANY) and a message. */
 #define T_FAILS(expr, kind, want)                                                                  \
     __extension__({                                                                                \
         intptr_t t_value;                                                                          \
@@ -102,5 +102,8 @@ T_FUNC int t_in_progress_at(int rc, const char *what, const char *file, int line
         t_fails_at(t_value, T_IS_POINTER(expr), errno, (int)(kind), want, #expr, __FILE__,         \
                    __LINE__);                                                                      \
     })
+
+/* The same of a question, whose answer is then 0. */
+#define T_ASKS_IN_VAIN(expr, kind, want) T_FAILS((expr) ? 1 : -1, kind, want)
 
 #endif

@@ -43,8 +43,7 @@ T_FUNC h_outcome h_outcome_of(int result) {
 
 T_FUNC void *h_serve(void *arg) {
     h_pair *p = arg;
-    pysock_ssl_wrap_options options;
-    memset(&options, 0, sizeof options);
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     options.no_handshake_on_connect = 1;
     p->at_server = h_outcome_of(pysock_ssl_wrap_socket_ex(p->server, p->server_ctx, &options));
     if (p->at_server.result == 0)
@@ -100,8 +99,7 @@ T_FUNC void h_try_ex(h_pair *p, pysock_ssl_context *client, pysock_ssl_context *
 
 T_FUNC void h_try(h_pair *p, pysock_ssl_context *client, pysock_ssl_context *server,
                   const char *host) {
-    pysock_ssl_wrap_options options;
-    memset(&options, 0, sizeof options);
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     options.server_hostname = host;
     h_try_ex(p, client, server, &options);
 }

@@ -29,6 +29,35 @@ T_FUNC pysock_ssl_context *t_server_ctx(void) {
     return t_server_ctx_of("server-ec");
 }
 
+/* Whether ctx is the one in force. */
+T_FUNC int t_has_context(pysock *s, const pysock_ssl_context *ctx) {
+    pysock_ssl_context *now = pysock_ssl_get_context(s);
+    pysock_ssl_context_release(now);
+    return now == ctx;
+}
+
+/* Texts that the library copies out: NULL for none, or valid for three more calls of the thread. */
+T_FUNC char *t_text_room(void) {
+    static __thread char rooms[4][1024];
+    static __thread unsigned next;
+    return rooms[next++ % 4];
+}
+
+T_FUNC const char *t_alpn(pysock *s) {
+    char *room = t_text_room();
+    return pysock_ssl_selected_alpn_protocol(s, room, 1024) > 0 ? room : NULL;
+}
+
+T_FUNC const char *t_server_hostname(pysock *s) {
+    char *room = t_text_room();
+    return pysock_ssl_server_hostname(s, room, 1024) > 0 ? room : NULL;
+}
+
+T_FUNC const char *t_keylog_filename(pysock_ssl_context *ctx) {
+    char *room = t_text_room();
+    return pysock_ssl_get_keylog_filename(ctx, room, 1024) > 0 ? room : NULL;
+}
+
 T_FUNC pysock_addr t_addr_of(pysock *s) {
     pysock_addr addr;
     T_OK(pysock_getsockname(s, &addr));
@@ -72,14 +101,13 @@ T_FUNC void *t_handshake_thread(void *arg) {
 
 T_FUNC pysock_poller *t_poller_with(int fd, short events) {
     pysock_poller *p = T_OK(pysock_poller_new());
-    T_OK(pysock_poller_register(p, fd, events));
+    T_OK(pysock_poller_register(p, fd, events, NULL));
     return p;
 }
 
 /* Wraps a connected socket and leaves the handshake to whatever comes next. */
 T_FUNC void t_wrap_later(pysock *s, pysock_ssl_context *ctx, const char *host) {
-    pysock_ssl_wrap_options options;
-    memset(&options, 0, sizeof options);
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     options.no_handshake_on_connect = 1;
     options.server_hostname = host;
     T_OK(pysock_ssl_wrap_socket_ex(s, ctx, &options));

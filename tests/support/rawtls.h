@@ -795,7 +795,7 @@ T_FUNC void r_end_receive(r_end *e, const char *data, size_t size) {
 
 T_FUNC void r_end_connected(r_end *e) {
     const char *version = pysock_ssl_version(e->s);
-    const char *protocol = pysock_ssl_selected_alpn_protocol(e->s);
+    const char *protocol = t_alpn(e->s);
     e->established = 1;
     snprintf(e->version, sizeof e->version, "%s", version ? version : "");
     snprintf(e->protocol, sizeof e->protocol, "%s", protocol ? protocol : "");
@@ -858,9 +858,8 @@ T_FUNC void r_end_drive(void *arg) {
 
 /* A connection that a peer's functions can talk to; host: NULL on a server. */
 T_FUNC void r_open(r_end *e, r_peer *p, int way, pysock_ssl_context *ctx, const char *host) {
-    pysock_ssl_wrap_options options;
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     memset(e, 0, sizeof *e);
-    memset(&options, 0, sizeof options);
     options.server_hostname = host;
     options.server_side = !host;
     options.no_handshake_on_connect = 1;

@@ -41,11 +41,10 @@ T_FUNC m_der s_hello_and_chain(const m_der *chain, size_t count, int rsa) {
 T_FUNC h_outcome s_show(pysock_ssl_context *client, const m_der *chain, size_t count, int rsa,
                         const char *host) {
     pysock_bio *in = T_OK(pysock_bio_new()), *out = T_OK(pysock_bio_new());
-    pysock_ssl_wrap_options options;
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     m_der record = s_hello_and_chain(chain, count, rsa);
     h_outcome o;
     pysock *s;
-    memset(&options, 0, sizeof options);
     options.server_hostname = host;
     s = T_OK(pysock_ssl_wrap_bio(client, in, out, &options));
     T_FAILS(pysock_ssl_do_handshake(s), PYSOCK_SSL_WANT_READ_ERROR, T_ANY);

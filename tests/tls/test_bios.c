@@ -10,8 +10,7 @@ typedef struct wire {
 } wire;
 
 static void wire_make(wire *w, pysock_ssl_context *client, pysock_ssl_context *server) {
-    pysock_ssl_wrap_options options;
-    memset(&options, 0, sizeof options);
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     options.server_hostname = "localhost";
     for (int i = 0; i < 2; i++) {
         w->in[i] = T_OK(pysock_bio_new());
@@ -90,7 +89,7 @@ T_TEST(a_handshake_begins_with_the_context_that_was_put_in_place, 30) {
     T_FAILS(pysock_ssl_set_context(w.end[0], server_ctx), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_ssl_set_context(w.end[0], NULL), PYSOCK_VALUE_ERROR, EINVAL);
     T_OK(pysock_ssl_set_context(w.end[0], client_ctx));
-    T_CHECK(pysock_ssl_get_context(w.end[0]) == client_ctx);
+    T_CHECK(t_has_context(w.end[0], client_ctx));
     wire_shake(&w, SIZE_MAX);
     T_FAILS(pysock_ssl_set_context(w.end[0], bare), PYSOCK_OS_ERROR, EALREADY);
     wire_free(&w);
@@ -168,10 +167,8 @@ T_TEST(null_where_a_bio_belongs_is_a_value_error, 30) {
     T_FAILS(pysock_bio_read(bio, NULL, 1), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_bio_write(bio, NULL, 1), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_bio_write_eof(NULL), PYSOCK_VALUE_ERROR, EINVAL);
-    T_FAILS(pysock_bio_eof(NULL), PYSOCK_VALUE_ERROR, EINVAL);
-    pysock_error_clear();
-    T_EQ(pysock_bio_pending(NULL), 0);
-    T_EQ(pysock_error(), PYSOCK_VALUE_ERROR);
+    T_ASKS_IN_VAIN(pysock_bio_eof(NULL), PYSOCK_VALUE_ERROR, EINVAL);
+    T_FAILS(pysock_bio_pending(NULL), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_ssl_wrap_bio(NULL, bio, bio, NULL), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_ssl_wrap_bio(server_ctx, NULL, bio, NULL), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_ssl_wrap_bio(server_ctx, bio, NULL, NULL), PYSOCK_VALUE_ERROR, EINVAL);
@@ -223,7 +220,7 @@ T_TEST(a_handshake_succeeds_in_portions_of_any_size, 120) {
             T_EQ(pysock_is_ssl(w.end[e]), 1);
             T_EQ(pysock_ssl_server_side(w.end[e]), e);
             H_SAME(pysock_ssl_version(w.end[e]), "TLSv1.2");
-            H_SAME(pysock_ssl_server_hostname(w.end[e]), "localhost");
+            H_SAME(t_server_hostname(w.end[e]), "localhost");
         }
         says_to(&w, 0, "from the client");
         says_to(&w, 1, "from the server");
@@ -236,7 +233,7 @@ T_TEST(a_handshake_succeeds_in_portions_of_any_size, 120) {
 T_TEST(a_resumed_handshake_works_in_single_bytes, 60) {
     wire w;
     pysock_ssl_session *session;
-    pysock_ssl_wrap_options options;
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     wire_connect(&w);
     session = T_OK(pysock_ssl_get_session(w.end[0]));
     wire_free(&w);
@@ -244,7 +241,6 @@ T_TEST(a_resumed_handshake_works_in_single_bytes, 60) {
     T_OK(pysock_close(w.end[0]));
     while (pysock_bio_pending(w.out[0])) /* what the other client has said already */
         pysock_bio_read(w.out[0], (char[64]){0}, 64);
-    memset(&options, 0, sizeof options);
     options.server_hostname = "localhost";
     options.session = session;
     w.end[0] = T_OK(pysock_ssl_wrap_bio(client_ctx, w.in[0], w.out[0], &options));
@@ -430,8 +426,9 @@ T_TEST(what_needs_a_descriptor_fails, 60) {
     size_t n = 1;
     wire_connect(&w);
     T_EQ(pysock_fileno(w.end[0]), -1);
+    T_FAILS(pysock_wait(w.end[0], POLLIN, 0), PYSOCK_OS_ERROR, ENOTSUP);
     T_FAILS(pysock_select(&fd, &n, NULL, NULL, NULL, NULL, 0), T_ANY, T_ANY);
-    T_FAILS(pysock_poller_register(p, -1, POLLIN), T_ANY, T_ANY);
+    T_FAILS(pysock_poller_register(p, -1, POLLIN, NULL), T_ANY, T_ANY);
     T_FAILS(pysock_getpeername(w.end[0], &addr), PYSOCK_OS_ERROR, T_ANY);
     T_FAILS(pysock_getsockname(w.end[0], &addr), PYSOCK_OS_ERROR, T_ANY);
     T_FAILS(pysock_settimeout(w.end[0], 1.0), T_ANY, T_ANY);
@@ -448,10 +445,9 @@ T_TEST(what_needs_a_descriptor_fails, 60) {
 }
 
 T_TEST(tls_keeps_its_bios_and_two_ends_may_share_them, 60) {
-    pysock_ssl_wrap_options options;
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     pysock *client, *server;
     pysock_bio *up = T_OK(pysock_bio_new()), *down = T_OK(pysock_bio_new());
-    memset(&options, 0, sizeof options);
     options.server_hostname = "localhost";
     client = T_OK(pysock_ssl_wrap_bio(client_ctx, down, up, &options));
     server = T_OK(pysock_ssl_wrap_bio(server_ctx, up, down, NULL));

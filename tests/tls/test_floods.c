@@ -580,9 +580,11 @@ T_TEST(a_step_of_a_handshake_takes_so_much_and_no_more, 60) {
     static r_hello h;
     static r_bytes body, message;
     static unsigned char zeros[20000];
-    pysock_ssl_wrap_options options = {.caller_drives = 1, .no_handshake_on_connect = 1};
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     pysock *s;
     int fds[2], left = 0, before = 0, calls = 0, room = 4 << 20;
+    options.caller_drives = 1;
+    options.no_handshake_on_connect = 1;
     T_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
     setsockopt(fds[1], SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof room);
     r_peer_init(&p, 0);
@@ -708,7 +710,7 @@ static void accept_one(server *sv) {
     while (i < CLIENTS && sv->clients[i])
         i++;
     T_OK(pysock_setblocking(s, 0));
-    if (i == CLIENTS || pysock_poller_register(sv->poller, pysock_fileno(s), POLLIN) < 0) {
+    if (i == CLIENTS || pysock_poller_register(sv->poller, pysock_fileno(s), POLLIN, NULL) < 0) {
         pysock_close(s);
         return;
     }

@@ -27,7 +27,7 @@ typedef struct asked {
 
 static asked asks;
 
-static int answer_for(pysock_ssl_client_hello *hello, void *arg) {
+static int answer_for(void *arg, const pysock_ssl_client_hello *hello) {
     snprintf(asks.name, sizeof asks.name, "%s", hello->server_name ? hello->server_name : "");
     __atomic_add_fetch(&asks.times, 1, __ATOMIC_SEQ_CST);
     return *(int *)arg;

@@ -219,7 +219,9 @@ T_TEST(a_client_that_has_only_dhe_is_told_of, 100) {
 
 /* ---- versions ---- */
 
-enum { V10 = PYSOCK_TLSv1, V11 = PYSOCK_TLSv1_1, V12 = PYSOCK_TLSv1_2 };
+#define V10 PYSOCK_TLSv1
+#define V11 PYSOCK_TLSv1_1
+#define V12 PYSOCK_TLSv1_2
 
 static void set_versions(pysock_ssl_context *ctx, int lowest, int highest) {
     /* In this order the range is never empty. */

@@ -25,10 +25,9 @@ static pysock_ssl_session_stats stats_of(pysock_ssl_context *ctx) {
 
 /* Connects with options, says whether a session was resumed, and closes. */
 static int resumes(const char *host, pysock_ssl_session *session) {
-    pysock_ssl_wrap_options options;
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     h_pair p;
     int reused;
-    memset(&options, 0, sizeof options);
     options.server_hostname = host;
     options.session = session;
     h_connect_ex(&p, client, server, &options);
@@ -63,9 +62,8 @@ T_TEST(a_session_is_resumed_where_it_is_given, 60) {
     T_EQ(resumes("localhost", se), 1);
     T_STEP("the resumed connection has the same session");
     {
-        pysock_ssl_wrap_options options;
+        pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
         pysock_ssl_session *same;
-        memset(&options, 0, sizeof options);
         options.server_hostname = "localhost";
         options.session = se;
         h_connect_ex(&p, client, server, &options);
@@ -86,9 +84,8 @@ T_TEST(a_session_is_resumed_where_it_is_given, 60) {
 T_TEST(a_session_belongs_to_its_context_and_to_clients, 60) {
     pysock_ssl_session *se = session_with("localhost");
     pysock_ssl_context *other = t_client_ctx();
-    pysock_ssl_wrap_options options;
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     pysock *pair[2];
-    memset(&options, 0, sizeof options);
     options.server_hostname = "localhost";
     options.session = se;
     h_plain_pair(pair);
@@ -103,12 +100,11 @@ T_TEST(a_session_belongs_to_its_context_and_to_clients, 60) {
 
 T_TEST(a_session_is_no_way_round_the_host_name, 60) {
     pysock_ssl_session *se = session_with("localhost");
-    pysock_ssl_wrap_options options;
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     h_pair p;
     T_STEP("a name that the certificate has as well, but SNI is another: a full handshake");
     T_EQ(resumes("www.example.test", se), 0);
     T_STEP("a name that it does not have");
-    memset(&options, 0, sizeof options);
     options.server_hostname = "other.test";
     options.session = se;
     h_try_ex(&p, client, server, &options);
@@ -119,13 +115,12 @@ T_TEST(a_session_is_no_way_round_the_host_name, 60) {
 /* An address is not sent as a name, so the server has nothing against resumption. */
 T_TEST(a_session_is_no_way_round_the_address, 60) {
     pysock_ssl_session *se = session_with("127.0.0.1");
-    pysock_ssl_wrap_options options;
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     h_pair p;
     T_EQ(resumes("127.0.0.1", se), 1);
     T_STEP("an address that the certificate has as well");
     T_EQ(resumes("::1", se), 1);
     T_STEP("one that it does not have");
-    memset(&options, 0, sizeof options);
     options.server_hostname = "127.0.0.2";
     options.session = se;
     h_try_ex(&p, client, server, &options);
@@ -136,26 +131,25 @@ T_TEST(a_session_is_no_way_round_the_address, 60) {
 /* Nobody has asked whom the first connection was with: the second one asks. */
 T_TEST(what_was_not_checked_is_checked_when_it_is_resumed, 60) {
     pysock_ssl_context *wrong = t_server_ctx_of("wrong-host");
-    pysock_ssl_wrap_options options;
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     pysock_ssl_session *se;
     h_pair p;
-    memset(&options, 0, sizeof options);
     options.server_hostname = "localhost";
     for (int given = 0; given < 2; given++) {
         T_STEP("the session is %s", given ? "given" : "the context's");
-        options.no_check_hostname = 1;
+        options.insecure_no_check_hostname = 1;
         options.session = NULL;
         h_connect_ex(&p, client, wrong, &options);
         se = T_OK(pysock_ssl_get_session(p.client));
         h_close(&p);
-        options.no_check_hostname = 0;
+        options.insecure_no_check_hostname = 0;
         options.session = given ? se : NULL;
         h_try_ex(&p, client, wrong, &options);
         h_is_refusal(&p.at_client, 62, "Hostname mismatch");
         pysock_ssl_session_release(se);
     }
     T_STEP("the same with the server that is meant");
-    options.no_check_hostname = 1;
+    options.insecure_no_check_hostname = 1;
     options.session = NULL;
     h_connect_ex(&p, client, server, &options);
     se = T_OK(pysock_ssl_get_session(p.client));

@@ -15,8 +15,7 @@ static void make_pair(pysock *pair[2]) {
 enum { BLOCKING, NON_BLOCKING, NO_HANDSHAKE, AS_SERVER, FORMS };
 
 static int wrap(pysock *s, int form) {
-    pysock_ssl_wrap_options options;
-    memset(&options, 0, sizeof options);
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     if (form == NON_BLOCKING)
         T_OK(pysock_setblocking(s, 0));
     if (form != NO_HANDSHAKE)

@@ -36,10 +36,10 @@ T_TEST(both_sides_know_the_same_about_a_connection, 60) {
     T_EQ(cipher_of(p.client).secret_bits, cipher_of(p.server).secret_bits);
     T_CHECK(cipher_of(p.client).secret_bits >= 128);
     T_CHECK(strncmp(cipher_of(p.client).name, "ECDHE-ECDSA-", 12) == 0);
-    H_SAME(pysock_ssl_server_hostname(p.client), "localhost");
-    H_SAME(pysock_ssl_server_hostname(p.server), "localhost");
-    T_CHECK(pysock_ssl_selected_alpn_protocol(p.client) == NULL);
-    T_CHECK(pysock_ssl_selected_alpn_protocol(p.server) == NULL);
+    H_SAME(t_server_hostname(p.client), "localhost");
+    H_SAME(t_server_hostname(p.server), "localhost");
+    T_CHECK(t_alpn(p.client) == NULL);
+    T_CHECK(t_alpn(p.server) == NULL);
     T_EQ(pysock_ssl_session_reused(p.client), 0);
     T_EQ(pysock_ssl_session_reused(p.server), 0);
     T_CHECK(size_of_peer_certificate(p.client) > 200);
@@ -57,10 +57,9 @@ T_TEST(both_sides_know_the_same_about_a_connection, 60) {
 T_TEST(nothing_is_known_before_the_handshake, 60) {
     pysock *pair[2];
     pysock_ssl_cipher_info info;
-    pysock_ssl_wrap_options options;
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     pysock_ssl_context *client = t_client_ctx();
     t_pair(pair);
-    memset(&options, 0, sizeof options);
     options.server_hostname = "localhost";
     options.no_handshake_on_connect = 1;
     T_OK(pysock_ssl_wrap_socket_ex(pair[0], client, &options));
@@ -68,7 +67,7 @@ T_TEST(nothing_is_known_before_the_handshake, 60) {
     T_CHECK(pysock_ssl_version(pair[0]) == NULL);
     T_FAILS(pysock_ssl_cipher(pair[0], &info), T_ANY, T_ANY);
     T_FAILS(pysock_ssl_getpeercert_der(pair[0]), T_ANY, T_ANY);
-    T_CHECK(pysock_ssl_selected_alpn_protocol(pair[0]) == NULL);
+    T_CHECK(t_alpn(pair[0]) == NULL);
     T_CHECK(pysock_ssl_session_reused(pair[0]) != 1);
     T_EQ(pysock_ssl_pending(pair[0]), 0);
     t_close_pair(pair);
@@ -81,9 +80,9 @@ T_TEST(a_plain_socket_answers_questions_about_tls, 60) {
     t_pair(pair);
     T_EQ(pysock_is_ssl(pair[0]), 0);
     T_CHECK(pysock_ssl_version(pair[0]) == NULL);
-    T_CHECK(pysock_ssl_selected_alpn_protocol(pair[0]) == NULL);
-    T_CHECK(pysock_ssl_server_hostname(pair[0]) == NULL);
-    T_EQ(pysock_ssl_pending(pair[0]), 0);
+    T_CHECK(t_alpn(pair[0]) == NULL);
+    T_CHECK(t_server_hostname(pair[0]) == NULL);
+    T_FAILS(pysock_ssl_pending(pair[0]), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_ssl_cipher(pair[0], &info), T_ANY, T_ANY);
     T_FAILS(pysock_ssl_getpeercert_der(pair[0]), T_ANY, T_ANY);
     T_FAILS(pysock_ssl_do_handshake(pair[0]), PYSOCK_VALUE_ERROR, EINVAL);
@@ -139,9 +138,8 @@ T_TEST(pending_counts_what_is_left_in_the_engine, 60) {
 T_TEST(tls_works_on_a_unix_socketpair, 60) {
     h_pair p;
     pysock *pair[2];
-    pysock_ssl_wrap_options options;
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
-    memset(&options, 0, sizeof options);
     options.server_hostname = "localhost";
     T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
     h_try_on(&p, pair, client, server, &options);
@@ -156,11 +154,10 @@ T_TEST(the_host_name_is_copied, 60) {
     h_pair p;
     t_thread thread;
     pysock *pair[2];
-    pysock_ssl_wrap_options options;
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     char host[] = "localhost";
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     t_pair(pair);
-    memset(&options, 0, sizeof options);
     options.server_hostname = host;
     options.no_handshake_on_connect = 1;
     T_OK(pysock_ssl_wrap_socket_ex(pair[0], client, &options));
@@ -175,8 +172,8 @@ T_TEST(the_host_name_is_copied, 60) {
     t_say(p.client, "hello");
     t_join(&thread);
     t_expect(p.server, "hello");
-    H_SAME(pysock_ssl_server_hostname(p.client), "localhost");
-    H_SAME(pysock_ssl_server_hostname(p.server), "localhost");
+    H_SAME(t_server_hostname(p.client), "localhost");
+    H_SAME(t_server_hostname(p.server), "localhost");
     close_all(&p, client, server);
 }
 
@@ -229,9 +226,8 @@ T_TEST(a_context_may_be_freed_before_the_handshake, 60) {
     int port;
     t_thread thread;
     pysock *listener, *child, *s;
-    pysock_ssl_wrap_options options;
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
-    memset(&options, 0, sizeof options);
     options.server_hostname = "localhost";
     options.no_handshake_on_connect = 1;
     listener = t_listen(&port);
@@ -267,8 +263,8 @@ T_TEST(a_connection_keeps_what_it_was_made_with, 60) {
     T_OK(pysock_ssl_set_alpn_protocols(client, names, 1));
     h_greet(&old);
     h_connect(&new, client, server, "localhost");
-    H_SAME(pysock_ssl_selected_alpn_protocol(new.client), "new/1");
-    T_CHECK(pysock_ssl_selected_alpn_protocol(old.client) == NULL);
+    H_SAME(t_alpn(new.client), "new/1");
+    T_CHECK(t_alpn(old.client) == NULL);
     T_CHECK(size_of_peer_certificate(new.client) != old_size);
     T_EQ(size_of_peer_certificate(old.client), old_size);
     h_greet(&old);
@@ -324,8 +320,8 @@ static const char *alpn_of(pysock_ssl_context *client, pysock_ssl_context *serve
     h_pair p;
     const char *at_client, *at_server;
     h_connect(&p, client, server, "localhost");
-    at_client = pysock_ssl_selected_alpn_protocol(p.client);
-    at_server = pysock_ssl_selected_alpn_protocol(p.server);
+    at_client = t_alpn(p.client);
+    at_server = t_alpn(p.server);
     T_EQ(at_client == NULL, at_server == NULL);
     if (at_client && at_server)
         H_SAME(at_client, at_server);
@@ -385,21 +381,21 @@ T_TEST(the_server_learns_the_name_that_was_asked_for, 60) {
     h_pair p;
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     h_connect(&p, client, server, "some.example.test");
-    H_SAME(pysock_ssl_server_hostname(p.server), "some.example.test");
+    H_SAME(t_server_hostname(p.server), "some.example.test");
     h_close(&p);
     T_STEP("an address is no name");
     h_connect(&p, client, server, "127.0.0.1");
-    H_SAME(pysock_ssl_server_hostname(p.client), "127.0.0.1");
-    T_CHECK(pysock_ssl_server_hostname(p.server) == NULL);
+    H_SAME(t_server_hostname(p.client), "127.0.0.1");
+    T_CHECK(t_server_hostname(p.server) == NULL);
     h_close(&p);
     h_connect(&p, client, server, "::1");
-    T_CHECK(pysock_ssl_server_hostname(p.server) == NULL);
+    T_CHECK(t_server_hostname(p.server) == NULL);
     h_close(&p);
     T_STEP("no name at all");
     T_OK(pysock_ssl_set_check_hostname(client, 0));
     h_connect(&p, client, server, NULL);
-    T_CHECK(pysock_ssl_server_hostname(p.client) == NULL);
-    T_CHECK(pysock_ssl_server_hostname(p.server) == NULL);
+    T_CHECK(t_server_hostname(p.client) == NULL);
+    T_CHECK(t_server_hostname(p.server) == NULL);
     close_all(&p, client, server);
 }
 
@@ -480,9 +476,8 @@ T_TEST(a_session_belongs_to_one_host_name, 60) {
 T_TEST(a_session_belongs_to_one_port, 60) {
     h_pair p;
     pysock *pair[2];
-    pysock_ssl_wrap_options options;
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
-    memset(&options, 0, sizeof options);
     options.server_hostname = "localhost";
     T_EQ(is_resumed(client, server, "localhost"), 0);
     t_pair(pair);
@@ -642,8 +637,7 @@ T_TEST(a_closed_peer_is_a_clean_end, 60) {
 
 static void connect_with_ragged_eofs(h_pair *p, pysock_ssl_context *client,
                                      pysock_ssl_context *server, int raise) {
-    pysock_ssl_wrap_options options;
-    memset(&options, 0, sizeof options);
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     options.server_hostname = "localhost";
     options.raise_ragged_eofs = raise;
     h_connect_ex(p, client, server, &options);
@@ -845,9 +839,8 @@ static void unwrap_both(h_pair *p) {
 T_TEST(unwrap_makes_plain_sockets_that_can_be_wrapped_again, 60) {
     h_pair p;
     pysock *pair[2];
-    pysock_ssl_wrap_options options;
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
-    memset(&options, 0, sizeof options);
     options.server_hostname = "localhost";
     t_pair(pair);
     t_say(pair[0], "plain");
@@ -963,9 +956,8 @@ static void *raw_handshake(void *arg) {
 
 static void raw_start(raw_peer *r, int is_server, int non_blocking) {
     int port;
-    pysock_ssl_wrap_options options;
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     memset(r, 0, sizeof *r);
-    memset(&options, 0, sizeof options);
     options.no_handshake_on_connect = 1;
     if (is_server) {
         pysock *listener = t_listen(&port);
@@ -1340,11 +1332,10 @@ T_TEST(a_client_that_refuses_sends_the_alert_for_it, 60) {
         int raw_port, port, raw = t_raw_listen(&raw_port);
         pysock *pair[2], *listener = t_listen(&port);
         const unsigned char *record;
-        pysock_ssl_wrap_options options;
+        pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
         pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx_of(cases[i].cert);
         T_STEP("%s", cases[i].cert);
         memset(&t, 0, sizeof t);
-        memset(&options, 0, sizeof options);
         options.server_hostname = "localhost";
         pair[0] = T_OK(pysock_create_connection("127.0.0.1", raw_port, H_TIMEOUT));
         t.to_client = t_raw_accept(raw);

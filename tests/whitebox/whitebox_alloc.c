@@ -218,12 +218,11 @@ static int load_rsa_and_default_certs(pysock_ssl_context *ctx) {
 static int keys_cycle(void) {
     static const char *const names[] = {"encrypted.key", "traditional.key", "plain.key"};
     pysock_ssl_context *ctx = pysock_ssl_context_new(PYSOCK_CLIENT_AUTH);
-    pysock_ssl_chain_options options;
+    pysock_ssl_chain_options options = PYSOCK_SSL_CHAIN_OPTIONS_INIT;
     int result = TRY_NEW(ctx);
     if (result == 0) /* a long one, which must not grow through several blocks */
         result = TRY(pysock_ssl_load_cert_chain(ctx, T_CERTS "server-rsa.pem",
                                                 T_CERTS "server-rsa.key"));
-    memset(&options, 0, sizeof options);
     options.certfile = T_CERTS "server-ec.pem";
     options.password = PASSWORD;
     for (int i = 0; i < 3 && result == 0; i++) {
@@ -715,7 +714,7 @@ static int party_register(party *p) {
         if (!a->s || events == a->registered)
             continue;
         if (events == 0 ? TRY(pysock_poller_unregister(p->poller, pysock_fileno(a->s)))
-                        : TRY(pysock_poller_register(p->poller, pysock_fileno(a->s), events)))
+                        : TRY(pysock_poller_register(p->poller, pysock_fileno(a->s), events, NULL)))
             return -1;
         a->registered = events;
     }
@@ -766,7 +765,7 @@ static int party_begin(party *p) {
     if (pysock_connect(s, "localhost", pysock_addr_port(&addr)) < 0 && errno != EINPROGRESS)
         return failed("connect");
     if (p->poller)
-        return TRY(pysock_poller_register(p->poller, pysock_fileno(p->listener), POLLIN));
+        return TRY(pysock_poller_register(p->poller, pysock_fileno(p->listener), POLLIN, NULL));
     return 0;
 }
 

@@ -117,7 +117,7 @@ T_TEST(a_close_loses_nothing_under_a_select, 100) {
 static sem_t in_step, step_may_end;
 
 /* The engine is the reactor's meanwhile. */
-static int stop_in_the_step(pysock_ssl_client_hello *hello, void *arg) {
+static int stop_in_the_step(void *arg, const pysock_ssl_client_hello *hello) {
     (void)hello, (void)arg;
     sem_post(&in_step);
     t_sem_take(&step_may_end);

@@ -106,7 +106,7 @@ T_TEST(POLLERR_comes_whatever_was_asked_for, 120) {
                 let_the_library_notice(s);
                 if (by_poller) {
                     pysock_poller *p = t_poller_with(pysock_fileno(s), asked[i]);
-                    pysock_pollevent event = {0, 0};
+                    pysock_pollevent event = {0, 0, NULL};
                     T_EQ(pysock_poller_poll(p, &event, 1, LONG), 1);
                     events = event.events;
                     pysock_poller_release(p);

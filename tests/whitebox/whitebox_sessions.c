@@ -61,10 +61,9 @@ T_TEST(a_session_lasts_two_hours, 60) {
 }
 
 T_TEST(a_session_that_is_given_lasts_no_longer, 60) {
-    pysock_ssl_wrap_options options;
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     pysock_ssl_session *at[2];
     h_pair p;
-    memset(&options, 0, sizeof options);
     options.server_hostname = "localhost";
     connect_once(at);
     options.session = at[0];

@@ -82,7 +82,7 @@ static void expect_text(size_t pathlen, const char *path, const char *want) {
     memset(&addr, 0, sizeof addr);
     addr.u.un.sun_family = AF_UNIX;
     memcpy(addr.u.un.sun_path, path, pathlen);
-    addr.len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + pathlen);
+    addr.size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + pathlen);
     pysock_addr_format(&addr, text, sizeof text);
     if (strcmp(text, want) != 0)
         T_FAIL("%zu bytes are '%s', not '%s'", pathlen, text, want);

@@ -161,7 +161,7 @@ static void make_every_nonblocking_call(pysock *s, pysock_poller *p) {
     T_OK(pysock_poller_modify(p, fd, POLLIN));
     T_EQ(pysock_poller_poll(p, &event, 1, 0), 0);
     T_OK(pysock_poller_unregister(p, fd));
-    T_OK(pysock_poller_register(p, fd, POLLIN | POLLOUT));
+    T_OK(pysock_poller_register(p, fd, POLLIN | POLLOUT, NULL));
     T_EQ(pysock_poller_poll(p, &event, 1, 0), 0);
     T_STEP("options");
     T_OK(pysock_getsockopt_int(s, SOL_SOCKET, SO_TYPE, &value));

@@ -647,7 +647,7 @@ static void expect_paths(const char *file, const char *dir, const char *cafile,
 T_TEST(the_default_paths_are_what_load_default_certs_reads, 60) {
     pysock_ssl_verify_paths p;
     pysock_ssl_context *ctx;
-    size_t usual;
+    ptrdiff_t usual;
     unsetenv("SSL_CERT_FILE");
     unsetenv("SSL_CERT_DIR");
     T_OK(pysock_ssl_get_default_verify_paths(&p));

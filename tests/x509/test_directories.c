@@ -223,7 +223,7 @@ T_TEST(ssl_cert_file_replaces_the_systems_file, 60) {
 
 T_TEST(ssl_cert_dir_leaves_the_systems_file, 60) {
     pysock_ssl_context *client;
-    size_t usual;
+    ptrdiff_t usual;
     P_NEED("openssl");
     client = T_OK(pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH));
     usual = pysock_ssl_ca_count(client);

@@ -95,11 +95,10 @@ T_TEST(an_identity_loads_from_files_in_der, 60) {
 
 T_TEST(an_encrypted_key_loads_from_a_file_in_der, 60) {
     pysock_ssl_context *server = new_server();
-    pysock_ssl_chain_options options;
+    pysock_ssl_chain_options options = PYSOCK_SSL_CHAIN_OPTIONS_INIT;
     P_NEED("openssl");
     f_run("openssl pkcs8 -topk8 -in " FROM_HERE "server-ec.key -passout pass:swordfish -iter 1000 "
           "-outform DER -out key.der");
-    memset(&options, 0, sizeof options);
     options.certfile = T_CERTS "server-ec.pem";
     options.keyfile = f_path("key.der");
     T_FAILS(pysock_ssl_load_cert_chain_ex(server, &options), PYSOCK_SSL_ERROR, EPROTO);

@@ -43,8 +43,7 @@ static int make_keys(void **state) {
 /* ---- loading them ---- */
 
 static int load(pysock_ssl_context *ctx, const char *cert, const char *key, const char *password) {
-    pysock_ssl_chain_options options;
-    memset(&options, 0, sizeof options);
+    pysock_ssl_chain_options options = PYSOCK_SSL_CHAIN_OPTIONS_INIT;
     options.certfile = f_path(p_format("%s.pem", cert));
     options.keyfile = f_path(key);
     options.password = password;
@@ -446,7 +445,7 @@ typedef struct answer {
     size_t size;
 } answer;
 
-static ptrdiff_t give_password(char *buf, size_t size, void *arg) {
+static ptrdiff_t give_password(void *arg, char *buf, size_t size) {
     answer *a = arg;
     a->asked++;
     a->size = size;
@@ -459,9 +458,8 @@ static ptrdiff_t give_password(char *buf, size_t size, void *arg) {
 
 static int load_asking(const char *cert, const char *key, answer *a) {
     pysock_ssl_context *ctx = new_server();
-    pysock_ssl_chain_options options;
+    pysock_ssl_chain_options options = PYSOCK_SSL_CHAIN_OPTIONS_INIT;
     int result;
-    memset(&options, 0, sizeof options);
     options.certfile = f_path(p_format("%s.pem", cert));
     options.keyfile = f_path(key);
     options.password_callback = give_password;
@@ -600,8 +598,7 @@ T_TEST(chain_and_encrypted_key_share_a_file_of_any_shape, 60) {
     f_run("openssl ec -in p256.key -des3 -passout 'pass:" PASSWORD "' -out old.key");
     f_run("openssl dhparam -dsaparam -out other 512");
     for (size_t i = 0; i < COUNT(shapes) * COUNT(keys); i++) {
-        pysock_ssl_chain_options options;
-        memset(&options, 0, sizeof options);
+        pysock_ssl_chain_options options = PYSOCK_SSL_CHAIN_OPTIONS_INIT;
         f_run(p_format("cp %s K; %s >one.pem", keys[i % 3], shapes[i / 3]));
         options.certfile = f_path("one.pem");
         T_STEP("%s with %s", shapes[i / 3], keys[i % 3]);
@@ -615,10 +612,9 @@ T_TEST(chain_and_encrypted_key_share_a_file_of_any_shape, 60) {
 
 T_TEST(chain_and_key_come_from_memory_too, 60) {
     pysock_ssl_context *ctx = new_server();
-    pysock_ssl_chain_options options, from;
+    pysock_ssl_chain_options options = PYSOCK_SSL_CHAIN_OPTIONS_INIT, from;
     P_NEED("openssl");
     f_run("openssl ec -in p256.key -aes128 -passout 'pass:" PASSWORD "' -out old.key");
-    memset(&options, 0, sizeof options);
     options.password = PASSWORD;
     options.cert = f_read(f_path("p256.pem"), &options.cert_size);
     options.key = f_read(f_path("old.key"), &options.key_size);
@@ -732,8 +728,7 @@ T_TEST(no_damage_of_an_encrypted_key_goes_unnoticed, 120) {
     T_CHECK(body != NULL);
     for (size_t i = (size_t)(body - key) + 2; key[i] != '-'; i++) {
         char was = key[i];
-        pysock_ssl_chain_options options;
-        memset(&options, 0, sizeof options);
+        pysock_ssl_chain_options options = PYSOCK_SSL_CHAIN_OPTIONS_INIT;
         options.cert = cert;
         options.cert_size = cert_size;
         options.key = key;

@@ -80,11 +80,11 @@ static load load_store(const char *path, const void *data, size_t size, int list
     int r = pysock_ssl_load_verify_data(by_memory, data, size);
     load l;
     l.result = pysock_ssl_load_verify_locations(ctx, path, NULL);
-    l.count = lists ? list_count(ctx) : pysock_ssl_ca_count(ctx);
+    l.count = lists ? list_count(ctx) : (size_t)pysock_ssl_ca_count(ctx);
     if (r != l.result)
         T_FAIL("%s gives %d, its text in memory %d (%s)", path, l.result, r,
                pysock_error_message());
-    T_EQ(lists ? list_count(by_memory) : pysock_ssl_ca_count(by_memory), l.count);
+    T_EQ(lists ? list_count(by_memory) : (size_t)pysock_ssl_ca_count(by_memory), l.count);
     T_CHECK(l.result == 0 || l.count == 0);
     pysock_ssl_context_release(ctx);
     pysock_ssl_context_release(by_memory);
@@ -154,11 +154,10 @@ static load load_key(const char *path, const void *data, size_t size) {
 
 static load load_encrypted_key(const char *path, const void *data, size_t size) {
     pysock_ssl_context *server = T_OK(pysock_ssl_context_new(PYSOCK_CLIENT_AUTH));
-    pysock_ssl_chain_options options;
+    pysock_ssl_chain_options options = PYSOCK_SSL_CHAIN_OPTIONS_INIT;
     load l;
     (void)data;
     (void)size;
-    memset(&options, 0, sizeof options);
     options.certfile = T_CERTS "server-ec.pem";
     options.keyfile = path;
     options.password = PASSWORD;
@@ -1044,7 +1043,7 @@ T_TEST(an_odd_certificate_among_others_is_counted_or_named, 60) {
         if (r < 0)
             wrong += is_told(&d, path, r, "a file of anchors");
         if (pysock_ssl_ca_count(ctx) != (r < 0 ? 0 : 3)) {
-            fprintf(stderr, "%s: %zu anchors of 3, result %d\n", d.name, pysock_ssl_ca_count(ctx),
+            fprintf(stderr, "%s: %td anchors of 3, result %d\n", d.name, pysock_ssl_ca_count(ctx),
                     r);
             wrong++;
         }
