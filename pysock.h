@@ -1,4 +1,4 @@
-/* pysock 0.1.0: Python's socket, select and ssl modules in one C header, over BearSSL.
+/* pysock 0.2.0: Python's socket, select and ssl modules in one C header, over BearSSL.
    MIT or public domain, at your choice; see the end of the file.
 
    In ONE source file, before any other #include:
@@ -38,14 +38,15 @@
 
    A server that speaks TLS to any number of clients in one thread is the same with
    pysock_create_server(), pysock_ssl_wrap_socket() on the listening socket, a poller and
-   pysock_setblocking(s, 0): see examples/.
+   pysock_setblocking(s, 0): see examples/. Each public block below begins with a usage example.
 
 
    Table of contents
    -----------------
-   The public part comes first, a block for each job: configuration, errors, lifecycle, buffers,
-   addresses and names, sockets, select and pollers, ssl, conveniences. Then the implementation,
-   each section using only those above it (search for the word with its arrows):
+   The public part comes first, a block for each job: configuration, errors, buffers, states,
+   names, certificates, contexts, sockets, TLS on sockets, select, pollers, files, conveniences.
+   Then the implementation, each section using only those above it (search for the word with its
+   arrows):
 
    >>platform          threads, clocks, descriptors, wakers: what differs between systems
    >>system-calls      the same of sockets, names, files
@@ -54,7 +55,7 @@
    >>buffers           counted bytes, chains of them, memory BIOs
    >>states            interpreters: closers, hooks, the epoch that ends every wait
    >>resolver          lookups of names, on worker threads
-   >>reactor           wakers, and the thread that finishes what nobody waits for
+   >>reactor           wakers, and the thread that finishes what no call waits for
    >>names             addresses as text, getaddrinfo and its family
    >>der               files with certificates and keys: PEM and DER
    >>x509              certificates, revocation lists, host names
@@ -72,7 +73,7 @@
    >>sockets           handles, phases, calls, and where they sleep
    >>io                output, handshakes, TLS input and output
    >>life              sockets are made and closed; cleanup, fork
-   >>socket-io         recv, send and their kin
+   >>socket-io         recv, send and their like
    >>socket-api        connect, accept and the rest of Python's socket
    >>ssl-api           what Python's ssl adds to a socket
    >>select            Python's select and poll
@@ -84,18 +85,18 @@
 
    How it works
    ------------
-   Whoever calls does the work: a blocking recv reads, decrypts and, if it must, finishes the
-   handshake on the calling thread. A reactor thread does only what nobody waits for: handshakes of
-   non-blocking sockets, records that the kernel would not take, output that is queued or left over
-   at close. It starts when the first of these turns up: a program whose sockets block has it at
-   most for what a close leaves behind. So nobody ever sees WANT_READ or WANT_WRITE, and a
-   non-blocking call never waits for a handshake's arithmetic.
+   A call does its own work: a blocking recv reads, decrypts and, if necessary, finishes the
+   handshake on the calling thread. A reactor thread does what no call waits for: handshakes of
+   non-blocking sockets, records that the kernel did not accept, output that is queued or left over
+   at close. It starts when the first of these occurs. So no call ever reports WANT_READ or
+   WANT_WRITE, and a non-blocking call never waits for a handshake's arithmetic.
 
-   select and pollers tell what recv and send would do, not what the kernel says of the descriptor:
+   select and pollers report what recv and send would do, which is not always what the kernel
+   reports for the descriptor:
 
        socket                    readable                      writable
        connecting                when it failed                when it connected or failed
-       plain                     the kernel's word             the kernel's word
+       plain                     as the kernel reports it      as the kernel reports it
        TLS, handshaking          when the handshake failed     when it finished or failed
        TLS, open                 bytes, the end or an error    no record is stuck, and the kernel
                                  can be received               has room
@@ -103,87 +104,94 @@
        with queued output        as above                      below the low watermark
 
    pysock_select() and pysock_poll() cost what is asked about, a poller what is ready: descriptors
-   stay registered with it. One made by pysock_poller_new() tells levels; one by
-   pysock_poller_new_epoll() has epoll's manners, edges and a descriptor of its own among them.
+   stay registered with it. A poller from pysock_poller_new() is level-triggered; one from
+   pysock_poller_new_epoll() follows epoll's rules, with edges and a descriptor of its own.
 
 
    Configuration
    -------------
-   Macros, to be defined before the #include (the last five only where the implementation is):
+   Macros, to be defined before the #include (those below PYSOCK_NO_EPOLL only where the
+   implementation is):
 
        PYSOCK_IMPLEMENTATION    compile the implementation here
        PYSOCK_STATIC            all functions static: a private copy for this file
+       PYSOCKDEF                extern: what stands before each function (dllexport ...)
        PYSOCK_NO_SSL            without BearSSL; TLS calls fail with ENOTSUP
        PYSOCK_NO_THREADS        without threads: select, pollers and calls do the reactor's work,
                                 and a name is looked up inside connect()
        PYSOCK_NO_EPOLL          pollers use poll(2) on Linux too
        PYSOCK_IDN2              international host names by libidn2 (link with -lidn2); without it
-                                glibc looks them up, but TLS wants them as xn--...
+                                glibc looks them up, but TLS needs them as xn--...
        PYSOCK_NO_ATEXIT         pysock_cleanup() does not run by itself at exit
        PYSOCK_MALLOC(size), PYSOCK_REALLOC(p, size), PYSOCK_FREE(p)
        PYSOCK_ASSERT(condition) assert
        PYSOCK_MAX_SOCKETS       65535: open at a time (24 bytes of address space each)
        PYSOCK_MAX_LOOKUPS       64: names looked up at a time, a thread for each; others wait
+       PYSOCK_MAX_PBKDF2_ITERATIONS   10000000: of an encrypted key; some seconds
        PYSOCK_CLOSE_TIMEOUT     5.0: seconds that output left at close may take
+       PYSOCK_TRACE(event, socket)    nothing: called with a string at steps of the core, for tests
 
 
    Errors
    ------
-   A call that fails returns -1 or NULL, keeps an error for its thread, and sets errno. The error
+   A call that fails returns -1 or NULL, stores an error for its thread, and sets errno. The error
    has a kind, which is Python's exception (pysock_error()); a code; a reason in one word
    ("ECONNREFUSED", "CERTIFICATE_VERIFY_FAILED"); and a message that says what failed, on what, why,
-   and often what to do. Would-block is errno EAGAIN, or EINPROGRESS from connect, do_handshake and
-   unwrap, which go on by themselves; a timeout is PYSOCK_TIMEOUT_ERROR with ETIMEDOUT. What fails
-   while nobody calls, a handshake in the reactor say, is reported by the next call on that socket;
-   a failed handshake is reported by every one.
+   and often what to do. A question (pysock_is_ssl(), pysock_getblocking() ...) answers 0 or 1; it
+   answers 0, with the error set, if it cannot be answered. Would-block is errno EAGAIN, or
+   EINPROGRESS from connect, do_handshake and unwrap, which go on by themselves; a timeout is
+   PYSOCK_TIMEOUT_ERROR with ETIMEDOUT. A failure outside a call, such as a handshake in the
+   reactor, is reported by the next call on that socket; a failed handshake is reported by every
+   call.
 
 
    Ownership
    ---------
    A pysock * is a handle, not a pointer: one that is closed, or never was one, is recognised, and
    every call on it fails with EBADF. Close each with pysock_close(). What is counted (contexts,
-   sessions, pollers, memory BIOs, buffers) has a release, what is not a free or a close. Sockets
-   keep their context alive, files their socket open, pollers keep nothing open. Data that is sent
-   is copied or sent before the call returns, but for pysock_send_buf(), which takes a reference.
-   Strings that are returned belong to the library; what the resolver returns has a free function of
-   its own. A pysock_ssl_cert is one block with all that it points to, and the caller's:
-   pysock_ssl_cert_free().
+   sessions, pollers, memory BIOs, buffers) has a release; what is not has a free or a close.
+   Sockets keep their context alive, files keep their socket open, pollers keep nothing open. Data
+   that is sent is copied or sent before the call returns, except by pysock_send_buf(), which takes
+   a reference. Strings that are returned belong to the library and are static or the thread's own;
+   what the resolver returns has a free function of its own. A pysock_ssl_cert is one block with all
+   that it points to, owned by the caller: pysock_ssl_cert_free(). Structs with options begin with
+   their size, which an INIT macro sets: they may grow in later versions.
 
 
    Names
    -----
-   connect and sendto, without a timeout, look a name up in the calling thread, as bind and
+   connect and sendto without a timeout look a name up on the calling thread, as bind and
    getaddrinfo() always do. With a timeout, 0 included, a worker thread does (PYSOCK_MAX_LOOKUPS at
    most; each ends with its lookups), so that the deadline holds and a non-blocking call never
-   waits; closing the socket abandons it. Calls that end in
-   _addr take an address of any family, and never look anything up.
+   waits; closing the socket abandons the lookup. Calls that end in _addr take an address of any
+   family and never look anything up.
 
 
    Threads and locks
    -----------------
-   Every call may be made from any thread, on the same socket too: one reading and one writing is
-   fine, and so is closing a socket that others wait on (they fail with EBADF). Two threads that
-   read one stream each get a part of it, as in the kernel. Signal handlers must not call; the
-   library's own threads block all signals. No call is a cancellation point: pthread_cancel() takes
-   effect after it, at the program's next one; close what a thread waits on, or clean up, to end its
-   wait. A hook or callback that the library calls must not be one either.
+   Every call may be made from any thread, on the same socket too, unless a *Thread safety* line
+   limits it: one thread may read while another writes or closes (calls that wait then fail with
+   EBADF). Two threads that read one stream each get a part of it, as with the kernel. Signal
+   handlers must not make calls; the library's own threads block all signals. No call is a
+   cancellation point: pthread_cancel() takes effect at the program's next one; to end a call's
+   wait, close the socket or clean up. A callback must not be a cancellation point either; its
+   *Callback safety* line says what it may do. No callback may fork, except to exec.
 
-   The library starts threads when they are needed: the reactor's, when something is left to do that
-   no call waits for (a non-blocking handshake, output that is queued, a close that the peer has not
-   taken yet), and one for each name that is looked up under a deadline, which ends with the lookup.
-   A program whose TLS sockets block, and that connects to addresses, or to names without a timeout,
-   has none until it closes a socket whose output is still on its way. A forked child has the
-   sockets, without any thread or unfinished business of its parent's, and starts a thread of its
-   own when it needs one; what it never used it closes silently, so that the parent's connections go
-   on.
+   The library starts threads when they are needed: the reactor's, when there is work that no call
+   waits for (a non-blocking handshake, queued output, a close that the peer has not acknowledged),
+   and one for each name that is looked up under a deadline, which ends with the lookup. A program
+   whose TLS sockets block, and that connects to addresses, or to names without a timeout, has none
+   until it closes a socket whose output is still on its way. A forked child inherits the sockets
+   without any thread or unfinished work of its parent, and starts threads of its own when it needs
+   them; sockets that it never used are closed silently, so that the parent's connections go on.
 
    Inside, locks are taken in this order: a socket's, a poller's, the reactor's; the others are
    leaves. None is held across poll, a callback, a hook or a handshake's step.
 
-   Two things to know. To wake a call that sleeps in the kernel, pysock_close() and pysock_cleanup()
-   use shutdown(2), which another process that shares the connection notices. And an epoll set of
-   your own that holds a TLS socket's descriptor hears the kernel's word, not the level: the wrap
-   option caller_drives makes do with that.
+   Two limits. To wake a call that sleeps in the kernel, pysock_close() and pysock_cleanup() use
+   shutdown(2), which another process that shares the connection notices. And an epoll set of the
+   program's own that holds a TLS socket's descriptor reports what the kernel reports, not the
+   level: the wrap option caller_drives is for such programs.
 
 
    TLS
@@ -191,28 +199,29 @@
    TLS 1.2 by default, 1.0 and 1.1 if they are allowed; by default suites with forward secrecy and
    AEAD (or CBC with SHA-2 as a last resort), AES-GCM first where the processor has it, else
    ChaCha20. No TLS 1.3, no session tickets, no finite-field DHE: BearSSL has none. Sessions are
-   resumed by id, for the same context, host name and port, for two hours. A client goes along when
-   the server asks for another handshake (from the same certificate); a server refuses those that
-   clients ask for. A connection takes 42 KiB; full records touch 36 of them.
+   resumed by id, for the same context, host name and port, for two hours. A client accepts a
+   server's request for another handshake (with the same certificate); a server refuses those of
+   clients. A connection takes 42 KiB; full records touch 36 of them.
 
    Clients verify the chain and the host name. The verifier is the library's own: it builds a path
-   from whatever the peer sent, in any order, to a trust anchor, and checks it by RFC 5280:
-   signatures (RSA from 2,048 bits on and ECDSA, with SHA-2), dates, basic constraints, key usage,
-   extended key usage, path lengths, name constraints, unknown critical extensions, those of the
-   anchor too. What it cannot check it refuses. Revocation is checked where verify_flags ask for it,
-   by CRLs that are in the trust store: complete ones of the issuer itself (no delta, indirect or
-   partitioned ones), with a nextUpdate. Nothing is fetched, and there is no OCSP.
+   from what the peer sent, in any order, to a trust anchor, and checks it by RFC 5280: signatures
+   (RSA from 2,048 bits on and ECDSA, with SHA-2), dates, basic constraints, key usage, extended key
+   usage, path lengths, name constraints, unknown critical extensions, those of the anchor too. What
+   it cannot check it refuses. Revocation is checked where verify_flags ask for it, by CRLs in the
+   trust store: complete ones of the issuer itself (no delta, indirect or partitioned ones), with a
+   nextUpdate. Nothing is fetched, and there is no OCSP.
 
-   Without a socket: pysock_ssl_wrap_bio() puts TLS between two memory BIOs. What it returns is used
-   like a socket, but has no descriptor, and tells by SSLWantReadError when it wants more bytes.
+   Without a socket: pysock_ssl_wrap_bio() puts TLS between two memory BIOs. Its result is used like
+   a socket, but has no descriptor, and reports SSLWantReadError when it needs more bytes.
 
 
    Interpreters and hooks
    ----------------------
-   An embedder sees and may deny what is about to happen (pysock_set_audit_hook()), is asked when a
-   signal interrupts a wait (pysock_set_interrupt_hook()), and runs code of its own before all is
-   closed (pysock_register_closer()). Several interpreters in one process each take a pysock_state:
-   what a thread makes belongs to its current one, and pysock_state_cleanup() ends just that.
+   An embedder sees and may deny what is about to happen (pysock_set_audit_hook()), decides what
+   happens when a signal interrupts a wait (pysock_set_interrupt_hook()), and runs code of its own
+   before everything is closed (pysock_register_closer()). Several interpreters in one process each
+   take a pysock_state: what a thread makes belongs to its current one, and pysock_state_cleanup()
+   ends just that.
 
 
    Shutdown
@@ -270,8 +279,10 @@ extern "C" {
 
 typedef struct pysock pysock;                         /* a socket, plain or TLS */
 typedef struct pysock_ssl_context pysock_ssl_context; /* Python's ssl.SSLContext */
+typedef struct pysock_ssl_session pysock_ssl_session; /* Python's ssl.SSLSession */
 typedef struct pysock_poller pysock_poller;           /* Python's select.poll() */
 typedef struct pysock_buf pysock_buf;                 /* reference-counted bytes */
+typedef struct pysock_bio pysock_bio;                 /* Python's ssl.MemoryBIO */
 typedef struct pysock_file pysock_file;               /* what Python's makefile() returns */
 typedef struct pysock_addr pysock_addr;               /* an address of any family, by value */
 typedef struct pysock_state pysock_state;             /* one of several interpreters */
@@ -279,9 +290,22 @@ typedef struct pysock_state pysock_state;             /* one of several interpre
 #define PYSOCK_NO_TIMEOUT (-1.0)      /* Python's None: wait for as long as it takes */
 #define PYSOCK_DEFAULT_TIMEOUT (-1e9) /* for create_connection: what setdefaulttimeout() has set */
 
+/* PYSOCK_VERSION of the implementation that the program runs with, which may be a shared
+   library's. */
+PYSOCKDEF const char *pysock_version(void);
+
 /* ==== public: errors ====
    Every call that fails returns -1 or NULL, sets the calling thread's error, and sets errno as a
-   C programmer expects. A call that succeeds leaves the error alone. */
+   C programmer expects. A call that succeeds leaves the error alone.
+
+   Usage:
+
+       pysock *s = pysock_create_connection("localhost", 80, 10.0);
+       if (!s && pysock_error() == PYSOCK_TIMEOUT_ERROR)
+           fprintf(stderr, "nobody answered within ten seconds\n");
+       else if (!s)
+           fprintf(stderr, "%s: %s\n", pysock_error_name(), pysock_error_message());
+   */
 
 /* Python's exceptions. No kind is a number that errno or an EAI_ code could have. */
 typedef enum pysock_error_kind {
@@ -311,121 +335,28 @@ PYSOCKDEF int pysock_error_code(void);
 /* Python's name of the exception, as exact as Python's own: "ConnectionRefusedError". */
 PYSOCKDEF const char *pysock_error_name(void);
 
-/* One word for the cause, in the field's own terms: "ECONNREFUSED", "EAI_NONAME",
+/* One word for the cause, in the field's terms: "ECONNREFUSED", "EAI_NONAME",
    "CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER". */
 PYSOCKDEF const char *pysock_error_reason(void);
 
-/* After SSLError and its kin: OpenSSL's name of the part that failed, as Python's SSLError.library
-   has it: "SSL", "PEM", "X509"; "" otherwise. */
+/* After SSLError and its subclasses: OpenSSL's name of the part that failed, as Python's
+   SSLError.library has it: "SSL", "PEM", "X509"; "" otherwise. */
 PYSOCKDEF const char *pysock_error_library(void);
 
 /* A sentence: what failed, on what, why, and where possible what to do. Never NULL. */
 PYSOCKDEF const char *pysock_error_message(void);
 
-/* After SSLCertVerificationError: which check failed, as OpenSSL's X509_V_ERR_ numbers and its
-   sentence ("certificate has expired"); 0 and "" otherwise. */
+/* After SSLCertVerificationError: which check failed, as OpenSSL's X509_V_ERR_ number and its text
+   ("certificate has expired"); 0 and "" otherwise. */
 PYSOCKDEF int pysock_error_verify_code(void);
 PYSOCKDEF const char *pysock_error_verify_message(void);
 
-/* Forgets the calling thread's error. */
+/* Clears the calling thread's error. */
 PYSOCKDEF void pysock_error_clear(void);
 
-/* PYSOCK_VERSION of the implementation that the program runs with, which a shared library may have
-   brought along. */
-PYSOCKDEF const char *pysock_version(void);
-
-/* ==== public: lifecycle ====
-
-   Usage, an interpreter with sockets of its own:
-
-       pysock_state *mine = pysock_state_new();
-       pysock_state *before = pysock_state_swap(mine);
-       pysock *s = pysock_create_connection("localhost", 80, 10.0);
-       pysock_state_swap(before);
-       if (s)
-           pysock_sendall(s, "hello", 5, 0); // from any state
-       pysock_state_cleanup(mine); // closes s, and ends every call on it
-       pysock_state_free(mine);
-   */
-
-/* Registers a hook for pysock_cleanup(). The hooks run last registered first, each exactly once,
-   on the thread that calls pysock_cleanup(), before anything is closed, and may use every call.
-   Errors: MemoryError, ValueError (fn is NULL). Thread-safe. */
-PYSOCKDEF int pysock_register_closer(void (*fn)(void *arg), void *arg);
-
-/* Takes back every registration of exactly this pair (Python's atexit.unregister). Thread-safe. */
-PYSOCKDEF int pysock_unregister_closer(void (*fn)(void *arg), void *arg);
-
-/* Ends everything: runs the closers, makes every blocked call, select and poll fail with
-   ESHUTDOWN, gives output that is still on its way and close_notify 100 ms, joins the threads and
-   closes every socket. Handles of closed sockets stay safe: calls on them fail with EBADF. The
-   library can be used again afterwards. Contexts, pollers and buffers are still to be released by
-   their owners. Runs by itself at exit (see PYSOCK_NO_ATEXIT). Thread-safe; a second call at the
-   same time waits for the first, one by a closer does nothing. Not from inside another callback. */
-PYSOCKDEF void pysock_cleanup(void);
-
-/* The interrupt hook is asked when a signal interrupts a call that waits (EINTR): 0 goes on with
-   what is left of the timeout (PEP 475), anything else makes the call fail with EINTR. NULL takes
-   it away. It is called without any lock held, and may use the library; it must not fork, but to
-   exec. Thread-safe. */
-PYSOCKDEF void pysock_set_interrupt_hook(int (*fn)(void *arg), void *arg);
-
-/* What is about to happen, for the audit hook. What does not apply is NULL or 0. */
-typedef struct pysock_audit_event {
-    const char *name;        /* Python's: "socket.connect" */
-    pysock *socket;
-    const pysock_addr *addr; /* where to, or what is bound or asked about */
-    const char *host;        /* the name that is looked up */
-    const char *service;     /* likewise, or a port in digits */
-    int family, type, proto;
-} pysock_audit_event;
-
-/* The audit hook is asked before each of these; anything but 0 denies it with EACCES:
-       socket.__new__        a socket is made (family, type, proto), accepted or adopted
-       socket.connect        once its address is known; addr
-       socket.bind           addr
-       socket.listen
-       socket.sendto         addr
-       socket.sendmsg        addr, where one is given
-       socket.getaddrinfo    a name is looked up, for a connect too: host, service, family ...
-       socket.getnameinfo    addr
-       socket.gethostbyname  host; gethostbyname_ex() too
-       socket.gethostbyaddr  host
-       socket.getservbyname  service, host (the protocol)
-       socket.getservbyport  service (the port), host (the protocol)
-       socket.gethostname, socket.sethostname (host)
-       pysock.thread         a thread is started; where that is denied the library goes on without,
-                             as with PYSOCK_NO_THREADS
-   It runs without any lock held, on the thread that makes the call, and may use the library; for
-   the connect of a socket with a timeout, 0 included, to a name, on the thread that has looked the
-   name up. The hook is that of the calling thread's state, there that of the socket's; threads are
-   the process's, so for them it is the main state's. Pointers are valid during the call. It must
-   not fork, but to exec. NULL takes the hook away. Thread-safe. */
-PYSOCKDEF void pysock_set_audit_hook(int (*fn)(void *arg, const pysock_audit_event *event),
-                                     void *arg);
-
-/* Several interpreters in a process, each a scope of its own: sockets, pollers, closers, both hooks
-   and the default timeout belong to the state that is current in the thread that made or set them.
-   Every thread begins in the main one, NULL. */
-
-/* A new state; the caller owns it. Errors: MemoryError. Thread-safe. */
-PYSOCKDEF pysock_state *pysock_state_new(void);
-
-/* Makes st (NULL: the main state) current in the calling thread; returns the one that was. */
-PYSOCKDEF pysock_state *pysock_state_swap(pysock_state *st);
-
-/* What pysock_cleanup() does, for the sockets, waits and closers of st (NULL: the main one) alone.
-   The reactor's thread, which all share, goes on. The closers run with st current, and may clean up
-   other states, but two threads' closers not each other's. Thread-safe. */
-PYSOCKDEF void pysock_state_cleanup(pysock_state *st);
-
-/* Cleans st up and forgets it; it must not be current in any other thread. An audit hook that a
-   worker is in is waited for, but no longer than 100 ms. NULL is fine. */
-PYSOCKDEF void pysock_state_free(pysock_state *st);
-
 /* ==== public: buffers ====
-   Counted references to bytes; slices share their parent's bytes. All calls are thread-safe, the
-   bytes themselves are the caller's to guard: do not change a buffer that was queued.
+   Counted references to bytes; a slice shares the bytes of its buffer. The calls are thread-safe;
+   the bytes are the caller's to protect: do not change a buffer that was queued.
 
    Usage, the same bytes for many peers, without a copy for each:
 
@@ -458,14 +389,131 @@ PYSOCKDEF void pysock_buf_release(pysock_buf *b);
    Errors: ValueError (outside b), MemoryError. */
 PYSOCKDEF pysock_buf *pysock_buf_slice(pysock_buf *b, size_t start, size_t size);
 
-PYSOCKDEF void *pysock_buf_data(const pysock_buf *b); /* NULL for NULL */
+PYSOCKDEF void *pysock_buf_data(const pysock_buf *b);  /* NULL for NULL */
 PYSOCKDEF size_t pysock_buf_size(const pysock_buf *b); /* 0 for NULL */
 
-/* ==== public: addresses and names ==== */
+/* Memory BIOs: bytes in memory between TLS and what carries them; see pysock_ssl_wrap_bio(). */
 
-/* A socket address of any family, by value: the system's own, for families that the library knows
-   nothing of too (AF_NETLINK, AF_PACKET, AF_VSOCK, AF_CAN ...): fill in u and len, and use the
-   calls that end in _addr. len is 0 where there is no address. */
+PYSOCKDEF pysock_bio *pysock_bio_new(void);         /* NULL: MemoryError */
+PYSOCKDEF void pysock_bio_release(pysock_bio *bio); /* TLS around it keeps it */
+
+/* Takes up to size bytes out; 0 if it is empty. */
+PYSOCKDEF ptrdiff_t pysock_bio_read(pysock_bio *bio, void *buf, size_t size);
+
+/* Appends all, and returns size; -1 on error, or after pysock_bio_write_eof(). */
+PYSOCKDEF ptrdiff_t pysock_bio_write(pysock_bio *bio, const void *data, size_t size);
+PYSOCKDEF int pysock_bio_write_eof(pysock_bio *bio);     /* no more will come */
+PYSOCKDEF ptrdiff_t pysock_bio_pending(pysock_bio *bio); /* bytes in it */
+PYSOCKDEF int pysock_bio_eof(pysock_bio *bio);           /* 1: empty, and no more will come */
+
+/* ==== public: states ====
+   The life of the library, its hooks, and several interpreters in one process, each a scope of its
+   own: sockets, pollers, closers, both hooks and the default timeout belong to the state that is
+   current in the thread that made or set them. Every thread begins in the main state, NULL.
+
+   Usage, an interpreter with sockets of its own:
+
+       pysock_state *mine = pysock_state_new();
+       pysock_state *before = pysock_state_swap(mine);
+       pysock *s = pysock_create_connection("localhost", 80, 10.0);
+       pysock_state_swap(before);
+       if (s)
+           pysock_sendall(s, "hello", 5, 0); // from any state
+       pysock_state_cleanup(mine); // closes s, and ends every call on it
+       pysock_state_free(mine);
+   */
+
+/* Registers a function for pysock_cleanup(). They run last registered first, each once, before
+   anything is closed. Errors: MemoryError, ValueError (fn is NULL).
+   Callback safety: on the thread that calls pysock_cleanup(), without a lock held; it may make any
+   call. */
+PYSOCKDEF int pysock_register_closer(void (*fn)(void *arg), void *arg);
+
+/* Removes every registration of exactly this pair (Python's atexit.unregister). Returns 0. */
+PYSOCKDEF int pysock_unregister_closer(void (*fn)(void *arg), void *arg);
+
+/* Ends everything: runs the closers, makes every blocked call, select and poll fail with
+   ESHUTDOWN, gives output that is still on its way and close_notify 100 ms, joins the threads and
+   closes every socket. Handles of closed sockets stay safe: calls on them fail with EBADF. The
+   library can be used again afterwards. Contexts, pollers and buffers are still to be released by
+   their owners. It runs by itself at exit (see PYSOCK_NO_ATEXIT).
+   Thread safety: any thread, but no callback other than a closer, where it does nothing; a second
+   call at the same time waits for the first. */
+PYSOCKDEF void pysock_cleanup(void);
+
+/* The interrupt hook is called when a signal interrupts a call that waits (EINTR): with 0 the call
+   goes on with what is left of the timeout (PEP 475), with anything else it fails with EINTR. NULL
+   removes the hook.
+   Callback safety: on the interrupted thread, without a lock held; it may make any call. */
+PYSOCKDEF void pysock_set_interrupt_hook(int (*fn)(void *arg), void *arg);
+
+/* What is about to happen, for the audit hook. What does not apply is NULL or 0. Pointers are valid
+   during the call. */
+typedef struct pysock_audit_event {
+    const char *name;        /* Python's: "socket.connect" */
+    pysock *socket;
+    const pysock_addr *addr; /* the address to connect or send to, to bind, or asked about */
+    const char *host;        /* the name that is looked up */
+    const char *service;     /* likewise, or a port in digits */
+    int family, type, proto;
+} pysock_audit_event;
+
+/* The audit hook is called before each of these; anything but 0 denies it with EACCES:
+       socket.__new__        a socket is made (family, type, proto), accepted or adopted
+       socket.connect        once its address is known; addr
+       socket.bind           addr
+       socket.listen
+       socket.sendto         addr
+       socket.sendmsg        addr, where one is given
+       socket.getaddrinfo    a name is looked up, for a connect too: host, service, family ...
+       socket.getnameinfo    addr
+       socket.gethostbyname  host; gethostbyname_ex() too
+       socket.gethostbyaddr  host
+       socket.getservbyname  service, host (the protocol)
+       socket.getservbyport  service (the port), host (the protocol)
+       socket.gethostname, socket.sethostname (host)
+       pysock.thread         a thread is started; where that is denied the library goes on without,
+                             as with PYSOCK_NO_THREADS
+   The hook is that of the calling thread's state; for the connect of a socket with a timeout, 0
+   included, to a name, that of the socket's state, on the thread that has looked the name up.
+   Threads belong to the process: for them it is the main state's. NULL removes the hook.
+   Callback safety: on the thread that makes the call, without a lock held; it may make any call. */
+PYSOCKDEF void pysock_set_audit_hook(int (*fn)(void *arg, const pysock_audit_event *event),
+                                     void *arg);
+
+/* A new state, owned by the caller. Errors: MemoryError. */
+PYSOCKDEF pysock_state *pysock_state_new(void);
+
+/* Makes st (NULL: the main state) current in the calling thread; returns the one that was. */
+PYSOCKDEF pysock_state *pysock_state_swap(pysock_state *st);
+
+/* What pysock_cleanup() does, for the sockets, waits and closers of st (NULL: the main one) alone.
+   The reactor's thread, which all share, goes on. The closers run with st current.
+   Thread safety: any thread; a closer may clean up other states, but the closers of two threads
+   not each other's. */
+PYSOCKDEF void pysock_state_cleanup(pysock_state *st);
+
+/* Cleans st up and frees it. It waits for an audit hook that a worker thread is in, but no longer
+   than 100 ms. NULL is fine.
+   Thread safety: st must not be current in another thread. */
+PYSOCKDEF void pysock_state_free(pysock_state *st);
+
+/* ==== public: names ====
+   Addresses as text and by value, and the resolver.
+
+   Usage:
+
+       pysock_addr addr;
+       char text[PYSOCK_ADDR_STRLEN];
+       if (pysock_addr_resolve(&addr, AF_INET, "localhost", 80) == 0
+           && pysock_addr_format(&addr, text, sizeof text) > 0)
+           puts(text); // 127.0.0.1:80
+   */
+
+/* A socket address of any family, by value: the system's own, for families that the library does
+   not know too (AF_NETLINK, AF_PACKET, AF_VSOCK, AF_CAN ...): fill in u and size, and use the calls
+   that end in _addr. size is that of the member of u in use, in bytes; 0 where there is no
+   address. */
 struct pysock_addr {
     socklen_t size;
     union {
@@ -480,10 +528,10 @@ struct pysock_addr {
 #define PYSOCK_ADDR_STRLEN 160 /* enough for pysock_addr_format of every address */
 
 /* Reads "127.0.0.1:80", "[::1]:443", "[fe80::1%eth0]:80", "unix:/path" or "unix:@abstract"; names
-   are not looked up. Errors: ValueError, naming the text. */
+   are not looked up. Errors: ValueError, with the text. */
 PYSOCKDEF int pysock_addr_parse(pysock_addr *addr, const char *text);
 
-/* Writes the same forms (Unix without a name: "unix:"), cut off at size, always terminated.
+/* Writes the same forms (Unix without a name: "unix:"), truncated to size, always terminated.
    Returns the length of the whole text. */
 PYSOCKDEF size_t pysock_addr_format(const pysock_addr *addr, char *text, size_t size);
 
@@ -499,20 +547,20 @@ PYSOCKDEF int pysock_addr_from_sockaddr(pysock_addr *addr, const struct sockaddr
    "<broadcast>": 255.255.255.255. Errors: gaierror. */
 PYSOCKDEF int pysock_addr_resolve(pysock_addr *addr, int family, const char *host, int port);
 
-/* The resolver. These calls may wait for a name server, in the calling thread, whatever any
-   timeout is, and nothing interrupts them. Names may be international ones in UTF-8 where the
-   system's resolver takes them (glibc does), or, with PYSOCK_IDN2, by libidn2. All are thread-safe.
-   What is returned is the caller's to free, with the function that is named beside it. */
+/* The resolver. These calls may wait for a name server, on the calling thread, whatever any timeout
+   is, and nothing interrupts them. Names may be international ones in UTF-8 where the system's
+   resolver accepts them (glibc does), or, with PYSOCK_IDN2, by libidn2. The caller frees what is
+   returned with the function named beside it. */
 
 typedef struct pysock_addrinfo {
     int family, type, proto;
-    const char *canonname; /* "" but with AI_CANONNAME, and then in the first only */
+    const char *canonname; /* "" except with AI_CANONNAME, and then in the first only */
     pysock_addr addr;
 } pysock_addrinfo;
 
-/* Python's getaddrinfo: an array into *list, of as many as is returned, for
-   pysock_freeaddrinfo(). host: a name, an address or NULL; service: a name ("http"), digits, or
-   NULL; 0 for what does not matter; flags AI_... Errors: gaierror. */
+/* Python's getaddrinfo: an array into *list, for pysock_freeaddrinfo(); returns its length. host: a
+   name, an address or NULL; service: a name ("http"), digits, or NULL; 0 for what does not matter;
+   flags AI_... Errors: gaierror. */
 PYSOCKDEF ptrdiff_t pysock_getaddrinfo(const char *host, const char *service, int family, int type,
                                        int proto, int flags, pysock_addrinfo **list);
 PYSOCKDEF void pysock_freeaddrinfo(pysock_addrinfo *list); /* NULL is fine */
@@ -536,18 +584,18 @@ typedef struct pysock_hostent { /* Python's (hostname, aliaslist, ipaddrlist) */
     size_t address_count;
 } pysock_hostent;
 
-/* By name (IPv4), and by address or name (IPv4 and IPv6). Errors: herror, gaierror. For
-   pysock_freehostent(). */
+/* By name (IPv4), and by address or name (IPv4 and IPv6), for pysock_freehostent(). Errors: herror,
+   gaierror. */
 PYSOCKDEF pysock_hostent *pysock_gethostbyname_ex(const char *host);
 PYSOCKDEF pysock_hostent *pysock_gethostbyaddr(const char *host);
 PYSOCKDEF void pysock_freehostent(pysock_hostent *h); /* NULL is fine */
 
-/* This machine's name, never truncated: a name longer than size - 1 is ENAMETOOLONG. */
+/* This machine's name, never truncated: ENAMETOOLONG if it does not fit. */
 PYSOCKDEF int pysock_gethostname(char *name, size_t size);
 PYSOCKDEF int pysock_sethostname(const char *name);
 
-/* The name with a dot that a host has ("" or NULL: this machine), or its only name; name itself
-   where it is not found. */
+/* The first name of a host with a dot in it ("" or NULL: of this machine), or its only name; name
+   itself if the host is not found. */
 PYSOCKDEF int pysock_getfqdn(const char *name, char *text, size_t size);
 
 /* Service and protocol names; proto: "tcp", "udp" or NULL. Errors: OSError ENOENT, ValueError. */
@@ -555,8 +603,8 @@ PYSOCKDEF int pysock_getservbyname(const char *service, const char *proto);
 PYSOCKDEF int pysock_getservbyport(int port, const char *proto, char *service, size_t size);
 PYSOCKDEF int pysock_getprotobyname(const char *name);
 
-/* Python's inet_ calls. pton: the number of bytes, 4 or 16, that text stands for, into out (16
-   bytes of room). aton takes what the system's does: "127.1" too. Errors: OSError EINVAL (no
+/* Python's inet_ calls. pton returns the number of bytes, 4 or 16, that text stands for, in out (16
+   bytes of room). aton accepts what the system's does: "127.1" too. Errors: OSError EINVAL (no
    address), EAFNOSUPPORT; ValueError (packed has the wrong size). */
 PYSOCKDEF int pysock_inet_aton(const char *text, unsigned char out[4]);
 PYSOCKDEF int pysock_inet_ntoa(const void *packed, size_t packed_size, char *text, size_t size);
@@ -569,7 +617,7 @@ typedef struct pysock_interface {
     char name[32];
 } pysock_interface;
 
-/* The network interfaces: an array into *list, for pysock_if_freenameindex(). */
+/* The network interfaces: an array into *list, for pysock_if_freenameindex(). Returns how many. */
 PYSOCKDEF ptrdiff_t pysock_if_nameindex(pysock_interface **list);
 PYSOCKDEF void pysock_if_freenameindex(pysock_interface *list); /* NULL is fine */
 PYSOCKDEF int pysock_if_nametoindex(const char *name); /* Errors: OSError ENODEV */
@@ -581,380 +629,92 @@ PYSOCKDEF int pysock_if_indextoname(unsigned int index, char *name, size_t size)
    PYSOCK_IDN2). */
 PYSOCKDEF int pysock_idna_encode(const char *name, char *text, size_t size);
 
-/* 1: IPv6 sockets can be made; 1: and one that listens can take IPv4 too (Python's has_ipv6 and
+/* 1: IPv6 sockets can be made; 1: and one that listens can accept IPv4 too (Python's has_ipv6 and
    has_dualstack_ipv6()). */
 PYSOCKDEF int pysock_has_ipv6(void);
 PYSOCKDEF int pysock_has_dualstack_ipv6(void);
 
-/* ==== public: sockets ====
-   Names and meaning are those of Python's socket objects. A pysock * is a handle: NULL, closed and
-   made-up handles are recognised. All calls are thread-safe.
-
-   The timeout of a socket is PYSOCK_NO_TIMEOUT (blocking, as a new one is), 0 (non-blocking), or
-   seconds, a deadline for the whole of each call. Calls return 0, or what their comment says, and
-   -1 or NULL with the thread's error set. Besides the kernel's errors that is
-       ValueError                 a wrong argument: NULL, a negative size, a port above 65535
-       OSError EBADF              the socket is closed, before or during the call
-       OSError EAGAIN             non-blocking, and the call would have to wait
-       TimeoutError               the deadline has passed
-       OSError EINTR              the interrupt hook ended the call
-       OSError ESHUTDOWN          pysock_cleanup() ended the call
-       SSLError and its kin       on TLS sockets: the handshake, or the connection, failed
-       MemoryError
-
-   host is a name, an IPv4 or IPv6 address as text, or "" or NULL: any address of this machine for
-   bind, localhost for connect. On AF_UNIX sockets it is the path ('@' first: Linux's abstract
-   names), and port is ignored. Ports are in host order.
-
-   Usage, a client:
-
-       pysock *s = pysock_create_connection("localhost", 80, 10.0);
-       char buf[512];
-       ptrdiff_t n = s && pysock_sendall(s, "hello\n", 6, 0) == 0 ? 1 : -1;
-       while (n > 0 && (n = pysock_recv(s, buf, sizeof buf, 0)) > 0)
-           fwrite(buf, 1, (size_t)n, stdout);
-       if (n < 0)
-           fprintf(stderr, "%s\n", pysock_error_message());
-       pysock_close(s);
-
-   Usage, a server:
-
-       pysock *listener = pysock_create_server("127.0.0.1", 8080, -1), *client;
-       while ((client = pysock_accept(listener, NULL)) != NULL) {
-           pysock_sendall(client, "hello\n", 6, 0);
-           pysock_close(client);
-       }
-       fprintf(stderr, "%s\n", pysock_error_message());
-   */
-
-/* family AF_INET, AF_INET6, AF_UNIX or any that the system has; type SOCK_STREAM, SOCK_DGRAM,
-   SOCK_RAW, SOCK_SEQPACKET ...; proto 0. SOCK_NONBLOCK in the type gives it timeout 0, else it has
-   the default timeout; SOCK_CLOEXEC is understood. Closed on exec, never raises SIGPIPE. The caller
-   owns it, until pysock_close(). */
-PYSOCKDEF pysock *pysock_socket(int family, int type, int proto);
-
-/* Two connected sockets (family AF_UNIX), into pair. */
-PYSOCKDEF int pysock_socketpair(int family, int type, int proto, pysock *pair[2]);
-
-/* A socket around a descriptor that exists already: Python's socket(fileno=fd), and what one makes
-   of a descriptor from inetd, systemd or pysock_recv_fds(). What is -1 is found out (family, type,
-   proto). It takes the descriptor, unless it fails. As in Python its timeout is the default one,
-   whatever O_NONBLOCK says; see pysock_obey_nonblock(). Errors: ValueError (fd < 0), OSError EBADF,
-   ENOTSOCK. */
-PYSOCKDEF pysock *pysock_adopt(int fd, int family, int type, int proto);
-
-/* The same around a duplicate of fd, which stays the caller's. */
-PYSOCKDEF pysock *pysock_fromfd(int fd, int family, int type, int proto);
-
-/* A second socket on the same connection, with the same timeout; not inheritable. TLS does not
-   work twice on one connection: ENOTSUP. */
-PYSOCKDEF pysock *pysock_dup(pysock *s);
-
-/* Lets the descriptor go, and returns it: it is the caller's to close. The handle is dead, calls
-   that wait fail with EBADF. What was queued is sent first (EAGAIN where that must not wait); of
-   TLS the keys, and what it had decrypted, are lost: unwrap first. EBUSY: another thread's recv or
-   send waits in the kernel with it. Where output was lost, and no call has said so yet, it fails
-   once with the reason. */
-PYSOCKDEF int pysock_detach(pysock *s);
-
-/* Connects, to the first address that host stands for in the socket's family; with TLS wrapped
-   around it before, does the handshake too. A non-blocking socket fails with EINPROGRESS at once,
-   also while the name is looked up; select then says writable when it is connected, or readable
-   and writable when it failed, and the next call tells the error. Errors: gaierror for a name. */
-PYSOCKDEF int pysock_connect(pysock *s, const char *host, int port);
-PYSOCKDEF int pysock_connect_addr(pysock *s, const pysock_addr *addr);
-
-/* The same, but returns 0 or the errno value: ETIMEDOUT at the deadline (CPython says EAGAIN),
-   EADDRNOTAVAIL for a name that is not found, of which pysock_error_code() has the EAI_ code. */
-PYSOCKDEF int pysock_connect_ex(pysock *s, const char *host, int port);
-
-/* port 0: the system chooses; pysock_getsockname() tells which. A name is looked up in the calling
-   thread. host "" on AF_UNIX: Linux chooses an abstract name. */
-PYSOCKDEF int pysock_bind(pysock *s, const char *host, int port);
-PYSOCKDEF int pysock_bind_addr(pysock *s, const pysock_addr *addr);
-
-/* backlog: how many connections the kernel keeps waiting; < 0: 128. */
-PYSOCKDEF int pysock_listen(pysock *s, int backlog);
-
-/* The next connection, as a new socket with the default timeout (none: blocking, whatever the
-   listening socket is); the peer's address in *peer where peer is not NULL. If TLS was wrapped
-   around the listening socket the child is a TLS server whose handshake is done by its first call,
-   or, when it is non-blocking or watched, by the reactor: a slow client never holds up accept(). */
-PYSOCKDEF pysock *pysock_accept(pysock *s, pysock_addr *peer);
-
-/* The same, but only the descriptor, which is the caller's and not inheritable: for pysock_adopt(),
-   or another process. ENOTSUP where TLS is wrapped around s. */
-PYSOCKDEF int pysock_accept_fd(pysock *s, pysock_addr *peer);
-
-/* Reads at most size bytes into buf (Python's recv_into). Returns the number, 0 at the end of the
-   stream (and for an empty datagram, which ends nothing). flags: any of the system's on plain
-   sockets, 0 or MSG_PEEK on TLS ones; with MSG_DONTWAIT no call waits, with MSG_WAITALL one with a
-   timeout waits for all too, where recvfrom and recvmsg take what there is. A TLS stream that ended
-   without close_notify also returns 0 unless the socket was wrapped with raise_ragged_eofs;
-   pysock_ssl_eof_is_clean() tells the two apart. */
-PYSOCKDEF ptrdiff_t pysock_recv(pysock *s, void *buf, size_t size, int flags);
-PYSOCKDEF ptrdiff_t pysock_recv_into(pysock *s, void *buf, size_t size, int flags);
-
-/* Sends at most size bytes; returns how many were taken: by the kernel, or, on TLS, by the engine
-   (then as whole records, which the reactor finishes if the kernel does not take them at once).
-   flags: any of the system's on plain sockets, 0 on TLS ones. */
-PYSOCKDEF ptrdiff_t pysock_send(pysock *s, const void *data, size_t size, int flags);
-
-/* Sends all, under one deadline. Returns 0. After an error nobody can tell how much was sent. On a
-   non-blocking socket it fails with EAGAIN where it would have to wait; see pysock_send_buf() for
-   a queue that does not. */
-PYSOCKDEF int pysock_sendall(pysock *s, const void *data, size_t size, int flags);
-
-/* Messages, on plain sockets; on TLS ones they fail with ENOTSUP, as there are no messages in a
-   stream. Nothing here is queued: what is sent has been taken by the kernel. */
-
-/* As pysock_recv(), and where it comes from in *from (NULL: not asked; len 0: the kernel does not
-   say, as on streams). A datagram that is larger than size is cut off; pysock_recvmsg() tells. */
-PYSOCKDEF ptrdiff_t pysock_recvfrom(pysock *s, void *buf, size_t size, int flags,
-                                    pysock_addr *from);
-PYSOCKDEF ptrdiff_t pysock_recvfrom_into(pysock *s, void *buf, size_t size, int flags,
-                                         pysock_addr *from);
-
-/* Sends a datagram to host and port (AF_UNIX: a path). A name is looked up anew each time, never
-   in a non-blocking call's own time: that may fail with EAGAIN, and writes as soon as select says
-   writable again. Errors: gaierror, EMSGSIZE, what the kernel says. */
-PYSOCKDEF ptrdiff_t pysock_sendto(pysock *s, const void *data, size_t size, int flags,
-                                  const char *host, int port);
-PYSOCKDEF ptrdiff_t pysock_sendto_addr(pysock *s, const void *data, size_t size, int flags,
-                                       const pysock_addr *addr);
-
-/* An item of ancillary data: SOL_SOCKET with SCM_RIGHTS, IPPROTO_IPV6 with IPV6_HOPLIMIT ... */
-typedef struct pysock_cmsg {
-    int level, type;
-    const void *data;
-    size_t size; /* of data, in bytes */
-} pysock_cmsg;
-
-/* What pysock_recvmsg() takes and gives besides the data. Set it to zero first. */
-typedef struct pysock_msg {
-    void *control;     /* in: room for ancillary data, or NULL */
-    size_t control_size; /* in: its size; out: how much of it is used */
-    int flags;         /* out: MSG_TRUNC, MSG_CTRUNC, MSG_EOR, MSG_ERRQUEUE ... */
-    pysock_addr addr;  /* out: where it comes from; len 0: the kernel does not say */
-} pysock_msg;
-
-/* Python's CMSG_LEN and CMSG_SPACE: the bytes that an item with so much data takes, without and
-   with padding. 0 with an error (ValueError) where that is more than can be. */
-PYSOCKDEF ptrdiff_t pysock_cmsg_len(size_t size);
-PYSOCKDEF ptrdiff_t pysock_cmsg_space(size_t size);
-
-/* The items of a received message, one by one: begin with a zeroed *item. 1, or 0 at the end. An
-   item that was cut off (MSG_CTRUNC) has the size that there is. data is not aligned: copy it out.
-   */
-PYSOCKDEF int pysock_msg_next(const pysock_msg *msg, pysock_cmsg *item);
-
-/* As pysock_recvfrom(), with ancillary data and the message's flags; into one buffer, or several in
-   turn. Descriptors that come by SCM_RIGHTS are the caller's to close; give MSG_CMSG_CLOEXEC. */
-PYSOCKDEF ptrdiff_t pysock_recvmsg(pysock *s, void *buf, size_t size, pysock_msg *msg, int flags);
-PYSOCKDEF ptrdiff_t pysock_recvmsg_into(pysock *s, const struct iovec *buffers, size_t count,
-                                        pysock_msg *msg, int flags);
-
-/* Sends the buffers' bytes, in turn, as one message, with ancillary data, to addr (NULL: the peer).
-   Returns how many bytes were taken. */
-PYSOCKDEF ptrdiff_t pysock_sendmsg(pysock *s, const struct iovec *buffers, size_t count,
-                                   const pysock_cmsg *ancdata, size_t anccount, int flags,
-                                   const pysock_addr *addr);
-
-/* Python's sendmsg_afalg: data for the kernel's cryptography, on an accepted AF_ALG socket. op:
-   ALG_OP_ENCRYPT, ALG_OP_DECRYPT ...; iv of iv_size bytes, or NULL; assoc_size: how much of the data
-   is associated data, < 0 where there is none. Linux; ENOTSUP elsewhere. */
-PYSOCKDEF ptrdiff_t pysock_sendmsg_afalg(pysock *s, const struct iovec *buffers, size_t count,
-                                         int op, const void *iv, size_t iv_size, ptrdiff_t assoc_size,
-                                         int flags);
-
-/* Passes descriptors over an AF_UNIX socket, with at least one byte of data. */
-PYSOCKDEF ptrdiff_t pysock_send_fds(pysock *s, const void *data, size_t size, const int *fds,
-                                    size_t count, int flags);
-
-/* Receives data and at most *count descriptors into fds; on return *count is how many came. They
-   are not inheritable, and the caller's to close; those that did not fit are closed, and *msg_flags
-   (which may be NULL) has MSG_CTRUNC. */
-PYSOCKDEF ptrdiff_t pysock_recv_fds(pysock *s, void *buf, size_t size, int *fds, size_t *count,
-                                    int flags, int *msg_flags);
-
-/* how: SHUT_RD, SHUT_WR or SHUT_RDWR, each once what was queued is out. On TLS, SHUT_WR sends
-   close_notify and then FIN; what the peer still sends can be received, but in TLS 1.2 many peers
-   answer by closing too. After output that had been taken was lost, ending it fails with the reason
-   (EPIPE, ECONNRESET ...). */
-PYSOCKDEF int pysock_shutdown(pysock *s, int how);
-
-/* Closes. Wakes every call that waits on s, in any thread, which then fails with EBADF. Output that
-   is on its way, close_notify included, is finished by the reactor within PYSOCK_CLOSE_TIMEOUT
-   seconds (without threads: by this call, if s blocks or has a timeout). So that unread input does
-   not make the kernel reset it away, what TLS or pysock_send_buf() has taken is also waited for:
-   after a FIN, input is read and dropped until all is acknowledged or the peer ends. With SO_LINGER
-   {1, 0} nothing is finished and the connection reset; {1, seconds} makes the close of a blocking
-   socket sleep, as in the kernel. NULL and closed sockets are fine. The handle is dead afterwards;
-   but where files from pysock_makefile() are open it is closed with the last of them, as in Python.
-   Closed all the same, -1 says that output which had been taken before was lost. */
-PYSOCKDEF int pysock_close(pysock *s);
-
-/* Closes at once: what is queued is dropped, the connection is reset, files of s are not waited
-   for, nor is anything else. After pysock_close() it cuts short what that is still finishing. NULL
-   and closed sockets are fine. Returns 0. Thread-safe. */
-PYSOCKDEF int pysock_abort(pysock *s);
-
-/* The descriptor, for select and pollers; -1 (and an error) for a closed socket. It stays the
-   socket's: do not close it, and read or write it only if s is plain. */
-PYSOCKDEF int pysock_fileno(pysock *s);
-
-/* The open socket whose descriptor is fd, or NULL; no error is set. */
-PYSOCKDEF pysock *pysock_from_fileno(int fd);
-
-/* What it was made as: Python's family, type and proto; the type without SOCK_NONBLOCK and
-   SOCK_CLOEXEC. -1 with an error for a closed socket. */
-PYSOCKDEF int pysock_family(pysock *s);
-PYSOCKDEF int pysock_type(pysock *s);
-PYSOCKDEF int pysock_proto(pysock *s);
-
-/* Whether programs that are started get the descriptor too. They do not, by default. */
-PYSOCKDEF int pysock_get_inheritable(pysock *s);
-PYSOCKDEF int pysock_set_inheritable(pysock *s, int inheritable);
-
-/* This end's address, and the other's. */
-PYSOCKDEF int pysock_getsockname(pysock *s, pysock_addr *addr);
-PYSOCKDEF int pysock_getpeername(pysock *s, pysock_addr *addr);
-
-/* flag 0 is settimeout(0), anything else settimeout(PYSOCK_NO_TIMEOUT). Either may be called at any
-   time, in the middle of a handshake or connect too. seconds: >= 0, or PYSOCK_NO_TIMEOUT. */
-PYSOCKDEF int pysock_setblocking(pysock *s, int flag);
-PYSOCKDEF int pysock_settimeout(pysock *s, double timeout_seconds);
-PYSOCKDEF double pysock_gettimeout(pysock *s); /* PYSOCK_NO_TIMEOUT also for a closed socket */
-PYSOCKDEF int pysock_getblocking(pysock *s);   /* 0 where the timeout is 0, else 1; -1: closed */
-
-/* A pointer of the program's own, kept with s; NULL at first, and for what accept() and dup() make
-   of it. The library does not look at it. pysock_userdata() gives NULL, and an error, for a closed
-   socket. */
-PYSOCKDEF int pysock_set_userdata(pysock *s, void *userdata);
-PYSOCKDEF void *pysock_userdata(pysock *s);
-
-/* What O_NONBLOCK means where it was set by others, who share the descriptor, or had it before. 0,
-   the default: nothing, a socket without a timeout waits. on != 0: its plain calls fail with EAGAIN
-   or EINPROGRESS instead of waiting, as Python's do, until somebody sets a timeout. */
-PYSOCKDEF int pysock_obey_nonblock(pysock *s, int on);
-
-/* The timeout of sockets that are made from now on: PYSOCK_NO_TIMEOUT unless it was set. */
-PYSOCKDEF int pysock_setdefaulttimeout(double timeout_seconds);
-PYSOCKDEF double pysock_getdefaulttimeout(void);
-
-/* The system's options: level SOL_SOCKET, IPPROTO_TCP ..., name SO_REUSEADDR, TCP_NODELAY ...; len
-   is the value's size in bytes, for getsockopt in and out; setsockopt with value NULL hands the
-   kernel NULL and len, as Python's setsockopt(level, name, None, len). SO_ERROR also tells, once,
-   what the reactor has met while connecting. SO_RCVTIMEO and SO_SNDTIMEO hold for calls without a
-   timeout over TLS too (EAGAIN). */
-PYSOCKDEF int pysock_setsockopt(pysock *s, int level, int name, const void *value, socklen_t size);
-PYSOCKDEF int pysock_setsockopt_int(pysock *s, int level, int name, int value);
-PYSOCKDEF int pysock_getsockopt(pysock *s, int level, int name, void *value, socklen_t *size);
-PYSOCKDEF int pysock_getsockopt_int(pysock *s, int level, int name, int *value);
-
-/* Receives at most size bytes into a new buffer, whose size is what came: 0 at the end of the
-   stream. NULL on error. The caller owns the buffer. */
-PYSOCKDEF pysock_buf *pysock_recv_buf(pysock *s, size_t size);
-
-/* Queues b behind what is queued already, without a copy; the socket takes a reference of its own.
-   Sends as much as goes at once; the reactor sends the rest. When the queue is full (at or above
-   the high watermark) a non-blocking socket fails with EAGAIN, a blocking one waits. Returns 0.
-   Stream sockets only. */
-PYSOCKDEF int pysock_send_buf(pysock *s, pysock_buf *b);
-
-/* A socket whose queue reached `high` bytes is not writable until it is below `low` again.
-   low <= high, high > 0. The default is 32 KiB and 64 KiB. */
-PYSOCKDEF int pysock_set_watermarks(pysock *s, size_t low, size_t high);
-
-/* Bytes queued and not yet taken by the kernel or the TLS engine; -1 on error. */
-PYSOCKDEF ptrdiff_t pysock_queued(pysock *s);
-
-/* ==== public: select and pollers ====
-   Descriptors of sockets, stdin, pipes: any. TLS sockets are told as they are: readable means that
-   recv returns bytes, the end or an error; writable that send takes bytes. All calls are
-   thread-safe; any number of threads may watch one socket.
+/* ==== public: certificates ====
+   Certificates as people read them, and Python's module functions for them. Functions that return a
+   buffer give it to the caller, with a NUL behind the text.
 
    Usage:
 
-       pysock_poller *p = pysock_poller_new();
-       pysock_pollevent events[64];
-       ptrdiff_t i, n;
-       pysock_setblocking(s, 0);
-       pysock_poller_register(p, pysock_fileno(s), POLLIN, s);
-       while ((n = pysock_poller_poll(p, events, 64, PYSOCK_NO_TIMEOUT)) > 0)
-           for (i = 0; i < n; i++)
-               serve((pysock *)events[i].userdata); // receives until EAGAIN
-       pysock_poller_release(p);
+       pysock_ssl_cert *cert = pysock_ssl_getpeercert(s);
+       if (cert)
+           printf("%s, valid until %s\n", cert->subject[0].value, cert->not_after);
+       else
+           fprintf(stderr, "%s\n", pysock_error_message());
+       pysock_ssl_cert_free(cert);
    */
 
-/* Python's select.select. Each list is an array of descriptors and its length; on return it holds
-   only those that are ready, in their order. NULL stands for an empty list. timeout in seconds, 0
-   to ask only, PYSOCK_NO_TIMEOUT to wait. Returns how many are ready in all, 0 at the timeout. A
-   descriptor that is not open, or is closed meanwhile, is EBADF. */
-PYSOCKDEF ptrdiff_t pysock_select(int *rlist, size_t *rcount, int *wlist, size_t *wcount,
-                                  int *xlist, size_t *xcount, double timeout_seconds);
+/* A distinguished name is an array of attributes; those of one RDN have its number. */
+typedef struct pysock_ssl_attribute {
+    const char *name;  /* OpenSSL's long one, "commonName"; or the OID in digits */
+    const char *value; /* UTF-8 */
+    size_t value_size; /* bytes, without the last NUL; a hostile value may hold others */
+    int rdn;           /* from 0 on */
+} pysock_ssl_attribute;
 
-/* poll(2), once, and true of TLS sockets: events is what to ask for, revents the answer. A negative
-   descriptor is skipped, one that is not open is told as POLLNVAL. POLLRDNORM and POLLWRNORM stand
-   for POLLIN and POLLOUT; POLLRDHUP: the peer sends no more. Returns how many have an answer, 0 at
-   the timeout (in seconds, as above). It costs what is asked about; a poller what is ready. */
-PYSOCKDEF ptrdiff_t pysock_poll(struct pollfd *fds, size_t count, double timeout_seconds);
+typedef struct pysock_ssl_alt_name {
+    const char *type;  /* Python's: "DNS", "IP Address", "email", "URI", "DirName", "Registered ID",
+                          "othername" */
+    const char *value; /* UTF-8; for DirName "" */
+    size_t value_size; /* as above */
+    const pysock_ssl_attribute *dirname; /* of DirName */
+    size_t dirname_count;
+} pysock_ssl_alt_name;
 
-/* The same for one socket, by its handle: events is any of POLLIN, POLLPRI, POLLOUT. Returns those
-   that are ready, POLLERR and POLLHUP among them; 0 at the timeout. Errors: OSError EBADF (closed,
-   before or meanwhile), ENOTSUP (TLS over memory BIOs: there is nothing to wait for). */
-PYSOCKDEF int pysock_wait(pysock *s, int events, double timeout_seconds);
+/* A certificate, parsed: the fields of Python's getpeercert(), and some more. All that it points to
+   lives as long as it does. What is absent is NULL and 0. */
+typedef struct pysock_ssl_cert {
+    int version;               /* 1 to 3 */
+    const char *serial_number; /* "D0C7BF2E" */
+    const pysock_ssl_attribute *subject, *issuer;
+    size_t subject_count, issuer_count;
+    const char *not_before, *not_after;            /* "Oct 27 23:01:56 2026 GMT" */
+    int64_t not_before_seconds, not_after_seconds; /* since 1970 */
+    const pysock_ssl_alt_name *subject_alt_names;
+    size_t subject_alt_name_count;
+    const char *const *ocsp, *const *ca_issuers, *const *crl_distribution_points; /* URIs */
+    size_t ocsp_count, ca_issuers_count, crl_distribution_point_count;
+    const char *key_type;            /* "RSA", "EC"; NULL: of another kind */
+    int key_bits;                    /* 2048, 256 ... */
+    const char *signature_algorithm; /* "sha256WithRSAEncryption", or the OID in digits */
+    int is_ca;                       /* 1: by its basicConstraints */
+    unsigned char sha256[32];        /* the fingerprint */
+} pysock_ssl_cert;
 
-typedef struct pysock_pollevent {
-    int fd;
-    short events;   /* POLLIN, POLLOUT, POLLPRI, POLLERR, POLLHUP, POLLNVAL */
-    void *userdata; /* that of the registration */
-} pysock_pollevent;
+/* Parses a certificate in DER; pysock_ssl_cert_free() frees it. NULL: SSLError or MemoryError. */
+PYSOCKDEF pysock_ssl_cert *pysock_ssl_cert_parse(const void *der, size_t size);
+PYSOCKDEF void pysock_ssl_cert_free(pysock_ssl_cert *cert);
 
-/* Python's select.poll(), with registrations that stay. The caller owns it. Errors: MemoryError,
-   OSError EMFILE. */
-PYSOCKDEF pysock_poller *pysock_poller_new(void);
+PYSOCKDEF pysock_buf *pysock_ssl_der_cert_to_pem_cert(const void *der, size_t size);
+PYSOCKDEF pysock_buf *pysock_ssl_pem_cert_to_der_cert(const char *pem);
 
-/* Python's select.epoll(): a poller with epoll's manners, so that programs written for it work.
-   Registering twice is EEXIST, a file that is always ready EPERM, a descriptor that is not open
-   EBADF, one that was never registered ENOENT; what is closed is forgotten, never told. Events may
-   have (int)EPOLLET, EPOLLONESHOT and EPOLLEXCLUSIVE, of TLS sockets too: an edge is told at least
-   once, seldom more than once. Linux; ENOTSUP elsewhere and with PYSOCK_NO_EPOLL. */
-PYSOCKDEF pysock_poller *pysock_poller_new_epoll(void);
+/* "Jan  5 09:34:43 2018 GMT" as seconds since 1970. Errors: ValueError. */
+PYSOCKDEF int pysock_ssl_cert_time_to_seconds(const char *cert_time, int64_t *seconds);
 
-/* One reference less; the last one frees, and must not while another thread polls. The sockets stay
-   open. NULL is fine. */
-PYSOCKDEF void pysock_poller_release(pysock_poller *p);
+/* 0 if the certificate (in DER) is for this host: a DNS name, an international one, or an IP
+   address as text; else -1 with SSLCertVerificationError. Python's match_hostname(), except that
+   the common name does not count. */
+PYSOCKDEF int pysock_ssl_match_hostname(const void *der, size_t size, const char *hostname);
 
-/* Closes the poller: pending and later calls fail with EBADF. It must still be released. */
-PYSOCKDEF int pysock_poller_close(pysock_poller *p);
+typedef struct pysock_ssl_oid { /* Python's ssl._ASN1Object, and ssl.Purpose's values */
+    int nid;                    /* OpenSSL's number; 0: it is not in the table */
+    const char *shortname, *longname, *oid; /* "serverAuth", "TLS Web Server Authentication",
+                                               "1.3.6.1.5.5.7.3.1"; static */
+} pysock_ssl_oid;
 
-/* A descriptor that is readable when a poll may have something to tell, for select or another
-   poller. It stays the poller's. Linux; ENOTSUP elsewhere and with PYSOCK_NO_EPOLL. */
-PYSOCKDEF int pysock_poller_fileno(pysock_poller *p);
+/* By OID, or by name too if names is not 0. Errors: ValueError if it is unknown. */
+PYSOCKDEF int pysock_ssl_txt2obj(const char *text, int names, pysock_ssl_oid *out);
+PYSOCKDEF int pysock_ssl_nid2obj(int nid, pysock_ssl_oid *out);
 
-/* The open poller that has this descriptor, or of whose descriptor it is a duplicate, as one more
-   reference for pysock_poller_release(). It is Python's epoll.fromfd(). EINVAL where there is
-   none. */
-PYSOCKDEF pysock_poller *pysock_poller_from_fileno(int fd);
+/* Random bytes of the best kind that the system has. */
+PYSOCKDEF int pysock_ssl_rand_bytes(void *buf, size_t size);
 
-/* events: any of POLLIN, POLLPRI, POLLOUT; errors are always reported. userdata is handed back with
-   each event; the poller does not look at it. Registering again replaces both. A socket that is
-   closed is reported as POLLNVAL until it is unregistered; unregister other descriptors before
-   closing them. The poller keeps no socket open. */
-PYSOCKDEF int pysock_poller_register(pysock_poller *p, int fd, int events, void *userdata);
-
-/* Replaces the events; the userdata stays. Errors: OSError ENOENT (not registered). */
-PYSOCKDEF int pysock_poller_modify(pysock_poller *p, int fd, int events);
-PYSOCKDEF int pysock_poller_unregister(pysock_poller *p, int fd); /* KeyError if unknown */
-
-/* Fills at most max events; returns how many, 0 at the timeout (in seconds). Level-triggered: what
-   is still true is told again. When more than max are ready, the next call begins with the rest. */
-PYSOCKDEF ptrdiff_t pysock_poller_poll(pysock_poller *p, pysock_pollevent *events, size_t count,
-                                       double timeout_seconds);
-
-/* ==== public: ssl ====
-   Contexts may be shared by threads; each of their calls takes effect for later connections.
+/* ==== public: contexts ====
+   Python's SSLContext. Threads may share a context; a setting holds for later connections.
 
    Usage, a client:
 
@@ -972,7 +732,7 @@ PYSOCKDEF ptrdiff_t pysock_poller_poll(pysock_poller *p, pysock_pollevent *event
        pysock_ssl_context_release(tls);
    */
 
-typedef enum pysock_ssl_purpose { /* Python's ssl.Purpose: whom the context authenticates */
+typedef enum pysock_ssl_purpose { /* Python's ssl.Purpose: the side that the context verifies */
     PYSOCK_SERVER_AUTH,           /* for a client */
     PYSOCK_CLIENT_AUTH            /* for a server */
 } pysock_ssl_purpose;
@@ -984,7 +744,7 @@ typedef enum pysock_ssl_verify_mode { /* Python's ssl.VerifyMode */
 } pysock_ssl_verify_mode;
 
 typedef enum pysock_ssl_protocol { /* Python's ssl.PROTOCOL_ constants */
-    PYSOCK_PROTOCOL_TLS = 2, /* either side, chosen at wrap; verifies nothing until told to */
+    PYSOCK_PROTOCOL_TLS = 2, /* either side, chosen at wrap; verifies nothing by default */
     PYSOCK_PROTOCOL_TLSv1 = 3,
     PYSOCK_PROTOCOL_TLSv1_1 = 4,
     PYSOCK_PROTOCOL_TLSv1_2 = 5,
@@ -1002,38 +762,37 @@ typedef enum pysock_ssl_tls_version { /* Python's ssl.TLSVersion */
     PYSOCK_TLSv1_3 = 0x304
 } pysock_ssl_tls_version;
 
-/* SERVER_AUTH: a client's context that verifies the chain and the host name against the system's
-   trust store (SSL_CERT_FILE and SSL_CERT_DIR each replace their own part of it, as in Python).
-   CLIENT_AUTH: a server's context; give it a certificate with pysock_ssl_load_cert_chain(). Both
-   write a key log where SSLKEYLOGFILE says, as in Python. NULL on error. A context may be
-   released while sockets use it. */
-PYSOCKDEF pysock_ssl_context *pysock_ssl_create_default_context(pysock_ssl_purpose purpose);
-
-/* The same by the side that the program is on: of PYSOCK_SERVER_AUTH, and of PYSOCK_CLIENT_AUTH. */
+/* A client's context, which verifies the chain and the host name against the system's trust store
+   (SSL_CERT_FILE and SSL_CERT_DIR each replace their own part of it, as in Python), and a server's;
+   give that a certificate with pysock_ssl_load_cert_chain(). Both write a key log where
+   SSLKEYLOGFILE says, as in Python. NULL on error. The caller owns one reference. */
 PYSOCKDEF pysock_ssl_context *pysock_ssl_client_context(void);
 PYSOCKDEF pysock_ssl_context *pysock_ssl_server_context(void);
+
+/* The same by Python's name: with PYSOCK_SERVER_AUTH a client's, with PYSOCK_CLIENT_AUTH a
+   server's. */
+PYSOCKDEF pysock_ssl_context *pysock_ssl_create_default_context(pysock_ssl_purpose purpose);
 
 /* As pysock_ssl_create_default_context(), without any trust anchor or key log: Python's
    SSLContext(PROTOCOL_TLS_CLIENT or _SERVER). */
 PYSOCKDEF pysock_ssl_context *pysock_ssl_context_new(pysock_ssl_purpose purpose);
 
-/* Python's SSLContext(protocol), of a PYSOCK_PROTOCOL_ number. */
+/* Python's SSLContext(protocol). */
 PYSOCKDEF pysock_ssl_context *pysock_ssl_context_new_protocol(pysock_ssl_protocol protocol);
 PYSOCKDEF pysock_ssl_protocol pysock_ssl_get_protocol(pysock_ssl_context *ctx);
 
-/* One reference less; the last one frees. NULL is fine. */
+/* One reference less; the last one frees: sockets hold one each. NULL is fine. */
 PYSOCKDEF void pysock_ssl_context_release(pysock_ssl_context *ctx);
 
 /* One reference more, to be released as well; returns ctx. */
 PYSOCKDEF pysock_ssl_context *pysock_ssl_context_retain(pysock_ssl_context *ctx);
 
 /* The certificate chain (leaf first) and its private key, from files of PEM or DER; keyfile NULL:
-   both are in certfile. Whatever is damaged, or of a kind that may have been meant and is not read,
-   is an error that names the file, the object in it and the cause; PKCS#12, PKCS#7, OpenSSH's keys
-   and UTF-16 with the command that converts them. Later connections use it. A context has one chain
-   for each kind of key, RSA and EC, and a second one of a kind replaces the first. Errors name the
-   file and leave the context as it was. Keys: PKCS#1, SEC1, PKCS#8; an encrypted one needs
-   pysock_ssl_load_cert_chain_ex(). */
+   both are in certfile. A context has one chain for each kind of key, RSA and EC; a second one of a
+   kind replaces the first. Keys: PKCS#1, SEC1, PKCS#8; an encrypted one needs
+   pysock_ssl_load_cert_chain_ex(). Errors name the file, the object in it and the cause, and leave
+   the context as it was: what is damaged, or of a kind that may have been meant and is not read, is
+   an error (PKCS#12, PKCS#7, OpenSSH's keys and UTF-16 with the command that converts them). */
 PYSOCKDEF int pysock_ssl_load_cert_chain(pysock_ssl_context *ctx, const char *certfile,
                                          const char *keyfile);
 PYSOCKDEF int pysock_ssl_load_cert_chain_data(pysock_ssl_context *ctx, const void *cert,
@@ -1056,41 +815,50 @@ typedef struct pysock_ssl_chain_options {
     {sizeof(pysock_ssl_chain_options), NULL, NULL, NULL, NULL, 0, 0, NULL, NULL, NULL}
 
 /* The same for encrypted keys: PKCS#8 with PBES2 (PBKDF2 with HMAC and AES or 3DES), and the
-   traditional form (Proc-Type, DEK-Info with AES or 3DES). Options that are 0 are not given. The
-   password is needed during the call only, and is wiped where it was copied to. Errors: SSLError
-   with the reason BAD_PASSWORD_READ (there is none), BAD_DECRYPT (a wrong one) or
-   UNSUPPORTED_ENCRYPTION (the message names it); ValueError if the password is too long. A wrong
-   one takes as long as the key's author wanted: up to 10,000,000 iterations, some seconds. */
+   traditional form (Proc-Type, DEK-Info with AES or 3DES). The password is needed during the call
+   only; copies of it are wiped. Errors: SSLError with the reason BAD_PASSWORD_READ (there is none),
+   BAD_DECRYPT (a wrong one) or UNSUPPORTED_ENCRYPTION (the message names it); ValueError if the
+   password is too long. A wrong one takes as long as the key's iterations do:
+   PYSOCK_MAX_PBKDF2_ITERATIONS at most. */
 PYSOCKDEF int pysock_ssl_load_cert_chain_ex(pysock_ssl_context *ctx,
                                             const pysock_ssl_chain_options *options);
 
-/* Adds trust anchors, and revocation lists: a file, a directory, or either NULL; or from memory;
-   PEM, or DER one after the other. All of a file is taken, or nothing and an error that names the
-   object (see pysock_ssl_load_cert_chain()); one without any is an error. The settings in OpenSSL's
-   TRUSTED CERTIFICATE hold. Of a directory only files with names such as 9d66eef0.0 and 9d66eef0.r0
-   count, which "openssl rehash" makes; without any it is an error. They are looked up when a
-   certificate's issuer, or its list, is wanted, as OpenSSL does: a file with the next number is
-   seen when it comes, one that changes is not read again. For PYSOCK_PROTOCOL_TLS_SERVER all are
-   read at once, as a server names its authorities to its clients. */
+/* Adds trust anchors and revocation lists: a file, a directory, or either NULL; or from memory;
+   PEM, or DER one after the other. Everything in a file is loaded, or nothing and the error names
+   the object (see pysock_ssl_load_cert_chain()); a file without any is an error. The settings in
+   OpenSSL's TRUSTED CERTIFICATE hold. In a directory only files with names such as 9d66eef0.0 and
+   9d66eef0.r0 count, which "openssl rehash" makes; without any it is an error. They are looked up
+   when a certificate's issuer, or its list, is needed, as OpenSSL does: a file with the next number
+   is found when it appears, one that changes is not read again. For PYSOCK_PROTOCOL_TLS_SERVER all
+   are read at once, as a server names its authorities to its clients. */
 PYSOCKDEF int pysock_ssl_load_verify_locations(pysock_ssl_context *ctx, const char *cafile,
                                                const char *capath);
 PYSOCKDEF int pysock_ssl_load_verify_data(pysock_ssl_context *ctx, const void *data, size_t size);
 
-/* The same from every file of a directory, whatever its name is, at once. Files that hold no
-   certificate are passed over; a damaged one is an error, and nothing is added. */
+/* The same from every file of a directory, whatever its name is, at once. Files without a
+   certificate are skipped; a damaged one is an error, and nothing is added. */
 PYSOCKDEF int pysock_ssl_load_verify_directory(pysock_ssl_context *ctx, const char *path);
 
 /* The system's trust store: a file, or what SSL_CERT_FILE names in its place, and a directory of
-   hashed names, or what SSL_CERT_DIR names (parted by colons). As in Python what is not there is no
-   error here; the handshake's says what was missing or damaged. */
+   hashed names, or what SSL_CERT_DIR names (separated by colons). As in Python a missing one is no
+   error here; the handshake's error says what was missing or damaged. */
 PYSOCKDEF int pysock_ssl_load_default_certs(pysock_ssl_context *ctx);
 
-/* How many trust anchors the context has. */
+typedef struct pysock_ssl_verify_paths {
+    const char *cafile, *capath; /* what load_default_certs() would read now; NULL: nothing */
+    const char *openssl_cafile_env, *openssl_cafile, *openssl_capath_env, *openssl_capath;
+} pysock_ssl_verify_paths;
+
+/* Thread safety: as getenv(), whose strings cafile and capath may be. */
+PYSOCKDEF int pysock_ssl_get_default_verify_paths(pysock_ssl_verify_paths *paths);
+
+/* The number of trust anchors of the context; -1 with an error for NULL. */
 PYSOCKDEF ptrdiff_t pysock_ssl_ca_count(pysock_ssl_context *ctx);
 
-/* The anchors that are CAs, as DER: fills out with up to max buffers, which the caller releases,
+/* The anchors that are CAs, as DER: fills out with up to count buffers, which the caller releases,
    and returns how many there are, -1 on error. Those of a directory are there once used. */
-PYSOCKDEF ptrdiff_t pysock_ssl_get_ca_certs(pysock_ssl_context *ctx, pysock_buf **out, size_t count);
+PYSOCKDEF ptrdiff_t pysock_ssl_get_ca_certs(pysock_ssl_context *ctx, pysock_buf **out,
+                                            size_t count);
 
 typedef struct pysock_ssl_store_stats { /* Python's cert_store_stats() */
     size_t x509, x509_ca, crl;
@@ -1126,15 +894,15 @@ enum {
 PYSOCKDEF int pysock_ssl_set_verify_flags(pysock_ssl_context *ctx, unsigned flags);
 PYSOCKDEF unsigned pysock_ssl_get_verify_flags(pysock_ssl_context *ctx);
 
-/* The lowest and the highest version that is spoken, by default TLS 1.2 for both. */
+/* The lowest and the highest version that is accepted, by default TLS 1.2 for both. */
 PYSOCKDEF int pysock_ssl_set_minimum_version(pysock_ssl_context *ctx,
-                                            pysock_ssl_tls_version version);
+                                             pysock_ssl_tls_version version);
 PYSOCKDEF pysock_ssl_tls_version pysock_ssl_get_minimum_version(pysock_ssl_context *ctx);
 PYSOCKDEF int pysock_ssl_set_maximum_version(pysock_ssl_context *ctx,
-                                            pysock_ssl_tls_version version);
+                                             pysock_ssl_tls_version version);
 PYSOCKDEF pysock_ssl_tls_version pysock_ssl_get_maximum_version(pysock_ssl_context *ctx);
 
-/* Python's options, which have OpenSSL's numbers. Those marked "always" are taken, and are so
+/* Python's options, which have OpenSSL's numbers. Those marked "always" are accepted, and hold
    whether they are set or not. */
 #define PYSOCK_OP_LEGACY_SERVER_CONNECT ((uint64_t)0x4)         /* servers without RFC 5746 */
 #define PYSOCK_OP_ALL ((uint64_t)0x80000050)                    /* workarounds: none is needed */
@@ -1150,7 +918,7 @@ PYSOCKDEF pysock_ssl_tls_version pysock_ssl_get_maximum_version(pysock_ssl_conte
 #define PYSOCK_OP_NO_TLSv1_2 ((uint64_t)0x8000000)
 #define PYSOCK_OP_NO_TLSv1_1 ((uint64_t)0x10000000)
 #define PYSOCK_OP_NO_TLSv1_3 ((uint64_t)0x20000000)             /* always */
-#define PYSOCK_OP_NO_RENEGOTIATION ((uint64_t)0x40000000)       /* a client, too, refuses it */
+#define PYSOCK_OP_NO_RENEGOTIATION ((uint64_t)0x40000000)       /* a client refuses it, too */
 #define PYSOCK_OP_SINGLE_DH_USE ((uint64_t)0)                   /* always */
 #define PYSOCK_OP_SINGLE_ECDH_USE ((uint64_t)0)                 /* always */
 /* Not Python's: one read from the kernel for many records, instead of two for each. What has been
@@ -1158,23 +926,24 @@ PYSOCKDEF pysock_ssl_tls_version pysock_ssl_get_maximum_version(pysock_ssl_conte
    comes behind a close_notify in the same read is lost to the plain socket after unwrap. */
 #define PYSOCK_OP_READ_AHEAD ((uint64_t)1 << 40)
 /* Not Python's, but what OpenSSL does by itself: a certificate that was loaded without its chain is
-   shown with its issuers, up to the root, as far as they are among the loaded trust anchors. */
+   sent with its issuers, up to the root, as far as they are among the loaded trust anchors. */
 #define PYSOCK_OP_COMPLETE_CHAIN ((uint64_t)1 << 41)
 
 /* Options that are not named above are refused (ENOTSUP). Where they leave a gap between versions,
-   what is below it is not spoken, as in OpenSSL. */
+   the versions below it are not accepted, as in OpenSSL. */
 PYSOCKDEF int pysock_ssl_set_options(pysock_ssl_context *ctx, uint64_t options);
 PYSOCKDEF uint64_t pysock_ssl_get_options(pysock_ssl_context *ctx);
 
-/* Which suites are spoken, and in which order of preference, in OpenSSL's language (ciphers(1)) for
-   the suites that BearSSL has: "ECDHE+AESGCM:!aNULL", "HIGH:!RSA", "@STRENGTH", "@SECLEVEL=1". The
-   default has forward secrecy and no SHA-1, AEAD first. Errors: SSLError, NO_CIPHER_MATCH. */
+/* The suites that are offered or accepted, in order of preference, in OpenSSL's language
+   (ciphers(1)) for the suites that BearSSL has: "ECDHE+AESGCM:!aNULL", "HIGH:!RSA", "@STRENGTH",
+   "@SECLEVEL=1". The default has forward secrecy and no SHA-1, AEAD first. Errors: SSLError,
+   NO_CIPHER_MATCH. */
 PYSOCKDEF int pysock_ssl_set_ciphers(pysock_ssl_context *ctx, const char *ciphers);
 
 typedef struct pysock_ssl_cipher_info { /* a row of Python's get_ciphers() */
     const char *name;          /* OpenSSL's: "ECDHE-RSA-AES128-GCM-SHA256" */
     const char *standard_name; /* IANA's: "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256" */
-    const char *protocol;      /* the version that brought it: "TLSv1.2", "TLSv1.0", "SSLv3" */
+    const char *protocol;      /* the version that introduced it: "TLSv1.2", "TLSv1.0", "SSLv3" */
     const char *symmetric;     /* "aes-128-gcm" */
     const char *digest;        /* of the MAC: "sha1"; NULL with AEAD */
     const char *kea, *auth;    /* "kx-ecdhe", "auth-rsa" */
@@ -1183,12 +952,12 @@ typedef struct pysock_ssl_cipher_info { /* a row of Python's get_ciphers() */
     int aead;
 } pysock_ssl_cipher_info;
 
-/* Fills out with up to max rows, and returns how many there are. */
+/* Fills out with up to count rows, and returns how many there are. */
 PYSOCKDEF ptrdiff_t pysock_ssl_get_ciphers(pysock_ssl_context *ctx, pysock_ssl_cipher_info *out,
                                            size_t count);
 
-/* OpenSSL's security level, 0 to 3, also "@SECLEVEL=n" in set_ciphers: what the verifier takes. 2,
-   the default: RSA keys from 2,048 bits on, no SHA-1; 1: from 1,024 bits on; 0: from 512, and
+/* OpenSSL's security level, 0 to 3, also "@SECLEVEL=n" in set_ciphers: what the verifier accepts.
+   2, the default: RSA keys from 2,048 bits on, no SHA-1; 1: from 1,024 bits on; 0: from 512, and
    SHA-1; 3: from 3,072 bits on, suites with forward secrecy. */
 PYSOCKDEF int pysock_ssl_set_security_level(pysock_ssl_context *ctx, int level);
 PYSOCKDEF int pysock_ssl_get_security_level(pysock_ssl_context *ctx);
@@ -1197,8 +966,8 @@ PYSOCKDEF int pysock_ssl_get_security_level(pysock_ssl_context *ctx);
    secp521r1 (P-521). Errors: ValueError. */
 PYSOCKDEF int pysock_ssl_set_ecdh_curve(pysock_ssl_context *ctx, const char *names);
 
-/* ALPN protocol names, the preferred first; they are copied. A server picks the first of its own
-   that the client offers; none in common is tolerated. count 0 takes ALPN away. */
+/* ALPN protocol names, the preferred first; they are copied. A server selects the first of its own
+   that the client offers; none in common is tolerated. count 0 removes ALPN. */
 PYSOCKDEF int pysock_ssl_set_alpn_protocols(pysock_ssl_context *ctx, const char *const *names,
                                             size_t count);
 
@@ -1212,9 +981,10 @@ typedef struct pysock_ssl_client_hello {
    PYSOCK_ALERT_UNRECOGNIZED_NAME, for example. To go on with another context, with all settings of
    that one, it calls pysock_ssl_set_context(hello->socket, other). fn NULL removes the callback.
    Callback safety: on the thread that drives the handshake, which may be the reactor's, without a
-   lock held; it may make any call, but none that waits for this handshake. */
+   lock held; it may make any call that does not wait for this handshake. */
 PYSOCKDEF int pysock_ssl_set_sni_callback(pysock_ssl_context *ctx,
-                                          int (*fn)(void *arg, const pysock_ssl_client_hello *hello),
+                                          int (*fn)(void *arg,
+                                                    const pysock_ssl_client_hello *hello),
                                           void *arg);
 
 /* A handshake message, for debugging. */
@@ -1229,9 +999,9 @@ typedef struct pysock_ssl_message {
 } pysock_ssl_message;
 
 /* Calls fn with each message that a connection's first handshake sends and receives, except the
-   encrypted ones (Finished). fn NULL removes the callback. It holds for later connections.
+   encrypted ones (Finished). fn NULL removes the callback.
    Callback safety: on the thread that drives the handshake, which may be the reactor's, without a
-   lock held; it may make any call, but none that waits for this handshake. */
+   lock held; it may make any call that does not wait for this handshake. */
 PYSOCKDEF int pysock_ssl_set_message_callback(pysock_ssl_context *ctx,
                                               void (*fn)(void *arg, const pysock_ssl_message *m),
                                               void *arg);
@@ -1268,7 +1038,7 @@ typedef enum pysock_ssl_alert {
 } pysock_ssl_alert;
 
 /* Appends the keys of later connections to a file that Wireshark and others read (NSS's key log
-   format), which makes all that they say readable to whoever has it. NULL ends it. Python's
+   format), which makes their content readable to everyone who has the file. NULL ends it. Python's
    keylog_filename. */
 PYSOCKDEF int pysock_ssl_set_keylog_filename(pysock_ssl_context *ctx, const char *filename);
 
@@ -1277,9 +1047,9 @@ PYSOCKDEF int pysock_ssl_set_keylog_filename(pysock_ssl_context *ctx, const char
 PYSOCKDEF ptrdiff_t pysock_ssl_get_keylog_filename(pysock_ssl_context *ctx, char *name,
                                                    size_t size);
 
-/* How many sessions the context remembers for resumption; 0 switches resumption off and forgets
-   them. The default is 128 for a client, 1,024 for a server. They last two hours. */
-PYSOCKDEF int pysock_ssl_set_session_cache(pysock_ssl_context *ctx, size_t sessions);
+/* How many sessions the context remembers for resumption; 0 disables resumption and forgets them.
+   The default is 128 for a client, 1,024 for a server. They last two hours. */
+PYSOCKDEF int pysock_ssl_set_session_cache(pysock_ssl_context *ctx, size_t count);
 
 typedef struct pysock_ssl_session_stats { /* Python's session_stats() */
     uint64_t number;                      /* of sessions that a server remembers now */
@@ -1291,17 +1061,316 @@ typedef struct pysock_ssl_session_stats { /* Python's session_stats() */
 PYSOCKDEF int pysock_ssl_get_session_stats(pysock_ssl_context *ctx,
                                            pysock_ssl_session_stats *stats);
 
-/* Python's ssl.SSLSession: what a client needs to resume one. Counted and immutable. */
-typedef struct pysock_ssl_session pysock_ssl_session;
+/* Python's ssl.SSLSession: what a client needs to resume one; see pysock_ssl_get_session(). Counted
+   and immutable. id: into 32 bytes; returns its length, 0 for a session without one. */
+PYSOCKDEF pysock_ssl_session *pysock_ssl_session_retain(pysock_ssl_session *session);
+PYSOCKDEF void pysock_ssl_session_release(pysock_ssl_session *session);
+PYSOCKDEF ptrdiff_t pysock_ssl_session_id(const pysock_ssl_session *session, unsigned char id[32]);
+PYSOCKDEF int64_t pysock_ssl_session_time(const pysock_ssl_session *session); /* since 1970 */
+PYSOCKDEF int pysock_ssl_session_timeout(const pysock_ssl_session *session);  /* seconds */
+
+/* ==== public: sockets ====
+   Names and meaning are those of Python's socket objects. A pysock * is a handle: NULL, closed and
+   made-up handles are recognised.
+
+   The timeout of a socket is PYSOCK_NO_TIMEOUT (blocking, as a new one is), 0 (non-blocking), or
+   seconds, a deadline for the whole of each call. Calls return 0, or what their comment says, and
+   -1 or NULL with the thread's error set. Besides the kernel's errors that is
+       ValueError                    a wrong argument: NULL, a negative size, a port above 65535
+       OSError EBADF                 the socket is closed, before or during the call
+       OSError EAGAIN                non-blocking, and the call would have to wait
+       TimeoutError                  the deadline has passed
+       OSError EINTR                 the interrupt hook ended the call
+       OSError ESHUTDOWN             pysock_cleanup() ended the call
+       SSLError and its subclasses   on TLS sockets: the handshake, or the connection, failed
+       MemoryError
+
+   host is a name, an IPv4 or IPv6 address as text, or "" or NULL: any address of this machine for
+   bind, localhost for connect. On AF_UNIX sockets it is the path ('@' first: Linux's abstract
+   names), and port is ignored. Ports are in host order.
+
+   Usage, a client:
+
+       pysock *s = pysock_create_connection("localhost", 80, 10.0);
+       char buf[512];
+       ptrdiff_t n = s && pysock_sendall(s, "hello\n", 6, 0) == 0 ? 1 : -1;
+       while (n > 0 && (n = pysock_recv(s, buf, sizeof buf, 0)) > 0)
+           fwrite(buf, 1, (size_t)n, stdout);
+       if (n < 0)
+           fprintf(stderr, "%s\n", pysock_error_message());
+       pysock_close(s);
+
+   Usage, a server:
+
+       pysock *listener = pysock_create_server("127.0.0.1", 8080, -1), *client;
+       while ((client = pysock_accept(listener, NULL)) != NULL) {
+           pysock_sendall(client, "hello\n", 6, 0);
+           pysock_close(client);
+       }
+       fprintf(stderr, "%s\n", pysock_error_message());
+   */
+
+/* family AF_INET, AF_INET6, AF_UNIX or any that the system has; type SOCK_STREAM, SOCK_DGRAM,
+   SOCK_RAW, SOCK_SEQPACKET ...; proto 0. With SOCK_NONBLOCK in the type its timeout is 0, otherwise
+   the default timeout; SOCK_CLOEXEC is accepted. It is closed on exec and never raises SIGPIPE. The
+   caller owns it, until pysock_close(). */
+PYSOCKDEF pysock *pysock_socket(int family, int type, int proto);
+
+/* Two connected sockets (family AF_UNIX), into pair. */
+PYSOCKDEF int pysock_socketpair(int family, int type, int proto, pysock *pair[2]);
+
+/* A socket around an existing descriptor: Python's socket(fileno=fd), for descriptors from inetd,
+   systemd or pysock_recv_fds(). The system is asked for family, type and proto where they are -1.
+   The socket owns the descriptor, unless the call fails. As in Python its timeout is the default
+   one, whatever O_NONBLOCK says; see pysock_obey_nonblock(). Errors: ValueError (fd < 0), OSError
+   EBADF, ENOTSOCK. */
+PYSOCKDEF pysock *pysock_adopt(int fd, int family, int type, int proto);
+
+/* The same around a duplicate of fd, which stays the caller's. */
+PYSOCKDEF pysock *pysock_fromfd(int fd, int family, int type, int proto);
+
+/* A second socket on the same connection, with the same timeout; not inheritable. TLS does not
+   work twice on one connection: ENOTSUP. */
+PYSOCKDEF pysock *pysock_dup(pysock *s);
+
+/* Gives the descriptor up, and returns it: it is the caller's to close. The handle is dead, calls
+   that wait fail with EBADF. Queued output is sent first (EAGAIN if that would have to wait); the
+   keys of TLS, and what it had decrypted, are lost: unwrap first. EBUSY: another thread's recv or
+   send waits in the kernel with it. If output was lost, and no call has reported it yet, detach
+   fails once with the reason. */
+PYSOCKDEF int pysock_detach(pysock *s);
+
+/* Connects, to the first address of host in the socket's family; on a socket that was wrapped
+   before, does the handshake too. A non-blocking socket fails with EINPROGRESS at once, also while
+   the name is looked up; select then reports writable when it is connected, or readable and
+   writable when it failed, and the next call reports the error. Errors: gaierror for a name. */
+PYSOCKDEF int pysock_connect(pysock *s, const char *host, int port);
+PYSOCKDEF int pysock_connect_addr(pysock *s, const pysock_addr *addr);
+
+/* The same, but returns 0 or the errno value: ETIMEDOUT at the deadline (CPython says EAGAIN),
+   EADDRNOTAVAIL for a name that is not found, of which pysock_error_code() has the EAI_ code. */
+PYSOCKDEF int pysock_connect_ex(pysock *s, const char *host, int port);
+
+/* port 0: the system chooses; see pysock_getsockname(). A name is looked up on the calling thread.
+   host "" on AF_UNIX: Linux chooses an abstract name. */
+PYSOCKDEF int pysock_bind(pysock *s, const char *host, int port);
+PYSOCKDEF int pysock_bind_addr(pysock *s, const pysock_addr *addr);
+
+/* backlog: how many connections the kernel keeps waiting; < 0: 128. */
+PYSOCKDEF int pysock_listen(pysock *s, int backlog);
+
+/* The next connection, as a new socket with the default timeout (none: blocking, whatever the
+   listening socket is); the peer's address in *peer unless peer is NULL. If the listening socket
+   was wrapped the child is a TLS server, whose handshake is done by its first call or, when it is
+   non-blocking or watched, by the reactor: a slow client never holds up accept(). */
+PYSOCKDEF pysock *pysock_accept(pysock *s, pysock_addr *peer);
+
+/* The same, but only the descriptor, which is the caller's and not inheritable: for pysock_adopt(),
+   or another process. ENOTSUP if s was wrapped with TLS. */
+PYSOCKDEF int pysock_accept_fd(pysock *s, pysock_addr *peer);
+
+/* Reads at most size bytes into buf (Python's recv_into). Returns the number, 0 at the end of the
+   stream (and for an empty datagram, which ends nothing). flags: any of the system's on plain
+   sockets, 0 or MSG_PEEK on TLS ones. With MSG_DONTWAIT no call waits; with MSG_WAITALL a recv with
+   a timeout waits for all too, but recvfrom and recvmsg return what there is. A TLS stream that
+   ended without close_notify also returns 0 unless the socket was wrapped with raise_ragged_eofs;
+   pysock_ssl_eof_is_clean() tells the two apart. */
+PYSOCKDEF ptrdiff_t pysock_recv(pysock *s, void *buf, size_t size, int flags);
+PYSOCKDEF ptrdiff_t pysock_recv_into(pysock *s, void *buf, size_t size, int flags);
+
+/* Sends at most size bytes; returns how many were taken: by the kernel, or, on TLS, by the engine
+   (then as whole records, which the reactor finishes if the kernel does not accept them at once).
+   flags: any of the system's on plain sockets, 0 on TLS ones. */
+PYSOCKDEF ptrdiff_t pysock_send(pysock *s, const void *data, size_t size, int flags);
+
+/* Sends all, under one deadline. Returns 0. After an error it is unknown how much was sent. On a
+   non-blocking socket it fails with EAGAIN if it would have to wait; see pysock_send_buf() for a
+   queue that does not. */
+PYSOCKDEF int pysock_sendall(pysock *s, const void *data, size_t size, int flags);
+
+/* Messages, on plain sockets; on TLS ones they fail with ENOTSUP, as there are no messages in a
+   stream. Nothing here is queued: what is sent has been taken by the kernel. */
+
+/* As pysock_recv(), with the sender's address in *from (NULL: not wanted; size 0: the kernel does
+   not report one, as on streams). A datagram that is larger than size is truncated;
+   pysock_recvmsg() reports that. */
+PYSOCKDEF ptrdiff_t pysock_recvfrom(pysock *s, void *buf, size_t size, int flags,
+                                    pysock_addr *from);
+PYSOCKDEF ptrdiff_t pysock_recvfrom_into(pysock *s, void *buf, size_t size, int flags,
+                                         pysock_addr *from);
+
+/* Sends a datagram to host and port (AF_UNIX: a path). A name is looked up anew each time; a
+   non-blocking call does not wait for that: it may fail with EAGAIN, and succeeds when select
+   reports writable again. Errors: gaierror, EMSGSIZE, the kernel's. */
+PYSOCKDEF ptrdiff_t pysock_sendto(pysock *s, const void *data, size_t size, int flags,
+                                  const char *host, int port);
+PYSOCKDEF ptrdiff_t pysock_sendto_addr(pysock *s, const void *data, size_t size, int flags,
+                                       const pysock_addr *addr);
+
+/* An item of ancillary data: SOL_SOCKET with SCM_RIGHTS, IPPROTO_IPV6 with IPV6_HOPLIMIT ... */
+typedef struct pysock_cmsg {
+    int level, type;
+    const void *data;
+    size_t size; /* of data, in bytes */
+} pysock_cmsg;
+
+/* What pysock_recvmsg() takes and gives besides the data. Set it to zero first. */
+typedef struct pysock_msg {
+    void *control;       /* in: room for ancillary data, or NULL */
+    size_t control_size; /* in: its size; out: how much of it is used */
+    int flags;           /* out: MSG_TRUNC, MSG_CTRUNC, MSG_EOR, MSG_ERRQUEUE ... */
+    pysock_addr addr;    /* out: the sender's; size 0: the kernel does not report one */
+} pysock_msg;
+
+/* Python's CMSG_LEN and CMSG_SPACE: the bytes that an item with size bytes of data takes, without
+   and with padding. -1 with ValueError if that is more than can be. */
+PYSOCKDEF ptrdiff_t pysock_cmsg_len(size_t size);
+PYSOCKDEF ptrdiff_t pysock_cmsg_space(size_t size);
+
+/* The items of a received message, one by one: begin with a zeroed *item. 1, or 0 at the end. A
+   truncated item (MSG_CTRUNC) has the size that was received. data is not aligned: copy it out. */
+PYSOCKDEF int pysock_msg_next(const pysock_msg *msg, pysock_cmsg *item);
+
+/* As pysock_recvfrom(), with ancillary data and the message's flags; into one buffer, or several in
+   turn. Descriptors that come by SCM_RIGHTS are the caller's to close; give MSG_CMSG_CLOEXEC. */
+PYSOCKDEF ptrdiff_t pysock_recvmsg(pysock *s, void *buf, size_t size, pysock_msg *msg, int flags);
+PYSOCKDEF ptrdiff_t pysock_recvmsg_into(pysock *s, const struct iovec *buffers, size_t count,
+                                        pysock_msg *msg, int flags);
+
+/* Sends the buffers' bytes, in turn, as one message, with ancillary data, to addr (NULL: the peer).
+   Returns how many bytes were taken. */
+PYSOCKDEF ptrdiff_t pysock_sendmsg(pysock *s, const struct iovec *buffers, size_t count,
+                                   const pysock_cmsg *ancdata, size_t ancdata_count, int flags,
+                                   const pysock_addr *addr);
+
+/* Python's sendmsg_afalg: data for the kernel's cryptography, on an accepted AF_ALG socket. op:
+   ALG_OP_ENCRYPT, ALG_OP_DECRYPT ...; iv of iv_size bytes, or NULL; assoc_size: how many bytes of
+   the data are associated data, < 0 if there is none. Linux; ENOTSUP elsewhere. */
+PYSOCKDEF ptrdiff_t pysock_sendmsg_afalg(pysock *s, const struct iovec *buffers, size_t count,
+                                         int op, const void *iv, size_t iv_size,
+                                         ptrdiff_t assoc_size, int flags);
+
+/* Passes descriptors over an AF_UNIX socket, with at least one byte of data. */
+PYSOCKDEF ptrdiff_t pysock_send_fds(pysock *s, const void *data, size_t size, const int *fds,
+                                    size_t count, int flags);
+
+/* Receives data and at most *count descriptors into fds; on return *count is how many came. They
+   are not inheritable, and the caller's to close; those that did not fit are closed, and *msg_flags
+   (which may be NULL) has MSG_CTRUNC. */
+PYSOCKDEF ptrdiff_t pysock_recv_fds(pysock *s, void *buf, size_t size, int *fds, size_t *count,
+                                    int flags, int *msg_flags);
+
+/* how: SHUT_RD, SHUT_WR or SHUT_RDWR, each after queued output has been sent. On TLS, SHUT_WR sends
+   close_notify and then FIN; what the peer still sends can be received, but in TLS 1.2 many peers
+   answer by closing too. If output that had been taken was lost, it fails with the reason (EPIPE,
+   ECONNRESET ...). */
+PYSOCKDEF int pysock_shutdown(pysock *s, int how);
+
+/* Closes. Every call that waits on s, in any thread, fails with EBADF. Output that is on its way,
+   close_notify included, is finished by the reactor within PYSOCK_CLOSE_TIMEOUT seconds (without
+   threads: by this call, if s blocks or has a timeout). So that unread input does not make the
+   kernel reset the connection, which would discard it, the acknowledgement of output over TLS or
+   from pysock_send_buf() is also waited for: after a FIN, input is read and dropped until all is
+   acknowledged or the peer ends. With SO_LINGER {1, 0} nothing is finished and the connection is
+   reset; {1, seconds} makes the close of a blocking socket sleep, as in the kernel. NULL and closed
+   sockets are fine. The handle is dead afterwards; if files from pysock_makefile() are open the
+   socket is closed with the last of them, as in Python. -1 means that it is closed, but output that
+   had been taken before was lost. */
+PYSOCKDEF int pysock_close(pysock *s);
+
+/* Closes at once: queued output is dropped, the connection is reset, nothing is waited for, not
+   even files of s. After pysock_close() it cuts short what that is still finishing. NULL and closed
+   sockets are fine. Returns 0. */
+PYSOCKDEF int pysock_abort(pysock *s);
+
+/* The descriptor, for select and pollers; -1 (and an error) for a closed socket. It stays the
+   socket's: do not close it, and read or write it only if s is plain. */
+PYSOCKDEF int pysock_fileno(pysock *s);
+
+/* The open socket whose descriptor is fd, or NULL; no error is set. */
+PYSOCKDEF pysock *pysock_from_fileno(int fd);
+
+/* What it was made as: Python's family, type and proto; the type without SOCK_NONBLOCK and
+   SOCK_CLOEXEC. -1 with an error for a closed socket. */
+PYSOCKDEF int pysock_family(pysock *s);
+PYSOCKDEF int pysock_type(pysock *s);
+PYSOCKDEF int pysock_proto(pysock *s);
+
+/* Whether programs that are started inherit the descriptor. They do not, by default. */
+PYSOCKDEF int pysock_get_inheritable(pysock *s);
+PYSOCKDEF int pysock_set_inheritable(pysock *s, int inheritable);
+
+/* This end's address, and the other's. */
+PYSOCKDEF int pysock_getsockname(pysock *s, pysock_addr *addr);
+PYSOCKDEF int pysock_getpeername(pysock *s, pysock_addr *addr);
+
+/* on 0 is settimeout(0), anything else settimeout(PYSOCK_NO_TIMEOUT). Either may be called at any
+   time, during a handshake or connect too. timeout_seconds: >= 0, or PYSOCK_NO_TIMEOUT. */
+PYSOCKDEF int pysock_setblocking(pysock *s, int on);
+PYSOCKDEF int pysock_settimeout(pysock *s, double timeout_seconds);
+PYSOCKDEF double pysock_gettimeout(pysock *s); /* PYSOCK_NO_TIMEOUT, and an error, if closed */
+PYSOCKDEF int pysock_getblocking(pysock *s);   /* 0 if the timeout is 0, else 1 */
+
+/* A pointer of the program's own, kept with s; NULL at first, and for what accept() and dup() make
+   of it. The library does not look at it. pysock_userdata() returns NULL, and an error, for a
+   closed socket. */
+PYSOCKDEF int pysock_set_userdata(pysock *s, void *userdata);
+PYSOCKDEF void *pysock_userdata(pysock *s);
+
+/* What O_NONBLOCK means if it was set by another owner of the descriptor, or before it was adopted.
+   0, the default: nothing, a socket without a timeout waits. on != 0: its plain calls fail with
+   EAGAIN or EINPROGRESS instead of waiting, as Python's do, until a timeout is set. */
+PYSOCKDEF int pysock_obey_nonblock(pysock *s, int on);
+
+/* The timeout of sockets that are made from now on: PYSOCK_NO_TIMEOUT unless it was set. */
+PYSOCKDEF int pysock_setdefaulttimeout(double timeout_seconds);
+PYSOCKDEF double pysock_getdefaulttimeout(void);
+
+/* The system's options: level SOL_SOCKET, IPPROTO_TCP ..., name SO_REUSEADDR, TCP_NODELAY ...; size
+   is the value's, in bytes, for getsockopt in and out; setsockopt with value NULL gives the kernel
+   NULL and size, as Python's setsockopt(level, name, None, size). SO_ERROR also reports, once, an
+   error that the reactor met while connecting. SO_RCVTIMEO and SO_SNDTIMEO hold for calls without a
+   timeout over TLS too (EAGAIN). */
+PYSOCKDEF int pysock_setsockopt(pysock *s, int level, int name, const void *value, socklen_t size);
+PYSOCKDEF int pysock_setsockopt_int(pysock *s, int level, int name, int value);
+PYSOCKDEF int pysock_getsockopt(pysock *s, int level, int name, void *value, socklen_t *size);
+PYSOCKDEF int pysock_getsockopt_int(pysock *s, int level, int name, int *value);
+
+/* Receives at most size bytes into a new buffer, whose size is what came: 0 at the end of the
+   stream. NULL on error. The caller owns the buffer. */
+PYSOCKDEF pysock_buf *pysock_recv_buf(pysock *s, size_t size);
+
+/* Queues b after what is queued already, without a copy; the socket takes a reference of its own.
+   Sends as much as possible at once; the reactor sends the rest. When the queue is full (at or
+   above the high watermark) a non-blocking socket fails with EAGAIN, a blocking one waits.
+   Returns 0. Stream sockets only. */
+PYSOCKDEF int pysock_send_buf(pysock *s, pysock_buf *b);
+
+/* A socket whose queue reached `high` bytes is not writable until it is below `low` again.
+   low <= high, high > 0. The default is 32 KiB and 64 KiB. */
+PYSOCKDEF int pysock_set_watermarks(pysock *s, size_t low, size_t high);
+
+/* Bytes queued and not yet taken by the kernel or the TLS engine; -1 on error. */
+PYSOCKDEF ptrdiff_t pysock_queued(pysock *s);
+
+/* ==== public: TLS on sockets ====
+   Python's SSLSocket, SSLObject and what they know of a connection.
+
+   Usage, from plain to TLS and back on one connection (STARTTLS):
+
+       if (pysock_ssl_wrap_socket(s, tls, "mail.example.org") < 0
+           || pysock_sendall(s, "QUIT\r\n", 6, 0) < 0 || pysock_ssl_unwrap(s) < 0)
+           fprintf(stderr, "%s\n", pysock_error_message());
+   */
 
 typedef struct pysock_ssl_wrap_options { /* as initialized: pysock_ssl_wrap_socket() */
     size_t size;                         /* set by PYSOCK_SSL_WRAP_OPTIONS_INIT */
     const char *server_hostname;         /* what the certificate must be for, and SNI; copied; an
                                             international name as pysock_idna_encode() has it */
-    int no_handshake_on_connect;         /* Python's do_handshake_on_connect=False; what makes a
-                                            handshake impossible is told by that, too */
+    int no_handshake_on_connect;         /* Python's do_handshake_on_connect=False; configuration
+                                            errors are then reported by do_handshake() */
     int raise_ragged_eofs;               /* Python's suppress_ragged_eofs=False */
-    int server_side;                     /* which side, where the context leaves it open */
+    int server_side;                     /* the side, where the context leaves it open */
     pysock_ssl_session *session;         /* to be resumed, if the server agrees; retained */
     int caller_drives;                   /* 1: a non-blocking call does as much of the handshake as
                                             needs no waiting, arithmetic too, and the reactor only
@@ -1309,13 +1378,14 @@ typedef struct pysock_ssl_wrap_options { /* as initialized: pysock_ssl_wrap_sock
                                             descriptor themselves. The end of a handshake makes
                                             readable, too, until a call has seen it, as loops that
                                             were made for OpenSSL wait for that */
-    int half_close;                      /* 1: what the peer's close_notify ends is its own
-                                            direction alone, as with OpenSSL; ours is sent by
-                                            shutdown, unwrap or close, after which there may still
-                                            be data to be received */
+    int half_close;                      /* 1: the peer's close_notify ends only its own direction,
+                                            as with OpenSSL; ours is sent by shutdown, unwrap or
+                                            close, after which data may still be received */
     int no_close_notify;                 /* 1: close and shutdown send none, as Python's; only
-                                            unwrap does, and otherwise the peer sees a cut */
-    int insecure_no_check_hostname;               /* 1: not on this connection, whatever the context says */
+                                            unwrap does, and otherwise the peer sees a truncated
+                                            stream */
+    int insecure_no_check_hostname;      /* 1: the host name is not checked on this connection,
+                                            whatever the context says */
 } pysock_ssl_wrap_options;
 
 #define PYSOCK_SSL_WRAP_OPTIONS_INIT \
@@ -1326,33 +1396,18 @@ typedef struct pysock_ssl_wrap_options { /* as initialized: pysock_ssl_wrap_sock
    0; one that is not connected does it in connect(); a listening socket makes TLS children. The
    socket keeps the context alive. server_hostname is what a client verifies and sends as SNI (NULL
    only if check_hostname is off), and NULL on a server. If the handshake fails the socket keeps
-   that error: close it. It fails with ValueError while a file of the socket's holds input that came
-   before: that must not be taken for the peer's words under TLS. */
+   that error: close it. Errors: ValueError while a file of the socket holds input that came before,
+   in clear: it must not be taken for what the peer said under TLS. */
 PYSOCKDEF int pysock_ssl_wrap_socket(pysock *s, pysock_ssl_context *ctx,
                                      const char *server_hostname);
 PYSOCKDEF int pysock_ssl_wrap_socket_ex(pysock *s, pysock_ssl_context *ctx,
                                         const pysock_ssl_wrap_options *options);
 
-/* Python's ssl.MemoryBIO: bytes in memory between TLS and whatever carries them. Thread-safe. */
-typedef struct pysock_bio pysock_bio;
-
-PYSOCKDEF pysock_bio *pysock_bio_new(void);         /* NULL: MemoryError */
-PYSOCKDEF void pysock_bio_release(pysock_bio *bio); /* TLS around it keeps it */
-
-/* Takes up to size bytes out; 0 if it is empty. */
-PYSOCKDEF ptrdiff_t pysock_bio_read(pysock_bio *bio, void *buf, size_t size);
-
-/* Appends all, and returns size; -1 on error, or after pysock_bio_write_eof(). */
-PYSOCKDEF ptrdiff_t pysock_bio_write(pysock_bio *bio, const void *data, size_t size);
-PYSOCKDEF int pysock_bio_write_eof(pysock_bio *bio); /* no more will come */
-PYSOCKDEF ptrdiff_t pysock_bio_pending(pysock_bio *bio); /* bytes in it */
-PYSOCKDEF int pysock_bio_eof(pysock_bio *bio); /* 1: empty, and no more will come */
-
-/* Python's wrap_bio(): TLS without a socket. Records come from incoming and go to outgoing, which
-   the caller carries to and fro. The result is used as a TLS socket is (pysock_recv(), _send(),
+/* Python's wrap_bio(): TLS without a socket. Records come from incoming and go to outgoing; the
+   caller carries them. The result is used as a TLS socket is (pysock_recv(), _send(),
    pysock_ssl_do_handshake(), _unwrap(), _getpeercert() ..., pysock_close()), but it has no
-   descriptor, so it cannot be selected on; nothing happens but in its calls; and where one would
-   wait it fails with SSLWantReadError: carry the outgoing bytes, bring more, and call again.
+   descriptor, so it cannot be selected on, and nothing happens outside its calls. A call that would
+   wait fails with SSLWantReadError: carry the outgoing bytes, bring more, and call again.
    pysock_close() puts nothing into outgoing, pysock_ssl_unwrap() a close_notify. options may be
    NULL. Carried by a TLS socket this is TLS inside TLS. */
 PYSOCKDEF pysock *pysock_ssl_wrap_bio(pysock_ssl_context *ctx, pysock_bio *incoming,
@@ -1364,12 +1419,12 @@ PYSOCKDEF pysock *pysock_ssl_wrap_bio(pysock_ssl_context *ctx, pysock_bio *incom
 PYSOCKDEF int pysock_ssl_do_handshake(pysock *s);
 
 /* Sends close_notify, waits for the peer's, and makes s a plain socket again. 0, or -1: on a
-   non-blocking socket EINPROGRESS while the peer's has not come (call again when select reports
+   non-blocking socket EINPROGRESS until the peer's has arrived (call again when select reports
    readable), and EAGAIN while output is queued, which goes first. */
 PYSOCKDEF int pysock_ssl_unwrap(pysock *s);
 
 PYSOCKDEF int pysock_is_ssl(pysock *s);              /* 1 if TLS is around s */
-PYSOCKDEF int pysock_ssl_server_side(pysock *s);     /* 1 or 0; -1 without TLS */
+PYSOCKDEF int pysock_ssl_server_side(pysock *s);     /* 1 on a server */
 PYSOCKDEF const char *pysock_ssl_version(pysock *s); /* "TLSv1.2"; NULL before the handshake */
 
 /* The context in force, which an sni_callback may have changed: a reference for the caller, to be
@@ -1384,54 +1439,14 @@ PYSOCKDEF int pysock_ssl_set_context(pysock *s, pysock_ssl_context *ctx);
 
 PYSOCKDEF int pysock_ssl_cipher(pysock *s, pysock_ssl_cipher_info *info);
 
-/* On a server, which suites both sides have, the preferred first: as pysock_ssl_get_ciphers(). 0 on
-   a client. */
-PYSOCKDEF ptrdiff_t pysock_ssl_shared_ciphers(pysock *s, pysock_ssl_cipher_info *out, size_t count);
+/* On a server, the suites that both sides have, the preferred first: as pysock_ssl_get_ciphers(). 0
+   on a client. */
+PYSOCKDEF ptrdiff_t pysock_ssl_shared_ciphers(pysock *s, pysock_ssl_cipher_info *out,
+                                              size_t count);
 
 PYSOCKDEF const char *pysock_ssl_compression(pysock *s); /* NULL: there is none */
 
-/* A distinguished name is a row of attributes; those that belong to one RDN have its number. */
-typedef struct pysock_ssl_attribute {
-    const char *name;  /* OpenSSL's long one, "commonName"; or the OID in digits */
-    const char *value; /* UTF-8 */
-    size_t value_size; /* bytes: a value may hold NUL, which is a trick; not counting the last */
-    int rdn;           /* from 0 on */
-} pysock_ssl_attribute;
-
-typedef struct pysock_ssl_alt_name {
-    const char *type;  /* Python's: "DNS", "IP Address", "email", "URI", "DirName", "Registered ID",
-                          "othername" */
-    const char *value; /* UTF-8; for DirName "" */
-    size_t value_size; /* as above */
-    const pysock_ssl_attribute *dirname; /* of DirName */
-    size_t dirname_count;
-} pysock_ssl_alt_name;
-
-/* A certificate, read: the fields of Python's getpeercert(), and what else one likes to see. All
-   that it points to lives as long as it does. What is not there is NULL and 0. */
-typedef struct pysock_ssl_cert {
-    int version;                    /* 1 to 3 */
-    const char *serial_number;      /* "D0C7BF2E" */
-    const pysock_ssl_attribute *subject, *issuer;
-    size_t subject_count, issuer_count;
-    const char *not_before, *not_after;           /* "Oct 27 23:01:56 2026 GMT" */
-    int64_t not_before_seconds, not_after_seconds; /* since 1970 */
-    const pysock_ssl_alt_name *subject_alt_names;
-    size_t subject_alt_name_count;
-    const char *const *ocsp, *const *ca_issuers, *const *crl_distribution_points; /* URIs */
-    size_t ocsp_count, ca_issuers_count, crl_distribution_point_count;
-    const char *key_type;            /* "RSA", "EC"; NULL: of another kind */
-    int key_bits;                    /* 2048, 256 ... */
-    const char *signature_algorithm; /* "sha256WithRSAEncryption", or the OID in digits */
-    int is_ca;                       /* basicConstraints says so */
-    unsigned char sha256[32];        /* the fingerprint */
-} pysock_ssl_cert;
-
-/* Reads a certificate in DER. NULL: SSLError, or MemoryError. */
-PYSOCKDEF pysock_ssl_cert *pysock_ssl_cert_parse(const void *der, size_t size);
-PYSOCKDEF void pysock_ssl_cert_free(pysock_ssl_cert *cert);
-
-/* The peer's certificate, which the caller frees; whether it was verified is the context's
+/* The peer's certificate, which the caller frees; whether it was verified depends on the context's
    verify_mode. NULL with an error: before the handshake; or SSLError with the reason
    NO_PEER_CERTIFICATE if the peer sent none. */
 PYSOCKDEF pysock_ssl_cert *pysock_ssl_getpeercert(pysock *s);
@@ -1441,7 +1456,7 @@ PYSOCKDEF pysock_ssl_cert *pysock_ssl_getpeercert(pysock *s);
 PYSOCKDEF pysock_buf *pysock_ssl_getpeercert_der(pysock *s);
 
 /* The certificates that the peer sent, and the path that was verified, from the leaf to the anchor
-   (none with CERT_NONE), in DER: fill out with up to max buffers, which the caller releases, and
+   (none with CERT_NONE), in DER: fill out with up to count buffers, which the caller releases, and
    return how many there are. */
 PYSOCKDEF ptrdiff_t pysock_ssl_get_unverified_chain(pysock *s, pysock_buf **out, size_t count);
 PYSOCKDEF ptrdiff_t pysock_ssl_get_verified_chain(pysock *s, pysock_buf **out, size_t count);
@@ -1467,58 +1482,111 @@ PYSOCKDEF pysock_ssl_session *pysock_ssl_get_session(pysock *s);
    before the handshake has sent anything. Errors: ValueError (a server's socket, another context's
    session, or too late). */
 PYSOCKDEF int pysock_ssl_set_session(pysock *s, pysock_ssl_session *session);
-PYSOCKDEF pysock_ssl_session *pysock_ssl_session_retain(pysock_ssl_session *session);
-PYSOCKDEF void pysock_ssl_session_release(pysock_ssl_session *session);
-PYSOCKDEF ptrdiff_t pysock_ssl_session_id(const pysock_ssl_session *session, unsigned char id[32]);
-PYSOCKDEF int64_t pysock_ssl_session_time(const pysock_ssl_session *session); /* since 1970 */
-PYSOCKDEF int pysock_ssl_session_timeout(const pysock_ssl_session *session);  /* seconds */
 
 PYSOCKDEF int pysock_ssl_session_reused(pysock *s);  /* 1 if this handshake resumed a session */
-PYSOCKDEF ptrdiff_t pysock_ssl_pending(pysock *s);      /* decrypted bytes that wait in the engine */
+PYSOCKDEF ptrdiff_t pysock_ssl_pending(pysock *s);   /* decrypted bytes in the engine */
 PYSOCKDEF int pysock_ssl_eof_is_clean(pysock *s);    /* 1 if the peer's close_notify has come */
 
-/* Python's module functions. Those that return a buffer give it to the caller, with a NUL behind
-   the text. */
+/* ==== public: select ====
+   Descriptors of sockets, stdin, pipes: any. For TLS sockets readable means that recv returns
+   bytes, the end or an error; writable that send takes bytes. Any number of threads may watch one
+   socket. Timeouts are in seconds: 0 to test only, PYSOCK_NO_TIMEOUT to wait.
 
-PYSOCKDEF pysock_buf *pysock_ssl_der_cert_to_pem_cert(const void *der, size_t size);
-PYSOCKDEF pysock_buf *pysock_ssl_pem_cert_to_der_cert(const char *pem);
+   Usage, a terminal and a socket:
 
-/* "Jan  5 09:34:43 2018 GMT" as seconds since 1970. Errors: ValueError. */
-PYSOCKDEF int pysock_ssl_cert_time_to_seconds(const char *cert_time, int64_t *seconds);
+       int fds[] = {0, pysock_fileno(s)};
+       size_t count = 2;
+       if (pysock_select(fds, &count, NULL, NULL, NULL, NULL, 10.0) > 0)
+           printf("%s is readable\n", fds[0] == 0 ? "stdin" : "the socket");
+   */
 
-/* The certificate of a server, in PEM, verified by the CAs in ca_certs (a file), or not at all if
-   that is NULL. timeout: in seconds, for all of it. */
-PYSOCKDEF pysock_buf *pysock_ssl_get_server_certificate(const char *host, int port,
-                                                        const char *ca_certs, double timeout_seconds);
+/* Python's select.select. Each list is an array of descriptors and its length; on return it holds
+   only those that are ready, in their order. NULL stands for an empty list. Returns how many are
+   ready in all, 0 at the timeout. A descriptor that is not open, or is closed meanwhile, is
+   EBADF. */
+PYSOCKDEF ptrdiff_t pysock_select(int *rlist, size_t *rcount, int *wlist, size_t *wcount,
+                                  int *xlist, size_t *xcount, double timeout_seconds);
 
-/* Random bytes of the best kind that the system has. */
-PYSOCKDEF int pysock_ssl_rand_bytes(void *buf, size_t size);
+/* poll(2), once, correct for TLS sockets: events is what to ask for, revents the answer. A negative
+   descriptor is skipped, one that is not open is reported as POLLNVAL. POLLRDNORM and POLLWRNORM
+   stand for POLLIN and POLLOUT; POLLRDHUP: the peer sends no more. Returns how many have an answer,
+   0 at the timeout. */
+PYSOCKDEF ptrdiff_t pysock_poll(struct pollfd *fds, size_t count, double timeout_seconds);
 
-typedef struct pysock_ssl_verify_paths {
-    const char *cafile, *capath; /* what load_default_certs() would read now; NULL: nothing */
-    const char *openssl_cafile_env, *openssl_cafile, *openssl_capath_env, *openssl_capath;
-} pysock_ssl_verify_paths;
+/* The same for one socket, by its handle: events is any of POLLIN, POLLPRI, POLLOUT. Returns those
+   that are ready, POLLERR and POLLHUP among them; 0 at the timeout. Errors: OSError EBADF (closed,
+   before or meanwhile), ENOTSUP (TLS over memory BIOs: there is nothing to wait for). */
+PYSOCKDEF int pysock_wait(pysock *s, int events, double timeout_seconds);
 
-PYSOCKDEF int pysock_ssl_get_default_verify_paths(pysock_ssl_verify_paths *paths);
+/* ==== public: pollers ====
+   Descriptors that stay registered: a poll costs what is ready, however many are watched.
 
-/* 0 if the certificate (in DER) is for this host: a DNS name, an international one, or an IP
-   address as text; else -1 with SSLCertVerificationError. Python's match_hostname(), but for the
-   common name, which does not count. */
-PYSOCKDEF int pysock_ssl_match_hostname(const void *der, size_t size, const char *hostname);
+   Usage:
 
-typedef struct pysock_ssl_oid { /* Python's ssl._ASN1Object, and ssl.Purpose's values */
-    int nid;                    /* OpenSSL's number; 0: it is not in the table */
-    const char *shortname, *longname, *oid; /* "serverAuth", "TLS Web Server Authentication",
-                                               "1.3.6.1.5.5.7.3.1"; static */
-} pysock_ssl_oid;
+       pysock_poller *p = pysock_poller_new();
+       pysock_pollevent events[64];
+       ptrdiff_t i, n;
+       pysock_setblocking(s, 0);
+       pysock_poller_register(p, pysock_fileno(s), POLLIN, s);
+       while ((n = pysock_poller_poll(p, events, 64, PYSOCK_NO_TIMEOUT)) > 0)
+           for (i = 0; i < n; i++)
+               serve((pysock *)events[i].userdata); // receives until EAGAIN
+       pysock_poller_release(p);
+   */
 
-/* By OID, or by name too if names is not 0. Errors: ValueError if it is unknown. */
-PYSOCKDEF int pysock_ssl_txt2obj(const char *text, int names, pysock_ssl_oid *out);
-PYSOCKDEF int pysock_ssl_nid2obj(int nid, pysock_ssl_oid *out);
+typedef struct pysock_pollevent {
+    int fd;
+    short events;   /* POLLIN, POLLOUT, POLLPRI, POLLERR, POLLHUP, POLLNVAL */
+    void *userdata; /* that of the registration */
+} pysock_pollevent;
 
-/* ==== public: conveniences ====
+/* Python's select.poll(), with registrations that stay. The caller owns one reference. Errors:
+   MemoryError, OSError EMFILE. */
+PYSOCKDEF pysock_poller *pysock_poller_new(void);
 
-   Usage, a file of a socket:
+/* Python's select.epoll(): a poller that follows epoll's rules, so that programs written for it
+   work. Registering twice is EEXIST, a file that is always ready EPERM, a descriptor that is not
+   open EBADF, one that was never registered ENOENT; a closed one is forgotten, never reported.
+   Events may have (int)EPOLLET, EPOLLONESHOT and EPOLLEXCLUSIVE, for TLS sockets too: an edge is
+   reported at least once, seldom more than once. Linux; ENOTSUP elsewhere and with
+   PYSOCK_NO_EPOLL. */
+PYSOCKDEF pysock_poller *pysock_poller_new_epoll(void);
+
+/* One reference less; the last one frees. The sockets stay open. NULL is fine.
+   Thread safety: the last one must not be released while another thread polls. */
+PYSOCKDEF void pysock_poller_release(pysock_poller *p);
+
+/* Closes the poller: pending and later calls fail with EBADF. It must still be released. */
+PYSOCKDEF int pysock_poller_close(pysock_poller *p);
+
+/* A descriptor that is readable when a poll may have something to report, for select or another
+   poller. It stays the poller's. Linux; ENOTSUP elsewhere and with PYSOCK_NO_EPOLL. */
+PYSOCKDEF int pysock_poller_fileno(pysock_poller *p);
+
+/* The open poller that has this descriptor, or of whose descriptor it is a duplicate, as one more
+   reference for pysock_poller_release(): Python's epoll.fromfd(). Errors: EINVAL (there is none).
+   */
+PYSOCKDEF pysock_poller *pysock_poller_from_fileno(int fd);
+
+/* events: any of POLLIN, POLLPRI, POLLOUT; errors are always reported. userdata is handed back with
+   each event; the poller does not look at it. Registering again replaces both. A socket that is
+   closed is reported as POLLNVAL until it is unregistered; unregister other descriptors before
+   closing them. The poller keeps no socket open. */
+PYSOCKDEF int pysock_poller_register(pysock_poller *p, int fd, int events, void *userdata);
+
+/* Replaces the events; the userdata stays. Errors: OSError ENOENT (not registered). */
+PYSOCKDEF int pysock_poller_modify(pysock_poller *p, int fd, int events);
+PYSOCKDEF int pysock_poller_unregister(pysock_poller *p, int fd); /* KeyError if unknown */
+
+/* Fills at most count events; returns how many, 0 at the timeout. Level-triggered: what is still
+   true is reported again. When more than count are ready, the next call begins with the rest. */
+PYSOCKDEF ptrdiff_t pysock_poller_poll(pysock_poller *p, pysock_pollevent *events, size_t count,
+                                       double timeout_seconds);
+
+/* ==== public: files ====
+   Buffered reading and writing over a socket.
+
+   Usage:
 
        pysock_file *f = pysock_makefile(s, "r", -1);
        char line[256];
@@ -1527,7 +1595,70 @@ PYSOCKDEF int pysock_ssl_nid2obj(int nid, pysock_ssl_oid *out);
        pysock_file_close(f);
    */
 
-/* Looks host up and tries each address in turn until one connects; timeout (seconds,
+/* Python's socket.makefile(). mode: "r", "w" or "rw", "b" may be added; data is always bytes,
+   unchanged. buffering: the size of the buffers; < 0: 8,192; 0: none, each call is one recv or
+   send. The socket should block or have a timeout. Any number of files may be made of a socket; see
+   pysock_close().
+
+   Reads deliver what is buffered before they fail. When one has timed out, all later ones fail, as
+   in Python: "cannot read from timed out object"; what had been received before is not lost. When
+   one was interrupted, or would have to wait (EAGAIN), it can simply be repeated: nothing is lost.
+   Errors: the socket's own; ValueError (wrong mode, closed); OSError EBADF if the mode does not
+   allow the call.
+   Thread safety: one thread at a time for each file. */
+PYSOCKDEF pysock_file *pysock_makefile(pysock *s, const char *mode, ptrdiff_t buffering);
+
+/* size bytes; fewer only at the end of the stream (unbuffered: what one recv returns). 0 at the
+   end. */
+PYSOCKDEF ptrdiff_t pysock_file_read(pysock_file *f, void *buf, size_t size);
+PYSOCKDEF ptrdiff_t pysock_file_readinto(pysock_file *f, void *buf, size_t size);
+
+/* What is buffered, or what one recv returns: at least a byte, except at the end. */
+PYSOCKDEF ptrdiff_t pysock_file_read1(pysock_file *f, void *buf, size_t size);
+
+/* Everything up to the end (Python's read()). The caller owns the buffer. */
+PYSOCKDEF pysock_buf *pysock_file_readall(pysock_file *f);
+
+/* A line with its '\n', which only the last may lack; at most size - 1 bytes of it, terminated. The
+   rest of a longer one comes with the next call. Returns the length, 0 at the end. size >= 2. */
+PYSOCKDEF ptrdiff_t pysock_file_readline(pysock_file *f, char *line, size_t size);
+
+/* Lines, until there have been more than hint bytes (hint <= 0: until the end), as buffers of their
+   own in an array for pysock_file_freelines(). Returns how many. */
+PYSOCKDEF ptrdiff_t pysock_file_readlines(pysock_file *f, ptrdiff_t hint, pysock_buf ***lines);
+PYSOCKDEF void pysock_file_freelines(pysock_buf **lines, size_t count);
+
+/* Takes all of data, or fails: what did not fit the buffer has been sent. After a failure *taken
+   (unless it is NULL) is how much was taken. Returns size; unbuffered, what one send took. */
+PYSOCKDEF ptrdiff_t pysock_file_write(pysock_file *f, const void *data, size_t size, size_t *taken);
+
+/* Sends what is buffered. What could not be sent stays buffered. */
+PYSOCKDEF int pysock_file_flush(pysock_file *f);
+
+/* Flushes and frees, even if flushing fails (which is reported). NULL is fine. */
+PYSOCKDEF int pysock_file_close(pysock_file *f);
+
+/* A FILE, for fprintf, fgets and the like; fclose() it. mode: "r" or "w" ("b" may be added); for
+   both directions make two. errno has the error (ETIMEDOUT, EPROTO for TLS; then
+   pysock_error_message()). The same rule for pysock_close() holds. fclose() or fflush() it before
+   the program ends: pysock_cleanup() closes the socket before stdio's own last flush. Errors:
+   ENOTSUP if the platform cannot make one. */
+PYSOCKDEF FILE *pysock_fdopen(pysock *s, const char *mode);
+
+/* ==== public: conveniences ====
+   Connections, servers and transfers of files in one call.
+
+   Usage, a server for IPv4 and IPv6:
+
+       pysock_server_options options = PYSOCK_SERVER_OPTIONS_INIT;
+       pysock *listener;
+       options.dualstack_ipv6 = pysock_has_dualstack_ipv6();
+       listener = pysock_create_server_ex("", 8080, &options);
+       if (!listener)
+           fprintf(stderr, "%s\n", pysock_error_message());
+   */
+
+/* Looks host up and tries each address in turn until one connects; the timeout (seconds,
    PYSOCK_NO_TIMEOUT or PYSOCK_DEFAULT_TIMEOUT) is for all of it, is shared among the addresses, and
    becomes the socket's own. The error is the last address's. */
 PYSOCKDEF pysock *pysock_create_connection(const char *host, int port, double timeout_seconds);
@@ -1554,10 +1685,11 @@ PYSOCKDEF pysock *pysock_create_server(const char *host, int port, int backlog);
 
 typedef struct pysock_server_options { /* as initialized: pysock_create_server(..., -1) */
     size_t size;                       /* set by PYSOCK_SERVER_OPTIONS_INIT */
-    int family;         /* AF_INET, AF_INET6, AF_UNIX; 0: by host */
-    int backlog;        /* as of pysock_listen() */
-    int reuse_port;     /* SO_REUSEPORT; ValueError where there is none */
-    int dualstack_ipv6; /* one AF_INET6 socket for IPv4 too; ValueError where that cannot be */
+    int family;                        /* AF_INET, AF_INET6, AF_UNIX; 0: by host */
+    int backlog;                       /* as of pysock_listen() */
+    int reuse_port;                    /* SO_REUSEPORT; ValueError where there is none */
+    int dualstack_ipv6;                /* one AF_INET6 socket for IPv4 too; ValueError where that
+                                          cannot be */
 } pysock_server_options;
 
 #define PYSOCK_SERVER_OPTIONS_INIT {sizeof(pysock_server_options), 0, -1, 0, 0}
@@ -1565,61 +1697,18 @@ typedef struct pysock_server_options { /* as initialized: pysock_create_server(.
 PYSOCKDEF pysock *pysock_create_server_ex(const char *host, int port,
                                           const pysock_server_options *options);
 
-/* Sends count bytes (< 0: all) of a regular file from offset on (< 0: from where it stands), by the
-   kernel's sendfile where there is one, by reading and sending otherwise and over TLS. Returns how
-   many were sent: fewer than count where the file is shorter. On return, after an error too, the
-   file stands behind what was sent. A timeout is for each wait on the peer, not for all. Stream
-   sockets only, not non-blocking ones (ValueError), as in Python. */
+/* Sends count bytes (< 0: all) of a regular file from offset on (< 0: from its position), by the
+   kernel's sendfile if there is one, by reading and sending otherwise and over TLS. Returns how
+   many were sent: fewer than count if the file is shorter. On return, after an error too, the
+   file's position is behind what was sent. A timeout is for each wait on the peer, not for all.
+   Stream sockets only, not non-blocking ones (ValueError), as in Python. */
 PYSOCKDEF int64_t pysock_sendfile(pysock *s, int fd, int64_t offset, int64_t count);
 
-/* Files: buffered reading and writing over a socket, Python's socket.makefile(). mode: "r", "w" or
-   "rw", "b" may be added; data is always bytes, unchanged. buffering: the size of the buffers; < 0:
-   8,192; 0: none, each call is one recv or send. The socket should block or have a timeout. Any
-   number of files may be made of a socket; see pysock_close().
-
-   A file is one thread's at a time, as FILE is not. Reads deliver what is buffered before they
-   fail. When one has timed out, all later ones fail, as in Python: "cannot read from timed out
-   object"; what had come is not lost before. When one was interrupted, or would have to wait
-   (EAGAIN), it can simply be repeated: nothing is lost. Errors: the socket's own; ValueError (wrong
-   mode, closed); OSError EBADF where the mode does not allow the call. */
-PYSOCKDEF pysock_file *pysock_makefile(pysock *s, const char *mode, ptrdiff_t buffering);
-
-/* size bytes; fewer only at the end of the stream (unbuffered: what one recv gives). 0 at the end.
-   */
-PYSOCKDEF ptrdiff_t pysock_file_read(pysock_file *f, void *buf, size_t size);
-PYSOCKDEF ptrdiff_t pysock_file_readinto(pysock_file *f, void *buf, size_t size);
-
-/* What is buffered, or what one recv gives: at least a byte, but for the end. */
-PYSOCKDEF ptrdiff_t pysock_file_read1(pysock_file *f, void *buf, size_t size);
-
-/* Everything up to the end (Python's read()). The caller owns the buffer. */
-PYSOCKDEF pysock_buf *pysock_file_readall(pysock_file *f);
-
-/* A line with its '\n', which only the last may lack; at most size - 1 bytes of it, terminated. The
-   rest of a longer one comes with the next call. Returns the length, 0 at the end. size >= 2. */
-PYSOCKDEF ptrdiff_t pysock_file_readline(pysock_file *f, char *line, size_t size);
-
-/* Lines, until there have been more than hint bytes (hint <= 0: until the end), as buffers of their
-   own in an array for pysock_file_freelines(). Returns how many. */
-PYSOCKDEF ptrdiff_t pysock_file_readlines(pysock_file *f, ptrdiff_t hint, pysock_buf ***lines);
-PYSOCKDEF void pysock_file_freelines(pysock_buf **lines, size_t count);
-
-/* Takes all of data, or fails: what did not fit the buffer has gone to the socket. After a failure
-   *taken (where it is not NULL) says how much was. Returns size; unbuffered, what one send took. */
-PYSOCKDEF ptrdiff_t pysock_file_write(pysock_file *f, const void *data, size_t size, size_t *taken);
-
-/* Sends what is buffered. What could not be sent stays buffered. */
-PYSOCKDEF int pysock_file_flush(pysock_file *f);
-
-/* Flushes and frees, even where flushing fails (which is told). NULL is fine. */
-PYSOCKDEF int pysock_file_close(pysock_file *f);
-
-/* The same as a FILE, for fprintf, fgets and whatever wants one; fclose() it. mode: "r" or "w" ("b"
-   may be added); for both directions make two. errno tells what failed (ETIMEDOUT, EPROTO for TLS;
-   then pysock_error_message()). The same rule for pysock_close() holds. fclose() or fflush() it
-   before the program ends: pysock_cleanup() closes the socket before stdio's own last flush.
-   ENOTSUP where the platform cannot make one. */
-PYSOCKDEF FILE *pysock_fdopen(pysock *s, const char *mode);
+/* The certificate of a server, in PEM with a NUL behind it, verified by the CAs in ca_certs (a
+   file), or not at all if that is NULL. The timeout is for all of it. */
+PYSOCKDEF pysock_buf *pysock_ssl_get_server_certificate(const char *host, int port,
+                                                        const char *ca_certs,
+                                                        double timeout_seconds);
 
 #ifdef __cplusplus
 }
@@ -1695,6 +1784,9 @@ brew install bearssl (macOS); or tell where it is (-I), or do without TLS (-DPYS
 #endif
 #ifndef PYSOCK_MAX_LOOKUPS
 #define PYSOCK_MAX_LOOKUPS 64
+#endif
+#ifndef PYSOCK_MAX_PBKDF2_ITERATIONS
+#define PYSOCK_MAX_PBKDF2_ITERATIONS 10000000
 #endif
 #ifndef PYSOCK_CLOSE_TIMEOUT
 #define PYSOCK_CLOSE_TIMEOUT 5.0
@@ -3919,8 +4011,8 @@ static int pysock__check_memory(const char *what, const void *data, size_t size)
 }
 
 /* Copies the caller's options, which are as large as the caller's version of this header has them,
-   into *out, of known bytes here; what the caller does not have is 0. init: the macro for them. New members must leave no padding
-   behind the last one: it would look like a member that is set. */
+   into *out, of known bytes here; what the caller does not have is 0. init: the macro for them. New
+   members must leave no padding behind the last one: it would look like a member that is set. */
 static int pysock__take_options(void *out, size_t known, const void *given, const char *what,
                                 const char *init)
 {
@@ -3933,7 +4025,8 @@ static int pysock__take_options(void *out, size_t known, const void *given, cons
     memcpy(&size, given, sizeof size);
     if (size <= sizeof size || size > 4096)
         return pysock__fail(PYSOCK_VALUE_ERROR, EINVAL, "EINVAL",
-                            "%s: the options' size is not set: initialize them with %s", what, init);
+                            "%s: the options' size is not set: initialize them with %s", what,
+                            init);
     for (i = known; i < size; i++)
         if (bytes[i])
             return pysock__fail(PYSOCK_OS_ERROR, ENOTSUP, "ENOTSUP",
@@ -10132,9 +10225,6 @@ static int pysock__key_decode(br_skey_decoder_context *dec, const pysock__bytes 
 /* Keys: encrypted ones. PKCS#8 with PBES2 (RFC 8018), and the traditional form (RFC 1421,
    with OpenSSL's EVP_BytesToKey). The compositions are here, the primitives BearSSL's. */
 
-#ifndef PYSOCK_MAX_PBKDF2_ITERATIONS
-#define PYSOCK_MAX_PBKDF2_ITERATIONS 10000000 /* iterations: as many as take some seconds */
-#endif
 #define PYSOCK__PASSWORD_MAX 1024
 
 typedef struct pysock__key_cipher {
@@ -13681,9 +13771,8 @@ PYSOCKDEF int pysock_ssl_set_ecdh_curve(pysock_ssl_context *ctx, const char *nam
     return 0;
 }
 
-PYSOCKDEF int pysock_ssl_set_sni_callback(pysock_ssl_context *ctx,
-                                          int (*fn)(void *arg, const pysock_ssl_client_hello *hello),
-                                          void *arg)
+PYSOCKDEF int pysock_ssl_set_sni_callback(
+    pysock_ssl_context *ctx, int (*fn)(void *arg, const pysock_ssl_client_hello *hello), void *arg)
 {
     if (!ctx)
         return pysock__fail_value("ssl_set_sni_callback", "ctx is NULL");
@@ -13816,13 +13905,13 @@ PYSOCKDEF int pysock_ssl_set_alpn_protocols(pysock_ssl_context *ctx, const char 
     return 0;
 }
 
-PYSOCKDEF int pysock_ssl_set_session_cache(pysock_ssl_context *ctx, size_t sessions)
+PYSOCKDEF int pysock_ssl_set_session_cache(pysock_ssl_context *ctx, size_t count)
 {
-    if (!ctx || sessions > 1000000)
+    if (!ctx || count > 1000000)
         return pysock__fail_value("ssl_set_session_cache", ctx ? "more than 1,000,000 sessions"
                                                                : "ctx is NULL");
     pysock__lock(&ctx->lock);
-    ctx->session_limit = sessions;
+    ctx->session_limit = count;
     pysock__context_forget_locked(ctx);
     pysock__free(ctx->sessions.buckets); /* the next session makes as many as are wanted then */
     ctx->sessions.buckets = NULL;
@@ -14269,7 +14358,8 @@ typedef struct pysock__tls {
     br_ssl_engine_context *eng;
     pysock__wrap wrap; /* the context may be changed by an sni_callback, the session is the engine's
                           owner's, the rest is set once */
-    pysock_ssl_context *chosen; /* atomic, counted: while an sni_callback runs, what to go on with */
+    pysock_ssl_context
+        *chosen; /* atomic, counted: while an sni_callback runs, what to go on with */
     pysock_ssl_context *former; /* counted: another thread may have just read it from wrap.ctx */
     /* set once */
     pysock *owner; /* for the sni_callback */
@@ -19605,20 +19695,21 @@ static ptrdiff_t pysock__sendmsg(pysock *s, const struct iovec *buffers, size_t 
 }
 
 PYSOCKDEF ptrdiff_t pysock_sendmsg(pysock *s, const struct iovec *buffers, size_t count,
-                                   const pysock_cmsg *ancdata, size_t anccount, int flags,
+                                   const pysock_cmsg *ancdata, size_t ancdata_count, int flags,
                                    const pysock_addr *addr)
 {
-    return pysock__sendmsg(s, buffers, count, ancdata, anccount, flags, addr, "sendmsg");
+    return pysock__sendmsg(s, buffers, count, ancdata, ancdata_count, flags, addr, "sendmsg");
 }
 
 #define PYSOCK__AFALG_IV 256 /* bytes: more than any cipher has */
 
 PYSOCKDEF ptrdiff_t pysock_sendmsg_afalg(pysock *s, const struct iovec *buffers, size_t count,
-                                         int op, const void *iv, size_t iv_size, ptrdiff_t assoc_size,
-                                         int flags)
+                                         int op, const void *iv, size_t iv_size,
+                                         ptrdiff_t assoc_size, int flags)
 {
     unsigned char packed_iv[sizeof(uint32_t) + PYSOCK__AFALG_IV];
-    uint32_t kernel_op = (uint32_t)op, kernel_assoclen = (uint32_t)assoc_size, n = (uint32_t)iv_size;
+    uint32_t kernel_op = (uint32_t)op, kernel_assoclen = (uint32_t)assoc_size,
+             n = (uint32_t)iv_size;
     pysock_cmsg items[3];
     size_t used = 0, i;
     int family;
@@ -20803,9 +20894,9 @@ PYSOCKDEF int pysock_obey_nonblock(pysock *s, int on)
     return 0;
 }
 
-PYSOCKDEF int pysock_setblocking(pysock *s, int flag)
+PYSOCKDEF int pysock_setblocking(pysock *s, int on)
 {
-    return pysock__settimeout(s, flag ? PYSOCK_NO_TIMEOUT : 0.0, "setblocking");
+    return pysock__settimeout(s, on ? PYSOCK_NO_TIMEOUT : 0.0, "setblocking");
 }
 
 PYSOCKDEF double pysock_gettimeout(pysock *s)
@@ -22435,7 +22526,8 @@ PYSOCKDEF ptrdiff_t pysock_poll(struct pollfd *fds, size_t count, double timeout
     if ((!fds && count) || count > 1u << 24)
         return (ptrdiff_t)pysock__fail_value("poll", fds ? "the count is negative or too large"
                                                          : "fds is NULL, but count is not 0");
-    if (pysock__select_begin(&c, "poll", count, timeout_seconds, few, few_fds, PYSOCK__COUNT(few)) < 0)
+    if (pysock__select_begin(&c, "poll", count, timeout_seconds, few, few_fds, PYSOCK__COUNT(few))
+        < 0)
         return -1;
     c.is_poll = 1;
     for (i = 0; i < count; i++)
@@ -24497,7 +24589,8 @@ static pysock_buf *pysock__inspect(pysock *s, pysock_ssl_context *ctx, const cha
 }
 
 PYSOCKDEF pysock_buf *pysock_ssl_get_server_certificate(const char *host, int port,
-                                                        const char *ca_certs, double timeout_seconds)
+                                                        const char *ca_certs,
+                                                        double timeout_seconds)
 {
     pysock_ssl_context *ctx;
     pysock_buf *pem = NULL;
@@ -24546,9 +24639,23 @@ static int pysock__no_ssl(const char *what)
     }
 
 /* clang-format off */
-PYSOCK__STUB(pysock_ssl_context *, ssl_create_default_context, NULL, (pysock_ssl_purpose purpose))
+PYSOCK__STUB(pysock_bio *, bio_new, NULL, (void))
+PYSOCK__STUB(ptrdiff_t, bio_read, -1, (pysock_bio *bio, void *buf, size_t size))
+PYSOCK__STUB(ptrdiff_t, bio_write, -1, (pysock_bio *bio, const void *data, size_t size))
+PYSOCK__STUB(int, bio_write_eof, -1, (pysock_bio *bio))
+PYSOCK__STUB(ptrdiff_t, bio_pending, -1, (pysock_bio *bio))
+PYSOCK__STUB(int, bio_eof, 0, (pysock_bio *bio))
+PYSOCK__STUB(pysock_ssl_cert *, ssl_cert_parse, NULL, (const void *der, size_t size))
+PYSOCK__STUB(pysock_buf *, ssl_der_cert_to_pem_cert, NULL, (const void *der, size_t size))
+PYSOCK__STUB(pysock_buf *, ssl_pem_cert_to_der_cert, NULL, (const char *pem))
+PYSOCK__STUB(int, ssl_cert_time_to_seconds, -1, (const char *cert_time, int64_t *seconds))
+PYSOCK__STUB(int, ssl_match_hostname, -1, (const void *der, size_t size, const char *hostname))
+PYSOCK__STUB(int, ssl_txt2obj, -1, (const char *text, int names, pysock_ssl_oid *out))
+PYSOCK__STUB(int, ssl_nid2obj, -1, (int nid, pysock_ssl_oid *out))
+PYSOCK__STUB(int, ssl_rand_bytes, -1, (void *buf, size_t size))
 PYSOCK__STUB(pysock_ssl_context *, ssl_client_context, NULL, (void))
 PYSOCK__STUB(pysock_ssl_context *, ssl_server_context, NULL, (void))
+PYSOCK__STUB(pysock_ssl_context *, ssl_create_default_context, NULL, (pysock_ssl_purpose purpose))
 PYSOCK__STUB(pysock_ssl_context *, ssl_context_new, NULL, (pysock_ssl_purpose purpose))
 PYSOCK__STUB(pysock_ssl_context *, ssl_context_new_protocol, NULL, (pysock_ssl_protocol protocol))
 PYSOCK__STUB(pysock_ssl_protocol, ssl_get_protocol, (pysock_ssl_protocol)0,
@@ -24567,6 +24674,7 @@ PYSOCK__STUB(int, ssl_load_verify_data, -1,
              (pysock_ssl_context *ctx, const void *data, size_t size))
 PYSOCK__STUB(int, ssl_load_verify_directory, -1, (pysock_ssl_context *ctx, const char *path))
 PYSOCK__STUB(int, ssl_load_default_certs, -1, (pysock_ssl_context *ctx))
+PYSOCK__STUB(int, ssl_get_default_verify_paths, -1, (pysock_ssl_verify_paths *paths))
 PYSOCK__STUB(ptrdiff_t, ssl_ca_count, -1, (pysock_ssl_context *ctx))
 PYSOCK__STUB(ptrdiff_t, ssl_get_ca_certs, -1,
              (pysock_ssl_context *ctx, pysock_buf **out, size_t count))
@@ -24608,19 +24716,18 @@ PYSOCK__STUB(int, ssl_set_message_callback, -1,
 PYSOCK__STUB(int, ssl_set_keylog_filename, -1, (pysock_ssl_context *ctx, const char *filename))
 PYSOCK__STUB(ptrdiff_t, ssl_get_keylog_filename, -1,
              (pysock_ssl_context *ctx, char *name, size_t size))
-PYSOCK__STUB(int, ssl_set_session_cache, -1, (pysock_ssl_context *ctx, size_t sessions))
+PYSOCK__STUB(int, ssl_set_session_cache, -1, (pysock_ssl_context *ctx, size_t count))
 PYSOCK__STUB(int, ssl_get_session_stats, -1,
              (pysock_ssl_context *ctx, pysock_ssl_session_stats *stats))
+PYSOCK__STUB(pysock_ssl_session *, ssl_session_retain, NULL, (pysock_ssl_session *session))
+PYSOCK__STUB(ptrdiff_t, ssl_session_id, -1,
+             (const pysock_ssl_session *session, unsigned char id[32]))
+PYSOCK__STUB(int64_t, ssl_session_time, -1, (const pysock_ssl_session *session))
+PYSOCK__STUB(int, ssl_session_timeout, -1, (const pysock_ssl_session *session))
 PYSOCK__STUB(int, ssl_wrap_socket, -1,
              (pysock *s, pysock_ssl_context *ctx, const char *server_hostname))
 PYSOCK__STUB(int, ssl_wrap_socket_ex, -1,
              (pysock *s, pysock_ssl_context *ctx, const pysock_ssl_wrap_options *options))
-PYSOCK__STUB(pysock_bio *, bio_new, NULL, (void))
-PYSOCK__STUB(ptrdiff_t, bio_read, -1, (pysock_bio *bio, void *buf, size_t size))
-PYSOCK__STUB(ptrdiff_t, bio_write, -1, (pysock_bio *bio, const void *data, size_t size))
-PYSOCK__STUB(int, bio_write_eof, -1, (pysock_bio *bio))
-PYSOCK__STUB(ptrdiff_t, bio_pending, -1, (pysock_bio *bio))
-PYSOCK__STUB(int, bio_eof, 0, (pysock_bio *bio))
 PYSOCK__STUB(pysock *, ssl_wrap_bio, NULL,
              (pysock_ssl_context *ctx, pysock_bio *incoming, pysock_bio *outgoing,
               const pysock_ssl_wrap_options *options))
@@ -24634,7 +24741,6 @@ PYSOCK__STUB(int, ssl_cipher, -1, (pysock *s, pysock_ssl_cipher_info *info))
 PYSOCK__STUB(ptrdiff_t, ssl_shared_ciphers, -1,
              (pysock *s, pysock_ssl_cipher_info *out, size_t count))
 PYSOCK__STUB(const char *, ssl_compression, NULL, (pysock *s))
-PYSOCK__STUB(pysock_ssl_cert *, ssl_cert_parse, NULL, (const void *der, size_t size))
 PYSOCK__STUB(pysock_ssl_cert *, ssl_getpeercert, NULL, (pysock *s))
 PYSOCK__STUB(pysock_buf *, ssl_getpeercert_der, NULL, (pysock *s))
 PYSOCK__STUB(ptrdiff_t, ssl_get_unverified_chain, -1, (pysock *s, pysock_buf **out, size_t count))
@@ -24645,24 +24751,11 @@ PYSOCK__STUB(ptrdiff_t, ssl_selected_alpn_protocol, -1, (pysock *s, char *name, 
 PYSOCK__STUB(ptrdiff_t, ssl_server_hostname, -1, (pysock *s, char *name, size_t size))
 PYSOCK__STUB(pysock_ssl_session *, ssl_get_session, NULL, (pysock *s))
 PYSOCK__STUB(int, ssl_set_session, -1, (pysock *s, pysock_ssl_session *session))
-PYSOCK__STUB(pysock_ssl_session *, ssl_session_retain, NULL, (pysock_ssl_session *session))
-PYSOCK__STUB(ptrdiff_t, ssl_session_id, -1,
-             (const pysock_ssl_session *session, unsigned char id[32]))
-PYSOCK__STUB(int64_t, ssl_session_time, -1, (const pysock_ssl_session *session))
-PYSOCK__STUB(int, ssl_session_timeout, -1, (const pysock_ssl_session *session))
 PYSOCK__STUB(int, ssl_session_reused, 0, (pysock *s))
 PYSOCK__STUB(ptrdiff_t, ssl_pending, -1, (pysock *s))
 PYSOCK__STUB(int, ssl_eof_is_clean, 0, (pysock *s))
-PYSOCK__STUB(pysock_buf *, ssl_der_cert_to_pem_cert, NULL, (const void *der, size_t size))
-PYSOCK__STUB(pysock_buf *, ssl_pem_cert_to_der_cert, NULL, (const char *pem))
-PYSOCK__STUB(int, ssl_cert_time_to_seconds, -1, (const char *cert_time, int64_t *seconds))
 PYSOCK__STUB(pysock_buf *, ssl_get_server_certificate, NULL,
              (const char *host, int port, const char *ca_certs, double timeout_seconds))
-PYSOCK__STUB(int, ssl_rand_bytes, -1, (void *buf, size_t size))
-PYSOCK__STUB(int, ssl_get_default_verify_paths, -1, (pysock_ssl_verify_paths *paths))
-PYSOCK__STUB(int, ssl_match_hostname, -1, (const void *der, size_t size, const char *hostname))
-PYSOCK__STUB(int, ssl_txt2obj, -1, (const char *text, int names, pysock_ssl_oid *out))
-PYSOCK__STUB(int, ssl_nid2obj, -1, (int nid, pysock_ssl_oid *out))
 /* clang-format on */
 
 PYSOCKDEF void pysock_ssl_context_release(pysock_ssl_context *ctx) {}

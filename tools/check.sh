@@ -125,9 +125,24 @@ compile_cpp() {
         quietly "$name/run" "$out/$name/program"
 }
 
+# compile_mixups COMPILER: enum types of parameters are what makes it see them.
+compile_mixups() {
+    for mixup in 0 1 2 3 4; do
+        # shellcheck disable=SC2086
+        "$1" -std=c99 -Wenum-conversion -Werror "-I$PYSOCK_DIR" $CPPFLAGS -DMIXUP=$mixup \
+            -fsyntax-only tests/compile/mixups.c >"$out/$1-mixups.log" 2>&1
+        status=$?
+        [ $((status != 0)) -eq $((mixup != 0)) ] && continue
+        echo "  FAILED  tests/compile/mixups.c by $1, MIXUP $mixup: status $status"
+        complain "$out/$1-mixups.log"
+        return 1
+    done
+}
+
 list_compilations() {
     for compiler in gcc clang; do
         command -v $compiler >/dev/null || continue
+        echo compile_mixups $compiler
         for standard in -std=c99 -std=c11 -std=gnu17; do
             for configuration in default static no-ssl no-threads no-epoll no-ssl-no-threads; do
                 echo compile_one $compiler $standard $configuration
@@ -235,10 +250,35 @@ check_seam() {
     END { exit bad }' "$header"
 }
 
+# What may be defined before the #include is in the manual's table of macros.
+check_configuration() {
+    awk '
+    /^   Configuration$/ { table = 1 }
+    /^   Errors$/ { table = 0 }
+    table { known = known " " $0 }
+    /^#[ ]*ifn?def PYSOCK_*[A-Z]/ && $2 !~ /^PYSOCK__/ { asked[$2] }
+    /^#[ ]*(el)?if.*defined\(PYSOCK_[A-Z]/ {
+        rest = $0
+        while (match(rest, /defined\(PYSOCK_[A-Z][A-Z0-9_]*/)) {
+            asked[substr(rest, RSTART + 8, RLENGTH - 8)]
+            rest = substr(rest, RSTART + RLENGTH)
+        }
+    }
+    END {
+        for (name in asked)
+            if (name != "PYSOCK_H" && known !~ "[ ]" name "[ (]") {
+                print "  FAILED  " name " is not in the manual under Configuration"
+                bad = 1
+            }
+        exit bad
+    }' "$header"
+}
+
 check_outline() {
     check_contents
     contents=$?
     check_seam || contents=1
+    check_configuration || contents=1
     check_platform && [ $contents -eq 0 ] && echo "  $(wc -l <"$out/sections") sections"
 }
 
@@ -320,7 +360,8 @@ check_readme() {
 check_usage() {
     awk '
     BEGIN {
-        print "#include \"pysock.h\"\n#include <stdio.h>\nvoid serve(int fd);"
+        print "#include \"pysock.h\"\n#include <stdio.h>\nvoid serve(pysock *s);"
+        parameters = "(pysock *s, pysock *peer, pysock *listener, pysock_ssl_context *tls)"
     }
     /^#ifdef PYSOCK_IMPLEMENTATION/ { exit }
     /^   Usage/ { inside = 1; begun = 0; next }
@@ -328,9 +369,8 @@ check_usage() {
         if (!begun) {
             n++
             begun = 1
-            print "void usage_" n "(pysock *s, pysock *peer, pysock *listener);"
-            print "void usage_" n "(pysock *s, pysock *peer, pysock *listener)\n{"
-            print "    (void)s, (void)peer, (void)listener;\n    {"
+            print "void usage_" n parameters ";\nvoid usage_" n parameters "\n{"
+            print "    (void)s, (void)peer, (void)listener, (void)tls;\n    {"
         }
         print
         next
@@ -341,8 +381,8 @@ check_usage() {
     quietly examples/usage "$CC" -std=c99 $warnings -Wno-shadow "-I$PYSOCK_DIR" $CPPFLAGS -c \
         "$out/examples/usage.c" -o "$out/examples/usage.o" || return 1
     grep -c '^void usage_.*;' "$out/examples/usage.c" >"$out/examples/usage.count"
-    [ "$(cat "$out/examples/usage.count")" -ge 8 ] || {
-        echo '  FAILED  fewer than 8 usage examples in the header'
+    [ "$(cat "$out/examples/usage.count")" -ge 14 ] || {
+        echo '  FAILED  fewer than 14 usage examples in the header'
         return 1
     }
 }

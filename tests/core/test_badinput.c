@@ -335,7 +335,8 @@ T_TEST(options_are_taken_by_their_size, 60) {
     T_CHECK(strstr(pysock_error_message(), "PYSOCK_SSL_WRAP_OPTIONS_INIT") != NULL);
     T_FAILS(pysock_ssl_load_cert_chain_ex(server_ctx, &chain), PYSOCK_VALUE_ERROR, EINVAL);
     T_CHECK(strstr(pysock_error_message(), "PYSOCK_SSL_CHAIN_OPTIONS_INIT") != NULL);
-    T_FAILS(pysock_create_connection_ex("127.0.0.1", 1, 1, &connection), PYSOCK_VALUE_ERROR, EINVAL);
+    T_FAILS(pysock_create_connection_ex("127.0.0.1", 1, 1, &connection), PYSOCK_VALUE_ERROR,
+            EINVAL);
     T_CHECK(strstr(pysock_error_message(), "PYSOCK_CONNECTION_OPTIONS_INIT") != NULL);
     t_close_pair(pair);
     T_STEP("an older header: what it does not have is not looked at");

@@ -3,7 +3,7 @@
    first byte is the number of a name below, what follows is DER, which is turned into PEM here. */
 #define PYSOCK_IMPLEMENTATION
 #define PYSOCK_STATIC
-#define PYSOCK_MAX_PBKDF2_ITERATIONS 100 /* iterations: what the fuzzer invents must not take long */
+#define PYSOCK_MAX_PBKDF2_ITERATIONS 100 /* what the fuzzer invents must not take long */
 #include "pysock.h"
 #include "fuzz.h"
 
