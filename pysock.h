@@ -1721,8 +1721,8 @@ PYSOCKDEF pysock_buf *pysock_ssl_get_server_certificate(const char *host, int po
 
 /* ---- >>platform ----
    Threads, mutexes, atomics, clocks, descriptors, wakers and the kernel's poll set: what differs
-   between systems, as small functions that a Win32 twin would define too. Calls return >= 0, or a
-   negated errno value. No locks but those that it defines. */
+   between systems, as small functions that a Win32 version would define too. Calls return >= 0, or
+   a negated errno value. The only lock is the one inside the array form of a poll set. */
 
 #include <dirent.h>
 #include <errno.h>
@@ -1792,7 +1792,7 @@ brew install bearssl (macOS); or tell where it is (-I), or do without TLS (-DPYS
 #define PYSOCK_CLOSE_TIMEOUT 5.0
 #endif
 #ifndef PYSOCK_TRACE
-#define PYSOCK_TRACE(event, socket) ((void)(socket)) /* the tests' view into the core */
+#define PYSOCK_TRACE(event, socket) ((void)(socket)) /* events for the tests */
 #endif
 
 #define PYSOCK__COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -1817,7 +1817,7 @@ static int64_t pysock__now(void)
     return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
 }
 
-/* The moment that is ns from now; a negative ns is never. */
+/* The time ns from now; PYSOCK__NEVER if ns is negative. */
 static int64_t pysock__deadline_in(int64_t ns)
 {
     int64_t now;
@@ -1828,7 +1828,7 @@ static int64_t pysock__deadline_in(int64_t ns)
     return ns > PYSOCK__NEVER - now ? PYSOCK__NEVER : now + ns;
 }
 
-/* A span as poll(2) takes it: milliseconds, rounded up. */
+/* A duration for poll(2): milliseconds, rounded up. */
 static int pysock__ms_of(int64_t ns)
 {
     int64_t ms = ns <= 0 ? 0 : (ns - 1) / 1000000 + 1;
@@ -1880,7 +1880,7 @@ static int pysock__atfork(void (*prepare)(void), void (*parent)(void), void (*ch
     return 0;
 }
 
-/* Without threads there is no handler of fork: each call asks. */
+/* Without threads there is no fork handler: each call checks for a fork. */
 static void pysock__fork_check(void)
 {
     if (!pysock__fork_fn || pysock__fork_pid == getpid())
@@ -1917,7 +1917,7 @@ static void *pysock__thread_main(void *arg)
     return NULL;
 }
 
-/* Signals stay with the program's own threads. */
+/* The new thread blocks all signals. */
 static int pysock__thread_start(pysock__thread *t, void (*fn)(void *), void *arg)
 {
     sigset_t all, before;
@@ -1946,7 +1946,7 @@ static int pysock__atfork(void (*prepare)(void), void (*parent)(void), void (*ch
     return -pthread_atfork(prepare, parent, child);
 }
 
-static void pysock__fork_check(void) {} /* the handler of fork does it */
+static void pysock__fork_check(void) {} /* the fork handler does it */
 
 static pthread_key_t pysock__exit_key;
 static pthread_once_t pysock__exit_once = PTHREAD_ONCE_INIT;
@@ -1967,9 +1967,9 @@ static void pysock__at_thread_exit(void (*fn)(void *), void *arg)
 
 #endif
 
-/* Platform: cancellation. A thread that was cancelled in a call would leave locks held, and
-   waiters on a stack that is gone. So no call is a cancellation point: each of the system's that is
-   one stands between these two. */
+/* Platform: cancellation. A thread cancelled inside a call would leave locks held, and waiters on a
+   stack that is gone. So no call is a cancellation point: every system call that is one is made
+   between these two. */
 
 static int pysock__cancel_off(void)
 {
@@ -1990,10 +1990,10 @@ static void pysock__cancel_restore(int before)
 #endif
 }
 
-/* Platform: whether a call may sleep in the kernel's own recv and send. It takes that MSG_DONTWAIT
-   keeps every other call on that socket from sleeping there too, and that shutdown(2) wakes it: so
-   on these systems. XNU's send looks at O_NONBLOCK alone. Elsewhere every descriptor has that,
-   whatever the timeout is, and a call waits on the descriptor and its waker. */
+/* Platform: whether a call may sleep in the kernel's recv and send. That requires that MSG_DONTWAIT
+   keeps other calls on the same socket from sleeping, and that shutdown(2) wakes the sleeper, as on
+   these systems. (XNU's send honours O_NONBLOCK only.) Elsewhere every descriptor has O_NONBLOCK,
+   whatever the timeout, and a call polls the descriptor and its waker. */
 #ifndef PYSOCK__KERNEL_SLEEPS
 #if defined(__linux__) || defined(__FreeBSD__) || defined(__OpenBSD__) || defined(__DragonFly__)
 #define PYSOCK__KERNEL_SLEEPS 1
@@ -2002,7 +2002,7 @@ static void pysock__cancel_restore(int before)
 #endif
 #endif
 
-/* Counts forks: what must not be shared with the parent remembers the number it was made under. */
+/* Counts forks. What must not be shared with the parent records the count when it is made. */
 static unsigned pysock__fork_generation;
 
 /* Platform: descriptors. */
@@ -2026,7 +2026,7 @@ static void pysock__fd_close(int fd)
 {
     int before = pysock__cancel_off();
 
-    close(fd); /* EINTR closes it too, on every system that matters */
+    close(fd); /* closed even on EINTR, on every system that matters */
     pysock__cancel_restore(before);
 }
 
@@ -2042,7 +2042,7 @@ static int pysock__fd_set_nonblocking(int fd, int on)
 }
 
 #if !defined(__linux__) || !defined(SOCK_CLOEXEC) || (defined(__GLIBC__) && !defined(__USE_GNU))
-#define PYSOCK__CLOEXEC_BY_HAND 1 /* where no call can set it at once */
+#define PYSOCK__CLOEXEC_BY_HAND 1 /* no call sets it atomically */
 
 static int pysock__fd_cloexec(int fd)
 {
@@ -2050,13 +2050,13 @@ static int pysock__fd_cloexec(int fd)
 }
 #endif
 
-/* O_NONBLOCK as the descriptor of a socket with this timeout has it. */
+/* Sets or clears O_NONBLOCK as a socket with this timeout needs it. */
 static int pysock__fd_set_mode(int fd, int64_t timeout)
 {
     return pysock__fd_set_nonblocking(fd, timeout >= 0 || !PYSOCK__KERNEL_SLEEPS);
 }
 
-/* A duplicate that is not inherited by programs. */
+/* A duplicate with close-on-exec set. */
 static int pysock__fd_dup(int fd)
 {
     int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
@@ -2081,7 +2081,7 @@ static int pysock__fd_set_inheritable(int fd, int on)
     return fcntl(fd, F_SETFD, flags) < 0 ? pysock__neg_errno() : 0;
 }
 
-/* 1 if calls on it may sleep: O_NONBLOCK is not set, by whomever. */
+/* 1 if calls on it may sleep: O_NONBLOCK is clear. */
 static int pysock__fd_blocks(int fd)
 {
     int flags = fcntl(fd, F_GETFL);
@@ -2089,7 +2089,7 @@ static int pysock__fd_blocks(int fd)
     return flags >= 0 && !(flags & O_NONBLOCK);
 }
 
-/* The size of a regular file; -EINVAL if it is none. */
+/* The size of a regular file; -EINVAL for any other. */
 static int64_t pysock__fd_size(int fd)
 {
     struct stat st;
@@ -2099,7 +2099,7 @@ static int64_t pysock__fd_size(int fd)
     return S_ISREG(st.st_mode) ? (int64_t)st.st_size : -EINVAL;
 }
 
-/* Where the file stands; with offset >= 0, there from now on. */
+/* The position in the file, which is set to offset first if offset >= 0. */
 static int64_t pysock__fd_seek(int fd, int64_t offset)
 {
     off_t at = (off_t)(offset < 0 ? 0 : offset);
@@ -2134,7 +2134,7 @@ static int pysock__poll(struct pollfd *fds, size_t count, int64_t deadline)
     return n < 0 ? pysock__neg_errno() : n;
 }
 
-/* Sleeps until there is something to receive, or for ms. */
+/* Waits until there is something to receive, for at most ms milliseconds. */
 static int pysock__poll_in(int fd, int ms)
 {
     struct pollfd p;
@@ -2147,21 +2147,21 @@ static int pysock__poll_in(int fd, int ms)
     return n < 0 ? pysock__neg_errno() : n;
 }
 
-/* Platform: wakers. A waker ends a poll() from another thread. `signaled` saves the write when it
-   is set already; draining reads first and clears then, so that whoever finds it set may rely on
-   the sleeper's testing again. */
+/* Platform: wakers. A waker ends a poll() from another thread. If `signaled` is set already,
+   pysock__wake() writes nothing. Draining reads first and clears it then, so a thread that finds it
+   set can rely on the sleeper to test again. */
 
 typedef struct pysock__waker {
     int rfd, wfd;        /* the same eventfd, or a pipe's ends */
     int signaled;        /* atomic */
-    unsigned generation; /* of fork: a child must not share it */
+    unsigned generation; /* the fork count: a child must not share it */
 } pysock__waker;
 
-#define PYSOCK__OWN_FDS 256 /* where the numbers of the library's own descriptors begin */
+#define PYSOCK__OWN_FDS 256 /* the lowest number for the library's own descriptors */
 
-/* Wakers come and go as threads sleep, and a program may count on the lowest free number for what
-   it opens itself, or on a number that it has just closed. So they move out of its way; where there
-   is no room above they stay. */
+/* Wakers are opened and closed as threads sleep, and a program may count on the lowest free number,
+   or on one that it has just closed, for its next descriptor. So wakers move to high numbers; if
+   none is free they stay. */
 static int pysock__fd_out_of_the_way(int fd)
 {
     int moved = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, PYSOCK__OWN_FDS);
@@ -2227,8 +2227,8 @@ static void pysock__wake(pysock__waker *w)
     pysock__cancel_restore(before);
 }
 
-/* told: poll has said that it is readable. (That can be so although `signaled` is clear again, when
-   a drain came between the two halves of pysock__wake().) */
+/* told: poll() reported it readable. (It can be readable with `signaled` clear, if a drain ran
+   between the two steps of pysock__wake().) */
 static void pysock__waker_drain(pysock__waker *w, int told)
 {
     uint64_t scratch[8];
@@ -2243,12 +2243,11 @@ static void pysock__waker_drain(pysock__waker *w, int told)
     pysock__exchange(&w->signaled, 0);
 }
 
-/* Platform: a kernel poll set that stays between polls, for pollers. events are poll's; a token
-   comes back with each event. On Linux it is an epoll descriptor, elsewhere (and with
-   PYSOCK_NO_EPOLL) an array of pollfd. Not locked: the poller's lock guards set and forget; a wait
-   takes no lock and sees changes of the array by its waker only; *woken is set when the waker ended
-   it. Where sleep is not NULL a wait sleeps in it, as in poll(2), with the waker's descriptor
-   first. */
+/* Platform: a kernel poll set that persists between polls, for pollers. Events are poll's; each
+   comes back with its token. On Linux it is an epoll descriptor, elsewhere (and with
+   PYSOCK_NO_EPOLL) an array of pollfd. The poller's lock guards set and forget. A wait does not
+   hold it, and sees changes of the array only after its waker ends it; *woken is then set. If sleep
+   is not NULL, a wait calls it like poll(2), with the waker's descriptor first. */
 
 typedef struct pysock__pset_event {
     uint64_t token;
@@ -2271,8 +2270,8 @@ typedef int (*pysock__sleep_fn)(pysock__waker *waker, struct pollfd *fds, size_t
 
 typedef struct pysock__pset { int epfd; } pysock__pset;
 
-/* Adds fd or changes what it waits for (known: it is probably there); events may have epoll's
-   flags. -EPERM: a file that is always ready. */
+/* Adds fd or changes its events, which may have epoll's flags; known: it is probably in the set.
+   -EPERM: a file that is always ready. */
 static int pysock__pset_set(pysock__pset *set, int fd, uint32_t events, uint64_t token, int known)
 {
     struct epoll_event ev;
@@ -2281,7 +2280,7 @@ static int pysock__pset_set(pysock__pset *set, int fd, uint32_t events, uint64_t
     ev.events = events; /* the numbers are poll's on Linux */
     ev.data.u64 = token;
     if (events & PYSOCK__EPOLL_EXCLUSIVE) {
-        epoll_ctl(set->epfd, EPOLL_CTL_DEL, fd, &ev); /* it can be added, but not changed */
+        epoll_ctl(set->epfd, EPOLL_CTL_DEL, fd, &ev); /* EPOLL_CTL_MOD does not accept it */
         return epoll_ctl(set->epfd, EPOLL_CTL_ADD, fd, &ev) < 0 ? pysock__neg_errno() : 0;
     }
     if (epoll_ctl(set->epfd, known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &ev) == 0)
@@ -2292,7 +2291,7 @@ static int pysock__pset_set(pysock__pset *set, int fd, uint32_t events, uint64_t
     return pysock__neg_errno();
 }
 
-/* 0, or -ENOENT or -EBADF: the kernel had forgotten it already. */
+/* 0, or -ENOENT or -EBADF if the kernel has removed it already. */
 static int pysock__pset_forget(pysock__pset *set, int fd)
 {
     struct epoll_event ev;
@@ -2301,7 +2300,7 @@ static int pysock__pset_forget(pysock__pset *set, int fd)
     return epoll_ctl(set->epfd, EPOLL_CTL_DEL, fd, &ev) < 0 ? pysock__neg_errno() : 0;
 }
 
-/* Whether fd is in the set: the kernel forgets what is closed. */
+/* Whether fd is still in the set: the kernel removes what is closed. */
 static int pysock__pset_knows(pysock__pset *set, int fd)
 {
     struct epoll_event ev;
@@ -2346,7 +2345,7 @@ static int pysock__pset_replace(int epfd, int with)
 #endif
 }
 
-/* Puts an empty set in its place, under the same number. */
+/* Replaces the set with an empty one under the same number. */
 static int pysock__pset_renew(pysock__pset *set, pysock__waker *waker)
 {
     pysock__pset fresh;
@@ -2514,7 +2513,7 @@ static int pysock__pset_forget(pysock__pset *set, int fd)
     return 0;
 }
 
-/* A copy of the array behind the waker, to be polled without the lock; tokens follow it. */
+/* A copy of the waker's descriptor and the array, to poll without the lock; the tokens follow. */
 static struct pollfd *pysock__pset_copy(pysock__pset *set, pysock__waker *waker, size_t *count)
 {
     struct pollfd *fds;
@@ -2571,11 +2570,11 @@ static int pysock__pset_wait(pysock__pset *set, pysock__waker *waker, pysock__sl
 #endif
 
 /* ---- >>system-calls ----
-   The other half of the platform: sockets, names, streams and files, a small function for each call
-   of the system. Below this room there is no system header and no call of a socket. Calls return
-   >= 0, or a negated errno value; none takes a lock. */
+   The other half of the platform: sockets, names, streams and files, a small function for each
+   system call. Calls return >= 0, or a negated errno value. The only lock is the one around netdb
+   calls that are not reentrant. */
 
-/* Platform: sockets. One wrapper a system call; EINTR is the caller's, SIGPIPE nobody's. */
+/* Platform: sockets. A wrapper per system call. The caller handles EINTR; SIGPIPE is suppressed. */
 
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0
@@ -2590,7 +2589,7 @@ static int pysock__pset_wait(pysock__pset *set, pysock__waker *waker, pysock__sl
 #define PYSOCK__TYPE_NONBLOCK 0
 #endif
 
-/* On these recv and send never wait, whatever the socket is. */
+/* With these flags recv and send never wait, even on a blocking socket. */
 #ifdef MSG_ERRQUEUE
 #define PYSOCK__NEVER_WAITS (MSG_DONTWAIT | MSG_ERRQUEUE)
 #else
@@ -2602,7 +2601,7 @@ static int pysock__pset_wait(pysock__pset *set, pysock__waker *waker, pysock__sl
 #define PYSOCK__CMSG_CLOEXEC 0
 #endif
 
-/* Linux's AF_ALG, whose header not every libc brings along; 0: there is none. */
+/* Linux's AF_ALG, whose header not every libc has; 0: not available. */
 #ifdef __linux__
 #define PYSOCK__SOL_ALG 279
 #else
@@ -2613,7 +2612,7 @@ static int pysock__pset_wait(pysock__pset *set, pysock__waker *waker, pysock__sl
 #define PYSOCK__ALG_SET_OP 3
 #define PYSOCK__ALG_SET_AEAD_ASSOCLEN 4
 
-/* Where send has no flag against SIGPIPE, the socket has an option. */
+/* Suppresses SIGPIPE by a socket option, where send has no flag for it. */
 static void pysock__sys_no_sigpipe(int fd)
 {
 #if defined(SO_NOSIGPIPE)
@@ -2672,7 +2671,7 @@ static int pysock__sys_accept(int fd, pysock_addr *peer)
     if (child < 0)
         return pysock__neg_errno();
     pysock__fd_cloexec(child);
-    pysock__fd_set_nonblocking(child, 0); /* BSD hands the listener's flag down */
+    pysock__fd_set_nonblocking(child, 0); /* on BSD it inherits the listener's flag */
     return pysock__sys_prepare(child);
 #endif
 }
@@ -2702,8 +2701,8 @@ static int pysock__sys_listen(int fd, int backlog)
 #define PYSOCK__RDHUP 0 /* not on this system */
 #endif
 
-/* 1 if nothing will be received any more. A datagram socket tells so by poll alone: its recv says
-   EAGAIN, unless it sleeps. */
+/* 1 if nothing more will be received. Of a datagram socket only poll() reports it: recv without
+   waiting fails with EAGAIN. */
 static int pysock__sys_read_ended(int fd)
 {
     struct pollfd p;
@@ -2746,16 +2745,16 @@ typedef struct pysock__msg {
     const pysock_addr *to;
     pysock_addr *from; /* or NULL */
     int flags;         /* received */
-    int is_bytes;      /* only the bytes and the address are wanted: a cheaper system call does */
+    int is_bytes;      /* only the bytes and the address are wanted: recvfrom is cheaper */
 } pysock__msg;
 
 static int pysock__sys_msghdr(struct msghdr *h, const pysock__msg *m)
 {
     memset(h, 0, sizeof *h);
     if (m->count > 1024 || m->control_size > INT_MAX)
-        return -EMSGSIZE; /* as the kernel says of more than IOV_MAX */
+        return -EMSGSIZE; /* as the kernel does with more than IOV_MAX */
     h->msg_iov = (struct iovec *)(uintptr_t)m->iov;
-    h->msg_iovlen = (unsigned short)m->count; /* an int here, a size_t there */
+    h->msg_iovlen = (unsigned short)m->count; /* an int or a size_t, by system */
     h->msg_control = m->control_size ? m->control : NULL;
     h->msg_controllen = (unsigned int)m->control_size;
     return 0;
@@ -2822,8 +2821,8 @@ static ptrdiff_t pysock__sys_sendmsg(int fd, const pysock__msg *m, int flags)
     return n < 0 ? pysock__neg_errno() : n;
 }
 
-/* The kernel's sendfile, without SIGPIPE, which it cannot be told to spare us. -EOPNOTSUPP: there
-   is none, or not for such a file; the caller reads and sends. */
+/* The kernel's sendfile, which has no flag against SIGPIPE, so the signal is blocked. -EOPNOTSUPP:
+   not available, or not for this file; the caller reads and sends. */
 #ifdef __linux__
 
 #ifdef PYSOCK_NO_THREADS
@@ -2849,7 +2848,7 @@ static ptrdiff_t pysock__sys_sendfile(int fd, int file, int64_t offset, size_t c
     pysock__sigmask(SIG_BLOCK, &sigpipe, &before);
     n = sendfile(fd, file, &at, count);
     n = n < 0 ? pysock__neg_errno() : n;
-    if (n != (ptrdiff_t)count && !sigismember(&pending, SIGPIPE)) /* some may have been sent */
+    if (n != (ptrdiff_t)count && !sigismember(&pending, SIGPIPE)) /* also after a partial send */
         while (sigtimedwait(&sigpipe, NULL, &zero) < 0 && errno == EINTR)
             ;
     pysock__sigmask(SIG_SETMASK, &before, NULL);
@@ -2921,7 +2920,7 @@ static int pysock__sys_int_option(int fd, int level, int name, int otherwise)
     return getsockopt(fd, level, name, &value, &len) == 0 ? value : otherwise;
 }
 
-/* Finds out of a descriptor what is -1. 0 or a negated errno value: it is no socket. */
+/* Reads each value that is -1 from fd. 0, or a negated errno value if it is not a socket. */
 static int pysock__sys_detect(int fd, int *family, int *type, int *proto)
 {
     pysock_addr addr;
@@ -2947,8 +2946,7 @@ static int pysock__sys_listens(int fd)
     return pysock__sys_int_option(fd, SOL_SOCKET, SO_ACCEPTCONN, 0) > 0;
 }
 
-/* SO_LINGER's seconds: 0, the user wants an abortive close; more, close may sleep that long; -1, it
-   is off. */
+/* SO_LINGER's seconds. 0: close aborts the connection; more: close may sleep that long; -1: off. */
 static int pysock__sys_linger(int fd)
 {
     struct linger l;
@@ -2972,8 +2970,8 @@ static int pysock__sys_linger_off(int fd)
     return pysock__sys_set_linger(fd, 0, 0);
 }
 
-/* Ends a connection by a reset, now where the system can; with the last close of the descriptor
-   elsewhere. Sleepers in other threads are woken. */
+/* Ends a connection with a reset: at once on Linux, which also wakes threads that sleep on it;
+   elsewhere when the descriptor is closed for the last time. */
 static void pysock__sys_reset(int fd)
 {
     pysock__sys_set_linger(fd, 1, 0);
@@ -2988,7 +2986,7 @@ static void pysock__sys_reset(int fd)
 #endif
 }
 
-/* Bytes that were sent and the peer has not acknowledged; 0 where the system cannot tell. */
+/* Bytes sent that the peer has not acknowledged; 0 where the system does not report them. */
 static int pysock__sys_unacknowledged(int fd)
 {
     int n = 0;
@@ -3018,8 +3016,8 @@ static int pysock__is_ascii(const char *text)
     return !*text;
 }
 
-/* Writes an international host name as the name server knows it. The length, -EINVAL (no such
-   name), -ENAMETOOLONG, -ENOMEM, or -ENOTSUP. */
+/* Converts an internationalised host name to its ASCII form. Returns the length, -EINVAL (not a
+   valid name), -ENAMETOOLONG, -ENOMEM, or -ENOTSUP. */
 static int pysock__sys_idna(const char *name, char *text, size_t size)
 {
 #ifdef PYSOCK_IDN2
@@ -3038,8 +3036,8 @@ static int pysock__sys_idna(const char *name, char *text, size_t size)
 #endif
 }
 
-/* getaddrinfo of a name that is not ASCII. glibc knows how (AI_IDN), for names in the character set
-   of the thread's locale. */
+/* getaddrinfo of a name that is not ASCII. glibc converts it (AI_IDN) from the character set of the
+   thread's locale. */
 static int pysock__sys_getaddrinfo_idn(const char *host, const char *service,
                                        struct addrinfo *hints, struct addrinfo **list)
 {
@@ -3072,8 +3070,8 @@ static int pysock__sys_getaddrinfo_idn(const char *host, const char *service,
 #endif
 }
 
-/* Calls each(arg, found) for what host and service stand for, until it answers non-zero. Returns 0
-   or an EAI_ code; EAI_SYSTEM leaves errno in *sys. */
+/* Calls each(arg, found) for every address of host and service, until it returns non-zero. Returns
+   0 or an EAI_ code; with EAI_SYSTEM, *sys is errno. */
 static int pysock__sys_getaddrinfo(const char *host, const char *service,
                                    const struct addrinfo *want,
                                    int (*each)(void *arg, const struct addrinfo *found), void *arg,
@@ -3088,7 +3086,7 @@ static int pysock__sys_getaddrinfo(const char *host, const char *service,
     hints.ai_protocol = want->ai_protocol;
     hints.ai_flags = want->ai_flags;
     if (host && !pysock__is_ascii(host) && hints.ai_flags & AI_NUMERICHOST)
-        err = EAI_NONAME; /* no address is written so */
+        err = EAI_NONAME; /* a numeric address is ASCII */
     else if (host && !pysock__is_ascii(host))
         err = pysock__sys_getaddrinfo_idn(host, service, &hints, &list);
     else
@@ -3117,12 +3115,12 @@ static int pysock__sys_getnameinfo(const pysock_addr *addr, char *host, size_t h
 }
 
 #if !defined(__GLIBC__) || !defined(__USE_MISC)
-/* Here the netdb calls have no form that answers in the caller's memory. */
+/* Here the netdb calls have no reentrant form. */
 static pysock__mutex pysock__netdb_lock = PYSOCK__MUTEX_INIT;
 #endif
 
-/* Calls take(arg, entry) with what the system knows of a name (IPv4), or of addr where name is
-   NULL. Its answer, or an h_errno code as -1000 minus that. */
+/* Calls take(arg, entry) with the system's entry for a name (IPv4), or for addr if name is NULL.
+   Returns its result, -ENOMEM, or -1000 minus an h_errno code. */
 static int pysock__sys_gethost(const char *name, const pysock_addr *addr,
                                int (*take)(void *arg, const struct hostent *entry), void *arg)
 {
@@ -3197,7 +3195,7 @@ static int pysock__sys_getservbyname(const char *service, const char *proto)
     return port;
 }
 
-/* The length of the name, which is cut off at size, or -1. */
+/* The length of the whole name, which is truncated to size; -1 if there is none. */
 static int pysock__sys_getservbyport(int port, const char *proto, char *service, size_t size)
 {
     struct servent *found = NULL;
@@ -3240,7 +3238,7 @@ static int pysock__sys_getprotobyname(const char *name)
     return proto;
 }
 
-/* 0, -ENAMETOOLONG: it does not fit. */
+/* 0 or a negated errno value: -ENAMETOOLONG if it does not fit. */
 static int pysock__sys_gethostname(char *name, size_t size)
 {
     char whole[PYSOCK_HOST_STRLEN + 1];
@@ -3258,7 +3256,7 @@ static int pysock__sys_sethostname(const char *name)
 {
 #if defined(__GLIBC__) && !defined(__USE_MISC)
     (void)name;
-    return -ENOTSUP; /* a header that came first has hidden the call */
+    return -ENOTSUP; /* an earlier #include has hidden the call */
 #elif defined(__APPLE__)
     return sethostname(name, (int)strlen(name)) < 0 ? pysock__neg_errno() : 0;
 #else
@@ -3282,7 +3280,7 @@ static int pysock__sys_inet_aton(const char *text, unsigned char out[4])
     return 0;
 }
 
-/* The number of bytes, -EINVAL (no address) or -EAFNOSUPPORT. */
+/* The number of bytes, -EINVAL (not an address) or -EAFNOSUPPORT. */
 static int pysock__sys_inet_pton(int family, const char *text, void *out)
 {
     int r = inet_pton(family, text, out);
@@ -3297,7 +3295,7 @@ static int pysock__sys_inet_ntop(int family, const void *packed, char *text, siz
     return inet_ntop(family, packed, text, (socklen_t)size) ? 0 : pysock__neg_errno();
 }
 
-/* Calls each(arg, index, name) for every interface, until it answers non-zero. */
+/* Calls each(arg, index, name) for every interface, until it returns non-zero. */
 static int pysock__sys_if_each(int (*each)(void *arg, unsigned int index, const char *name),
                                void *arg)
 {
@@ -3331,7 +3329,7 @@ static const char *pysock__gai_sentence(int code)
     return gai_strerror(code);
 }
 
-/* What it means that an international name was not found. */
+/* What to add to the message when an international name was not found. */
 static const char *pysock__idn_advice(void)
 {
 #if defined(PYSOCK_IDN2) || defined(AI_IDN)
@@ -3357,7 +3355,7 @@ static void pysock__sys_ntop(const pysock_addr *addr, char *text, size_t size)
     if (!addr->u.in6.sin6_scope_id)
         return;
     used = strlen(text);
-    if ((IN6_IS_ADDR_LINKLOCAL(&addr->u.in6.sin6_addr) /* no others may be read with a name */
+    if ((IN6_IS_ADDR_LINKLOCAL(&addr->u.in6.sin6_addr) /* only these take a name as scope */
          || IN6_IS_ADDR_MC_LINKLOCAL(&addr->u.in6.sin6_addr))
         && if_indextoname(addr->u.in6.sin6_scope_id, scope))
         snprintf(text + used, size - used, "%%%s", scope);
@@ -3370,8 +3368,8 @@ static uint16_t pysock__ntohs(uint16_t v)
     return ntohs(v);
 }
 
-/* Platform: a FILE over callbacks, which answer as recv and send do. A NULL one: that way it does
-   not go. NULL: *err is why. */
+/* Platform: a FILE over callbacks, which return what recv and send do. A NULL callback: that
+   direction is not supported. On failure, NULL, and *err is set. */
 
 typedef ptrdiff_t (*pysock__stdio_read_fn)(void *cookie, char *buf, size_t size);
 typedef ptrdiff_t (*pysock__stdio_write_fn)(void *cookie, const char *data, size_t size);
@@ -3397,7 +3395,7 @@ static ssize_t pysock__cookie_write(void *arg, const char *data, size_t size)
     pysock__stdio *io = (pysock__stdio *)arg;
     ptrdiff_t n = io->write(io->cookie, data, size);
 #ifdef __GLIBC__
-    return n < 0 ? 0 : n; /* nothing taken is an error, and a negative number a large one */
+    return n < 0 ? 0 : n; /* 0 is an error; a negative number would be taken for a large one */
 #else
     return n < (ptrdiff_t)size ? -1 : n; /* musl: anything else is a success */
 #endif
@@ -3436,7 +3434,7 @@ static FILE *pysock__stdio_open(void *cookie, pysock__stdio_read_fn read,
         *err = pysock__neg_errno();
         PYSOCK_FREE(io);
     } else if (read) {
-        setvbuf(f, NULL, _IONBF, 0); /* what it reads from has a buffer */
+        setvbuf(f, NULL, _IONBF, 0); /* what it reads from is buffered already */
     }
     return f;
 }
@@ -3453,7 +3451,7 @@ static FILE *pysock__stdio_open(void *cookie, pysock__stdio_read_fn read,
 
 #endif
 
-/* Platform: what only certificates need: the calendar, addresses as bytes, files. */
+/* Platform: what only TLS needs: the calendar, addresses as bytes, files. */
 
 #ifndef PYSOCK_NO_SSL
 
@@ -3462,14 +3460,14 @@ static int64_t pysock__wall_seconds(void)
     return (int64_t)time(NULL);
 }
 
-/* 4 or 16 bytes of an address as text. */
+/* An address of 4 or 16 bytes as text. */
 static const char *pysock__sys_ip_text(const unsigned char *ip, size_t n, char *text, size_t size)
 {
     return inet_ntop(n == 4 ? AF_INET : AF_INET6, ip, text, (socklen_t)size) ? text : "?";
 }
 
-/* 4 or 16 bytes of an address written as text, or 0 if it is none. The zone of an IPv6 address
-   (RFC 4007, 11: "fe80::1%eth0") means something on this machine alone, and is left out. */
+/* Parses an address: 4 or 16 bytes, or 0 if text is not one. The zone of an IPv6 address (RFC 4007,
+   11: "fe80::1%eth0") has a meaning on this machine only, and is dropped. */
 static size_t pysock__sys_pton(const char *text, unsigned char out[16])
 {
     const char *zone = strchr(text, '%');
@@ -3485,7 +3483,7 @@ static size_t pysock__sys_pton(const char *text, unsigned char out[16])
     return inet_pton(AF_INET6, address, out) == 1 ? 16 : 0;
 }
 
-/* Calls each(arg, path) for the regular files in dir. */
+/* Calls each(arg, path) for the regular files in dir, until it returns a negative number. */
 static int pysock__each_file(const char *dir, int (*each)(void *arg, const char *path), void *arg)
 {
     int before = pysock__cancel_off(), err = 0;
@@ -3521,7 +3519,7 @@ static int pysock__path_kind(const char *path)
     return S_ISDIR(st.st_mode) ? 'd' : S_ISREG(st.st_mode) ? 'f' : 0;
 }
 
-/* Opens a file, not inherited by programs started meanwhile. -1: errno says why. */
+/* Opens a file with close-on-exec set. -1: errno is set. */
 static int pysock__fd_open(const char *path, int flags, mode_t mode)
 {
     int before = pysock__cancel_off();
@@ -3531,7 +3529,7 @@ static int pysock__fd_open(const char *path, int flags, mode_t mode)
     return fd;
 }
 
-/* Opens a file for reading. NULL: *err is why. */
+/* Opens a file for reading. On failure, NULL, and *err is set. */
 static FILE *pysock__file_open(const char *path, int *err)
 {
     int fd = pysock__fd_open(path, O_RDONLY, 0);
@@ -3555,7 +3553,7 @@ static FILE *pysock__file_open(const char *path, int *err)
     return f;
 }
 
-/* Opens a file for appending, which only its owner may read if it is new; likewise. */
+/* The same for appending; a new file is readable by its owner only. */
 static FILE *pysock__file_append(const char *path, int *err)
 {
     int fd = pysock__fd_open(path, O_WRONLY | O_CREAT | O_APPEND, 0600);
@@ -3572,8 +3570,8 @@ static FILE *pysock__file_append(const char *path, int *err)
 #endif
 
 /* ---- >>memory ----
-   Allocation, growable arrays and bytes, intrusive lists. Whatever can fail says so; out of memory
-   is an error like any other. Nothing here is locked: each object's owner does that. */
+   Allocation, growable arrays and bytes, intrusive lists. Every failure is reported; out of memory
+   is an error like any other. No locks: each object's owner guards it. */
 
 /* size bytes, zeroed. */
 static void *pysock__alloc(size_t size)
@@ -3649,7 +3647,7 @@ static void pysock__list_append(pysock__list *head, pysock__list *l)
     head->prev = l;
 }
 
-/* Taking out what is in no list is fine, once initialised. */
+/* An element that is in no list may be removed too, once initialised. */
 static void pysock__list_remove(pysock__list *l)
 {
     l->prev->next = l->next;
@@ -3665,7 +3663,7 @@ typedef struct pysock__bytes {
     int out_of_memory;
 } pysock__bytes;
 
-/* BearSSL's callback type; a failure is remembered. */
+/* BearSSL's callback type; a failure sets out_of_memory. */
 static void pysock__bytes_append(void *arg, const void *data, size_t n)
 {
     pysock__bytes *b = (pysock__bytes *)arg;
@@ -3679,7 +3677,7 @@ static void pysock__bytes_append(void *arg, const void *data, size_t n)
     b->len += n;
 }
 
-/* Frees, and leaves nothing of a key behind. */
+/* Wipes the bytes, which may be a key, and frees them. */
 static void pysock__bytes_free(pysock__bytes *b)
 {
     volatile unsigned char *p = b->data;
@@ -3691,7 +3689,7 @@ static void pysock__bytes_free(pysock__bytes *b)
     memset(b, 0, sizeof *b);
 }
 
-/* For what held a secret: compilers leave out a memset of memory that dies. */
+/* Wipes a secret. A compiler may omit a memset() of memory that is not used again. */
 static void pysock__wipe(void *memory, size_t size)
 {
     volatile unsigned char *p = (volatile unsigned char *)memory;
@@ -3703,9 +3701,8 @@ static void pysock__wipe(void *memory, size_t size)
 #endif /* PYSOCK_NO_SSL */
 
 /* ---- >>errors ----
-   The calling thread's last error. A failure that happens on another thread than the caller's is
-   kept as a pysock__fault on its object until a call can report it. No lock: the error is the
-   thread's own. */
+   The calling thread's last error. A failure on another thread is kept as a pysock__fault on its
+   object until a call can report it. No lock: each thread has an error of its own. */
 
 typedef struct pysock__fault {
     pysock_error_kind kind;
@@ -3856,7 +3853,7 @@ static int pysock__fail(pysock_error_kind kind, int code, const char *reason, co
     return pysock__raise(&pysock__last);
 }
 
-/* What an errno value, negated as the platform returns it, is: kind and word. */
+/* The kind of error for an errno value, negated as the platform returns it. */
 static pysock_error_kind pysock__os_kind(int err)
 {
     return -err == ENOMEM      ? PYSOCK_MEMORY_ERROR
@@ -3889,7 +3886,7 @@ static int pysock__fail_value(const char *what, const char *why)
     return pysock__fail(PYSOCK_VALUE_ERROR, EINVAL, "EINVAL", "%s: %s", what, why);
 }
 
-/* The frequent one, so without formatting: a non-blocking call that would have to wait. */
+/* EAGAIN of a non-blocking call, without formatting because it is frequent. */
 static int pysock__fail_again(void)
 {
     static const char message[] = "the call would have to wait, and the socket is non-blocking";
@@ -4038,15 +4035,15 @@ static int pysock__take_options(void *out, size_t known, const void *given, cons
 
 /* ---- >>buffers ----
    Reference-counted bytes, the chain of them that is a socket's queued output, and memory BIOs,
-   which are byte pipes. A chain has no lock of its own: the socket's guards it. A BIO has one, a
-   leaf. */
+   which are byte pipes. A chain has no lock of its own: the socket's guards it. A BIO's own lock is
+   a leaf. */
 
 struct pysock_buf {
     int refs; /* atomic */
     /* set once */
     size_t size;
     unsigned char *data;
-    pysock_buf *parent; /* of a slice: keeps the bytes */
+    pysock_buf *parent; /* of a slice: owns the bytes */
     void (*free_fn)(void *arg, void *data);
     void *arg;
 };
@@ -4145,8 +4142,8 @@ PYSOCKDEF size_t pysock_buf_size(const pysock_buf *b)
     return b ? b->size : 0;
 }
 
-/* Buffers, first in first out; `offset` bytes of the first are gone. What is used up waits in
-   `spent` until no lock is held, because its free_fn is the user's. */
+/* A queue of buffers; `offset` bytes of the first are consumed. Consumed buffers wait in `spent`
+   until no lock is held, because their free_fn is the user's. */
 typedef struct pysock__chain {
     pysock__list items, spent; /* of pysock__link */
     size_t offset, bytes;
@@ -4191,7 +4188,7 @@ static size_t pysock__chain_front(const pysock__chain *c, const unsigned char **
     return b->size - c->offset;
 }
 
-/* Drops n bytes of what pysock__chain_front() showed. */
+/* Consumes n bytes of what pysock__chain_front() returned. */
 static void pysock__chain_consume(pysock__chain *c, size_t n)
 {
     pysock__list *first = c->items.next;
@@ -4205,7 +4202,7 @@ static void pysock__chain_consume(pysock__chain *c, size_t n)
     pysock__list_append(&c->spent, first);
 }
 
-/* Drops all. */
+/* Drops all buffers. */
 static void pysock__chain_drop(pysock__chain *c)
 {
     while (!pysock__list_empty(&c->items)) {
@@ -4259,7 +4256,7 @@ static void pysock__bio_release(pysock_bio *bio)
     pysock__free(bio);
 }
 
-/* Takes bytes out: how many; 0 at the end; -EAGAIN if there are none yet. */
+/* Takes bytes out. Returns how many; 0 at the end; -EAGAIN if there are none yet. */
 static ptrdiff_t pysock__bio_take(pysock_bio *bio, void *buf, size_t size)
 {
     ptrdiff_t r;
@@ -4395,9 +4392,9 @@ PYSOCKDEF int pysock_bio_eof(pysock_bio *bio)
 #endif /* PYSOCK_NO_SSL */
 
 /* ---- >>states ----
-   Interpreters: closers, hooks, and the epoch that ends every wait. A cleanup raises the epoch, and
-   a call that began under another one fails with ESHUTDOWN. All but the wakers belongs to a state;
-   sockets and pollers hold a reference to theirs. The lock: pysock__process.lock, a leaf. */
+   Interpreters: closers, hooks, and the epoch that ends every wait. A cleanup raises the epoch; a
+   call that began in an earlier one fails with ESHUTDOWN. Everything except the wakers belongs to a
+   state; sockets and pollers hold a reference to theirs. The lock: pysock__process.lock, a leaf. */
 
 typedef struct pysock__closer {
     pysock__list link;
@@ -4405,7 +4402,7 @@ typedef struct pysock__closer {
     void *arg;
 } pysock__closer;
 
-/* A waker that the broadcast knows. */
+/* A waker that pysock__broadcast() wakes. */
 typedef struct pysock__sleeper {
     pysock__list link; /* guarded by the process's lock */
     pysock__waker waker;
@@ -4415,14 +4412,14 @@ typedef struct pysock__sleeper {
 struct pysock_state {
     int refs;                /* atomic */
     unsigned epoch;          /* atomic */
-    int ending;              /* atomic: it is cleaned up, new sockets are refused */
+    int ending;              /* atomic: in its cleanup, new sockets are refused */
     size_t open;             /* atomic: sockets that are not freed yet */
-    size_t hooks;            /* atomic: workers that are in the audit hook */
+    size_t hooks;            /* atomic: workers that run the audit hook */
     pysock__mutex cleanup_lock; /* one cleanup of it at a time; outermost */
     /* guarded by the process's lock */
     pysock__list link;       /* in pysock__process.states; the main one is not */
     pysock__list closers;    /* the last registered first */
-    pysock__waker *cleaner;  /* who waits for the last socket */
+    pysock__waker *cleaner;  /* of the cleanup that waits for the last socket */
     int64_t default_timeout; /* ns; negative: none */
     int (*interrupt)(void *arg);
     void *interrupt_arg;
@@ -4443,7 +4440,7 @@ static struct {
     int ending;                 /* atomic: in pysock_cleanup(), new sockets are refused */
     int audited;                /* atomic: some state has, or has had, an audit hook */
     int at_exit;                /* atomic: pysock_cleanup() runs at exit */
-    int deferred;                /* atomic: there is something to do without a lock held */
+    int deferred;                /* atomic: work was deferred because a lock was held */
     pysock__mutex cleanup_lock; /* one cleanup at a time; outermost of all */
 } pysock__process = {PYSOCK__MUTEX_INIT,
                      PYSOCK__LIST_INIT(pysock__process.states),
@@ -4476,15 +4473,15 @@ static void pysock__state_release(pysock_state *st)
     pysock__free(st);
 }
 
-#define PYSOCK__EPOCH_OF_ALL 0x10000u /* what everybody's cleanup adds; a state's adds 1 */
+#define PYSOCK__EPOCH_OF_ALL 0x10000u /* added by pysock_cleanup(); a state's cleanup adds 1 */
 
-/* Differs from before when waits of the state have been ended, by its cleanup or everybody's. */
+/* Changes when pysock_state_cleanup() or pysock_cleanup() ends the state's waits. */
 static unsigned pysock__epoch(const pysock_state *st)
 {
     return pysock__load(&pysock__process.epoch) + pysock__load(&st->epoch);
 }
 
-/* Fails because the epoch is not the one that what began in. */
+/* Fails because the epoch has changed since the call began. */
 static int pysock__fail_ended(const char *what, unsigned began, const pysock_state *st)
 {
     return pysock__fail(PYSOCK_OS_ERROR, ESHUTDOWN, "ESHUTDOWN", "%s: ended by pysock_%scleanup()",
@@ -4522,7 +4519,7 @@ PYSOCKDEF pysock_state *pysock_state_swap(pysock_state *st)
     return before;
 }
 
-/* Once in a process, with the first socket or closer. */
+/* Once per process, with the first socket or closer. */
 static void pysock__install_exit(void)
 {
 #ifndef PYSOCK_NO_ATEXIT
@@ -4568,7 +4565,7 @@ PYSOCKDEF int pysock_unregister_closer(void (*fn)(void *arg), void *arg)
     return 0;
 }
 
-/* The cleanups that the calling thread is in: a closer may clean up another state. */
+/* The cleanups that the calling thread runs: a closer may clean up another state. */
 typedef struct pysock__cleaning {
     const pysock_state *st; /* NULL: everything */
     struct pysock__cleaning *outer;
@@ -4576,7 +4573,7 @@ typedef struct pysock__cleaning {
 
 static PYSOCK__THREAD_LOCAL pysock__cleaning *pysock__in_cleanup;
 
-/* Enters a cleanup of st, unless the thread is in it already: 0 then. Leave it with the next. */
+/* Begins a cleanup of st; 0 if the thread is in one already. pysock__cleaning_end() ends it. */
 static int pysock__cleaning_begin(pysock__cleaning *me, pysock_state *st)
 {
     pysock__cleaning *outer;
@@ -4598,7 +4595,7 @@ static void pysock__cleaning_end(pysock__cleaning *me, pysock_state *st)
     pysock__state_release(st);
 }
 
-/* Runs a state's closers, with it current. */
+/* Runs a state's closers, with that state current. */
 static void pysock__run_closers(pysock_state *st)
 {
     pysock_state *before = pysock_state_swap(st);
@@ -4620,7 +4617,8 @@ static void pysock__run_closers(pysock_state *st)
     pysock_state_swap(before);
 }
 
-/* Those of every state, the last made first. A closer may free its own state, or another one. */
+/* Runs the closers of every state, the newest first, the main one last. A closer may free its own
+   state, or another one. */
 static void pysock__run_all_closers(void)
 {
     pysock__cleaning me;
@@ -4656,7 +4654,7 @@ PYSOCKDEF void pysock_set_interrupt_hook(int (*fn)(void *arg), void *arg)
     pysock__unlock(&pysock__process.lock);
 }
 
-/* A signal came in a wait: non-zero if the call is to end. */
+/* A signal came in a wait: non-zero if the interrupt hook ends the call. */
 static int pysock__interrupted(void)
 {
     pysock_state *st = pysock__state();
@@ -4715,10 +4713,10 @@ static int pysock__audit_name(const char *event, const char *what, const char *h
                         what, host && host[0] ? " of " : "", host ? host : "");
 }
 
-static PYSOCK__THREAD_LOCAL int pysock__asking; /* in the hook about a thread */
+static PYSOCK__THREAD_LOCAL int pysock__asking; /* in the hook for a thread */
 
-/* The threads are the process's, so the main state's hook is asked. What it does itself needs no
-   thread. */
+/* Threads belong to the process, so the main state's hook is asked. While it runs, its own calls
+   start none. */
 static int pysock__thread_denied(void)
 {
     pysock_state *before;
@@ -4739,8 +4737,8 @@ static int pysock__thread_denied(void)
 
 /* ---- >>resolver ----
    Lookups of host names: numeric addresses at once, names by getaddrinfo, on the calling thread or
-   on worker threads, one for each lookup under way, which end when none is left. A lookup is owned
-   by two, its worker and the caller; either may leave first. The lock: pysock__resolver.lock. */
+   on worker threads, one for each lookup under way, which end when the queue is empty. A lookup has
+   two owners, its worker and its caller; either may end first. The lock: pysock__resolver.lock. */
 
 /* What a lookup found. */
 typedef struct pysock__addrs {
@@ -4788,7 +4786,7 @@ static const char *pysock__gai_name(int code)
     }
 }
 
-/* What is wrong with a text that is often given for a host, or NULL. */
+/* A common mistake in a host's text, as advice for the message, or NULL. */
 static const char *pysock__host_advice(const char *host)
 {
     const char *colon = strchr(host, ':');
@@ -4800,7 +4798,7 @@ static const char *pysock__host_advice(const char *host)
     return NULL;
 }
 
-/* A lookup of subject has failed; host is what was looked up in it, or NULL. */
+/* Sets the fault of a failed lookup of subject; host is the name in it, or NULL. */
 static void pysock__fault_gai(pysock__fault *f, int code, int sys, const char *what,
                               const char *subject, const char *host)
 {
@@ -4824,8 +4822,8 @@ static int pysock__fail_gai(int code, int sys, const char *what, const char *hos
     return pysock__raise(&pysock__last);
 }
 
-/* What host and port stand for. The type is asked for so that each address comes once; that of raw
-   sockets has no ports. */
+/* The addresses of host and port. The type is given so that each address comes once; raw sockets
+   use the datagram one, because they have no ports. */
 static int pysock__resolve_with(const char *host, int port, int family, int type, int flags,
                                 pysock__addrs *list, int *sys)
 {
@@ -4846,7 +4844,7 @@ static int pysock__resolve_with(const char *host, int port, int family, int type
     return err || list->count ? err : EAI_NONAME;
 }
 
-/* Only what is an address already: an EAI_ code otherwise. No waiting. */
+/* Only if host is a numeric address already; an EAI_ code otherwise. Never waits. */
 static int pysock__resolve_numeric(const char *host, int port, int family, int type,
                                    pysock__addrs *list)
 {
@@ -4858,7 +4856,7 @@ static int pysock__resolve_numeric(const char *host, int port, int family, int t
                                 AI_NUMERICHOST | (any ? AI_PASSIVE : 0), list, &sys);
 }
 
-/* Looks a name up, however long that takes. */
+/* Looks a name up; may wait for the name server. */
 static int pysock__resolve(const char *host, int port, int family, int type, pysock__addrs *list,
                            int *sys)
 {
@@ -4866,7 +4864,7 @@ static int pysock__resolve(const char *host, int port, int family, int type, pys
     return pysock__resolve_with(host, port, family, type, 0, list, sys);
 }
 
-/* Asks the audit hook about a name that a call is to look up. */
+/* Asks the audit hook about a name before a call looks it up. */
 static int pysock__audit_lookup(const char *what, const char *host, int port, int family, int type)
 {
     pysock_audit_event e;
@@ -4899,7 +4897,7 @@ static int pysock__check_host(const char *what, const char *host, int port)
     return 0;
 }
 
-/* The calls with host and port know these. */
+/* The families of the calls that take host and port. */
 static int pysock__check_family(const char *what, int family)
 {
     if (family == AF_INET || family == AF_INET6 || family == AF_UNIX)
@@ -4911,8 +4909,8 @@ static int pysock__check_family(const char *what, int family)
 }
 
 /* A lookup under way. done(arg, lookup) is called once on the worker, without a lock, when the
-   result is there. Freed when both owners have let go. The system's resolver cannot be told to
-   stop: a worker whose lookup nobody wants any more still works on it. */
+   result is there. Freed when both owners have released it. getaddrinfo() cannot be cancelled, so a
+   worker finishes even a lookup that its caller has abandoned. */
 typedef struct pysock__lookup {
     /* guarded by the resolver's lock */
     pysock__list link;
@@ -4925,7 +4923,7 @@ typedef struct pysock__lookup {
     /* set by the worker before done() */
     int err, sys;
     pysock__addrs addrs;
-    int finished; /* guarded by the lock of whoever asked, in done() */
+    int finished; /* guarded by the lock of the caller's object, in done() */
 } pysock__lookup;
 
 static struct {
@@ -4962,7 +4960,7 @@ static void pysock__lookup_release(pysock__lookup *l)
         pysock__lookup_free(l);
 }
 
-/* Looks up, unless nobody wants to know any more. */
+/* Runs the lookup, unless the caller has abandoned it. */
 static void pysock__lookup_run(pysock__lookup *l)
 {
     int wanted;
@@ -4977,8 +4975,8 @@ static void pysock__lookup_run(pysock__lookup *l)
     pysock__lookup_release(l);
 }
 
-/* Works until the queue is empty: no idle thread stays behind. The caller counts among the
-   workers. */
+/* Works until the queue is empty, so that no idle thread stays behind. The calling thread counts as
+   a worker. */
 static void pysock__resolver_work_locked(void)
 {
     while (!pysock__list_empty(&pysock__resolver.queue)) {
@@ -4999,8 +4997,8 @@ static void pysock__resolver_main(void *arg)
     pysock__unlock(&pysock__resolver.lock);
 }
 
-/* Hires a worker for a lookup that has just been queued: those at work may all be stuck. Where
-   there can be none, and none is at work, the caller does it. No lock is held. */
+/* Starts a worker for a lookup that has just been queued: all running ones may be stuck. If none
+   can be started and none runs, the calling thread does the work. No lock is held. */
 static void pysock__resolver_spawn(void)
 {
     pysock__thread thread = {0};
@@ -5012,7 +5010,7 @@ static void pysock__resolver_spawn(void)
         pysock__thread_detach(&thread);
         pysock__resolver.workers++;
     } else if (!pysock__resolver.workers) {
-        pysock__resolver.workers++; /* for as long as that takes */
+        pysock__resolver.workers++; /* while this thread works */
         pysock__resolver_work_locked();
     }
     pysock__unlock(&pysock__resolver.lock);
@@ -5040,7 +5038,7 @@ static pysock__lookup *pysock__lookup_new(const char *host, int port, int family
     return NULL;
 }
 
-/* Hands the lookup to a worker, or, where there can be none, does it here. No lock is held. */
+/* Hands the lookup to a worker, or runs it here if there can be none. No lock is held. */
 static void pysock__lookup_start(pysock__lookup *l)
 {
     pysock__lock(&pysock__resolver.lock);
@@ -5052,13 +5050,13 @@ static void pysock__lookup_start(pysock__lookup *l)
 
 /* ---- >>reactor ----
    Waiting. A thread that sleeps has a waker, which cleanup and fork find. The reactor is one thread
-   that polls watches: a descriptor, what to wait for, a deadline, a callback. It knows neither
-   sockets nor TLS, holds only unfinished business, and starts with the first kick. A kick makes the
-   callback run soon, which then says what the watch waits for; nothing leaves it. Where there is no
-   thread (PYSOCK_NO_THREADS, or it would not start) whoever sleeps takes the turns: one leads, the
+   that polls watches: a descriptor, events to wait for, a deadline, a callback. It knows neither
+   sockets nor TLS, holds only unfinished work, and starts with the first kick. A kick makes the
+   callback run soon; the callback then sets what the watch waits for, if anything. Without a thread
+   (PYSOCK_NO_THREADS, or it would not start) the threads that sleep run the turns: one leads, the
    others follow. The lock: pysock__reactor.lock; no callback runs under it. */
 
-/* Puts one with an open waker where a cleanup, a fork and whoever looks for it find it. */
+/* Registers one with an open waker, so that a cleanup, a fork and other threads find it. */
 static void pysock__sleeper_enlist(pysock__sleeper *sl)
 {
     pysock__lock(&pysock__process.lock);
@@ -5074,7 +5072,7 @@ static void pysock__sleeper_close(pysock__sleeper *sl)
     pysock__waker_close(&sl->waker);
 }
 
-/* A forked child needs wakers of its own. */
+/* Opens a new waker in a forked child. */
 static int pysock__sleeper_refresh(pysock__sleeper *sl)
 {
     if (sl->waker.generation == pysock__fork_generation && sl->waker.rfd >= 0)
@@ -5121,9 +5119,9 @@ static int pysock__thread_waker(pysock__waker **waker)
     return 0;
 }
 
-/* In a forked child: the other threads are gone, and so are their wakers. Those that stay are
-   closed at once, too, not when they are next used: daemons close every descriptor that they find,
-   and the number may be that of another file by then. */
+/* In a forked child: the other threads are gone, and so are their wakers. The remaining wakers are
+   closed now too, not at their next use: daemons close all descriptors that they find, and the
+   number may by then belong to another file. */
 static void pysock__sleepers_after_fork(void)
 {
     pysock__list *l, *next;
@@ -5141,7 +5139,7 @@ static void pysock__sleepers_after_fork(void)
     }
 }
 
-/* Lets everybody who sleeps test again. */
+/* Makes every sleeping thread test again. */
 static void pysock__wake_sleepers(void)
 {
     pysock__list *l;
@@ -5152,7 +5150,7 @@ static void pysock__wake_sleepers(void)
     pysock__unlock(&pysock__process.lock);
 }
 
-/* Ends every wait of calls that began before: those of st, or, for NULL, all. */
+/* Ends every wait of calls that began before: those of st, or all if it is NULL. */
 static void pysock__broadcast(pysock_state *st)
 {
     if (st)
@@ -5178,8 +5176,8 @@ static void pysock__states_after_fork(void)
     pysock__main_state.cleaner = NULL;
 }
 
-/* One of the state's sockets is gone, or of the workers in its hook: count. The last one wakes who
-   cleans up. */
+/* Counts down when one of the state's sockets is freed, or a worker leaves its hook. The last one
+   wakes the state's cleanup. */
 static void pysock__state_less_one(pysock_state *st, size_t *count)
 {
     if (pysock__add(count, (size_t)-1))
@@ -5194,9 +5192,9 @@ typedef struct pysock__watch {
     /* set once */
     int fd;
     void (*fn)(struct pysock__watch *w, short revents); /* sets events and deadline */
-    void (*hold)(struct pysock__watch *w);              /* the reactor has begun to refer to it */
-    void (*drop)(struct pysock__watch *w);              /* ... and has ended */
-    /* whoever takes the turn */
+    void (*hold)(struct pysock__watch *w);              /* the reactor begins to refer to it */
+    void (*drop)(struct pysock__watch *w);              /* ... and no longer does */
+    /* only the thread that runs the turn */
     short events; /* 0 and no deadline: done */
     int64_t deadline;
     /* guarded by the reactor's lock */
@@ -5216,18 +5214,18 @@ static struct {
     pysock__list members, kicked, followers;
     size_t count; /* of members */
     int started, stopping;
-    int allowed;    /* the audit hook has been asked about the thread */
-    int wanted;     /* deferred work: the hook is to be asked */
+    int allowed;    /* the audit hook has allowed the thread */
+    int wanted;     /* deferred work: the hook must be asked */
     int threadless; /* atomic too, so that a sleeper need not lock */
     int64_t stop_deadline;
     pysock__waker waker;
     pysock__thread thread;
-    int leading;           /* somebody takes a turn, where there is no thread */
-    pysock__waker *leader; /* whom to wake for a kick then; NULL: it does not sleep */
-    struct pollfd *spare_fds; /* room that reserve made, for the next turn to take */
+    int leading;           /* a thread runs a turn, where there is no reactor thread */
+    pysock__waker *leader; /* what a kick then wakes; NULL: the leader does not sleep */
+    struct pollfd *spare_fds; /* from pysock__reactor_reserve(), for the next turn to take */
     pysock__watch **spare_watches;
     size_t spare_cap;
-    /* whoever takes the turn */
+    /* only the thread that runs the turn */
     struct pollfd *fds;
     pysock__watch **watches;
     size_t cap;
@@ -5251,7 +5249,7 @@ static void pysock__watch_init(pysock__watch *w, int fd, void (*fn)(pysock__watc
     pysock__list_init(&w->kick_link);
 }
 
-/* Makes room for that many watches, so that the reactor itself never runs out of memory. */
+/* Makes room for that many watches, so that the reactor's thread never runs out of memory. */
 static int pysock__reactor_reserve(size_t count)
 {
     struct pollfd *fds;
@@ -5295,7 +5293,7 @@ static void pysock__reactor_adopt_locked(void)
     pysock__reactor.spare_cap = 0;
 }
 
-/* Lets the callback run, and then either keeps the watch or forgets it. */
+/* Runs the callback, and then keeps the watch or drops it. */
 static void pysock__watch_call_locked(pysock__watch *w, short revents)
 {
     int done;
@@ -5308,7 +5306,7 @@ static void pysock__watch_call_locked(pysock__watch *w, short revents)
     pysock__list_remove(&w->member_link);
     w->member = 0;
     pysock__reactor.count--;
-    done = !w->kicked; /* kicked again: the reference stays for that */
+    done = !w->kicked; /* kicked again: keep the reference for that */
     if (!done)
         return;
     pysock__unlock(&pysock__reactor.lock);
@@ -5316,7 +5314,7 @@ static void pysock__watch_call_locked(pysock__watch *w, short revents)
     pysock__lock(&pysock__reactor.lock);
 }
 
-/* Runs the callbacks of those that are kicked now; a later kick is for the next turn. */
+/* Runs the callbacks of the watches kicked so far; a later kick is for the next turn. */
 static void pysock__run_kicked_locked(void)
 {
     pysock__list now;
@@ -5358,7 +5356,7 @@ static int64_t pysock__gather_locked(struct pollfd *fds, pysock__watch **watches
     return nearest;
 }
 
-/* Calls the watches that have events or are due. */
+/* Runs the callbacks of watches that have events or whose deadline has passed. */
 static void pysock__dispatch_locked(struct pollfd *fds, pysock__watch **watches, size_t from,
                                     size_t n)
 {
@@ -5374,7 +5372,7 @@ static void pysock__dispatch_locked(struct pollfd *fds, pysock__watch **watches,
     }
 }
 
-/* A turn of the reactor's own thread. */
+/* A turn of the reactor's thread. */
 static void pysock__reactor_turn_locked(void)
 {
     struct pollfd *fds;
@@ -5403,7 +5401,7 @@ static void pysock__reactor_turn_locked(void)
         pysock__dispatch_locked(fds, watches, 1, n);
 }
 
-/* Forgets what is left. */
+/* Drops all watches. */
 static void pysock__reactor_abandon_locked(void)
 {
     while (!pysock__list_empty(&pysock__reactor.members)
@@ -5439,7 +5437,7 @@ static void pysock__reactor_main(void *arg)
     pysock__unlock(&pysock__reactor.lock);
 }
 
-/* There will be no thread: whoever sleeps takes the turns, so all must go to sleep anew. */
+/* There will be no thread: sleeping threads run the turns, so all must wake and sleep again. */
 static void pysock__reactor_threadless_locked(void)
 {
     pysock__store(&pysock__reactor.threadless, 1);
@@ -5456,7 +5454,7 @@ static void pysock__reactor_start_locked(void)
         return;
     }
     pysock__reactor_adopt_locked();
-    if (!pysock__reactor.cap /* a cleanup came between a socket's making and this */
+    if (!pysock__reactor.cap /* a cleanup came after the socket was made */
         || pysock__waker_open(&pysock__reactor.waker) < 0) {
         pysock__reactor_threadless_locked();
         return;
@@ -5469,7 +5467,7 @@ static void pysock__reactor_start_locked(void)
     pysock__reactor.started = 1;
 }
 
-/* The reactor's thread is wanted, and the audit hook has not been asked about it: asks. */
+/* Asks the audit hook about the reactor's thread, if the thread is wanted. */
 static void pysock__reactor_ask(void)
 {
     int wanted, denied;
@@ -5490,9 +5488,9 @@ static void pysock__reactor_ask(void)
     pysock__unlock(&pysock__reactor.lock);
 }
 
-/* Does what somebody with a lock held had to leave undone: asks the audit hook about the reactor's
-   thread. Every call does it last, and before it sleeps. 1: it may have taken its time, and the
-   thread's waker may have been drained. The thread's error stays. */
+/* Runs work deferred because a lock was held: asks the audit hook about the reactor's thread.
+   Called before a thread sleeps, and at the end of calls that may have kicked a watch. 1: it ran;
+   that may have taken long, and may have drained the thread's waker. The thread's error is kept. */
 static int pysock__run_deferred(void)
 {
     pysock__fault before;
@@ -5509,7 +5507,7 @@ static int pysock__run_deferred(void)
     return 1;
 }
 
-/* Has the callback called soon. May be called with a socket's lock held. */
+/* Schedules the callback. May be called with a socket's lock held. */
 static void pysock__kick(pysock__watch *w)
 {
     pysock__lock(&pysock__reactor.lock);
@@ -5527,7 +5525,7 @@ static void pysock__kick(pysock__watch *w)
     pysock__unlock(&pysock__reactor.lock);
 }
 
-/* Has it called soon if the reactor refers to it at all, so that it lets go. */
+/* The same only if the reactor refers to the watch, so that it drops it. */
 static void pysock__kick_if_held(pysock__watch *w)
 {
     int held;
@@ -5539,8 +5537,8 @@ static void pysock__kick_if_held(pysock__watch *w)
         pysock__kick(w);
 }
 
-/* A turn without a thread of its own: polls the caller's descriptors and the watches together.
-   Returns as pysock__poll() for the caller's, or 0 when only watches had events. */
+/* A turn on a sleeping thread: polls the caller's descriptors and the watches together. Returns
+   what pysock__poll() would for the caller's; 0 if only watches had events. */
 static int pysock__lead_locked(struct pollfd *own, size_t own_count, int64_t deadline)
 {
     struct pollfd *fds;
@@ -5573,7 +5571,7 @@ static int pysock__lead_locked(struct pollfd *own, size_t own_count, int64_t dea
     return r < 0 ? r : ready;
 }
 
-/* Takes the lead for one turn; waker is the leader's, if it may sleep. */
+/* Leads for one turn; waker: what a kick wakes, or NULL. */
 static int pysock__lead_once_locked(pysock__waker *waker, struct pollfd *fds, size_t count,
                                     int64_t deadline)
 {
@@ -5587,7 +5585,7 @@ static int pysock__lead_once_locked(pysock__waker *waker, struct pollfd *fds, si
     return r;
 }
 
-/* Where nobody leads, the first who sleeps must learn of it. */
+/* If no thread leads, wakes the first follower, which leads when it sleeps again. */
 static void pysock__hand_over_locked(void)
 {
     if (!pysock__reactor.leading && !pysock__list_empty(&pysock__reactor.followers))
@@ -5610,8 +5608,8 @@ static int pysock__follow_locked(pysock__waker *waker, struct pollfd *fds, size_
     return r;
 }
 
-/* Sleeps like pysock__poll(). Every sleep of a call goes through here, so that unfinished business
-   goes on where there is no reactor thread. fds[0] is the waker's. */
+/* Sleeps like pysock__poll(). Without a reactor thread, the calling thread leads or follows, so
+   that unfinished work goes on. fds[0] is the waker's. */
 static int pysock__sleep(pysock__waker *waker, struct pollfd *fds, size_t count, int64_t deadline)
 {
     int r;
@@ -5630,7 +5628,7 @@ static int pysock__sleep(pysock__waker *waker, struct pollfd *fds, size_t count,
     return r;
 }
 
-/* A call that does not sleep gives unfinished business its turn where there is no thread. */
+/* Without a reactor thread: runs one turn in a call that does not sleep. */
 static void pysock__reactor_assist(void)
 {
     if (!pysock__load(&pysock__reactor.threadless))
@@ -5643,7 +5641,7 @@ static void pysock__reactor_assist(void)
     pysock__unlock(&pysock__reactor.lock);
 }
 
-/* Waits, where there is no thread, until nobody leads: the leader's call has been told to end. */
+/* Without a reactor thread: waits until no thread leads; the leader's call is ending already. */
 static void pysock__await_leader_locked(void)
 {
     struct pollfd fd;
@@ -5659,7 +5657,7 @@ static void pysock__await_leader_locked(void)
     }
 }
 
-/* Lets the reactor finish what it has until deadline, ends it, and forgets what is left then. */
+/* Lets the reactor finish its work until deadline, stops it, and drops what is left. */
 static void pysock__reactor_stop(int64_t deadline)
 {
     int before, r = 0;
@@ -5693,8 +5691,8 @@ static void pysock__reactor_stop(int64_t deadline)
     pysock__unlock(&pysock__reactor.lock);
 }
 
-/* In a forked child: there is no thread, and what the parent had to finish is the parent's. The
-   watches are the caller's to reset. */
+/* In a forked child: the thread is gone, and its unfinished work is the parent's. The caller resets
+   the watches. */
 static void pysock__reactor_after_fork(void)
 {
     if (pysock__reactor.started)
@@ -5718,8 +5716,8 @@ static void pysock__watch_after_fork(pysock__watch *w)
 }
 
 /* ---- >>names ----
-   Addresses as text and back, getaddrinfo and its family, interfaces, services, protocols. What a
-   call returns is one block, freed by its own call. No lock is held, and none is there. */
+   Addresses as text and back, getaddrinfo and similar calls, interfaces, services, protocols. What
+   a call returns is one block, freed by its own call. No locks. */
 
 PYSOCKDEF int pysock_addr_port(const pysock_addr *addr)
 {
@@ -5730,8 +5728,8 @@ PYSOCKDEF int pysock_addr_port(const pysock_addr *addr)
     return addr->u.sa.sa_family == AF_INET6 ? pysock__ntohs(addr->u.in6.sin6_port) : -1;
 }
 
-/* The bytes of a Unix socket's path or abstract name, 0 where it has none: on Linux the address
-   ends before the path then, on the BSDs and macOS the path is all zeros. */
+/* The length of a Unix socket's path or abstract name; 0 if it has none: the address then ends
+   before the path (Linux), or the path is all zeros (BSDs, macOS). */
 static size_t pysock__unix_length(const pysock_addr *addr)
 {
     size_t used = offsetof(struct sockaddr_un, sun_path), n, i;
@@ -5786,7 +5784,7 @@ static int pysock__unix_addr(pysock_addr *addr, const char *path, const char *wh
 {
     size_t n = strlen(path);
 
-    if (n + (path[0] != '@') > sizeof addr->u.un.sun_path) /* an abstract name needs no end */
+    if (n + (path[0] != '@') > sizeof addr->u.un.sun_path) /* an abstract name needs no NUL */
         return pysock__fail(PYSOCK_OS_ERROR, ENAMETOOLONG, "ENAMETOOLONG",
                             "%s: the Unix socket path has %lu bytes; the system takes at most %lu",
                             what, (unsigned long)n,
@@ -5802,8 +5800,8 @@ static int pysock__unix_addr(pysock_addr *addr, const char *path, const char *wh
     return 0;
 }
 
-/* The address of host and port, for bind and its like: looked up on the calling thread, as Python
-   does. No lock is held. */
+/* The address of host and port, for bind and similar calls: looked up on the calling thread, as
+   Python does. No lock is held. */
 static int pysock__local_addr(const char *what, const char *host, int port, int family, int type,
                               pysock_addr *addr)
 {
@@ -5893,7 +5891,7 @@ PYSOCKDEF int pysock_addr_parse(pysock_addr *addr, const char *text)
     return 0;
 }
 
-/* Names: getaddrinfo and its family. What is returned is one block, strings behind the array. */
+/* Names: getaddrinfo and similar calls. A result is one block, with the strings after the array. */
 
 typedef struct pysock__ai_list {
     pysock_addrinfo *items;
@@ -5920,7 +5918,7 @@ static int pysock__ai_add(void *arg, const struct addrinfo *found)
     return 0;
 }
 
-/* Puts the canonical name behind the array. 0 or -1. */
+/* Appends the canonical name to the array. 0 or -1. */
 static int pysock__ai_finish(pysock__ai_list *list)
 {
     size_t bytes = list->count * sizeof *list->items, n = strlen(list->canonname) + 1, i;
@@ -5945,8 +5943,8 @@ static const char *pysock__ai_subject(const char *host, const char *service, cha
     return text;
 }
 
-/* The system takes numbers modulo 65536, with a sign and white space before them: none of that is a
-   service, and "65616" is not port 80. */
+/* The system accepts numbers modulo 65536, after a sign or white space. These are not accepted
+   here: "65616" is not port 80. */
 static int pysock__service_fits(const char *service)
 {
     size_t digits = strspn(service, "0123456789");
@@ -5994,7 +5992,7 @@ PYSOCKDEF ptrdiff_t pysock_getaddrinfo(const char *host, const char *service, in
     else
         err = pysock__sys_getaddrinfo(host, service, &want, pysock__ai_add, &found, &sys);
     if (!(flags & AI_CANONNAME))
-        found.canonname[0] = 0; /* musl gives one unasked */
+        found.canonname[0] = 0; /* musl returns one without the flag */
     if (!err && (found.out_of_memory || (found.count && pysock__ai_finish(&found) < 0)))
         err = EAI_MEMORY;
     if (!err) {
@@ -6037,7 +6035,7 @@ PYSOCKDEF int pysock_getnameinfo(const pysock_addr *addr, int flags, char *host,
     return pysock__raise(&pysock__last);
 }
 
-/* The first address of a host name or address, as Python's gethostby calls begin. */
+/* The first address of a host name or numeric address; Python's gethostby calls begin with it. */
 static int pysock__host_addr(const char *what, const char *event, const char *host, int family,
                              pysock_addr *addr)
 {
@@ -6057,7 +6055,7 @@ static int pysock__host_addr(const char *what, const char *event, const char *ho
     return err ? pysock__fail_gai(err, sys, what, host) : 0;
 }
 
-/* What is short of room. */
+/* Fails because text does not fit the caller's buffer. */
 static int pysock__fail_room(const char *what, const char *text)
 {
     return pysock__fail(PYSOCK_OS_ERROR, ENAMETOOLONG, "ENAMETOOLONG",
@@ -6075,6 +6073,7 @@ static int pysock__give_text(const char *what, const char *text, char *out, size
     return 0;
 }
 
+#ifndef PYSOCK_NO_SSL
 /* The same of a text that may be absent. Its length; 0 without one. */
 static ptrdiff_t pysock__give_optional(const char *what, const char *text, char *out, size_t size)
 {
@@ -6082,6 +6081,7 @@ static ptrdiff_t pysock__give_optional(const char *what, const char *text, char 
         return -1;
     return (ptrdiff_t)strlen(out);
 }
+#endif
 
 static int pysock__check_out(const char *what, const char *out, size_t size)
 {
@@ -6131,7 +6131,7 @@ static size_t pysock__strings_size(char *const *list, size_t *count)
     return n;
 }
 
-/* A copy of what the system found, in one block. 0 or -ENOMEM. */
+/* Copies what the system found into one block. 0 or -ENOMEM. */
 static int pysock__hostent_take(void *arg, const struct hostent *found)
 {
     size_t aliases, addresses = 0, i, size = strlen(found->h_name) + 1;
@@ -6197,7 +6197,7 @@ PYSOCKDEF pysock_hostent *pysock_gethostbyname_ex(const char *host)
         return NULL;
     if (!pysock__is_ascii(host) || !host[0] || host[0] == '<') {
         if (!host[0] || host[0] == '<' || pysock__sys_idna(host, ascii, sizeof ascii) < 0)
-            pysock__sys_ntop(&addr, ascii, sizeof ascii); /* it was found, by this address */
+            pysock__sys_ntop(&addr, ascii, sizeof ascii); /* looks up the address instead */
         return pysock__gethost("gethostbyname_ex", host, ascii, NULL);
     }
     return pysock__gethost("gethostbyname_ex", host, host, NULL);
@@ -6240,7 +6240,7 @@ PYSOCKDEF int pysock_sethostname(const char *name)
     return r < 0 ? pysock__fail_os(r, "sethostname", name) : 0;
 }
 
-/* Copies name without blanks around it; 0 if nothing is left, or it stands for this machine. */
+/* Copies name without surrounding blanks; 0 if it is empty or stands for this machine. */
 static int pysock__fqdn_name(const char *name, char *text, size_t size)
 {
     size_t n;
@@ -6277,7 +6277,7 @@ PYSOCKDEF int pysock_getfqdn(const char *name, char *text, size_t size)
     r = pysock__give_text("getfqdn", best, text, size);
     pysock_freehostent(h);
     if (r == 0)
-        pysock__last = before; /* that it was not found is no failure */
+        pysock__last = before; /* a name that is not found is no failure */
     return r;
 }
 
@@ -6490,20 +6490,20 @@ PYSOCKDEF int pysock_has_ipv6(void)
 }
 
 /* ---- >>der ----
-   Files with certificates and keys: PEM and DER as a row of objects, and a reader of DER (X.690).
-   What cannot be read is an error that names file and object; nothing is skipped silently. No
+   Files with certificates and keys: PEM and DER as a sequence of objects, and a DER reader (X.690).
+   An object that cannot be read is an error that names file and object; it is never skipped. No
    state. */
 
 #ifndef PYSOCK_NO_SSL
 
 #define PYSOCK__FILE_MAX ((size_t)64 << 20)  /* bytes of a file with certificates */
 
-/* PEM and DER: files. What a file or memory holds is PEM text or DER; either way it is a row of
-   objects, and what cannot be read is an error that names it: nothing is ever lost silently. */
+/* PEM and DER: files. A file or memory block holds PEM text or DER, each a sequence of objects. */
 
-#define PYSOCK__TEXT_ROOM ((size_t)16 << 10) /* most keys fit: growing leaves a copy behind */
+#define PYSOCK__TEXT_ROOM ((size_t)16 << 10) /* most keys fit: growing would leave a copy behind */
 
-/* Reads a whole file, with a newline behind it. 0 or a negated errno value. */
+/* Reads a whole file; a newline follows the bytes, not counted in len. 0 or a negated errno
+   value. */
 static int pysock__read_file(const char *path, pysock__bytes *out)
 {
     char chunk[4096];
@@ -6531,7 +6531,7 @@ static int pysock__read_file(const char *path, pysock__bytes *out)
     return out->out_of_memory ? -ENOMEM : err;
 }
 
-/* The same for what is in memory. */
+/* The same for bytes in memory. */
 static int pysock__copy_bytes(const void *data, size_t size, pysock__bytes *out)
 {
     if (pysock__reserve(&out->data, &out->cap, size + 1, 1) < 0)
@@ -6544,16 +6544,16 @@ static int pysock__copy_bytes(const void *data, size_t size, pysock__bytes *out)
 
 /* One object of a file. */
 typedef struct pysock__object {
-    const char *name;    /* PEM's label: "RSA PRIVATE KEY"; for DER the one that it would have */
-    const char *headers; /* RFC 1421's, as lines of the text; mostly there are none */
+    const char *name;    /* PEM's label: "RSA PRIVATE KEY"; for DER the one PEM would use */
+    const char *headers; /* RFC 1421's, as lines of the text; usually there are none */
     size_t headers_len;
     int from_der;
     pysock__bytes der;
 } pysock__object;
 
-/* Where reading has stopped, and why, for messages. */
+/* Where and why reading has failed, for messages. */
 typedef struct pysock__file_fault {
-    unsigned number; /* of the object, from 1 on; 0: of the whole file */
+    unsigned number; /* of the object, from 1 on; 0: the whole file */
     char cause[200];
 } pysock__file_fault;
 
@@ -6564,7 +6564,7 @@ static int pysock__file_damaged(pysock__file_fault *fault, unsigned number, cons
     return -EBADMSG;
 }
 
-/* What kind of thing has this label, in words; NULL: nothing that is known. */
+/* The kind of object that has this label, in words; NULL if it is unknown. */
 static const char *pysock__label_kind(const char *name)
 {
     static const struct {
@@ -6605,8 +6605,8 @@ static int pysock__label_is_key(const char *name)
     return n >= 11 && strcmp(name + n - 11, "PRIVATE KEY") == 0;
 }
 
-/* An object that is not looked for. 0: it does not matter beside others; -EBADMSG: it may be what
-   the user means, and would be lost. */
+/* An object of a kind that the caller does not want. 0: it may be skipped; -EBADMSG: the user may
+   mean it, so it must not be. */
 static int pysock__object_unwanted(const pysock__object *object, pysock__file_fault *fault)
 {
     const char *kind = pysock__label_kind(object->name);
@@ -6637,8 +6637,8 @@ typedef struct pysock__pem_line {
     size_t n;
 } pysock__pem_line;
 
-/* The next line, without blanks behind it and the byte order mark of a file that was put in. 0: the
-   text has ended. */
+/* The next line, without trailing blanks or a byte order mark (files may have been concatenated).
+   0: the text has ended. */
 static int pysock__pem_next_line(const pysock__bytes *text, size_t *pos, pysock__pem_line *line)
 {
     const char *start = (const char *)text->data + *pos, *newline;
@@ -6665,7 +6665,7 @@ static int pysock__pem_begins(const pysock__pem_line *line, const char *word)
     return line->n >= n && memcmp(line->p, word, n) == 0;
 }
 
-/* The label of a BEGIN or END line, behind so many bytes; 0 bytes if the line is damaged. */
+/* The label of a BEGIN or END line, after skip bytes. Its length; 0 if the line is damaged. */
 static size_t pysock__pem_label(const pysock__pem_line *line, size_t skip, const char **label)
 {
     size_t n;
@@ -6693,7 +6693,7 @@ static size_t pysock__pem_headers(const pysock__bytes *text, size_t pos)
     return line.n ? (size_t)(line.p - (const char *)text->data) - start : pos - start;
 }
 
-/* Object's base64 on its way to BearSSL's decoder, which works in constant time. */
+/* An object's base64, collected for BearSSL's decoder, which works in constant time. */
 typedef struct pysock__pem_body {
     br_pem_decoder_context decoder;
     char chunk[65];
@@ -6728,7 +6728,7 @@ static int pysock__pem_start(pysock__pem_body *body, pysock__bytes *der)
     return 0;
 }
 
-/* A line of base64, of any length; blanks in it do not count. -1: it is none. */
+/* Takes a line of base64, of any length; blanks in it are ignored. -1: it is not base64. */
 static int pysock__pem_take_line(pysock__pem_body *body, const pysock__pem_line *line)
 {
     size_t i;
@@ -6775,7 +6775,7 @@ typedef struct pysock__pem_reader {
     pysock__pem_body body;
 } pysock__pem_reader;
 
-/* A BEGIN line: takes the headers behind it, and makes room for all that the object may be. */
+/* A BEGIN line: takes the headers after it, and reserves the largest size the object may have. */
 static int pysock__pem_begin(pysock__pem_reader *r, const pysock__pem_line *line,
                              pysock__file_fault *fault)
 {
@@ -6804,7 +6804,7 @@ static int pysock__pem_begin(pysock__pem_reader *r, const pysock__pem_line *line
     return pysock__pem_start(&r->body, &r->object.der) < 0 ? -ENOMEM : 0;
 }
 
-/* An END line: the object is whole. */
+/* An END line: the object is complete. */
 static int pysock__pem_end(pysock__pem_reader *r, const pysock__pem_line *line,
                            pysock__file_fault *fault)
 {
@@ -6857,7 +6857,7 @@ static int pysock__pem_each(const pysock__bytes *text, pysock__file_fault *fault
     return result;
 }
 
-/* PEM and DER: a reader of DER (X.690). What it reads points into the bytes that it was given. */
+/* PEM and DER: a DER reader (X.690). Results point into the bytes read. */
 
 typedef struct pysock__der {
     const unsigned char *p, *end;
@@ -6912,7 +6912,7 @@ static int pysock__der_equal(const pysock__der *a, const pysock__der *b)
     return pysock__der_is(a, b->p, pysock__der_len(b));
 }
 
-/* BOOLEAN's contents; -1 if malformed, -2 if true is written in another way than DER's. */
+/* BOOLEAN's contents; -1 if malformed, -2 if true is not encoded as DER requires. */
 static int pysock__der_bool(const pysock__der *in)
 {
     if (pysock__der_len(in) != 1)
@@ -6935,7 +6935,7 @@ static int pysock__der_int(const pysock__der *in)
     return value < 0 ? INT_MAX : value;
 }
 
-/* A positive INTEGER's contents, as bytes without a leading zero. -1 if it is none. */
+/* A positive INTEGER's contents, as bytes without leading zeros. -1 if it is not one. */
 static int pysock__der_unsigned(pysock__der *in)
 {
     if (!pysock__der_len(in) || in->p[0] & 0x80)
@@ -6961,7 +6961,7 @@ static void pysock__der_tags(pysock__der in, unsigned char tags[8])
         tags[n++] = (unsigned char)tag;
 }
 
-/* The label that PEM would give to what is in this SEQUENCE. */
+/* The PEM label for the contents of a SEQUENCE. */
 static const char *pysock__der_label(pysock__der in)
 {
     unsigned char tags[8], inner[8];
@@ -6969,7 +6969,7 @@ static const char *pysock__der_label(pysock__der in)
     int tag = pysock__der_next(&first, &value);
 
     if (tag < 0)
-        return "CERTIFICATE"; /* whose reader will say what is wrong with it */
+        return "CERTIFICATE"; /* its parser will report what is wrong */
     pysock__der_tags(in, tags);
     if (tag == 0x06)
         return "PKCS7";
@@ -6991,7 +6991,7 @@ static const char *pysock__der_label(pysock__der in)
     return "CERTIFICATE";
 }
 
-/* Objects one after the other, as they are put into a file. */
+/* DER objects one after the other, as in a concatenated file. */
 static int pysock__der_each(const pysock__bytes *data, pysock__file_fault *fault,
                             pysock__object_fn each, void *arg)
 {
@@ -7017,7 +7017,7 @@ static int pysock__der_each(const pysock__bytes *data, pysock__file_fault *fault
     return result;
 }
 
-/* 1 for DER: a SEQUENCE, whose next bytes no text has. */
+/* 1 for DER: a SEQUENCE tag, and then bytes that text does not have. */
 static int pysock__is_der(const pysock__bytes *data)
 {
     size_t i;
@@ -7028,7 +7028,7 @@ static int pysock__is_der(const pysock__bytes *data)
     return 0;
 }
 
-/* Text of two bytes a character: with a byte order mark, or a zero beside an ASCII letter. */
+/* UTF-16 text: with a byte order mark, or a zero beside an ASCII character. */
 static int pysock__is_utf16(const pysock__bytes *data)
 {
     const unsigned char *p = data->data;
@@ -7038,8 +7038,8 @@ static int pysock__is_utf16(const pysock__bytes *data)
                || (p[0] && p[0] < 0x80 && !p[1]) || (!p[0] && p[1] && p[1] < 0x80));
 }
 
-/* Calls each(arg, object, fault) for every object in a file, until it answers non-zero, which is
-   then the result. -EBADMSG: *fault says which is damaged, and how. */
+/* Calls each(arg, object, fault) for every object in a file, until it returns non-zero, which is
+   then the result. -EBADMSG: *fault has the damaged object's number, and the cause. */
 static int pysock__file_each(const pysock__bytes *data, pysock__file_fault *fault,
                              pysock__object_fn each, void *arg)
 {
@@ -7063,7 +7063,7 @@ static int pysock__fail_in_file(const char *name, const pysock__file_fault *faul
                         fault->cause);
 }
 
-/* Fails because what is looked for is not there; other: the label of what is, or "". */
+/* Fails because the wanted object is not in the file; other: the label of one that is, or "". */
 static int pysock__fail_not_in_file(const char *name, const char *wanted, const char *label,
                                     const char *other, size_t size, const char *reason)
 {
@@ -7126,12 +7126,12 @@ static int pysock__der_time(pysock__der *d, int64_t *out)
 
 /* ---- >>x509 ----
    Certificates and revocation lists (RFC 5280), parsed once and then only read: they point into the
-   bytes that they were read from. Names, name constraints, host names. No state and no lock. */
+   bytes that they were parsed from. Names, name constraints, host names. No state and no lock. */
 
 #ifndef PYSOCK_NO_SSL
 
-/* Signature algorithms that are verified, SHA-1 only where the security level is 0, and MD5, which
-   is known but too weak (no hash). */
+/* Signature algorithms that are verified (SHA-1 only at security level 0), and MD5, which is known
+   but always too weak (no hash). */
 typedef struct pysock__sig_alg {
     const char *oid;
     size_t oid_len;
@@ -7156,7 +7156,7 @@ static const pysock__sig_alg pysock__sig_algs[] = {
     {PYSOCK__OID_ECDSA "\x01", 7, BR_KEYTYPE_EC, &br_sha1_vtable, NULL},
 };
 
-/* Extensions that mean something here, as bits of what a certificate has. */
+/* Known extensions, as bits. */
 enum {
     PYSOCK__EXT_SKI = 1,
     PYSOCK__EXT_AKI = 2,
@@ -7166,7 +7166,7 @@ enum {
     PYSOCK__EXT_NAMES = 32,
     PYSOCK__EXT_EKU = 64,
     PYSOCK__EXT_POLICY_CONSTRAINTS = 128,
-    PYSOCK__EXT_POLICIES = 256 /* and what belongs to them: nobody asks for any */
+    PYSOCK__EXT_POLICIES = 256 /* and related ones: no policies are required */
 };
 
 #define PYSOCK__KU_SIGN 0x80u      /* KeyUsage's bits: digitalSignature, the first */
@@ -7190,16 +7190,16 @@ typedef struct pysock__cert {
     unsigned seen, critical;                   /* extensions */
     unsigned key_usage;
     int version, is_ca, pathlen; /* pathlen -1: any */
-    int unknown_critical;        /* has a critical extension that nobody here understands */
-    int algorithms_differ;       /* inside and outside of what is signed */
-    pysock__der key_oid, curve_oid, sig_oid; /* of what kind the key and the signature are */
-    size_t rsa_bits;             /* of an RSA key of any size */
-    int compressed;              /* the key's point is */
+    int unknown_critical;        /* has a critical extension that is not understood */
+    int algorithms_differ;       /* the signature algorithms inside and outside the signed part */
+    pysock__der key_oid, curve_oid, sig_oid; /* the algorithms of key and signature */
+    size_t rsa_bits;             /* of an RSA key, supported or not */
+    int compressed;              /* the key's point is in compressed form */
     const char *problem;         /* after a failure: what is wrong, static */
 } pysock__cert;
 
 #define PYSOCK__RSA_MAX 512        /* bytes of a modulus that BearSSL takes */
-#define PYSOCK__RSA_EXPONENT_MAX 8 /* bytes: longer ones only waste the time of who verifies */
+#define PYSOCK__RSA_EXPONENT_MAX 8 /* bytes: a longer one only slows down verification */
 
 static int pysock__cert_key_rsa(pysock__cert *cert, pysock__der bits)
 {
@@ -7319,7 +7319,7 @@ static int pysock__ext_aki(pysock__der *keyid, pysock__der value)
     return 0;
 }
 
-/* NameConstraints must say something (RFC 5280, 4.2.1.10). */
+/* NameConstraints must not be empty (RFC 5280, 4.2.1.10). */
 static int pysock__ext_names(pysock__cert *cert, pysock__der value)
 {
     pysock__der seq, in;
@@ -7437,7 +7437,7 @@ static int pysock__cert_extensions(pysock__cert *cert, pysock__der exts)
     return 0;
 }
 
-/* What comes after the key: unique identifiers, and the extensions. */
+/* The rest after the key: unique identifiers, and the extensions. */
 static int pysock__cert_tail(pysock__cert *cert, pysock__der tbs)
 {
     pysock__der in, exts;
@@ -7473,7 +7473,7 @@ static const pysock__sig_alg *pysock__sig_alg_find(pysock__der alg)
     return NULL;
 }
 
-/* tbsCertificate's contents, up to the extensions. */
+/* tbsCertificate's contents. */
 static int pysock__cert_body(pysock__cert *cert, pysock__der tbs, pysock__der *inner_alg)
 {
     pysock__der in, number;
@@ -7538,8 +7538,8 @@ static int pysock__cert_parse(pysock__cert *cert, const unsigned char *der, size
     return 0;
 }
 
-/* X.509: distinguished names. Two are the same if their bytes are, or if they differ only as
-   RFC 5280 (7.1) allows: the case of letters, and blanks, in strings of any of the usual kinds. */
+/* X.509: distinguished names. Two are the same if their bytes are, or if they differ only as RFC
+   5280 (7.1) allows: in the case of letters and in blanks, in strings of any of the usual types. */
 
 static int pysock__lower(int c)
 {
@@ -7551,7 +7551,7 @@ static int pysock__is_text(int tag)
     return tag == 0x0c || tag == 0x13 || tag == 0x14 || tag == 0x16 || tag == 0x1a;
 }
 
-/* The next character of a string without leading blanks, runs of them folded; -1 at its end. */
+/* The next character of a string, without blanks around it, runs of them folded; -1 at its end. */
 static int pysock__fold_next(pysock__der *s, int *started)
 {
     int blank = 0;
@@ -7580,7 +7580,7 @@ static int pysock__text_same(pysock__der a, pysock__der b)
     return 1;
 }
 
-/* AttributeTypeAndValue by AttributeTypeAndValue. */
+/* 1 if two RDNs have the same attributes in the same order. */
 static int pysock__rdn_same(pysock__der a, pysock__der b)
 {
     pysock__der x, y, x_oid, y_oid, x_value, y_value;
@@ -7615,7 +7615,7 @@ static int pysock__name_within(pysock__der name, pysock__der prefix)
     return 1;
 }
 
-/* 1 if a name can be read to its end. */
+/* 1 if a name is well-formed. */
 static int pysock__name_valid(pysock__der name)
 {
     pysock__der set, atv, oid, value;
@@ -7642,8 +7642,7 @@ static int pysock__cert_self_issued(const pysock__cert *cert)
     return pysock__name_same(&cert->issuer, &cert->subject);
 }
 
-/* OpenSSL's idea of a CA (X509_check_ca): by its extensions, or a root from before there were
-   any. */
+/* As OpenSSL's X509_check_ca(): a CA by its extensions, or a self-issued version 1 certificate. */
 static int pysock__cert_is_ca(const pysock__cert *cert)
 {
     if (cert->seen & PYSOCK__EXT_KEY_USAGE && !(cert->key_usage & PYSOCK__KU_CERT_SIGN))
@@ -7657,7 +7656,7 @@ static int pysock__cert_is_ca(const pysock__cert *cert)
 /* X.509: name constraints (RFC 5280, 4.2.1.10). Where one cannot be checked, the path is
    refused. */
 
-/* Why a path is refused, as OpenSSL numbers it (X509_V_ERR_); 0: it is not. */
+/* Why a path is refused, as OpenSSL's X509_V_ERR_ numbers; 0: it is accepted. */
 enum {
     PYSOCK__V_OK = 0,
     PYSOCK__V_MALFORMED = 1,
@@ -7754,7 +7753,7 @@ static int pysock__domain_holds(const pysock__der *domain, const pysock__der *ho
     return domain->p[0] == '.' || host->end[-(ptrdiff_t)d - 1] == '.';
 }
 
-/* A DNS name that can be compared: labels of letters, digits, '-', '_', perhaps "*." before. */
+/* 1 if a DNS name can be compared: labels of letters, digits, '-', '_', perhaps after "*.". */
 static int pysock__dns_valid(const pysock__der *name)
 {
     const unsigned char *p = name->p;
@@ -7777,8 +7776,8 @@ static int pysock__dns_valid(const pysock__der *name)
     return label > 0;
 }
 
-/* A domain in a constraint: a DNS name, or one behind a dot; neither a wildcard nor with a dot at
-   its end, which would not meet the names that it means. */
+/* 1 if a constraint's domain is valid: a DNS name, perhaps after a dot. A wildcard or a final dot
+   is refused, because it would not match the names that it is meant for. */
 static int pysock__domain_valid(const pysock__der *domain)
 {
     pysock__der name = *domain;
@@ -7788,7 +7787,7 @@ static int pysock__domain_valid(const pysock__der *domain)
     return name.p < name.end && name.p[0] != '*' && pysock__dns_valid(&name);
 }
 
-/* name is not below domain, but as a wildcard it stands for a host that is (CVE-2025-61727). */
+/* 1 if name is a wildcard that matches a host in domain, but is not in it (CVE-2025-61727). */
 static int pysock__wildcard_meets(const pysock__der *domain, const pysock__der *name)
 {
     pysock__der parent = *domain, rest = *name;
@@ -7805,7 +7804,7 @@ static int pysock__wildcard_meets(const pysock__der *domain, const pysock__der *
            && pysock__text_equal(parent.p, rest.p, pysock__der_len(&rest));
 }
 
-/* The host part of a URI with an authority; 0 if there is none that is a name. */
+/* The host part of a URI with an authority; 0 if there is none, or it is an IPv6 address. */
 static int pysock__uri_host(const pysock__der *uri, pysock__der *host)
 {
     const unsigned char *p = uri->p, *end;
@@ -7853,7 +7852,7 @@ static int pysock__email_within(const pysock__der *base, const pysock__der *mail
     return n == pysock__der_len(&host) && pysock__text_equal(base->p, host.p, n);
 }
 
-/* An address with a mask of ones followed by zeros. */
+/* The constraint is an address and a mask, which must be ones followed by zeros. */
 static int pysock__ip_within(const pysock__der *base, const pysock__der *ip)
 {
     size_t n = pysock__der_len(base) / 2, i;
@@ -7878,7 +7877,8 @@ static int pysock__ip_within(const pysock__der *base, const pysock__der *ip)
     return 1;
 }
 
-/* Whether a name of this kind lies in the subtree: 1, 0, or a negated V_ code: cannot be told. */
+/* 1 if a name of this kind lies in the subtree, 0 if not, a negated V_ code if it cannot be
+   checked. */
 static int pysock__name_in_subtree(int tag, const pysock__der *base, const pysock__der *name,
                                    int excluding)
 {
@@ -7930,14 +7930,14 @@ static int pysock__subtree_next(pysock__der *list, pysock__der *base)
         return tag;
     if (pysock__der_next(&subtree, &in) == 0x80 && pysock__der_is(&in, "", 1)
         && subtree.p == subtree.end)
-        return tag; /* a minimum of 0, which should have been left out */
+        return tag; /* the default minimum of 0, which DER omits */
     return -PYSOCK__V_SUBTREE_MINMAX;
 }
 
 #define PYSOCK__LEAF_OF_SERVER 2 /* 1: a client's */
-#define PYSOCK__NAME_CHECKS 250000 /* of names by constraints; long ones count more */
+#define PYSOCK__NAME_CHECKS 250000 /* comparisons with constraints; long names count more */
 
-/* Judges one name of a certificate by one list of subtrees. 0 or a V_ code. */
+/* Checks one name of a certificate against one list of subtrees. 0 or a V_ code. */
 static int pysock__name_check(pysock__der list, int excluding, int tag, const pysock__der *name,
                               int *budget)
 {
@@ -7963,8 +7963,8 @@ static int pysock__name_check(pysock__der list, int excluding, int tag, const py
     return asked && !excluding ? PYSOCK__V_NOT_PERMITTED : PYSOCK__V_OK;
 }
 
-/* 1 if this text is a common name that a client might take for a host's: a DNS name of several
-   labels, or, in a server's certificate, of one. A dot at its end goes, as with the client. */
+/* 1 if a client might take this common name for a host name: a DNS name of several labels, or, in a
+   server's certificate, of one. Drops a final dot, as the client does. */
 static int pysock__cn_is_host(pysock__der *cn, int server)
 {
     if (cn->p < cn->end && cn->end[-1] == '.')
@@ -7972,9 +7972,9 @@ static int pysock__cn_is_host(pysock__der *cn, int server)
     return pysock__dns_valid(cn) && (server || memchr(cn->p, '.', pysock__der_len(cn)));
 }
 
-/* Calls each(arg, tag, name) for every name that constraints apply to, until it answers non-zero,
+/* Calls each(arg, tag, name) for every name that constraints apply to, until it returns non-zero,
    which is the result: subjectAltName's, the subject, e-mail addresses in it, and, in a leaf
-   without DNS names, the common name that a client might take for one. */
+   without DNS names, common names that a client might take for one. */
 static int pysock__cert_each_name(const pysock__cert *cert, int leaf,
                                   int (*each)(void *arg, int tag, const pysock__der *name),
                                   void *arg)
@@ -8033,8 +8033,8 @@ static int pysock__constraint_check_name(void *arg, int tag, const pysock__der *
     return code ? code : pysock__name_check(c->ca->permitted, 0, tag, name, c->budget);
 }
 
-/* Judges all names of a certificate by the constraints of a CA above it. leaf: 0, or whose. 0 or a
-   V_ code. */
+/* Checks all names of a certificate against the constraints of a CA above it. leaf: 0 for a CA, 1
+   for a client's, PYSOCK__LEAF_OF_SERVER for a server's. 0 or a V_ code. */
 static int pysock__constraints_check(const pysock__cert *ca, const pysock__cert *cert, int leaf,
                                      int *budget)
 {
@@ -8045,8 +8045,8 @@ static int pysock__constraints_check(const pysock__cert *ca, const pysock__cert 
     return pysock__cert_each_name(cert, leaf, pysock__constraint_check_name, &c);
 }
 
-/* X.509: host names (RFC 6125 as Python applies it). A wildcard is a whole leftmost label,
-   stands for exactly one, and has two labels behind it at least. */
+/* X.509: host names (RFC 6125 as Python applies it). A wildcard is the whole leftmost label,
+   matches exactly one label, and is followed by at least two. */
 
 static int pysock__dns_match(const unsigned char *pattern, size_t plen, const char *host,
                              size_t hlen)
@@ -8069,7 +8069,7 @@ static int pysock__dns_match(const unsigned char *pattern, size_t plen, const ch
     return hlen == plen - 1 && pysock__text_equal(pattern + 1, dot, hlen);
 }
 
-/* The last common name of a subject, for certificates without a subjectAltName. */
+/* Matches host with the last common name, for certificates without such names in subjectAltName. */
 static int pysock__cn_match(pysock__der subject, const char *host, size_t hlen)
 {
     pysock__der set, atv, oid, value, cn = {NULL, NULL};
@@ -8090,8 +8090,8 @@ static int pysock__cn_match(pysock__der subject, const char *host, size_t hlen)
     return cn.p && pysock__dns_match(cn.p, (size_t)(cn.end - cn.p), host, hlen);
 }
 
-/* 1 if the certificate is for host: a DNS name, or an IP address as text; where no subjectAltName
-   has either, by its common name (RFC 2818, 3.1), unless that is not to be asked. */
+/* 1 if the certificate is for host: a DNS name, or an IP address as text. If subjectAltName has
+   neither kind, a DNS name may match the common name (RFC 2818, 3.1), unless no_common_name. */
 static int pysock__cert_matches(const pysock__cert *cert, const char *host, int no_common_name)
 {
     unsigned char ip[16];
@@ -8116,7 +8116,7 @@ static int pysock__cert_matches(const pysock__cert *cert, const char *host, int 
     return !no_common_name && !has_names && !iplen && pysock__cn_match(cert->subject, host, hlen);
 }
 
-/* X.509: revocation lists (RFC 5280, section 5). One that is malformed is none. */
+/* X.509: revocation lists (RFC 5280, section 5). A malformed one is not used. */
 
 typedef struct pysock__crl {
     pysock__der all, tbs; /* with their headers */
@@ -8128,7 +8128,7 @@ typedef struct pysock__crl {
     int algorithms_differ;
     int unknown_critical; /* the list, or an entry, has such an extension */
     int is_delta, is_indirect;
-    int is_partial; /* who is not in it may be in another: by distribution point or reason */
+    int is_partial; /* by distribution point or reason: others may complement it */
     int only_users, only_cas, only_attributes;
 } pysock__crl;
 
@@ -8198,7 +8198,7 @@ static int pysock__crl_extensions(pysock__crl *crl, pysock__der exts)
     return count ? 0 : -1;
 }
 
-/* An entry's extensions (5.3): a reason and a date change nothing, another issuer does. */
+/* An entry's extensions (5.3): a reason or a date has no effect, another issuer does. */
 static int pysock__crl_entry_extensions(pysock__crl *crl, pysock__der exts)
 {
     pysock__der oid, value;
@@ -8217,7 +8217,7 @@ static int pysock__crl_entry_extensions(pysock__crl *crl, pysock__der exts)
     return 0;
 }
 
-/* Reads every entry, so that the search may rely on them. */
+/* Checks every entry, so that pysock__crl_lists() may rely on them. */
 static int pysock__crl_entries(pysock__crl *crl, int version)
 {
     pysock__der list = crl->revoked, entry, in;
@@ -8237,7 +8237,7 @@ static int pysock__crl_entries(pysock__crl *crl, int version)
     return 0;
 }
 
-/* tbsCertList's contents. There must be a nextUpdate: without it nobody could tell an old list. */
+/* tbsCertList's contents. nextUpdate is required: without it an old list is not recognised. */
 static int pysock__crl_body(pysock__crl *crl, pysock__der tbs, pysock__der *inner_alg)
 {
     pysock__der in, exts;
@@ -8296,7 +8296,7 @@ static int pysock__crl_parse(pysock__crl *crl, const unsigned char *der, size_t 
     return 0;
 }
 
-/* The same number, however many octets it was written with. */
+/* 1 if the numbers are equal, however many octets encode them. */
 static int pysock__serial_same(pysock__der a, pysock__der b)
 {
     pysock__der *each[2];
@@ -8326,12 +8326,12 @@ static int pysock__crl_lists(const pysock__crl *crl, const pysock__der *serial)
 #endif /* PYSOCK_NO_SSL */
 
 /* ---- >>certificate-info ----
-   Certificates as people read them: object identifiers, names, dates, extensions as text, in one
-   block for pysock_ssl_cert. No engine uses this but to name things in messages. No state. */
+   Certificates in readable form: object identifiers, names, dates, extensions as text, in one block
+   for pysock_ssl_cert. The verifier uses it only to name things in messages. No state. */
 
 #ifndef PYSOCK_NO_SSL
 
-/* OpenSSL's objects, as far as certificates have them. */
+/* OpenSSL's objects that occur in certificates. */
 static const pysock_ssl_oid pysock__oids[] = {
     /* attributes of names */
     {13, "CN", "commonName", "2.5.4.3"},
@@ -8433,7 +8433,7 @@ static const pysock_ssl_oid pysock__oids[] = {
     {139, "nsSGC", "Netscape Server Gated Crypto", "2.16.840.1.113730.4.1"},
     {1032, "pkInitClientAuth", "PKINIT Client Auth", "1.3.6.1.5.2.3.4"},
     {1033, "pkInitKDC", "Signing KDC Response", "1.3.6.1.5.2.3.5"},
-    /* extensions, and what stands in them */
+    /* extensions, and their contents */
     {769, "subjectDirectoryAttributes", "X509v3 Subject Directory Attributes", "2.5.29.9"},
     {82, "subjectKeyIdentifier", "X509v3 Subject Key Identifier", "2.5.29.14"},
     {83, "keyUsage", "X509v3 Key Usage", "2.5.29.15"},
@@ -8531,7 +8531,7 @@ static const pysock_ssl_oid pysock__oids[] = {
     {675, "SHA224", "sha224", "2.16.840.1.101.3.4.2.4"},
 };
 
-/* One pass of a writer that puts all it writes into one block: with size 0 it only measures. */
+/* A pass of a writer into one block of memory; with size 0 it only measures. */
 typedef struct pysock__writer {
     char *base;
     size_t used, size;
@@ -8576,7 +8576,7 @@ typedef struct pysock__arc {
     size_t count;
 } pysock__arc;
 
-/* Appends seven bits. -1: more than OIDs have. */
+/* Appends seven bits. -1: longer than OIDs are. */
 static int pysock__arc_push(pysock__arc *arc, unsigned bits)
 {
     size_t i;
@@ -8593,7 +8593,7 @@ static int pysock__arc_push(pysock__arc *arc, unsigned bits)
     return 0;
 }
 
-/* Takes away what is not more than the number. */
+/* Subtracts less, which is not more than the number. */
 static void pysock__arc_less(pysock__arc *arc, unsigned less)
 {
     size_t i;
@@ -8607,7 +8607,7 @@ static void pysock__arc_less(pysock__arc *arc, unsigned less)
         arc->count--;
 }
 
-/* An OBJECT IDENTIFIER's contents in digits. -1 if malformed. */
+/* Writes an OBJECT IDENTIFIER's contents in digits. -1 if malformed. */
 static int pysock__writer_digits(pysock__writer *w, pysock__der oid)
 {
     pysock__arc arc;
@@ -8625,7 +8625,7 @@ static int pysock__writer_digits(pysock__writer *w, pysock__der oid)
             if (pysock__arc_push(&arc, *oid.p & 0x7fu) < 0)
                 return -1;
         } while (*oid.p++ & 0x80);
-        if (first) { /* X.690, 8.19.4: the first two in one */
+        if (first) { /* X.690, 8.19.4: the first two arcs in one */
             root = arc.count > 2 ? 2u : arc.count < 2 ? 0u : arc.digit[1] / 4u;
             pysock__arc_less(&arc, root * 40);
             pysock__writer_char(w, '0' + root);
@@ -8639,7 +8639,7 @@ static int pysock__writer_digits(pysock__writer *w, pysock__der oid)
     return 0;
 }
 
-/* The row of an OBJECT IDENTIFIER's contents; NULL if the table has none. */
+/* The row for an OBJECT IDENTIFIER's contents; NULL if the table has none. */
 static const pysock_ssl_oid *pysock__oid_find(pysock__der oid)
 {
     char digits[64];
@@ -8655,7 +8655,7 @@ static const pysock_ssl_oid *pysock__oid_find(pysock__der oid)
     return NULL;
 }
 
-/* What an OBJECT IDENTIFIER is called, or its digits. */
+/* An OBJECT IDENTIFIER's short name, or its digits. */
 static const char *pysock__oid_words(pysock__der oid, char *text, size_t size)
 {
     pysock__writer w;
@@ -8672,7 +8672,7 @@ static const char *pysock__oid_words(pysock__der oid, char *text, size_t size)
     return text;
 }
 
-/* Algorithms that keys can be for, besides RSA and ECDSA; NULL: another one. */
+/* A key algorithm other than RSA and EC, in words; NULL if it is unknown. */
 static const char *pysock__key_algorithm(const pysock__der *oid)
 {
     static const struct {
@@ -8696,7 +8696,7 @@ static const char *pysock__key_algorithm(const pysock__der *oid)
     return NULL;
 }
 
-/* What kind of key a certificate has, where it is one that is not supported. */
+/* What kind of unsupported key a certificate has. */
 static const char *pysock__cert_key_kind(const pysock__cert *cert, char *text, size_t size)
 {
     const char *known = pysock__key_algorithm(&cert->key_oid);
@@ -8721,7 +8721,7 @@ static const char *pysock__cert_key_kind(const pysock__cert *cert, char *text, s
     return text;
 }
 
-/* The same for what signed it. */
+/* The same for its signature. */
 static const char *pysock__cert_signature_kind(const pysock__cert *cert, char *text, size_t size)
 {
     static const struct {
@@ -8745,7 +8745,7 @@ static const char *pysock__cert_signature_kind(const pysock__cert *cert, char *t
     return text;
 }
 
-/* OpenSSL's long name of it, or its digits. */
+/* OpenSSL's long name of the object, or its digits. */
 static int pysock__writer_oid(pysock__writer *w, pysock__der oid, const char **text)
 {
     const pysock_ssl_oid *known = pysock__oid_find(oid);
@@ -8759,7 +8759,7 @@ static int pysock__writer_oid(pysock__writer *w, pysock__der oid, const char **t
     return 0;
 }
 
-/* The next character of UTF-8 (RFC 3629); -1 if it is none. */
+/* The next character of UTF-8 (RFC 3629); -1 if malformed. */
 static long pysock__utf8_next(pysock__der *s)
 {
     static const long least[4] = {0, 0x80, 0x800, 0x10000};
@@ -8785,7 +8785,7 @@ static int pysock__utf8_valid(pysock__der s)
     return 1;
 }
 
-/* The next character of a string of characters of width bytes; -1 if it is none. */
+/* The next character of width bytes; -1 if it is not one. */
 static long pysock__wide_next(pysock__der *s, int width)
 {
     long c = 0;
@@ -8801,7 +8801,7 @@ static long pysock__wide_next(pysock__der *s, int width)
     return c > 0x10ffff ? -1 : c;
 }
 
-/* BMPString, with surrogates as UTF-16 has them. */
+/* BMPString, with surrogates as in UTF-16. */
 static long pysock__bmp_next(pysock__der *s)
 {
     long high = pysock__wide_next(s, 2), low;
@@ -8845,8 +8845,8 @@ static void pysock__writer_hex(pysock__writer *w, pysock__der bytes)
     }
 }
 
-/* The next element as text. One that is no text is "#" and all of it in hexadecimal digits, as RFC
-   4514 (2.4) has it, but for a BIT STRING, which is its bytes as in Python. -1 if malformed. */
+/* The next element as text. If it is not a string, "#" and the element in hexadecimal digits (RFC
+   4514, 2.4), except a BIT STRING, which is its bytes as in Python. -1 if malformed. */
 static int pysock__writer_string(pysock__writer *w, pysock__der *d)
 {
     pysock__der all = *d, in;
@@ -8950,7 +8950,7 @@ static void pysock__writer_ip(pysock__writer *w, const pysock__der *ip)
     pysock__writer_put(w, text, (size_t)n);
 }
 
-/* An otherName's contents: what OpenSSL knows is told behind its kind. -1 if malformed. */
+/* An otherName's contents: kind and value, if OpenSSL knows the kind. -1 if malformed. */
 static int pysock__writer_other_name(pysock__writer *w, pysock__der in)
 {
     static const struct {
@@ -9079,7 +9079,7 @@ static pysock__der pysock__cert_extension(const pysock__cert *cert, const char *
                 || pysock__der_expect(&ext, 0x06, &id) < 0)
                 return value;
             if (pysock__der_is(&id, oid, oid_len))
-                while (ext.p < ext.end) /* what comes last: "critical" may stand before it */
+                while (ext.p < ext.end) /* the last element: "critical" may precede it */
                     if (pysock__der_next(&ext, &value) < 0)
                         return value;
         }
@@ -9094,7 +9094,7 @@ typedef struct pysock__uris {
     int method;
 } pysock__uris;
 
-/* The names of the next entry; none if it is not asked for. -1 if malformed. */
+/* The names of the next entry; none if its method is another. -1 if malformed. */
 static int pysock__uris_entry(pysock__uris *u)
 {
     pysock__der entry, oid, in, names;
@@ -9120,7 +9120,7 @@ static int pysock__uris_entry(pysock__uris *u)
     return 0;
 }
 
-/* 1: there is one more; 0: there is none; -1: malformed. What is no text is passed over. */
+/* 1: *uri is the next one; 0: there is none; -1: malformed. URIs that are not text are skipped. */
 static int pysock__uris_next(pysock__uris *u, pysock__der *uri)
 {
     int tag;
@@ -9141,7 +9141,7 @@ static int pysock__uris_next(pysock__uris *u, pysock__der *uri)
     }
 }
 
-/* As in Python, an extension that cannot be read to its end says nothing. */
+/* As in Python, a malformed extension yields nothing. */
 static void pysock__writer_uris(pysock__writer *w, pysock__der value, int method,
                                 const char *const **out, size_t *out_count)
 {
@@ -9170,7 +9170,7 @@ static void pysock__writer_uris(pysock__writer *w, pysock__der value, int method
     }
 }
 
-/* An INTEGER in hexadecimal digits, an even number of them, perhaps behind a sign. -1 if
+/* An INTEGER as an even number of hexadecimal digits, after a sign if it is negative. -1 if
    malformed. */
 static int pysock__writer_serial(pysock__writer *w, pysock__der in)
 {
@@ -9241,7 +9241,7 @@ static int pysock__curve_bits(pysock__der oid)
     return 0;
 }
 
-/* What kind of key it is, of those too that the verifier does not use. */
+/* The kind of key, also of those that the verifier does not support. */
 static void pysock__cert_describe_key(const pysock__cert *cert, pysock_ssl_cert *out)
 {
     pysock__der tbs = {cert->subject_tlv.end, cert->tbs.end}, spki, alg, oid, bits, seq, n;
@@ -9250,7 +9250,7 @@ static void pysock__cert_describe_key(const pysock__cert *cert, pysock_ssl_cert 
     if (pysock__der_expect(&tbs, 0x30, &spki) < 0 || pysock__der_expect(&spki, 0x30, &alg) < 0
         || pysock__der_expect(&alg, 0x06, &oid) < 0 || pysock__der_expect(&spki, 0x03, &bits) < 0)
         return;
-    bits.p++; /* the number of unused bits; the parser has seen that it is there */
+    bits.p++; /* the number of unused bits, which the parser has checked */
     if (pysock__der_is(&oid, "\x2a\x86\x48\xce\x3d\x02\x01", 7)) {
         out->key_type = "EC";
         if (pysock__der_expect(&alg, 0x06, &oid) == 0)
@@ -9266,7 +9266,7 @@ static void pysock__cert_describe_key(const pysock__cert *cert, pysock_ssl_cert 
     }
 }
 
-/* All of a parsed certificate. -1 if something in it is malformed. */
+/* Writes a parsed certificate. -1 if something in it is malformed. */
 static int pysock__writer_cert(pysock__writer *w, const pysock__cert *cert, pysock_ssl_cert *out)
 {
     pysock__der tbs = {cert->serial.end, cert->tbs.end}, alg, oid;
@@ -9322,16 +9322,16 @@ static int pysock__cert_read(const unsigned char *der, size_t size, pysock_ssl_c
 #endif /* PYSOCK_NO_SSL */
 
 /* ---- >>trust ----
-   Trust stores: anchors, revocation lists, and directories that are looked into by the hash of a
-   name. A store that contexts and connections share is never changed: it is cloned. No lock: counts
-   are atomic. */
+   Trust stores: anchors, revocation lists, and directories that are searched by the hash of a name.
+   A store that contexts and connections share is never changed, but cloned. No lock: counts are
+   atomic. */
 
 #ifndef PYSOCK_NO_SSL
 
-/* Trust: hashes of names. A directory of certificates has them in the names of its files:
-   four octets of SHA-1 over the name in a canonical form, as OpenSSL's X509_NAME_hash() has it. In
-   that form strings are UTF-8, in lower case as far as ASCII goes, without blanks around them, runs
-   of blanks folded; and there is no header around the RDNs. */
+/* Trust: hashes of names, which are file names in a directory of certificates: four octets of SHA-1
+   over the name in a canonical form, as in OpenSSL's X509_NAME_hash(). In that form strings are
+   UTF-8, ASCII in lower case, without surrounding blanks, runs of blanks folded; and there is no
+   header around the RDNs. */
 
 #define PYSOCK__RDN_MAX 16 /* attributes of one RDN; a name with more is not looked up */
 
@@ -9360,14 +9360,14 @@ static void pysock__put_utf8(pysock__bytes *out, uint32_t c)
     pysock__bytes_append(out, u, n);
 }
 
-/* Bytes of a character in a string of this kind; 0 if it is no string, or of a kind that is
+/* Bytes per character in a string of this type; 0 if it is not a string, or of a type that is
    compared octet by octet. */
 static size_t pysock__text_width(int tag)
 {
     return tag == 0x1e ? 2 : tag == 0x1c ? 4 : pysock__is_text(tag) ? 1 : 0;
 }
 
-/* 0, or -1: there is no such text. */
+/* 0, or -1 if the text is malformed. */
 static int pysock__put_canonical_text(pysock__bytes *out, int tag, pysock__der s)
 {
     size_t width = pysock__text_width(tag), i;
@@ -9491,16 +9491,15 @@ static int pysock__name_hash(pysock__der name, uint32_t *hash)
     return err;
 }
 
-/* Trust: stores. An anchor is a whole certificate, whose own dates and constraints
-   count. Anchors and CRLs are counted and immutable: stores share them, and one that grows does not
-   move them. */
+/* Trust: stores. An anchor is a whole certificate, and its own dates and constraints apply. Anchors
+   and CRLs are counted and immutable: stores share them, and a growing store does not move them. */
 
 typedef struct pysock__anchor {
     int refs; /* atomic */
     /* set once */
     pysock_buf *der;
     pysock__cert cert; /* points into der */
-    unsigned rejected; /* for these purposes, a bit for each: the settings of OpenSSL's form */
+    unsigned rejected; /* purposes it is no anchor for, a bit each, from OpenSSL's form */
 } pysock__anchor;
 
 typedef struct pysock__revocations {
@@ -9520,13 +9519,13 @@ typedef struct pysock__dir_lookup {
 
 typedef struct pysock__store {
     int refs; /* atomic */
-    /* changed only by who has the one reference */
+    /* modified only while refs is 1 */
     pysock__anchor **items;
     br_x500_name *names; /* the subjects, for a server's request */
     size_t count, cap, names_cap;
     pysock__revocations **crls;
     size_t crl_count, crl_cap;
-    pysock_buf **dirs; /* paths, to be looked up when an issuer is wanted */
+    pysock_buf **dirs; /* paths, searched when an issuer is wanted */
     size_t dir_count, dir_cap;
     pysock__dir_lookup *dir_lookups;
     size_t dir_lookup_count, dir_lookup_cap;
@@ -9626,8 +9625,9 @@ static int pysock__purposes_have(pysock__der list, pysock_ssl_purpose purpose)
 
 #define PYSOCK__PURPOSE_BIT(purpose) (1u << (purpose))
 
-/* The settings behind the certificate in a TRUSTED CERTIFICATE (OpenSSL's X509_CERT_AUX: what it is
-   trusted for, and what not, both optional): for which purposes it is no anchor. -1: malformed. */
+/* The settings after the certificate in a TRUSTED CERTIFICATE (OpenSSL's X509_CERT_AUX: purposes
+   that it is trusted for, and rejected for, both optional). *rejected: those it is no anchor for.
+   -1: malformed. */
 static int pysock__trust_settings(pysock__der aux, unsigned *rejected)
 {
     static const pysock_ssl_purpose purposes[] = {PYSOCK_SERVER_AUTH, PYSOCK_CLIENT_AUTH};
@@ -9660,8 +9660,7 @@ static int pysock__trust_settings(pysock__der aux, unsigned *rejected)
     return 0;
 }
 
-/* Adds a copy of a DER certificate. 0 (also if it is there), -ENOMEM, or -EBADMSG, with *problem.
-   */
+/* Adds a copy of a DER certificate. 0 (also if it is there), -ENOMEM, or -EBADMSG and *problem. */
 static int pysock__store_add_der(pysock__store *st, const unsigned char *der, size_t len,
                                  unsigned rejected, const char **problem)
 {
@@ -9703,7 +9702,7 @@ static int pysock__store_add_crl(pysock__store *st, const unsigned char *der, si
     return err;
 }
 
-/* The directory's place in the store, which has one reference of its own; -ENOMEM. */
+/* Adds the directory, with a reference of its own. Its index, or -ENOMEM. */
 static ptrdiff_t pysock__store_add_dir(pysock__store *st, pysock_buf *path)
 {
     size_t i;
@@ -9748,13 +9747,13 @@ static int pysock__store_note_lookup(pysock__store *st, const pysock__dir_lookup
     return 0;
 }
 
-/* Adds all that another store has. 0 or -ENOMEM. */
+/* Adds everything in another store. 0 or -ENOMEM. */
 static int pysock__store_merge(pysock__store *st, const pysock__store *other)
 {
     pysock__dir_lookup read;
     ptrdiff_t dir;
     size_t i;
-    int empty = !st->count && !st->crl_count; /* there is nothing to be compared with */
+    int empty = !st->count && !st->crl_count; /* there is nothing to compare with */
 
     for (i = 0; i < other->count; i++)
         if ((empty || !pysock__store_has_anchor(st, other->items[i]))
@@ -9779,7 +9778,7 @@ static int pysock__store_merge(pysock__store *st, const pysock__store *other)
     return 0;
 }
 
-/* A store of its own with the same contents, or an empty one for NULL. */
+/* A copy of a store, or an empty one for NULL. */
 static pysock__store *pysock__store_clone(const pysock__store *old)
 {
     pysock__store *st = (pysock__store *)pysock__alloc(sizeof *st);
@@ -9797,10 +9796,10 @@ static pysock__store *pysock__store_clone(const pysock__store *old)
 typedef struct pysock__store_load {
     pysock__store *store;
     size_t found;
-    char other[64]; /* the label of something else that was met */
+    char other[64]; /* the label of another kind of object in the file */
 } pysock__store_load;
 
-/* A certificate, with OpenSSL's settings behind it where it has that form. */
+/* Adds a certificate; in OpenSSL's TRUSTED form, trust settings follow it. */
 static int pysock__store_load_cert(pysock__store_load *load, const pysock__object *object,
                                    pysock__file_fault *fault)
 {
@@ -9882,7 +9881,7 @@ static int pysock__store_load_file(pysock__store *st, const char *path)
     return err;
 }
 
-/* For directories: what is no certificate is passed over. */
+/* For hashed directories: a file that cannot be loaded is skipped. */
 static int pysock__store_try_file(void *arg, const char *path)
 {
     pysock__store_load *load = (pysock__store_load *)arg;
@@ -9916,7 +9915,7 @@ static int pysock__is_hash_name(void *arg, const char *path)
     return name[i] ? 0 : -EEXIST;
 }
 
-/* Remembers a directory, to be looked up when something in it is wanted. */
+/* Adds a directory, to be searched when something in it is wanted. */
 static int pysock__store_keep_dir(pysock__store *st, const char *path)
 {
     pysock_buf *copy = pysock_buf_copy(path, strlen(path) + 1);
@@ -9949,7 +9948,7 @@ static int pysock__each_hashed_file(const char *dir, int (*each)(void *arg, cons
     return pysock__each_file(dir, pysock__try_hashed_file, &h);
 }
 
-/* A directory's files with hashed names, as OpenSSL makes them: it is kept, and not read yet unless
+/* Adds a directory whose files have hashed names, as OpenSSL makes them. It is not read yet unless
    read_all is set. */
 static int pysock__store_load_dir(pysock__store *st, const char *path, int read_all)
 {
@@ -9977,8 +9976,8 @@ static int pysock__store_load_dir(pysock__store *st, const char *path, int read_
     return 0;
 }
 
-/* A file of a directory that is taken whole: what is no certificate matters to nobody, what is a
-   damaged one does. */
+/* A file of a directory that is loaded completely: a file without certificates is skipped, a
+   damaged one is an error. */
 static int pysock__store_take_file(void *arg, const char *path)
 {
     pysock__store_load *load = (pysock__store_load *)arg;
@@ -9986,11 +9985,11 @@ static int pysock__store_take_file(void *arg, const char *path)
     if (pysock__store_load_file(load->store, path) == 0)
         load->found++;
     else if (strcmp(pysock__last.reason, "NO_CERTIFICATE_OR_CRL_FOUND") != 0)
-        return -EBADMSG; /* which the thread's error tells */
+        return -EBADMSG; /* the cause is in the thread's error */
     return 0;
 }
 
-/* All of a directory, whatever the files' names are. */
+/* Loads every file of a directory, whatever its name. */
 static int pysock__store_load_every_file(pysock__store *st, const char *path)
 {
     pysock__store_load load;
@@ -10013,8 +10012,8 @@ static int pysock__store_load_every_file(pysock__store *st, const char *path)
 
 #define PYSOCK__FILES_MAX 256 /* of one hash that are read at a time */
 
-/* Reads the files of a directory that may hold certificates, or CRLs, of the name with this hash,
-   and have not been read. Once something turns up, *extended is a copy of st that has it. 0 or
+/* Reads the files of a directory that have this hash in their names, certificates or CRLs, and have
+   not been read. If there are any, *extended becomes a copy of st with their contents. 0 or
    -ENOMEM. */
 static int pysock__store_look_in(const pysock__store *st, pysock__store **extended, size_t dir,
                                  uint32_t hash, int is_crl)
@@ -10048,24 +10047,24 @@ static int pysock__store_look_in(const pysock__store *st, pysock__store **extend
 #endif /* PYSOCK_NO_SSL */
 
 /* ---- >>keys ----
-   Private keys, encrypted or not, and identities: a chain with its key, immutable once it is made,
-   and counted. Whatever held a secret is wiped before it is freed. */
+   Private keys, encrypted or not, and identities: a chain with its key, immutable once made, and
+   counted. Memory that held a secret is wiped before it is freed. */
 
 #ifndef PYSOCK_NO_SSL
 
 #define PYSOCK__CHAIN_BYTES ((size_t)160 << 10) /* bytes of a peer's chain */
 #define PYSOCK__CHAIN_CERTS 64
 
-/* Keys: private keys, in the forms PKCS#1 (RFC 8017), SEC1 (RFC 5915) and PKCS#8 (RFC
-   5958). BearSSL reads them; what it would take for damage is told apart before. */
+/* Keys: private keys, in the forms PKCS#1 (RFC 8017), SEC1 (RFC 5915) and PKCS#8 (RFC 5958).
+   BearSSL decodes them; kinds that it would report as damaged are recognised before. */
 
 typedef struct pysock__key_form {
-    const char *unsupported; /* what kind of key it is instead; NULL: none */
+    const char *unsupported; /* the kind of key, in words; NULL: a supported one */
     pysock__der curve;       /* an EC key's parameters */
-    int is_sec1;             /* in this form */
+    int is_sec1;             /* not PKCS#8 */
 } pysock__key_form;
 
-#define PYSOCK__RSA_PRIME_MAX 260 /* and of a prime */
+#define PYSOCK__RSA_PRIME_MAX 260 /* bytes of a prime that BearSSL takes */
 
 /* RSAPrivateKey's contents. */
 static int pysock__key_rsa(pysock__der key, pysock__key_form *form)
@@ -10116,7 +10115,7 @@ static int pysock__key_curve(pysock__der params, pysock__key_form *form)
     return 0;
 }
 
-/* ECPrivateKey's contents. outer: the parameters that came with it, or nothing. */
+/* ECPrivateKey's contents. outer: the parameters given outside of it, or nothing. */
 static int pysock__key_ec(pysock__der key, pysock__der outer, pysock__key_form *form)
 {
     pysock__der version, x, in, params = outer;
@@ -10144,7 +10143,7 @@ static int pysock__key_ec(pysock__der key, pysock__der outer, pysock__key_form *
     return size < 0 ? -1 : 0;
 }
 
-/* PrivateKeyInfo's contents, behind the version. */
+/* PrivateKeyInfo's contents, after the version. */
 static int pysock__key_pkcs8(pysock__der info, pysock__key_form *form)
 {
     pysock__der alg, oid, octets, key;
@@ -10168,7 +10167,7 @@ static int pysock__key_pkcs8(pysock__der info, pysock__key_form *form)
     return pysock__key_ec(key, alg, form);
 }
 
-/* Reads what kind of key it is. -1: none, or malformed. */
+/* Finds out the kind of key. -1: not a key, or malformed. */
 static int pysock__key_parse(const pysock__bytes *der, pysock__der outer, pysock__key_form *form)
 {
     pysock__der all, key, rest, in;
@@ -10194,8 +10193,7 @@ static int pysock__key_parse(const pysock__bytes *der, pysock__der outer, pysock
     return 0;
 }
 
-/* Hands a key that has been parsed to BearSSL. It wants to find the curve inside, so SEC1's form is
-   given the beginning of PKCS#8's, with two bytes for each length. */
+/* Passes a parsed key to BearSSL, which expects the curve inside: SEC1 is wrapped as PKCS#8. */
 static int pysock__key_decode(br_skey_decoder_context *dec, const pysock__bytes *der,
                               const pysock__key_form *form)
 {
@@ -10222,8 +10220,8 @@ static int pysock__key_decode(br_skey_decoder_context *dec, const pysock__bytes 
     return br_skey_decoder_key_type(dec);
 }
 
-/* Keys: encrypted ones. PKCS#8 with PBES2 (RFC 8018), and the traditional form (RFC 1421,
-   with OpenSSL's EVP_BytesToKey). The compositions are here, the primitives BearSSL's. */
+/* Keys: encrypted ones. PKCS#8 with PBES2 (RFC 8018), and the traditional form (RFC 1421, with
+   OpenSSL's EVP_BytesToKey). The schemes are implemented here, the primitives are BearSSL's. */
 
 #define PYSOCK__PASSWORD_MAX 1024
 
@@ -10246,9 +10244,9 @@ static const pysock__key_cipher pysock__key_ciphers[] = {
     {"DES-CBC", "\x2b\x0e\x03\x02\x07", 5, 8, &br_des_ct_cbcdec_vtable},
 };
 
-/* How a key is encrypted, and what. */
+/* An encrypted key, and its encryption scheme. */
 typedef struct pysock__enc_key {
-    const char *unsupported; /* what was used instead; NULL: none */
+    const char *unsupported; /* what was used, in words; NULL: a supported scheme */
     char text[48];           /* room for it */
     const pysock__key_cipher *cipher;
     unsigned char iv[16];
@@ -10294,7 +10292,7 @@ static void pysock__pbkdf2(const pysock__enc_key *enc_key, const void *password,
     pysock__wipe(sum, sizeof sum);
 }
 
-/* EVP_BytesToKey with MD5, one iteration, and half of AES's initialisation vector for a salt. */
+/* EVP_BytesToKey with MD5, one iteration, and 8 bytes of the initialisation vector as salt. */
 static void pysock__bytes_to_key(const pysock__enc_key *enc_key, const void *password, size_t len,
                                  unsigned char *out, size_t out_len)
 {
@@ -10317,7 +10315,7 @@ static void pysock__bytes_to_key(const pysock__enc_key *enc_key, const void *pas
     pysock__wipe(block, sizeof block);
 }
 
-/* The plaintext, which the caller frees. -EACCES: its padding is wrong. */
+/* Decrypts into *out, which the caller frees. -EACCES: the padding is wrong. */
 static int pysock__key_open(pysock__enc_key *enc_key, const void *password, size_t len,
                             pysock__bytes *out)
 {
@@ -10346,7 +10344,7 @@ static int pysock__key_open(pysock__enc_key *enc_key, const void *password, size
     for (i = 1; i <= pad; i++)
         if (out->data[out->len - i] != pad)
             return -EACCES;
-    out->len -= pad; /* what is behind it is no secret */
+    out->len -= pad; /* the padding is not secret */
     return 0;
 }
 
@@ -10450,7 +10448,7 @@ static int pysock__enc_key_pbes2(pysock__enc_key *enc_key, pysock__der params)
     return pysock__enc_key_pbkdf2(enc_key, seq);
 }
 
-/* Whether there is anything to decrypt. */
+/* -1 if the data is empty, or not a whole number of blocks. */
 static int pysock__enc_key_check(const pysock__enc_key *enc_key)
 {
     return enc_key->unsupported
@@ -10485,7 +10483,7 @@ static int pysock__enc_key_parse_pkcs8(pysock__enc_key *enc_key, const pysock__b
     return 0;
 }
 
-/* The value of a header, without blanks around it; -1 if there is none. */
+/* The value of a header, without surrounding blanks; -1 if there is none. */
 static int pysock__pem_header(const pysock__object *object, const char *name, pysock__der *out)
 {
     const char *p = object->headers, *end = p + object->headers_len, *line;
@@ -10516,7 +10514,7 @@ static int pysock__hex_digit(int c)
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* DEK-Info's cipher, whatever case its name is in; NULL if it is not supported. */
+/* DEK-Info's cipher, in upper or lower case; NULL if it is not supported. */
 static const pysock__key_cipher *pysock__enc_key_find(const unsigned char *name, size_t len)
 {
     const char *known;
@@ -10581,7 +10579,7 @@ typedef struct pysock__identity {
     int key_type;    /* BR_KEYTYPE_RSA or _EC */
     int signer_type; /* of the key that signed the leaf */
     br_skey_decoder_context key;
-    char other[64]; /* while loading: the label of something else that was met */
+    char other[64]; /* while loading: the label of another kind of object */
 } pysock__identity;
 
 static void pysock__identity_release(pysock__identity *id)
@@ -10596,7 +10594,7 @@ static void pysock__identity_release(pysock__identity *id)
     pysock__free(id);
 }
 
-/* A certificate of the chain that is to be shown: it must be one that can be read. */
+/* Adds a certificate to the chain that is sent. It must be well-formed. */
 static int pysock__identity_add_cert(void *arg, const pysock__object *object,
                                      pysock__file_fault *fault)
 {
@@ -10616,7 +10614,7 @@ static int pysock__identity_add_cert(void *arg, const pysock__object *object,
     all.end = all.p + len;
     if (strcmp(object->name, "TRUSTED CERTIFICATE") == 0
         && pysock__der_expect(&all, 0x30, &in) == 0)
-        len = (size_t)(in.end - object->der.data); /* the settings behind it are ours alone */
+        len = (size_t)(in.end - object->der.data); /* the trust settings after it are not sent */
     if (pysock__cert_parse(&cert, object->der.data, len) < 0)
         return pysock__file_damaged(fault, fault->number, cert.problem);
     copy = (unsigned char *)pysock__alloc(len);
@@ -10628,8 +10626,8 @@ static int pysock__identity_add_cert(void *arg, const pysock__object *object,
     return 0;
 }
 
-/* 1 if the key's signature is one by the certificate's. BearSSL cannot compute a modulus of 4,096
-   bits; and a key whose parts do not belong together would give itself away by what it signs. */
+/* 1 if the certificate's key verifies a signature by this one. BearSSL cannot compute a modulus of
+   4,096 bits; and a key whose parts do not match must not sign anything for a peer. */
 static int pysock__identity_signs(pysock__identity *id, const br_x509_pkey *pub)
 {
     const br_rsa_private_key *sk = br_skey_decoder_get_rsa(&id->key);
@@ -10685,9 +10683,9 @@ typedef struct pysock__key_load {
     pysock__identity *id;
     const char *name; /* of the file, for messages */
     const pysock_ssl_chain_options *options;
-    int result; /* once a key was met */
+    int result; /* once a key is found */
     unsigned number; /* of the object that is the key */
-    char other[64];  /* the label of something else that was met */
+    char other[64];  /* the label of another kind of object in the file */
     pysock__bytes params; /* of EC PARAMETERS, if there were any */
     char password[PYSOCK__PASSWORD_MAX];
     size_t password_len;
@@ -10709,7 +10707,7 @@ static int pysock__fail_key_kind(const pysock__key_load *load, const char *kind)
                         load->name, kind);
 }
 
-/* Parses and takes the key. -EACCES: it is none. */
+/* Parses the key and keeps it. -EACCES: it is not a key. */
 static int pysock__key_take(pysock__key_load *load, const pysock__bytes *der)
 {
     pysock__key_form form;
@@ -10727,7 +10725,7 @@ static int pysock__key_take(pysock__key_load *load, const pysock__bytes *der)
     return load->id->key_type ? 0 : -EACCES;
 }
 
-/* Asks for the password; only now, when one is needed. */
+/* Gets the password, only once one is needed. */
 static int pysock__key_ask(pysock__key_load *load)
 {
     const pysock_ssl_chain_options *o = load->options;
@@ -10808,7 +10806,7 @@ static int pysock__key_load_object(pysock__key_load *load, const pysock__object 
     return err < 0 ? pysock__fail_key_damaged(load) : pysock__key_take_encrypted(load, &enc_key);
 }
 
-/* 1 when a key was met, so that the search ends. */
+/* 1 when a key is found, so that the search ends. */
 static int pysock__key_load_each(void *arg, const pysock__object *object, pysock__file_fault *fault)
 {
     pysock__key_load *load = (pysock__key_load *)arg;
@@ -10838,7 +10836,7 @@ static int pysock__fail_chain(int err, const char *name, const pysock__file_faul
     return pysock__fail_in_file(name, fault, "PEM_LIB");
 }
 
-/* Finds the private key and takes it. */
+/* Finds and loads the private key. */
 static int pysock__identity_load_key(pysock__identity *id, const pysock__bytes *key,
                                      const char *keyname, const pysock_ssl_chain_options *options)
 {
@@ -10901,19 +10899,19 @@ failed:
 
 /* ---- >>verifier ----
    Paths from a leaf to an anchor, and the verifier that BearSSL's engine streams the peer's chain
-   into. Its work is bounded. A verifier belongs to one connection, and to whoever owns its engine.
+   into. Its work is bounded. A verifier belongs to one connection, and to the owner of its engine.
    */
 
 #ifndef PYSOCK_NO_SSL
 
-/* Verifier: paths. One is built from the leaf upwards, depth first, out of what the
-   peer sent, in whatever order, and the anchors; each link is checked before the next one is looked
-   for, a whole path when it has reached an anchor. Work is bounded: in depth, in signatures, in
-   names, in look-ups. What cannot be checked is refused. */
+/* Verifier: paths. A path is built from the leaf upwards, depth first, from what the peer sent, in
+   any order, and the anchors. Each link is checked before the next one is searched, the whole path
+   when it reaches an anchor. Work is bounded: depth, signatures, names, look-ups. What cannot be
+   checked is refused. */
 
 #define PYSOCK__PATH_MAX 12        /* certificates in a path */
-#define PYSOCK__SIGNATURES_MAX 48 /* that are checked in one verification */
-#define PYSOCK__LOOKUPS_MAX 32    /* names that are looked up in directories in one verification */
+#define PYSOCK__SIGNATURES_MAX 48 /* checked in one verification */
+#define PYSOCK__LOOKUPS_MAX 32    /* names looked up in directories in one verification */
 
 /* The rules by which a chain is verified. */
 typedef struct pysock__verify_rules {
@@ -10926,7 +10924,7 @@ typedef struct pysock__verify_rules {
 } pysock__verify_rules;
 
 typedef struct pysock__path {
-    /* what it is about */
+    /* the input */
     const pysock__store *store; /* the extended one, once there is one */
     const pysock__cert *chain;  /* as sent; the first is the leaf */
     size_t chain_count;
@@ -10934,10 +10932,10 @@ typedef struct pysock__path {
     /* the path so far, the leaf first */
     const pysock__cert *certs[PYSOCK__PATH_MAX];
     size_t depth;
-    /* the work that is left */
+    /* the remaining work */
     int signatures, names;
-    int partial; /* an anchor was met that is no root */
-    /* what the store's directories were asked for, and the store with what they had; counted */
+    int partial; /* an anchor was found that is not a root */
+    /* names looked up in the store's directories, and the store with the results; counted */
     pysock__store *extended;
     struct {
         uint32_t hash;
@@ -10945,13 +10943,13 @@ typedef struct pysock__path {
     } dir_lookups[PYSOCK__LOOKUPS_MAX];
     size_t dir_lookup_count;
     int out_of_memory;
-    /* the best reason why there is no path, and which certificate it is about */
+    /* the best reason why there is no path, and the certificate at fault */
     int code;
     size_t code_depth;
     const pysock__cert *culprit;
 } pysock__path;
 
-/* Remembers why a path ended; the one that came farthest counts. Returns 0: not found. */
+/* Records why a path failed; the reason of the longest path is kept. Returns 0: not found. */
 static int pysock__path_failed(pysock__path *b, int code, const pysock__cert *culprit)
 {
     if (!b->code || b->depth > b->code_depth) {
@@ -10962,8 +10960,8 @@ static int pysock__path_failed(pysock__path *b, int code, const pysock__cert *cu
     return 0;
 }
 
-/* Takes certificates with this subject, or CRLs of this issuer, from the store's directories. 0, or
-   -1: that was too much work. */
+/* Loads certificates with this subject, or CRLs of this issuer, from the store's directories. 0, or
+   -1: the limit is reached. */
 static int pysock__path_look_up(pysock__path *b, const pysock__der *name, int is_crl)
 {
     const pysock__store *st = b->store;
@@ -11020,7 +11018,7 @@ static int pysock__key_same(const br_x509_pkey *a, const br_x509_pkey *b)
            && memcmp(a->key.rsa.e, b->key.rsa.e, a->key.rsa.elen) == 0;
 }
 
-/* 0, or the V_ code: tbs is not signed by this key, or not well enough for the security level. */
+/* 0, or a V_ code: the key did not sign tbs, or the algorithm is too weak for the level. */
 static int pysock__signature_check(const pysock__sig_alg *alg, const pysock__der *tbs,
                                    const pysock__der *signature, const br_x509_pkey *key, int level)
 {
@@ -11067,7 +11065,7 @@ static int pysock__cert_allows(const pysock__cert *cert, pysock_ssl_purpose purp
     return 0;
 }
 
-/* 1 if keyUsage is absent, or lets the leaf do what TLS asks of it. */
+/* 1 if keyUsage is absent, or allows what TLS needs of the leaf. */
 static int pysock__leaf_usage_fits(const pysock__cert *leaf, pysock_ssl_purpose purpose)
 {
     unsigned wanted = purpose == PYSOCK_SERVER_AUTH ? PYSOCK__KU_SIGN | PYSOCK__KU_ENCIPHER
@@ -11076,7 +11074,7 @@ static int pysock__leaf_usage_fits(const pysock__cert *leaf, pysock_ssl_purpose 
     return !(leaf->seen & PYSOCK__EXT_KEY_USAGE) || leaf->key_usage & wanted;
 }
 
-/* What RFC 5280 asks of every certificate, and OpenSSL only with X509_V_FLAG_X509_STRICT. */
+/* What RFC 5280 requires of every certificate; OpenSSL checks it only with X509_STRICT. */
 static int pysock__cert_check_strict(const pysock__cert *cert, int top)
 {
     if (cert->issuer.p == cert->issuer.end)
@@ -11111,7 +11109,7 @@ static int pysock__cert_check_strict(const pysock__cert *cert, int top)
     return PYSOCK__V_OK;
 }
 
-/* What holds for every certificate of a path, wherever it stands. 0 or a V_ code. */
+/* The checks of every certificate in a path, whatever its place. 0 or a V_ code. */
 static int pysock__cert_check(const pysock__path *b, const pysock__cert *cert, int leaf, int top)
 {
     if (cert->unknown_critical)
@@ -11137,7 +11135,7 @@ static int pysock__cert_check(const pysock__path *b, const pysock__cert *cert, i
     return b->rules.flags & PYSOCK_VERIFY_X509_STRICT ? pysock__cert_check_strict(cert, top) : 0;
 }
 
-/* Whether issuer, found by name, may stand above the path so far. 0 or a V_ code. */
+/* Whether issuer, whose name matches, may follow in the path. 0 or a V_ code. */
 static int pysock__issuer_check(pysock__path *b, const pysock__cert *issuer, int anchor)
 {
     const pysock__cert *child = b->certs[b->depth - 1];
@@ -11147,7 +11145,7 @@ static int pysock__issuer_check(pysock__path *b, const pysock__cert *issuer, int
     if (child->aki.p && issuer->ski.p && !pysock__der_equal(&child->aki, &issuer->ski))
         return PYSOCK__V_NO_LOCAL_ISSUER; /* another key of the same name */
     if (!issuer->is_ca && !(anchor && issuer->version == 1))
-        return PYSOCK__V_INVALID_CA; /* version 1 knew no such thing; the user has to know */
+        return PYSOCK__V_INVALID_CA; /* except a version 1 anchor, which cannot state it */
     if (issuer->seen & PYSOCK__EXT_KEY_USAGE && !(issuer->key_usage & PYSOCK__KU_CERT_SIGN))
         return PYSOCK__V_NO_CERT_SIGN;
     code = pysock__cert_check(b, issuer, 0, anchor);
@@ -11164,7 +11162,7 @@ static int pysock__issuer_check(pysock__path *b, const pysock__cert *issuer, int
                                    b->rules.security_level);
 }
 
-/* Whether the CRL, found by name, is one to rely on. 0 or a V_ code. */
+/* Whether a CRL whose issuer matches is valid for cert. 0 or a V_ code. */
 static int pysock__crl_check(pysock__path *b, const pysock__crl *crl, const pysock__cert *cert,
                              const pysock__cert *issuer)
 {
@@ -11190,8 +11188,8 @@ static int pysock__crl_check(pysock__path *b, const pysock__crl *crl, const pyso
     return code == PYSOCK__V_BAD_SIGNATURE ? PYSOCK__V_CRL_SIGNATURE : code;
 }
 
-/* What the store's CRLs say of a certificate: any good one can revoke it, and one must be good that
-   would. 0 or a V_ code. */
+/* Checks a certificate against the store's CRLs: any valid one can revoke it, and at least one must
+   be valid and complete. 0 or a V_ code. */
 static int pysock__revocation_check(pysock__path *b, const pysock__cert *cert,
                                     const pysock__cert *issuer)
 {
@@ -11216,14 +11214,14 @@ static int pysock__revocation_check(pysock__path *b, const pysock__cert *cert,
             code = PYSOCK__V_CRL_SCOPE;
         covered |= !code;
         if (code == PYSOCK__V_CHAIN_TOO_LONG)
-            return code; /* it may have been the one that revokes */
+            return code; /* it might have been the one that revokes */
         if (code && (why == PYSOCK__V_NO_CRL || why == PYSOCK__V_CRL_EXPIRED))
             why = code;
     }
     return covered ? 0 : why;
 }
 
-/* Checks what the flags ask for: the leaf, or every certificate but a root. 0 or a V_ code. */
+/* Checks what the flags require: the leaf, or every certificate except a root. 0 or a V_ code. */
 static int pysock__path_revocation(pysock__path *b)
 {
     const unsigned all = PYSOCK_VERIFY_CRL_CHECK_CHAIN & ~(unsigned)PYSOCK_VERIFY_CRL_CHECK_LEAF;
@@ -11242,8 +11240,8 @@ static int pysock__path_revocation(pysock__path *b)
     return 0;
 }
 
-/* The path has reached an anchor: the constraints of each of its CAs on what is below, and
-   revocation. 1: it is good. */
+/* The path has reached an anchor: checks the constraints of each CA on the certificates below it,
+   and revocation. 1: the path is valid. */
 static int pysock__path_complete(pysock__path *b)
 {
     int code, leaf = b->rules.purpose == PYSOCK_SERVER_AUTH ? PYSOCK__LEAF_OF_SERVER : 1;
@@ -11265,7 +11263,7 @@ static int pysock__path_complete(pysock__path *b)
     return code ? pysock__path_failed(b, code, NULL) : 1;
 }
 
-/* 1 if an anchor ends a path: any that is self-issued, or with partial chains every one. */
+/* 1 if an anchor ends a path: it is self-issued, or partial chains are allowed. */
 static int pysock__anchor_ends(const pysock__path *b, const pysock__cert *anchor)
 {
     return b->rules.flags & PYSOCK_VERIFY_X509_PARTIAL_CHAIN || pysock__cert_self_issued(anchor);
@@ -11279,11 +11277,11 @@ static int pysock__path_has(const pysock__path *b, const pysock__cert *cert)
         if (pysock__der_equal(&b->certs[i]->all, &cert->all)
             || (pysock__name_same(&b->certs[i]->subject, &cert->subject)
                 && pysock__key_same(&b->certs[i]->key, &cert->key)))
-            return 1; /* RFC 4158, 2.4.2: the same name and key again lead in circles */
+            return 1; /* RFC 4158, 2.4.2: the same name and key again make a loop */
     return 0;
 }
 
-/* 1 if the i-th certificate that was sent has been sent before, or is an anchor. */
+/* 1 if the i-th certificate that the peer sent is a copy of an earlier one. */
 static int pysock__sent_before(const pysock__path *b, size_t i)
 {
     size_t k;
@@ -11294,14 +11292,14 @@ static int pysock__sent_before(const pysock__path *b, size_t i)
     return 0;
 }
 
-/* 1 if the settings of the i-th anchor's file say that it is none for this purpose. */
+/* 1 if the i-th anchor's trust settings reject it for this purpose. */
 static int pysock__anchor_rejected(const pysock__path *b, size_t i)
 {
     return (b->store->items[i]->rejected & PYSOCK__PURPOSE_BIT(b->rules.purpose)) != 0;
 }
 
-/* The i-th candidate for an issuer, anchors first; NULL behind the last. The store may be extended
-   since the one before. */
+/* The i-th candidate for an issuer, anchors first; NULL after the last. The store may have been
+   extended since the previous one. */
 static const pysock__cert *pysock__path_candidate(const pysock__path *b, size_t anchors, size_t i)
 {
     if (i < anchors)
@@ -11309,8 +11307,8 @@ static const pysock__cert *pysock__path_candidate(const pysock__path *b, size_t 
     return i - anchors < b->chain_count ? &b->chain[i - anchors] : NULL;
 }
 
-/* Looks for a way from the last certificate of the path to an anchor. 1: the path is complete.
-   (It calls itself for each step up, at most PYSOCK__PATH_MAX deep.) */
+/* Extends the path from its last certificate to an anchor. 1: the path is complete. (Recursive, at
+   most PYSOCK__PATH_MAX deep.) */
 static int pysock__path_extend(pysock__path *b)
 {
     const pysock__cert *child = b->certs[b->depth - 1], *issuer;
@@ -11362,7 +11360,7 @@ static int pysock__leaf_is_anchor(pysock__path *b)
     return 0;
 }
 
-/* Why there is no path, where no better reason was met. */
+/* Why there is no path, if no better reason was found. */
 static int pysock__path_missing(pysock__path *b)
 {
     size_t i;
@@ -11370,7 +11368,7 @@ static int pysock__path_missing(pysock__path *b)
     for (i = 1; i < b->chain_count; i++)
         if (!b->chain[i].all.p) {
             b->culprit = &b->chain[i];
-            return PYSOCK__V_MALFORMED; /* it may have been what is missing */
+            return PYSOCK__V_MALFORMED; /* it may be the missing issuer */
         }
     if (b->partial)
         return PYSOCK__V_NO_ISSUER;
@@ -11382,7 +11380,7 @@ static int pysock__path_missing(pysock__path *b)
     return PYSOCK__V_NO_LOCAL_ISSUER;
 }
 
-/* Verifies the chain, of which the path in *b is made. 0 or a V_ code. */
+/* Verifies the chain in *b, and builds the path there. 0 or a V_ code. */
 static int pysock__path_verify(pysock__path *b)
 {
     const pysock__cert *leaf = &b->chain[0];
@@ -11397,7 +11395,7 @@ static int pysock__path_verify(pysock__path *b)
     else
         code = pysock__path_extend(b) ? 0 : b->code ? b->code : pysock__path_missing(b);
     if (b->out_of_memory)
-        return PYSOCK__V_OUT_OF_MEMORY; /* perhaps a CRL was not seen */
+        return PYSOCK__V_OUT_OF_MEMORY; /* a CRL may be missing */
     if (code)
         return code;
     b->culprit = leaf;
@@ -11405,25 +11403,24 @@ static int pysock__path_verify(pysock__path *b)
 }
 
 /* Verifier: the engine's side. BearSSL streams the peer's chain into it; it keeps the chain for
-   getpeercert(), and verifies when all is there. */
+   getpeercert(), and verifies it once it is complete. */
 
 /* A certificate of the verified path. */
 typedef struct pysock__path_item {
     pysock_buf *anchor; /* its DER, counted, if it is in the trust store; or NULL */
-    size_t sent;        /* its place in what the peer sent, if it is not */
+    size_t sent;        /* its index in the peer's chain, if not */
 } pysock__path_item;
 
 typedef struct pysock__verifier {
-    const br_x509_class *vtable; /* first: BearSSL knows the object by it */
+    const br_x509_class *vtable; /* first: BearSSL points to the object by it */
     /* set once */
     pysock__store *store; /* counted; NULL: do not verify */
-    pysock__verify_rules rules; /* but for now */
-    uint32_t *engine_flags; /* of a server that takes clients without a certificate; or NULL;
-                               borrowed */
-    /* the owner of the engine */
-    pysock__store *extended; /* counted; store and what its directories had, or NULL */
-    pysock__path_item path[PYSOCK__PATH_MAX]; /* that was verified, the leaf first */
-    size_t path_count;                        /* 0: none was */
+    pysock__verify_rules rules; /* except now */
+    uint32_t *engine_flags; /* of a server with optional client certificates, borrowed; or NULL */
+    /* only the owner of the engine */
+    pysock__store *extended; /* counted; the store with what its directories had, or NULL */
+    pysock__path_item path[PYSOCK__PATH_MAX]; /* the verified one, the leaf first */
+    size_t path_count;                        /* 0: not verified */
     pysock__bytes chain;
     size_t ends[PYSOCK__CHAIN_CERTS];
     size_t count;
@@ -11432,12 +11429,12 @@ typedef struct pysock__verifier {
     br_x509_pkey pkey;
     int verify_code;
     const char *verify_message;
-    char detail[240]; /* what else there is to say of it; "" if nothing */
+    char detail[240]; /* more about the failure; "" if nothing */
     char default_problem[240]; /* the context's */
-    pysock_buf *same_leaf; /* counted: in a renegotiation, who the peer was before; or NULL */
+    pysock_buf *same_leaf; /* counted: in a renegotiation, the peer's former leaf; or NULL */
 } pysock__verifier;
 
-/* Forgets what came of a verification. */
+/* Drops the results of a verification. */
 static void pysock__verifier_clear(pysock__verifier *v)
 {
     while (v->path_count)
@@ -11452,7 +11449,7 @@ static void pysock__verifier_start_chain(const br_x509_class **ctx, const char *
     pysock__verifier *v = (pysock__verifier *)(void *)ctx;
 
     (void)server_name;
-    if (v->engine_flags) /* or BearSSL tolerates a wrong one, too, and asks for no proof of it */
+    if (v->engine_flags) /* otherwise BearSSL tolerates an invalid one too, without proof of it */
         *v->engine_flags &= ~(uint32_t)BR_OPT_TOLERATE_NO_CLIENT_AUTH;
     pysock__verifier_clear(v);
     v->chain.len = 0;
@@ -11561,7 +11558,7 @@ static const char *pysock__verify_sentence(int code)
     return "certificate verify failed";
 }
 
-/* BearSSL's word for the same, for its engine. */
+/* BearSSL's error code for a V_ code. */
 static unsigned pysock__verify_error(int code)
 {
     switch (code) {
@@ -11602,8 +11599,8 @@ static unsigned pysock__verify_error(int code)
     }
 }
 
-/* Judges a parsed chain, its first certificate the leaf: 0 or a V_ code. *b is where it works; the
-   path is found in it, and, to be released by the caller, the extended store. */
+/* Verifies a parsed chain whose first certificate is the leaf. 0 or a V_ code. *b is its work area:
+   it has the path, and the extended store, which the caller releases. */
 static int pysock__chain_check(pysock__path *b, const pysock__store *store,
                                const pysock__cert *chain, size_t count,
                                const pysock__verify_rules *rules)
@@ -11623,8 +11620,8 @@ static int pysock__chain_check(pysock__path *b, const pysock__store *store,
     return pysock__sys_pton(rules->host, ip) ? PYSOCK__V_IP_ADDRESS : PYSOCK__V_HOSTNAME;
 }
 
-/* Parses what the peer sent. What cannot be read, behind the leaf, is passed over: a path may do
-   without. -1: the leaf cannot be read. */
+/* Parses the peer's chain. A malformed certificate after the leaf is skipped: the path may not need
+   it. -1: the leaf is malformed. */
 static int pysock__verifier_parse(const pysock__verifier *v, pysock__cert *chain)
 {
     size_t i, start = 0;
@@ -11635,7 +11632,7 @@ static int pysock__verifier_parse(const pysock__verifier *v, pysock__cert *chain
     return chain[0].all.p ? 0 : -1;
 }
 
-/* Keeps the path that was verified. */
+/* Keeps the verified path. */
 static void pysock__verifier_keep_path(pysock__verifier *v, const pysock__path *b)
 {
     size_t i, k;
@@ -11652,7 +11649,7 @@ static void pysock__verifier_keep_path(pysock__verifier *v, const pysock__path *
     v->path_count = b->depth;
 }
 
-/* Bytes that a peer has sent, as text for a message. */
+/* Bytes from a peer, as text for a message. */
 static void pysock__printable(char *out, size_t size, const unsigned char *p, size_t n)
 {
     size_t i;
@@ -11662,7 +11659,7 @@ static void pysock__printable(char *out, size_t size, const unsigned char *p, si
     out[i] = 0;
 }
 
-/* The names that a certificate is for: a few. */
+/* Up to four names that a certificate is valid for, as text. */
 static void pysock__names_words(const pysock__cert *cert, char *out, size_t size)
 {
     char name[64], ip[48];
@@ -11691,7 +11688,7 @@ static void pysock__names_words(const pysock__cert *cert, char *out, size_t size
         snprintf(out, size, "no host at all");
 }
 
-/* Says of which certificate a verdict is, and what it comes of. */
+/* Sets detail: which certificate the code is about, and the cause. */
 static void pysock__verifier_explain(pysock__verifier *v, const pysock__cert *chain,
                                      const pysock__cert *culprit, int code)
 {
@@ -11734,7 +11731,7 @@ static void pysock__verifier_explain(pysock__verifier *v, const pysock__cert *ch
     }
 }
 
-/* Judges the chain by the verifier's rules. 0 or a V_ code. */
+/* Verifies the chain by the verifier's rules. 0 or a V_ code. */
 static int pysock__verifier_check_chain(pysock__verifier *v, const pysock__cert *chain)
 {
     pysock__path b;
@@ -11750,7 +11747,7 @@ static int pysock__verifier_check_chain(pysock__verifier *v, const pysock__cert 
     return code;
 }
 
-/* Reads the chain, takes the leaf's key, and verifies where there is a store. */
+/* Parses the chain, takes the leaf's key, and verifies the chain if there is a store. */
 static unsigned pysock__verifier_check(pysock__verifier *v)
 {
     pysock__cert *chain = (pysock__cert *)pysock__alloc(v->count * sizeof *chain);
@@ -11759,7 +11756,7 @@ static unsigned pysock__verifier_check(pysock__verifier *v)
     if (!chain)
         code = PYSOCK__V_OUT_OF_MEMORY;
     else if (pysock__verifier_parse(v, chain) < 0 && (v->store || !chain[0].key.key_type))
-        code = PYSOCK__V_MALFORMED; /* (its extensions matter to nobody who does not verify) */
+        code = PYSOCK__V_MALFORMED; /* (without verification its extensions do not matter) */
     else if (!chain[0].key.key_type)
         code = PYSOCK__V_UNSUPPORTED_KEY;
     if (code && chain)
@@ -11832,18 +11829,18 @@ static void pysock__verifier_free(pysock__verifier *v)
 #endif /* PYSOCK_NO_SSL */
 
 /* ---- >>ciphers ----
-   Cipher suites, what they are made of, and OpenSSL's language that chooses and orders them. Tables
-   and functions of their arguments: no state. */
+   Cipher suites, their parts, and OpenSSL's language that selects and orders them. Tables and
+   functions of their arguments: no state. */
 
 #ifndef PYSOCK_NO_SSL
 
-/* What a suite is made of, a bit for each: the key exchange with the authentication, the cipher,
-   and the MAC. A word of the cipher language says which bits it takes in each of these fields, none
-   for all of them. */
+/* The parts of a suite, a bit for each: the key exchange with the authentication, the cipher, and
+   the MAC. A keyword of the cipher language has the bits that it selects in each of these fields;
+   no bits select all of a field. */
 #define PYSOCK__KX_RSA 0x1u
 #define PYSOCK__KX_ECDHE_RSA 0x2u
 #define PYSOCK__KX_ECDHE_ECDSA 0x4u
-#define PYSOCK__KX_ECDH_RSA 0x8u /* a static key, in a certificate that RSA has signed */
+#define PYSOCK__KX_ECDH_RSA 0x8u /* a static key, in a certificate signed with RSA */
 #define PYSOCK__KX_ECDH_ECDSA 0x10u
 #define PYSOCK__KX_ECDHE (PYSOCK__KX_ECDHE_RSA | PYSOCK__KX_ECDHE_ECDSA)
 #define PYSOCK__KX_ECDH (PYSOCK__KX_ECDH_RSA | PYSOCK__KX_ECDH_ECDSA)
@@ -11875,7 +11872,7 @@ static void pysock__verifier_free(pysock__verifier *v)
 #define PYSOCK__MAC_AEAD 0x800000u
 #define PYSOCK__MAC 0xF00000u
 
-/* In a word only: it takes suites of the last resort, too. */
+/* In a keyword only: it selects last-resort suites, too. */
 #define PYSOCK__LAST_RESORT 0x1000000u
 
 typedef struct pysock__suite {
@@ -11903,9 +11900,9 @@ typedef struct pysock__suite {
     {BR_TLS_##kx##_WITH_##rest, PYSOCK__KX_##kx | PYSOCK__IS_##rest, name,                         \
      "TLS_" #kx "_WITH_" #rest}
 
-/* All the suites that BearSSL has, in the order in which the cipher language finds them, which is
-   OpenSSL's: forward secrecy with AEAD, forward secrecy, AEAD, and the rest; within these the newer
-   hash first, then strength, then ECDSA. 3DES is last of all. */
+/* BearSSL's suites in OpenSSL's order, in which the cipher language selects them: forward secrecy
+   with AEAD, forward secrecy, AEAD, and the rest; within these the newer hash first, then strength,
+   then ECDSA. 3DES is last of all. */
 static const pysock__suite pysock__suites[] = {
     PYSOCK__SUITE(ECDHE_ECDSA, AES_256_GCM_SHA384, "ECDHE-ECDSA-AES256-GCM-SHA384"),
     PYSOCK__SUITE(ECDHE_RSA, AES_256_GCM_SHA384, "ECDHE-RSA-AES256-GCM-SHA384"),
@@ -11981,8 +11978,8 @@ static const char *pysock__suite_trait(const pysock__suite *suite, const pysock_
     return NULL;
 }
 
-/* A row of get_ciphers(). The words are the short names of OpenSSL's objects, as Python has them;
-   for a static ECDH key there is none in OpenSSL, and these go by the same pattern. */
+/* A row of get_ciphers(). The names are the short ones of OpenSSL's objects, as in Python; OpenSSL
+   has none for a static ECDH key, so those follow the same pattern. */
 static void pysock__suite_info(const pysock__suite *suite, pysock_ssl_cipher_info *info)
 {
     static const pysock__trait_name symmetric[] = {
@@ -12024,8 +12021,8 @@ static int pysock__has_fast_aes(void)
     return br_aes_x86ni_ctr_get_vtable() || br_aes_pwr8_ctr_get_vtable();
 }
 
-/* OpenSSL's cipher language (ciphers(1)): rules that move suites about in a list. Here are its
-   words for what BearSSL has; one that is not here takes nothing. */
+/* OpenSSL's cipher language (ciphers(1)): rules that move suites within a list. These are its
+   keywords for BearSSL's suites; any other selects nothing. */
 static const pysock__trait_name pysock__cipher_words[] = {
     {PYSOCK__ENC | PYSOCK__LAST_RESORT, "ALL"},
     {PYSOCK__ENC_AES | PYSOCK__ENC_CHACHA20, "HIGH"},
@@ -12092,8 +12089,8 @@ static pysock__suite_set pysock__suites_with(uint32_t traits)
     return set;
 }
 
-/* OpenSSL 3 is built without them: who says no more than "HIGH" or "AESGCM" does not get static
-   ECDH keys or 3DES here, either. They must be meant. */
+/* OpenSSL 3 is built without them. A general keyword ("HIGH", "AESGCM") does not select static ECDH
+   keys or 3DES here, either: they must be named. */
 static pysock__suite_set pysock__suites_of_last_resort(void)
 {
     return pysock__suites_with(PYSOCK__KX_ECDH) | pysock__suites_with(PYSOCK__ENC_3DES);
@@ -12104,8 +12101,8 @@ static int pysock__cipher_is_word(const char *text, size_t n, const char *word)
     return strlen(word) == n && memcmp(text, word, n) == 0;
 }
 
-/* The suites that a word or a suite's name stands for; *last_resort is set if it means those of
-   the last resort, too. */
+/* The suites that a keyword or a suite's name selects; *last_resort is set if these include
+   last-resort ones. */
 static pysock__suite_set pysock__cipher_word(const char *text, size_t n, int *last_resort)
 {
     size_t i;
@@ -12131,8 +12128,8 @@ static pysock__suite_set pysock__cipher_word(const char *text, size_t n, int *la
     return 0;
 }
 
-/* One rule: 0 chooses what is not chosen yet and puts it at the end; '+' moves what is chosen to
-   the end, '-' puts it back, before what is not chosen yet, and '!' takes it out for good. */
+/* Applies a rule: 0 selects suites not selected yet and puts them at the end; '+' moves selected
+   ones to the end, '-' deselects them and puts them first, and '!' removes them for good. */
 static void pysock__ciphers_apply(pysock__ciphers *c, int rule, pysock__suite_set set)
 {
     uint8_t hit[PYSOCK__COUNT(pysock__suites)], rest[PYSOCK__COUNT(pysock__suites)];
@@ -12159,7 +12156,7 @@ static void pysock__ciphers_apply(pysock__ciphers *c, int rule, pysock__suite_se
         c->chosen &= ~set;
 }
 
-/* The strongest first, otherwise in the order that there is. */
+/* The strongest first; the order is kept otherwise. */
 static void pysock__ciphers_sort(pysock__ciphers *c)
 {
     static const int strengths[] = {256, 128, 112};
@@ -12185,7 +12182,7 @@ static size_t pysock__cipher_word_length(const char *text)
     return n;
 }
 
-/* What follows an '@'. -1 if nobody knows it, or if the level is more than BearSSL can keep. */
+/* A command after '@'. -1 if it is unknown, or if the level is higher than BearSSL can ensure. */
 static int pysock__ciphers_command(pysock__ciphers *c, const char *text, size_t n)
 {
     if (pysock__cipher_is_word(text, n, "STRENGTH")) {
@@ -12199,7 +12196,7 @@ static int pysock__ciphers_command(pysock__ciphers *c, const char *text, size_t 
 }
 
 /* Applies one rule, from its sign on, and returns its end; NULL if it is malformed. A rule with an
-   unknown word, or with words that exclude each other, is passed over up to the next separator. */
+   unknown keyword, or with ones that exclude each other, is skipped up to the separator. */
 static const char *pysock__ciphers_rule(pysock__ciphers *c, const char *text)
 {
     pysock__suite_set set = ~(pysock__suite_set)0;
@@ -12233,8 +12230,8 @@ static int pysock__ciphers_rules(pysock__ciphers *c, const char *text)
     return text ? 0 : -1;
 }
 
-/* All suites, none chosen yet. ChaCha20 is at the side of AES-256-GCM, behind it where the
-   processor has AES (and AES-GCM is nine times as fast), before it elsewhere (twice as fast). */
+/* All suites, none selected yet. ChaCha20 comes after AES-256-GCM if the processor has AES (AES-GCM
+   is then nine times as fast), otherwise before it (and is twice as fast). */
 static void pysock__ciphers_init(pysock__ciphers *c, int fast_aes)
 {
     size_t i, pass;
@@ -12247,10 +12244,10 @@ static void pysock__ciphers_init(pysock__ciphers *c, int fast_aes)
                 c->order[c->count++] = (uint8_t)i;
 }
 
-/* Reads text in the cipher language and writes the ids of the suites that it chooses, at most
-   BR_MAX_CIPHER_SUITES, in order of preference. Returns how many: 0 if it chooses none, -1 if it is
-   malformed. *security_level is set when some are chosen and @SECLEVEL is there. "DEFAULT" and the
-   words for Suite B count at the beginning only. */
+/* Reads text in the cipher language and writes the ids of the suites that it selects, at most
+   BR_MAX_CIPHER_SUITES, in order of preference. Returns how many: 0 if it selects none, -1 if it is
+   malformed. *security_level is set if it selects some and has @SECLEVEL. "DEFAULT" and the
+   keywords for Suite B are recognised at the beginning only. */
 static ptrdiff_t pysock__ciphers_parse(const char *text, uint16_t *out, int *security_level)
 {
     static const char *const suite_b[][2] = {
@@ -12281,8 +12278,8 @@ static ptrdiff_t pysock__ciphers_parse(const char *text, uint16_t *out, int *sec
     return n;
 }
 
-/* What a context has until it is told otherwise: forward secrecy without SHA-1, AEAD first, and
-   AES-128, which is strong enough and faster, before AES-256. */
+/* A context's default: forward secrecy without SHA-1, AEAD first, and AES-128, which is strong
+   enough and faster, before AES-256. */
 static size_t pysock__suite_list(uint16_t *out)
 {
 #define PYSOCK__CHACHA20_FIRST "ECDHE+CHACHA20:"
@@ -12299,7 +12296,7 @@ static size_t pysock__suite_list(uint16_t *out)
 
 /* ---- >>tls-errors ----
    BearSSL's errors and the alerts of RFC 5246 as OpenSSL's reasons with a sentence each, and the
-   alert that answers an error. Tables: no state. */
+   alert to send for an error. Tables: no state. */
 
 #ifndef PYSOCK_NO_SSL
 
@@ -12379,7 +12376,7 @@ static const pysock__code pysock__engine_errors[] = {
     {BR_ERR_X509_NOT_TRUSTED, "CERTIFICATE_VERIFY_FAILED", "the chain is not trusted"},
 };
 
-/* Alerts (RFC 5246, 7.2, and later), with the names under which OpenSSL and Python tell them. */
+/* Alerts (RFC 5246, 7.2, and later), with the names that OpenSSL and Python give them. */
 static const pysock__code pysock__alerts[] = {
     {0, "SSLV3_ALERT_CLOSE_NOTIFY", "close_notify"},
     {10, "SSLV3_ALERT_UNEXPECTED_MESSAGE", "unexpected_message"},
@@ -12428,7 +12425,7 @@ static const pysock__code *pysock__code_find(const pysock__code *table, size_t n
     return &other;
 }
 
-/* The fatal alert for a failure that the engine does not announce itself. */
+/* The fatal alert for a failure that the engine sends none for. */
 static int pysock__alert_for(int err, int verify_code)
 {
     switch (verify_code) {
@@ -12471,9 +12468,9 @@ static int pysock__alert_for(int err, int verify_code)
 #endif /* PYSOCK_NO_SSL */
 
 /* ---- >>contexts ----
-   SSLContext: settings, sessions, key log, and the engine's settings that connections copy; its
-   private half and its public calls. A context's lock guards its settings and sessions; what a
-   connection uses of them is counted and never changes under it. */
+   SSLContext: settings, sessions, key log, and the engine settings that connections copy. A
+   context's lock guards its settings and sessions; what connections use of them is counted and
+   immutable. */
 
 #ifndef PYSOCK_NO_SSL
 
@@ -12482,7 +12479,7 @@ static int pysock__alert_for(int err, int verify_code)
 typedef struct pysock__alpn {
     int refs; /* atomic */
     size_t count;
-    const char **names; /* in the same block, as the characters are */
+    const char **names; /* in the same block, like the characters */
 } pysock__alpn;
 
 static void pysock__alpn_release(pysock__alpn *a)
@@ -12524,7 +12521,7 @@ static void pysock__hex(char *out, const unsigned char *data, size_t n)
     *out = 0;
 }
 
-/* Writes a connection's line. That the disk is full must not end the connection. */
+/* Writes a connection's line. Errors are ignored: a full disk must not end the connection. */
 static void pysock__keylog_write(pysock__keylog *k, const br_ssl_engine_context *eng)
 {
     char random[65], secret[97];
@@ -12544,7 +12541,7 @@ static void pysock__keylog_write(pysock__keylog *k, const br_ssl_engine_context 
         wipe[i] = 0;
 }
 
-/* Who the peer is: its chain as it was sent, and the path that was verified. */
+/* The peer's chain as it was sent, and the verified path. */
 typedef struct pysock__peer {
     int refs; /* atomic */
     size_t sent_count, verified_count;
@@ -12569,7 +12566,7 @@ static pysock__peer *pysock__peer_retain(pysock__peer *p)
     return p;
 }
 
-/* What a verifier has learned. NULL: out of memory. */
+/* The chain and path from a verifier. NULL: out of memory. */
 static pysock__peer *pysock__peer_new(const pysock__verifier *v)
 {
     pysock__peer *p = (pysock__peer *)pysock__alloc(
@@ -12602,21 +12599,21 @@ failed:
 
 /* Contexts: sessions. */
 
-#define PYSOCK__SESSION_SECONDS 7200 /* that one lasts */
+#define PYSOCK__SESSION_SECONDS 7200 /* how long one lasts */
 
 struct pysock_ssl_session {
     int refs; /* atomic */
     /* set once */
     uint64_t context; /* the serial number of its context */
-    unsigned epoch;   /* the context's, by whose rules the peer was verified */
+    unsigned epoch;   /* the context's, when the peer was verified */
     int server;
-    int unchecked_host; /* nobody has asked whether the peer is host */
-    char *host; /* a client's, as its port: who the server is; a server's: what SNI asked for */
+    int unchecked_host; /* host was not checked against the peer's certificate */
+    char *host; /* a client's: the server, with the port; a server's: the name from SNI */
     int port;
     pysock__peer *peer; /* counted; may be NULL */
     int64_t time;       /* Unix time */
     br_ssl_session_parameters params;
-    /* guarded by the lock of the context that remembers it */
+    /* guarded by the lock of the context that caches it */
     pysock__list link; /* the most recently used last */
     pysock_ssl_session *next; /* in its bucket */
 };
@@ -12643,7 +12640,7 @@ static int pysock__session_expired(const pysock_ssl_session *se)
     return age < 0 || age > PYSOCK__SESSION_SECONDS;
 }
 
-/* The sessions that a context remembers: a client's by host and port, a server's by id. */
+/* The sessions that a context caches: a client's by host and port, a server's by id. */
 typedef struct pysock__session_cache {
     pysock__list used; /* the most recently used last; holds a reference to each */
     pysock_ssl_session **buckets;
@@ -12718,7 +12715,7 @@ static pysock_ssl_session *pysock__cache_find_id_locked(pysock__session_cache *c
     return se;
 }
 
-/* Room for limit sessions, made when the first one comes. 0 or -ENOMEM. */
+/* Allocates buckets for limit sessions when the first one comes. 0 or -ENOMEM. */
 static int pysock__cache_grow_locked(pysock__session_cache *c, size_t limit)
 {
     size_t n = 16;
@@ -12734,8 +12731,8 @@ static int pysock__cache_grow_locked(pysock__session_cache *c, size_t limit)
     return 0;
 }
 
-/* Remembers a session, which gets one reference more; out of memory only costs time. Returns how
-   many older ones had to go. */
+/* Caches a session, with a reference of its own; out of memory is ignored. Returns how many older
+   ones were dropped. */
 static unsigned pysock__cache_add_locked(pysock__session_cache *c, pysock_ssl_session *se,
                                          size_t limit)
 {
@@ -12766,7 +12763,7 @@ static unsigned pysock__cache_add_locked(pysock__session_cache *c, pysock_ssl_se
     return dropped;
 }
 
-/* It was used: it goes to the end. */
+/* Makes a session the most recently used one. */
 static void pysock__cache_touch_locked(pysock__session_cache *c, pysock_ssl_session *se)
 {
     pysock__list_remove(&se->link);
@@ -12786,8 +12783,7 @@ struct pysock_ssl_context {
     pysock__mutex lock;
     /* guarded by lock */
     br_ssl_engine_context engine; /* versions, suites and algorithms, to be copied: choosing them
-                                     asks the processor what it has, and in a virtual machine that
-                                     traps */
+                                     queries the processor, and in a virtual machine that traps */
     pysock__store *store;
     pysock__identity *identities[PYSOCK__KEY_KINDS];
     pysock__alpn *alpn;
@@ -12799,14 +12795,14 @@ struct pysock_ssl_context {
     int verify_mode, check_hostname;
     pysock__verify_rules rules; /* without a purpose, a host and a time */
     uint64_t options;
-    char default_problem[240]; /* what load_default_certs() met; "" if nothing */
+    char default_problem[240]; /* load_default_certs()'s error; "" if none */
     int minimum, maximum; /* versions, as they were set */
     uint16_t suites[BR_MAX_CIPHER_SUITES];
     size_t suite_count; /* 0: the library's own choice */
     uint32_t curves;    /* a bit for each; 0: all */
     size_t session_limit;
-    unsigned session_epoch; /* raised when sessions are forgotten: what is still being verified by
-                               the old rules must not be remembered */
+    unsigned session_epoch; /* raised when sessions are dropped: one that is still being verified by
+                               the old rules must not be cached */
     pysock__session_cache sessions;
     pysock_ssl_session_stats stats;
 };
@@ -12838,15 +12834,15 @@ static void pysock__context_release(pysock_ssl_context *ctx)
     pysock__free(ctx);
 }
 
-/* Forgets all sessions, a client's and a server's. */
+/* Drops all cached sessions. */
 static void pysock__context_forget_locked(pysock_ssl_context *ctx)
 {
     ctx->session_epoch++;
     pysock__cache_clear_locked(&ctx->sessions);
 }
 
-/* The versions that are spoken: the highest that is allowed, and what is allowed below it without a
-   gap, as in OpenSSL. -1: none. */
+/* The enabled versions: the highest that is allowed, and those allowed below it without a gap, as
+   in OpenSSL. -1: none. */
 static int pysock__context_versions_locked(const pysock_ssl_context *ctx, unsigned *low,
                                            unsigned *high)
 {
@@ -12878,8 +12874,8 @@ static int pysock__context_versions_locked(const pysock_ssl_context *ctx, unsign
     return *high ? 0 : -1;
 }
 
-/* The suites of a context, in order of preference. Where versions before TLS 1.2 are spoken, the
-   default has forward-secret ones for them too, which SHA-1 authenticates. */
+/* The suites of a context, in order of preference. If versions before TLS 1.2 are enabled, the
+   default includes forward-secret ones for them too, with SHA-1. */
 static size_t pysock__context_suites_locked(const pysock_ssl_context *ctx, int old_versions,
                                             uint16_t *out)
 {
@@ -12905,7 +12901,7 @@ static size_t pysock__context_suites_locked(const pysock_ssl_context *ctx, int o
 }
 
 /* Puts versions, suites and the hash functions that they need into the engine that connections
-   copy. Hash functions are also what signatures may use, so none is there without need. */
+   copy. Only these hash functions: they are also offered for signatures. */
 static void pysock__context_configure_locked(pysock_ssl_context *ctx)
 {
     br_ssl_engine_context *eng = &ctx->engine;
@@ -12916,7 +12912,7 @@ static void pysock__context_configure_locked(pysock_ssl_context *ctx)
     int old, sha1;
 
     if (pysock__context_versions_locked(ctx, &low, &high) < 0)
-        return; /* told when a connection is wanted */
+        return; /* reported when a connection is made */
     old = sha1 = low < BR_TLS12;
     n = pysock__context_suites_locked(ctx, old, suites);
     for (i = 0; i < n; i++) {
@@ -12933,7 +12929,7 @@ static void pysock__context_configure_locked(pysock_ssl_context *ctx)
         br_ssl_engine_add_flags(eng, BR_OPT_ENFORCE_SERVER_PREFERENCES);
 }
 
-/* The best code that BearSSL has for this processor. */
+/* Selects the best code that BearSSL has for this processor. */
 static void pysock__engine_choose(br_ssl_engine_context *eng)
 {
     br_ssl_engine_set_default_rsavrfy(eng);
@@ -13006,9 +13002,9 @@ static void pysock__contexts_after_fork(void)
     }
 }
 
-/* Puts store in the place of base, a copy of which it was; if the context has got another one
-   meanwhile, that one's contents stay. Connections under way keep what they began with. Takes both
-   references. 0 or -ENOMEM. */
+/* Replaces base with store, an extended copy of it; if the context has got another store meanwhile,
+   merges that one's contents. Existing connections keep theirs. Takes both references. 0 or
+   -ENOMEM. */
 static int pysock__context_put_store(pysock_ssl_context *ctx, pysock__store *base,
                                      pysock__store *store)
 {
@@ -13042,8 +13038,8 @@ static int pysock__context_put_store(pysock_ssl_context *ctx, pysock__store *bas
     }
 }
 
-/* What a verification has found in the store's directories stays in the context; without memory for
-   it, the next one finds it again. */
+/* Keeps what a verification has loaded from the store's directories in the context; without memory
+   for it, the next one loads it again. */
 static void pysock__context_take_found(pysock_ssl_context *ctx, pysock__verifier *v)
 {
     if (!v || !v->extended)
@@ -13064,7 +13060,7 @@ PYSOCKDEF pysock_ssl_context *pysock_ssl_context_new_protocol(pysock_ssl_protoco
         pysock__fail_value("ssl_context_new_protocol", "this is not a PYSOCK_PROTOCOL_ number");
         return NULL;
     }
-    ctx = pysock__context_new(protocol);
+    ctx = pysock__context_new((int)protocol);
     if (!ctx)
         pysock__fail_memory("ssl_context_new");
     return ctx;
@@ -13141,7 +13137,7 @@ static int pysock__context_identify(pysock_ssl_context *ctx, const pysock__bytes
     return 0;
 }
 
-/* The contents of one of the two: from memory, or from the file. */
+/* Reads the chain or the key, from memory or from a file. */
 static int pysock__chain_text(pysock__bytes *text, const char *what, const void *data, size_t size,
                               const char *path, const char *reading)
 {
@@ -13228,8 +13224,8 @@ PYSOCKDEF int pysock_ssl_load_cert_chain_data(pysock_ssl_context *ctx, const voi
     return pysock__load_chain(ctx, "ssl_load_cert_chain_data", &options);
 }
 
-/* A copy of the context's store, to be added to and put back, and the store itself, retained; NULL
-   with an error. */
+/* A copy of the context's store, to be extended and put back; *base is the store itself, retained.
+   NULL with an error. */
 static pysock__store *pysock__context_copy_store(pysock_ssl_context *ctx, pysock__store **base)
 {
     pysock__store *copy;
@@ -13246,7 +13242,7 @@ static pysock__store *pysock__context_copy_store(pysock_ssl_context *ctx, pysock
     return copy;
 }
 
-/* Puts the copy back if r, the result of what was added to it, is 0. Takes both references. */
+/* Puts the copy back if r, the result of extending it, is 0. Takes both references. */
 static int pysock__context_store_loaded(pysock_ssl_context *ctx, pysock__store *base,
                                         pysock__store *store, int r)
 {
@@ -13259,7 +13255,7 @@ static int pysock__context_store_loaded(pysock_ssl_context *ctx, pysock__store *
     }
     if (pysock__context_put_store(ctx, base, store) < 0)
         return pysock__fail_memory("loading trust anchors");
-    if (narrower) { /* who has been revoked must not resume */
+    if (narrower) { /* a revoked peer must not resume a session */
         pysock__lock(&ctx->lock);
         pysock__context_forget_locked(ctx);
         pysock__unlock(&ctx->lock);
@@ -13281,7 +13277,7 @@ PYSOCKDEF int pysock_ssl_load_verify_locations(pysock_ssl_context *ctx, const ch
         return -1;
     if (cafile)
         r = pysock__store_load_file(store, cafile);
-    if (r == 0 && capath) /* a server names its authorities to its clients */
+    if (r == 0 && capath) /* a server sends the names of its CAs to clients */
         r = pysock__store_load_dir(store, capath, ctx->protocol == PYSOCK_PROTOCOL_TLS_SERVER);
     return pysock__context_store_loaded(ctx, base, store, r);
 }
@@ -13333,7 +13329,7 @@ static const char *const pysock__system_stores[] = {
 /* And directories of hashed names. */
 static const char *const pysock__system_dirs[] = {"/etc/ssl/certs", "/etc/pki/tls/certs"};
 
-/* Each environment variable replaces what it names; an empty one is none. */
+/* SSL_CERT_FILE and SSL_CERT_DIR replace the defaults, unless they are empty. */
 static const char *pysock__default_file(void)
 {
     const char *file = getenv("SSL_CERT_FILE");
@@ -13360,8 +13356,8 @@ static const char *pysock__default_dirs(void)
     return NULL;
 }
 
-/* As in Python a default that is not there, empty or damaged is no error; but the handshake that it
-   makes fail says what was damaged. -1: out of memory. */
+/* As in Python, a missing, empty or damaged default is no error; but a handshake that fails because
+   of it reports the damage. -1: out of memory. */
 static int pysock__load_default(pysock_ssl_context *ctx, const char *file, const char *dir)
 {
     pysock__fault before = pysock__last;
@@ -13464,7 +13460,7 @@ PYSOCKDEF int pysock_ssl_set_verify_mode(pysock_ssl_context *ctx, pysock_ssl_ver
     pysock__lock(&ctx->lock);
     refused = mode == PYSOCK_CERT_NONE && ctx->check_hostname;
     if (!refused) {
-        ctx->verify_mode = mode;
+        ctx->verify_mode = (int)mode;
         pysock__context_forget_locked(ctx); /* they were verified by other rules */
     }
     pysock__unlock(&ctx->lock);
@@ -13563,7 +13559,7 @@ PYSOCKDEF unsigned pysock_ssl_get_verify_flags(pysock_ssl_context *ctx)
     return flags;
 }
 
-/* Changes what connections begin with; sessions that began with something else are forgotten. */
+/* Applies changed settings to later connections, and drops sessions made with the old ones. */
 static void pysock__context_changed_locked(pysock_ssl_context *ctx)
 {
     pysock__context_configure_locked(ctx);
@@ -13681,7 +13677,7 @@ PYSOCKDEF int pysock_ssl_set_ciphers(pysock_ssl_context *ctx, const char *cipher
     return 0;
 }
 
-/* Rows for the suites of this number, as far as there is room. */
+/* Rows for the n suites, at most max. Returns n. */
 static ptrdiff_t pysock__suites_tell(const uint16_t *suites, size_t n, pysock_ssl_cipher_info *out,
                                      size_t max)
 {
@@ -13853,7 +13849,7 @@ PYSOCKDEF ptrdiff_t pysock_ssl_get_keylog_filename(pysock_ssl_context *ctx, char
     return n;
 }
 
-/* The names in one counted block. */
+/* Copies the names into one counted block. NULL with an error. */
 static pysock__alpn *pysock__alpn_new(const char *const *names, size_t count)
 {
     size_t i, n, bytes = 0;
@@ -13913,7 +13909,7 @@ PYSOCKDEF int pysock_ssl_set_session_cache(pysock_ssl_context *ctx, size_t count
     pysock__lock(&ctx->lock);
     ctx->session_limit = count;
     pysock__context_forget_locked(ctx);
-    pysock__free(ctx->sessions.buckets); /* the next session makes as many as are wanted then */
+    pysock__free(ctx->sessions.buckets); /* the next session allocates them for the new limit */
     ctx->sessions.buckets = NULL;
     ctx->sessions.bucket_count = 0;
     pysock__unlock(&ctx->lock);
@@ -13971,18 +13967,18 @@ PYSOCKDEF int pysock_ssl_session_timeout(const pysock_ssl_session *session)
 #endif /* PYSOCK_NO_SSL */
 
 /* ---- >>tls-keys ----
-   Keys at work: the objects that BearSSL's engine asks which chain to show, and has sign. They
-   belong to a connection, and use identities, which never change. */
+   The objects by which BearSSL's engine chooses the chain to send, and signs. They belong to a
+   connection, and use identities, which never change. */
 
 #ifndef PYSOCK_NO_SSL
 
-#define PYSOCK__FULL_CHAIN 16 /* certificates, at most, that a lone one is shown with */
+#define PYSOCK__FULL_CHAIN 16 /* certificates at most, when a lone one is completed */
 
 typedef struct pysock__policy {
     union {
         const br_ssl_server_policy_class *server;
         const br_ssl_client_certificate_class *client;
-    } vtable; /* first: BearSSL knows the object by it */
+    } vtable; /* first: BearSSL points to the object by it */
     pysock__identity *identities[PYSOCK__KEY_KINDS]; /* counted; NULL where there is none */
     const pysock__identity *chosen;
     uint32_t curves; /* of ECDHE, a bit for each; 0: all */
@@ -13999,8 +13995,8 @@ static const br_hash_class *pysock__hash_class(int id)
     return id >= br_sha1_ID && id <= br_sha512_ID ? all[id - br_sha1_ID] : NULL;
 }
 
-/* Signs the hash in data, in place, by the key of an identity. hash_id 0 is TLS 1.0's MD5 and
-   SHA-1. Returns the signature's length, 0 if it cannot be. */
+/* Signs the hash in data, in place, with an identity's key. hash_id 0 is TLS 1.0's MD5 and SHA-1.
+   Returns the signature's length, 0 on failure. */
 static size_t pysock__identity_sign(const pysock__identity *id, int hash_id, unsigned char *data,
                                     size_t hash_len, size_t room)
 {
@@ -14031,8 +14027,8 @@ static size_t pysock__identity_sign(const pysock__identity *id, int hash_id, uns
                : 0;
 }
 
-/* The hash function for a signature by this identity, out of those that the peer takes (a bit for
-   each); -1: none. version is TLS's: the old ones leave no choice. */
+/* The hash function for a signature by this identity, from those that the peer accepts (a bit
+   each); -1: none. Before TLS 1.2 there is no choice. */
 static int pysock__identity_hash(const pysock__identity *id, unsigned version, unsigned hashes)
 {
     static const int order[] = {br_sha256_ID, br_sha384_ID, br_sha512_ID, br_sha224_ID, br_sha1_ID};
@@ -14066,7 +14062,7 @@ static const pysock__anchor *pysock__store_issuer(const pysock__store *st, const
     return NULL;
 }
 
-/* The chain to be shown for the chosen identity. */
+/* The chain to send for the chosen identity. */
 static const br_x509_certificate *pysock__policy_chain(pysock__policy *p, size_t *count)
 {
     const pysock__identity *id = p->chosen;
@@ -14092,8 +14088,8 @@ static const br_x509_certificate *pysock__policy_chain(pysock__policy *p, size_t
     return p->full;
 }
 
-/* Whether one of our chains serves for this kind of key exchange: it, or NULL. *algorithm is what
-   ECDHE's parameters are signed with, as BearSSL numbers it. */
+/* Our identity for this kind of key exchange, or NULL. *algorithm is BearSSL's number for the
+   algorithm that signs ECDHE's parameters. */
 static const pysock__identity *pysock__policy_serves(const pysock__policy *p,
                                                      const br_ssl_server_context *cc, int exchange,
                                                      unsigned *algorithm)
@@ -14122,7 +14118,7 @@ static const pysock__identity *pysock__policy_serves(const pysock__policy *p,
     }
 }
 
-/* The first suite, in the order that the engine has made, that one of our chains serves. */
+/* Chooses the first suite, in the engine's order, that one of our identities supports. */
 static int pysock__policy_choose(const br_ssl_server_policy_class **pctx,
                                  const br_ssl_server_context *cc, br_ssl_server_choices *choices)
 {
@@ -14130,7 +14126,7 @@ static int pysock__policy_choose(const br_ssl_server_policy_class **pctx,
     const br_suite_translated *suites;
     size_t i, n;
 
-    if (p->curves) /* the engine, which is ours, picks ECDHE's curve out of these */
+    if (p->curves) /* the engine is ours; it picks ECDHE's curve from these */
         ((br_ssl_server_context *)(uintptr_t)cc)->curves &= p->curves;
     suites = br_ssl_server_get_client_suites(cc, &n);
     for (i = 0; i < n; i++) {
@@ -14144,8 +14140,8 @@ static int pysock__policy_choose(const br_ssl_server_policy_class **pctx,
     return 0;
 }
 
-/* BearSSL's multiplication, which notes that the peer's point is none, or one of those whose result
-   is zero whatever the key is (RFC 8422, 5.11; RFC 7748, 6.1). */
+/* BearSSL's multiplication, which records that the peer's point is invalid, or one whose result is
+   zero for any key (RFC 8422, 5.11; RFC 7748, 6.1). */
 static PYSOCK__THREAD_LOCAL int pysock__point_refused;
 
 static uint32_t pysock__ec_mul(unsigned char *point, size_t len, const unsigned char *x,
@@ -14163,7 +14159,7 @@ static uint32_t pysock__ec_mul(unsigned char *point, size_t len, const unsigned 
     return 0;
 }
 
-/* RSA's decryption, or the fixed key's part of ECDH. */
+/* RSA decryption, or static ECDH. */
 static uint32_t pysock__policy_exchange(const br_ssl_server_policy_class **pctx,
                                         unsigned char *data, size_t *len)
 {
@@ -14197,7 +14193,7 @@ static size_t pysock__policy_sign(const br_ssl_server_policy_class **pctx, unsig
 static const br_ssl_server_policy_class pysock__policy_class = {
     sizeof(pysock__policy), pysock__policy_choose, pysock__policy_exchange, pysock__policy_sign};
 
-/* A client's side. The names of CAs that a server lists are not looked at, as in OpenSSL. */
+/* A client's side. The names of CAs that a server sends are ignored, as in OpenSSL. */
 static void pysock__ccert_start_list(const br_ssl_client_certificate_class **pctx)
 {
     (void)pctx;
@@ -14263,9 +14259,9 @@ static const br_ssl_client_certificate_class pysock__ccert_class = {
 #endif /* PYSOCK_NO_SSL */
 
 /* ---- >>tls ----
-   A connection's object: from a context to an engine, resumption, and why it has ended. There is no
-   descriptor in here. A pysock__tls has no lock: whoever owns the engine (by its socket's lock, or
-   as the handshake's owner) calls. */
+   A connection's object: from a context to an engine, resumption, and why it has ended. It has no
+   descriptor. A pysock__tls has no lock: only the owner of the engine calls (by its socket's lock,
+   or as the handshake's owner). */
 
 #ifndef PYSOCK_NO_SSL
 
@@ -14280,39 +14276,39 @@ enum { PYSOCK__HELLO_REQUEST, PYSOCK__CLIENT_HELLO, PYSOCK__SERVER_HELLO,
        PYSOCK__CLIENT_KEY_EXCHANGE, PYSOCK__FINISHED = 20, PYSOCK__CERTIFICATE_STATUS = 22,
        PYSOCK__NO_MESSAGE = 256 };
 
-/* What comes in, on its way to the engine. */
+/* Input on its way to the engine. */
 typedef struct pysock__intake {
     unsigned char header[5]; /* of the record that is being read */
     size_t header_len;
-    int direct;              /* its body goes straight to the engine: plaintext-to-be */
-    pysock__bytes body;      /* or else here */
-    pysock__bytes message;   /* the handshake message that is being put together */
-    pysock__bytes ready;     /* records, opened, that the engine has not taken from ready_pos on */
+    int direct;              /* its body goes straight to the engine: application data */
+    pysock__bytes body;      /* otherwise here */
+    pysock__bytes message;   /* the handshake message that is being assembled */
+    pysock__bytes ready;     /* decrypted records; the engine needs them from ready_pos on */
     size_t ready_pos;
-    pysock__bytes early;     /* plaintext that came while a renegotiation began */
+    pysock__bytes early;     /* plaintext that came before a renegotiation's ServerHello */
     size_t early_pos;
-    int answered;            /* the server's hello has come */
-    int last;                /* the type of the handshake message before; PYSOCK__NO_MESSAGE */
+    int answered;            /* ServerHello has come */
+    int last;                /* the type of the previous handshake message; PYSOCK__NO_MESSAGE */
     unsigned empty, warnings, requests; /* in a row */
 } pysock__intake;
 
 /* One direction's records, for the message callback. */
 typedef struct pysock__tracing {
-    pysock__bytes record, message; /* as far as they have come */
-    int encrypted;                 /* nothing more can be told */
+    pysock__bytes record, message; /* as much as there is so far */
+    int encrypted;                 /* nothing more can be reported */
 } pysock__tracing;
 
 /* How far a connection is. pysock__tls_enter() is its one writer. */
 typedef enum pysock__tls_state {
     PYSOCK__TLS_HELLO,       /* nothing has been sent or received: settings may still change */
     PYSOCK__TLS_HANDSHAKE,   /* no plaintext flows; the first handshake, or another one */
-    PYSOCK__TLS_ABORTED,     /* that was not finished: the fault says why, without one the peer's
-                                close_notify came */
+    PYSOCK__TLS_ABORTED,     /* the handshake was not finished: because of the fault, or, without
+                                one, the peer's close_notify */
     PYSOCK__TLS_OPEN,
-    PYSOCK__TLS_CLOSE_SENT,  /* our close_notify is made: the peer may still send */
+    PYSOCK__TLS_CLOSE_SENT,  /* our close_notify is queued: the peer may still send */
     PYSOCK__TLS_PEER_CLOSED, /* the peer's has come: with half_close we may still send */
     PYSOCK__TLS_CLOSED,      /* no more in either direction */
-    PYSOCK__TLS_FAILED       /* likewise; the fault says why */
+    PYSOCK__TLS_FAILED       /* likewise; the fault has the cause */
 } pysock__tls_state;
 
 /* Which states may follow each. */
@@ -14328,16 +14324,16 @@ static const unsigned pysock__tls_next[] = {
     /* FAILED */ 0,
 };
 
-/* What a socket was wrapped with. The socket has it until a handshake can begin, and then hands it
-   over whole to the connection. */
+/* The arguments of wrap_socket. The socket has them until a handshake can begin; then the
+   connection takes them. */
 typedef struct pysock__wrap {
-    pysock_ssl_context *ctx;      /* counted; a connection's is atomic: others read it meanwhile */
-    pysock_ssl_session *session;  /* counted, or NULL: offered, found, and then the one in force */
+    pysock_ssl_context *ctx;      /* counted; a connection's is atomic: other threads read it */
+    pysock_ssl_session *session;  /* counted, or NULL: offered, then the one in use */
     char *host;                   /* the server's name, or NULL */
     int server;
     int later;           /* the handshake waits for do_handshake() */
     int raise_ragged;
-    int unchecked_host;  /* of this connection, whatever the context says */
+    int unchecked_host;  /* this connection ignores the context's check_hostname */
     int half_close;
     int no_close_notify;
 } pysock__wrap;
@@ -14370,33 +14366,33 @@ typedef struct pysock__tls {
     pysock__alpn *alpn;
     pysock__keylog *keylog;
     uint64_t options;
-    pysock__store *asked;   /* a server's that asks for certificates: BearSSL reads names in it */
-    br_ec_impl curves;      /* BearSSL's, behind a look at the peer's points; may be restricted */
-    unsigned session_epoch; /* the context's, when the settings were taken */
+    pysock__store *asked;   /* of a server that requests certificates: BearSSL reads names in it */
+    br_ec_impl curves;      /* BearSSL's, with a check of the peer's points; may be restricted */
+    unsigned session_epoch; /* the context's when the settings were taken */
     const br_ssl_session_cache_class *cache; /* a server's; BearSSL finds the connection by it */
-    /* the engine's owner */
+    /* only the owner of the engine */
     pysock__verifier *verifier; /* until the handshake is finished */
     pysock__peer *peer;
     pysock__tls_state state;
-    int handshakes; /* that have been finished */
+    int handshakes; /* finished ones */
     uint16_t suite, version;
     int reused;
-    int session_new; /* a server's engine has made it */
-    int mid_record; /* part of a record has left */
+    int session_new; /* a server's engine has made one */
+    int mid_record; /* part of a record has been sent */
     int out_type;   /* the type of that record */
-    pysock__bytes flight; /* the handshake's records, to be sent together: Nagle's algorithm and a
-                             delayed acknowledgement would cost 40 ms otherwise */
+    pysock__bytes flight; /* the handshake's records, sent together: otherwise Nagle's algorithm and
+                             a delayed acknowledgement would cost 40 ms */
     size_t flight_pos;
-    unsigned char first[8]; /* what the peer sent first, to tell HTTP and noise */
+    unsigned char first[8]; /* the peer's first bytes, to recognise HTTP and garbage */
     size_t first_len;
     pysock__intake in;
-    int refused; /* failed by us: what the engine had made before still leaves */
+    int refused; /* failed by us: earlier output of the engine is still sent */
     int certificate_asked; /* the server has sent a CertificateRequest */
     void (*message_callback)(void *arg, const pysock_ssl_message *m);
     void *message_arg;
     pysock__tracing tracing[2]; /* received, sent */
-    char *sni; /* the name that the client asked for; atomic: others read it meanwhile */
-    unsigned char *ahead; /* what was read ahead, from ahead_pos to ahead_len */
+    char *sni; /* the client's name from SNI; atomic: other threads read it */
+    unsigned char *ahead; /* read ahead; valid from ahead_pos to ahead_len */
     size_t ahead_pos, ahead_len;
     unsigned char alert[160]; /* an alert record that we made ourselves */
     size_t alert_pos, alert_end;
@@ -14418,13 +14414,13 @@ static void pysock__tls_enter(pysock__tls *t, pysock__tls_state next)
     t->state = next;
 }
 
-/* 1 if a handshake is finished and no other is under way; also when it has ended since. */
+/* 1 if a handshake is finished and no other is under way; also once the connection has ended. */
 static int pysock__tls_established(const pysock__tls *t)
 {
     return t->state >= PYSOCK__TLS_OPEN;
 }
 
-/* 1 if nothing will come in any more, and nothing be taken. */
+/* 1 if nothing more can be received or sent. */
 static int pysock__tls_is_over(const pysock__tls *t)
 {
     return t->state == PYSOCK__TLS_ABORTED || t->state >= PYSOCK__TLS_CLOSED;
@@ -14440,7 +14436,7 @@ static int pysock__tls_may_receive(const pysock__tls *t)
     return t->state == PYSOCK__TLS_OPEN || t->state == PYSOCK__TLS_CLOSE_SENT;
 }
 
-/* It is over: in order, or with the fault. */
+/* Ends the connection, cleanly or with the fault. */
 static void pysock__tls_end(pysock__tls *t, int failed)
 {
     if (!pysock__tls_established(t))
@@ -14449,7 +14445,7 @@ static void pysock__tls_end(pysock__tls *t, int failed)
         pysock__tls_enter(t, failed ? PYSOCK__TLS_FAILED : PYSOCK__TLS_CLOSED);
 }
 
-/* Gives back what was taken from the context. */
+/* Releases what was taken from the context. */
 static void pysock__tls_drop_settings(pysock__tls *t)
 {
     size_t i;
@@ -14498,7 +14494,7 @@ static void pysock__tls_free(pysock__tls *t)
 
 /* TLS: resumption. */
 
-/* BearSSL's server has made a session; pysock__tls_finish() remembers it. */
+/* BearSSL's server has made a session; pysock__tls_finish() caches it. */
 static void pysock__cache_save(const br_ssl_session_cache_class **ctx,
                                br_ssl_server_context *server,
                                const br_ssl_session_parameters *params)
@@ -14510,13 +14506,13 @@ static void pysock__cache_save(const br_ssl_session_cache_class **ctx,
     t->session_new = 1;
 }
 
-/* A session serves only for the name that it was made with (RFC 6066, 3). */
+/* 1 if a session was made with this name; it serves for no other (RFC 6066, 3). */
 static int pysock__session_named(const pysock_ssl_session *se, const char *name)
 {
     return se->host && name ? strcmp(se->host, name) == 0 : !se->host && !name;
 }
 
-/* BearSSL's server asks for the session whose id is in params. */
+/* BearSSL's server looks up the session whose id is in params. */
 static int pysock__cache_load(const br_ssl_session_cache_class **ctx, br_ssl_server_context *server,
                               br_ssl_session_parameters *params)
 {
@@ -14551,8 +14547,8 @@ static int pysock__cache_load(const br_ssl_session_cache_class **ctx, br_ssl_ser
 static const br_ssl_session_cache_class pysock__cache_class = {
     sizeof(const br_ssl_session_cache_class *), pysock__cache_save, pysock__cache_load};
 
-/* 1 if a client may offer this session: it was verified by the rules that hold now, and if it is
-   for another host, the certificate is for ours as well. */
+/* 1 if a client may offer this session: its peer was verified by the current rules, and, if it is
+   for another host, the certificate is valid for ours as well. */
 static int pysock__session_fits(const pysock__tls *t, const pysock_ssl_session *se)
 {
     const pysock__verify_rules *rules = t->verifier ? &t->verifier->rules : NULL;
@@ -14570,8 +14566,7 @@ static int pysock__session_fits(const pysock__tls *t, const pysock_ssl_session *
            && pysock__cert_matches(&cert, rules->host, rules->no_common_name);
 }
 
-/* Puts the session to be resumed into a client's engine: the user's, or one that the context has
-   for the host. */
+/* Puts a session to resume into a client's engine: the user's, or the context's for the host. */
 static void pysock__session_offer(pysock__tls *t)
 {
     pysock_ssl_context *ctx = t->wrap.ctx;
@@ -14620,14 +14615,14 @@ static pysock_ssl_session *pysock__session_new(const pysock__tls *t,
     se->time = pysock__wall_seconds();
     se->params = *params;
     if (t->wrap.server && !t->session_new)
-        se->params.session_id_len = 0; /* nobody keeps it */
+        se->params.session_id_len = 0; /* it is not cached */
     if (!host || (se->host = pysock__strdup(host)) != NULL)
         return se;
     pysock__session_release(se);
     return NULL;
 }
 
-/* Remembers what there is to be remembered. Out of memory only costs time. */
+/* Counts the handshake, and caches its session if it can be resumed. Out of memory is ignored. */
 static void pysock__session_store(pysock__tls *t)
 {
     pysock_ssl_context *ctx = t->wrap.ctx;
@@ -14650,7 +14645,7 @@ static void pysock__session_store(pysock__tls *t)
 
 /* TLS: from a context to a connection. */
 
-/* What both sides have in common, on top of the context's engine, which has been copied. */
+/* The settings of both sides, besides those copied from the context's engine. */
 static void pysock__tls_set_engine(pysock__tls *t)
 {
     br_ssl_engine_context *eng = t->eng;
@@ -14683,7 +14678,7 @@ static void pysock__tls_set_client(pysock__tls *t)
 static unsigned char pysock__empty_name[] = {0x30, 0x00};
 static const br_x500_name pysock__no_name = {pysock__empty_name, sizeof pysock__empty_name};
 
-/* How many of a store's names a CertificateRequest has room for; it is a hint for the client. */
+/* How many of a store's names fit into a CertificateRequest; they are only hints for the client. */
 static size_t pysock__names_that_fit(const pysock__store *store)
 {
     size_t i, bytes = 0;
@@ -14713,7 +14708,7 @@ static void pysock__tls_set_server(pysock__tls *t, int verify_mode)
     br_ssl_server_set_policy(sc, &t->policy.vtable.server);
     if (store && store->count)
         br_ssl_server_set_trust_anchor_names(sc, store->names, pysock__names_that_fit(store));
-    else if (store) /* no name at all would not ask for a certificate */
+    else if (store) /* without a name BearSSL would not request a certificate */
         br_ssl_server_set_trust_anchor_names(sc, &pysock__no_name, 1);
     if (store && verify_mode == PYSOCK_CERT_OPTIONAL) {
         br_ssl_engine_add_flags(t->eng, BR_OPT_TOLERATE_NO_CLIENT_AUTH);
@@ -14723,7 +14718,7 @@ static void pysock__tls_set_server(pysock__tls *t, int verify_mode)
         br_ssl_server_set_cache(sc, &t->cache);
 }
 
-/* 1 if a host can go into SNI: a DNS name (RFC 6066: no address). */
+/* 1 if a host can be sent as SNI: a DNS name, not an address (RFC 6066). */
 static int pysock__sni_fits(const char *host)
 {
     unsigned char ip[16];
@@ -14731,7 +14726,7 @@ static int pysock__sni_fits(const char *host)
     return host && host[0] && !pysock__sys_pton(host, ip);
 }
 
-/* A verifier by the context's rules; NULL: out of memory. */
+/* A verifier with the context's rules; NULL: out of memory. */
 static pysock__verifier *pysock__verifier_new_locked(const pysock__tls *t)
 {
     pysock_ssl_context *ctx = t->wrap.ctx;
@@ -14751,7 +14746,7 @@ static pysock__verifier *pysock__verifier_new_locked(const pysock__tls *t)
     return v;
 }
 
-/* Why a context is of no use for a connection. 0 if it is. */
+/* Fails if the context's settings allow no connection; 0 if they do. */
 static int pysock__tls_check_settings(const pysock__tls *t, int check_hostname, int versions,
                                       const char *what)
 {
@@ -14827,8 +14822,8 @@ static int pysock__tls_take_settings(pysock__tls *t, const char *what)
     return 0;
 }
 
-/* Writes the ClientHello. The extension for signature algorithms is TLS 1.2's (RFC 5246,
-   7.4.1.4.1); BearSSL writes it for what it has to verify them with. */
+/* Writes the ClientHello. signature_algorithms is TLS 1.2's (RFC 5246, 7.4.1.4.1); BearSSL sends it
+   whenever it has functions to verify signatures. */
 static int pysock__client_reset(pysock__tls *t, const char *sni)
 {
     br_rsa_pkcs1_vrfy rsa = t->eng->irsavrfy;
@@ -14845,7 +14840,7 @@ static int pysock__client_reset(pysock__tls *t, const char *sni)
     return ok;
 }
 
-/* Writes the first flight, or gets ready for it. */
+/* Writes the ClientHello, or prepares the server for one. */
 static int pysock__tls_reset(pysock__tls *t, const char *what)
 {
     char sni[256];
@@ -14875,7 +14870,7 @@ static int pysock__tls_reset(pysock__tls *t, const char *what)
 }
 
 /* A connection, ready for its handshake. It takes all of *wrap, or returns NULL on error. owner is
-   for the sni_callback, port tells a client's sessions apart, what is the call, for messages. */
+   for the sni_callback, port distinguishes a client's sessions, what is the call, for messages. */
 static pysock__tls *pysock__tls_new(pysock__wrap *wrap, pysock *owner, int port, const char *what)
 {
     pysock__tls *t = (pysock__tls *)pysock__alloc(sizeof *t);
@@ -14899,7 +14894,7 @@ static pysock__tls *pysock__tls_new(pysock__wrap *wrap, pysock *owner, int port,
     return NULL;
 }
 
-/* 1 if the peer began with something that looks like a request of HTTP. */
+/* 1 if the peer's first bytes look like an HTTP request. */
 static int pysock__looks_like_http(const unsigned char *first, size_t n)
 {
     static const char *const methods[] = {"GET ", "POST ", "HEAD ", "PUT ", "OPTIONS ", "DELETE ",
@@ -14914,7 +14909,7 @@ static int pysock__looks_like_http(const unsigned char *first, size_t n)
     return 0;
 }
 
-/* What is known of why a server has sent this alert, and what to do. */
+/* A likely reason for a server's alert, and what to do. */
 static const char *pysock__alert_hint(const pysock__tls *t, int alert)
 {
     int bare = !t->policy.identities[PYSOCK__RSA] && !t->policy.identities[PYSOCK__EC];
@@ -14938,7 +14933,7 @@ static const char *pysock__alert_hint(const pysock__tls *t, int alert)
     return "";
 }
 
-/* Why the engine failed, as a fault without "on what". */
+/* Sets the fault for the engine's error, without "on what". */
 static void pysock__tls_describe(pysock__tls *t, int err)
 {
     pysock__verifier *v = t->verifier;
@@ -15003,14 +14998,14 @@ static void pysock__tls_describe(pysock__tls *t, int err)
         return;
     }
     if (t->handshakes && err == BR_ERR_UNSUPPORTED_VERSION)
-        err = BR_ERR_BAD_VERSION; /* no offer: noise between records */
+        err = BR_ERR_BAD_VERSION; /* not an offered version: garbage between records */
     c = pysock__code_find(pysock__engine_errors, PYSOCK__COUNT(pysock__engine_errors), err);
     pysock__fault_set(&t->fault, PYSOCK_SSL_ERROR, err, c->reason, "%s (BearSSL error %d)",
                       c->sentence, err);
 }
 
-/* Makes an alert record of our own, under the keys that are in force (RFC 5246, 7.2): BearSSL sends
-   none when it fails, and its close discards what is still coming in. */
+/* Makes an alert record of our own, with the current keys (RFC 5246, 7.2): BearSSL sends none when
+   it fails, and its close discards what is still coming in. */
 static void pysock__tls_make_alert(pysock__tls *t, int level, int description)
 {
     const br_sslrec_out_class **out = &t->eng->out.vtable;
@@ -15019,7 +15014,7 @@ static void pysock__tls_make_alert(pysock__tls *t, int level, int description)
     size_t len = 2;
 
     if ((pysock__tls_is_over(t) && t->mid_record && !t->refused) || t->alert_end)
-        return; /* half a record has left, and the engine has dropped the rest; or once is enough */
+        return; /* the engine has dropped the rest of a record; or an alert is made already */
     if (!version && !t->wrap.server)
         version = t->eng->version_in; /* the server's choice, though it is refused */
     version = version ? version : BR_TLS12;
@@ -15034,13 +15029,13 @@ static void pysock__tls_make_alert(pysock__tls *t, int level, int description)
 #endif /* PYSOCK_NO_SSL */
 
 /* ---- >>hellos ----
-   Reading ClientHello, ServerHello and CertificateRequest: functions of their bytes, which refuse
-   what is malformed with the alert that the RFC names. No state. */
+   Parsers of ClientHello, ServerHello and CertificateRequest, which refuse malformed ones with the
+   alert that the RFC requires. No state. */
 
 #ifndef PYSOCK_NO_SSL
 
-/* A vector of RFC 5246 (4.3): its length, in so many bytes, and its contents. BearSSL overlooks
-   much of what is malformed. */
+/* A vector of RFC 5246 (4.3): a length of size bytes, and its contents. BearSSL accepts much that
+   is malformed. */
 
 static int pysock__vector(pysock__der *in, int size, pysock__der *out)
 {
@@ -15057,24 +15052,24 @@ static int pysock__vector(pysock__der *in, int size, pysock__der *out)
     return 0;
 }
 
-/* A vector that is all of in. */
+/* A vector that takes up all of in. */
 static int pysock__vector_whole(pysock__der *in, int size, pysock__der *out)
 {
     return pysock__vector(in, size, out) < 0 || in->p != in->end ? -1 : 0;
 }
 
-/* What concerns us in a ClientHello or a ServerHello. Where an extension is missing p is NULL. */
+/* The parts of a ClientHello or ServerHello that are used here; p is NULL if one is missing. */
 typedef struct pysock__hello {
     pysock__der name;         /* SNI's host name */
     pysock__der protocols;    /* ALPN's list */
-    pysock__der versions;     /* supported_versions, which TLS 1.3 has instead of the hello's own */
+    pysock__der versions;     /* supported_versions, which replaces the hello's version */
     pysock__der suites;
     pysock__der renegotiation; /* renegotiation_info */
     unsigned char seen[65536 / 8]; /* extensions by their number */
 } pysock__hello;
 
 /* A server_name extension (RFC 6066, 3): at most one name of each type, none of them empty. The
-   alert, 0: it is well. */
+   alert, or 0. */
 static int pysock__read_server_name(pysock__der value, pysock__der *name)
 {
     pysock__der list, entry;
@@ -15097,7 +15092,8 @@ static int pysock__read_server_name(pysock__der value, pysock__der *name)
     return 0;
 }
 
-/* A list of elements of size bytes, not empty, with a length of so many bytes before it. */
+/* A list of elements of size bytes, not empty, after length_size bytes of length: the alert, or
+   0. */
 static int pysock__read_list(pysock__der value, int length_size, int size, pysock__der *list)
 {
     return pysock__vector_whole(&value, length_size, list) < 0 || list->p == list->end
@@ -15120,7 +15116,7 @@ static int pysock__read_protocols(pysock__der value, pysock__der *list)
     return 0;
 }
 
-/* Point formats: uncompressed is the only one that is left, and must be there (RFC 8422, 5.1.2). */
+/* Point formats: uncompressed must be among them (RFC 8422, 5.1.2). */
 static int pysock__read_point_formats(pysock__der value)
 {
     pysock__der list;
@@ -15185,7 +15181,7 @@ static int pysock__read_extensions(int client, pysock__der body, pysock__hello *
     return 0;
 }
 
-/* Reads a ClientHello's body. The alert that it is to be refused with, or 0. */
+/* Reads a ClientHello's body. The alert to refuse it with, or 0. */
 static int pysock__read_client_hello(pysock__der body, pysock__hello *out)
 {
     pysock__der id, compression;
@@ -15238,7 +15234,7 @@ static int pysock__read_certificate_request(unsigned version, pysock__der body)
     return 0;
 }
 
-/* 1 if the client signals secure renegotiation by a suite (RFC 5746, 3.3). */
+/* 1 if the client's suites have TLS_EMPTY_RENEGOTIATION_INFO_SCSV (RFC 5746, 3.3). */
 static int pysock__signals_renegotiation(const pysock__hello *hello)
 {
     const unsigned char *p;
@@ -15262,8 +15258,8 @@ static int pysock__shares_protocol(const pysock__alpn *ours, pysock__der names)
     return 0;
 }
 
-/* The highest version from min to max that the client lists; 0: none. What is in the list counts,
-   not the hello's own version (RFC 8446, 4.2.1), which is all that BearSSL sees. */
+/* The highest version from min to max that the client lists; 0: none. The list overrides the
+   hello's version (RFC 8446, 4.2.1), which is all that BearSSL reads. */
 static unsigned pysock__shared_version(const pysock__hello *hello, unsigned min, unsigned max)
 {
     const unsigned char *p = hello->versions.p;
@@ -15280,25 +15276,25 @@ static unsigned pysock__shared_version(const pysock__hello *hello, unsigned min,
 #endif /* PYSOCK_NO_SSL */
 
 /* ---- >>tls-records ----
-   The engine as four byte streams: records out and in, plaintext out and in. Every record but
-   application data is read here before the engine sees it. These calls and the object's are all
-   that the rooms below know of TLS. The lock: as for the object. */
+   The engine as four byte streams: records out and in, plaintext out and in. Every record except
+   application data is read here before the engine gets it. The rooms below never call the engine.
+   The lock: as for the object. */
 
 #ifndef PYSOCK_NO_SSL
 
-/* 1 if we have sent a close_notify of our own accord. */
+/* 1 if we have made a close_notify ourselves. */
 static int pysock__tls_sent_close(const pysock__tls *t)
 {
     return t->alert_level == 1;
 }
 
-/* The engine's records, where they may still leave. */
+/* The engine's records; NULL if there are none, or they must not be sent any more. */
 static unsigned char *pysock__tls_engine_out(const pysock__tls *t, size_t *len)
 {
     return t->fault.kind && !t->refused ? NULL : br_ssl_engine_sendrec_buf(t->eng, len);
 }
 
-/* The engine has failed: why, and the alert that says so. */
+/* The engine has failed: sets the fault, and makes the alert. */
 static void pysock__tls_engine_failed(pysock__tls *t, int err)
 {
     pysock__tls_end(t, 1);
@@ -15308,8 +15304,8 @@ static void pysock__tls_engine_failed(pysock__tls *t, int err)
             t, 2, pysock__alert_for(err, t->verifier ? t->verifier->verify_code : 0));
 }
 
-/* After each step of the engine: what it says of the connection's end. It notes the peer's
-   close_notify in shutdown_recv before it has answered (nobody else sets that, because
+/* After each step of the engine: checks whether it has ended the connection. shutdown_recv is set
+   by the peer's close_notify, before the engine has answered (and by nothing else, because
    br_ssl_engine_close() is not used). */
 static void pysock__tls_progress(pysock__tls *t)
 {
@@ -15324,7 +15320,7 @@ static void pysock__tls_progress(pysock__tls *t)
         pysock__tls_end(t, 0);
     if (pysock__tls_sent_close(t) && !t->mid_record && (p = pysock__tls_engine_out(t, &n)) != NULL
         && p[0] == 21)
-        br_ssl_engine_sendrec_ack(t->eng, n); /* the answer to the peer's: ours is enough */
+        br_ssl_engine_sendrec_ack(t->eng, n); /* the answer to close_notify: ours is enough */
 }
 
 /* What can be done now: PYSOCK__ flags. */
@@ -15350,8 +15346,7 @@ static int pysock__tls_flags(const pysock__tls *t)
     return flags;
 }
 
-/* Collects the records of the handshake's present flight. Out of memory only means that they leave
-   one by one. */
+/* Collects the records of the current flight. Without memory they are sent one by one. */
 static void pysock__tls_collect(pysock__tls *t)
 {
     unsigned char *p;
@@ -15403,7 +15398,7 @@ static void pysock__tls_tell(pysock__tls *t, int sent, int content_type, int typ
     t->message_callback(t->message_arg, &m);
 }
 
-/* Tells the messages that are whole. */
+/* Reports the complete messages. */
 static void pysock__tls_tell_handshake(pysock__tls *t, int sent)
 {
     pysock__bytes *b = &t->tracing[sent].message;
@@ -15441,7 +15436,7 @@ static void pysock__tls_tell_record(pysock__tls *t, int sent)
     }
 }
 
-/* Bytes of records pass by, in any pieces. The caller holds no lock. */
+/* Traces bytes of records, in pieces of any size. The caller holds no lock. */
 static void pysock__tls_trace(pysock__tls *t, int sent, const unsigned char *p, size_t n)
 {
     pysock__tracing *o = &t->tracing[sent];
@@ -15468,7 +15463,7 @@ static void pysock__tls_trace(pysock__tls *t, int sent, const unsigned char *p, 
     }
 }
 
-/* 1 if records with the user's bytes have not left, or not whole. */
+/* 1 if records with application data have not been sent completely. */
 static int pysock__tls_holds_plaintext(const pysock__tls *t)
 {
     const unsigned char *p;
@@ -15501,16 +15496,16 @@ static void pysock__tls_out_done(pysock__tls *t, size_t n)
     pysock__tls_progress(t);
 }
 
-/* TLS records: what comes in. Every record but application data is opened and read here before the
-   engine sees it: alerts, limits, and each handshake message whole. One reading decides; what it
-   refuses the engine never hears of, and nothing reaches the engine unread. */
+/* TLS records: input. Every record except application data is decrypted and read here before the
+   engine gets it: alerts, limits, and complete handshake messages. What is refused here never
+   reaches the engine. */
 
 #define PYSOCK__MAX_EMPTY 32    /* records without contents in a row */
-#define PYSOCK__MAX_WARNINGS 5  /* alerts that mean nothing */
+#define PYSOCK__MAX_WARNINGS 5  /* warning alerts in a row */
 #define PYSOCK__MAX_REQUESTS 32 /* for another handshake, without data between */
 #define PYSOCK__MAX_EARLY ((size_t)256 * 1024) /* data before a renegotiation's ServerHello */
 
-/* How long a message of this type may be, and whether this side may get it at all (0: no). */
+/* The maximum length of a message of this type; 0 if it has no contents, or must not come here. */
 static size_t pysock__message_limit(const pysock__tls *t, int type)
 {
     switch (type) {
@@ -15528,13 +15523,13 @@ static size_t pysock__message_limit(const pysock__tls *t, int type)
     }
 }
 
-/* Messages without contents. */
+/* 1 for messages without contents. */
 static int pysock__message_is_bare(const pysock__tls *t, int type)
 {
     return !t->wrap.server && (type == PYSOCK__HELLO_REQUEST || type == PYSOCK__SERVER_HELLO_DONE);
 }
 
-/* Ends the connection with an alert of ours. What has been made before still leaves. */
+/* Ends the connection with an alert. Records made before are still sent. */
 static void pysock__tls_refuse(pysock__tls *t, int alert, const char *reason, const char *text)
 {
     const pysock__code *c =
@@ -15549,7 +15544,7 @@ static void pysock__tls_refuse(pysock__tls *t, int alert, const char *reason, co
                       "%s; it was answered with the alert %s (%d)", text, c->sentence, alert);
 }
 
-/* Ends it with an error that the thread has just met. */
+/* Ends the connection with the thread's current error. */
 static void pysock__tls_fail_internal(pysock__tls *t)
 {
     if (pysock__tls_is_over(t))
@@ -15566,7 +15561,7 @@ static void pysock__tls_fail_memory(pysock__tls *t)
     pysock__tls_fail_internal(t);
 }
 
-/* The engine would fail like this, if it saw it. */
+/* Fails as the engine would if it got the record. */
 static void pysock__tls_fail_as_engine(pysock__tls *t, int err)
 {
     if (pysock__tls_is_over(t))
@@ -15600,8 +15595,7 @@ static void pysock__tls_keep_former(pysock__tls *t, pysock_ssl_context *ctx)
     t->former = ctx;
 }
 
-/* Goes on with another context, which is retained: all that was taken from the old one is taken
-   anew. 0 or a failure. */
+/* Continues with another context, which is retained: takes all settings anew. 0 or a failure. */
 static int pysock__tls_switch(pysock__tls *t, pysock_ssl_context *ctx, const char *what)
 {
     pysock__tls_drop_settings(t);
@@ -15656,7 +15650,7 @@ static int pysock__tls_choose(pysock__tls *t, pysock_ssl_context *ctx)
     return old != NULL;
 }
 
-/* The client's first words: who it wants, and whether it is served at all. */
+/* The first ClientHello: keeps the name, calls the sni_callback, and restricts the version. */
 static void pysock__tls_on_first_hello(pysock__tls *t, const pysock__hello *hello)
 {
     unsigned version;
@@ -15702,8 +15696,8 @@ static void pysock__tls_on_client_hello(pysock__tls *t, pysock__der body)
              && (!hello->renegotiation.p || pysock__signals_renegotiation(hello)))
         pysock__tls_refuse(t, BR_ALERT_HANDSHAKE_FAILURE, "RENEGOTIATION_MISMATCH",
                            "the client renegotiates as if it were its first handshake (RFC 5746)");
-    /* BearSSL 0.6 reads outside of its array of names when it tolerates a mismatch: its engine
-       hears of ALPN only if there is a protocol in common. */
+    /* BearSSL 0.6 reads outside of its array of names when it tolerates a mismatch: so its engine
+       gets the names only if there is a protocol in common. */
     if (!pysock__tls_is_over(t)) {
         int shares = pysock__shares_protocol(t->alpn, hello->protocols);
         br_ssl_engine_set_protocol_names(t->eng, shares ? t->alpn->names : NULL,
@@ -15712,7 +15706,7 @@ static void pysock__tls_on_client_hello(pysock__tls *t, pysock__der body)
     PYSOCK_FREE(hello);
 }
 
-/* A server's answer: what BearSSL takes without asking whether it was offered. */
+/* Checks of a ServerHello that BearSSL does not make. */
 static void pysock__tls_on_server_hello(pysock__tls *t, pysock__der body)
 {
     pysock__hello *hello = (pysock__hello *)PYSOCK_MALLOC(sizeof *hello);
@@ -15742,7 +15736,7 @@ static void pysock__tls_on_server_hello(pysock__tls *t, pysock__der body)
     PYSOCK_FREE(hello);
 }
 
-/* Whether a point can be one of this curve, as far as its form tells. */
+/* 1 if a point has the form of this curve's points. */
 static int pysock__point_formed(int curve, const pysock__der *point)
 {
     size_t n = pysock__der_len(point);
@@ -15767,7 +15761,7 @@ static int pysock__read_key_exchange(const pysock__tls *t, unsigned traits, pyso
         return BR_ALERT_DECODE_ERROR;
     curve = body.p[1] << 8 | body.p[2];
     if (body.p[0] != 3 || curve >= 32 || !(eng->iec->supported_curves >> curve & 1))
-        return BR_ALERT_ILLEGAL_PARAMETER; /* no named curve, or one that was not offered */
+        return BR_ALERT_ILLEGAL_PARAMETER; /* not a named curve, or one that was not offered */
     body.p += 3;
     if (pysock__vector(&body, 1, &point) < 0 || point.p == point.end)
         return BR_ALERT_DECODE_ERROR;
@@ -15801,7 +15795,7 @@ static int pysock__read_client_key_exchange(const pysock__tls *t, unsigned trait
                : 0;
 }
 
-/* A client's CertificateVerify: what it signs with must have been in our CertificateRequest. */
+/* A client's CertificateVerify: its algorithm must have been in our CertificateRequest. */
 static int pysock__read_certificate_verify(const pysock__tls *t, pysock__der body)
 {
     pysock__der signature;
@@ -15818,8 +15812,8 @@ static int pysock__read_certificate_verify(const pysock__tls *t, pysock__der bod
     return pysock__vector_whole(&body, 2, &signature) < 0 ? BR_ALERT_DECODE_ERROR : 0;
 }
 
-/* A server's list must not be empty, and no certificate in a list (RFC 5246, 7.4.2). What is wrong
-   with the lengths otherwise is the engine's to say. */
+/* A server's list must not be empty, nor a certificate in a list (RFC 5246, 7.4.2). The engine
+   checks the other lengths. */
 static int pysock__read_certificates(pysock__der body, int may_be_empty)
 {
     size_t n;
@@ -15835,7 +15829,7 @@ static int pysock__read_certificates(pysock__der body, int may_be_empty)
     return 0;
 }
 
-/* What comes in its turn is looked into; what does not the engine refuses. The alert, or 0. */
+/* Checks a message that comes in order; the engine refuses others. The alert, or 0. */
 static int pysock__read_message(const pysock__tls *t, int type, pysock__der body)
 {
     const pysock__suite *suite = pysock__suite_find(t->eng->session.cipher_suite);
@@ -15867,7 +15861,7 @@ static int pysock__read_message(const pysock__tls *t, int type, pysock__der body
     }
 }
 
-/* Somebody asks for another handshake. */
+/* The peer requests another handshake. */
 static void pysock__tls_count_request(pysock__tls *t)
 {
     if (++t->in.requests > PYSOCK__MAX_REQUESTS)
@@ -15875,7 +15869,7 @@ static void pysock__tls_count_request(pysock__tls *t)
                            "the peer asks for one handshake after another");
 }
 
-/* A whole message has come. 1: it is for the engine. */
+/* Handles a complete message. 1: it is for the engine. */
 static int pysock__tls_on_message(pysock__tls *t, int type, pysock__der body)
 {
     int alert = 0, first = t->in.last == PYSOCK__NO_MESSAGE;
@@ -15910,7 +15904,7 @@ static int pysock__tls_on_message(pysock__tls *t, int type, pysock__der body)
     return 1;
 }
 
-/* Something opened is for the engine: it gets it as records of its own. */
+/* Queues decrypted data for the engine, as new records. */
 static void pysock__intake_deliver(pysock__tls *t, int type, const unsigned char *data, size_t len)
 {
     pysock__bytes *b = &t->in.ready;
@@ -15932,7 +15926,7 @@ static void pysock__intake_deliver(pysock__tls *t, int type, const unsigned char
         pysock__tls_fail_memory(t);
 }
 
-/* While the engine is given what has been opened, this stands in for the cipher. */
+/* Replaces the cipher while the engine gets decrypted records. */
 static int pysock__opened_length(const br_sslrec_in_class *const *in, size_t len)
 {
     (void)in, (void)len;
@@ -15949,7 +15943,7 @@ static unsigned char *pysock__opened_data(const br_sslrec_in_class **in, int typ
 static const br_sslrec_in_class pysock__opened_class = {
     sizeof(br_sslrec_in_class *), pysock__opened_length, pysock__opened_data};
 
-/* Gives the engine bytes of records; this is where a handshake's crypto runs. How many it took. */
+/* Gives the engine bytes of records; it runs a handshake's cryptography here. How many it took. */
 static size_t pysock__engine_give(pysock__tls *t, const unsigned char *data, size_t len)
 {
     br_ssl_engine_context *eng = t->eng;
@@ -15986,7 +15980,7 @@ static void pysock__intake_give(pysock__tls *t)
         in->ready_pos = in->ready.len = 0;
 }
 
-/* The header of a message is there: refuses what cannot be one. */
+/* A message's header is complete: refuses an invalid one. */
 static void pysock__tls_on_message_header(pysock__tls *t, int type, size_t len)
 {
     size_t limit = pysock__message_limit(t, type);
@@ -16002,7 +15996,7 @@ static void pysock__tls_on_message_header(pysock__tls *t, int type, size_t len)
                            "a handshake message is larger than its kind may be");
 }
 
-/* Handshake bytes, opened. Messages are put together, whatever records they came in. */
+/* Decrypted handshake bytes: assembles messages, which may span records. */
 static void pysock__intake_handshake(pysock__tls *t, const unsigned char *data, size_t len)
 {
     pysock__bytes *m = &t->in.message;
@@ -16042,7 +16036,7 @@ static void pysock__intake_handshake(pysock__tls *t, const unsigned char *data, 
     }
 }
 
-/* An alert, opened. Those that end the connection are the engine's business. */
+/* A decrypted alert. The engine handles those that end the connection. */
 static void pysock__intake_alert(pysock__tls *t, const unsigned char *data, size_t len)
 {
     if (len != 2 || data[0] < 1 || data[0] > 2) {
@@ -16059,8 +16053,8 @@ static void pysock__intake_alert(pysock__tls *t, const unsigned char *data, size
     }
 }
 
-/* Plaintext before the ServerHello of a renegotiation: the server had sent it before it read our
-   hello. */
+/* Application data before the ServerHello of a renegotiation: the server sent it before it read our
+   ClientHello. */
 static void pysock__intake_early(pysock__tls *t, const unsigned char *data, size_t len)
 {
     pysock__bytes_append(&t->in.early, data, len);
@@ -16071,7 +16065,7 @@ static void pysock__intake_early(pysock__tls *t, const unsigned char *data, size
                            "the server sends data and does not go on with its renegotiation");
 }
 
-/* A record is whole, and opened. */
+/* Handles a complete, decrypted record. */
 static void pysock__intake_record(pysock__tls *t, const unsigned char *data, size_t len)
 {
     pysock__intake *in = &t->in;
@@ -16091,7 +16085,7 @@ static void pysock__intake_record(pysock__tls *t, const unsigned char *data, siz
     else if (type == 21)
         pysock__intake_alert(t, data, len);
     else if (type == 23 && pysock__tls_established(t))
-        pysock__intake_deliver(t, 23, data, len); /* the engine was busy when it began */
+        pysock__intake_deliver(t, 23, data, len); /* the engine had no room when it began */
     else if (type == 23 && t->handshakes && !t->wrap.server && !in->answered)
         pysock__intake_early(t, data, len);
     else if (type != 20 || in->message.len)
@@ -16105,7 +16099,7 @@ static void pysock__intake_record(pysock__tls *t, const unsigned char *data, siz
     pysock__intake_give(t);
 }
 
-/* A record's header is there: whether it can be one, and who gets the rest. */
+/* A record's header is complete: checks it, and chooses where the body goes. */
 static void pysock__intake_header(pysock__tls *t)
 {
     br_ssl_engine_context *eng = t->eng;
@@ -16144,7 +16138,7 @@ static void pysock__intake_header(pysock__tls *t)
     }
 }
 
-/* The body of a record that we open is there. */
+/* The body of a record is complete: decrypts it. */
 static void pysock__intake_open(pysock__tls *t)
 {
     br_ssl_engine_context *eng = t->eng;
@@ -16164,7 +16158,7 @@ static void pysock__intake_open(pysock__tls *t)
     pysock__intake_record(t, data, len);
 }
 
-/* A record of plaintext has gone through the engine. */
+/* A record of application data has gone through the engine: limits empty ones. */
 static void pysock__intake_watch_data(pysock__tls *t)
 {
     size_t n;
@@ -16179,7 +16173,7 @@ static void pysock__intake_watch_data(pysock__tls *t)
     }
 }
 
-/* Room for records: exactly what is wanted next. NULL: none now. */
+/* Room for exactly the bytes that are needed next. NULL: none now. */
 static unsigned char *pysock__tls_in(pysock__tls *t, size_t *len)
 {
     pysock__intake *in = &t->in;
@@ -16223,7 +16217,7 @@ static void pysock__intake_take(pysock__tls *t, size_t n)
         pysock__intake_open(t);
 }
 
-/* n bytes have been put where pysock__tls_in() said. This is where a handshake's crypto runs. */
+/* n bytes have been put where pysock__tls_in() pointed. A handshake's cryptography runs here. */
 static void pysock__tls_in_done(pysock__tls *t, size_t n)
 {
     if (t->state == PYSOCK__TLS_HELLO)
@@ -16232,7 +16226,7 @@ static void pysock__tls_in_done(pysock__tls *t, size_t n)
     pysock__tls_progress(t);
 }
 
-/* Plaintext to be received: what came early first. */
+/* Plaintext to be received: first what came during a renegotiation. */
 static const unsigned char *pysock__tls_app_in(const pysock__tls *t, size_t *len)
 {
     if (t->in.early_pos < t->in.early.len) {
@@ -16256,7 +16250,7 @@ static void pysock__tls_app_in_done(pysock__tls *t, size_t n)
     }
 }
 
-/* Takes plaintext, as much as one record has room for: how much, 0 where the engine takes none. */
+/* Takes plaintext for at most one record. How much; 0 if the engine takes none. */
 static size_t pysock__tls_app_out(pysock__tls *t, const void *data, size_t size)
 {
     unsigned char *room = NULL;
@@ -16291,7 +16285,7 @@ static void pysock__tls_close_notify(pysock__tls *t)
                                                       : PYSOCK__TLS_CLOSED);
 }
 
-/* The handshake is finished: keeps who the peer is, and the session. 0 or -ENOMEM. */
+/* The handshake is finished: keeps the peer's chain and the session. 0 or -ENOMEM. */
 static int pysock__tls_finish(pysock__tls *t)
 {
     br_ssl_session_parameters params;
@@ -16336,14 +16330,14 @@ static int pysock__tls_finish(pysock__tls *t)
     return err;
 }
 
-/* 1 if the peer has asked for another handshake, and the engine goes along with it. */
+/* 1 if the peer has requested another handshake, and the engine has accepted. */
 static int pysock__tls_renegotiates(const pysock__tls *t)
 {
     return t->state == PYSOCK__TLS_OPEN && !t->eng->application_data
            && t->eng->record_type_out == 22 /* handshake */;
 }
 
-/* Gets ready for that handshake. Until it is finished no plaintext flows. */
+/* Prepares that handshake. Until it is finished no plaintext flows. */
 static void pysock__tls_begin_again(pysock__tls *t)
 {
     pysock_ssl_context *ctx = t->wrap.ctx;
@@ -16372,7 +16366,7 @@ static void pysock__tls_begin_again(pysock__tls *t)
     }
 }
 
-/* TLS records: what was agreed. */
+/* TLS records: negotiated parameters. */
 
 /* The ALPN protocol, or NULL; the string lasts as long as t. */
 static const char *pysock__tls_alpn(const pysock__tls *t)
@@ -16380,7 +16374,7 @@ static const char *pysock__tls_alpn(const pysock__tls *t)
     return br_ssl_engine_get_selected_protocol(t->eng);
 }
 
-/* On a server, which suites both sides have, the preferred first: how many; 0 on a client. */
+/* On a server, the suites that both sides have, the preferred first. How many; 0 on a client. */
 static size_t pysock__tls_shared_suites(const pysock__tls *t, uint16_t out[BR_MAX_CIPHER_SUITES])
 {
     const br_suite_translated *shared;
@@ -16406,15 +16400,15 @@ static size_t pysock__tls_finished(const pysock__tls *t, unsigned char *out)
 
 /* ---- >>sockets ----
    Handles, phases, waiters and calls. A socket's lock guards all of it except where a field says
-   otherwise; while a handshake computes, the engine belongs to whoever set hs_busy and the lock is
-   free. pysock__wait_locked() is the one place where a call sleeps, but for plain and TLS streams
-   without a timeout, which sleep in the kernel's own calls (kernel_waits; shutdown wakes them). */
+   otherwise; while a handshake computes, the engine belongs to the thread that set hs_busy and the
+   lock is free. Calls sleep in pysock__wait_asleep_locked(), or, mostly without a timeout, in the
+   kernel's own calls (kernel_waits), where shutdown() wakes them. */
 
 typedef enum pysock__phase {
     PYSOCK__NEW,         /* neither connected nor listening; datagram sockets stay here */
     PYSOCK__RESOLVING,   /* a worker looks the name up */
     PYSOCK__CONNECTING,  /* the kernel connects */
-    PYSOCK__FAILED,      /* connecting failed; the fault is told once */
+    PYSOCK__FAILED,      /* connecting failed; the fault is reported once */
     PYSOCK__LISTENING,
     PYSOCK__OPEN,        /* connected, plain */
     PYSOCK__HANDSHAKING, /* TLS, before plaintext can flow */
@@ -16448,9 +16442,9 @@ static const unsigned pysock__phase_next[] = {
     /* CLOSED */ 0,
 };
 
-/* Somebody who wants to know when a socket's levels may have changed. notify is called with the
-   socket's lock held; closing: the socket is going away, and the waiter must unlink itself if it
-   outlives the call that it belongs to. */
+/* In a socket's list, notified when its levels may have changed. notify is called with the socket's
+   lock held; closing: the socket is closing, and the waiter must unlink itself if it outlives the
+   call that it belongs to. */
 typedef struct pysock__waiter {
     pysock__list link;
     void (*notify)(struct pysock__waiter *w, int closing);
@@ -16460,11 +16454,11 @@ typedef struct pysock__waiter {
 typedef enum pysock__input_end {
     PYSOCK__GOING_ON,
     PYSOCK__END_CLEAN,  /* the peer's close_notify */
-    PYSOCK__END_RAGGED, /* the stream ended without */
-    PYSOCK__END_FAULT   /* the fault */
+    PYSOCK__END_RAGGED, /* the stream ended without one */
+    PYSOCK__END_FAULT   /* an error, in fault */
 } pysock__input_end;
 
-#define PYSOCK__SENDTO_NAMES 4 /* that one socket looks up for sendto at a time */
+#define PYSOCK__SENDTO_NAMES 4 /* lookups for sendto per socket, at a time */
 
 typedef struct pysock__sock {
     /* set once */
@@ -16474,22 +16468,22 @@ typedef struct pysock__sock {
     uintptr_t handle;
     pysock_state *state; /* counted */
     pysock__mutex lock;
-    int closers; /* atomic: closes that want the lock; who works in turns lets them have it */
+    int closers; /* atomic: closes that wait for the lock; calls that work in turns yield it */
 
     /* guarded by the table's lock */
-    uintptr_t older; /* whose descriptor it was before; a handle, weak */
+    uintptr_t older; /* the descriptor's socket before; a handle, weak */
 
-    /* guarded by lock: what every call looks at, close together */
+    /* guarded by lock: what every call reads, close together */
     pysock__phase phase;
     int64_t timeout; /* ns; 0 non-blocking, negative none */
     unsigned generation; /* of fork, when this process last drove it */
     pysock__list waiters;
     int watchers;     /* how many of them are selects and pollers */
-    int notify_wanted; /* calls that wait for a notification alone */
+    int notify_wanted; /* calls that wait only for a notification */
     int kernel_waits; /* calls that sleep, or may sleep, in the kernel */
-    int drained;      /* the last recv took all there was, or little: polling first saves a call */
-    int obeys;        /* O_NONBLOCK that others have set */
-    int came_nonblocking; /* it had that when it was taken, and no timeout has been set since */
+    int drained;      /* the last recv took all, or asked for little: polling first saves a call */
+    int obeys;        /* O_NONBLOCK set by others is honoured */
+    int came_nonblocking; /* O_NONBLOCK was set when it was made, and no timeout since */
     void *userdata;
 
     /* guarded by lock: output */
@@ -16500,16 +16494,16 @@ typedef struct pysock__sock {
     int kernel_sends;  /* plain sends that go on without the lock */
     int kernel_writes; /* those, and calls that sleep until there is room */
     int write_error;   /* a negated errno value, once writing failed */
-    int output_lost;   /* it dropped output that had been taken */
+    int output_lost;   /* accepted output was dropped */
     int loss_told;     /* a call has failed with write_error since */
     int shut_when_flushed; /* 1: SHUT_WR is due when all is out */
     int64_t close_deadline;
-    int64_t lingering; /* ns: the close has sent FIN, and looks again after this */
-    int delivered;     /* at close: the peer has acknowledged all but a close_notify */
+    int64_t lingering; /* ns after which a close that has sent FIN checks again */
+    int delivered;     /* at close: the peer has acknowledged all except a close_notify */
 
 #ifndef PYSOCK_NO_SSL
     /* guarded by lock: TLS */
-    pysock__wrap wrap; /* for a connect() or accept() to come; then tls has it */
+    pysock__wrap wrap; /* for a later connect() or accept(); then in tls */
     pysock__tls *tls;
     int caller_drives;
     pysock_bio *bio_in, *bio_out; /* set once; counted: there is no descriptor, fd is -1 */
@@ -16518,26 +16512,27 @@ typedef struct pysock__sock {
     int out_busy;   /* a call waits for room in the kernel, and flushes when there is some */
     int hs_busy;    /* the engine belongs to a handshake step */
     int hs_callers; /* blocking calls that drive the handshake */
-    int hs_asked;   /* caller_drives, and do_handshake said that it goes on: its end makes s
-                       readable, too, until a call has seen it */
+    int hs_asked;   /* with caller_drives, do_handshake() reported EINPROGRESS: the end makes
+                       s readable until a call has seen it */
 #endif
 
-    /* guarded by lock: what is seldom needed */
+    /* guarded by lock: what is seldom used */
     int io_refs;      /* files made of it that are open */
-    int files_unread; /* atomic: those that hold input which nobody has read yet */
-    int close_wanted; /* by the user: the last of the files does it */
-    int detached;     /* the descriptor is the user's */
+    int files_unread; /* atomic: those that hold unread input */
+    int close_wanted; /* the user closed it: the last file's close closes s */
+    int detached;     /* pysock_detach(): the descriptor is the user's */
     int read_shut;    /* by pysock_shutdown() */
     pysock_addr peer;
     pysock__lookup *lookup;
-    pysock__lookup *names[PYSOCK__SENDTO_NAMES]; /* that sendto calls want */
-    int names_awaited; /* how many are still being looked up: not writable */
+    pysock__lookup *names[PYSOCK__SENDTO_NAMES]; /* for sendto calls */
+    int names_awaited; /* how many are under way: s is not writable */
     pysock__fault fault;
 } pysock__sock;
 
-/* Sockets: handles. A pysock * is a number: the slot's generation above, its index below. So every
-   handle can be checked, and none is ever dereferenced. A slot's word is the generation above, the
-   count of references below: the user's, one for each call under way, one of the reactor's. */
+/* Sockets: handles. A pysock * is a number: the slot's generation in the upper half, its index + 1
+   in the lower. Every handle can be checked, and none is ever dereferenced. A slot's word has the
+   generation in the upper half, in the lower the count of references: the user's, one for each call
+   under way, one of the reactor's. */
 
 #define PYSOCK__HALF (sizeof(uintptr_t) * 4)
 #define PYSOCK__LOW ((((uintptr_t)1) << PYSOCK__HALF) - 1)
@@ -16578,7 +16573,7 @@ static pysock__sock *pysock__acquire_handle(uintptr_t handle)
 }
 
 #ifndef PYSOCK_NO_SSL
-/* What s was wrapped with, whoever has it. */
+/* What s was wrapped with: in tls once there is one. */
 static pysock__wrap *pysock__wrap_of(pysock__sock *s)
 {
     return s->tls ? &s->tls->wrap : &s->wrap;
@@ -16616,10 +16611,10 @@ static void pysock__sock_free(pysock__sock *s)
     pysock__free(s);
 }
 
-/* Closes the descriptor and forgets whose it was under one lock: otherwise a select() that looks
-   the number up in between would treat it as foreign and miss the close. Where SO_LINGER makes the
-   kernel's close sleep, only a blocking close() of the user's does (may_sleep), and after the rest;
-   the reactor and all others have the kernel finish by itself. */
+/* Closes the descriptor and clears its table entry under one lock: otherwise a select() that looks
+   the number up in between would treat it as foreign and miss the close. If SO_LINGER makes
+   close(2) sleep, only a blocking pysock_close() does (may_sleep), after the unlock; other callers
+   turn SO_LINGER off. */
 static void pysock__close_fd(pysock__sock *s, int may_sleep)
 {
     int sleeps = 0;
@@ -16640,7 +16635,7 @@ static void pysock__close_fd(pysock__sock *s, int may_sleep)
         pysock__fd_close(s->fd);
 }
 
-/* One reference less; the last one closes. */
+/* Drops a reference; the last one closes. */
 static void pysock__release_and_sleep(pysock__sock *s, int may_sleep)
 {
     pysock__slot *slot = pysock__slot_of(s);
@@ -16664,8 +16659,8 @@ static void pysock__release(pysock__sock *s)
     pysock__release_and_sleep(s, 0);
 }
 
-/* The descriptor is not this socket's any more, but that of the one from which it was adopted, if
-   that is still there: Python programs look through a second socket for a moment, and detach it. */
+/* Returns the descriptor to the socket from which this one was adopted, if it still exists: Python
+   programs adopt a descriptor a second time for a moment, and detach it. */
 static void pysock__forget_fd(pysock__sock *s)
 {
     uintptr_t *at = NULL;
@@ -16742,7 +16737,7 @@ static int pysock__table_enter(pysock__sock *s, unsigned epoch)
 
 /* Sockets: states and notifications. */
 
-/* Tells every waiter but one that levels may have changed. */
+/* Notifies every waiter except one that levels may have changed. */
 static void pysock__notify_locked(pysock__sock *s, const pysock__waiter *except)
 {
     pysock__list *l, *next;
@@ -16769,7 +16764,7 @@ static void pysock__notify_thread(pysock__waiter *w, int closing)
     pysock__wake(w->waker);
 }
 
-/* The socket in words, for messages: "example.org (192.0.2.1:443)". */
+/* Names the socket in messages: "example.org (192.0.2.1:443)". */
 static const char *pysock__describe(pysock__sock *s, char text[512])
 {
     char addr[PYSOCK_ADDR_STRLEN];
@@ -16802,15 +16797,15 @@ typedef struct pysock__call {
     int64_t timeout;
     int64_t deadline; /* worked out when it is first needed; 0: not yet */
     unsigned epoch;
-    int all; /* sendall: what ends the wait ends the call, whatever was taken before */
-    int limited; /* the deadline is the kernel's option */
-    int told;    /* what poll said of the last sleep */
+    int all; /* sendall: a wait that fails fails the call, whatever was taken before */
+    int limited; /* the deadline is SO_RCVTIMEO's or SO_SNDTIMEO's */
+    int told;    /* what poll() reported after the last sleep */
     int backoffs;  /* how often it was of no use */
     int alone;   /* it has TLS input, or output, to itself while it waits */
-    int hung_up; /* POLLRDHUP is there already, and so cannot say that the socket is closed */
+    int hung_up; /* POLLRDHUP holds already, and so cannot report a close */
 } pysock__call;
 
-/* Where there is no thread, a call that does not wait does some of its work. */
+/* Without a reactor thread, a call that does not wait does some of the reactor's work. */
 static int pysock__call_assist(pysock__call *c)
 {
     pysock__unlock(&c->s->lock);
@@ -16848,7 +16843,7 @@ static int pysock__call_begin(pysock__call *c, const pysock *handle, const char 
     return 0;
 }
 
-/* Lets the lock go, and then what must not be released under it. */
+/* Releases the lock, then the buffers that must not be released under it. */
 static void pysock__unlock_sock(pysock__sock *s)
 {
     pysock__list spent;
@@ -16879,11 +16874,11 @@ static int pysock__call_fail(pysock__call *c, int err)
     if (err == -EAGAIN)
         return pysock__fail_again();
     if (err == -EBADF && c->s->fd < 0)
-        err = -ENOTSUP; /* there is no descriptor, but memory BIOs */
+        err = -ENOTSUP; /* memory BIOs: there is no descriptor */
     return pysock__fail_os(err, c->name, pysock__describe(c->s, text));
 }
 
-/* Output has failed before. */
+/* Fails with the error of earlier output. */
 static int pysock__call_fail_output(pysock__call *c)
 {
     c->s->loss_told = 1;
@@ -16915,7 +16910,7 @@ static int pysock__call_check_locked(pysock__call *c)
     return 0;
 }
 
-/* After EINTR: asks the hook, without the lock. */
+/* After EINTR: calls the interrupt hook without the lock. */
 static int pysock__call_interrupted_locked(pysock__call *c)
 {
     int stop;
@@ -16958,7 +16953,7 @@ static int pysock__call_audit_locked(pysock__call *c, const char *event, const p
 }
 
 /* Brackets a system call that may sleep in the kernel, or that needs no lock: the descriptor stays,
-   and close() and cleanup wake it by shutdown. */
+   and close and cleanup wake it by shutdown(). */
 static void pysock__enter_kernel_locked(pysock__sock *s)
 {
     s->kernel_waits++;
@@ -16971,15 +16966,15 @@ static void pysock__leave_kernel_locked(pysock__sock *s)
     s->kernel_waits--;
 }
 
-/* A connected plain stream: nothing but the kernel, and the shutdown of a close, ends its waits. */
+/* A connected plain stream: only the kernel, and the shutdown() of a close, end its waits. */
 static int pysock__kernel_tells_all(const pysock__sock *s)
 {
     return PYSOCK__KERNEL_SLEEPS && s->phase == PYSOCK__OPEN && !s->queue_used
            && s->type == SOCK_STREAM && !pysock__load(&pysock__reactor.threadless);
 }
 
-/* The same of one wait. A thread that never waits otherwise then needs no waker, which would be a
-   descriptor more for each. */
+/* The same for one wait. A thread that has only such waits needs no waker, which would cost a
+   descriptor. */
 static int pysock__kernel_ends_wait(const pysock__call *c, short events)
 {
     return PYSOCK__KERNEL_SLEEPS && events
@@ -16988,8 +16983,7 @@ static int pysock__kernel_ends_wait(const pysock__call *c, short events)
                    && !pysock__load(&pysock__reactor.threadless)));
 }
 
-/* Sleeps on the descriptor, and on the waker where something else than the kernel may end the
-   wait. */
+/* Sleeps on the descriptor, and on the waker if not only the kernel can end the wait. */
 static int pysock__wait_asleep_locked(pysock__call *c, short events)
 {
     pysock__sock *s = c->s;
@@ -17002,7 +16996,7 @@ static int pysock__wait_asleep_locked(pysock__call *c, short events)
     if (pysock__kernel_ends_wait(c, events)) {
         writes = events == POLLOUT && s->phase != PYSOCK__CONNECTING && !c->alone;
         if (events == POLLOUT && c->alone)
-            fds[1].events = POLLOUT | PYSOCK__RDHUP; /* a close that sends the rest shuts input */
+            fds[1].events = POLLOUT | PYSOCK__RDHUP; /* a close that still sends shuts input down */
         s->kernel_writes += writes;
         pysock__enter_kernel_locked(s);
         PYSOCK_TRACE("before_sleep", s);
@@ -17032,16 +17026,15 @@ static int pysock__wait_asleep_locked(pysock__call *c, short events)
     return r;
 }
 
-/* Whether O_NONBLOCK that others have set forbids the call to wait. */
+/* 1 if O_NONBLOCK, set by others, means that this call must not wait. */
 static int pysock__nonblock_obeyed(const pysock__call *c)
 {
     return c->timeout < 0 && c->s->obeys
            && (PYSOCK__KERNEL_SLEEPS ? !pysock__fd_blocks(c->s->fd) : c->s->came_nonblocking);
 }
 
-/* Sets the call's deadline when it is first needed. A call without a timeout that waits for the
-   descriptor waits no longer than SO_RCVTIMEO or SO_SNDTIMEO allow, which is EAGAIN then, as the
-   kernel has it: limited. */
+/* Sets the call's deadline when it is first needed. Without a timeout, SO_RCVTIMEO or SO_SNDTIMEO
+   limits a wait for the descriptor (limited), which then fails with EAGAIN, as in the kernel. */
 static void pysock__set_deadline_locked(pysock__call *c, short events)
 {
     int64_t limit = 0;
@@ -17064,10 +17057,10 @@ static int pysock__call_overdue(pysock__call *c)
     return c->limited ? pysock__fail_again() : pysock__call_fail_timeout(c);
 }
 
-/* The one place where a call on a socket sleeps: until the descriptor has one of events (0: it is
-   not asked), somebody notifies, or the deadline passes. The caller has tested its level under the
-   lock and tests again afterwards; the waiter is in the list before the lock is let go, so that no
-   notification in between is lost. 0: test again; -1: the call is to end. */
+/* Sleeps until the descriptor has one of events (0: it is not polled), a notification comes, or the
+   deadline passes. The caller has tested its level under the lock and tests again afterwards; the
+   waiter is in the list before the lock is released, so that no notification in between is lost.
+   0: test again; -1: the call must end. */
 static int pysock__wait_locked(pysock__call *c, short events)
 {
     int r;
@@ -17083,8 +17076,8 @@ static int pysock__wait_locked(pysock__call *c, short events)
     return r == 0 ? pysock__call_overdue(c) : 0;
 }
 
-/* Between two turns of work that never had to wait: others get the lock, and what may end the call
-   is looked at. 0: go on; -1: the call is to end. */
+/* Between two turns of work that never had to wait: lets other threads have the lock, then checks
+   what may end the call. 0: go on; -1: the call must end. */
 static int pysock__give_way_locked(pysock__call *c)
 {
     pysock__sock *s = c->s;
@@ -17101,15 +17094,15 @@ static int pysock__give_way_locked(pysock__call *c)
     return pysock__call_overdue(c);
 }
 
-/* How far work on a socket has come, and what it waits for. Flush, fill, a handshake's step and
-   connecting all answer in these words, and pysock__await_locked() acts on them. */
+/* How far work on a socket has got, and what it waits for. Flush, fill, a handshake step and
+   connecting all return this, and pysock__await_locked() acts on it. */
 typedef enum pysock__progress {
     PYSOCK__DONE,        /* there is nothing left to do, or there is something to report */
-    PYSOCK__AGAIN,       /* more can be done at once; it has been enough for one turn */
+    PYSOCK__AGAIN,       /* more can be done at once, in the next turn */
     PYSOCK__WAIT_READ,   /* more, when the descriptor is readable */
     PYSOCK__WAIT_WRITE,  /* more, when it is writable */
     PYSOCK__WAIT_NOTIFY, /* more, when another call or the reactor has notified */
-    PYSOCK__STOPPED      /* it will never be done; the socket has latched why */
+    PYSOCK__STOPPED      /* it will never be done; the socket has latched the error */
 } pysock__progress;
 
 /* The events that a watch or a call waits for. */
@@ -17118,7 +17111,7 @@ static short pysock__progress_events(pysock__progress p)
     return p == PYSOCK__WAIT_READ ? POLLIN : p == PYSOCK__WAIT_WRITE ? POLLOUT : 0;
 }
 
-/* Waits for what p says. 0: go on with the work; -1: the call is to end. */
+/* Waits for what p needs. 0: go on with the work; -1: the call must end. */
 static int pysock__await_locked(pysock__call *c, pysock__progress p)
 {
     int r;
@@ -17141,8 +17134,8 @@ static int pysock__await_locked(pysock__call *c, pysock__progress p)
 
 /* ---- >>io ----
    What moves bytes: output, the handshake's steps, connecting, the reactor's turn, TLS input and
-   output. All answer in the words of pysock__progress, and pysock__await_locked() waits for them.
-   The lock: the socket's; a handshake's step and a sleep in the kernel go on without it. */
+   output. All return pysock__progress, and pysock__await_locked() waits for what that says. The
+   lock: the socket's; a handshake step and a sleep in the kernel go on without it. */
 
 /* I/O: output. What has been taken and not yet sent: the engine's records, then the queue. */
 
@@ -17176,7 +17169,7 @@ static int pysock__output_waits_locked(pysock__sock *s)
     return !pysock__chain_empty(&s->queue);
 }
 
-/* 1 if bytes of the user's wait, not only an alert or a handshake's records. */
+/* 1 if the user's data waits to be sent, not only an alert or handshake records. */
 static int pysock__promised_output_locked(const pysock__sock *s)
 {
 #ifndef PYSOCK_NO_SSL
@@ -17186,7 +17179,7 @@ static int pysock__promised_output_locked(const pysock__sock *s)
     return !pysock__chain_empty(&s->queue);
 }
 
-/* Writing has failed for good: what waits is dropped, and whoever asks about output hears so. */
+/* Writing has failed for good: drops what waits, keeps the error for later calls, notifies. */
 static void pysock__output_failed_locked(pysock__sock *s, int err)
 {
     if (!s->write_error)
@@ -17197,7 +17190,7 @@ static void pysock__output_failed_locked(pysock__sock *s, int err)
     pysock__notify_locked(s, NULL);
 }
 
-/* Works out anew whether the queue is full: from high on, until it is below low, or empty. */
+/* Recomputes whether the queue is full: from high on, until it is below low, or empty. */
 static void pysock__queue_level_locked(pysock__sock *s)
 {
     s->queue_full = s->queue_full ? s->queue.bytes && s->queue.bytes >= s->low
@@ -17214,7 +17207,7 @@ static void pysock__queue_consume_locked(pysock__sock *s, size_t n)
         pysock__notify_locked(s, NULL);
 }
 
-/* Writes to the kernel without waiting: the number, 0 if it takes nothing now, or an error. */
+/* Writes without waiting: the number of bytes, 0 if nothing is taken now, or an error. */
 static ptrdiff_t pysock__write_now(pysock__sock *s, const void *data, size_t n)
 {
     ptrdiff_t r;
@@ -17231,7 +17224,7 @@ static ptrdiff_t pysock__write_now(pysock__sock *s, const void *data, size_t n)
 
 #ifndef PYSOCK_NO_SSL
 
-/* Reads what carries TLS, without waiting: the number, 0 at the end, or an error. */
+/* Reads TLS's transport without waiting: the number of bytes, 0 at the end, or an error. */
 static ptrdiff_t pysock__read_now(pysock__sock *s, void *buf, size_t n)
 {
     ptrdiff_t r;
@@ -17244,7 +17237,7 @@ static ptrdiff_t pysock__read_now(pysock__sock *s, void *buf, size_t n)
     return r;
 }
 
-/* Room for what is read ahead, empty: NULL if it is not wanted, or out of memory, which only costs
+/* The buffer for reading ahead, empty; NULL if it is not wanted, or out of memory, which only costs
    time. */
 static unsigned char *pysock__ahead_room(pysock__sock *s)
 {
@@ -17257,13 +17250,13 @@ static unsigned char *pysock__ahead_room(pysock__sock *s)
     return t->ahead;
 }
 
-/* What is in memory already has an end, and nobody reports it again: no budget applies to it. */
+/* 1 if input is in memory: it is finite, and poll() does not report it, so no budget applies. */
 static int pysock__input_ours(const pysock__sock *s)
 {
     return s->bio_in || s->tls->ahead_pos < s->tls->ahead_len;
 }
 
-/* Reads records for the engine, from what was read ahead first. For the engine's owner. */
+/* Reads records for the engine, first those read ahead. The caller owns the engine. */
 static ptrdiff_t pysock__read_records(pysock__sock *s, void *buf, size_t n)
 {
     pysock__tls *t = s->tls;
@@ -17331,7 +17324,7 @@ static pysock__progress pysock__flush_tls_locked(pysock__sock *s)
 
     if (s->out_busy)
         return PYSOCK__WAIT_NOTIFY;
-    if (s->hs_busy || !pysock__tls_established(t)) /* what was taken before goes after it */
+    if (s->hs_busy || !pysock__tls_established(t)) /* queued output follows it */
         return t->handshakes || !pysock__chain_empty(&s->queue) ? PYSOCK__WAIT_NOTIFY
                                                                 : PYSOCK__DONE;
     p = pysock__flush_records_locked(s);
@@ -17350,7 +17343,7 @@ static pysock__progress pysock__flush_tls_locked(pysock__sock *s)
 }
 #endif
 
-/* One round of a plain socket's: the same. */
+/* One round of a plain socket's output. */
 static pysock__progress pysock__flush_plain_locked(pysock__sock *s)
 {
     const unsigned char *data;
@@ -17360,7 +17353,7 @@ static pysock__progress pysock__flush_plain_locked(pysock__sock *s)
     if (pysock__chain_empty(&s->queue))
         return PYSOCK__DONE;
     if (s->kernel_sends)
-        return PYSOCK__WAIT_NOTIFY; /* a send without the lock, which goes on with the queue */
+        return PYSOCK__WAIT_NOTIFY; /* a send is under way without the lock; it flushes then */
     n = pysock__chain_front(&s->queue, &data);
     r = pysock__write_now(s, data, n);
     if (r == 0)
@@ -17375,7 +17368,7 @@ static pysock__progress pysock__flush_plain_locked(pysock__sock *s)
 
 #define PYSOCK__WRITES_AT_ONCE 16 /* so that a queue does not hold the lock for long */
 
-/* Sends what waits, as far as the kernel takes it. */
+/* Sends what waits, as far as the kernel takes it and for one turn. */
 static pysock__progress pysock__flush_locked(pysock__sock *s)
 {
     pysock__progress p = PYSOCK__AGAIN;
@@ -17410,16 +17403,16 @@ static pysock__progress pysock__flush_or_kick_locked(pysock__sock *s)
     return p;
 }
 
-#define PYSOCK__READS_AT_ONCE 64 /* so that a flood does not own who reads it */
+#define PYSOCK__READS_AT_ONCE 64 /* so that a flood does not keep the reading thread */
 
-/* I/O: the handshake. Whoever sets hs_busy owns the engine for one step, without the lock. */
+/* I/O: the handshake. The thread that sets hs_busy owns the engine for a step, without the lock. */
 
 #ifndef PYSOCK_NO_SSL
 
 #define PYSOCK__BYTES_AT_ONCE ((size_t)64 * 1024) /* likewise, in a handshake */
 
-/* 1 if output that was taken waits for the handshake: queued behind it, or, where it is not the
-   first, perhaps stuck in the engine before it. */
+/* 1 if accepted output waits for the handshake: queued behind it, or, in a renegotiation, perhaps
+   still in the engine. */
 static int pysock__output_behind_handshake_locked(const pysock__sock *s)
 {
     size_t n;
@@ -17428,7 +17421,7 @@ static int pysock__output_behind_handshake_locked(const pysock__sock *s)
            || (s->tls && s->tls->handshakes && !s->hs_busy && pysock__tls_engine_out(s->tls, &n));
 }
 
-/* Whether the reactor is to drive: nobody else does, and somebody could be waiting. */
+/* Whether the reactor must drive: no call does, and a thread could be waiting. */
 static int pysock__handshake_wanted_locked(const pysock__sock *s)
 {
     if (s->phase == PYSOCK__CLOSING)
@@ -17446,8 +17439,8 @@ static void pysock__want_reactor_locked(pysock__sock *s)
         pysock__kick(&s->watch);
 }
 
-/* Moves the handshake as far as it goes without waiting, but at most for one turn's worth; the
-   caller owns the engine. STOPPED: *err is the kernel's error, 0 at the stream's end. */
+/* Advances the handshake as far as it goes without waiting, but for one turn at most; the caller
+   owns the engine. STOPPED: *err is the kernel's error, 0 at the end of the stream. */
 static pysock__progress pysock__handshake_step(pysock__sock *s, int *err)
 {
     size_t n, bytes = PYSOCK__BYTES_AT_ONCE;
@@ -17495,7 +17488,7 @@ static pysock__progress pysock__handshake_step(pysock__sock *s, int *err)
     }
 }
 
-/* The handshake failed: keeps the fault, in words that say on what. */
+/* The handshake failed: latches the fault, which names the socket. */
 static void pysock__handshake_fault_locked(pysock__sock *s, int err)
 {
     char on[512];
@@ -17517,8 +17510,7 @@ static void pysock__handshake_fault_locked(pysock__sock *s, int err)
     }
 }
 
-/* Applies what a step has brought, and gives the engine back. DONE or STOPPED: the handshake is
-   over. */
+/* Applies the result of a step and releases the engine. DONE or STOPPED: the handshake is over. */
 static pysock__progress pysock__handshake_apply_locked(pysock__sock *s, pysock__progress p,
                                                        int err)
 {
@@ -17530,10 +17522,10 @@ static pysock__progress pysock__handshake_apply_locked(pysock__sock *s, pysock__
     }
     s->hs_busy = 0;
     if (s->phase == PYSOCK__CLOSING)
-        pysock__kick(&s->watch); /* it may have had to leave the engine to this step */
+        pysock__kick(&s->watch); /* the close may have waited for this step */
     if (p != PYSOCK__DONE && p != PYSOCK__STOPPED) {
         if (s->notify_wanted)
-            pysock__notify_locked(s, NULL); /* whoever waits for the engine */
+            pysock__notify_locked(s, NULL); /* calls that wait for the engine */
         return p;
     }
     if (p == PYSOCK__DONE && pysock__tls_established(t)) {
@@ -17550,14 +17542,14 @@ static pysock__progress pysock__handshake_apply_locked(pysock__sock *s, pysock__
     return PYSOCK__STOPPED;
 }
 
-/* 1 while a handshake's step cannot begin: another goes on, or a call waits for room to send what
-   comes before it. */
+/* 1 while a handshake step cannot begin: another one is under way, or a call waits for room to send
+   earlier output. */
 static int pysock__engine_busy_locked(const pysock__sock *s)
 {
     return s->hs_busy || s->out_busy;
 }
 
-/* One step by a thread that holds the lock and finds the engine free. */
+/* One step. The caller holds the lock, and the engine is free. */
 static pysock__progress pysock__handshake_drive_locked(pysock__sock *s)
 {
     pysock__progress p;
@@ -17571,7 +17563,7 @@ static pysock__progress pysock__handshake_drive_locked(pysock__sock *s)
     return pysock__handshake_apply_locked(s, p, err);
 }
 
-/* The connection stands: begins the handshake that was wrapped around it. */
+/* Begins the handshake of a wrapped socket, which is connected. */
 static int pysock__handshake_begin_locked(pysock__sock *s, const char *what)
 {
     s->tls = pysock__tls_new(&s->wrap, (pysock *)s->handle, pysock_addr_port(&s->peer), what);
@@ -17583,7 +17575,7 @@ static int pysock__handshake_begin_locked(pysock__sock *s, const char *what)
     return 0;
 }
 
-/* The same where somebody else is to do the handshake, and is told if it cannot even begin. */
+/* The same if a later call or the reactor does the handshake: a failure breaks the socket. */
 static void pysock__handshake_prepare_locked(pysock__sock *s, const char *what)
 {
     if (pysock__handshake_begin_locked(s, what) == 0)
@@ -17592,8 +17584,8 @@ static void pysock__handshake_prepare_locked(pysock__sock *s, const char *what)
     pysock__set_phase_locked(s, PYSOCK__BROKEN);
 }
 
-/* The peer has asked for another handshake: until it is finished, this is a socket that has not
-   finished its first. */
+/* The peer has begun a renegotiation: until it is finished, the socket behaves as it does during
+   its first handshake. */
 static void pysock__handshake_again_locked(pysock__sock *s)
 {
     pysock__tls_begin_again(s->tls);
@@ -17601,8 +17593,8 @@ static void pysock__handshake_again_locked(pysock__sock *s)
     pysock__want_reactor_locked(s);
 }
 
-/* Waits for what a step has said. Where nobody else drives, and nothing is queued, the engine is
-   kept: then nothing but the kernel ends the wait. */
+/* Waits for what a step needs. If no other call drives and nothing is queued, the engine is kept:
+   then only the kernel ends the wait. */
 static int pysock__handshake_await_locked(pysock__call *c, pysock__progress p)
 {
     pysock__sock *s = c->s;
@@ -17621,7 +17613,7 @@ static int pysock__handshake_await_locked(pysock__call *c, pysock__progress p)
     return r;
 }
 
-/* A blocking call drives the handshake to its end. 0 or a failure. */
+/* Drives the handshake to its end, in a call that may wait. 0: the phase has the result; or -1. */
 static int pysock__handshake_wait_locked(pysock__call *c)
 {
     pysock__sock *s = c->s;
@@ -17635,7 +17627,7 @@ static int pysock__handshake_wait_locked(pysock__call *c)
         if (pysock__call_check_locked(c) < 0)
             r = -1;
         else if (s->phase == PYSOCK__HANDSHAKING
-                 && pysock__engine_busy_locked(s)) /* by another one meanwhile */
+                 && pysock__engine_busy_locked(s)) /* by another thread meanwhile */
             r = pysock__await_locked(c, PYSOCK__WAIT_NOTIFY);
         else if (s->phase == PYSOCK__HANDSHAKING)
             r = pysock__handshake_await_locked(c, p);
@@ -17649,7 +17641,7 @@ static int pysock__handshake_wait_locked(pysock__call *c)
 
 /* I/O: connecting. */
 
-/* The address that a connect goes to is known, and the kernel has the word. err: its answer. */
+/* Applies the kernel's result of a connect: err, 0 or a negated errno value. */
 static void pysock__connect_apply_locked(pysock__sock *s, int err)
 {
     char text[PYSOCK_ADDR_STRLEN];
@@ -17667,7 +17659,7 @@ static void pysock__connect_apply_locked(pysock__sock *s, int err)
     pysock__set_phase_locked(s, PYSOCK__FAILED);
 }
 
-/* Looks whether the kernel has finished connecting. */
+/* Checks whether the kernel has finished connecting. */
 static void pysock__connect_check_locked(pysock__sock *s)
 {
     pysock_addr addr;
@@ -17679,7 +17671,7 @@ static void pysock__connect_check_locked(pysock__sock *s)
 }
 
 #ifndef PYSOCK_NO_SSL
-/* In the reactor: goes on with TLS where it is wrapped around a connection that now stands. */
+/* Begins the handshake of a wrapped socket, if it is connected now. */
 static void pysock__connected_locked(pysock__sock *s)
 {
     if (s->phase == PYSOCK__OPEN && s->wrap.ctx)
@@ -17690,7 +17682,7 @@ static void pysock__connected_locked(pysock__sock *s)
 /* I/O: the reactor's side. */
 
 #ifndef PYSOCK_NO_SSL
-/* Connecting and the handshake. DONE: nothing of these keeps output back. */
+/* Drives connecting and the handshake. DONE: neither of them holds output back. */
 static pysock__progress pysock__drive_tls_locked(pysock__sock *s, short revents)
 {
     pysock__progress p;
@@ -17707,14 +17699,14 @@ static pysock__progress pysock__drive_tls_locked(pysock__sock *s, short revents)
     if (!pysock__handshake_wanted_locked(s))
         return PYSOCK__STOPPED;
     if (pysock__engine_busy_locked(s))
-        return PYSOCK__WAIT_NOTIFY; /* whoever has it kicks where it matters */
+        return PYSOCK__WAIT_NOTIFY; /* its owner kicks if need be */
     p = pysock__handshake_drive_locked(s);
     if (p == PYSOCK__DONE || p == PYSOCK__STOPPED)
         return pysock__handshakes_locked(s) ? PYSOCK__STOPPED : PYSOCK__DONE;
     return pysock__handshake_wanted_locked(s) ? p : PYSOCK__STOPPED; /* a caller has taken over */
 }
 
-/* All is out: after a close, close_notify is what remains. 1 if there is more to send now. */
+/* All output is sent: after a close, only close_notify is left. 1 if there is more to send. */
 static int pysock__closing_notify_locked(pysock__sock *s)
 {
     if (!s->tls || pysock__handshakes_locked(s) || !pysock__tls_may_send(s->tls)
@@ -17750,19 +17742,19 @@ static pysock__progress pysock__drive_output_locked(pysock__sock *s)
     return p;
 }
 
-/* Whether output was promised that a reset could still eat: what TLS or the queue has taken. A
-   plain send is the kernel's, whose close may be what another process expects of it. */
+/* Whether a reset could destroy accepted output: that of TLS or the queue. The output of plain
+   sends is left to close(2), on which another process may rely. */
 static int pysock__lingers_locked(const pysock__sock *s)
 {
     return s->type == SOCK_STREAM && s->fd >= 0 && (s->queue_used || pysock__is_tls_locked(s));
 }
 
-#define PYSOCK__LINGER_TICK 1000000      /* ns until it is asked again what is unacknowledged: */
-#define PYSOCK__LINGER_TICK_MAX 50000000 /* no event says so. Doubled each time up to this */
+#define PYSOCK__LINGER_TICK 1000000      /* ns until the unacknowledged output is checked again: */
+#define PYSOCK__LINGER_TICK_MAX 50000000 /* no event reports it. Doubled each time up to this */
 
-/* Output is out. The kernel answers input that is unread at close, or comes later, with a reset,
-   which eats what the peer has not acknowledged: reads and drops what is there, and while something
-   is unacknowledged and the peer may still send, says FIN and goes on. */
+/* All output is sent. The kernel answers input that is unread at close, or comes later, with a
+   reset, which destroys what the peer has not acknowledged: so reads and drops input, and while
+   output is unacknowledged and the peer may still send, sends FIN and goes on. */
 static pysock__progress pysock__linger_locked(pysock__sock *s)
 {
     static const size_t size = 16384;
@@ -17814,7 +17806,7 @@ static pysock__progress pysock__closing_turn_locked(pysock__sock *s, pysock__pro
     return PYSOCK__DONE;
 }
 
-/* The callback of a socket's watch: does what is unfinished and says what it waits for. */
+/* The callback of a socket's watch: does what is unfinished and sets the events to wait for. */
 static void pysock__sock_turn(pysock__watch *w, short revents)
 {
     pysock__sock *s = PYSOCK__ENTRY(w, pysock__sock, watch);
@@ -17867,14 +17859,14 @@ static double pysock__timeout_seconds(int64_t ns)
 
 /* I/O: getting ready. */
 
-/* Tells a failed connect, once. */
+/* Reports a failed connect, once. */
 static int pysock__tell_failed_locked(pysock__sock *s)
 {
     pysock__set_phase_locked(s, PYSOCK__NEW);
     return pysock__raise(&s->fault);
 }
 
-/* Waits until connecting has ended. 0: it stands. */
+/* Waits until connecting has ended. 0: connected. */
 static int pysock__connect_wait_locked(pysock__call *c)
 {
     pysock__sock *s = c->s;
@@ -17891,8 +17883,8 @@ static int pysock__connect_wait_locked(pysock__call *c)
 
 /* I/O: queued output. */
 
-/* Output waits for what p says. Behind a handshake the call drives that. 0: go on; -1: the call is
-   to end. */
+/* Waits for what output needs (p); behind a handshake, the call drives that. 0: go on; -1: the call
+   must end. */
 static int pysock__await_output_locked(pysock__call *c, pysock__progress p)
 {
 #ifndef PYSOCK_NO_SSL
@@ -17905,8 +17897,8 @@ static int pysock__await_output_locked(pysock__call *c, pysock__progress p)
     return pysock__await_locked(c, p);
 }
 
-/* The same of a call that waits until all is out. On TLS it keeps others from sending records while
-   it waits for room: then nothing but the kernel ends the wait, and the shutdown of a close, which
+/* The same for a call that waits until all is sent. On TLS no other call sends records while it
+   waits for room: then only the kernel ends the wait, and the shutdown() of a close, which
    POLLRDHUP reports. */
 static int pysock__await_room_locked(pysock__call *c, pysock__progress p)
 {
@@ -17920,7 +17912,7 @@ static int pysock__await_room_locked(pysock__call *c, pysock__progress p)
         s->out_busy = c->alone = 0;
         c->hung_up = (c->told & PYSOCK__RDHUP) != 0;
         if (!pysock__list_empty(&s->waiters))
-            pysock__notify_locked(s, NULL); /* whoever found the output busy */
+            pysock__notify_locked(s, NULL); /* calls that found the output busy */
         if (r < 0 || s->phase != PYSOCK__SECURE)
             pysock__kick(&s->watch);
         return r;
@@ -17966,7 +17958,7 @@ static ptrdiff_t pysock__enqueue_copy_locked(pysock__call *c, const void *data, 
 
 #ifndef PYSOCK_NO_SSL
 
-/* A TLS call that would have to wait and may not. */
+/* Fails a TLS call that would have to wait and may not. */
 static int pysock__tls_fail_again(const pysock__call *c)
 {
     if (!c->s->bio_in)
@@ -17977,8 +17969,8 @@ static int pysock__tls_fail_again(const pysock__call *c)
                         c->name);
 }
 
-/* The connection stands: begins the handshake, and finishes it if the call may wait. 0, or 1 where
-   the reactor goes on with it. */
+/* Begins the handshake if the socket is connected, and finishes it if the call may wait. 0; 1: the
+   handshake is not finished yet; or -1. */
 static int pysock__secure_locked(pysock__call *c)
 {
     pysock__sock *s = c->s;
@@ -17997,7 +17989,7 @@ static int pysock__secure_locked(pysock__call *c)
     return s->phase == PYSOCK__BROKEN ? pysock__raise(&s->fault) : 0;
 }
 
-/* Before plaintext can flow on a TLS socket: 0 when it can. */
+/* Connects and finishes the handshake, if the call may wait. 0: plaintext can flow. */
 static int pysock__ready_locked(pysock__call *c)
 {
     pysock__sock *s = c->s;
@@ -18046,8 +18038,8 @@ static int pysock__ready_locked(pysock__call *c)
 
 /* I/O: TLS input. */
 
-/* Input has ended: by the engine's word, or by the kernel's (a negated errno value, 0 at the end of
-   the stream). */
+/* Input has ended, as the engine reports it, or the kernel (err: a negated errno value, 0 at the
+   end of the stream). */
 static void pysock__input_ended_locked(pysock__sock *s, int err)
 {
     pysock__tls *t = s->tls;
@@ -18070,7 +18062,7 @@ static void pysock__input_ended_locked(pysock__sock *s, int err)
 }
 
 /* Reads records without waiting. DONE: plaintext, the end or an error can be received. WAIT_NOTIFY:
-   another call is reading, or the peer has begun another handshake (the phase says so). WAIT_WRITE:
+   another call is reading, or the peer has begun another handshake (see the phase). WAIT_WRITE:
    the engine must send first. Other waiters are notified. */
 static pysock__progress pysock__fill_locked(pysock__sock *s, const pysock__waiter *except)
 {
@@ -18117,9 +18109,9 @@ static pysock__progress pysock__fill_locked(pysock__sock *s, const pysock__waite
     }
 }
 
-/* Where the engine wants a record's header, and the socket has no timeout: sleeps in the kernel's
-   recv, which costs nothing extra. The bytes come to the stack first, because other calls use the
-   engine meanwhile. 0: go on; -1: the call is to end. */
+/* If the engine wants a record's header and the socket has no timeout: sleeps in recv(2), without
+   an extra call. The bytes go to the stack, or the buffer for reading ahead, because other calls
+   use the engine meanwhile. 0: go on; -1: the call must end. */
 static int pysock__fill_asleep_locked(pysock__call *c)
 {
     pysock__sock *s = c->s;
@@ -18140,7 +18132,7 @@ static int pysock__fill_asleep_locked(pysock__call *c)
         s->tls->ahead_len = (size_t)r;
     }
     if (!pysock__list_empty(&s->waiters))
-        pysock__notify_locked(s, NULL); /* whoever found the input busy */
+        pysock__notify_locked(s, NULL); /* calls that found the input busy */
     if (pysock__call_check_locked(c) < 0)
         return -1;
     if (r == -EINTR)
@@ -18178,7 +18170,7 @@ static int pysock__may_fill_asleep_locked(const pysock__call *c)
            && pysock__tls_in(s->tls, &n) && n <= 5;
 }
 
-/* Waits for input, and keeps others from it meanwhile: then nothing but the kernel brings it. */
+/* Waits for input and keeps other calls from it meanwhile: then only the kernel ends the wait. */
 static int pysock__await_input_locked(pysock__call *c, pysock__progress p)
 {
     pysock__sock *s = c->s;
@@ -18191,11 +18183,11 @@ static int pysock__await_input_locked(pysock__call *c, pysock__progress p)
     r = pysock__await_locked(c, p);
     s->in_busy = c->alone = 0;
     if (!pysock__list_empty(&s->waiters))
-        pysock__notify_locked(s, NULL); /* whoever found the input busy */
+        pysock__notify_locked(s, NULL); /* calls that found the input busy */
     return r;
 }
 
-/* What recv answers at the end of input. */
+/* What recv returns at the end of input. */
 static ptrdiff_t pysock__tls_end_locked(pysock__sock *s)
 {
     if (s->input_end == PYSOCK__END_FAULT
@@ -18205,8 +18197,8 @@ static ptrdiff_t pysock__tls_end_locked(pysock__sock *s)
     return 0;
 }
 
-/* TLS 1.0 sends what one send() takes as a record of one byte and another with the rest, against
-   an attack on CBC (BEAST): no reason to hand the first one out alone, if the other has come. */
+/* In TLS 1.0 one send() becomes a record of one byte and another with the rest, against an attack
+   on CBC (BEAST): if the second one has arrived, one recv returns both. */
 static size_t pysock__tls_recv_rest_locked(pysock__sock *s, unsigned char *buf, size_t size)
 {
     const unsigned char *p = NULL;
@@ -18292,7 +18284,7 @@ static int pysock__fail_not_writable(pysock__call *c)
 
 #define PYSOCK__SEND_AT_ONCE (64u * 1024) /* so that one call does not hold the lock for long */
 
-/* Takes up to size bytes, sends them as records. A blocking call returns when they are out. */
+/* Takes up to size bytes and sends them as records; a blocking call returns when they are sent. */
 static ptrdiff_t pysock__tls_send_locked(pysock__call *c, const unsigned char *data, size_t size)
 {
     pysock__sock *s = c->s;
@@ -18333,20 +18325,20 @@ static ptrdiff_t pysock__tls_send_locked(pysock__call *c, const unsigned char *d
     if (p == PYSOCK__STOPPED)
         return pysock__call_fail_output(c);
     if (p != PYSOCK__DONE && c->timeout != 0 && pysock__flush_wait_locked(c) < 0 && c->all)
-        return -1; /* for send it is taken: the reactor has it */
+        return -1; /* send() has taken it: the reactor sends it */
     return (ptrdiff_t)taken;
 }
 
 #endif /* PYSOCK_NO_SSL */
 
 /* ---- >>life ----
-   Sockets are made, closed, and cleaned up; the whole library after fork. A close leaves what has
-   been taken to the reactor, until its deadline. The locks: the table's, then a socket's. */
+   Sockets are made, closed, and cleaned up; the whole library after fork. A close leaves accepted
+   output to the reactor, until its deadline. The locks: a socket's, then the table's. */
 
-/* Life: fork. The library's own locks are taken before, so that the child finds its lists whole
-   (those of single sockets and contexts are made anew: what another thread was at is lost). In the
-   child the reactor and all other threads are gone; the sockets stay, without their unfinished
-   business. */
+/* Life: fork. The library's own locks are held across fork(), so that the child's lists are
+   consistent; those of single sockets and contexts are initialized again, and the work of other
+   threads is lost. In the child the reactor and all other threads are gone; the sockets stay,
+   without their unfinished work. */
 
 static void pysock__fork_prepare(void)
 {
@@ -18370,7 +18362,7 @@ static void pysock__fork_parent(void)
     pysock__unlock(&pysock__reactor.lock);
 }
 
-/* Takes away what other threads had to do with s. */
+/* Clears what other threads were doing with s. */
 static void pysock__sock_after_fork(pysock__sock *s)
 {
     pysock__list *l, *next;
@@ -18405,7 +18397,7 @@ static void pysock__fork_child(void)
     uint32_t i;
 
     pysock__fork_generation++;
-    pysock__mutex_init(&pysock__process.cleanup_lock); /* a cleanup is its own thread's business */
+    pysock__mutex_init(&pysock__process.cleanup_lock); /* the thread that cleans up may be gone */
     pysock__store(&pysock__process.ending, 0);
     pysock__states_after_fork();
     pysock__reactor_after_fork();
@@ -18429,7 +18421,7 @@ static void pysock__fork_child(void)
     }
 }
 
-/* Once in a process, with the first socket. */
+/* Once in a process, with the first socket or poller. */
 static void pysock__install(void)
 {
     int first;
@@ -18444,8 +18436,8 @@ static void pysock__install(void)
     pysock__install_exit();
 }
 
-/* A call that makes sockets: they belong to the state that was current when it began, and what
-   began before a cleanup of that must not succeed after it. */
+/* A call that makes sockets: they belong to the state that was current when it began. A call that
+   began before a cleanup of that state must not succeed after it. */
 typedef struct pysock__maker {
     const char *what; /* the call, for messages */
     pysock_state *state;
@@ -18462,9 +18454,9 @@ static pysock__maker pysock__maker_begin(const char *what)
     return m;
 }
 
-/* A socket around a descriptor (-1: TLS over memory BIOs has none), which it takes unless it fails
-   (NULL with an error). From here on a cleanup may close it; the caller has a reference of its own,
-   for pysock__publish(). */
+/* Makes a socket of a descriptor (-1 for TLS over memory BIOs), which it then owns, or NULL with an
+   error. From here on a cleanup may close it; the caller has a reference of its own, for
+   pysock__publish(). */
 static pysock__sock *pysock__sock_new(const pysock__maker *m, int fd, int family, int type,
                                       int proto)
 {
@@ -18528,7 +18520,7 @@ static pysock *pysock__handle(const pysock__sock *s)
     return (pysock *)s->handle;
 }
 
-/* The same, which takes the descriptor in any case. */
+/* The same, but closes the descriptor on failure. */
 static pysock__sock *pysock__sock_take(const pysock__maker *m, int fd, int family, int type,
                                        int proto)
 {
@@ -18539,7 +18531,7 @@ static pysock__sock *pysock__sock_take(const pysock__maker *m, int fd, int famil
     return s;
 }
 
-/* What a descriptor that others have worked on is, and its peer. */
+/* The phase of a descriptor that others may have connected or made to listen, and its peer. */
 static pysock__phase pysock__phase_of_fd(int fd, pysock_addr *peer)
 {
     pysock_addr found;
@@ -18551,8 +18543,7 @@ static pysock__phase pysock__phase_of_fd(int fd, pysock_addr *peer)
     return pysock__sys_listens(fd) ? PYSOCK__LISTENING : PYSOCK__NEW;
 }
 
-/* A descriptor is the kernel's, and may be in other hands too: looks whether they have connected
-   it, or made it listen. */
+/* Updates the phase: other users of the descriptor may have connected it or made it listen. */
 static void pysock__refresh_phase_locked(pysock__sock *s)
 {
     pysock__phase phase;
@@ -18564,7 +18555,7 @@ static void pysock__refresh_phase_locked(pysock__sock *s)
         pysock__set_phase_locked(s, phase);
 }
 
-/* A new socket is ready, in that phase: its handle, for the user. The maker's reference goes. */
+/* Sets the phase of a new socket, drops the maker's reference, and returns the user's handle. */
 static pysock *pysock__publish(pysock__sock *s, pysock__phase phase)
 {
     pysock *handle = pysock__handle(s);
@@ -18577,8 +18568,7 @@ static pysock *pysock__publish(pysock__sock *s, pysock__phase phase)
     return handle;
 }
 
-/* What has been taken goes out, as far as it can without waiting. DONE: a close has no more to
-   do. */
+/* Sends accepted output as far as it can without waiting. DONE: the close has no more to do. */
 static pysock__progress pysock__close_begin_locked(pysock__sock *s)
 {
     pysock__progress p = PYSOCK__DONE;
@@ -18586,7 +18576,7 @@ static pysock__progress pysock__close_begin_locked(pysock__sock *s)
     if (s->detached || s->generation != pysock__fork_generation || !pysock__lingers_locked(s))
         return PYSOCK__DONE; /* the parent's, or nothing was promised */
     if (s->kernel_writes || pysock__sys_linger(s->fd) == 0)
-        return PYSOCK__DONE; /* a send that is broken off now has no order with what is queued */
+        return PYSOCK__DONE; /* after a broken send there is no order; or a reset is wanted */
     if (pysock__handshakes_locked(s) && s->phase != PYSOCK__BROKEN)
         return pysock__chain_empty(&s->queue) ? PYSOCK__DONE : PYSOCK__WAIT_NOTIFY;
     p = pysock__flush_locked(s);
@@ -18597,8 +18587,8 @@ static pysock__progress pysock__close_begin_locked(pysock__sock *s)
     return p == PYSOCK__DONE || p == PYSOCK__STOPPED ? pysock__linger_locked(s) : p;
 }
 
-/* Closes: waiters are notified, sleepers in the kernel woken, the rest is left to the reactor until
-   close_deadline. Ends with the user's reference gone. */
+/* Closes: notifies waiters, wakes sleepers in the kernel, and leaves the rest to the reactor until
+   close_deadline. The caller then drops the user's reference. */
 static void pysock__close_locked(pysock__sock *s, int64_t close_deadline)
 {
     int pending = pysock__close_begin_locked(s) != PYSOCK__DONE;
@@ -18622,7 +18612,7 @@ static void pysock__close_locked(pysock__sock *s, int64_t close_deadline)
         pysock__kick_if_held(&s->watch);
 }
 
-/* Takes the lock to close: those that work in turns let it be had. */
+/* Takes the lock for a close; calls that work in turns yield it. */
 static void pysock__lock_to_close(pysock__sock *s)
 {
     pysock__add(&s->closers, 1);
@@ -18630,7 +18620,7 @@ static void pysock__lock_to_close(pysock__sock *s)
     pysock__add(&s->closers, -1);
 }
 
-/* Where there is no thread a blocking socket's close finishes itself. */
+/* Without a reactor thread, the close of a blocking socket finishes the work itself. */
 static void pysock__close_await(pysock__sock *s)
 {
     struct pollfd fd;
@@ -18655,8 +18645,7 @@ static void pysock__close_await(pysock__sock *s)
     }
 }
 
-/* What pysock_close() does; it may be called with another socket's lock held, and does not wait
-   then. */
+/* What pysock_close() does. A caller that holds another socket's lock must not let it wait. */
 static int pysock__close_handle(pysock *handle, int may_wait)
 {
     pysock__sock *s = handle ? pysock__acquire_handle((uintptr_t)handle) : NULL;
@@ -18687,7 +18676,7 @@ static int pysock__close_handle(pysock *handle, int may_wait)
 
 /* Life: cleanup. */
 
-/* Closes every socket (st: of that state), with that much time for what is on its way. */
+/* Closes every socket (of st, if not NULL); accepted output has until deadline. */
 static void pysock__close_all(const pysock_state *st, int64_t deadline)
 {
     uint32_t i, used;
@@ -18749,8 +18738,8 @@ PYSOCKDEF void pysock_cleanup(void)
     pysock__in_cleanup = NULL;
 }
 
-/* Waits until the state's sockets are gone, and no worker is in its audit hook, or the deadline.
-   Calls of other threads may hold on to some; those have been told to end. */
+/* Waits until the state's sockets are gone and no worker is in its audit hook, or until deadline.
+   Calls of other threads may still hold sockets; the broadcast ends those calls. */
 static void pysock__state_await(pysock_state *st, int64_t deadline)
 {
     pysock__waker *waker;
@@ -18818,7 +18807,7 @@ PYSOCKDEF void pysock_state_free(pysock_state *st)
 
 /* Socket I/O: plain. */
 
-/* Before a plain call goes to the kernel: a name may still be looked up, a connect have failed. */
+/* Before a plain call goes to the kernel: reports a failed connect, or waits for a lookup. */
 static int pysock__await_connect_locked(pysock__call *c)
 {
     if (c->s->phase == PYSOCK__FAILED)
@@ -18831,9 +18820,9 @@ static int pysock__await_connect_locked(pysock__call *c)
 #define PYSOCK__BACKOFF 1000000      /* ns: the first one, doubled each time */
 #define PYSOCK__BACKOFF_MAX 10000000 /* ns */
 
-/* poll says over and over what the call cannot use: POLLERR of something in the error queue, which
-   is for MSG_ERRQUEUE; POLLOUT of an unconnected Unix datagram socket, whatever the receiver's
-   queue is like; what other threads take first. Looks again after a while. */
+/* Backs off when poll() keeps reporting events that this call cannot consume: POLLERR of the error
+   queue, which is for MSG_ERRQUEUE; POLLOUT of an unconnected Unix datagram socket, even if the
+   receiver's queue is full; input that other threads take first. */
 static int pysock__wait_out_locked(pysock__call *c)
 {
     int64_t span = PYSOCK__BACKOFF << (c->backoffs < 4 ? c->backoffs : 4);
@@ -18858,13 +18847,13 @@ static int pysock__wait_out_locked(pysock__call *c)
     return pysock__call_overdue(c);
 }
 
-/* A part of what the call wants is done: what poll said was of use. */
+/* The call has made progress: what poll() reported was of use. */
 static void pysock__call_progress(pysock__call *c)
 {
     c->told = c->backoffs = 0;
 }
 
-/* Waits for what the kernel's own call waits for. */
+/* Waits for what the kernel's own call would wait for. */
 static int pysock__wait_kernel_locked(pysock__call *c, short events)
 {
     if (c->told && ++c->backoffs && (c->backoffs > 2 || !(c->told & events)))
@@ -18886,22 +18875,22 @@ static int pysock__retry_locked(pysock__call *c, ptrdiff_t r, short events)
     return pysock__wait_kernel_locked(c, events);
 }
 
-/* With these flags a call does not wait, whatever the socket is. */
+/* With these flags a call does not wait, whatever the socket's timeout is. */
 static void pysock__call_flags(pysock__call *c, int flags)
 {
     if (flags & PYSOCK__NEVER_WAITS)
         c->timeout = 0;
 }
 
-/* A stream without a timeout may; but not where sleepers must do the reactor's work. */
+/* Whether the call is a stream's without a timeout; no, if sleepers do the reactor's work. */
 static int pysock__may_sleep_in_kernel(const pysock__call *c)
 {
     return PYSOCK__KERNEL_SLEEPS && c->timeout < 0 && c->s->type == SOCK_STREAM
            && !pysock__load(&pysock__reactor.threadless);
 }
 
-/* The kernel's recv has brought no bytes: 0 or its error r. 1: that is the answer, 0 bytes; 0: try
-   again; -1: the call is to end. asleep: it has waited itself. */
+/* recv(2) has returned r: 0, or an error. 1: the result is 0 bytes; 0: try again; -1: the call must
+   end. asleep: recv(2) itself has waited. */
 static int pysock__recv_nothing_locked(pysock__call *c, const pysock__msg *msg, ptrdiff_t r,
                                        int asleep, short events)
 {
@@ -18919,8 +18908,7 @@ static int pysock__recv_nothing_locked(pysock__call *c, const pysock__msg *msg, 
     return pysock__retry_locked(c, r, events);
 }
 
-/* Receives into buf, or, where msg is not NULL, a message of size bytes with all that belongs to
-   it. */
+/* Receives into buf, or, if msg is not NULL, a message into its buffers, of size bytes. */
 static ptrdiff_t pysock__plain_recv_locked(pysock__call *c, void *buf, size_t size,
                                            pysock__msg *msg, int flags)
 {
@@ -18952,8 +18940,8 @@ static ptrdiff_t pysock__plain_recv_locked(pysock__call *c, void *buf, size_t si
     }
 }
 
-/* MSG_WAITALL on a stream where the kernel must not wait: the rest comes one by one. What has come
-   when a wait ends is returned, as the kernel does. */
+/* MSG_WAITALL on a stream where the kernel must not wait: repeats recv. If that fails, returns what
+   has arrived, as the kernel does. */
 static ptrdiff_t pysock__plain_recv_all_locked(pysock__call *c, void *buf, size_t size, int flags)
 {
     size_t got = 0;
@@ -19015,7 +19003,7 @@ static ptrdiff_t pysock__queued_send_locked(pysock__call *c, const void *data, s
     }
 }
 
-/* Sends data, or, where msg is not NULL, a message. */
+/* Sends data, or, if msg is not NULL, a message. */
 static ptrdiff_t pysock__plain_send_locked(pysock__call *c, const void *data, size_t size,
                                            const pysock__msg *msg, int flags)
 {
@@ -19037,7 +19025,7 @@ static ptrdiff_t pysock__plain_send_locked(pysock__call *c, const void *data, si
         s->kernel_writes--;
         if (!pysock__chain_empty(&s->queue)) {
             pysock__flush_or_kick_locked(s);
-            pysock__notify_locked(s, NULL); /* whoever had to let this send end first */
+            pysock__notify_locked(s, NULL); /* calls that waited for this send */
         }
         if (r >= 0)
             return r;
@@ -19110,7 +19098,7 @@ PYSOCKDEF ptrdiff_t pysock_send(pysock *s, const void *data, size_t size, int fl
     return pysock__send(s, data, size, flags, "send");
 }
 
-/* A send has taken less than there is: 1 if only a signal can have made the kernel's call stop. */
+/* After a short send: 1 if only a signal can have interrupted the kernel's call. */
 static int pysock__stopped_locked(const pysock__call *c)
 {
     return c->timeout < 0 && !pysock__is_tls_locked(c->s) && pysock__fd_blocks(c->s->fd);
@@ -19161,7 +19149,7 @@ PYSOCKDEF pysock_buf *pysock_recv_buf(pysock *s, size_t size)
     return b;
 }
 
-/* Waits, where the call may, until the queue takes more. */
+/* Waits, if the call may, until the queue takes more. */
 static int pysock__queue_room_locked(pysock__call *c)
 {
     pysock__sock *s = c->s;
@@ -19179,7 +19167,7 @@ static int pysock__queue_room_locked(pysock__call *c)
     return s->write_error ? pysock__call_fail_output(c) : 0;
 }
 
-/* Whether output can be queued: a connection stands, or a handshake is on its way. */
+/* Whether output can be queued: connected (waits if it may), or a handshake is under way. */
 static int pysock__queue_ready_locked(pysock__call *c)
 {
     pysock__sock *s = c->s;
@@ -19318,7 +19306,7 @@ PYSOCKDEF ptrdiff_t pysock_recvfrom_into(pysock *s, void *buf, size_t size, int 
     return pysock_recvfrom(s, buf, size, flags, from);
 }
 
-/* Sends m, whose address the audit hook is asked about. */
+/* Asks the audit hook about m's address, then sends m. */
 static ptrdiff_t pysock__send_msg_locked(pysock__call *c, const char *event, pysock__msg *m,
                                          int flags)
 {
@@ -19384,7 +19372,7 @@ static void pysock__sendto_resolved(void *arg, pysock__lookup *l)
     pysock__release(s);
 }
 
-/* Where the lookup of this name is, or is to be put; NULL: all places are taken by others that are
+/* The place of this name's lookup, or an empty one for it; NULL: all places have other lookups
    under way. */
 static pysock__lookup **pysock__sendto_place_locked(pysock__sock *s, const char *host, int port)
 {
@@ -19398,14 +19386,14 @@ static pysock__lookup **pysock__sendto_place_locked(pysock__sock *s, const char 
         if (!l || (l->finished && (!place || *place)))
             place = &s->names[i];
     }
-    if (place && *place) { /* nobody came for it */
+    if (place && *place) { /* no call came for it */
         pysock__lookup_release(*place);
         *place = NULL;
     }
     return place;
 }
 
-/* Begins to look up the name of a sendto. Its socket is not writable until that is done. */
+/* Begins to look up the name of a sendto. The socket is not writable until that is done. */
 static int pysock__sendto_lookup_locked(pysock__call *c, pysock__lookup **place, const char *host,
                                         int port)
 {
@@ -19516,7 +19504,7 @@ PYSOCKDEF ptrdiff_t pysock_sendto(pysock *s, const void *data, size_t size, int 
 }
 
 /* Socket I/O: messages with ancillary data. The items are read and written by bytes, because the
-   caller's memory need not be aligned as a struct cmsghdr wants it. */
+   caller's memory may not be aligned for a struct cmsghdr. */
 
 #define PYSOCK__CMSG_HEAD ((size_t)CMSG_LEN(0))
 #define PYSOCK__CMSG_MAX ((size_t)INT_MAX - (size_t)CMSG_SPACE(1)) /* bytes of data, as in Python */
@@ -19560,7 +19548,7 @@ PYSOCKDEF int pysock_msg_next(const pysock_msg *msg, pysock_cmsg *item)
     return 1;
 }
 
-/* How many bytes the buffers have; fails where that is too much, or one is NULL. */
+/* *total: the size of all buffers. Fails if it is too large or a buffer is NULL. */
 static int pysock__check_buffers(const char *what, const struct iovec *buffers, size_t count,
                                  size_t *total)
 {
@@ -19620,7 +19608,7 @@ PYSOCKDEF ptrdiff_t pysock_recvmsg(pysock *s, void *buf, size_t size, pysock_msg
     return pysock__recvmsg(s, &iov, 1, msg, flags, "recvmsg");
 }
 
-/* Writes the items as the kernel wants them, into *room (to be freed) unless they fit few. */
+/* Writes the items in the kernel's format, into few, or else into *room, to be freed. */
 static int pysock__cmsg_build(const pysock_cmsg *items, size_t count, void *few, size_t few_size,
                               void **room, pysock__msg *m, const char *what)
 {
@@ -19742,7 +19730,7 @@ PYSOCKDEF ptrdiff_t pysock_sendmsg_afalg(pysock *s, const struct iovec *buffers,
     family = pysock_family(s);
     if (family < 0)
         return -1;
-    if (family != PYSOCK__AF_ALG) /* others would send the data as it is */
+    if (family != PYSOCK__AF_ALG) /* other families would send plain data */
         return pysock__fail_value("sendmsg_afalg", "the socket's family is not AF_ALG");
     return pysock__sendmsg(s, buffers, count, items, used, flags, NULL, "sendmsg_afalg");
 }
@@ -19891,8 +19879,8 @@ PYSOCKDEF int pysock_socketpair(int family, int type, int proto, pysock *pair[2]
     return 0;
 }
 
-/* Whether fd is a socket, where all else about it is told: asking for its peer says so by the way,
-   and whether it is connected. -EAGAIN: ask otherwise. */
+/* Whether fd is a socket, where the caller gave the rest: getpeername() reports that and the peer
+   in one call. 0: it is connected. -EAGAIN: call pysock__sys_detect(). */
 static int pysock__adopt_check(int fd, pysock_addr *peer, int family, int type, int proto)
 {
     int err;
@@ -19934,7 +19922,7 @@ static pysock *pysock__adopt(const pysock__maker *m, int fd, int family, int typ
         return NULL;
     pysock__sys_no_sigpipe(fd);
     if (peer.size) {
-        s->peer = peer; /* nobody else has it yet */
+        s->peer = peer; /* not published yet */
         return pysock__publish(s, PYSOCK__OPEN);
     }
     pysock__lock(&s->lock);
@@ -19950,7 +19938,7 @@ PYSOCKDEF pysock *pysock_adopt(int fd, int family, int type, int proto)
     return pysock__adopt(&m, fd, family, type, proto);
 }
 
-/* A socket around copy, a duplicate, or the errno value why there is none. */
+/* A socket around copy: a duplicate, closed on failure, or a negated errno value. */
 static pysock *pysock__adopt_copy(const pysock__maker *m, int copy, int family, int type,
                                   int proto)
 {
@@ -20013,9 +20001,9 @@ PYSOCKDEF pysock *pysock_dup(pysock *s)
 
 #define PYSOCK__UNIX_RETRY 5000000 /* ns */
 
-/* connect(2) for AF_UNIX. Where the listener's backlog is full it would sleep out of shutdown's
-   reach, and there is no event for room: it is tried again, with sleeps that close and cleanup end.
-   A negated errno value; 1: the call is to end. */
+/* connect(2) for AF_UNIX. With a full backlog it would sleep where shutdown() cannot wake it, and
+   no event reports room: so it is retried, with sleeps that close and cleanup end. 0 or a negated
+   errno value; 1: the call must end. */
 static int pysock__connect_unix_locked(pysock__call *c)
 {
     pysock__sock *s = c->s;
@@ -20041,7 +20029,7 @@ static int pysock__connect_unix_locked(pysock__call *c)
     }
 }
 
-/* The kernel's connect. Returns 0 when it stands, EINPROGRESS's failure when it does not yet. */
+/* connect(2), with a wait if the call may. 0: connected; EINPROGRESS's failure: not yet. */
 static int pysock__connect_kernel_locked(pysock__call *c)
 {
     pysock__sock *s = c->s;
@@ -20061,10 +20049,10 @@ static int pysock__connect_kernel_locked(pysock__call *c)
         r = pysock__connect_unix_locked(c);
     } else {
         if (c->timeout >= 0)
-            pysock__fd_set_nonblocking(s->fd, 1); /* who shares it may have changed that */
+            pysock__fd_set_nonblocking(s->fd, 1); /* shared: others may have cleared it */
         pysock__enter_kernel_locked(s);
         r = pysock__sys_connect(s->fd, &s->peer);
-        if (r == -ECONNABORTED) /* Linux's word for a connect before this one, which failed */
+        if (r == -ECONNABORTED) /* Linux: an earlier connect failed */
             r = pysock__sys_connect(s->fd, &s->peer);
         pysock__leave_kernel_locked(s);
     }
@@ -20073,7 +20061,7 @@ static int pysock__connect_kernel_locked(pysock__call *c)
             pysock__set_phase_locked(s, PYSOCK__NEW);
         return -1;
     }
-    if (s->phase != PYSOCK__CONNECTING) /* the reactor has seen its end meanwhile */
+    if (s->phase != PYSOCK__CONNECTING) /* it has ended meanwhile, in the reactor */
         return s->phase == PYSOCK__FAILED ? pysock__tell_failed_locked(s) : 0;
     if (r == -EISCONN && s->type == SOCK_STREAM) {
         pysock__connect_apply_locked(s, 0);
@@ -20103,7 +20091,7 @@ static int pysock__resolved_wanted_locked(const pysock__sock *s, const pysock__l
     return s->lookup == l && s->phase == PYSOCK__RESOLVING;
 }
 
-/* Asks the audit hook, with the socket's state current, about what a worker has looked up. */
+/* Asks the audit hook of the socket's state about an address that a worker has looked up. */
 static int pysock__resolved_denied(pysock__sock *s, pysock__lookup *l, const pysock_addr *addr)
 {
     pysock_state *before;
@@ -20133,7 +20121,7 @@ static int pysock__resolved_denied(pysock__sock *s, pysock__lookup *l, const pys
     return denied;
 }
 
-/* The name is known: the kernel connects. Without waiting. */
+/* Connects to the looked-up address without waiting. */
 static void pysock__connect_resolved_locked(pysock__sock *s, const pysock_addr *addr)
 {
     int err, blocks = s->timeout < 0 && pysock__fd_blocks(s->fd);
@@ -20165,7 +20153,7 @@ static void pysock__resolved(void *arg, pysock__lookup *l)
     pysock__lock(&s->lock);
     if (pysock__resolved_wanted_locked(s, l)) {
         s->lookup = NULL;
-        pysock__lookup_release(l); /* the worker has one of its own */
+        pysock__lookup_release(l); /* the socket's; the worker holds its own */
         if (l->err)
             pysock__fault_gai(&s->fault, l->err, l->sys, "connect", l->host, l->host);
         else if (denied)
@@ -20181,7 +20169,7 @@ static void pysock__resolved(void *arg, pysock__lookup *l)
     pysock__run_deferred();
 }
 
-/* A call without a timeout looks the name up itself: no thread for it. */
+/* A call without a timeout looks the name up itself, without a worker thread. */
 static int pysock__connect_name_here_locked(pysock__call *c, const char *host, int port)
 {
     pysock__sock *s = c->s;
@@ -20206,7 +20194,7 @@ static int pysock__connect_name_here_locked(pysock__call *c, const char *host, i
     return pysock__connect_kernel_locked(c);
 }
 
-/* For others a worker does, and begins to connect; they wait for both as long as they may. */
+/* Otherwise a worker looks it up and begins to connect; the call waits for both if it may. */
 static int pysock__connect_name_locked(pysock__call *c, const char *host, int port)
 {
     pysock__sock *s = c->s;
@@ -20230,14 +20218,14 @@ static int pysock__connect_name_locked(pysock__call *c, const char *host, int po
         return pysock__call_fail(c, -EINPROGRESS);
     r = pysock__connect_wait_locked(c);
     if (r < 0 && s->phase == PYSOCK__RESOLVING) {
-        pysock__lookup_release(s->lookup); /* given up: its worker finds out */
+        pysock__lookup_release(s->lookup); /* abandoned: its worker will see that */
         s->lookup = NULL;
         pysock__set_phase_locked(s, PYSOCK__NEW);
     }
     return r;
 }
 
-/* Looks a name up, and connects. The audit hook is asked before. */
+/* Asks the audit hook, then looks a name up and connects. */
 static int pysock__connect_host_locked(pysock__call *c, const char *host, int port)
 {
     pysock__sock *s = c->s;
@@ -20256,7 +20244,7 @@ static int pysock__connect_host_locked(pysock__call *c, const char *host, int po
                           : pysock__connect_name_locked(c, host, port);
 }
 
-/* Whether a connect may begin. 1: go on with the one that the kernel has begun. */
+/* 0: a connect may begin; 1: continue the one that the kernel has begun. */
 static int pysock__connect_allowed_locked(pysock__call *c)
 {
     pysock__sock *s = c->s;
@@ -20273,12 +20261,12 @@ static int pysock__connect_allowed_locked(pysock__call *c)
     case PYSOCK__RESOLVING:
     case PYSOCK__HANDSHAKING:
         return pysock__call_fail(c, -EALREADY);
-    default: /* a listening socket, too: so Linux has it */
+    default: /* a listening socket too, as on Linux */
         return pysock__call_fail(c, -EISCONN);
     }
 }
 
-/* After the connection stands: TLS, if it is wrapped around. */
+/* Once connected: begins TLS if the socket is wrapped. */
 static int pysock__connect_secure_locked(pysock__call *c)
 {
 #ifndef PYSOCK_NO_SSL
@@ -20300,7 +20288,7 @@ static int pysock__connect_secure_locked(pysock__call *c)
 #endif
 }
 
-/* connect to AF_UNSPEC: the socket has no peer any more. */
+/* connect() to AF_UNSPEC: resets the socket's peer address. */
 static int pysock__disconnect_locked(pysock__call *c)
 {
     pysock_addr nobody = c->s->peer;
@@ -20437,8 +20425,8 @@ PYSOCKDEF int pysock_listen(pysock *s, int backlog)
     return r;
 }
 
-/* Takes a connection from the kernel: its descriptor, or -1. It polls first, because a process that
-   shares the socket may have taken O_NONBLOCK away. */
+/* accept(2): a descriptor, or -1. It polls first, because another process that shares the socket
+   may have cleared O_NONBLOCK. */
 static int pysock__accept_kernel_locked(pysock__call *c, pysock_addr *peer)
 {
     pysock__sock *s = c->s;
@@ -20460,7 +20448,7 @@ static int pysock__accept_kernel_locked(pysock__call *c, pysock_addr *peer)
         if (r >= 0)
             return r;
         if (r == -EAGAIN && waits)
-            continue; /* another one was faster */
+            continue; /* another thread was faster */
         if (r == -EINVAL && pysock__call_check_locked(c) == 0)
             return pysock__fail(PYSOCK_OS_ERROR, EINVAL, "EINVAL",
                                 "accept: the socket does not listen; call pysock_listen() first");
@@ -20469,7 +20457,7 @@ static int pysock__accept_kernel_locked(pysock__call *c, pysock_addr *peer)
     }
 }
 
-/* Puts the listener's TLS around a new child. 0 or a failure. */
+/* Wraps an accepted socket as its listener is wrapped. 0 or a failure. */
 static int pysock__accept_tls_locked(pysock__call *c, pysock__sock *child)
 {
 #ifndef PYSOCK_NO_SSL
@@ -20478,9 +20466,9 @@ static int pysock__accept_tls_locked(pysock__call *c, pysock__sock *child)
 
     if (!s->wrap.ctx)
         return 0;
-    pysock__lock(&child->lock); /* nobody waits for a listener with a child's lock held */
+    pysock__lock(&child->lock); /* lock order: the listener's, then the child's */
     if (child->phase == PYSOCK__NEW) {
-        child->wrap = s->wrap; /* a server's: it has neither a session nor a host */
+        child->wrap = s->wrap; /* a server's: it has no session and no host */
         pysock__context_retain(child->wrap.ctx);
         child->caller_drives = s->caller_drives;
         pysock__set_phase_locked(child, PYSOCK__OPEN);
@@ -20494,7 +20482,7 @@ static int pysock__accept_tls_locked(pysock__call *c, pysock__sock *child)
 #endif
 }
 
-/* Makes a socket of an accepted descriptor, with TLS where the listener has it. */
+/* Makes a socket of an accepted descriptor, with TLS if the listener has it. */
 static pysock *pysock__accept_child_locked(pysock__call *c, const pysock__maker *m, int fd,
                                            const pysock_addr *peer)
 {
@@ -20517,7 +20505,7 @@ static pysock *pysock__accept_child_locked(pysock__call *c, const pysock__maker 
     return NULL;
 }
 
-/* A connection has come, of which a socket is to be made. */
+/* Asks the audit hook whether the accepted connection may become a socket. */
 static int pysock__accept_audit_locked(pysock__call *c, const pysock__maker *m)
 {
     int r;
@@ -20600,7 +20588,7 @@ PYSOCKDEF int pysock_shutdown(pysock *s, int how)
         c.s->shut_when_flushed = 1;
         p = pysock__flush_or_kick_locked(c.s);
         if (p != PYSOCK__DONE && p != PYSOCK__STOPPED && c.timeout != 0)
-            pysock__flush_wait_locked(&c); /* if that ends too early the reactor goes on */
+            pysock__flush_wait_locked(&c); /* if it fails, the reactor goes on */
         r = how == SHUT_RDWR ? pysock__sys_shutdown(c.s->fd, SHUT_RD) : 0;
     } else if (r == 0) {
         r = pysock__sys_shutdown(c.s->fd, how);
@@ -20624,8 +20612,8 @@ PYSOCKDEF int pysock_close(pysock *handle)
     return r;
 }
 
-/* Resets the connection: at once, or, where a handshake's step may just be sending, when that has
-   let go of the descriptor. */
+/* Resets the connection: at once, or, while a handshake step may be sending, when the descriptor
+   is closed. */
 static void pysock__reset_locked(pysock__sock *s)
 {
 #ifndef PYSOCK_NO_SSL
@@ -20652,7 +20640,7 @@ PYSOCKDEF int pysock_abort(pysock *handle)
     if (mine) {
         pysock__chain_drop(&s->queue);
         pysock__close_locked(s, 0);
-    } else if (s->phase == PYSOCK__CLOSING) { /* a close that takes its time is cut short */
+    } else if (s->phase == PYSOCK__CLOSING) { /* ends a close that lingers */
         pysock__reset_locked(s);
         s->close_deadline = 0;
         pysock__kick(&s->watch);
@@ -20665,7 +20653,7 @@ PYSOCKDEF int pysock_abort(pysock *handle)
     return 0;
 }
 
-/* Waits until nothing is queued and no handshake's step is under way, as far as the call may. */
+/* Waits, if the call may, until nothing is queued and no handshake step is under way. */
 static int pysock__detach_wait_locked(pysock__call *c)
 {
     pysock__sock *s = c->s;
@@ -20686,7 +20674,7 @@ static int pysock__detach_wait_locked(pysock__call *c)
             return -1;
     }
     if (s->output_lost && !s->loss_told)
-        return pysock__call_fail_output(c); /* once: the descriptor can be had all the same */
+        return pysock__call_fail_output(c); /* once: a second detach succeeds */
     if (s->kernel_waits)
         return pysock__call_fail(c, -EBUSY);
     return 0;
@@ -20705,7 +20693,7 @@ PYSOCKDEF int pysock_detach(pysock *handle)
         fd = c.s->fd;
         c.s->detached = 1;
         if (!PYSOCK__KERNEL_SLEEPS && c.s->timeout < 0 && !c.s->came_nonblocking)
-            pysock__fd_set_nonblocking(fd, 0); /* as it would be elsewhere */
+            pysock__fd_set_nonblocking(fd, 0); /* as on other platforms */
         pysock__close_locked(c.s, 0);
         pysock__forget_fd(c.s);
     }
@@ -20974,10 +20962,10 @@ PYSOCKDEF int pysock_getsockopt(pysock *s, int level, int name, void *value, soc
     if (pysock__call_begin(&c, s, "getsockopt") < 0)
         return -1;
     if (level == SOL_SOCKET && name == SO_ERROR && c.s->phase == PYSOCK__CONNECTING)
-        pysock__connect_check_locked(c.s); /* the kernel tells an error only once */
+        pysock__connect_check_locked(c.s); /* the kernel reports an error only once */
     if (level == SOL_SOCKET && name == SO_ERROR && *size >= sizeof(int)
         && (c.s->phase == PYSOCK__FAILED || c.s->phase == PYSOCK__BROKEN)) {
-        told = pysock__errno_of(c.s->fault.kind, c.s->fault.code); /* the reactor has met it */
+        told = pysock__errno_of(c.s->fault.kind, c.s->fault.code); /* already taken */
         memcpy(value, &told, sizeof told);
         *size = sizeof told;
         if (c.s->phase == PYSOCK__FAILED)
@@ -21000,14 +20988,14 @@ PYSOCKDEF int pysock_getsockopt_int(pysock *s, int level, int name, int *value)
 }
 
 /* ---- >>ssl-api ----
-   Python's ssl, what it adds to a socket: wrapping, the handshake, facts about the connection; and
-   the module's functions. The lock: the socket's; a context's below it. */
+   Python's ssl as it extends a socket: wrapping, the handshake, properties of the connection; and
+   the module's functions. Locks: the socket's, then a context's. */
 
 #ifndef PYSOCK_NO_SSL
 
 /* SSL API: wrapping. */
 
-/* Which side a socket is to be: 1 for a server. */
+/* 1 if the socket is to be the server. */
 static int pysock__wrap_server(const pysock_ssl_context *ctx,
                                const pysock_ssl_wrap_options *options)
 {
@@ -21016,7 +21004,7 @@ static int pysock__wrap_server(const pysock_ssl_context *ctx,
     return options->server_side != 0;
 }
 
-/* A name without empty labels, but for the root's behind the last dot, or an address. */
+/* No empty label (except the root's, after a final dot), no white space, at most 255 bytes. */
 static int pysock__host_fits(const char *host)
 {
     size_t n = strlen(host);
@@ -21024,7 +21012,7 @@ static int pysock__host_fits(const char *host)
     return n && n <= 255 && host[0] != '.' && !strstr(host, "..") && !strpbrk(host, " \t\r\n\v\f");
 }
 
-/* What would make every handshake fail is told at once. */
+/* Reports at once what would make every handshake fail. */
 static int pysock__wrap_check(pysock_ssl_context *ctx, const pysock_ssl_wrap_options *options,
                               const char *what)
 {
@@ -21066,7 +21054,7 @@ static int pysock__wrap_check(pysock_ssl_context *ctx, const pysock_ssl_wrap_opt
     return 0;
 }
 
-/* Whether the socket is in a state to be wrapped. */
+/* Whether the socket can be wrapped now. Sends queued plaintext first. 0 or a failure. */
 static int pysock__wrap_allowed_locked(pysock__call *c, int server)
 {
     pysock__sock *s = c->s;
@@ -21085,7 +21073,7 @@ static int pysock__wrap_allowed_locked(pysock__call *c, int server)
         return pysock__fail_value(c->name, "a listening socket needs a server's context "
                                            "(PYSOCK_CLIENT_AUTH)");
     if (s->phase == PYSOCK__CONNECTING)
-        pysock__connect_check_locked(s); /* it may have ended, one way or the other */
+        pysock__connect_check_locked(s); /* it may have succeeded or failed */
     if (s->phase == PYSOCK__FAILED)
         return pysock__tell_failed_locked(s);
     if (pysock__chain_empty(&s->queue))
@@ -21093,8 +21081,8 @@ static int pysock__wrap_allowed_locked(pysock__call *c, int server)
     return c->timeout == 0 ? pysock__fail_again() : pysock__flush_wait_locked(c);
 }
 
-/* A copy of the name, as certificates and SNI have it: an international one in ASCII. NULL with an
-   error. */
+/* A copy of the name as certificates and SNI have it: internationalized labels in ASCII. NULL with
+   an error. */
 static char *pysock__wrap_host(const char *name)
 {
     char ascii[256];
@@ -21116,7 +21104,7 @@ static int pysock__wrap_take_locked(pysock__sock *s, pysock_ssl_context *ctx,
 
     if (options->server_hostname && !(host = pysock__wrap_host(options->server_hostname)))
         return -1;
-    pysock__wrap_drop(&s->wrap); /* what connect() did not come to is put aside */
+    pysock__wrap_drop(&s->wrap); /* an earlier wrap that was not used */
     s->wrap.ctx = pysock__context_retain(ctx);
     s->wrap.session = pysock_ssl_session_retain(options->session);
     s->wrap.host = host;
@@ -21265,7 +21253,7 @@ PYSOCKDEF int pysock_ssl_do_handshake(pysock *s)
     return r;
 }
 
-/* Takes TLS away; the socket is plain again. What memory BIOs carry stays as it is: at its end. */
+/* Removes TLS: the socket is plain again. Over memory BIOs it stays TLS, at its end. */
 static void pysock__unwrapped_locked(pysock__sock *s)
 {
     if (s->bio_in) {
@@ -21278,7 +21266,7 @@ static void pysock__unwrapped_locked(pysock__sock *s)
     pysock__set_phase_locked(s, PYSOCK__OPEN);
 }
 
-/* What is queued goes out, and then our close_notify is made. 0, or the call is to end. */
+/* Sends what is queued, then makes our close_notify. 0; -1: the call must end. */
 static int pysock__unwrap_begin_locked(pysock__call *c)
 {
     pysock__sock *s = c->s;
@@ -21298,7 +21286,7 @@ static int pysock__unwrap_begin_locked(pysock__call *c)
     return 0;
 }
 
-/* Our close_notify out, the peer's in. */
+/* Sends our close_notify and waits for the peer's. */
 static int pysock__unwrap_locked(pysock__call *c)
 {
     pysock__sock *s = c->s;
@@ -21326,7 +21314,7 @@ static int pysock__unwrap_locked(pysock__call *c)
                                     "APPLICATION_DATA_AFTER_CLOSE_NOTIFY",
                                     "%s: the peer has sent data before its own end: receive it",
                                     c->name);
-            pysock__tls_app_in_done(s->tls, n); /* too late to be read */
+            pysock__tls_app_in_done(s->tls, n); /* discarded: too late to be read */
         }
         p = pysock__fill_locked(s, NULL);
         if (p == PYSOCK__DONE)
@@ -21375,7 +21363,7 @@ PYSOCKDEF int pysock_is_ssl(pysock *s)
     return r;
 }
 
-/* The connection of s once a handshake is finished, with the call begun; NULL with an error, and
+/* Begins a call: the TLS connection of s, after a finished handshake; or NULL with an error, and
    the call ended. */
 static pysock__tls *pysock__begin_established(pysock__call *c, pysock *s, const char *name)
 {
@@ -21496,7 +21484,7 @@ PYSOCKDEF pysock_buf *pysock_ssl_getpeercert_der(pysock *s)
     return pysock__peer_der(s, "ssl_getpeercert_der");
 }
 
-/* References to some of the peer's certificates. */
+/* Retains up to max of the peer's certificates. Returns how many there are. */
 static ptrdiff_t pysock__peer_chain(pysock *s, int verified, pysock_buf **out, size_t max,
                                     const char *what)
 {
@@ -21530,7 +21518,7 @@ PYSOCKDEF ptrdiff_t pysock_ssl_get_verified_chain(pysock *s, pysock_buf **out, s
 }
 
 /* RFC 5929, 4: the server's certificate, hashed by the function that it is signed with, or SHA-256
-   for MD5 and SHA-1. 0: it is signed in another way. */
+   for MD5 and SHA-1. 0: no certificate, or its signature has no such hash. */
 static size_t pysock__bind_end_point(const pysock__tls *t, unsigned char *out)
 {
     const unsigned char *der = NULL;
@@ -21635,7 +21623,7 @@ PYSOCKDEF int pysock_ssl_set_session(pysock *s, pysock_ssl_session *session)
     return r;
 }
 
-/* Whether the socket may go on with ctx; 0 or a failure. */
+/* Whether the socket can switch to ctx: 0 or a failure. */
 static int pysock__context_fits_locked(pysock__call *c, pysock_ssl_context *ctx)
 {
     const pysock__wrap *w = pysock__wrap_of(c->s);
@@ -21867,7 +21855,7 @@ PYSOCKDEF pysock_buf *pysock_ssl_der_cert_to_pem_cert(const void *der, size_t si
     return b;
 }
 
-/* Takes the first object, with a NUL behind it; a second one is too much. */
+/* Takes the first object, followed by a NUL; fails on a second one. */
 static int pysock__pem_take_one(void *arg, const pysock__object *object, pysock__file_fault *fault)
 {
     pysock_buf **b = (pysock_buf **)arg;
@@ -21923,7 +21911,7 @@ PYSOCKDEF pysock_buf *pysock_ssl_pem_cert_to_der_cert(const char *pem)
     return NULL;
 }
 
-/* At least one blank. */
+/* Skips white space, at least one character. 0 or -1. */
 static int pysock__time_blank(const char **p)
 {
     const char *start = *p;
@@ -21933,7 +21921,7 @@ static int pysock__time_blank(const char **p)
     return *p > start ? 0 : -1;
 }
 
-/* A number of at most so many digits, no less than low and no more than high; -1 if it is none. */
+/* Reads a number of at most that many digits, from low to high; -1 if there is none. */
 static int pysock__time_field(const char **p, int digits, int low, int high)
 {
     int value = 0, i;
@@ -21943,7 +21931,7 @@ static int pysock__time_field(const char **p, int digits, int low, int high)
     return i && value >= low && value <= high ? value : -1;
 }
 
-/* 1 to 12; 0 if it is none. */
+/* Reads the name of a month: 1 to 12, or 0. */
 static int pysock__time_month(const char **p)
 {
     int i;
@@ -21988,8 +21976,8 @@ PYSOCKDEF int pysock_ssl_cert_time_to_seconds(const char *cert_time, int64_t *se
     return 0;
 }
 
-/* Through BearSSL's seeder, which the keys of connections come from as well. Every call seeds a
-   generator of its own: there is nothing to lock, and nothing that a forked child shares. */
+/* Uses BearSSL's system seeder, as the connections do. Each call seeds its own generator: there is
+   nothing to lock, and nothing that a forked child shares. */
 PYSOCKDEF int pysock_ssl_rand_bytes(void *buf, size_t size)
 {
     br_prng_seeder seeder = br_prng_seeder_system(NULL);
@@ -22008,7 +21996,7 @@ PYSOCKDEF int pysock_ssl_rand_bytes(void *buf, size_t size)
         return pysock__fail(PYSOCK_SSL_ERROR, 0, "PRNG_NOT_SEEDED",
                             "ssl_rand_bytes: the system gives no random bytes");
     for (; size; size -= n, p += n) {
-        n = size < 65536 ? size : 65536; /* what one request may have (NIST SP 800-90A, 10.1) */
+        n = size < 65536 ? size : 65536; /* one request's limit (NIST SP 800-90A, 10.1) */
         br_hmac_drbg_generate(&rng, p, n);
     }
     return 0;
@@ -22076,19 +22064,19 @@ PYSOCKDEF int pysock_ssl_nid2obj(int nid, pysock_ssl_oid *out)
 #endif /* PYSOCK_NO_SSL */
 
 /* ---- >>select ----
-   Python's select and poll. Edges come from the kernel and from notifications; what is answered are
-   levels, always tested after an edge. A select registers with each socket for as long as it lasts.
-   The lock: a socket's, one at a time. */
+   Python's select and poll. The kernel and notifications give edges; the results are levels, always
+   tested after an edge. A select that sleeps is registered with its sockets until it returns. The
+   lock: a socket's, one at a time. */
 
-/* POLLIN and POLLOUT have other names. */
+/* POLLIN and POLLOUT with their synonyms. */
 #define PYSOCK__INPUT ((short)(POLLIN | POLLRDNORM))
 #define PYSOCK__OUTPUT ((short)(POLLOUT | POLLWRNORM))
 
 #define PYSOCK__ASK_AGAIN 0x10000 /* input has been left in the kernel: test again at once */
 
-/* What of want (poll's events) holds for a socket, where the kernel's word so far is revents. *ask
-   is what is to be asked of the kernel next: -1 if it must not be asked at all, because only a
-   notification can change the level. except: the asker's own waiter, which needs none. */
+/* Which of want (poll's events) hold for a socket, given the kernel's revents. *ask: the events to
+   poll for next, or -1 if only a notification can change the level. except: the caller's own
+   waiter, which is not notified. */
 static short pysock__levels_locked(pysock__sock *s, short want, short revents, int *ask,
                                    const pysock__waiter *except)
 {
@@ -22156,7 +22144,7 @@ static short pysock__levels_locked(pysock__sock *s, short want, short revents, i
     return have;
 }
 
-/* A waiter that watches: from now on somebody is interested in the handshake. */
+/* Adds a select's or poller's waiter: the reactor then drives a handshake that no call drives. */
 static void pysock__watch_begin_locked(pysock__sock *s, pysock__waiter *w)
 {
     pysock__list_append(&s->waiters, &w->link);
@@ -22172,7 +22160,7 @@ static void pysock__watch_end_locked(pysock__sock *s, pysock__waiter *w)
     s->watchers--;
 }
 
-/* A plain socket without anything queued: its levels are the kernel's word. */
+/* A plain socket with nothing queued: its levels are what the kernel reports. */
 static int pysock__kernel_knows_levels(const pysock__sock *s)
 {
     return (s->phase == PYSOCK__OPEN || s->phase == PYSOCK__NEW || s->phase == PYSOCK__LISTENING)
@@ -22187,28 +22175,28 @@ typedef struct pysock__entry {
     int fd;
     short want, have;
     short means; /* which of the levels count as ready */
-    int closed;  /* what has this number now is the library's: the asker's file is closed */
+    int closed;  /* the number is now the library's own: the caller's file is closed */
     int watched; /* the waiter is in the socket's list */
-    int masked;  /* not polled this time: it has a hangup, which this list does not ask about */
+    int masked;  /* not polled this time: it has a hangup or error that its list ignores */
 } pysock__entry;
 
 typedef struct pysock__select_call {
     pysock__entry *entries;
-    struct pollfd *fds; /* one more: the waker comes first */
+    struct pollfd *fds; /* count + 1: the waker's is first */
     size_t count;
-    pysock__waker *waker; /* NULL: it has not been needed yet, or there is no descriptor for it */
+    pysock__waker *waker; /* NULL: not needed yet, or no descriptor was left for it */
     int waker_error;      /* why there is none */
     int64_t deadline;
     unsigned epoch;
-    size_t sockets; /* that are ours */
+    size_t sockets; /* how many entries are sockets of ours */
     size_t watched; /* how many sockets have levels that the kernel does not know */
     int unaided;    /* it sleeps without a waker */
-    int masked;     /* an entry is: poll() would not say when it becomes ready */
-    int is_poll; /* POLLNVAL is an answer, and so are errors that nobody asked for */
+    int masked;     /* an entry is: poll() cannot report when it becomes ready */
+    int is_poll; /* POLLNVAL is a result, and errors are reported unasked */
 } pysock__select_call;
 
-/* The thread's waker is made when it is first needed: to look only, or where the kernel knows all
-   and there is no descriptor left, a thread needs none. */
+/* Opens the thread's waker when it is first needed: a call that does not sleep needs none, nor, if
+   no descriptor is left, one whose levels only the kernel changes. */
 static pysock__waker *pysock__select_waker(pysock__select_call *c)
 {
     size_t i;
@@ -22232,7 +22220,7 @@ static void pysock__select_add_sock(pysock__select_call *c, int fd, pysock__sock
 
     memset(e, 0, sizeof *e);
     pysock__list_init(&e->waiter.link);
-    e->fd = fd; /* a negative one is found out by the test */
+    e->fd = fd; /* the test rejects a negative one */
     e->want = want;
     e->means = means;
     e->waiter.notify = pysock__notify_thread;
@@ -22259,8 +22247,8 @@ static void pysock__select_add(pysock__select_call *c, int fd, short want, short
     pysock__select_add_sock(c, fd, mine ? NULL : pysock__acquire_fd(fd), want, means);
 }
 
-/* Whether the call may sleep without a waker: nothing but the kernel changes a level, and the
-   shutdown of a close or cleanup (kernel_waits) wakes. */
+/* Whether the call may sleep without a waker: only the kernel changes the levels, and the
+   shutdown() of a close or cleanup wakes the call (kernel_waits). */
 static int pysock__select_unaided(const pysock__select_call *c)
 {
     int known = PYSOCK__KERNEL_SLEEPS && c->sockets && !c->watched
@@ -22278,8 +22266,8 @@ static int pysock__select_unaided(const pysock__select_call *c)
     return known;
 }
 
-/* Before the call sleeps: the waker, and the sockets that were spared so far. 0 or a negated errno
-   value. */
+/* Before the call sleeps: opens the waker, and registers with the other sockets. 0 or a negated
+   errno value. */
 static int pysock__select_watch(pysock__select_call *c)
 {
     size_t i;
@@ -22332,7 +22320,7 @@ static void pysock__select_end(pysock__select_call *c)
     }
 }
 
-/* Tests every level with what the kernel said, and works out what to ask it next. Returns how many
+/* Tests every level, given what poll() reported, and sets what to poll for next. Returns how many
    are ready; -EBADF: a descriptor is not open. */
 static ptrdiff_t pysock__select_test(pysock__select_call *c, int polled)
 {
@@ -22368,8 +22356,8 @@ static ptrdiff_t pysock__select_test(pysock__select_call *c, int polled)
     return ready;
 }
 
-/* Where the kernel knows all there is to know it is asked at once, with nobody registered: most
-   selects of plain sockets find something, or do not wait. 0: nothing yet. */
+/* Polls once without registering, if only the kernel changes the levels: most selects of plain
+   sockets find something, or do not wait. 0: nothing yet. */
 static ptrdiff_t pysock__select_at_once(pysock__select_call *c)
 {
     size_t i;
@@ -22386,7 +22374,7 @@ static ptrdiff_t pysock__select_at_once(pysock__select_call *c)
 
 #define PYSOCK__SELECT_RETRY 20000000 /* ns, until masked entries are polled again */
 
-/* Sleeps, until something happens or something that cannot be told may have. */
+/* Sleeps until an event, or until masked entries must be polled again. */
 static int pysock__select_sleep(pysock__select_call *c, int64_t deadline)
 {
     int64_t retry =
@@ -22421,7 +22409,7 @@ static ptrdiff_t pysock__select_run(pysock__select_call *c)
             return c->waker_error;
         ready = pysock__select_test(c, 0);
         if (c->epoch != pysock__epoch(pysock__state()))
-            return -ESHUTDOWN; /* before any sleep: the drain may have eaten the broadcast */
+            return -ESHUTDOWN; /* before any sleep: the drain may have consumed the broadcast */
         if (ready < 0)
             return ready;
         r = pysock__select_sleep(c, ready ? 0 : c->deadline);
@@ -22431,13 +22419,13 @@ static ptrdiff_t pysock__select_run(pysock__select_call *c)
             return r;
         ready = pysock__select_test(c, 1); /* without an event, revents is 0 */
         if (c->epoch != pysock__epoch(pysock__state()))
-            return -ESHUTDOWN; /* what the cleanup closed is not the news */
+            return -ESHUTDOWN; /* rather than the sockets that it closed */
         if (ready || (c->deadline != PYSOCK__NEVER && pysock__now() >= c->deadline))
             return ready;
     }
 }
 
-/* Makes room for total entries: few where they fit. 0 or -1. */
+/* Begins a call, with room for total entries: few if they fit. 0 or -1. */
 static int pysock__select_begin(pysock__select_call *c, const char *what, size_t total,
                                 double timeout, pysock__entry *few, struct pollfd *few_fds,
                                 size_t few_count)
@@ -22577,18 +22565,15 @@ PYSOCKDEF int pysock_wait(pysock *handle, int events, double timeout_seconds)
 
 /* ---- >>pollers ----
    Descriptors that stay registered, and epoll on top. A registration is one object; its waiter
-   stays in the socket's list. What may be ready without the kernel's saying so is in the poller's
-   ready list, and is tested at the next poll. Locks: a socket's, then a poller's. */
-
-/* Pollers. A registration is one object; its waiter stays in the socket's list. What may be ready
-   without the kernel's saying so is in the poller's ready list, and is tested at the next poll. */
+   stays in the socket's list. What may be ready without an event of the kernel's is in the poller's
+   ready list and is tested at the next poll. Locks: a socket's, then a poller's. */
 
 typedef struct pysock__reg {
     pysock__waiter waiter; /* linked under the socket's lock */
     /* set once */
     pysock_poller *poller;
     int fd;
-    uint32_t serial;  /* tells this registration from a later one of the same descriptor */
+    uint32_t serial;  /* distinguishes it from a later registration of the descriptor */
     uintptr_t handle; /* 0: a descriptor that is no socket of ours */
     /* guarded by the poller's lock */
     pysock__list ready_link;
@@ -22597,25 +22582,25 @@ typedef struct pysock__reg {
     uint32_t flags;  /* epoll's: edges, once, exclusive */
     int told;        /* EPOLLONESHOT: nothing more until it is modified */
     int queued;      /* in the ready list */
-    int armed;       /* what the kernel is asked for; -1: nothing; -2: who knows */
+    int armed;       /* the events that the kernel watches for; -1: none; -2: unknown */
     int invalid;     /* closed, or never open */
-    int detached;    /* its socket has let the descriptor go: whose is it now? */
+    int detached;    /* pysock_detach() has released the descriptor, perhaps to another socket */
     int always;      /* a file that is always ready */
-    unsigned poll_id; /* in whose result it is already, and where */
+    unsigned poll_id; /* of the poll whose result has it already, at index result */
     size_t result;
 } pysock__reg;
 
 struct pysock_poller {
     pysock__mutex lock;
-    pysock__sleeper sleeper; /* its waker is told of notifications */
+    pysock__sleeper sleeper; /* notifications wake it */
     pysock__pset pset;
     pysock_state *state; /* counted */
-    int is_epoll;        /* set once: has epoll's manners */
+    int is_epoll;        /* set once: behaves as epoll */
     int refs;            /* guarded by the process's lock */
     int closed;          /* atomic; the lock is held to set it */
     /* guarded by lock */
     int set_closed; /* the kernel's set is closed too */
-    int watched; /* somebody has its descriptor: it must be readable when something is ready */
+    int watched; /* its descriptor was asked for: readable when something is ready */
     pysock__reg **by_fd;
     size_t fd_cap;
     pysock__list ready;
@@ -22653,7 +22638,7 @@ static void pysock__reg_queue_locked(pysock__reg *reg)
     reg->poller->ready_count++;
 }
 
-/* Something is to be tested: tells who sleeps. Whoever polls next looks by itself. */
+/* Something must be tested: wakes sleeping polls. The next poll looks by itself. */
 static void pysock__poller_wake_locked(pysock_poller *p)
 {
     if (p->polling || p->watched)
@@ -22669,13 +22654,13 @@ static void pysock__reg_unqueue_locked(pysock__reg *reg)
     reg->poller->ready_count--;
 }
 
-/* Of a socket that is locked by the caller, and closing: pysock_detach() does it. */
+/* Whether pysock_detach() closed a socket; the caller holds its lock, and it is closing. */
 static int pysock__handle_is_detached(uintptr_t handle)
 {
     return pysock__table.slots[(handle & PYSOCK__LOW) - 1].s->detached;
 }
 
-/* A socket notifies: its lock is held, the poller's comes below it. */
+/* A registration's notify: the socket's lock is held, then the poller's is taken. */
 static void pysock__reg_notify(pysock__waiter *w, int closing)
 {
     pysock__reg *reg = PYSOCK__ENTRY(w, pysock__reg, waiter);
@@ -22691,7 +22676,7 @@ static void pysock__reg_notify(pysock__waiter *w, int closing)
         reg->invalid = 1;
         reg->detached = p->is_epoll && pysock__handle_is_detached(reg->handle);
     } else if (reg->flags & PYSOCK__EPOLL_ET && reg->armed >= 0) {
-        reg->armed = -2; /* the kernel's edge may have been told before it was of use */
+        reg->armed = -2; /* the kernel may have reported its edge too early to be of use */
     }
     pysock__reg_queue_locked(reg);
     pysock__poller_wake_locked(p);
@@ -22707,12 +22692,12 @@ static void pysock__poller_after_fork(pysock__sleeper *sl)
     pysock__mutex_init(&p->lock);
     p->polling = 0;
     p->stale = 1;
-    for (fd = 0; fd < p->fd_cap; fd++) /* the kernel's set is the parent's: hands off */
+    for (fd = 0; fd < p->fd_cap; fd++) /* the kernel's set is the parent's: left alone */
         if (p->by_fd[fd])
             p->by_fd[fd]->armed = -1;
 }
 
-/* Before use. -EBADF: it is closed. In a forked child: a kernel set of its own. */
+/* Before each use. -EBADF: it is closed. In a forked child, opens a kernel set of its own. */
 static int pysock__poller_renew_locked(pysock_poller *p)
 {
     size_t fd;
@@ -22797,8 +22782,8 @@ PYSOCKDEF int pysock_poller_fileno(pysock_poller *p)
     return fd < 0 ? pysock__fail_os(fd, "poller_fileno", "") : fd;
 }
 
-/* Whether fd is the poller's descriptor or, where asked, a duplicate: the set of that has the
-   poller's waker in it, which is in no other. */
+/* Whether fd is the poller's descriptor or, with duplicates, a duplicate of it: no other kernel set
+   has the poller's waker in it. */
 static int pysock__poller_is_behind(pysock_poller *p, int fd, int duplicates)
 {
 #ifdef PYSOCK__EPOLL
@@ -22847,7 +22832,7 @@ PYSOCKDEF pysock_poller *pysock_poller_from_fileno(int fd)
     return p;
 }
 
-/* Takes the registration of a descriptor out of the poller: whoever gets it frees it, with
+/* Takes the registration of a descriptor out of the poller; the caller frees it with
    pysock__reg_free(). NULL: there is none. */
 static pysock__reg *pysock__reg_claim_locked(pysock_poller *p, int fd)
 {
@@ -22873,13 +22858,13 @@ static void pysock__reg_free(pysock_poller *p, pysock__reg *reg)
         pysock__unlock_sock(s);
         pysock__release(s);
     }
-    pysock__lock(&p->lock); /* nobody can notify it any more */
+    pysock__lock(&p->lock); /* no socket can notify it any more */
     pysock__reg_unqueue_locked(reg);
     pysock__unlock(&p->lock);
     pysock__free(reg);
 }
 
-/* The last poll that leaves a closed poller takes the kernel's set along. */
+/* Closes the kernel's set of a closed poller, once no poll uses it. */
 static void pysock__poller_close_set_locked(pysock_poller *p)
 {
     if (!p->closed || p->polling || p->set_closed)
@@ -22929,8 +22914,8 @@ PYSOCKDEF void pysock_poller_release(pysock_poller *p)
     pysock__free(p);
 }
 
-/* Asks the kernel for what only the kernel knows. 0 or -ENOMEM; with epoll's manners, whatever it
-   says. */
+/* Has the kernel watch for the events in ask (-1: none). 0 or -ENOMEM; for epoll, any error of the
+   kernel's. */
 static int pysock__reg_arm_locked(pysock__reg *reg, int ask)
 {
     pysock_poller *p = reg->poller;
@@ -23029,8 +23014,8 @@ static int pysock__poller_check(const char *what, pysock_poller *p, int fd)
     return pysock__load(&p->closed) ? pysock__fail_os(-EBADF, what, "") : 0;
 }
 
-/* 1 if the registration changed, 0 if there is none of the descriptor as it is now. replace: the
-   userdata, too, and a registration of what had the descriptor before. */
+/* 1 if the registration was changed, 0 if the descriptor as it is now has none. replace: changes
+   userdata too, and drops a registration of the descriptor's earlier socket or file. */
 static int pysock__reg_change(pysock_poller *p, int fd, uint32_t events, int replace,
                               void *userdata)
 {
@@ -23061,9 +23046,9 @@ static int pysock__reg_change(pysock_poller *p, int fd, uint32_t events, int rep
     return reg && (same || !replace);
 }
 
-/* Epoll's manners. Whose the descriptor of a registration is can change while it lasts: its socket
-   may have been detached, and another one have taken the descriptor; or it was closed behind the
-   library's back. In a forked child the set is filled by the first poll. */
+/* Epoll. A descriptor can change owners while it is registered: its socket may have been detached
+   and another have taken it, or it was closed without the library's knowledge. In a forked child
+   the first poll fills the set. */
 static int pysock__epoll_is_good_locked(pysock_poller *p, const pysock__reg *reg)
 {
     if (reg->handle)
@@ -23073,7 +23058,7 @@ static int pysock__epoll_is_good_locked(pysock_poller *p, const pysock__reg *reg
     return pysock__pset_knows(&p->pset, reg->fd);
 }
 
-/* The registration of fd that is still good, or NULL: *dead is one that is not. */
+/* The registration of fd if it is still valid, or NULL; *dead: an invalid one, to be freed. */
 static pysock__reg *pysock__epoll_find_locked(pysock_poller *p, int fd, pysock__reg **dead)
 {
     pysock__reg *reg = pysock__reg_find_locked(p, fd);
@@ -23085,7 +23070,7 @@ static pysock__reg *pysock__epoll_find_locked(pysock_poller *p, int fd, pysock__
     return NULL;
 }
 
-/* 0 if fd is registered, else why not. */
+/* 0 or a negated errno value. */
 static int pysock__epoll_change(pysock_poller *p, int fd, uint32_t events)
 {
     pysock__reg *reg, *dead = NULL;
@@ -23095,7 +23080,7 @@ static int pysock__epoll_change(pysock_poller *p, int fd, uint32_t events)
     err = pysock__poller_renew_locked(p);
     reg = err ? NULL : pysock__epoll_find_locked(p, fd, &dead);
     if (reg && (reg->flags | events) & PYSOCK__EPOLL_EXCLUSIVE) {
-        err = -EINVAL; /* as the kernel has it */
+        err = -EINVAL; /* as in the kernel */
     } else if (reg) {
         reg->events = (short)(events & 0x7fff);
         reg->flags = events & ~0x7fffu;
@@ -23113,8 +23098,8 @@ static int pysock__epoll_change(pysock_poller *p, int fd, uint32_t events)
     return err;
 }
 
-/* Whether nothing is open under this number, as far as the program goes: a close of a socket may
-   still be finishing its output. */
+/* Whether fd is closed as far as the program knows: a closed socket may still be sending its
+   output. */
 static int pysock__fd_is_closed(int fd)
 {
     pysock__sock *s = pysock__acquire_fd(fd);
@@ -23138,7 +23123,7 @@ static int pysock__epoll_unregister(pysock_poller *p, int fd)
     err = pysock__poller_renew_locked(p);
     reg = err ? NULL : pysock__reg_find_locked(p, fd);
     if (reg && !reg->handle && reg->armed != -1) {
-        err = pysock__pset_forget(&p->pset, fd); /* who closed it did not tell */
+        err = pysock__pset_forget(&p->pset, fd); /* fails if it was closed meanwhile */
         reg->armed = -1;
         pysock__reg_claim_locked(p, fd);
     } else if (reg && pysock__epoll_is_good_locked(p, reg)) {
@@ -23172,7 +23157,7 @@ static int pysock__epoll_register(pysock_poller *p, int fd, uint32_t events, voi
     return err < -1 ? pysock__fail_os(err, "poller_register", "") : err;
 }
 
-/* The socket of a registration was detached: whoever has the descriptor now takes its place. */
+/* A registration's socket was detached: registers the descriptor anew for its present owner. */
 static void pysock__epoll_rebind(pysock_poller *p, uint64_t token)
 {
     pysock__fault before = pysock__last;
@@ -23260,7 +23245,7 @@ typedef struct pysock__poll_call {
     pysock_pollevent *out;
     size_t max, filled;
     unsigned id;
-    int woken; /* the kernel has told of the waker */
+    int woken; /* the kernel has reported the waker */
     unsigned epoch;
 } pysock__poll_call;
 
@@ -23277,8 +23262,8 @@ static void pysock__poll_add_locked(pysock__poll_call *c, pysock__reg *reg, shor
     c->out[c->filled++].events = have;
 }
 
-/* Books what a test has found. Level: it is told again as long as it holds. Edge: once for each
-   word of the kernel's or notification. */
+/* Applies the result of a test. Level: reported again as long as it holds. Edge: once for each
+   event of the kernel's or notification. */
 static int pysock__poll_apply_locked(pysock__poll_call *c, pysock__reg *reg, short have, int ask,
                                     int again)
 {
@@ -23293,7 +23278,7 @@ static int pysock__poll_apply_locked(pysock__poll_call *c, pysock__reg *reg, sho
         again = 0;
     }
     if (once && have && !reg->invalid)
-        reg->told = 1; /* and the kernel, where it was asked, tells no more */
+        reg->told = 1; /* and the kernel reports no more either */
     else
         err = pysock__reg_arm_locked(reg, ask);
     if (reg->invalid)
@@ -23307,8 +23292,8 @@ static int pysock__poll_apply_locked(pysock__poll_call *c, pysock__reg *reg, sho
     return reg->poller->is_epoll && err != -ENOMEM ? 0 : err;
 }
 
-/* Tests one registration with what the kernel said, under the socket's lock and then the poller's,
-   so that the kernel is always asked for what the level needs now. */
+/* Tests one registration, given the kernel's revents, under the socket's lock and then the
+   poller's, so that the kernel always watches for what the level needs now. */
 static int pysock__poll_test(pysock__poll_call *c, uint64_t token, short revents)
 {
     pysock_poller *p = c->p;
@@ -23325,7 +23310,7 @@ static int pysock__poll_test(pysock__poll_call *c, uint64_t token, short revents
         events = reg->events;
         detached = reg->detached && !reg->told;
         if (revents && reg->flags & PYSOCK__EPOLL_ONESHOT && reg->armed >= 0)
-            reg->armed = -2; /* the kernel tells no more until it is asked anew */
+            reg->armed = -2; /* the kernel reports no more until it is armed again */
     }
     pysock__unlock(&p->lock);
     if (detached)
@@ -23358,7 +23343,7 @@ static int pysock__poll_test(pysock__poll_call *c, uint64_t token, short revents
     return err;
 }
 
-/* Tests what may be ready without the kernel's word; each once. */
+/* Tests what may be ready without an event of the kernel's, each registration once. */
 static int pysock__poll_ready(pysock__poll_call *c)
 {
     pysock_poller *p = c->p;
@@ -23378,7 +23363,7 @@ static int pysock__poll_ready(pysock__poll_call *c)
     return err;
 }
 
-/* Asks the kernel, until deadline if nothing is ready yet, and tests what it says. */
+/* Polls the kernel, until deadline if nothing is ready yet, and tests what it reports. */
 static int pysock__poll_kernel(pysock__poll_call *c, int64_t deadline)
 {
     pysock_poller *p = c->p;
@@ -23412,7 +23397,7 @@ static int pysock__poll_round(pysock__poll_call *c, int64_t deadline)
     pysock__waker_drain(&p->sleeper.waker, c->woken);
     c->woken = 0;
     if (c->epoch != pysock__epoch(p->state))
-        return -ESHUTDOWN; /* the drain may have eaten the broadcast */
+        return -ESHUTDOWN; /* the drain may have consumed the broadcast */
     if (pysock__load(&p->closed))
         return -EBADF;
     pysock__lock(&p->lock);
@@ -23444,7 +23429,7 @@ static int pysock__poll_begin(pysock__poll_call *c)
     return err;
 }
 
-/* What this thread leaves in the ready list is for others too that poll the same poller, asleep. */
+/* Wakes other threads that sleep in this poller, if this one leaves them something to test. */
 static void pysock__poll_end(pysock__poll_call *c)
 {
     pysock_poller *p = c->p;
@@ -23483,7 +23468,7 @@ PYSOCKDEF ptrdiff_t pysock_poller_poll(pysock_poller *p, pysock_pollevent *event
     while (r == 0) {
         r = pysock__poll_round(&c, deadline);
         if (c.epoch != pysock__epoch(p->state))
-            r = -ESHUTDOWN; /* what the cleanup closed is not the news */
+            r = -ESHUTDOWN; /* rather than the sockets that it closed */
         else if (c.filled)
             r = 0;
         else if (r == -EINTR)
@@ -23502,11 +23487,10 @@ PYSOCKDEF ptrdiff_t pysock_poller_poll(pysock_poller *p, pysock_pollevent *event
 
 /* ---- >>files ----
    makefile and a FILE. A file's buffers belong to the thread that uses it; the socket counts its
-   files. What a read could not finish stays in `in`, so that a failure loses nothing. No lock of
-   its own. */
+   files. The input of a read that fails stays in `in`, so that nothing is lost. No lock of its
+   own. */
 
-/* Files: reading and writing. A file's buffers belong to the thread that uses it; the socket counts
-   its files. What a read could not finish stays in `in`, so that a failure loses nothing. */
+/* Files: reading and writing. */
 
 #define PYSOCK__FILE_BUFFER 8192
 
@@ -23514,7 +23498,7 @@ struct pysock_file {
     pysock *s;
     const char *what; /* the call under way, for messages */
     int readable, writable, unbuffered;
-    int timed_out; /* a read has: as in Python there is no other */
+    int timed_out; /* a read has: as in Python, every later one fails */
     int unread;    /* the socket counts it among those that hold input */
     size_t size;   /* of the buffers, as asked for; `in` grows with long lines and reads */
     unsigned char *in, *out;
@@ -23550,8 +23534,7 @@ static void pysock__file_detach(pysock *s)
         pysock_close(s);
 }
 
-/* 0 or a failure: mode has no other letters than r, w, b, each once; without one of the first two
-   it means reading. */
+/* 0 or a failure. mode: of r, w and b, each at most once; without r and w it means reading. */
 static int pysock__file_mode(const char *what, const char *mode, int *readable, int *writable)
 {
     const char *p;
@@ -23678,7 +23661,7 @@ static ptrdiff_t pysock__file_recv(pysock_file *f, void *buf, size_t size)
     return n;
 }
 
-/* One recv into `in`, of at most want bytes or a bufferful. */
+/* One recv of at most want bytes into `in`. */
 static ptrdiff_t pysock__file_fill(pysock_file *f, size_t want)
 {
     ptrdiff_t n;
@@ -23706,8 +23689,8 @@ static size_t pysock__file_take(pysock_file *f, void *buf, size_t size)
     return n;
 }
 
-/* A read has failed after n bytes that are in the caller's memory: they go back. 0, or -1 if there
-   is no room for them: then they are to be returned. */
+/* A read has failed after n bytes: puts them back from the caller's memory into `in`. 0; -1: out of
+   memory, so the call must return them. */
 static int pysock__file_give_back(pysock_file *f, const void *buf, size_t n)
 {
     pysock__fault fault = pysock__last;
@@ -23798,8 +23781,7 @@ PYSOCKDEF pysock_buf *pysock_file_readall(pysock_file *f)
     return all;
 }
 
-/* How many of the bytes in `in`, at most max, are a line: up to and with its '\n'; 0: no end yet.
-   */
+/* The length of the line in `in`, with its '\n', or max if it is longer; 0: no end yet. */
 static size_t pysock__file_find_line(const pysock_file *f, size_t from, size_t max)
 {
     size_t held = f->end - f->start;
@@ -23814,8 +23796,7 @@ static size_t pysock__file_find_line(const pysock_file *f, size_t from, size_t m
     return held == max ? max : 0;
 }
 
-/* Reads until `in` has a line of at most max bytes at its front, or the end has come. Its length.
-   */
+/* Reads until `in` begins with a line (or max bytes of it), or to the end. Its length. */
 static ptrdiff_t pysock__file_fill_line(pysock_file *f, size_t max)
 {
     size_t seen = 0, len;
@@ -23857,7 +23838,7 @@ PYSOCKDEF void pysock_file_freelines(pysock_buf **lines, size_t count)
     pysock__free(lines);
 }
 
-/* Reads whole lines into `in`: until there have been more than hint bytes, or the end. How many. */
+/* Reads lines into `in` until they have more than hint bytes, or to the end. Their size. */
 static ptrdiff_t pysock__file_fill_lines(pysock_file *f, size_t hint)
 {
     size_t done = 0, seen = 0, held;
@@ -23913,7 +23894,7 @@ PYSOCKDEF ptrdiff_t pysock_file_readlines(pysock_file *f, ptrdiff_t hint, pysock
     return (ptrdiff_t)count;
 }
 
-/* Sends until all is out, each send with a timeout of its own. *sent says how much was. 0 or -1. */
+/* Sends it all, each send with a timeout of its own. *sent: how much was sent. 0 or -1. */
 static int pysock__send_rest(pysock *s, const unsigned char *data, size_t size, size_t *sent,
                              const char *what)
 {
@@ -24008,14 +23989,14 @@ PYSOCKDEF int pysock_file_close(pysock_file *f)
     return r < 0 ? pysock__raise(&fault) : 0;
 }
 
-/* Files: a FILE. To write, the socket's handle is the cookie. To read, a file of ours is:
-   its buffer is the only one, so that wrapping can tell whether it holds input. */
+/* Files: a FILE. Its cookie is the socket's handle for writing, a pysock_file for reading, whose
+   buffer is the only one: so wrapping can check whether it holds input. */
 
 static ptrdiff_t pysock__stdio_read(void *cookie, char *buf, size_t size)
 {
     pysock_file *f = (pysock_file *)cookie;
 
-    f->timed_out = 0; /* as stdio has it: clearerr() and go on */
+    f->timed_out = 0; /* as in stdio: clearerr(), then go on */
     return pysock__file_read1(f, buf, size, "fdopen");
 }
 
@@ -24024,7 +24005,7 @@ static int pysock__stdio_close_reader(void *cookie)
     return pysock_file_close((pysock_file *)cookie);
 }
 
-/* All of it: stdio takes a short count for an error, and drops the rest. */
+/* Sends it all: stdio treats a short count as an error and drops the rest. */
 static ptrdiff_t pysock__stdio_write(void *cookie, const char *data, size_t size)
 {
     size_t sent;
@@ -24073,9 +24054,9 @@ PYSOCKDEF FILE *pysock_fdopen(pysock *s, const char *mode)
 
 /* ---- >>conveniences ----
    What Python builds on its sockets: create_connection, create_server, sendfile, a server's
-   certificate. All but sendfile uses the public calls, and takes no lock of its own. */
+   certificate. Locks: the socket's in sendfile, and one for a lookup with a deadline. */
 
-/* Closes s, and keeps the error that is the reason. Returns NULL. */
+/* Closes s and keeps the error that was the reason. Returns NULL. */
 static pysock *pysock__close_failed(pysock *s)
 {
     pysock__fault fault = pysock__last;
@@ -24085,7 +24066,7 @@ static pysock *pysock__close_failed(pysock *s)
     return NULL;
 }
 
-/* One address's turn: a connected socket or NULL. */
+/* Tries one address: a connected socket or NULL. */
 static pysock *pysock__try_address(const pysock__maker *m, const pysock_addr *addr, double seconds,
                                    const pysock_connection_options *options)
 {
@@ -24160,7 +24141,7 @@ static int pysock__wait_lookup_sleep(pysock__wait_lookup *w, pysock__waker *wake
     }
 }
 
-/* Looks a name up on a worker, so that the deadline holds. Fails, or fills list. */
+/* Looks a name up on a worker, so that the deadline holds. Fills list, or fails. */
 static int pysock__resolve_until(const pysock__maker *m, const char *host, int port,
                                  pysock__addrs *list, int64_t deadline)
 {
@@ -24197,7 +24178,7 @@ static int pysock__resolve_until(const pysock__maker *m, const char *host, int p
     return r < 0 ? -1 : 0;
 }
 
-/* Every address of host. */
+/* Looks up every address of host. 0 or -1. */
 static int pysock__resolve_all(const pysock__maker *m, const char *host, int port,
                                pysock__addrs *list, int64_t deadline)
 {
@@ -24225,7 +24206,7 @@ typedef struct pysock__attempt {
     char told[380]; /* every address's error, for all_errors */
 } pysock__attempt;
 
-/* The share of one address, when left of them are to be tried; 0: the time is over. */
+/* One address's share of the time, in s, when left are to be tried; 0: there is no time left. */
 static double pysock__attempt_share(const pysock__attempt *a, size_t left)
 {
     int64_t ns = a->deadline - pysock__now();
@@ -24235,14 +24216,14 @@ static double pysock__attempt_share(const pysock__attempt *a, size_t left)
     return ns <= 0 ? 0 : (double)ns / 1e9 / (double)left;
 }
 
-/* An address has failed: tells who wants to know. */
+/* An address has failed: records its error and calls options->failed. */
 static void pysock__attempt_failed(pysock__attempt *a, const pysock_addr *addr)
 {
     pysock__fault fault = pysock__last;
     size_t used = strlen(a->told), room = sizeof a->told - used;
 
     if ((size_t)snprintf(a->told + used, room, "%s%s", used ? "; " : "", fault.message) >= room)
-        a->told[sizeof a->told - 1] = 0; /* cut off */
+        a->told[sizeof a->told - 1] = 0; /* truncated */
     if (a->options->failed)
         a->options->failed(a->options->arg, addr);
     pysock__raise(&fault);
@@ -24315,7 +24296,7 @@ PYSOCKDEF pysock *pysock_create_connection_ex(const char *host, int port, double
     if (s && pysock_settimeout(s, timeout_seconds) < 0)
         return pysock__close_failed(s);
     if (s)
-        pysock__last = before; /* what the addresses before said is no failure */
+        pysock__last = before; /* errors of earlier addresses are no failure */
     return s;
 }
 
@@ -24352,7 +24333,7 @@ static int pysock__server_prepare(pysock *s, int family, const pysock_server_opt
     return pysock_setsockopt_int(s, IPPROTO_IPV6, IPV6_V6ONLY, !options->dualstack_ipv6);
 }
 
-/* Adds to a failed bind which address it was, as Python does. */
+/* Adds the address to the message of a failed bind, as Python does, and closes s. */
 static pysock *pysock__server_failed(pysock *s, const char *host, int port)
 {
     pysock__fault fault = pysock__last;
@@ -24416,10 +24397,10 @@ PYSOCKDEF pysock *pysock_create_server(const char *host, int port, int backlog)
 
 /* Conveniences: sendfile. */
 
-#define PYSOCK__SENDFILE_ONCE ((size_t)1 << 30) /* bytes that the kernel is given at a time */
+#define PYSOCK__SENDFILE_ONCE ((size_t)1 << 30) /* bytes per call of the kernel */
 
-/* One call of the kernel's sendfile, or a wait for room: bytes sent, 0 at the end of the file, -1.
-   A wait is one timeout long; what is queued goes first. *fallback: there is no such call. */
+/* One successful sendfile(2), with waits for room within one timeout; queued output goes first. The
+   bytes sent, 0 at the end of the file, or -1. *fallback: the kernel cannot do it. */
 static ptrdiff_t pysock__sendfile_kernel_locked(pysock__call *c, int file, int64_t offset,
                                                 size_t count, int *fallback)
 {
@@ -24442,7 +24423,7 @@ static ptrdiff_t pysock__sendfile_kernel_locked(pysock__call *c, int file, int64
         s->kernel_writes--;
         if (!pysock__chain_empty(&s->queue)) {
             pysock__flush_or_kick_locked(s);
-            pysock__notify_locked(s, NULL); /* whoever had to let this send end first */
+            pysock__notify_locked(s, NULL); /* calls that waited for this send */
         }
         *fallback = r == -EOPNOTSUPP;
         if (r >= 0 || *fallback)
@@ -24452,8 +24433,8 @@ static ptrdiff_t pysock__sendfile_kernel_locked(pysock__call *c, int file, int64
     }
 }
 
-/* The same by reading and sending: over TLS, or where the kernel cannot. After a failure too *sent
-   says how much has gone. */
+/* The same by reading and sending: over TLS, or where the kernel cannot. *sent counts the bytes
+   sent, after a failure too. */
 static ptrdiff_t pysock__sendfile_copy_locked(pysock__call *c, int file, int64_t offset,
                                               size_t count, int64_t *sent)
 {
@@ -24480,7 +24461,7 @@ static ptrdiff_t pysock__sendfile_copy_locked(pysock__call *c, int file, int64_t
     return n;
 }
 
-/* Whether s and file may be used. */
+/* Whether the socket and file may be used. */
 static int pysock__sendfile_check_locked(pysock__call *c, int file, int64_t count)
 {
     int64_t r = pysock__fd_size(file);
@@ -24496,11 +24477,11 @@ static int pysock__sendfile_check_locked(pysock__call *c, int file, int64_t coun
     if (c->timeout == 0)
         return pysock__fail_value("sendfile", "non-blocking sockets are not supported");
     if (c->timeout > 0)
-        pysock__fd_set_nonblocking(c->s->fd, 1); /* somebody who shares it may have changed that */
+        pysock__fd_set_nonblocking(c->s->fd, 1); /* shared: others may have cleared it */
     return c->s->shut_when_flushed ? pysock__call_fail(c, -EPIPE) : 0;
 }
 
-/* Sends count bytes from offset on; what has gone is in *sent, after a failure too. 0 or -1. */
+/* Sends count bytes from offset on (negative: all). *sent counts them, after a failure too. */
 static int pysock__sendfile_locked(pysock__call *c, int file, int64_t offset, int64_t count,
                                    int64_t *sent)
 {
@@ -24552,7 +24533,7 @@ PYSOCKDEF int64_t pysock_sendfile(pysock *s, int fd, int64_t offset, int64_t cou
 
 /* Conveniences: a server's certificate. */
 
-/* A context that verifies by the CAs in that file, or not at all; in no case the host's name. */
+/* A context that verifies by the CAs in that file, or not at all (NULL); never the host name. */
 static pysock_ssl_context *pysock__inspection_context(const char *ca_certs)
 {
     pysock_ssl_context *ctx = pysock_ssl_context_new(PYSOCK_SERVER_AUTH);
@@ -24567,7 +24548,7 @@ static pysock_ssl_context *pysock__inspection_context(const char *ca_certs)
     return NULL;
 }
 
-/* The certificate of whom s is connected to, until deadline. */
+/* The peer's certificate in PEM, or NULL; the handshake has until deadline. */
 static pysock_buf *pysock__inspect(pysock *s, pysock_ssl_context *ctx, const char *host,
                                    int64_t deadline)
 {

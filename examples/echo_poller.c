@@ -8,7 +8,7 @@ cc -I. examples/echo_poller.c -o echo_poller -lbearssl -lpthread
 
 All sockets are non-blocking, and one poller watches them; each event brings its socket along. What
 a client does not take is queued; a client with a full queue is not read from until it has taken
-some, so that nothing piles up. The loop is the same with TLS and without. Ctrl-C ends it.
+some, so that memory is bounded. The loop is the same with TLS and without. Ctrl-C ends it.
 */
 #define PYSOCK_IMPLEMENTATION
 #include "pysock.h"
@@ -41,7 +41,7 @@ static int is_stopping(void *arg)
     return stopping;
 }
 
-/* NULL with pysock's error. TLS around the listening socket makes every accepted one TLS. */
+/* NULL with pysock's error. If the listening socket is wrapped, so is every accepted one. */
 static pysock *listen_on(int port, const char *cert, const char *key)
 {
     pysock *s = pysock_create_server("127.0.0.1", port, -1);
@@ -80,7 +80,7 @@ static int accept_client(server *sv)
 }
 
 /* 1: go on; 0: the client has ended; -1: an error. A client that is watched for POLLOUT comes here
-   when its queue has half emptied, or when it failed, which recv tells. */
+   when its queue is half empty, or when it has failed, which recv reports. */
 static int echo(server *sv, pysock *s)
 {
     pysock_buf *b = pysock_recv_buf(s, 16384);

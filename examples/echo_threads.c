@@ -6,9 +6,9 @@ cc -I. examples/echo_threads.c -o echo_threads -lbearssl -lpthread
 ./echo_threads 7000                       plain: try it with netcat
 ./echo_threads 7000 cert.pem key.pem      TLS
 
-The simplest server there is: every call blocks, and a client's thread does its handshake as well.
-At most MAX_CLIENTS are served at a time, further ones wait in the kernel's queue, and who is silent
-for a minute is sent away. Ctrl-C ends it.
+The simplest kind of server: every call blocks, and a client's thread also does its handshake. At
+most MAX_CLIENTS are served at a time, others wait in the kernel's queue, and a client that sends
+nothing for a minute is disconnected. Ctrl-C ends it.
 */
 #define PYSOCK_IMPLEMENTATION
 #include "pysock.h"
@@ -44,7 +44,7 @@ static void client_leaves(void)
     pthread_mutex_unlock(&lock);
 }
 
-/* 0 when the client has ended, -1 with pysock's error. TLS or not: it is the same code. */
+/* 0 when the client has ended, -1 with pysock's error. The same code serves plain and TLS. */
 static int echo(pysock *s)
 {
     char buf[16384];
@@ -67,7 +67,7 @@ static void *serve_client(void *s)
     return NULL;
 }
 
-/* Until something fails. */
+/* Returns only when something fails. */
 static void serve(pysock *listener)
 {
     pthread_t thread;
@@ -82,14 +82,14 @@ static void serve(pysock *listener)
         }
         client_leaves();
         if (s)
-            fputs("echo_threads: cannot start a thread: a client is sent away\n", stderr);
+            fputs("echo_threads: cannot start a thread: a client is disconnected\n", stderr);
         pysock_close(s);
         if (!s && error != ECONNABORTED)
             return;
     }
 }
 
-/* NULL with pysock's error. TLS around the listening socket makes every accepted one TLS. */
+/* NULL with pysock's error. If the listening socket is wrapped, so is every accepted one. */
 static pysock *listen_on(int port, const char *cert, const char *key)
 {
     pysock *s = pysock_create_server("127.0.0.1", port, -1);

@@ -1,13 +1,13 @@
 /*
-mutual: server and client both show a certificate; the server greets the client by its name.
+mutual: server and client both present a certificate; the server greets the client by name.
 
 cc -I. examples/mutual.c -o mutual -lbearssl -lpthread
 
 ./mutual server 7443 server.pem server.key ca.pem
 ./mutual client 7443 ada.pem ada.key ca.pem
 
-The last file holds the authorities that the other side's certificate must come from. Give your own:
-with the system's a server would let in whoever has bought a certificate anywhere. The server is
+The last file holds the CAs that must have issued the other side's certificate. Use your own: with
+the system's, a server would accept any client with a certificate of a public CA. The server is
 "localhost", serves one client at a time, and waits for it TIMEOUT seconds at most.
 */
 #define PYSOCK_IMPLEMENTATION
@@ -25,7 +25,7 @@ static pysock_ssl_context *make_context(pysock_ssl_purpose purpose, char **files
 {
     pysock_ssl_context *tls = pysock_ssl_context_new(purpose);
 
-    /* A client verifies anyway. This makes a server ask, and refuse who has no certificate. */
+    /* A client verifies anyway. This makes a server request a certificate and insist on it. */
     if (tls && pysock_ssl_load_cert_chain(tls, files[0], files[1]) == 0 &&
         pysock_ssl_load_verify_locations(tls, files[2], NULL) == 0 &&
         pysock_ssl_set_verify_mode(tls, PYSOCK_CERT_REQUIRED) == 0)
@@ -34,8 +34,8 @@ static pysock_ssl_context *make_context(pysock_ssl_purpose purpose, char **files
     return NULL;
 }
 
-/* The certificate's common name, as text[size]. Not one that holds a NUL: to all that stop there it
-   would look like another name. */
+/* The certificate's common name, in text[size]. Names that contain a NUL are ignored: a C string
+   would show only the part before it. */
 static int common_name(pysock *s, char *text, size_t size)
 {
     pysock_ssl_cert *cert = pysock_ssl_getpeercert(s);
@@ -52,7 +52,7 @@ static int common_name(pysock *s, char *text, size_t size)
     return found;
 }
 
-/* Who a client is is known once the handshake is finished, and not before. */
+/* The client's identity is known only once the handshake is finished. */
 static int greet(pysock *s)
 {
     char name[128], text[160];
@@ -65,7 +65,7 @@ static int greet(pysock *s)
     return pysock_sendall(s, text, (size_t)n, 0);
 }
 
-/* Until something fails. */
+/* Returns only when something fails. */
 static void be_server(pysock_ssl_context *tls, int port)
 {
     pysock *listener = pysock_create_server("127.0.0.1", port, -1), *s;
@@ -79,7 +79,7 @@ static void be_server(pysock_ssl_context *tls, int port)
     pysock_close(listener);
 }
 
-/* 0, or -1 with pysock's error: an alert in it is the server's word on our certificate. */
+/* 0, or -1 with pysock's error: an alert reports that the server refuses our certificate. */
 static int be_client(pysock_ssl_context *tls, int port)
 {
     char buf[256];

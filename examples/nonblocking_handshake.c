@@ -17,8 +17,8 @@ Python's ssl page says ("Notes on non-blocking sockets"):
         except ssl.SSLWantWriteError:
             select.select([], [s], [])
 
-The same loop stands below, and its branches are never needed: do_handshake says "in progress", the
-library finishes it, and select tells when. Meanwhile the program draws its frames; no call waits.
+The same loop is below, and its branches are never needed: do_handshake reports "in progress", the
+library finishes it, and select reports when. Meanwhile the program draws frames; no call waits.
 */
 #define PYSOCK_IMPLEMENTATION
 #include "pysock.h"
@@ -27,7 +27,7 @@ library finishes it, and select tells when. Meanwhile the program draws its fram
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { MAX_FRAMES = 900 }; /* at 60 a second: how long the server may take */
+enum { MAX_FRAMES = 900 }; /* at 60 a second: the time that the server may take */
 
 static int want_read, want_write, frames;
 
@@ -41,7 +41,7 @@ static ptrdiff_t wait_for(pysock *s, int writable, double timeout)
                     : pysock_select(list, &count, NULL, NULL, NULL, NULL, timeout);
 }
 
-/* The documented loop: 0, 1 while it goes on by itself, or, like all that follow, -1 with pysock's
+/* The documented loop. 0: finished; 1: in progress; -1, here and below: failed, with pysock's
    error. */
 static int handshake_loop(pysock *s)
 {
@@ -64,7 +64,7 @@ static int handshake_loop(pysock *s)
 }
 
 /* What a game does while it waits. A socket is writable when its connect, or its handshake, has
-   finished or failed; if it failed the next call tells the error. */
+   finished or failed; if it failed, the next call reports the error. */
 static int draw_frames_until_writable(pysock *s)
 {
     for (; frames < MAX_FRAMES; frames++) {
@@ -83,7 +83,7 @@ static int connect_nonblocking(pysock *s, const char *host, int port)
         return 0;
     if (errno != EINPROGRESS || draw_frames_until_writable(s) < 0)
         return -1;
-    return pysock_connect(s, host, port) == 0 || errno == EISCONN ? 0 : -1; /* how did it go? */
+    return pysock_connect(s, host, port) == 0 || errno == EISCONN ? 0 : -1; /* the result */
 }
 
 static int shake_hands(pysock *s, pysock_ssl_context *tls, const char *host)

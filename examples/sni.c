@@ -6,11 +6,11 @@ cc -I. examples/sni.c -o sni -lbearssl -lpthread
 ./sni 8443 a.example a.pem a.key b.example b.pem b.key
 curl --cacert ca.pem --resolve b.example:8443:127.0.0.1 https://b.example:8443/
 
-A client says in its first message which host it wants, before any certificate is sent. The callback
-then puts that host's context in the place of the one that the socket was wrapped with; who asks for
-another name is refused, and who asks for none gets the first host.
+A client names the host that it wants in its first message, before any certificate is sent. The
+callback then replaces the context that the socket was wrapped with by that host's. A client that
+names another host is refused, and one that names none gets the first host.
 
-One client is served at a time, and waited for TIMEOUT seconds at most. For many at once see
+One client is served at a time, and each call waits TIMEOUT seconds at most. For many at once see
 echo_poller.c and echo_threads.c: then the callback may run on a thread of the library's.
 */
 #define PYSOCK_IMPLEMENTATION
@@ -31,7 +31,7 @@ typedef struct host {
     pysock_ssl_context *tls;
 } host;
 
-static host hosts[MAX_HOSTS]; /* set once, before the first client; the rest has no name */
+static host hosts[MAX_HOSTS]; /* set once, before the first client; unused ones have no name */
 
 /* 0, or the alert that the client gets. */
 static int choose_host(void *arg, const pysock_ssl_client_hello *hello)
@@ -54,14 +54,14 @@ static int read_request(pysock *s)
 
     while (size < 4 || memcmp(text + size - 4, "\r\n\r\n", 4) != 0) {
         ptrdiff_t n = pysock_recv(s, text + size, sizeof text - size, 0);
-        if (n <= 0) /* 0: the client has ended, or says too much */
+        if (n <= 0) /* 0: the client has ended, or sent too much */
             return n < 0 ? -1 : 0;
         size += (size_t)n;
     }
     return 1;
 }
 
-/* 0, or -1 with pysock's error: that of the handshake, too, which the first recv does. */
+/* 0, or -1 with pysock's error, perhaps of the handshake, which the first recv does. */
 static int serve_client(pysock *s)
 {
     char text[512];
@@ -77,7 +77,7 @@ static int serve_client(pysock *s)
     return pysock_sendall(s, text, (size_t)n, 0);
 }
 
-/* Until something fails. */
+/* Returns only when something fails. */
 static void serve(pysock *listener)
 {
     for (;;) {
@@ -110,7 +110,7 @@ int main(int argc, char **argv)
     for (int i = 0; i < count && !failed; i++)
         failed = add_host(&hosts[i], argv + 2 + 3 * i);
 
-    /* The first host's context is the listening socket's, and the one that has the callback. */
+    /* The first host's context is the listening socket's, and the one with the callback. */
     if (!failed && pysock_ssl_set_sni_callback(hosts[0].tls, choose_host, NULL) == 0 &&
         (listener = pysock_create_server("127.0.0.1", atoi(argv[1]), -1)) != NULL &&
         pysock_ssl_wrap_socket(listener, hosts[0].tls, NULL) == 0)

@@ -1,15 +1,15 @@
 /*
-starttls: from plain text to TLS on the same socket, as SMTP does it (RFC 3207).
+starttls: from plain text to TLS on the same socket, as in SMTP (RFC 3207).
 
 cc -I. examples/starttls.c -o starttls -lbearssl -lpthread
 
 ./starttls mail.example.org 587
 ./starttls localhost 2525 ca.pem
 
-It shows what a mail server can do behind TLS. What makes the change safe: a server that does not
-offer it gets nothing, as somebody on the way may have cut the offer out; what came in plain text
-behind the server's "220" makes the wrap fail, as it would be taken for encrypted; and EHLO is said
-again, as what the server said before may have been somebody else's.
+It prints the extensions that a mail server offers over TLS. What makes the change safe: if the
+server does not offer STARTTLS, the program stops, as an attacker may have removed the offer; plain
+text that follows the server's "220" makes the wrap fail, as it would pass for encrypted; and EHLO
+is repeated, as the reply in plain text may have been forged.
 */
 #define PYSOCK_IMPLEMENTATION
 #include "pysock.h"
@@ -26,7 +26,7 @@ static int fail(const char *what, const char *why)
     return -1;
 }
 
-/* The reply's lines, without what could steer a terminal, go to reply; its code, or -1. */
+/* Stores the reply's lines, without control characters, in reply. Returns its code, or -1. */
 static int read_reply(pysock_file *f, char *reply, size_t size)
 {
     size_t used = 0;
@@ -45,7 +45,7 @@ static int read_reply(pysock_file *f, char *reply, size_t size)
         if (line[3] != '-') /* the last line is "250 ...", those before are "250-..." */
             return atoi(line);
     }
-    return fail("this is no SMTP reply", reply);
+    return fail("this is not an SMTP reply", reply);
 }
 
 /* Sends a line, unless it is NULL, and reads the reply, which must have that code. */
@@ -60,7 +60,7 @@ static int command(pysock_file *f, const char *line, int code, char *reply, size
     return got < 0 ? -1 : fail(line ? line : "connecting", reply);
 }
 
-/* The file buffers what it reads. It goes on over TLS, but wrapping fails if it holds anything. */
+/* The file buffers input. It can still be used over TLS, but wrapping fails if it holds any. */
 static int talk(pysock *s, pysock_file *f, pysock_ssl_context *tls, const char *host)
 {
     char reply[8192];

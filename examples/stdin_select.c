@@ -6,9 +6,9 @@ cc -I. examples/stdin_select.c -o stdin_select -lbearssl -lpthread
 ./stdin_select example.org 443
 printf 'GET / HTTP/1.0\r\n\r\n' | ./stdin_select localhost 8443 ca.pem
 
-What is typed goes out, what comes in is printed, and neither waits for the other: nothing more is
-read from stdin until the server has taken what was typed before. TLS 1.2 has no half-close, so
-after the end of the input the server has until it was silent for QUIET seconds.
+What is typed is sent, what is received is printed, and neither waits for the other: stdin is not
+read until the server has taken what was typed before. TLS 1.2 has no half-close, so after the end
+of the input the program stops when the server has been silent for QUIET seconds.
 */
 #define PYSOCK_IMPLEMENTATION
 #include "pysock.h"
@@ -25,7 +25,7 @@ after the end of the input the server has until it was silent for QUIET seconds.
 typedef struct session {
     pysock *s;
     int input_ended, output_ended;
-    char typed[16384]; /* from pos to len it has not been sent */
+    char typed[16384]; /* pos to len: not yet sent */
     size_t pos, len;
 } session;
 
@@ -70,7 +70,7 @@ static int receive_some(session *c)
     if (c->output_ended && !pysock_ssl_eof_is_clean(c->s))
         return fail("truncated? The connection ended without close_notify");
     if (c->output_ended && c->pos < c->len)
-        return fail("the server closed before it was told everything");
+        return fail("the server closed before everything was sent");
     return 0;
 }
 
@@ -82,7 +82,7 @@ static int contains(const int *list, size_t count, int fd)
     return 0;
 }
 
-/* Never blocks but in select. */
+/* Blocks only in select. */
 static int talk(session *c)
 {
     int fd = pysock_fileno(c->s);
@@ -95,7 +95,7 @@ static int talk(session *c)
         if (n < 0)
             return fail(pysock_error_message());
         if (n == 0)
-            return 0; /* all was said, and nothing more comes */
+            return 0; /* everything was sent, and nothing more comes */
         if (contains(readable, reads, STDIN_FILENO) && read_stdin(c) < 0)
             return -1;
         if (writes > 0 && send_some(c) < 0)
@@ -118,7 +118,7 @@ int main(int argc, char **argv)
                                       : pysock_ssl_client_context();
     int status = 1;
 
-    /* Up to here the socket blocks, as it is simplest; what follows does not. */
+    /* The socket blocks up to here, which is simplest, and not in what follows. */
     if (!tls || (argv[3] && pysock_ssl_load_verify_locations(tls, argv[3], NULL) < 0) ||
         (c.s = pysock_create_connection(argv[1], atoi(argv[2]), CONNECT_TIMEOUT)) == NULL ||
         pysock_ssl_wrap_socket(c.s, tls, argv[1]) < 0 || pysock_setblocking(c.s, 0) < 0)

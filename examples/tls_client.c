@@ -1,13 +1,13 @@
 /*
-tls_client: a request and its answer over TLS, with the server's certificate verified.
+tls_client: a request and its response over TLS, with the server's certificate verified.
 
 cc -I. examples/tls_client.c -o tls_client -lbearssl -lpthread
 
 ./tls_client example.org 443
 ./tls_client localhost 8443 ca.pem
 
-Every call blocks, for ten seconds at most. The third argument is a file of authorities (PEM) to be
-trusted instead of the system's. Exit status 0 only if the answer came whole.
+Every call blocks, for ten seconds at most. The third argument is a file of CAs (PEM) to trust
+instead of the system's. Exit status 0 only if the response is complete.
 */
 #define PYSOCK_IMPLEMENTATION
 #include "pysock.h"
@@ -36,7 +36,7 @@ static int send_request(pysock *s, const char *host)
     return pysock_sendall(s, text, (size_t)n, 0);
 }
 
-/* Up to the end of the stream; 0, or -1 with pysock's error. */
+/* Prints up to the end of the stream; 0, or -1 with pysock's error. */
 static int print_answer(pysock *s)
 {
     char buf[16384];
@@ -60,7 +60,7 @@ int main(int argc, char **argv)
     if (!s || pysock_ssl_wrap_socket(s, tls, argv[1]) < 0 || send_request(s, argv[1]) < 0 ||
         print_answer(s) < 0)
         fprintf(stderr, "tls_client: %s\n", pysock_error_message());
-    else if (!pysock_ssl_eof_is_clean(s)) /* cut off, perhaps by somebody on the way */
+    else if (!pysock_ssl_eof_is_clean(s)) /* truncated, perhaps by an attacker */
         fputs("tls_client: the connection ended without close_notify\n", stderr);
     else
         status = fflush(stdout) == 0 ? 0 : 1;

@@ -1,13 +1,13 @@
 /*
-udp_retry: a question and its answer by UDP, where each of them may be lost, late, or come twice.
+udp_retry: a request and its reply by UDP, where either may be lost, late, or duplicated.
 
 cc -I. examples/udp_retry.c -o udp_retry -lbearssl -lpthread
 
 ./udp_retry server 7007
 ./udp_retry client localhost 7007 'how are you'
 
-The client numbers its question, waits a quarter of a second for the echo, asks again in the same
-words and waits twice as long, and so on. Anything else that comes meanwhile is dropped. The server
+The client numbers its request, waits a quarter of a second for the echo, sends the same bytes
+again and waits twice as long, and so on. Anything else that it receives is dropped. The server
 ignores every other datagram, as nothing is ever lost on loopback.
 */
 #define PYSOCK_IMPLEMENTATION
@@ -31,8 +31,8 @@ static double now(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-/* Until something fails. A client that is gone, or an answer that does not go out, is no reason to
-   stop: by UDP such things are just losses. */
+/* Returns only when something fails. A client that is gone, or a reply that cannot be sent, is no
+   reason to stop: with UDP these are losses like any other. */
 static int serve(int port)
 {
     char data[MAX_DATAGRAM];
@@ -51,7 +51,7 @@ static int serve(int port)
     return result;
 }
 
-/* Waits until the deadline for exactly these bytes. 1: they came; 0: they did not; -1: an error. */
+/* Waits until the deadline for exactly these bytes. 1: received; 0: not received; -1: an error. */
 static int await_echo(pysock *s, const char *said, size_t size, double deadline)
 {
     char data[MAX_DATAGRAM + 1];
@@ -70,13 +70,13 @@ static int await_echo(pysock *s, const char *said, size_t size, double deadline)
     }
 }
 
-/* As await_echo(). A connected socket hears nobody else, and is told (-1) if nobody is there. */
+/* As await_echo(). A connected socket receives only from its peer, and fails if none is there. */
 static int ask(pysock *s, const char *text)
 {
     char said[MAX_DATAGRAM];
     double timeout = FIRST_TIMEOUT, begin = now();
     unsigned id;
-    int came = pysock_ssl_rand_bytes(&id, sizeof id); /* no earlier client's, on this port */
+    int came = pysock_ssl_rand_bytes(&id, sizeof id); /* unlike an earlier client's, on this port */
     int n = snprintf(said, sizeof said, "%u %.1000s", id, text);
 
     for (int i = 1; came == 0 && i <= ATTEMPTS; i++, timeout *= 2) {

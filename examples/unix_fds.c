@@ -1,14 +1,14 @@
 /*
-unix_fds: a process opens a file and a port, and passes both to another one, which uses them.
+unix_fds: a process opens a file and a port and passes both to another one, which uses them.
 
 cc -I. examples/unix_fds.c -o unix_fds -lbearssl -lpthread
 
 ./unix_fds
 
-The descriptors go over a Unix socket to a child that was forked before there were any. It makes a
-socket of one by pysock_adopt(), accepts a client there, and sends it the file: that is how a server
-keeps its keys and its privileged port in a small process, and its parser in another, which should
-also give up what it may do. Exit status 0 only if all went as it should.
+The descriptors are sent over a Unix socket to a child that was forked before they were opened. It
+makes a socket of one with pysock_adopt(), accepts a client and sends it the file. In this way a
+server can keep its keys and its privileged port in a small process and its parser in another, which
+should also drop its privileges. Exit status 0 only if everything succeeded.
 */
 #define PYSOCK_IMPLEMENTATION
 #include "pysock.h"
@@ -33,7 +33,7 @@ static int fail(const char *who, const char *why)
 
 /* ---- the child ---- */
 
-/* What comes is what was agreed on, or is closed: nobody keeps descriptors unseen. */
+/* Accepts only what was agreed on; closes any other descriptors, so that none leaks. */
 static int receive(pysock *from, int fds[2])
 {
     char text[sizeof WHAT];
@@ -59,7 +59,7 @@ static int be_child(pysock *from)
         return 1;
     printf("child:  has received descriptors %d and %d\n", fds[0], fds[1]);
 
-    pysock *listener = pysock_adopt(fds[1], -1, -1, -1), *client = NULL; /* finds out what it is */
+    pysock *listener = pysock_adopt(fds[1], -1, -1, -1), *client = NULL; /* detects its type */
     int ok = listener && pysock_settimeout(listener, TIMEOUT) == 0 &&
              (client = pysock_accept(listener, NULL)) != NULL &&
              pysock_settimeout(client, TIMEOUT) == 0 &&
@@ -77,7 +77,7 @@ static int be_child(pysock *from)
 
 /* ---- the parent ---- */
 
-/* A file that only who has its descriptor can read; -1 if there can be none. */
+/* A file that only holders of its descriptor can read, or -1. */
 static int make_file(void)
 {
     char path[] = "/tmp/unix_fds-XXXXXX";
@@ -92,7 +92,7 @@ static int make_file(void)
     return fail("parent", "cannot write the file");
 }
 
-/* Opens both, passes them on, and keeps neither. The port where the child will listen, or -1. */
+/* Opens both, passes them on, and keeps neither. The port of the listener, or -1. */
 static int pass(pysock *to)
 {
     int fds[2] = {make_file(), -1}, port = -1;
@@ -124,7 +124,7 @@ static int read_back(int port)
     pysock_file_close(f);
     pysock_close(s);
     if (n < 0 || n != sizeof secret - 1 || memcmp(text, secret, sizeof secret - 1) != 0)
-        return fail("parent", "that is not what the child was to serve");
+        return fail("parent", "that is not what the child should serve");
     printf("parent: the child served: %.*s", (int)n, text);
     return 0;
 }

@@ -7,10 +7,10 @@ cc -I. examples/apps/chat.c -o chat -lbearssl -lpthread
 ./netcat localhost 7000
 ./netcat --cafile ca.pem localhost 7001
 
-The first line that a client sends is its name, every other one is said to all. A line is put into
+The first line that a client sends is its name, every other one is sent to all. A line is put into
 one buffer, and that buffer is queued on every socket: no copy for each client, no loop that waits
-for the slow ones. Whose queue is full, because it reads more slowly than the others talk, is
-dropped. The loop below never asks whether a client is a TLS one.
+for the slow ones. A client whose queue is full, because it reads too slowly, is dropped. The loop
+below never tests whether a client uses TLS.
 */
 #define PYSOCK_IMPLEMENTATION
 #include "pysock.h"
@@ -30,7 +30,7 @@ typedef struct client {
     const char *gone; /* why it is to be dropped, or NULL */
     double deadline;  /* for the name */
     char name[MAX_NAME + 1];
-    char line[MAX_LINE]; /* what has come of the next one */
+    char line[MAX_LINE]; /* what has been received of the next one */
     size_t len;
 } client;
 
@@ -42,7 +42,7 @@ typedef struct chat {
     size_t count;
 } chat;
 
-/* Marks a client; it is taken out later, when nobody walks the list. The first reason counts. */
+/* Marks a client; it is removed later, when no loop walks the list. The first reason counts. */
 static void drop(client *c, const char *why)
 {
     if (!c->gone)
@@ -56,7 +56,7 @@ static void send_to(client *c, pysock_buf *b)
     drop(c, errno == EAGAIN ? "too slow" : "connection lost");
 }
 
-/* Says a line to one client, or, where it is NULL, to all that have a name. */
+/* Sends a line to one client, or, if it is NULL, to all that have a name. */
 __attribute__((format(printf, 3, 4)))
 static void say(chat *room, client *to, const char *format, ...)
 {
@@ -109,7 +109,7 @@ static void list_names(chat *room, client *to)
 
 static void take_line(chat *room, client *c, char *line)
 {
-    for (char *p = line; *p; p++) /* nobody steers another one's terminal */
+    for (char *p = line; *p; p++) /* no control characters for other terminals */
         if ((unsigned char)*p < ' ' || *p == 0x7f)
             *p = '?';
     if (!c->name[0])
@@ -122,7 +122,7 @@ static void take_line(chat *room, client *c, char *line)
         say(room, NULL, "%s: %s\n", c->name, line);
 }
 
-/* Takes the lines out of what has come. */
+/* Takes the lines out of what was received. */
 static void take_lines(chat *room, client *c)
 {
     char *start = c->line, *end;
@@ -206,14 +206,14 @@ static void accept_client(chat *room, pysock *listener)
         add_client(room, s, &peer);
     } else if (errno != EAGAIN && errno != ECONNABORTED) {
         cli_complain_of_pysock();
-        listen_for_clients(room, false); /* out of descriptors, likely: until the next second */
+        listen_for_clients(room, false); /* probably out of descriptors: pause for a second */
         return;
     }
     if (room->count == MAX_CLIENTS)
         listen_for_clients(room, false);
 }
 
-/* Takes out who was dropped. Telling the others may drop more of them. */
+/* Removes dropped clients. Notifying the others may drop more of them. */
 static void remove_dropped(chat *room)
 {
     for (size_t i = 0; i < room->count;) {
@@ -297,7 +297,7 @@ typedef struct options {
     int port, tls_port;
 } options;
 
-/* Opens listeners[which], with TLS around it unless tls is NULL. */
+/* Opens listeners[which], wrapped in TLS unless tls is NULL. */
 static bool listen_on(chat *room, int which, const char *address, int port, pysock_ssl_context *tls)
 {
     char name[PYSOCK_ADDR_STRLEN];
@@ -328,9 +328,9 @@ static bool start(chat *room, const options *opt)
 
 static const char usage[] =
     "usage: chat [-p PORT] [-b ADDRESS] [-t PORT --cert FILE [--key FILE]]\n"
-    "  -p PORT      for plain clients; 7000 if not said; 0: a free one\n"
-    "  -t PORT      for TLS clients; 7001 if not said\n"
-    "  -b ADDRESS   127.0.0.1 if not said; \"\": all of this machine's\n"
+    "  -p PORT      for plain clients; default 7000; 0: any free port\n"
+    "  -t PORT      for TLS clients; default 7001\n"
+    "  -b ADDRESS   default 127.0.0.1; \"\": all of this machine's\n"
     "  --cert FILE  serve TLS clients too, with this certificate chain (PEM)\n"
     "  --key FILE   its private key (PEM), if it is not in the same file\n";
 

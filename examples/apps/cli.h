@@ -8,8 +8,8 @@ addresses, URLs, and the client's side of HTTP.
     #define CLI_PROGRAM "netcat"
     #include "cli.h"
 
-A program is one file, so all of this is static, and the little state that there is is that
-program's own. Functions are for the main thread unless their comment says more.
+A program is one file, so everything here is static, and the little state that it has belongs to
+that program. Functions are for the main thread unless their comment says otherwise.
 */
 #ifndef CLI_H
 #define CLI_H
@@ -27,7 +27,7 @@ program's own. Functions are for the main thread unless their comment says more.
 
 /* ---- time ---- */
 
-/* Seconds on a clock that nobody sets, for deadlines and durations. Thread-safe. */
+/* Seconds on a monotonic clock, for deadlines and durations. Thread-safe. */
 static inline double cli_now(void)
 {
     struct timespec t;
@@ -38,7 +38,7 @@ static inline double cli_now(void)
 
 /* ---- messages ---- */
 
-/* Says "PROGRAM: ..." on stderr. Always false, so that a function can end with it. Thread-safe. */
+/* Prints "PROGRAM: ..." on stderr. Returns false, as functions often end with it. Thread-safe. */
 __attribute__((format(printf, 1, 2)))
 static inline bool cli_complain(const char *format, ...)
 {
@@ -58,8 +58,8 @@ static inline bool cli_complain_of_pysock(void)
     return cli_complain("%s", pysock_error_message());
 }
 
-/* Writes what the other side has said: to a terminal that must not go with control characters,
-   those of UTF-8 (U+0080 to U+009F) among them. They become question marks. */
+/* Writes text from the peer. Control characters, which could steer a terminal, become question
+   marks, including those of UTF-8 (U+0080 to U+009F). */
 static inline void cli_put_clean(FILE *to, const char *text, size_t size)
 {
     for (size_t i = 0; i < size; i++) {
@@ -79,8 +79,8 @@ static inline void cli_print_clean(const char *before, const char *text)
     fputc('\n', stderr);
 }
 
-/* For functions that return NULL, or a sentence that says what went wrong: writes that sentence. It
-   stays until the next call. */
+/* For functions that return NULL or an error message: formats that message. It is valid until the
+   next call. */
 __attribute__((format(printf, 1, 2)))
 static inline const char *cli_explain(const char *format, ...)
 {
@@ -118,7 +118,7 @@ static inline int cli_parse_number(const char *text, int lowest, int highest)
     return (int)n;
 }
 
-/* lowest: 0 where the system may choose one, 1 where it may not. -1: text is no port. */
+/* lowest: 0 if the system may choose the port, else 1. -1: text is not a port. */
 static inline int cli_parse_port(const char *text, int lowest)
 {
     return cli_parse_number(text, lowest, 65535);
@@ -156,16 +156,16 @@ static inline bool cli_take_value(const cli_option *option, const char *value)
     return *number >= 0;
 }
 
-/* Says how the program is used, and ends it with status 2. */
+/* Prints the usage and ends the program with status 2. */
 static inline void cli_wrong_usage(const char *usage)
 {
     fputs(usage, stderr);
     exit(2);
 }
 
-/* Takes options, anywhere in argv[1] and behind it, and at most max operands, which do not begin
-   with "-": returns how many there are. "-h" and "--help" print usage and end the program with
-   status 0, whatever is wrong ends it with status 2. */
+/* Takes options, anywhere in argv[1] and after it, and at most max operands, which do not begin
+   with "-". Returns the number of operands. "-h" and "--help" print usage and end the program with
+   status 0, any error ends it with status 2. */
 static inline int cli_parse(int argc, char **argv, const cli_option *options, const char **operands,
                             int max, const char *usage)
 {
@@ -193,7 +193,7 @@ static inline int cli_parse(int argc, char **argv, const cli_option *options, co
 
 /* ---- signals ---- */
 
-/* Not 0 once SIGINT or SIGTERM has come, after cli_stop_on_signals(). */
+/* Not 0 once SIGINT or SIGTERM has arrived, after cli_stop_on_signals(). */
 static volatile sig_atomic_t cli_stopping;
 
 static inline void cli_on_signal(int number)
@@ -224,9 +224,9 @@ static inline void cli_stop_on_signals(void)
 
 /* ---- TLS contexts ---- */
 
-/* A client's. It trusts the certificates in cafile or, where that is NULL, the system's; insecure:
-   it verifies nothing. cert and key are the client's own, in files, or NULL. NULL with pysock's
-   error; the caller frees it. */
+/* A client's context, which the caller releases, or NULL with pysock's error. It trusts the
+   certificates in cafile or, if that is NULL, the system's; insecure: it verifies nothing. cert and
+   key are files with the client's own, or NULL. */
 static inline pysock_ssl_context *cli_client_context(const char *cafile, bool insecure,
                                                      const char *cert, const char *key)
 {
@@ -244,7 +244,7 @@ static inline pysock_ssl_context *cli_client_context(const char *cafile, bool in
     return NULL;
 }
 
-/* A server's, with its certificate chain and its key; key NULL: both are in one file. As above. */
+/* A server's context, as above, with its certificate chain and key; key NULL: both in one file. */
 static inline pysock_ssl_context *cli_server_context(const char *cert, const char *key)
 {
     pysock_ssl_context *tls = pysock_ssl_create_default_context(PYSOCK_CLIENT_AUTH);
@@ -295,8 +295,8 @@ static inline bool cli_has_scheme(const char *text)
     return n > 0 && strncmp(text + n, "://", 3) == 0;
 }
 
-/* Percent-encodes what may not stand in a request: control characters, spaces, some signs, and what
-   is not ASCII. False: it does not fit. */
+/* Percent-encodes what a request must not contain: control characters, spaces, some punctuation,
+   and non-ASCII bytes. False: it does not fit. */
 static inline bool cli_encode_url(const char *text, char *out, size_t size)
 {
     size_t used = 0;
@@ -342,7 +342,7 @@ static inline const char *cli_parse_authority(const char *text, size_t n, cli_ur
     after += bracket;
     if (after < end && *after != ':')
         return "the host name is followed by something that is not a port";
-    if (end - after < 2) /* "host:" has none either */
+    if (end - after < 2) /* "host:" has no port either */
         return NULL;
     snprintf(port, sizeof port, "%.*s", (int)(end - after - 1), after + 1);
     u->port = end - after - 1 < (ptrdiff_t)sizeof port ? cli_parse_port(port, 1) : -1;
@@ -402,7 +402,7 @@ static inline void cli_format_authority(const cli_url *u, char *text, size_t siz
         snprintf(text + n, size - (size_t)n, ":%d", u->port);
 }
 
-/* Where a redirect from base to location, which may be relative, leads. As cli_parse_url(). */
+/* The target of a redirect from base to location, which may be relative. As cli_parse_url(). */
 static inline const char *cli_resolve_url(const cli_url *base, const char *location, cli_url *to)
 {
     const char *scheme = base->tls ? "https:" : "http:";
@@ -430,12 +430,12 @@ static inline const char *cli_resolve_url(const cli_url *base, const char *locat
 }
 
 /* ---- HTTP/1.1 (RFC 9112), a client's side ----
-   Functions return NULL, or a sentence that says what went wrong. */
+   Functions return NULL, or an error message. */
 
 typedef struct cli_http {
     pysock *s;
     pysock_file *file; /* what pysock_makefile() made of s */
-    bool verbose;      /* what is asked and answered, bodies apart, is shown on stderr */
+    bool verbose;      /* requests and responses, without bodies, are shown on stderr */
 } cli_http;
 
 typedef struct cli_response {
@@ -446,14 +446,14 @@ typedef struct cli_response {
     char location[CLI_MAX_LINE], content_range[128], last_modified[64]; /* "" if there is none */
 } cli_response;
 
-/* What a failed call on the connection is told by. */
+/* The message for a failed call on the connection. */
 static inline const char *cli_explain_network(void)
 {
     return cli_stopping ? "interrupted" : cli_explain("%s", pysock_error_message());
 }
 
-/* Connects, within 15 seconds, and again 15 for the handshake; from then on each call may take
-   timeout seconds. tls may be NULL for an http URL. cli_http_close() it after a failure too. */
+/* Connects within 15 seconds, with another 15 for the handshake; afterwards each call may take
+   timeout seconds. tls may be NULL for an http URL. Call cli_http_close() after a failure too. */
 static inline const char *cli_http_open(cli_http *c, const cli_url *u, pysock_ssl_context *tls,
                                         double timeout)
 {
@@ -465,7 +465,7 @@ static inline const char *cli_http_open(cli_http *c, const cli_url *u, pysock_ss
     return c->file ? NULL : cli_explain_network();
 }
 
-/* The socket goes with the last file that was made of it. */
+/* The socket is closed with the last file that was made of it. */
 static inline void cli_http_close(cli_http *c)
 {
     pysock_file_close(c->file);
@@ -503,7 +503,7 @@ static inline const char *cli_http_read_line(cli_http *c, char *line)
     if (n < 0)
         return cli_explain_network();
     if (n == 0 || (line[n - 1] != '\n' && n < CLI_MAX_LINE - 1))
-        return "truncated: the server closed the connection in the middle of its answer";
+        return "truncated: the server closed the connection in the middle of its response";
     if (line[n - 1] != '\n')
         return "the server sent a line that is too long";
     if (memchr(line, '\0', (size_t)n))
@@ -515,7 +515,7 @@ static inline const char *cli_http_read_line(cli_http *c, char *line)
     return NULL;
 }
 
-/* Takes the digits at *text, and goes behind them. False: there are none, or too many. */
+/* Reads the digits at *text and advances it. False: there are none, or too many. */
 static inline bool cli_take_digits(const char **text, uint64_t *value)
 {
     char *end;
@@ -568,7 +568,7 @@ static inline const char *cli_http_take_header(cli_response *r, char *line)
     return NULL;
 }
 
-/* Header lines up to the empty one. r NULL: they are trailers, and of no interest. */
+/* Reads header lines up to the empty one. r NULL: they are trailers and are ignored. */
 static inline const char *cli_http_read_headers(cli_http *c, cli_response *r)
 {
     char line[CLI_MAX_LINE];
@@ -579,7 +579,7 @@ static inline const char *cli_http_read_headers(cli_http *c, cli_response *r)
             return why;
         if (r && c->verbose)
             cli_print_clean("< ", line);
-        if (r && line[0] != ' ' && line[0] != '\t') /* else a line that goes on */
+        if (r && line[0] != ' ' && line[0] != '\t') /* otherwise a continuation line */
             why = cli_http_take_header(r, line);
         if (why)
             return why;
@@ -587,7 +587,7 @@ static inline const char *cli_http_read_headers(cli_http *c, cli_response *r)
     return "the server sent too many header lines";
 }
 
-/* The head of the final answer: interim ones ("103 Early Hints") are skipped. */
+/* Reads the head of the final response; interim ones ("103 Early Hints") are skipped. */
 static inline const char *cli_http_read_head(cli_http *c, cli_response *r)
 {
     char line[CLI_MAX_LINE];
@@ -607,10 +607,10 @@ static inline const char *cli_http_read_head(cli_http *c, cli_response *r)
         if (why || r->status >= 200)
             return why;
     }
-    return "the server sent no final answer";
+    return "the server sent no final response";
 }
 
-/* Takes a piece of the body; NULL, or why it could not. */
+/* Takes a piece of the body; NULL, or an error message. */
 typedef const char *cli_writer(void *arg, const char *data, size_t size);
 
 static inline const char *cli_http_copy_exactly(cli_http *c, uint64_t size, cli_writer *write_to,
@@ -654,11 +654,11 @@ static inline const char *cli_http_copy_chunks(cli_http *c, cli_writer *write_to
         if (why)
             return why;
         if (line[0] != '\0')
-            return "the server sent a chunk that is longer than it said";
+            return "the server sent a chunk that is longer than its size";
     }
 }
 
-/* Without a length the end of the stream is the end of the body, so TLS has to vouch for it. */
+/* Without a length, the end of the stream ends the body, so TLS must have closed cleanly. */
 static inline const char *cli_http_copy_to_end(cli_http *c, cli_writer *write_to, void *arg)
 {
     char buf[16384];
@@ -676,7 +676,7 @@ static inline const char *cli_http_copy_to_end(cli_http *c, cli_writer *write_to
     return NULL;
 }
 
-/* Hands the body to write_to(arg, ...), piece by piece, however its end is told. */
+/* Passes the body to write_to(arg, ...), piece by piece, in any framing. */
 static inline const char *cli_http_copy_body(cli_http *c, const cli_response *r,
                                              cli_writer *write_to, void *arg)
 {
@@ -697,7 +697,7 @@ static inline bool cli_is_redirect(const cli_response *r)
     }
 }
 
-/* Where the redirect r, of the URL from, leads; never from https to http. */
+/* The target of a redirect from the URL from to location; never from https to http. */
 static inline const char *cli_follow(const cli_url *from, const char *location, cli_url *to)
 {
     const char *why = cli_resolve_url(from, location, to);

@@ -1,15 +1,15 @@
 /*
-demo: what pysock does, shown by one program that checks all it says.
+demo: shows what pysock does, and checks everything that it shows.
 
 cc -I. examples/apps/demo.c -o demo -lbearssl -lpthread
 
 ./demo
 
-It needs no network, no file and no other program. A web server runs in a thread of it, on
-loopback, with a certificate from below; against it run a blocking HTTPS client, a non-blocking one
-with the loop from Python's documentation, and two clients that refuse to talk. Then comes a chat
-server on one thread, with plain and TLS clients side by side. Exit status 0 only if everything was
-as it should be.
+It needs no network, no file and no other program. A web server runs in one of its threads, on
+loopback, with a certificate from below. Its clients are a blocking HTTPS client, a non-blocking one
+with the loop from Python's documentation, and two that refuse its certificate. Then comes a chat
+server on one thread, with plain and TLS clients side by side. Exit status 0 only if every check
+passed.
 */
 #define PYSOCK_IMPLEMENTATION
 #include "pysock.h"
@@ -30,12 +30,12 @@ enum {
     DEADLINE = 60, /* seconds for the whole program */
     MILLION = 1000000,
     MEMBERS = 4,      /* in the chat */
-    LINES_EACH = 250, /* that a member says when all talk at once */
+    LINES_EACH = 250, /* that each member sends when all talk at once */
     MAX_TEXT = 64     /* bytes of a chat line */
 };
 
-/* A certificate authority and a certificate that it made for "localhost" and 127.0.0.1, valid from
-   2020 to 2120. They are public, the private key too: never use them for anything but this. */
+/* A CA and a certificate that it issued for "localhost" and 127.0.0.1, valid from 2020 to 2120.
+   They are public, the private key too: never use them for anything else. */
 static const char ca_certificate[] =
     "-----BEGIN CERTIFICATE-----\n"
     "MIIBeDCCAR6gAwIBAgIUDstgdGxIrEh3V/Tf2JqVE4L1c/owCgYIKoZIzj0EAwIw\n"
@@ -77,7 +77,7 @@ typedef struct demo {
     int base_threads; /* those that are not the library's */
 } demo;
 
-/* For the watchdog, which as a signal handler can reach nothing else. */
+/* For the watchdog, a signal handler, which has no argument. */
 static const char *volatile current_part = "start";
 
 static void on_alarm(int number)
@@ -110,7 +110,7 @@ static void part(const demo *d, const char *title)
     printf("\n%s%s%s\n\n", style(d, BOLD), title, style(d, PLAIN));
 }
 
-/* Text that is only to be read: code, a message, or what somebody says. Long lines are wrapped. */
+/* Prints code, a message, or a member's words. Long lines are wrapped. */
 static void show(const demo *d, const char *text)
 {
     enum { WIDTH = 74 };
@@ -164,7 +164,7 @@ static int count_entries(const char *path)
     return n;
 }
 
-/* How many threads the library runs, -1 where nobody tells (other systems than Linux). A thread
+/* How many threads the library runs, or -1 if that is unknown (not on Linux). A thread
    that was joined may be listed a little longer, so this waits a moment for what is expected. */
 static int library_threads(const demo *d, int expected)
 {
@@ -231,7 +231,7 @@ typedef struct web {
     int port;
     pthread_t thread;
     pthread_mutex_t lock;
-    int clients;          /* guarded by lock: how many were served or sent away */
+    int clients;          /* guarded by lock: how many were served or refused */
     char last_reason[64]; /* guarded by lock: why the last one was not served */
 } web;
 
@@ -340,7 +340,7 @@ static void stop_web(demo *d, web *w)
     check(d, true, cli_now() - start, "closing its listening socket woke the web server's accept");
 }
 
-/* Waits until the web server is done with that many clients: why it sent the last one away. */
+/* Waits until the web server is done with that many clients; why it refused the last one. */
 static void await_web(web *w, int clients, char reason[64])
 {
     bool done = false;
@@ -367,7 +367,7 @@ static ptrdiff_t read_all(pysock *s, char *buf, size_t size)
     return n < 0 ? -1 : (ptrdiff_t)len;
 }
 
-/* Connects, shakes hands; NULL if that failed. */
+/* Connects and does the handshake; NULL if that failed. */
 static pysock *open_https(int port, pysock_ssl_context *tls, double *connected, double *shaken)
 {
     double start = cli_now();
@@ -429,7 +429,7 @@ static void blocking_client(demo *d, const web *w)
           pysock_buf_size(certificate));
     pysock_buf_release(certificate);
     check_threads(d, 0, "threads of the library, as the callers do all the work");
-    get_page(d, s); /* a close whose output is on its way, the server's, may start one */
+    get_page(d, s); /* the server's close may start one, for output under way */
     pysock_close(s);
 
     s = open_https(w->port, tls, &connected, &resumed);
@@ -463,7 +463,7 @@ static ptrdiff_t wait_writable(pysock *s, double timeout)
     return pysock_select(NULL, NULL, list, &count, NULL, NULL, timeout);
 }
 
-/* The documented loop, in C. 0, 1 while it goes on by itself, or -1. */
+/* The documented loop, in C. 0: finished; 1: in progress; -1: failed. */
 static int handshake_loop(pysock *s, turns *t)
 {
     for (;;) {
@@ -574,7 +574,7 @@ static bool connect_nonblocking(demo *d, pysock *s, int port)
               (pysock_connect(s, "127.0.0.1", port) == 0 || errno == EINPROGRESS);
 
     ok = ok && draw_until_writable(s, &t) &&
-         (pysock_connect(s, "127.0.0.1", port) == 0 || errno == EISCONN); /* how did it go? */
+         (pysock_connect(s, "127.0.0.1", port) == 0 || errno == EISCONN); /* the result */
     return check(d, ok, cli_now() - start, "connect returned at once, then select said writable");
 }
 
@@ -651,7 +651,7 @@ typedef struct chat {
     pthread_t thread;
 } chat;
 
-/* One buffer for a line, queued on everybody's socket. */
+/* One buffer for a line, queued on every socket. */
 static void broadcast(chat *c, const char *line, size_t size)
 {
     pysock_buf *b = pysock_buf_copy(line, size);
@@ -711,7 +711,7 @@ static void admit(chat *c, pysock *listener)
     pysock_close(s);
 }
 
-/* Nothing here asks who is a TLS client: the poller and recv know. */
+/* Nothing here tests which client uses TLS: the poller and recv handle both. */
 static void *run_chat(void *arg)
 {
     chat *c = arg;
@@ -723,7 +723,7 @@ static void *run_chat(void *arg)
             for (int k = 0; k < 2; k++) {
                 if (events[i].fd != c->listener_fds[k])
                     continue;
-                if (events[i].events & POLLNVAL) /* closed: that is how we are told to stop */
+                if (events[i].events & POLLNVAL) /* closed: the signal to stop */
                     return NULL;
                 admit(c, c->listeners[k]);
             }
@@ -770,7 +770,7 @@ typedef struct member {
     const char *name;
     bool tls;
     pysock *s;
-    char in[32768]; /* in[pos] to in[len - 1] has come and was not yet read */
+    char in[32768]; /* in[pos] to in[len - 1] is received and not yet read */
     size_t pos, len;
 } member;
 
@@ -813,7 +813,7 @@ static bool join_chat(member *m, const chat *c, pysock_ssl_context *tls)
     return m->s && (!m->tls || pysock_ssl_wrap_socket(m->s, tls, "localhost") == 0);
 }
 
-/* Everybody hears what one says; it is shown as it arrives at the one after. */
+/* All members receive the line of one; it is shown as it arrives at the next one. */
 static bool say_and_hear(demo *d, member *members, int who, const char *text)
 {
     char expected[MAX_TEXT], line[MAX_TEXT], shown[2 * MAX_TEXT];
@@ -830,7 +830,7 @@ static bool say_and_hear(demo *d, member *members, int who, const char *text)
     return true;
 }
 
-/* All talk at once. Everybody must hear all of it, in one order, and each speaker's in hers. */
+/* All talk at once. Every member must receive all lines, in one order that keeps each sender's. */
 static bool talk_at_once(member *members)
 {
     int next[MEMBERS] = {0};

@@ -1,16 +1,16 @@
 /*
-http_download: downloads a URL to a file, with a progress bar, and goes on where it was broken off.
+http_download: downloads a URL to a file, with a progress bar, and can resume a download.
 
 cc -I. examples/apps/http_download.c -o http_download -lbearssl -lpthread
 
 ./http_download https://example.org/big.iso
 ./http_download -c -o copy.iso --cacert ca.pem https://localhost:8443/big.iso
 
-A socket becomes a file by pysock_makefile(): the head of the answer is read by lines, the body in
-pieces, from one buffer. What arrives is written to NAME.part, which is renamed to NAME when all is
-there and on the disk: under NAME there never is half a file. NAME.part has the server's time of
-change as its own; by that -c (Range, If-Range) goes on only with the file that it began with.
-Exit status: 0 the file is there, 1 something failed, 2 wrong usage, 3 the server answered with a
+pysock_makefile() makes a file of the socket: the head of the response is read by lines, the body in
+pieces, from one buffer. Data is written to NAME.part, which is renamed to NAME once it is complete
+and on the disk, so NAME is never half a file. NAME.part gets the server's Last-Modified as its own
+time; with that, -c (Range, If-Range) resumes only if the file is still the same.
+Exit status: 0 the file is there, 1 something failed, 2 wrong usage, 3 the server replied with a
 status of 400 or above.
 */
 #define PYSOCK_IMPLEMENTATION
@@ -23,7 +23,7 @@ status of 400 or above.
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define READ_TIMEOUT 30.0 /* seconds that the server may be silent, unless -t says another */
+#define READ_TIMEOUT 30.0 /* seconds that the server may be silent, unless -t is given */
 
 enum { MAX_REDIRECTS = 10, MAX_PATH = 4096, BAR = 30 /* columns */ };
 
@@ -33,7 +33,7 @@ typedef struct options {
     double timeout;
 } options;
 
-/* Of a Content-Range: where the body belongs, and how long the whole file is. */
+/* A Content-Range: where the body belongs, and how long the whole file is. */
 typedef struct range {
     bool has_total;
     uint64_t start, total;
@@ -42,7 +42,7 @@ typedef struct range {
 typedef struct download {
     options opt;
     cli_url u;
-    pysock_ssl_context *tls; /* made when the first https URL comes */
+    pysock_ssl_context *tls; /* made for the first https URL */
     cli_http http;
 
     char name[MAX_PATH], part[MAX_PATH + 8];
@@ -57,7 +57,7 @@ typedef struct download {
     bool bar;
 } download;
 
-/* Every step below that can fail returns NULL, or a sentence that says what went wrong. */
+/* Every step below that can fail returns NULL, or an error message. */
 
 static const char *explain_file(const char *doing, const char *path)
 {
@@ -110,7 +110,7 @@ static void show_progress(download *d, bool last)
 
 /* ---- the file ---- */
 
-/* Opens NAME.part, for us alone, and finds out what is there of it. */
+/* Opens NAME.part, locked, and finds out how much of it there is. */
 static const char *open_part(download *d)
 {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
@@ -132,7 +132,7 @@ static const char *open_part(download *d)
     return NULL;
 }
 
-/* The body begins at that byte of the file: what lies behind it is not wanted. */
+/* The body begins at that byte of the file: drops what follows it. */
 static const char *position_part(download *d, uint64_t start)
 {
     d->have = d->begun_with = start;
@@ -161,7 +161,7 @@ static const char *write_part(void *arg, const char *data, size_t size)
     return NULL;
 }
 
-/* The server's time of change, for the next -c and for the user. */
+/* Sets the server's Last-Modified, for the next -c and for the user. */
 static void stamp_part(download *d)
 {
     struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = d->changed}};
@@ -170,7 +170,7 @@ static void stamp_part(download *d)
         futimens(d->fd, times);
 }
 
-/* Everything is there: on the disk first, then under its name. */
+/* The file is complete: first syncs it to the disk, then renames it. */
 static const char *finish_part(download *d)
 {
     stamp_part(d);
@@ -182,7 +182,7 @@ static const char *finish_part(download *d)
     return NULL;
 }
 
-/* What is not complete stays for -c, if there is anything. */
+/* Keeps an incomplete file for -c, unless it is empty. */
 static void close_part(download *d)
 {
     struct stat st;
@@ -197,12 +197,12 @@ static void close_part(download *d)
     d->fd = -1;
 }
 
-/* ---- what the answer says about the file ---- */
+/* ---- what the response says about the file ---- */
 
-/* "bytes 100-199/200"; a star stands for a total that is unknown and, in a 416, for the range. */
+/* "bytes 100-199/200"; a star is an unknown total or, in a 416, the range. */
 static const char *parse_range(const char *text, range *r)
 {
-    const char *const wrong = "the server sent a Content-Range that is none";
+    const char *const wrong = "the server sent an invalid Content-Range";
     uint64_t last = 0;
     bool none = strncasecmp(text, "bytes *", 7) == 0;
 
@@ -225,7 +225,7 @@ static const char *parse_range(const char *text, range *r)
     return NULL;
 }
 
-/* "Sun, 06 Nov 1994 08:49:37 GMT"; 0 for what is anything else. */
+/* "Sun, 06 Nov 1994 08:49:37 GMT"; 0 for anything else. */
 static time_t parse_date(const char *text)
 {
     static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
@@ -293,7 +293,7 @@ static const char *send_request(download *d)
     return cli_http_ask(&d->http, &d->u, extra);
 }
 
-/* What the answer means for the part that we have. *again: ask once more. */
+/* What the response means for the part that we have. *again: send another request. */
 static const char *take_answer(download *d, const cli_response *r, bool *again)
 {
     range at;
@@ -309,7 +309,7 @@ static const char *take_answer(download *d, const cli_response *r, bool *again)
             d->u = to;
         return why;
     }
-    if (r->status == 416 && d->have > 0) { /* nothing more comes: we have all, or too much */
+    if (r->status == 416 && d->have > 0) { /* there is no more: we have all of it, or too much */
         if (at.has_total && at.total == d->have)
             return finish_part(d);
         *again = true;
@@ -370,7 +370,7 @@ static const char usage[] =
     "usage: http_download [-c] [-q] [-o NAME] [-t SECONDS] [--cacert FILE] URL\n"
     "  URL            http://host[:port][/path] or https://...\n"
     "  -o NAME        the file to write; otherwise the last part of the URL's path\n"
-    "  -c             go on with NAME.part, which an earlier attempt has left\n"
+    "  -c             resume NAME.part, which an earlier attempt has left\n"
     "  -q             no progress bar (there is none either if stderr is no terminal)\n"
     "  -t SECONDS     how long the server may be silent (30)\n"
     "  --cacert FILE  trust the certificates in this PEM file, not the system's\n"

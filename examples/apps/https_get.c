@@ -1,5 +1,5 @@
 /*
-https_get: fetches a URL and writes what it finds there to stdout, or to a file.
+https_get: fetches a URL and writes the body to stdout, or to a file.
 
 cc -I. examples/apps/https_get.c -o https_get -lbearssl -lpthread
 
@@ -8,7 +8,7 @@ cc -I. examples/apps/https_get.c -o https_get -lbearssl -lpthread
 ./https_get -v --cert client.pem --key client.key https://localhost:8443/
 
 Blocking sockets with a timeout: the calling thread does all the work and no other is started.
-Exit status: 0 everything arrived, 1 something failed, 2 wrong usage, 3 the server answered with a
+Exit status: 0 everything arrived, 1 something failed, 2 wrong usage, 3 the server replied with a
 status of 400 or above.
 */
 #define PYSOCK_IMPLEMENTATION
@@ -37,11 +37,11 @@ typedef struct sink { /* where the body goes, and how far it is */
 
 typedef struct fetch {
     const options *opt;
-    pysock_ssl_context *tls; /* made when the first https URL comes */
+    pysock_ssl_context *tls; /* made for the first https URL */
     cli_http http;
 } fetch;
 
-/* Every step below that can fail returns NULL, or a sentence that says what went wrong. */
+/* Every step below that can fail returns NULL, or an error message. */
 
 /* ---- the body's destination ---- */
 
@@ -177,7 +177,7 @@ static const char *connect_to(fetch *f, const cli_url *u)
     return !why && opt->verbose && u->tls ? show_tls(f) : why;
 }
 
-/* Goes from u to where r points. */
+/* Sets u to the target of the redirect r. */
 static const char *follow(fetch *f, const cli_response *r, cli_url *u)
 {
     char location[CLI_MAX_URL];
@@ -194,7 +194,7 @@ static const char *follow(fetch *f, const cli_response *r, cli_url *u)
     return NULL;
 }
 
-/* One request and its answer. *again: u is now another URL, to be asked next. */
+/* One request and its response. *again: u is now another URL, to be fetched next. */
 static const char *fetch_once(fetch *f, cli_url *u, cli_response *r, bool *again)
 {
     const char *why = connect_to(f, u);
@@ -251,10 +251,10 @@ static int run(fetch *f)
 static const char usage[] =
     "usage: https_get [-v] [-o FILE] [--cacert FILE | --insecure]\n"
     "                 [--cert FILE [--key FILE]] URL\n"
-    "  URL            https://host[:port][/path] or http://...; https if not said\n"
+    "  URL            https://host[:port][/path] or http://...; default https\n"
     "  -o FILE        write the body to FILE, not to stdout\n"
     "  --cacert FILE  trust the certificates in this PEM file, not the system's\n"
-    "  --insecure     verify nothing: anybody can be in the middle\n"
+    "  --insecure     verify nothing: open to man-in-the-middle attacks\n"
     "  --cert FILE    our own certificate chain (PEM), for servers that ask for one\n"
     "  --key FILE     its private key (PEM), if it is not in the same file\n"
     "  -v             show headers, cipher and the server's certificate on stderr\n";

@@ -6,13 +6,13 @@ cc -I. examples/apps/https_server.c -o https_server -lbearssl -lpthread
 ./https_server --cert cert.pem --key key.pem public_html
 
 One poller watches the listening socket, every connection, and a pipe that signals write to. All
-are non-blocking, and every event is worth one bounded step: one recv or one send. A client that is
-slow, silent or hostile costs its buffers until its deadline, and nobody else's time:
+are non-blocking, and each event leads to one bounded step: one recv or one send. A client that is
+slow, silent or hostile costs its buffers until its deadline, and does not delay other clients:
 
-- a request must be complete 10 s after its connection or its first byte, whatever trickles in;
-- an answer must be taken at 4 KiB/s on average;
-- at the limit of connections, or of descriptors, whoever kept us waiting longest gives way; if all
-  are being served, new ones wait in the kernel's queue;
+- a request must be complete 10 s after its connection or its first byte, however slowly it arrives;
+- a response must be taken at 4 KiB/s on average;
+- at the limit of connections, or of descriptors, the client that has been idle longest is closed;
+  if all are being served, new ones wait in the kernel's queue;
 - only regular files below the directory are served, hidden ones are not, and a symbolic link that
   leads out of it is refused.
 */
@@ -31,20 +31,20 @@ slow, silent or hostile costs its buffers until its deadline, and nobody else's 
 #include <unistd.h>
 
 enum {
-    MAX_CONNECTIONS = 400, /* fewer if the descriptors that we may have are not enough */
-    MAX_FD = 4096,         /* POSIX hands out the lowest free number */
+    MAX_CONNECTIONS = 400, /* fewer if the limit of descriptors is low */
+    MAX_FD = 4096,         /* POSIX returns the lowest free number */
     MAX_HEAD = 8192,       /* bytes of a request */
     MAX_LISTED = 10000,    /* names in a listing */
-    PIECE = 16384,         /* bytes a step: one TLS record */
-    ACCEPTS = 32           /* connections a step */
+    PIECE = 16384,         /* bytes per step: one TLS record */
+    ACCEPTS = 32           /* connections per step */
 };
 
 #define HEAD_TIMEOUT 10.0   /* seconds for a whole request, the TLS handshake included */
 #define IDLE_TIMEOUT 15.0   /* between two requests */
 #define LINGER_TIMEOUT 2.0  /* for the client to close after us */
-#define STOP_TIMEOUT 5.0    /* for answers under way when we are told to stop */
-#define GRACE 1.0           /* nobody gives way to others before this */
-#define SWEEP 0.5           /* how often deadlines are looked at */
+#define STOP_TIMEOUT 5.0    /* for responses under way when a signal stops us */
+#define GRACE 1.0           /* no connection is closed for others before this */
+#define SWEEP 0.5           /* how often deadlines are checked */
 #define MIN_RATE 4096.0     /* bytes a second */
 
 typedef enum phase { READING, SENDING, LINGERING } phase;
@@ -56,11 +56,11 @@ typedef struct conn {
     double since, deadline; /* when the phase began, when it must be over */
     char peer[PYSOCK_ADDR_STRLEN];
 
-    char in[MAX_HEAD + 1]; /* requests, as they come */
+    char in[MAX_HEAD + 1]; /* requests, as they arrive */
     size_t in_len;
     bool served; /* at least one request */
 
-    /* the answer: text, then a part of a file */
+    /* the response: text, then a part of a file */
     bool keep_alive, head_only;
     int status;
     char *text;
@@ -76,7 +76,7 @@ typedef struct server {
     pysock_poller *poller;
     pysock *listener;
     int listen_fd; /* -1 when we are stopping */
-    bool paused;   /* the listener is not watched, until there is room */
+    bool paused;   /* the listener is not watched until there is room */
     double stop_at;
     char root[PATH_MAX]; /* without a slash at its end: "" for "/" */
     size_t count, max_count;
@@ -88,7 +88,7 @@ typedef struct request {
     bool head, keep_alive;
 } request;
 
-/* ---- answers ---- */
+/* ---- responses ---- */
 
 static const char *reason_phrase(int status)
 {
@@ -156,8 +156,8 @@ static void format_time(char *text, size_t size, const char *format)
     strftime(text, size, format, &tm);
 }
 
-/* Sets the answer: a head, then body (or, where body is NULL, the file's part from file_pos to
-   file_end). extra is empty or whole header lines. False: no memory. */
+/* Sets the response: a head, then body (or, if body is NULL, the file's part from file_pos to
+   file_end). extra is empty or whole header lines. False: out of memory. */
 static bool answer(conn *c, int status, const char *extra, const char *type, const char *body,
                    size_t size)
 {
@@ -219,7 +219,7 @@ static void write_html(FILE *f, const char *text)
     }
 }
 
-/* Percent-encodes all but unreserved characters and slashes: fit for a header and an attribute. */
+/* Percent-encodes all except unreserved characters and slashes, for headers and attributes. */
 static void write_url(FILE *f, const char *text)
 {
     const char *plain = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/";
@@ -307,7 +307,7 @@ static int decode_path(const char *target, char *path)
     return strstr(path, "/.") ? 403 : 0; /* "..", ".", and hidden files */
 }
 
-/* The real file behind root + path into real[PATH_MAX], if it is below the root. 0 or a status. */
+/* Resolves root + path into real[PATH_MAX]; it must be below the root. 0 or a status. */
 static int resolve(const server *sv, const char *path, char *real)
 {
     char joined[PATH_MAX];
@@ -321,7 +321,7 @@ static int resolve(const server *sv, const char *path, char *real)
 }
 
 /* The only part of "bytes=FIRST-LAST", "bytes=FIRST-" or "bytes=-COUNT". Returns 206 with the part
-   in *pos and *end, 416 if the file has no such part, 200 for what we do not understand. */
+   in *pos and *end, 416 if the file has no such part, 200 for anything else. */
 static int parse_range(const char *text, off_t size, off_t *pos, off_t *end)
 {
     char *rest;
@@ -445,12 +445,12 @@ static int parse_header(request *r, char *line, bool *host)
             r->keep_alive = true;
     } else if (strcasecmp(name, "Transfer-Encoding") == 0 ||
                (strcasecmp(name, "Content-Length") == 0 && strcmp(line, "0") != 0)) {
-        return 413; /* a body would be taken for the next request */
+        return 413; /* a body would be read as the next request */
     }
     return 0;
 }
 
-/* Takes head, whose lines end with CRLF, apart. 0 or a status. */
+/* Parses head, whose lines end with CRLF. 0 or a status. */
 static int parse_request(request *r, char *head)
 {
     char *end = strstr(head, "\r\n"), *line = head;
@@ -481,7 +481,7 @@ static int parse_request(request *r, char *head)
     }
     if (!host && !old)
         return 400;
-    if (strncasecmp(r->target, "https://", 8) == 0) { /* what one says to a proxy is fine too */
+    if (strncasecmp(r->target, "https://", 8) == 0) { /* the absolute form, too */
         r->target = strchr(r->target + 8, '/');
         if (!r->target)
             r->target = "/";
@@ -489,7 +489,7 @@ static int parse_request(request *r, char *head)
     return 0;
 }
 
-/* The log is read in terminals: nothing that could steer one, or end the quotes. */
+/* The log is read in terminals: no control characters, and nothing that could end the quotes. */
 static void note_request_line(conn *c, const char *head)
 {
     size_t n = 0;
@@ -499,7 +499,7 @@ static void note_request_line(conn *c, const char *head)
     c->line[n] = '\0';
 }
 
-/* If a whole request is there, begins its answer. False: give the connection up. */
+/* If a whole request has arrived, begins its response. False: close the connection. */
 static bool try_request(const server *sv, conn *c)
 {
     request r = {.target = NULL};
@@ -576,8 +576,8 @@ static void enter(conn *c, phase next, double timeout)
     c->deadline = c->since + timeout;
 }
 
-/* Closing at once, with input unread, would make TCP throw our answer away: the client closes
-   first, or has its time. */
+/* Closing at once, with input unread, would make TCP reset the connection and lose the response: so
+   the client closes first, or LINGER_TIMEOUT passes. */
 static bool finish_answer(const server *sv, conn *c)
 {
     log_request(c, "");
@@ -599,7 +599,7 @@ static bool step_reading(const server *sv, conn *c)
 
     if (n < 0 && errno == EAGAIN)
         return true;
-    if (n < 0 && !c->served) /* later it is only a client that went away */
+    if (n < 0 && !c->served) /* later it is only a client that has disconnected */
         fprintf(stderr, "%s: %s\n", c->peer, pysock_error_message());
     if (n <= 0)
         return false;
@@ -622,7 +622,7 @@ static bool step_sending(const server *sv, conn *c)
         off_t left = c->file_end - c->file_pos;
         ssize_t n = pread(c->file, piece, left < PIECE ? (size_t)left : PIECE, c->file_pos);
         if (n <= 0)
-            return false; /* the file shrank, or cannot be read: all we can do is break off */
+            return false; /* the file shrank, or cannot be read: only closing is left */
         size = (size_t)n;
     }
 
@@ -673,7 +673,7 @@ static bool add_conn(server *sv, pysock *s, const pysock_addr *peer)
     c->file = -1;
     pysock_addr_format(peer, c->peer, sizeof c->peer);
     enter(c, READING, HEAD_TIMEOUT);
-    /* a small answer is two sends: the second must not wait for the first's acknowledgement */
+    /* a small response is two sends: the second must not wait for the first's acknowledgement */
     if (pysock_setblocking(s, 0) < 0 ||
         pysock_setsockopt_int(s, IPPROTO_TCP, TCP_NODELAY, 1) < 0 ||
         pysock_poller_register(sv->poller, fd, POLLIN, NULL) < 0) {
@@ -685,7 +685,7 @@ static bool add_conn(server *sv, pysock *s, const pysock_addr *peer)
     return true;
 }
 
-/* Closes the connection that keeps us waiting and is nearest to its deadline, if there is one. */
+/* Closes the waiting connection that is nearest to its deadline, if there is one. */
 static bool make_room(server *sv)
 {
     conn *worst = NULL;
@@ -720,7 +720,7 @@ static void accept_some(server *sv)
             cli_complain_of_pysock();
             if (error == EMFILE || error == ENFILE)
                 make_room(sv);
-            pause_accepting(sv, true); /* asking again at once would only spin */
+            pause_accepting(sv, true); /* retrying at once would only spin */
         }
         if (error || full)
             return;
@@ -738,7 +738,7 @@ static void sweep(server *sv)
         pause_accepting(sv, false);
 }
 
-/* Stops listening and lets answers under way finish; asked again, breaks them off. */
+/* Stops listening and lets responses under way finish; a second call closes them. */
 static void stop(server *sv)
 {
     sv->stop_at = sv->listen_fd < 0 ? 0 : cli_now() + STOP_TIMEOUT;
@@ -764,7 +764,7 @@ static void on_signal(int number)
     char c = (char)number;
 
     if (write(signal_pipe[1], &c, 1) < 0)
-        c = 0; /* full: the loop knows already */
+        c = 0; /* full: the loop will see it anyway */
     errno = saved;
 }
 
@@ -778,7 +778,7 @@ static bool watch_signals(server *sv)
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
-    signal(SIGPIPE, SIG_IGN); /* whoever reads the log may go */
+    signal(SIGPIPE, SIG_IGN); /* the reader of the log may exit */
     return true;
 }
 
@@ -816,7 +816,7 @@ static int serve(server *sv)
 
 /* ---- start ---- */
 
-/* Each connection may have a socket and a file; what is closed may take a moment longer. */
+/* A connection may have a socket and a file; closed sockets may take a moment longer. */
 static size_t max_connections(void)
 {
     struct rlimit limit;
@@ -869,8 +869,8 @@ static void finish(server *sv)
 
 static const char usage[] =
     "usage: https_server [-p PORT] [-b ADDRESS] --cert FILE [--key FILE] DIR\n"
-    "  -p PORT      8443 if not said; 0: a free one\n"
-    "  -b ADDRESS   127.0.0.1 if not said; \"\": all of this machine's\n"
+    "  -p PORT      default 8443; 0: any free port\n"
+    "  -b ADDRESS   default 127.0.0.1; \"\": all of this machine's\n"
     "  --cert FILE  the certificate chain, PEM\n"
     "  --key FILE   its private key, PEM, if it is not in the same file\n"
     "  DIR          what to serve\n";

@@ -1,5 +1,5 @@
 /*
-mutual_tls: server and client both show a certificate; the server greets the client by its name.
+mutual_tls: server and client both present a certificate; the server greets the client by name.
 
 cc -I. examples/apps/mutual_tls.c -o mutual_tls -lbearssl -lpthread
 
@@ -7,13 +7,13 @@ cc -I. examples/apps/mutual_tls.c -o mutual_tls -lbearssl -lpthread
 ./mutual_tls server --cert server.pem --key server.key --cafile ca.pem -p 7443
 ./mutual_tls client --cert ada.pem --key ada.key --cafile ca.pem localhost 7443
 
-Without arguments it plays both parts, with certificates of its own: for a client with a good
-certificate, for one without, and for one whose certificate nobody vouches for. The server tells
-all three apart before a byte of the application is exchanged, and each side is told why.
+Without arguments it is both server and client, with built-in certificates: a client with a valid
+certificate, one without, and one with a self-signed certificate. The server distinguishes all three
+before any application data is exchanged, and each side reports the reason.
 
---cafile means something else on each side: whom the client takes for the server, and whose word
-the server takes for its clients. The server serves one client at a time, and each for at most
-TIMEOUT seconds a call.
+--cafile has a different meaning on each side: the CAs that may issue the server's certificate, and
+those that may issue its clients'. The server serves one client at a time, and each call may take
+TIMEOUT seconds at most.
 */
 #define PYSOCK_IMPLEMENTATION
 #include "pysock.h"
@@ -27,8 +27,8 @@ TIMEOUT seconds a call.
 #define TIMEOUT 10.0
 
 /* ---- certificates for the run without arguments ----
-   An authority; "localhost" and "Ada" that it has signed; "Mallory", who has signed herself. Valid
-   from 2020 to 2120. The keys are public: never use them for anything but this. */
+   A CA; "localhost" and "Ada", which it has issued; "Mallory", which is self-signed. Valid from
+   2020 to 2120. The keys are public: never use them for anything else. */
 
 static const char ca_certificate[] =
     "-----BEGIN CERTIFICATE-----\n"
@@ -125,8 +125,8 @@ static int load_identity(pysock_ssl_context *tls, const identity *me)
     return 0;
 }
 
-/* cafile NULL: the authority of our own. Not the system's: a server that took its word would let
-   in whoever has bought a certificate anywhere. */
+/* cafile NULL: the built-in CA. Not the system's: with those, a server would accept any client with
+   a certificate of a public CA. */
 static pysock_ssl_context *make_context(pysock_ssl_purpose purpose, const identity *me,
                                         const char *cafile)
 {
@@ -141,8 +141,8 @@ static pysock_ssl_context *make_context(pysock_ssl_purpose purpose, const identi
     return NULL;
 }
 
-/* The common name, as text[size]. A name that holds a NUL is a trick: it would look like another
-   one to all that stop there. So would one that steers the terminal. */
+/* The common name, in text[size]. Names that contain a NUL are ignored, as a C string would show
+   only the part before it; so are those with control characters. */
 static bool common_name(pysock *s, char *text, size_t size)
 {
     pysock_ssl_cert *cert = pysock_ssl_getpeercert(s);
@@ -183,7 +183,7 @@ static pysock *listen_with_tls(const char *address, int port, const identity *me
     return NULL;
 }
 
-/* Who a client is is known once the handshake is finished, and not before. */
+/* The client's identity is known only once the handshake is finished. */
 static void greet(pysock *s)
 {
     char name[128], text[160];
@@ -203,7 +203,7 @@ static void greet(pysock *s)
         fprintf(stderr, "server: greeted %s\n", name);
 }
 
-/* false: the listening socket is of no use any more. */
+/* False: the listening socket has failed. */
 static bool serve_one(pysock *listener)
 {
     pysock *s = pysock_accept(listener, NULL);
@@ -235,7 +235,7 @@ static int listening_port(pysock *listener)
 
 /* ---- the client ---- */
 
-/* An alert is the server's word; a failed verification is our own. */
+/* An alert is the server's error; a failed verification is our own. */
 static int explain_failure(bool has_certificate)
 {
     const char *reason = pysock_error_reason();
@@ -348,8 +348,8 @@ static const char usage[] =
     "  --cert FILE    our own certificate chain (PEM)\n"
     "  --key FILE     its private key (PEM), if it is not in the same file\n"
     "  --cafile FILE  the authorities (PEM) that the other side must come from\n"
-    "  PORT           7443 if not said; -p 0: a free one\n"
-    "  -b ADDRESS     127.0.0.1 if not said; \"\": all of this machine's\n";
+    "  PORT           default 7443; -p 0: any free port\n"
+    "  -b ADDRESS     default 127.0.0.1; \"\": all of this machine's\n";
 
 static int run_server(int argc, char **argv)
 {

@@ -9,11 +9,11 @@ printf 'GET / HTTP/1.0\r\n\r\n' | ./netcat --tls example.org 443
 ./netcat -zv localhost 20-100                  what listens there
 ./netcat -lkU /tmp/log.sock                    one client after the other, on a Unix socket
 
-Both directions go through one buffer each, in one select: stdin is read only when what was read
-before has been taken by the peer, the peer only when stdout has taken what came before. So nothing
-is lost, nothing piles up, and a slow reader slows the other end down. Either direction may end
-first: after the end of stdin the peer is read to its end, and the other way round.
-Exit status: 0 all went well (-z: something listens), 1 something failed, 2 wrong usage.
+Each direction has one buffer, and one select serves both: stdin is read only when the peer has
+taken what was read before, the peer only when stdout has taken what was received before. So nothing
+is lost, memory is bounded, and a slow reader slows the other end down. Either direction may end
+first: after the end of stdin the peer is read to its end, and vice versa.
+Exit status: 0 success (-z: something listens), 1 something failed, 2 wrong usage.
 */
 #define PYSOCK_IMPLEMENTATION
 #include "pysock.h"
@@ -30,13 +30,13 @@ Exit status: 0 all went well (-z: something listens), 1 something failed, 2 wron
 enum {
     PIECE = 16384, /* bytes that are read from stdin at once: the largest datagram that is sent */
     ROOM = 65536,  /* for the largest that is received */
-    STDOUT_PIECE = 4096 /* what a pipe that select calls writable takes without blocking */
+    STDOUT_PIECE = 4096 /* what a writable pipe takes without blocking */
 };
 
-#define UDP_SCAN_TIMEOUT 1.0 /* seconds in which a closed UDP port must say so */
+#define UDP_SCAN_TIMEOUT 1.0 /* seconds in which a closed UDP port must reply */
 
 typedef struct options {
-    const char *host, *port; /* host is the path where local is set */
+    const char *host, *port; /* host is the path if local is set */
     const char *source, *source_port;
     const char *cafile, *cert, *key, *servername;
     bool listen, keep, udp, local, scan, shut, crlf, numeric, verbose, tls, insecure;
@@ -59,10 +59,10 @@ typedef struct netcat {
 
     /* the connection */
     pysock *s;
-    bool connected;   /* else datagrams come from anybody, and go to: */
-    pysock_addr peer; /* len 0: nobody yet */
+    bool connected;   /* else datagrams come from any sender, and go to: */
+    pysock_addr peer; /* len 0: none yet */
     bool peer_ended, peer_deaf, failed;
-    double moved; /* when a byte last did; 0: a listener still waits for its first datagram */
+    double moved; /* when a byte last moved; 0: a listener still waits for its first datagram */
     buffer to_peer, to_stdout;
 } netcat;
 
@@ -118,7 +118,7 @@ static ptrdiff_t look_up(const netcat *n, const char *host, const char *port, in
                               list);
 }
 
-/* A path belongs to us from its bind on; abstract names, which begin with @, need no removing. */
+/* A path is ours once it is bound; abstract names, which begin with @, need no removal. */
 static bool bind_path(pysock *s, const char *path)
 {
     if (pysock_bind(s, path, 0) < 0)
@@ -141,8 +141,8 @@ static void on_signal(int number)
     raise(number);
 }
 
-/* Binds a socket that is to connect, where -s or -p ask for it. A Unix datagram socket needs a name
-   of its own to be answered: Linux finds one. */
+/* Binds a socket that will connect, if -s or -p is given. A Unix datagram socket needs a name of
+   its own to get replies: Linux chooses one. */
 static bool bind_source(const netcat *n, pysock *s, int family)
 {
     const options *opt = &n->opt;
@@ -165,7 +165,7 @@ static bool bind_source(const netcat *n, pysock *s, int family)
     return ok;
 }
 
-/* A name or a number; -1, and a word about it, if it is neither. 0 is for listeners. */
+/* A name or a number; -1, with a message, if it is neither. 0 is for listeners. */
 static int parse_port(const options *opt, const char *text)
 {
     int port = cli_parse_port(text, opt->listen ? 0 : 1);
@@ -233,7 +233,7 @@ static bool connect_to_host(netcat *n, int port)
     return ok;
 }
 
-/* Everything up to where bytes can go; false, and pysock's error, if it failed. */
+/* Connects, with TLS if it is wanted; false, with pysock's error, on failure. */
 static bool connect_out(netcat *n, int port)
 {
     const options *opt = &n->opt;
@@ -268,7 +268,7 @@ static bool is_empty(const buffer *b)
     return b->pos == b->len;
 }
 
-/* Whether a datagram's sender has a name to which can be answered. */
+/* Whether a datagram's sender has an address for replies. */
 static bool is_named(const pysock_addr *addr)
 {
     return addr->size > (addr->u.sa.sa_family == AF_UNIX ? offsetof(struct sockaddr_un, sun_path)
@@ -320,7 +320,7 @@ static bool read_stdin(netcat *n)
     return size == 0;
 }
 
-/* The end of stdin, for a peer that can be told. */
+/* Signals the end of stdin to the peer, with -N. */
 static bool shut_down(netcat *n)
 {
     if (n->opt.udp || !n->opt.shut || n->peer_deaf)
@@ -350,8 +350,8 @@ static bool send_some(netcat *n)
     return true;
 }
 
-/* Whether there is something that has not been sent. Looking means reading: nothing can be sent any
-   more. With -k it is for the next client. */
+/* Whether there is unsent input. Called when nothing can be sent any more, as it has to read. With
+   -k the input is for the next client. */
 static bool is_unsent(netcat *n)
 {
     int fd = STDIN_FILENO;
@@ -385,7 +385,7 @@ static bool receive_datagram(netcat *n)
     if (size < 0)
         return errno == EAGAIN || cli_complain_of_pysock();
     if (!n->connected && n->peer.size > 0 && !n->opt.keep && !is_same(&from, &n->peer))
-        return true; /* a stranger */
+        return true; /* from another sender */
     if (!n->connected && is_named(&from)) {
         if (n->peer.size == 0 || !is_same(&from, &n->peer))
             tell(n, "datagrams from", &from);
@@ -413,7 +413,7 @@ static bool receive_some(netcat *n)
     return size > 0 || end_of_stream(n);
 }
 
-/* Small enough that a pipe which select calls writable takes it without blocking. */
+/* Writes little enough that a pipe which select reports as writable does not block. */
 static bool write_stdout(netcat *n)
 {
     buffer *b = &n->to_stdout;
@@ -429,7 +429,7 @@ static bool write_stdout(netcat *n)
     return true;
 }
 
-/* Nobody is to wait for more of stdout while we still send. With -k more may come. */
+/* Closes stdout, so that its reader does not wait while we still send. With -k more may come. */
 static void end_stdout(netcat *n)
 {
     int fd = n->opt.keep ? -1 : open("/dev/null", O_WRONLY);
@@ -440,8 +440,8 @@ static void end_stdout(netcat *n)
     close(fd);
 }
 
-/* A connection is over when neither direction has anything more to come. Somebody at a keyboard,
-   or, with -k, the next client, is not kept waiting by a peer that has ended. */
+/* A connection is over when both directions have ended. A peer that has ended does not keep a user
+   at a keyboard waiting, nor, with -k, the next client. */
 static bool is_over(const netcat *n)
 {
     if (!is_empty(&n->to_stdout))
@@ -463,7 +463,7 @@ static double time_left(const netcat *n)
     return left > 0 ? left : 0;
 }
 
-/* One select, and what it says can be done. *idle: nothing could be, for the timeout. */
+/* One select, and the work that it reports as possible. *idle: none within the timeout. */
 static bool step(netcat *n, bool *idle)
 {
     int fd = pysock_fileno(n->s), rlist[2], wlist[2];
@@ -491,8 +491,8 @@ static bool step(netcat *n, bool *idle)
            (!contains(rlist, reads, STDIN_FILENO) || read_stdin(n));
 }
 
-/* The timeout has passed. That is how most conversations by UDP end; it is a failure where
-   something could not be delivered. */
+/* The timeout has passed. Most UDP sessions end so; it is a failure if something could not be
+   delivered. */
 static bool end_idle(const netcat *n)
 {
     if (!is_empty(&n->to_peer))
@@ -531,7 +531,7 @@ static bool talk(netcat *n)
     n->to_peer.pos = n->to_peer.len = n->to_stdout.pos = n->to_stdout.len = 0;
 
     bool ok = carry(n);
-    /* Our process is about to end: what TLS still has to send must be out before. */
+    /* The process is about to end: TLS must have sent its output before. */
     if (ok && !n->opt.udp && !n->peer_deaf && pysock_settimeout(n->s, n->opt.timeout) == 0 &&
         pysock_shutdown(n->s, SHUT_WR) < 0 && !n->peer_ended)
         ok = cli_complain_of_pysock();
@@ -554,8 +554,8 @@ static bool bind_listener(pysock *s, const options *opt, const pysock_addr *addr
     return pysock_bind_addr(s, addr) == 0 && (opt->udp || pysock_listen(s, -1) == 0);
 }
 
-/* On the first address that works. Without one, and without -4 and -6, that is one IPv6 socket for
-   both families where the system has such. */
+/* Listens on the first address that works. Without a host, -4 and -6 that is one IPv6 socket for
+   both families, if the system supports it. */
 static pysock *listen_on_host(netcat *n)
 {
     const options *opt = &n->opt;
@@ -618,7 +618,7 @@ static bool serve_clients(netcat *n, pysock *listener)
         n->connected = true;
         tell(n, "connection from", &peer);
         if (!n->opt.keep)
-            pysock_close(listener); /* who comes now is refused, and does not wait */
+            pysock_close(listener); /* further clients are refused instead of waiting */
         ok = serve_client(n);
     } while (n->opt.keep || !n->connected);
     return ok;
@@ -641,7 +641,7 @@ static bool listen_in(netcat *n)
 
 /* ---- scanning (-z) ---- */
 
-/* A UDP port that is closed says so, if it says anything; one that is open says nothing to an empty
+/* A closed UDP port may be reported by ICMP; an open one usually does not reply to an empty
    datagram. */
 static bool is_udp_silent(netcat *n)
 {
@@ -688,7 +688,7 @@ static bool parse_ports(const options *opt, int *first, int *last)
         *first = parse_port(opt, text);
         *last = *first < 0 ? -1 : parse_port(opt, opt->port + digits + 1);
         return *last >= *first ||
-               (*last >= 0 && cli_complain("%s is no range of ports", opt->port));
+               (*last >= 0 && cli_complain("%s is not a range of ports", opt->port));
     }
     *first = *last = parse_port(opt, opt->port);
     return *first >= 0;
@@ -707,7 +707,7 @@ static int scan(netcat *n)
 
 /* ---- TLS ---- */
 
-/* It asks clients for certificates where cafile says whose. */
+/* It requests client certificates if cafile is given. */
 static pysock_ssl_context *make_server_tls(const options *opt)
 {
     pysock_ssl_context *tls = pysock_ssl_context_new(PYSOCK_CLIENT_AUTH);
@@ -737,13 +737,13 @@ static int usage(FILE *to)
     fputs("usage: netcat [options] HOST PORT         connect\n"
           "       netcat -l [options] [HOST] PORT    wait for a connection\n"
           "       netcat -U [-l] [options] PATH      the same with a Unix socket\n"
-          "       netcat -z [options] HOST PORTS     tell which of the ports are open\n"
+          "       netcat -z [options] HOST PORTS     list the open ports\n"
           "  -4, -6       IPv4 only, IPv6 only\n"
           "  -c, --crlf   send each line feed as carriage return and line feed\n"
           "  -h, --help   this text\n"
           "  -k           with -l: when a connection has ended wait for the next; with -u: hear\n"
           "               everybody, and answer who spoke last\n"
-          "  -l           listen; PORT 0: a free one (-v tells which)\n"
+          "  -l           listen; PORT 0: a free one (-v shows it)\n"
           "  -N           tell the peer when stdin has ended, and read on; TLS 1.2 has no\n"
           "               half-close: many peers then stop; with -u: do not wait for answers\n"
           "  -n           numbers only: look no name up\n"
@@ -752,13 +752,13 @@ static int usage(FILE *to)
           "               our own socket\n"
           "  -U           Unix stream socket; with -u datagrams; @NAME is an abstract name\n"
           "  -u           UDP; every piece of at most 16,384 bytes is a datagram\n"
-          "  -v           say on stderr what happens\n"
+          "  -v           report on stderr what happens\n"
           "  -w SECONDS   give up connecting, or end when nothing has moved for so long\n"
           "  -z           only look whether anything listens; PORTS: 80, or 20-100\n"
           "  --tls              TLS, and verify the server's certificate; the others imply it\n"
           "  --cafile FILE      trust the certificates in FILE (PEM), not the system's; with -l:\n"
           "                     ask clients for certificates that these have signed\n"
-          "  --insecure         verify nothing: anybody can be in the middle\n"
+          "  --insecure         verify nothing: open to man-in-the-middle attacks\n"
           "  --servername NAME  what the certificate must be for, if that is not HOST\n"
           "  --tls-cert FILE    our certificate chain (PEM); a listener needs one\n"
           "  --tls-key FILE     its private key (PEM), if it is not in the same file\n"
@@ -794,7 +794,7 @@ static const struct option long_options[] = {
     {NULL, 0, NULL, 0}
 };
 
-/* An option that is on, or whose argument is kept. 0, or the exit status. */
+/* Sets an option or stores its argument. 0, or the exit status. */
 static int take_option(options *opt, int c, const char *arg)
 {
     switch (c) {
@@ -900,7 +900,7 @@ static int check_options(const options *opt)
     return 0;
 }
 
-/* Descriptors 0 to 2 are there, so that no socket becomes one of them. */
+/* Opens descriptors 0 to 2 if they are closed, so that no socket gets their number. */
 static void open_standard_descriptors(void)
 {
     int fd;
@@ -957,7 +957,7 @@ int main(int argc, char **argv)
 
     open_standard_descriptors();
     look_at_standard_descriptors(&n);
-    signal(SIGPIPE, SIG_IGN); /* a write tells it */
+    signal(SIGPIPE, SIG_IGN); /* write() reports it */
     if (n.opt.local) {
         static const int ends[] = {SIGINT, SIGTERM, SIGHUP};
         for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++)

@@ -1,16 +1,16 @@
 /*
-port_scan: tells which TCP ports of this machine are open, by many connects at once on one poller.
+port_scan: lists the open TCP ports of this machine, with many connects at once on one poller.
 
 cc -I. examples/apps/port_scan.c -o port_scan -lbearssl -lpthread
 
 ./port_scan 1-1024,8080
 ./port_scan -n 20 -t 0.5 ::1 1-65535
 
-A non-blocking connect fails with EINPROGRESS; the poller says when it has come to its end, and
-SO_ERROR how. At most so many are under way at a time (-n), each for at most so long (-t), and every
-port is tried once: so the whole takes at most PORTS / N * SECONDS.
-It scans loopback addresses only, on purpose: whoever scans other people's machines should have
-their leave, and a tool made for it. Exit status: 0 scanned, 1 something failed, 2 wrong usage.
+A non-blocking connect fails with EINPROGRESS; the poller reports when it has ended, and SO_ERROR
+how. At most N are under way at a time (-n), each for at most SECONDS (-t), and every port is tried
+once: so a scan takes at most PORTS / N * SECONDS.
+It scans loopback addresses only, on purpose: scanning other people's machines needs their
+permission, and a tool made for it. Exit status: 0 scanned, 1 something failed, 2 wrong usage.
 */
 #define PYSOCK_IMPLEMENTATION
 #include "pysock.h"
@@ -29,7 +29,7 @@ typedef struct attempt {
 } attempt;
 
 typedef struct scan {
-    pysock_addr target; /* its port is set anew for each attempt */
+    pysock_addr target; /* its port is set for each attempt */
     double timeout;
     size_t limit;
     pysock_poller *poller;
@@ -41,7 +41,7 @@ typedef struct scan {
 
 /* ---- what may be scanned ---- */
 
-/* All that host stands for must be loopback; the first address is scanned. */
+/* Every address of host must be loopback; the first one is scanned. */
 static bool find_target(scan *sc, const char *host)
 {
     pysock_addrinfo *list;
@@ -72,7 +72,7 @@ static void set_port(pysock_addr *addr, int port)
 
 /* ---- attempts ---- */
 
-/* The kernel may give a connect the very port that it goes to; then it reaches itself. */
+/* The kernel may choose the target port as the source port; then the socket connects to itself. */
 static bool is_itself(pysock *s)
 {
     pysock_addr here, there;
@@ -227,7 +227,7 @@ static bool parse_ports(scan *sc, const char *text)
 
 static const char usage[] =
     "usage: port_scan [-n N] [-t SECONDS] [HOST] PORTS\n"
-    "  HOST        a loopback address or a name of one; 127.0.0.1 if not said\n"
+    "  HOST        a loopback address or a name of one; default 127.0.0.1\n"
     "  PORTS       22 or 1-1024 or 22,80,8000-8100\n"
     "  -n N        connects at a time, 1 to 500 (100)\n"
     "  -t SECONDS  for each of them (1)\n";
@@ -246,7 +246,7 @@ int main(int argc, char **argv)
     if (count == 0 || limit < 1 || limit > MAX_ATTEMPTS)
         cli_wrong_usage(usage);
     if (!parse_ports(&sc, operands[count - 1])) {
-        cli_complain("'%s' is no list of ports", operands[count - 1]);
+        cli_complain("'%s' is not a list of ports", operands[count - 1]);
         return 2;
     }
     sc.limit = (size_t)limit;

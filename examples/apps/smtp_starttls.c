@@ -6,14 +6,14 @@ cc -I. examples/apps/smtp_starttls.c -o smtp_starttls -lbearssl -lpthread
 ./smtp_starttls mail.example.org
 ./smtp_starttls --from me@example.org --to you@example.net mail.example.org 587 < message.txt
 
-It connects, says EHLO and STARTTLS, wraps the socket in place, says EHLO again and prints what the
-server can do. With --from and --to it also delivers a message, header and all, to every recipient
-or to none. What makes the change safe:
+It connects, sends EHLO and STARTTLS, wraps the socket in place, sends EHLO again and prints the
+server's extensions. With --from and --to it also delivers a message, with its header, to every
+recipient or to none. What makes the change safe:
 
-- a server that does not offer STARTTLS gets nothing: somebody on the way may have cut it out;
-- nothing may come between the server's "220" and the handshake. What does was sent by somebody who
-  wants it taken for a part of the encrypted conversation;
-- what the server said before is forgotten, and EHLO is said again.
+- if the server does not offer STARTTLS, nothing is sent: an attacker may have removed the offer;
+- there must be no input between the server's "220" and the handshake: an attacker could inject
+  plain text there, to be treated as part of the encrypted session;
+- earlier replies are discarded, and EHLO is sent again.
 */
 #define PYSOCK_IMPLEMENTATION
 #include "pysock.h"
@@ -75,7 +75,7 @@ static int fail_pysock(const char *what)
 
 /* ---- replies ---- */
 
-/* One recv, by the deadline of the whole reply. */
+/* One recv, within the deadline of the whole reply. */
 static int fill(smtp *c, double deadline)
 {
     double left = deadline - cli_now();
@@ -92,7 +92,7 @@ static int fill(smtp *c, double deadline)
     return 0;
 }
 
-/* Without its end; bytes that could do something to a terminal become '?'. */
+/* Reads a line, without its end; control characters become '?'. */
 static int read_line(smtp *c, char *line, size_t size, double deadline)
 {
     size_t n = 0;
@@ -116,7 +116,7 @@ static int read_line(smtp *c, char *line, size_t size, double deadline)
     return 0;
 }
 
-/* "250-..." for all lines but the last, which is "250 ..." or "250". */
+/* "250-..." for all lines except the last, which is "250 ..." or "250". */
 static int line_code(const char *line)
 {
     for (int i = 0; i < 3; i++)
@@ -150,28 +150,28 @@ static int read_reply(smtp *c, reply *r)
     return fail("the server's reply is too long");
 }
 
-/* What a code means, for whom the server's own words are not enough. */
+/* What a code means, in case the server's text is not clear. */
 static const char *meaning(int code)
 {
     switch (code) {
     case 421: return "the server is closing; try again later";
-    case 450: return "the mailbox is busy, or we are asked to come again later";
-    case 451: return "the server had an error of its own; try again later";
-    case 452: return "the server has no room at the moment; try again later";
+    case 450: return "the mailbox is busy, or the server asks us to try later";
+    case 451: return "the server had an internal error; try again later";
+    case 452: return "the server has no space at the moment; try again later";
     case 454: return "the server cannot do TLS at the moment; try again later";
     case 455: return "the server cannot take these parameters at the moment";
     case 500: return "the server does not know the command";
-    case 501: return "the server does not like the parameters";
+    case 501: return "the server rejects the parameters";
     case 502: return "the server has not got the command";
     case 503: return "the server did not expect the command now";
-    case 504: return "the server has not got the parameter";
+    case 504: return "the server does not implement the parameter";
     case 521: return "this host takes no mail";
     case 530: return "the server wants to know first who we are, which this program cannot tell";
     case 535: return "the server does not accept who we are";
     case 550: return "no such mailbox, or we may not write to it";
     case 551: return "the mailbox is elsewhere";
     case 552: return "the message is too large, or the mailbox is full";
-    case 553: return "the server does not like the address";
+    case 553: return "the server rejects the address";
     case 554: return "the server refuses us, or the message";
     case 555: return "the server does not know the parameters of the address";
     default: break;
@@ -179,15 +179,15 @@ static const char *meaning(int code)
     switch (code / 100) {
     case 4: return "it may work later";
     case 5: return "it will not work later either";
-    default: return "an answer that does not fit here";
+    default: return "an unexpected reply";
     }
 }
 
-/* The reply must have the wanted code; what: whose reply it is. */
+/* Fails unless the reply has the wanted code; what: the command it replies to. */
 static int expect(smtp *c, reply *r, int wanted, const char *what)
 {
     if (read_reply(c, r) < 0)
-        return fail("that was to be the answer to %s", what);
+        return fail("this should have been the reply to %s", what);
     if (r->code == wanted)
         return 0;
     return fail("%s: %d %.*s (%s)", what, r->code, (int)strcspn(r->text, "\n"), r->text,
@@ -215,7 +215,7 @@ static int command(smtp *c, reply *r, int wanted, const char *format, ...)
     return expect(c, r, wanted, line);
 }
 
-/* A client without a name says its address (RFC 5321, 4.1.4). */
+/* A client without a name sends its address (RFC 5321, 4.1.4). */
 static int say_ehlo(smtp *c, reply *r)
 {
     char ip[INET6_ADDRSTRLEN] = "";
@@ -230,7 +230,7 @@ static int say_ehlo(smtp *c, reply *r)
     return command(c, r, 250, "EHLO [%s%s]", six ? "IPv6:" : "", ip);
 }
 
-/* Whether a line of EHLO's reply, behind the first, begins with this word. */
+/* Whether a line of EHLO's reply, after the first, begins with this word. */
 static bool offers(const reply *r, const char *word)
 {
     const char *line = strchr(r->text, '\n');
@@ -253,7 +253,7 @@ static int start_tls(smtp *c, pysock_ssl_context *tls, const options *opt, reply
                     "not going on in plain text");
     if (command(c, r, 220, "STARTTLS") < 0)
         return -1;
-    /* What is still in the kernel needs no test: it goes to TLS, which takes no plain text. */
+    /* Input that is still in the kernel needs no test: TLS rejects plain text. */
     if (c->in_pos < c->in_len)
         return fail("%zu bytes of plain text came behind the answer to STARTTLS: somebody on the "
                     "way may have put them there", c->in_len - c->in_pos);
@@ -285,7 +285,7 @@ static int check_message(message *m)
     return m->size > 0 ? 0 : fail("there is no message on stdin");
 }
 
-/* All of it before we connect: no server likes to wait for somebody who is typing. */
+/* Reads all of it before connecting, as the server would time out while a user types. */
 static int read_message(message *m)
 {
     m->data = malloc(MAX_MESSAGE + 1);
@@ -299,8 +299,8 @@ static int read_message(message *m)
     return check_message(m);
 }
 
-/* Lines end with CR LF whatever they ended with before: one that a server on the way reads
-   otherwise could hide a second message. A dot at the beginning is doubled. */
+/* All lines get CR LF at their end: another line end, which servers interpret differently, could
+   hide a second message. A dot at the beginning is doubled. */
 static int write_text(pysock_file *f, const message *m)
 {
     bool at_start = true, after_cr = false;
@@ -365,7 +365,7 @@ static int talk(smtp *c, pysock_ssl_context *tls, const options *opt, const mess
     printf("%s", r.text);
     if (opt->from && deliver(c, opt, m, &r) < 0)
         return -1;
-    /* All is done; how the server takes leave does not change that. */
+    /* All is done: the reply to QUIT does not matter. */
     command(c, &r, 221, "QUIT");
     return 0;
 }
@@ -393,15 +393,15 @@ static int run(const options *opt)
 static int usage(FILE *to)
 {
     fputs("usage: smtp_starttls [OPTIONS] [--from ADDRESS --to ADDRESS ...] HOST [PORT]\n"
-          "  PORT             587 if not said\n"
+          "  PORT             default 587\n"
           "  --from, --to     send the message on stdin, header and all; --to for each recipient\n"
           "  --cafile FILE    trust the certificates in this PEM file, not the system's\n"
-          "  --insecure       take any certificate: whoever is on the way can read and change all\n"
-          "  --timeout N      seconds for each step; 30 if not said\n", to);
+          "  --insecure       accept any certificate: open to man-in-the-middle attacks\n"
+          "  --timeout N      seconds for each step; default 30\n", to);
     return to == stdout ? 0 : 2;
 }
 
-/* An address stands in a command: what could end it or begin another must not be in it. */
+/* An address is part of a command: it must not contain what could end that or begin another. */
 static bool is_address(const char *text)
 {
     size_t n = strlen(text);

@@ -6,13 +6,13 @@ cc -I. examples/apps/sni_server.c -o sni_server -lbearssl -lpthread
 ./sni_server -p 8443 a.example=a.pem,a.key b.example=b.pem '*.c.example=c.pem,c.key'
 curl --cacert ca.pem --resolve b.example:8443:127.0.0.1 https://b.example:8443/
 
-A client says in its first message which host it wants, before any certificate is sent. The
-callback, asked then, puts that host's context in the place of the one that the socket was wrapped
-with. Who asks for a name that nobody here has is refused with the alert unrecognized_name or, with
---default, gets the first host's certificate; so does, in either case, who asks for no name.
+A client names the host that it wants in its first message, before any certificate is sent. The
+callback then replaces the context that the socket was wrapped with by that host's. A client that
+names an unknown host is refused with the alert unrecognized_name or, with --default, gets the first
+host's certificate, as does a client that names none.
 
 The callback may run on a thread of the library's, as handshakes of non-blocking sockets do. Here
-it only reads what main() has set up before the first client. Everything else is one poller.
+it only reads what main() has set up before the first client. All the rest is one poller.
 */
 #define PYSOCK_IMPLEMENTATION
 #include "pysock.h"
@@ -23,7 +23,7 @@ it only reads what main() has set up before the first client. Everything else is
 enum { MAX_HOSTS = 64, MAX_CLIENTS = 128, MAX_REQUEST = 4096 };
 
 #define CLIENT_TIMEOUT 10.0 /* seconds for the handshake and the request */
-#define SWEEP 0.5           /* how often deadlines are looked at */
+#define SWEEP 0.5           /* how often deadlines are checked */
 
 typedef struct host {
     char name[256]; /* "a.example", or "*.example" for all names one label longer */
@@ -31,7 +31,7 @@ typedef struct host {
 } host;
 
 typedef struct client {
-    pysock *s; /* NULL: the place is free */
+    pysock *s; /* NULL: the entry is free */
     int fd;
     double deadline;
     char peer[PYSOCK_ADDR_STRLEN];
@@ -81,7 +81,7 @@ static const host *find_host(const server *sv, const char *name)
     return NULL;
 }
 
-/* What a client says may be anything. */
+/* A client may send anything. */
 static void copy_printable(char *out, size_t size, const char *text)
 {
     size_t n = 0;
@@ -91,7 +91,7 @@ static void copy_printable(char *out, size_t size, const char *text)
     out[n] = '\0';
 }
 
-/* The answer is 0, or the alert that the client gets. Who resumes a session comes here too. */
+/* Returns 0, or the alert that the client gets. Resumed sessions come here too. */
 static int choose_host(void *arg, const pysock_ssl_client_hello *hello)
 {
     const server *sv = arg;
@@ -119,7 +119,7 @@ static int choose_host(void *arg, const pysock_ssl_client_hello *hello)
 static void drop(server *sv, client *c)
 {
     pysock_poller_unregister(sv->poller, c->fd);
-    pysock_close(c->s); /* what is still to be sent is sent */
+    pysock_close(c->s); /* what is queued is still sent */
     c->s = NULL;
 }
 
@@ -138,7 +138,7 @@ static void answer(const server *sv, client *c)
         complain("no answer");
 }
 
-/* Whether all of the request's head is there: it ends with an empty line. */
+/* Whether the request's head is complete: it ends with an empty line. */
 static bool is_complete(const client *c)
 {
     for (size_t i = 0; i + 1 < c->in_len; i++)
@@ -148,7 +148,7 @@ static bool is_complete(const client *c)
     return false;
 }
 
-/* One recv for each event, so that nobody keeps the others waiting. */
+/* One recv for each event, so that no client delays the others. */
 static void read_request(server *sv, client *c)
 {
     ptrdiff_t n = pysock_recv(c->s, c->in + c->in_len, sizeof c->in - c->in_len, 0);
@@ -176,7 +176,7 @@ static client *free_place(server *sv)
     return NULL;
 }
 
-/* Whoever has been here longest gives way. */
+/* Closes the client that has been connected longest. */
 static client *drop_the_oldest(server *sv)
 {
     client *oldest = NULL;
@@ -288,7 +288,7 @@ static int add_host(server *sv, const char *text)
     return 0;
 }
 
-/* The first host's context is the listening socket's, and the one that has the callback. */
+/* The first host's context is the listening socket's, and the one with the callback. */
 static int start(server *sv, const char *address, int port)
 {
     char text[PYSOCK_ADDR_STRLEN];
@@ -322,8 +322,8 @@ static const char usage[] =
     "  NAME=...     a host, its certificate chain and its private key, if it is not in the\n"
     "               same file; \"*.NAME\" stands for all names that are one label longer\n"
     "  --default    clients that ask for another name get the first host, not an alert\n"
-    "  -p PORT      8443 if not said; 0: a free one\n"
-    "  -b ADDRESS   127.0.0.1 if not said; \"\": all of this machine's\n";
+    "  -p PORT      default 8443; 0: any free port\n"
+    "  -b ADDRESS   default 127.0.0.1; \"\": all of this machine's\n";
 
 int main(int argc, char **argv)
 {
@@ -342,7 +342,7 @@ int main(int argc, char **argv)
     for (int i = 0; i < count && result == 0; i++)
         result = add_host(&sv, hosts[i]);
     if (result == 0 && start(&sv, address, port) == 0)
-        serve(&sv); /* returns only when something is wrong */
+        serve(&sv); /* returns only on an error */
     finish(&sv);
     return 1;
 }

@@ -1,5 +1,5 @@
 /*
-tls_inspect: shows how a TLS server answers, and its certificates, whether they verify or not.
+tls_inspect: shows a TLS server's parameters and its certificates, whether they verify or not.
 
 cc -I. examples/apps/tls_inspect.c -o tls_inspect -lbearssl -lpthread
 
@@ -8,8 +8,8 @@ cc -I. examples/apps/tls_inspect.c -o tls_inspect -lbearssl -lpthread
 ./tls_inspect --insecure --timeout 5 [::1]:8443
 
 The first connection verifies. If that fails on the certificate, the reason is kept, and a second
-connection without verification shows the rest. Nothing is sent but the handshake.
-Exit status: 0 it verifies, or nobody asked (--insecure); 1 it does not, or there is no connection;
+connection without verification shows the rest. Nothing is sent except the handshake.
+Exit status: 0 it verifies, or --insecure was given; 1 it does not, or there is no connection;
 2 wrong usage.
 */
 #define PYSOCK_IMPLEMENTATION
@@ -61,7 +61,7 @@ static void put_name(const pysock_ssl_attribute *attributes, size_t count)
     puts(count ? "" : "(empty)");
 }
 
-/* How far a moment is from now, in the unit that says most. */
+/* How far a time is from now, in the most suitable unit. */
 static void put_distance(int64_t seconds)
 {
     const char *unit = seconds < 2 * 3600 ? "minute" : seconds < 2 * 86400 ? "hour" : "day";
@@ -126,7 +126,7 @@ static void put_cert(const pysock_ssl_cert *cert)
     putchar('\n');
 }
 
-/* A damaged certificate is told and passed over: the others are still of interest. */
+/* A damaged certificate is reported and skipped: the others are still of interest. */
 static int show_chain(pysock *s)
 {
     pysock_buf *chain[MAX_CHAIN];
@@ -187,7 +187,7 @@ static void show_session(pysock *s)
     put_line("ALPN", selected ? alpn : "none (h2 and http/1.1 were offered)");
 }
 
-/* Told apart from the rest: the first reason why a chain does not verify hides others. */
+/* Shown separately: the first reason why a chain does not verify hides others. */
 static void show_fit(pysock *s, const char *name)
 {
     pysock_buf *der = pysock_ssl_getpeercert_der(s);

@@ -1,5 +1,5 @@
 /*
-udp_echo: an echo server and a client of one, by UDP: timeouts, retransmission, IPv4 and IPv6.
+udp_echo: an echo server and its client over UDP: timeouts, retransmission, IPv4 and IPv6.
 
 cc -I. examples/apps/udp_echo.c -o udp_echo -lbearssl -lpthread
 
@@ -7,10 +7,10 @@ cc -I. examples/apps/udp_echo.c -o udp_echo -lbearssl -lpthread
 ./udp_echo client localhost 7007 hello 'how are you'
 ./udp_echo
 
-A datagram may be lost, come twice, or come late. So the client numbers what it says, waits a
-quarter of a second for the answer, says it again and waits twice as long, and so on; an answer to
-something that it said earlier is of no use by then, and is dropped. Without arguments both run
-here, on loopback, where nothing is ever lost: the server drops every third datagram on purpose.
+A datagram may be lost, duplicated, or late. So the client numbers its requests, waits a quarter of
+a second for the reply, sends the request again and waits twice as long, and so on; late replies to
+earlier requests are dropped. Without arguments the program runs both, on loopback, where nothing is
+ever lost: so the server drops every third datagram on purpose.
 Exit status: 0 all was echoed, 1 something failed, 2 wrong usage.
 */
 #define PYSOCK_IMPLEMENTATION
@@ -30,13 +30,13 @@ enum { MAX_TEXT = 1000, MAX_DATAGRAM = 1200, ATTEMPTS = 5 };
 
 typedef struct server {
     pysock *s;
-    int drop; /* 0, or: every so many datagrams one is not answered */
+    int drop; /* every how many datagrams one is dropped; 0: none */
     bool verbose;
     bool ok;
 } server;
 
-/* A bound socket; host NULL: every address of this machine, IPv4 ones by the same IPv6 socket where
-   the system can. */
+/* A bound socket; host NULL: every address of this machine, with one IPv6 socket for IPv4 too if
+   the system supports that. */
 static pysock *open_server(const char *host, const char *port)
 {
     int both = !host && pysock_has_dualstack_ipv6();
@@ -59,8 +59,8 @@ static pysock *open_server(const char *host, const char *port)
     return s;
 }
 
-/* Sends back what comes, until a signal comes or the socket is closed. A client that is gone, or an
-   answer that does not go out, is no reason to stop: by UDP such things are just losses. */
+/* Echoes datagrams until a signal arrives or the socket is closed. A client that is gone, or a
+   reply that cannot be sent, is no reason to stop: with UDP these are losses like any other. */
 static bool serve(server *sv)
 {
     char data[MAX_DATAGRAM + 1], peer[PYSOCK_ADDR_STRLEN];
@@ -97,10 +97,10 @@ static void *serve_in_thread(void *arg)
 
 typedef struct client {
     pysock *s;
-    unsigned long number; /* of what was said last */
+    unsigned long number; /* of the last request */
 } client;
 
-/* Connected: the kernel drops what others send, and tells if nobody is there. */
+/* Connected: the kernel drops datagrams from others, and reports a closed port. */
 static bool open_client(client *c, const pysock_addr *addr)
 {
     struct timespec t;
@@ -108,12 +108,12 @@ static bool open_client(client *c, const pysock_addr *addr)
     c->s = pysock_socket(addr->u.sa.sa_family, SOCK_DGRAM, 0);
     if (!c->s || pysock_connect_addr(c->s, addr) < 0)
         return false;
-    clock_gettime(CLOCK_REALTIME, &t); /* not where an earlier client may have been, on this port */
+    clock_gettime(CLOCK_REALTIME, &t); /* unlike an earlier client's, on this port */
     c->number = ((unsigned long)t.tv_sec * 1000 + (unsigned long)t.tv_nsec / 1000000) % 1000000000;
     return true;
 }
 
-/* Waits until the deadline for exactly these bytes. 1: they came; 0: they did not; -1: an error. */
+/* Waits until the deadline for exactly these bytes. 1: received; 0: not received; -1: an error. */
 static int await_echo(client *c, const char *said, size_t size, double deadline)
 {
     char data[MAX_DATAGRAM + 1];
@@ -131,7 +131,7 @@ static int await_echo(client *c, const char *said, size_t size, double deadline)
     }
 }
 
-/* Says text until it is echoed. 1: it was; 0: never; -1: an error, such as that nobody is there. */
+/* Sends text until it is echoed. 1: it was; 0: never; -1: an error, such as a closed port. */
 static int say(client *c, const char *text)
 {
     char data[MAX_DATAGRAM];
@@ -153,7 +153,7 @@ static int say(client *c, const char *text)
     return 0;
 }
 
-/* Says everything to one address. -1 only if nobody was there from the start. */
+/* Sends everything to one address. -1 only if its port was closed from the start. */
 static int talk(const pysock_addr *addr, char *const *texts, int count)
 {
     client c = {.s = NULL};
@@ -169,7 +169,7 @@ static int talk(const pysock_addr *addr, char *const *texts, int count)
     return came;
 }
 
-/* A name may stand for several addresses, and only a datagram tells where the server is. */
+/* A name may have several addresses, and only a datagram shows which one the server has. */
 static bool talk_to(const char *host, const char *port, char *const *texts, int count)
 {
     pysock_addrinfo *list;
@@ -242,7 +242,7 @@ static const char usage[] =
     "usage: udp_echo                               both, on loopback: a demonstration\n"
     "       udp_echo server [-b ADDRESS] [-d N] PORT\n"
     "       udp_echo client HOST PORT [TEXT...]\n"
-    "  -b ADDRESS  127.0.0.1 if not said; \"\": all of this machine's\n"
+    "  -b ADDRESS  default 127.0.0.1; \"\": all of this machine's\n"
     "  -d N        drop every Nth datagram\n"
     "  PORT        of the server 0: a free one\n"
     "  TEXT        what to say, each in a datagram (hello)\n";

@@ -26,11 +26,11 @@ static PyObject *socket_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         Py_DECREF(self);
         return NULL;
     }
-    Py_DECREF(keep); /* the module, which the type keeps, has it too */
+    Py_DECREF(keep); /* the type keeps the module, which has its own */
     return (PyObject *)self;
 }
 
-/* Takes a new socket of the library's, which knows what it is. */
+/* Takes over a new socket of the library's, with its family, type and protocol. */
 static void socket_take(binding_socket *self, pysock *s)
 {
     self->s = s;
@@ -88,9 +88,8 @@ static int socket_init(PyObject *o, PyObject *args, PyObject *kwargs)
     return 0;
 }
 
-/* Closes. The descriptor may have been adopted by another socket object, which is then closed too,
-   as they share it; that one may have been detached, or closed behind this one's back, which is
-   told. */
+/* Closes. If another socket object has adopted the descriptor, that is closed too, as they share
+   it. The descriptor may also have been closed elsewhere, which is EBADF. */
 static int socket_end(binding_socket *self)
 {
     pysock *s = self->s, *owner;
@@ -173,7 +172,7 @@ static PyObject *socket_detach(PyObject *o, PyObject *unused)
     binding_begin(self->b, &call);
     r = pysock_detach(self->s);
     binding_end(&call);
-    if (r < 0 && pysock_error_code() != EBADF) /* EBADF: closed behind its back; let go it is */
+    if (r < 0 && pysock_error_code() != EBADF) /* EBADF: already closed */
         return binding_raise(self->b);
     self->fd = -1;
     return PyLong_FromLong(fd);
@@ -187,7 +186,7 @@ static PyObject *socket_fileno(PyObject *o, PyObject *unused)
 
 /* ---- connections ---- */
 
-/* A call with an address that sys.audit() is told of. */
+/* Begins a call with an address, after sys.audit(). */
 static int begin_with_address(binding_socket *self, PyObject *address, const char *event,
                               const char *caller, pysock_addr *addr, binding_call *call)
 {
@@ -485,11 +484,11 @@ static int size_and_flags(PyObject *const *args, Py_ssize_t n, const char *name,
     return n == 2 ? binding_int(args[1], flags) : 0;
 }
 
-/* What is received into a little room is copied out: bytes that are made too large, and then made
-   smaller, cost more. */
+/* Small amounts are received into a local buffer and copied: bytes that are made too large and then
+   shrunk cost more. */
 #define LITTLE 4096
 
-/* With MSG_TRUNC there are as many bytes as the datagram has, of which only the first have come. */
+/* With MSG_TRUNC the size is the datagram's, of which only the first bytes were received. */
 static void clear_unknown(PyObject *bytes, size_t known)
 {
     size_t size = (size_t)PyBytes_GET_SIZE(bytes);
@@ -522,7 +521,7 @@ static PyObject *recv_little(binding_socket *self, size_t size, int flags, pysoc
     return data;
 }
 
-/* The same into bytes of that size, for which there may be no memory. */
+/* The same into bytes of that size. */
 static PyObject *recv_much(binding_socket *self, Py_ssize_t size, int flags, pysock_addr *from)
 {
     PyObject *data = PyBytes_FromStringAndSize(NULL, size);
@@ -582,7 +581,7 @@ static PyObject *socket_recvfrom(PyObject *o, PyObject *const *args, Py_ssize_t 
     return result;
 }
 
-/* Room to write into, or a TypeError. */
+/* A writable buffer, or a TypeError. */
 static int writable_buffer(PyObject *o, Py_buffer *view)
 {
     if (PyObject_GetBuffer(o, view, PyBUF_WRITABLE) == 0)
@@ -592,7 +591,7 @@ static int writable_buffer(PyObject *o, Py_buffer *view)
     return -1;
 }
 
-/* (buffer, [nbytes[, flags]]): the buffer, and how much of it is to be used. */
+/* (buffer, [nbytes[, flags]]): the buffer, and how many bytes of it to use. */
 static int buffer_and_flags(PyObject *const *args, Py_ssize_t n, PyObject *kwnames,
                             const char *name, Py_buffer *view, Py_ssize_t *size, int *flags)
 {
@@ -678,7 +677,7 @@ static PyObject *socket_recvfrom_into(PyObject *o, PyObject *const *args, Py_ssi
 
 /* ---- messages ---- */
 
-/* What a message brought is lost with an exception; descriptors must not be. */
+/* An exception drops a received message: closes the descriptors that it carried. */
 static void close_passed(const pysock_msg *msg)
 {
     pysock_cmsg item;
@@ -712,8 +711,8 @@ static PyObject *ancillary_to_list(const pysock_msg *msg)
     return list;
 }
 
-/* Receives into the buffers; (data, ancdata, msg_flags, address), where data is first, which is
-   taken, or, where it is NULL, the number of bytes. */
+/* Receives into the buffers. Returns (data, ancdata, msg_flags, address), where data is first, its
+   reference stolen, or, if that is NULL, the number of bytes. */
 static PyObject *receive_message(binding_socket *self, struct iovec *buffers, size_t count,
                                  Py_ssize_t room, int flags, PyObject *first)
 {

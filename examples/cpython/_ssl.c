@@ -1,10 +1,10 @@
-/* The module _ssl: what unchanged ssl.py stands on. Arguments, objects, exceptions; all that is TLS
-   or certificates is pysock.h's. */
+/* The module _ssl, for an unchanged ssl.py: arguments, objects and exceptions. TLS and certificates
+   are pysock.h's. */
 #include "ssl_objects.h"
 
 /* ---- exceptions ---- */
 
-/* OpenSSL's texts are its names in small letters, but for abbreviations. */
+/* OpenSSL's texts are its names in lower case, except for abbreviations. */
 static void text_of_reason(const char *reason, char *text, size_t size)
 {
     size_t i;
@@ -58,7 +58,7 @@ PyObject *ssl_raise_error(ssl_state *st, PyObject *type, int code, const char *l
     return NULL;
 }
 
-/* Where a call would have to wait. */
+/* For a call that would have to wait. */
 static PyObject *raise_wait(ssl_state *st, int doing, int line)
 {
     if (doing == SSL_WRITING)
@@ -121,7 +121,7 @@ PyObject *ssl_raise_at(ssl_state *st, int doing, int line)
     }
 }
 
-/* For the other modules, whose sockets may have TLS around them. */
+/* For the other modules, whose sockets may be wrapped. */
 static PyObject *raise_for_others(binding *b)
 {
     return raise_ssl_error((ssl_state *)b->ssl, __LINE__);
@@ -217,7 +217,7 @@ static PyObject *rand_add(PyObject *module, PyObject *args)
     (void)module;
     if (!PyArg_ParseTuple(args, "s*d:RAND_add", &data, &entropy))
         return NULL;
-    PyBuffer_Release(&data); /* the system's generator needs no help */
+    PyBuffer_Release(&data); /* ignored: the system's generator is seeded */
     Py_RETURN_NONE;
 }
 
@@ -463,12 +463,12 @@ static const struct {
     {"HAS_TLSv1_1", 1}, {"HAS_TLSv1_2", 1}, {"HAS_TLSv1_3", 0},
 };
 
-/* Programs look for what OpenSSL of a version can do. What is here comes closest to 1.1.1, of
-   which urllib3 asks for the name, too. */
+/* Programs test the version for what OpenSSL can do. What is here is closest to 1.1.1; urllib3 also
+   checks the name. */
 #define SSL_VERSION_TEXT "OpenSSL 1.1.1 (as spoken by pysock " PYSOCK_VERSION " over BearSSL)"
 
-/* OpenSSL's numbers for the parts that an SSLError's library names, and for some of the reasons;
-   nobody is known to read more of these tables. */
+/* OpenSSL's numbers for the libraries that an SSLError names, and for some of the reasons; no
+   program is known to read more of these tables. */
 static const struct {
     const char *name;
     int code;
@@ -493,7 +493,7 @@ static const struct {
     {"TLSV1_ALERT_PROTOCOL_VERSION", 20, 1070},
 };
 
-/* Puts key and value, which are taken, into a dict. */
+/* Adds key and value, whose references are stolen, to a dict. */
 static int dict_put(PyObject *dict, PyObject *key, PyObject *value)
 {
     int r = dict && key && value ? PyDict_SetItem(dict, key, value) : -1;

@@ -1,6 +1,6 @@
 #include "address.h"
 
-/* Bluetooth's addresses, which no header of the system's has: the kernel's own layout. */
+/* Bluetooth's addresses, which no system header defines: the kernel's own layout. */
 #ifdef AF_BLUETOOTH
 enum { BT_L2CAP = 0, BT_HCI = 1, BT_SCO = 2, BT_RFCOMM = 3 };
 
@@ -67,7 +67,7 @@ int host_from_object(PyObject *o, int none_allowed, int strict, const char **tex
     return 0;
 }
 
-/* Fills in the address of host, and looks a name up. 0 or -1. */
+/* Fills in the address of host, looking a name up. 0 or -1. */
 static int resolve(binding *b, pysock_addr *addr, int family, const char *host, int port)
 {
     binding_call call;
@@ -118,7 +118,7 @@ static int check_port(long port, const char *caller)
     return -1;
 }
 
-/* A wrong tuple's TypeError says which call's address it is; other exceptions stay. */
+/* The TypeError for a wrong tuple names the call; other exceptions stay. */
 static int bad_tuple(const char *caller, const char *family, const char *shape)
 {
     if (PyErr_ExceptionMatches(PyExc_TypeError))
@@ -141,7 +141,7 @@ static int inet_from_object(binding_socket *s, PyObject *o, pysock_addr *addr, i
         if (PyErr_ExceptionMatches(PyExc_OverflowError))
             return check_port(-1, caller);
         if (PyTuple_GET_SIZE(o) >= 2 && PyTuple_GET_SIZE(o) <= (family == AF_INET6 ? 4 : 2))
-            return -1; /* which says what is wrong with an item */
+            return -1; /* the exception reports which item is wrong */
         return bad_tuple(caller, name,
                          family == AF_INET6 ? "(host, port[, flowinfo[, scopeid]])"
                                             : "(host, port)");
@@ -511,7 +511,7 @@ int address_from_object(binding_socket *s, PyObject *o, pysock_addr *addr, const
 
 /* ---- to Python ---- */
 
-/* "127.0.0.1", for each datagram that comes: inet_ntop() takes several times as long. */
+/* "127.0.0.1", for each received datagram: inet_ntop() takes several times as long. */
 static PyObject *ipv4_text(const unsigned char b[4])
 {
     char text[INET_ADDRSTRLEN], *p = text;
@@ -528,7 +528,7 @@ static PyObject *ipv4_text(const unsigned char b[4])
     return PyUnicode_FromStringAndSize(text, p - text - 1);
 }
 
-/* A tuple of two that are taken. */
+/* A tuple of two objects, whose references are stolen. */
 static PyObject *pair(PyObject *first, PyObject *second)
 {
     PyObject *tuple = first && second ? PyTuple_New(2) : NULL;
@@ -569,7 +569,7 @@ static PyObject *unix_to_object(const pysock_addr *addr)
 
 #ifdef __linux__
 
-/* The interface's name, or "" where it has none any more. */
+/* The interface's name, or "" if it no longer exists. */
 static const char *interface_name(int index, char name[IF_NAMESIZE])
 {
     if (index <= 0 || !if_indextoname((unsigned int)index, name))

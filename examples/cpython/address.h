@@ -4,12 +4,12 @@
 
 #include "binding.h"
 
-/* The address that o stands for, in the family of s; a name is looked up, without the interpreter's
-   lock. caller: for messages. -1 with an exception. */
+/* The address in o, in the family of s; names are looked up without the interpreter's lock. caller:
+   for messages. -1 with an exception. */
 int address_from_object(binding_socket *s, PyObject *o, pysock_addr *addr, const char *caller);
 
-/* The tuple, str or bytes that Python has for an address; None where there is none. proto: the
-   socket's, which says what a Bluetooth address is. */
+/* Python's tuple, str or bytes for an address; None if there is none. proto: the socket's, which
+   determines the form of a Bluetooth address. */
 PyObject *address_to_object(const pysock_addr *addr, int proto);
 
 /* A host name as text: ASCII as it is (all of it through the codec where strict), other str by
@@ -17,7 +17,7 @@ PyObject *address_to_object(const pysock_addr *addr, int proto);
    the text. -1 with an exception. */
 int host_from_object(PyObject *o, int none_allowed, int strict, const char **text, PyObject **keep);
 
-/* The headers that have the families and constants. */
+/* The headers that define the families and constants. */
 #include <net/if.h>
 #include <netinet/udp.h>
 #include <sys/ioctl.h>

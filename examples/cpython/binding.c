@@ -12,8 +12,8 @@ static __thread binding_call *running;
 /* How many times the main interpreter has ended. */
 static unsigned lives; /* atomic */
 
-/* Takes the interpreter's lock again. Where that interpreter has ended there is nothing to come
-   back to, in the next one of the process least of all: the thread ends, as Python's own do. */
+/* Takes the interpreter's lock again. If that interpreter has ended, the thread cannot return to
+   it, nor to a later one of the process: the thread ends, as Python's own do. */
 static void take_lock(const binding_call *c)
 {
     if (c->life != __atomic_load_n(&lives, __ATOMIC_ACQUIRE))
@@ -21,8 +21,8 @@ static void take_lock(const binding_call *c)
     PyEval_RestoreThread(c->thread);
 }
 
-/* Out of a call into Python's code, where no call is under way: those that keep the lock may do the
-   library's other work, too, and come back here. */
+/* Leaves a call for Python's code, where no call is under way: that code may make calls that keep
+   the lock and do the library's other work. */
 static binding_call *into_python(void)
 {
     binding_call *c = running;
@@ -32,7 +32,7 @@ static binding_call *into_python(void)
     return c;
 }
 
-/* Back from Python's code in a call, which may have worked for another interpreter meanwhile. */
+/* Back from Python's code into a call, whose thread may have run another interpreter meanwhile. */
 static void back_in_call(binding_call *c)
 {
     running = c;
@@ -52,10 +52,10 @@ static void note_main_thread(void)
     main_thread.known = 1;
 }
 
-/* Python's handlers run in the main thread, between two instructions; in a call that waits this is
-   the place. What a handler raises ends the call, and is raised by it. Other threads have nothing
-   to do, and must not ask for the lock in the middle of a call: at the interpreter's end that would
-   be the end of them. */
+/* Python's signal handlers run in the main thread, between two instructions; for a call that waits,
+   here. An exception of a handler ends the call, which raises it. Other threads have nothing to do,
+   and must not take the lock in the middle of a call: that would end them when the interpreter
+   finalizes. */
 static int interrupted(void *arg)
 {
     binding_call *call;
@@ -70,9 +70,9 @@ static int interrupted(void *arg)
     return raised;
 }
 
-/* What the modules do was told to sys.audit() while they held the lock, with Python's arguments:
-   taking it again here would cost two turns of it a call. What they did not ask about is asked
-   about here. */
+/* The modules have called sys.audit() for their own events with the lock held, with Python's
+   arguments: to take it again here would cost two switches of it per call. Other events of the
+   library are passed on here. */
 static int audited(void *arg, const pysock_audit_event *event)
 {
     char text[PYSOCK_ADDR_STRLEN] = "";
@@ -91,7 +91,7 @@ static int audited(void *arg, const pysock_audit_event *event)
     return denied;
 }
 
-/* pysock_cleanup(): from now on nobody calls into the interpreter, which may be going down. */
+/* pysock_cleanup(): no more calls into the interpreter, which may be finalizing. */
 static void closing(void *arg)
 {
     binding *b = arg;
@@ -110,23 +110,23 @@ static void attach(binding *b)
     pysock_set_audit_hook(audited, b);
 }
 
-/* The end of Py_Finalize(): threads that still wait find out now, not in the next interpreter. */
+/* The end of Py_Finalize(): ends threads that still wait, before another interpreter begins. */
 static void at_finalize(void)
 {
     __atomic_add_fetch(&lives, 1, __ATOMIC_RELEASE);
     pysock_cleanup();
 }
 
-/* The main interpreter's. It is never freed, as the library's threads may ask it whether a callback
-   is welcome until at_finalize(). */
+/* The main interpreter's. It is never freed, as the library's threads may check until at_finalize()
+   whether it takes callbacks. */
 static binding main_binding;
 
 /* ---- callbacks ----
-   Python's code may take its time, and its thread may end or hang in the middle of it when the
-   interpreter goes down. The library's own threads, which pysock_cleanup() joins, must not: so they
-   send another thread on the errand, wait for it, and leave it when the interpreter ends. */
+   Python's code may take long, and its thread may end or hang in the middle of it when the
+   interpreter finalizes. The library's own threads, which pysock_cleanup() joins, must not: so they
+   have another thread run the callback, wait for it, and abandon it when the interpreter ends. */
 
-#define PATIENCE 50000000 /* ns that the interpreter's end gives a callback */
+#define PATIENCE 50000000 /* ns that a callback has when the interpreter ends */
 
 enum { ERRAND_RUNS, ERRAND_DONE, ERRAND_LEFT };
 
@@ -136,14 +136,14 @@ typedef struct errand {
     int (*fn)(void *arg);
     int answer;
     int state;
-    int users; /* who waits, and who runs it: the last one frees it */
+    int users; /* the waiting and the running thread; the last one frees it */
     _Alignas(max_align_t) char arg[];
 } errand;
 
 static struct {
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    errand *first; /* those that somebody waits for; guarded by lock, as are their states */
+    errand *first; /* those with a waiting thread; guarded by lock, as are their states */
 } errands = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, NULL};
 
 static pthread_once_t errands_once = PTHREAD_ONCE_INIT;
@@ -157,7 +157,7 @@ static int has_errand(const binding *b)
     return e != NULL;
 }
 
-/* Whoever waits for one of b's waits no longer. */
+/* Ends the waits for b's callbacks. */
 static void abandon_errands(const binding *b)
 {
     errand *e;
@@ -198,7 +198,7 @@ static void after_fork(void)
     pthread_mutex_unlock(&errands.lock);
 }
 
-/* Nobody is left to wait for them, and whoever forks is Python's main thread. */
+/* No waiting thread is left, and the thread that forks is Python's main thread. */
 static void after_fork_in_child(void)
 {
     errand *e;
@@ -236,7 +236,7 @@ static void *errand_main(void *arg)
     return NULL;
 }
 
-/* Starts the thread, which no signal is for: they are the program's. */
+/* Starts the thread, with all signals blocked: they are for the program's threads. */
 static int start_errand(errand *e)
 {
     pthread_attr_t attributes;
@@ -254,7 +254,7 @@ static int start_errand(errand *e)
     return r;
 }
 
-/* Sends somebody, unless the interpreter ends. */
+/* Starts it, unless the interpreter is ending. */
 static int send_errand(errand *e)
 {
     int r = -1;
@@ -355,7 +355,7 @@ static PyObject *binding_new(void)
         return NULL;
     }
     if (is_main) {
-        Py_AtExit(at_finalize); /* without a place for it, exit() does the same */
+        Py_AtExit(at_finalize); /* if there is no slot for it, exit() does the same */
         pysock_state_swap(NULL);
         pysock_setdefaulttimeout(PYSOCK_NO_TIMEOUT); /* not that of the one before */
     }
@@ -363,8 +363,8 @@ static PyObject *binding_new(void)
 }
 
 /* The interpreter's atexit: no more callbacks on the library's threads, once those that run are
-   done, or have had some time for it. A second interpreter cannot end while it has a thread, so
-   there they are waited for as threads are. */
+   done, or have had some time. A sub-interpreter cannot end while it has a thread, so there the
+   call waits for them as for threads. */
 static PyObject *close_callbacks(PyObject *capsule, PyObject *unused)
 {
     binding *b = PyCapsule_GetPointer(capsule, CAPSULE);

@@ -1,6 +1,6 @@
-/* What the modules share: where the interpreter's lock is let go, where its hooks and exceptions
-   come in, and what belongs to one interpreter of several. It lives in libpysock.so, beside the
-   implementation of pysock.h, because a thread's calls are one thing to all modules. */
+/* What the modules share: releasing the interpreter's lock, its hooks and exceptions, and the state
+   of each interpreter. It is in libpysock.so, with the implementation of pysock.h, because all
+   modules must see the same calls of a thread. */
 #ifndef BINDING_H
 #define BINDING_H
 
@@ -16,10 +16,10 @@
 
 #define BINDING_API extern __attribute__((visibility("default")))
 
-/* What one interpreter has. Its modules keep it alive, by the capsule that binding_get() gives. */
+/* One interpreter's state. Its modules keep it alive through the capsule of binding_get(). */
 typedef struct binding {
     pysock_state *state; /* NULL: the main interpreter has the main one */
-    int attached;        /* its hooks are in place; pysock_cleanup() takes them away */
+    int attached;        /* its hooks are set; pysock_cleanup() removes them */
     /* From the modules that have them; NULL until then. A module that is imported a second time
        finds the same exceptions, and knows the other copy's sockets. */
     PyObject *gaierror, *herror;
@@ -27,20 +27,20 @@ typedef struct binding {
     PyObject *(*raise_ssl)(struct binding *b); /* for the errors that only _ssl has a class for */
     void *ssl;                                 /* the state of _ssl */
     PyInterpreterState *interpreter;
-    int closed; /* no more callbacks on the library's threads: it is going down */
+    int closed; /* no more callbacks on the library's threads: it is finalizing */
 } binding;
 
-/* A call of the library's under way: between binding_begin() and binding_end() the interpreter's
-   lock is free, and no object may be touched. */
+/* A call of the library under way: between binding_begin() and binding_end() the interpreter's lock
+   is released, and no object may be used. */
 typedef struct binding_call {
     struct binding_call *outer;
     binding *b;
     PyThreadState *thread;
     unsigned life;     /* of the main interpreter, which may end meanwhile */
-    const char *event; /* what sys.audit() has been asked about; "": nobody asks, it is no event */
+    const char *event; /* what sys.audit() was called with; "": no event */
 } binding_call;
 
-/* The Python object around a socket, for _ssl, which wraps TLS around it in place. */
+/* The Python object of a socket, for _ssl, which wraps the socket in place. */
 typedef struct binding_socket {
     PyObject_HEAD
     binding *b;
@@ -52,20 +52,20 @@ typedef struct binding_socket {
 
 #define BINDING_CLOSED ((pysock *)~(uintptr_t)0) /* a handle that never was one: EBADF */
 
-/* The running interpreter's binding, made when it is first asked for. *keep owns it. NULL with an
+/* The running interpreter's binding, made when it is first needed. *keep owns it. NULL with an
    exception. */
 BINDING_API binding *binding_get(PyObject **keep);
 
-/* For a call of the library that needs no binding_begin(), as it does not wait, but makes something
-   that belongs to the interpreter, or asks what does. */
+/* For a call of the library that does not wait, and so needs no binding_begin(), but makes or looks
+   up something that belongs to the interpreter. */
 BINDING_API void binding_enter(binding *b);
 
-/* Lets the interpreter's lock go, for calls of the library; and takes it again. */
+/* Releases the interpreter's lock, for calls of the library, and takes it again. */
 BINDING_API void binding_begin(binding *b, binding_call *c);
 BINDING_API void binding_end(binding_call *c);
 
-/* The same for a call that Python has an audit event for: sys.audit() is asked first, while the
-   lock is held, with args, a tuple that is taken. -1 with an exception, and then the call has not
+/* The same for a call that has an audit event in Python: sys.audit() is called first, with the lock
+   held and with args, a tuple whose reference is stolen. -1 with an exception: the call has not
    begun. */
 BINDING_API int binding_begin_audited(binding *b, binding_call *c, const char *event,
                                       PyObject *args);
@@ -74,14 +74,14 @@ BINDING_API int binding_begin_audited(binding *b, binding_call *c, const char *e
    signal handler or audit hook has raised. Always NULL. */
 BINDING_API PyObject *binding_raise(binding *b);
 
-/* Likewise for a host that was to be looked up. Where the library refuses a name unasked, because
-   it is too long or cannot be encoded, Python says gaierror: not known. */
+/* Likewise for a lookup of a host. Where the library rejects a name without a lookup, because it is
+   too long or cannot be encoded, Python raises gaierror: not known. */
 BINDING_API PyObject *binding_raise_lookup(binding *b);
 
-/* A callback of the library's into Python: fn(arg) with the interpreter's lock held, and its
-   answer; or refused, where the interpreter is going down. On the thread of a call it runs there.
-   On one of the library's own, or where a call that keeps the lock does the library's work,
-   another thread does it, with a copy of arg (so many bytes), which is copied back. */
+/* A callback of the library into Python: fn(arg) with the interpreter's lock held, and its result;
+   or refused, if the interpreter is finalizing. On the thread of a call it runs there. On one of
+   the library's own, or if a call that keeps the lock does the library's work, another thread runs
+   it, with a copy of arg (size bytes), which is copied back. */
 BINDING_API int binding_call_back(binding *b, int (*fn)(void *arg), void *arg, size_t size,
                                   int refused);
 

@@ -132,7 +132,7 @@ static PyObject *names_gethostbyaddr(PyObject *m, PyObject *o)
     return host_entry(m, o, "gethostbyaddr", "socket.gethostbyaddr", pysock_gethostbyaddr);
 }
 
-/* A port or service: None, an int, str or bytes. Numbers are written into digits. */
+/* A port or service: None, an int, str or bytes. A number is formatted in digits. */
 static int service_from_object(PyObject *o, char digits[32], const char **text)
 {
     long port;
@@ -209,7 +209,7 @@ static PyObject *names_getaddrinfo(PyObject *m, PyObject *args, PyObject *kwargs
     return result;
 }
 
-/* The one numeric address that getnameinfo's tuple stands for. */
+/* The one numeric address in getnameinfo's tuple. */
 static int nameinfo_addr(binding *b, const char *host, int port, unsigned int flowinfo,
                          unsigned int scope, PyObject *sockaddr, pysock_addr *addr)
 {
@@ -282,7 +282,7 @@ static PyObject *names_getnameinfo(PyObject *m, PyObject *args)
 
 /* ---- services and protocols ---- */
 
-/* What is not in the system's tables has no errno value in Python. */
+/* A name missing from the system's tables gives an OSError without errno, as in Python. */
 static PyObject *not_found(binding *b, const char *what)
 {
     if (PyErr_Occurred() || pysock_error() != PYSOCK_OS_ERROR || pysock_error_code() != ENOENT)
@@ -347,7 +347,7 @@ static PyObject *names_getprotobyname(PyObject *m, PyObject *args)
 
 /* ---- numbers ---- */
 
-/* An unsigned integer of so many bits, in the other byte order. */
+/* Swaps the bytes of an unsigned integer of that many bits. */
 static PyObject *swap(PyObject *o, const char *name, int bits)
 {
     unsigned long long n;

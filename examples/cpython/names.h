@@ -6,7 +6,7 @@
 
 extern PyMethodDef names_methods[];
 
-/* What a module of these keeps. */
+/* The module's state. */
 typedef struct socket_state {
     binding *b;
     PyObject *keep; /* owns b */

@@ -27,8 +27,8 @@ def environment(where=None):
 
 
 class Finder:
-    """Finds the modules of a directory, before the interpreter finds its own: also when they are
-    imported again."""
+    """Finds the modules of a directory before the interpreter's own, also when they are imported
+    again."""
 
     def __init__(self, where):
         self.where = where

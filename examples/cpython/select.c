@@ -1,5 +1,5 @@
-/* select: Python's select(), poll and epoll objects on pysock's, so that they tell the truth about
-   TLS sockets. */
+/* select: Python's select(), poll and epoll objects on pysock's, so that they report TLS sockets
+   correctly. */
 #include "binding.h"
 
 #include <limits.h>
@@ -17,8 +17,8 @@ typedef struct select_state {
 
 static struct PyModuleDef module_def;
 
-/* Milliseconds or seconds (unit: how many seconds one is) from None, which waits, as does a
-   negative number. Rounded up to whole milliseconds, as the kernel's own timeouts are. */
+/* Seconds from a timeout in units of that many seconds; None or a negative number waits without
+   limit. Rounded up to whole milliseconds, as the kernel's timeouts are. */
 static int wait_from_object(PyObject *o, double unit, double *seconds)
 {
     double n;
@@ -91,7 +91,7 @@ static int get_list(PyObject *o, fd_list *list)
     return PyErr_Occurred() ? -1 : 0;
 }
 
-/* The objects that are ready: what is left of the descriptors, in their order. */
+/* The objects whose descriptors are still in the list, in their order. */
 static PyObject *ready_objects(const fd_list *list)
 {
     PyObject *result = PyList_New((Py_ssize_t)list->ready_count);
@@ -141,13 +141,13 @@ typedef struct poll_object {
     PyObject *masks; /* descriptor to events, in the order of registration */
     struct pollfd *fds;
     size_t count;
-    int changed; /* fds is not what masks says */
+    int changed; /* fds differs from masks */
     int polling;
 } poll_object;
 
 #define POLL(o) ((poll_object *)(o))
 
-/* A mask of events: 16 bits without a sign. */
+/* A mask of events: 16 bits, unsigned. */
 static int mask_from_object(PyObject *o, unsigned short *mask)
 {
     unsigned long n;
@@ -228,7 +228,7 @@ static PyObject *poll_unregister(PyObject *o, PyObject *arg)
     return r < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-/* Writes the dictionary into the array. */
+/* Copies the dictionary into the array. */
 static int poll_refresh(poll_object *self)
 {
     Py_ssize_t at = 0;
@@ -300,7 +300,7 @@ static PyObject *poll_poll(PyObject *o, PyObject *const *args, Py_ssize_t n)
     if (binding_args("poll", n, 0, 1) < 0
         || wait_from_object(n ? args[0] : NULL, 0.001, &seconds) < 0)
         return NULL;
-    if (self->polling) { /* it would take the array away from under the other one */
+    if (self->polling) { /* it would free the array that the other one uses */
         PyErr_SetString(PyExc_RuntimeError, "concurrent poll() invocation");
         return NULL;
     }
@@ -473,8 +473,8 @@ static void epoll_leave(epoll_object *self)
     binding_end(&call);
 }
 
-/* Polls of other threads that are under way fail with EBADF; but who has a duplicate of the
-   poller's descriptor closes that alone. */
+/* Polls under way in other threads fail with EBADF; but an object with a duplicate of the poller's
+   descriptor closes only that. */
 static void epoll_end(epoll_object *self)
 {
     binding_call call;
@@ -540,7 +540,7 @@ static PyObject *epoll_exit(PyObject *o, PyObject *args)
     return PyObject_CallMethod(o, "close", NULL);
 }
 
-/* Positional and keyword arguments into values, of which the first min must be there. */
+/* Stores positional and keyword arguments in values; the first min are required. */
 static int take_args(const char *function, const char *const *names, int min, int max,
                      PyObject *const *args, Py_ssize_t n, PyObject *kwnames, PyObject **values)
 {
@@ -567,8 +567,8 @@ static int take_args(const char *function, const char *const *names, int min, in
     return 0;
 }
 
-/* (fd, eventmask), the latter with a default where optional. The calls that take them do not wait,
-   and keep the interpreter's lock: to let it go costs more. */
+/* (fd, eventmask), the latter with a default if optional. The calls that take them do not wait, and
+   keep the interpreter's lock: releasing it would cost more. */
 static int epoll_args(PyObject *o, const char *function, int min, int max, PyObject *const *args,
                       Py_ssize_t n, PyObject *kwnames, int *fd, unsigned int *mask)
 {

@@ -11,7 +11,7 @@ PyObject *ssl_bytes_from_buf(pysock_buf *b)
     return bytes;
 }
 
-/* Appends an item, which is taken, to a list. */
+/* Appends an item, whose reference is stolen, to a list. */
 static int append(PyObject *list, PyObject *item)
 {
     int r = list && item ? PyList_Append(list, item) : -1;
@@ -20,7 +20,7 @@ static int append(PyObject *list, PyObject *item)
     return r;
 }
 
-/* A list, which is taken, as a tuple. */
+/* A tuple of a list, whose reference is stolen. */
 static PyObject *as_tuple(PyObject *list, int r)
 {
     PyObject *tuple = list && r == 0 ? PyList_AsTuple(list) : NULL;
@@ -82,7 +82,7 @@ static PyObject *uris_tuple(const char *const *uris, size_t n)
     return tuple;
 }
 
-/* Enters a value, which is taken. */
+/* Sets a value, whose reference is stolen. */
 static int enter(PyObject *dict, const char *key, PyObject *value)
 {
     int r = value ? PyDict_SetItemString(dict, key, value) : -1;

@@ -1,12 +1,11 @@
-/* _SSLSocket, with TLS around a socket or between two MemoryBIOs; MemoryBIO and SSLSession. */
+/* _SSLSocket, for TLS on a socket or between two MemoryBIOs; MemoryBIO and SSLSession. */
 #include "ssl_objects.h"
 
 enum { VERIFY_HOSTNAME_MISMATCH = 62, VERIFY_IP_ADDRESS_MISMATCH = 64 }; /* OpenSSL's numbers */
 
-/* ---- who is behind a handle ----
-   A callback is told the library's socket, while Python wants its own object, which may be going
-   away in another thread at the same time. This table is guarded by the interpreter's lock, which
-   all interpreters share. */
+/* ---- from handles to objects ----
+   A callback gets the library's socket, and Python needs its own object, which another thread may
+   be destroying. This table is guarded by the interpreter's lock, which all interpreters share. */
 
 #define BUCKETS 1024
 
@@ -37,7 +36,7 @@ static void leave(connection_object *self)
         *at = self->next;
 }
 
-/* The newest one around the socket, with a reference; or NULL. */
+/* The socket's newest object, with a reference; or NULL. */
 static connection_object *find(const pysock *s)
 {
     connection_object *self = *bucket_of(s);
@@ -63,7 +62,7 @@ static PyObject *weak_or_null(PyObject *o)
     return o && o != Py_None ? PyWeakref_NewRef(o, NULL) : NULL;
 }
 
-/* Whether a session may be given to a connection of this context. */
+/* Whether a connection of this context may use a session. */
 static int check_session(connection_object *self, PyObject *session)
 {
     if (!PyObject_TypeCheck(session, self->st->session_type)) {
@@ -195,7 +194,7 @@ static void connection_dealloc(connection_object *self)
     PyObject_GC_UnTrack(self);
     leave(self);
     if (self->owned)
-        pysock_close(self->s); /* without a descriptor it has nothing to wait for */
+        pysock_close(self->s); /* without a descriptor there is nothing to wait for */
     connection_clear(self);
     Py_XDECREF(self->socket);
     Py_XDECREF(self->owner);
@@ -206,7 +205,7 @@ static void connection_dealloc(connection_object *self)
 
 /* ---- the sni_callback ---- */
 
-/* What the callback answered, as an alert; 0 goes on. */
+/* The callback's result as an alert; 0 goes on. */
 static int alert_of(PyObject *answer, PyObject *callback)
 {
     int alert;
@@ -247,7 +246,7 @@ static int ask_callback(connection_object *self, const pysock_ssl_client_hello *
     return alert;
 }
 
-/* A hello that does not need the library's any more. */
+/* A copy of a hello, independent of the library's. */
 typedef struct asked {
     pysock_ssl_client_hello hello;
     char name[256];
@@ -295,14 +294,14 @@ static void tell_message(connection_object *self, const pysock_ssl_message *m)
     Py_XDECREF(owner);
 }
 
-/* A message that does not need the library's any more; its data follows. */
+/* A copy of a message, independent of the library's; its data follows. */
 typedef struct told {
     pysock_ssl_message message;
     unsigned long thread; /* whose handshake it is */
 } told;
 
-/* What the callback raises is raised by the call that drives the handshake, once that is over; on a
-   thread of the library's own there is none. */
+/* An exception of the callback is raised by the call that drives the handshake, at its end; on a
+   thread of the library's own there is no such call. */
 static int tell(void *arg)
 {
     told *t = arg;
@@ -334,7 +333,7 @@ void connection_message_callback(void *arg, const pysock_ssl_message *message)
 
 /* ---- calls ---- */
 
-/* As ssl_raise(); a certificate that is for somebody else is told with the name that was wanted. */
+/* As ssl_raise(); a host name mismatch is reported with the expected name. */
 static PyObject *raise_of(connection_object *self, int doing, int line)
 {
     ssl_state *st = self->st;
@@ -368,7 +367,7 @@ static PyObject *connection_do_handshake(connection_object *self, PyObject *args
     Py_RETURN_NONE;
 }
 
-/* Goes on with the end of TLS: 0 at the end, -1 with an exception. */
+/* Continues the shutdown of TLS: 0 at its end, -1 with an exception. */
 static int go_on_ending(connection_object *self)
 {
     binding_call call;
@@ -440,7 +439,7 @@ static PyObject *read_into(connection_object *self, Py_ssize_t size, PyObject *b
     return n < 0 ? NULL : PyLong_FromSsize_t(n);
 }
 
-#define READ_MAX ((Py_ssize_t)1 << 18) /* a record has less: asking for more gets no more */
+#define READ_MAX ((Py_ssize_t)1 << 18) /* a record has less: a larger buffer gets no more */
 
 static PyObject *connection_read(connection_object *self, PyObject *const *args, Py_ssize_t nargs)
 {
@@ -470,7 +469,7 @@ static PyObject *connection_read(connection_object *self, PyObject *const *args,
     return bytes;
 }
 
-/* Where it may wait, or there is nothing to wait for, OpenSSL writes all. */
+/* If it may wait, or there is nothing to wait for, OpenSSL writes everything. */
 static ptrdiff_t send_most(connection_object *self, const void *data, size_t size)
 {
     if (size > 16384 && (self->owned || pysock_gettimeout(self->s) != 0))
@@ -505,7 +504,7 @@ static PyObject *connection_pending(connection_object *self, PyObject *args)
 
 static PyObject *connection_post_handshake(connection_object *self, PyObject *args)
 {
-    (void)args; /* it is TLS 1.3's */
+    (void)args; /* TLS 1.3 only */
     return ssl_raise_error(self->st, self->st->error, 266, "SSL", "WRONG_SSL_VERSION", NULL,
                            __LINE__);
 }
@@ -553,7 +552,7 @@ static PyObject *connection_getpeercert(connection_object *self, PyObject *args)
 
 #define CHAIN_MAX 64
 
-/* Certificate objects of a chain, or None where there is none. */
+/* Certificate objects of a chain, or None if there is none. */
 static PyObject *chain_list(connection_object *self,
                             ptrdiff_t (*get)(pysock *s, pysock_buf **out, size_t max))
 {
@@ -678,8 +677,8 @@ static PyObject *get_context(connection_object *self, void *closure)
     return Py_NewRef(self->context);
 }
 
-/* In an sni_callback the handshake goes on with the new one, and before a handshake it begins with
-   it; after that it is of no use, but may be set. */
+/* In an sni_callback the handshake continues with the new one, and before a handshake it begins
+   with it; later it may be set, but has no effect. */
 static int set_context(connection_object *self, PyObject *value, void *closure)
 {
     pysock_ssl_context *ctx;

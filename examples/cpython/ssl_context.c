@@ -1,4 +1,4 @@
-/* _SSLContext: settings, certificates and keys for connections to come. */
+/* _SSLContext: settings, certificates and keys for connections. */
 #include "ssl_objects.h"
 
 /* OpenSSL's defaults. */
@@ -8,10 +8,10 @@
      | PYSOCK_OP_IGNORE_UNEXPECTED_EOF)
 
 #ifndef PYSOCK_OP_LEGACY_SERVER_CONNECT
-#define PYSOCK_OP_LEGACY_SERVER_CONNECT ((uint64_t)0) /* the library asks for no such thing */
+#define PYSOCK_OP_LEGACY_SERVER_CONNECT ((uint64_t)0) /* the library needs no such option */
 #endif
 
-/* What the library knows. Others are workarounds for bugs that it does not have. */
+/* Options that the library has. Others are workarounds for bugs that it does not have. */
 #define CONTEXT_KNOWN_OPTIONS                                                                     \
     (CONTEXT_OPTIONS | PYSOCK_OP_NO_TICKET | PYSOCK_OP_NO_TLSv1 | PYSOCK_OP_NO_TLSv1_1            \
      | PYSOCK_OP_NO_TLSv1_2 | PYSOCK_OP_NO_TLSv1_3 | PYSOCK_OP_NO_RENEGOTIATION                   \
@@ -25,7 +25,7 @@ static int warn_deprecated(const char *what)
     return PyErr_WarnFormat(PyExc_DeprecationWarning, 2, "ssl.%s is deprecated", what);
 }
 
-/* A protocol that stands for one version only. */
+/* Whether a protocol means exactly one version. */
 static int is_fixed(int protocol)
 {
     return protocol == PYSOCK_PROTOCOL_TLSv1 || protocol == PYSOCK_PROTOCOL_TLSv1_1
@@ -49,7 +49,7 @@ static int warn_of_protocol(int protocol)
 }
 
 /* Python's defaults, where the library has others. The lowest version is the library's, as with an
-   OpenSSL whose configuration says MinProtocol = TLSv1.2: minimum_version tells and changes it. */
+   OpenSSL configured with MinProtocol = TLSv1.2: minimum_version reports and changes it. */
 static int set_defaults(context_object *self)
 {
     self->minimum = is_fixed(self->protocol) ? PYSOCK_MINIMUM_SUPPORTED : PYSOCK_TLSv1_2;
@@ -68,7 +68,7 @@ static int set_defaults(context_object *self)
         return -1;
     if (self->protocol != PYSOCK_PROTOCOL_TLS_CLIENT)
         return 0;
-    return pysock_ssl_set_session_cache(self->ctx, 0); /* Python's resume what they are given */
+    return pysock_ssl_set_session_cache(self->ctx, 0); /* Python resumes only given sessions */
 }
 
 static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -163,7 +163,7 @@ static int check_hostname_argument(PyObject *name)
     if (PyUnicode_READY(name) < 0)
         return -1;
     if (!PyUnicode_IS_ASCII(name)) {
-        Py_XDECREF(PyUnicode_AsASCIIString(name)); /* which says what is not */
+        Py_XDECREF(PyUnicode_AsASCIIString(name)); /* sets the exception */
         return -1;
     }
     n = PyUnicode_GET_LENGTH(name);
@@ -175,7 +175,7 @@ static int check_hostname_argument(PyObject *name)
     return 0;
 }
 
-/* Whether the context is for that side. */
+/* Whether the context can be used on that side. */
 static int check_side(context_object *self, int server_side)
 {
     const char *text;
@@ -193,7 +193,7 @@ static int check_side(context_object *self, int server_side)
 #define HOSTNAME_MAX 255 /* bytes of a name in the server_name extension */
 #define SSL_R_SSL3_EXT_INVALID_SERVERNAME 319 /* OpenSSL's number */
 
-/* Whether a server_hostname can be a server's name. */
+/* Whether a server_hostname is a valid name. */
 static int check_hostname_value(context_object *self, PyObject *name)
 {
     Py_ssize_t n = name == Py_None ? 1 : PyUnicode_GET_LENGTH(name);
@@ -270,8 +270,8 @@ static const char *path_text(PyObject *path)
 
 #define PASSWORD_MAX 1024
 
-/* Copies a password from a str, bytes or bytearray, with a NUL behind it. Its length; -1 with an
-   exception: of_type is what a wrong type is told. */
+/* Copies a password from a str, bytes or bytearray, with a NUL after it. Its length; -1 with an
+   exception: of_type is the message for a wrong type. */
 static Py_ssize_t copy_password(PyObject *o, const char *of_type, char *buf)
 {
     const char *text;
@@ -307,7 +307,7 @@ typedef struct password_question {
     size_t size;
 } password_question;
 
-/* The password's length; -1 with an exception, which is the call's. */
+/* The password's length; -1 with an exception, which the call raises. */
 static int ask_in_python(void *arg)
 {
     password_question *q = arg;
@@ -324,7 +324,7 @@ static int ask_in_python(void *arg)
     return (int)n;
 }
 
-/* The library asks on the thread of the call. */
+/* The library calls this on the thread of the call. */
 static ptrdiff_t ask_password(void *arg, char *buf, size_t size)
 {
     password_question *q = arg;
@@ -334,7 +334,7 @@ static ptrdiff_t ask_password(void *arg, char *buf, size_t size)
     return binding_call_back(q->b, ask_in_python, q, sizeof *q, -1);
 }
 
-/* What went wrong in a file is the PEM library's fault for OpenSSL. */
+/* OpenSSL attributes errors in a file to its PEM library. */
 static PyObject *raise_of_file(context_object *self, const char *library, int line)
 {
     if (PyErr_Occurred())
@@ -433,8 +433,7 @@ static int load_cadata(context_object *self, PyObject *data)
     return r;
 }
 
-/* A directory in which nothing has a hashed name is an error in C, and trusts nothing here, as in
-   Python. */
+/* A directory without hashed names is an error in C; here it trusts nothing, as in Python. */
 static int load_locations(context_object *self, PyObject *file, PyObject *path)
 {
     const char *reason;
@@ -491,10 +490,10 @@ static PyObject *context_set_default_verify_paths(context_object *self, PyObject
     Py_END_ALLOW_THREADS
     if (r < 0 && pysock_error() == PYSOCK_MEMORY_ERROR)
         return PyErr_NoMemory();
-    Py_RETURN_NONE; /* a system without a trust store is told by the first handshake */
+    Py_RETURN_NONE; /* without a trust store, the first handshake fails */
 }
 
-/* Whether a line of the file begins so. errno is 0, or why it could not be read. */
+/* Whether a line of the file begins with beginning. errno: 0, or why it could not be read. */
 static int file_has_line(const char *path, const char *beginning)
 {
     FILE *f = fopen(path, "rbe");
@@ -532,7 +531,7 @@ static PyObject *context_load_dh_params(context_object *self, PyObject *arg)
     if (!found)
         return ssl_raise_error(self->st, self->st->error, 108, "PEM", "NO_START_LINE", NULL,
                                __LINE__);
-    Py_RETURN_NONE; /* no finite-field DHE is spoken, so they are not needed */
+    Py_RETURN_NONE; /* there is no finite-field DHE, so they are not needed */
 }
 
 static PyObject *context_get_ca_certs(context_object *self, PyObject *args, PyObject *kwargs)
@@ -596,7 +595,7 @@ static PyObject *context_session_stats(context_object *self, PyObject *args)
                          s.misses, "timeouts", s.timeouts, "cache_full", s.cache_full);
 }
 
-/* ---- what is spoken ---- */
+/* ---- cipher suites and protocols ---- */
 
 static PyObject *context_set_ciphers(context_object *self, PyObject *arg)
 {
@@ -704,7 +703,7 @@ static PyObject *context_set_alpn_protocols(context_object *self, PyObject *args
 
 /* ---- properties ---- */
 
-/* A setter's value: NULL, which stands for del, is refused. */
+/* Checks a setter's value: NULL, which means del, is refused. */
 static int is_given(PyObject *value)
 {
     if (!value)
@@ -744,7 +743,7 @@ static int set_host_flags(context_object *self, PyObject *value, void *closure)
                                    self->ctx, !(flags & HOST_NEVER_CHECK_SUBJECT)));
 }
 
-/* Python deprecates all but the best two. */
+/* Python deprecates all except the newest two. */
 static int warn_of_version(int version)
 {
     switch (version) {
@@ -759,7 +758,7 @@ static int warn_of_version(int version)
     }
 }
 
-/* One of Python's versions; whether the library has it, it says itself. */
+/* One of Python's versions; the library checks whether it supports it. */
 static int take_version(context_object *self, PyObject *value, int *version)
 {
     long v = is_given(value) ? PyLong_AsLong(value) : -1;
@@ -784,8 +783,8 @@ static int take_version(context_object *self, PyObject *value, int *version)
     return warn_of_version(*version);
 }
 
-/* The library refuses what no handshake could keep to: a lowest version above all that it has, or a
-   highest one below. Python says ValueError then. */
+/* The library refuses bounds that no handshake could satisfy: a lowest version above all that it
+   has, or a highest one below. That is Python's ValueError. */
 static int set_version(context_object *self, int version,
                        int (*set)(pysock_ssl_context *ctx, int version))
 {
@@ -977,7 +976,7 @@ static int set_post_handshake_auth(context_object *self, PyObject *value, void *
     (void)closure;
     if (on < 0)
         return -1;
-    self->post_handshake_auth = on; /* TLS 1.3's: without effect */
+    self->post_handshake_auth = on; /* TLS 1.3 only: without effect */
     return 0;
 }
 
@@ -1001,7 +1000,7 @@ static int set_verify_flags(context_object *self, PyObject *value, void *closure
     (void)closure;
     if (flags == (unsigned long)-1 && PyErr_Occurred())
         return -1;
-    /* Not to allow proxy certificates is the stricter of two ways. */
+    /* Ignored: the library never allows proxy certificates, which is stricter. */
     known = (unsigned)flags & ~(unsigned)PYSOCK_VERIFY_ALLOW_PROXY_CERTS;
     if (zero_or_raise(self, pysock_ssl_set_verify_flags(self->ctx, known)) < 0)
         return -1;

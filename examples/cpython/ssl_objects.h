@@ -4,7 +4,7 @@
 
 #include "binding.h"
 
-/* What a module of these keeps. */
+/* The module's state. */
 typedef struct ssl_state {
     binding *b;
     PyObject *keep; /* owns b */
@@ -22,7 +22,7 @@ static inline ssl_state *ssl_state_of(PyObject *self)
     return module ? (ssl_state *)PyModule_GetState(module) : NULL;
 }
 
-/* Python's _SSLContext. Where Python remembers another number than the library, it is here. */
+/* Python's _SSLContext, with the settings whose values differ from the library's. */
 typedef struct context_object {
     PyObject_HEAD
     ssl_state *st;
@@ -48,7 +48,7 @@ typedef struct session_object {
 
 enum { SSL_ENDING = 1, SSL_ENDED };
 
-/* Python's _SSLSocket: what an SSLSocket and an SSLObject keep of the TLS around them. */
+/* Python's _SSLSocket: the TLS part of an SSLSocket or SSLObject. */
 typedef struct connection_object {
     PyObject_HEAD
     ssl_state *st;
@@ -60,13 +60,13 @@ typedef struct connection_object {
     PyObject *socket;   /* a weak reference; NULL for memory BIOs */
     PyObject *owner;    /* a weak reference, or NULL */
     PyObject *hostname; /* str or None */
-    struct connection_object *next; /* of those with the same bucket */
+    struct connection_object *next; /* in the same bucket */
 } connection_object;
 
 extern PyType_Spec context_spec, connection_spec, bio_spec, session_spec, certificate_spec;
 
-/* Raises the thread's last error of the library as Python's exception. doing: "read", "write",
-   "handshake": what timed out, or would have to wait; line: in the source. Always NULL. */
+/* Raises the library's last error of the thread as Python's exception. doing: the operation that
+   timed out, or would have to wait; line: in the source. Always NULL. */
 enum { SSL_READING, SSL_WRITING, SSL_SHAKING };
 
 PyObject *ssl_raise_at(ssl_state *st, int doing, int line);
