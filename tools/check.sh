@@ -8,7 +8,7 @@
 #   examples    the compile line in each example, and the programs in README.md
 #   install     make install and uninstall, and README.md's ways to build: pkg-config, CMake, Meson
 #   smoke       the small examples, as they were compiled there, against each other
-#   features    README.md's table of Python's names against the header
+#   features    tools/python-names.md against the header and Python
 #   certs       tests/certs belongs together; tools/mkcert.sh makes such certificates
 #
 #   tools/check.sh [CHECK...]    all of them if none is named
@@ -563,8 +563,15 @@ check_smoke() {
 # ---- features ----
 
 check_features() {
-    quietly features tools/features.sh --check README.md &&
-        echo "  $(grep -c '^| `' README.md) rows"
+    quietly features tools/features.sh --check || return 1
+    if python3 -c 'import ssl' 2>/dev/null; then
+        quietly features-python tools/features.sh --python || return 1
+        sed 's/^features:/ /' "$out/features-python.log"
+    fi
+    awk -F '|' '
+    /^\| `[a-z]+`: / { works += $3; differ += $4; missing += $5 }
+    END { print "  Python has " works " that work, " differ " that differ, " missing " missing" }
+    ' tools/python-names.md
 }
 
 # ---- certs ----
