@@ -55,6 +55,8 @@ help:
 	@echo 'make examples     build/examples/NAME from each examples/NAME.c and examples/apps/NAME.c'
 	@echo '                  (the default)'
 	@echo 'make tools        build/tools/embed_ca, which turns CA certificates into a C header'
+	@echo 'make install      pysock.h to PREFIX/include (/usr/local), pysock.pc for pkg-config to'
+	@echo '                  LIBDIR/pkgconfig (PREFIX/lib), both below DESTDIR; make uninstall'
 	@echo 'make test         all tests: plain, under AddressSanitizer+UBSan, under ThreadSanitizer'
 	@echo 'make test-plain   one of the three; also test-asan and test-tsan; and test-macos-like, the'
 	@echo '                  tests on an implementation that takes Linux for macOS'
@@ -206,6 +208,28 @@ build/bench/pysock_impl.o: tests/pysock_impl.c build/bench/flags
 build/bench/bench: $(BENCH_OBJECTS)
 	$(QUIET) $(CC) $(CFLAGS) $^ -o $@ $(ALL_LDFLAGS) $(LDLIBS) -lm
 
+# ---- installing: the header, and what tells pkg-config about it ----
+
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+INCLUDE_DIR = $(DESTDIR)$(PREFIX)/include
+PKGCONFIG_DIR = $(DESTDIR)$(LIBDIR)/pkgconfig
+
+install:
+	@version=$$(sed -n 's/^#define PYSOCK_VERSION "\(.*\)"$$/\1/p' '$(PYSOCK_DIR)/pysock.h') && \
+	    [ -n "$$version" ] || { echo '$(PYSOCK_DIR)/pysock.h has no version' >&2; exit 1; }; \
+	    install -d '$(INCLUDE_DIR)' '$(PKGCONFIG_DIR)' && \
+	    install -m 644 '$(PYSOCK_DIR)/pysock.h' '$(INCLUDE_DIR)/pysock.h' && \
+	    sed -e 's|@PREFIX@|$(PREFIX)|' -e "s|@VERSION@|$$version|" \
+	        -e 's|@CPPFLAGS@|$(DEP_CPPFLAGS:%= %)|' -e 's|@LDFLAGS@|$(DEP_LDFLAGS:%= %)|' \
+	        tools/pysock.pc.in >'$(PKGCONFIG_DIR)/pysock.pc' && \
+	    chmod 644 '$(PKGCONFIG_DIR)/pysock.pc'
+	@echo '$(INCLUDE_DIR)/pysock.h'
+	@echo '$(PKGCONFIG_DIR)/pysock.pc'
+
+uninstall:
+	rm -f '$(INCLUDE_DIR)/pysock.h' '$(PKGCONFIG_DIR)/pysock.pc'
+
 # ---- certificate chains of x509-limbo: at most so many false accepts and false rejects ----
 
 LIMBO_LIMITS = 16 1
@@ -314,9 +338,9 @@ build/fuzz/fuzz_%: tests/fuzz/fuzz_%.c build/fuzz/pysock_impl.o build/fuzz/flags
 
 -include $(wildcard build/*/*.d build/*/examples/*.d build/*/tools/*.d)
 
-.PHONY: all help examples build-examples tools demo test test-plain test-asan test-tsan check mutants \
-    bench fuzz limbo clean always cpython cpython-modules check-cpython check-cpython-short \
-    check-cpython-asan bench-cpython check-arch test-macos-like build-tests-macos-like \
-    $(VARIANTS:%=build-tests-%)
+.PHONY: all help examples build-examples tools demo install uninstall test test-plain test-asan \
+    test-tsan check mutants bench fuzz limbo clean always cpython cpython-modules check-cpython \
+    check-cpython-short check-cpython-asan bench-cpython check-arch test-macos-like \
+    build-tests-macos-like $(VARIANTS:%=build-tests-%)
 .DELETE_ON_ERROR:
 .SECONDARY:

@@ -6,8 +6,9 @@
 #   outline     the manual's table of contents against the sections; platform code in its place
 #   text        columns, blanks and leftovers in all sources
 #   examples    the compile line in each example, and the programs in README.md
+#   install     make install and uninstall, and README.md's ways to build: pkg-config, CMake, Meson
 #   smoke       the small examples, as they were compiled there, against each other
-#   features    README.md's table of Python's names against the header
+#   features    tools/python-names.md against the header and Python
 #   certs       tests/certs belongs together; tools/mkcert.sh makes such certificates
 #
 #   tools/check.sh [CHECK...]    all of them if none is named
@@ -406,6 +407,124 @@ check_examples() {
         "$(cat "$out/examples/usage.count") usage examples of the header"
 }
 
+# ---- install ----
+
+# readme_block LANGUAGE: the one block of README.md that is marked as such.
+readme_block() {
+    awk -v mark="\`\`\`$1" '
+    $0 == mark { blocks++; inside = 1; next }
+    /^```$/ { inside = 0 }
+    inside { print }
+    END { exit blocks != 1 }' README.md && return 0
+    echo "  FAILED  README.md must have one block that begins with \`\`\`$1" >&2
+    return 1
+}
+
+# make_install TARGET DESTDIR PREFIX LIBDIR
+make_install() {
+    quietly "install/$1" env MAKEFLAGS= "${MAKE:-make}" --no-print-directory "$1" "DESTDIR=$2" \
+        "PREFIX=$3" "LIBDIR=$4" "PYSOCK_DIR=$PYSOCK_DIR"
+}
+
+# check_gone DIR: uninstall has left no file there.
+check_gone() {
+    [ -n "$(find "$1" -type f)" ] || return 0
+    echo "  FAILED  make uninstall leaves $(find "$1" -type f)"
+    return 1
+}
+
+# A package is made in another folder than the one that it names.
+check_staged() {
+    stage=$out/install/stage
+    make_install install "$stage" /opt/py /opt/py/lib64 || return 1
+    if ! cmp -s "$header" "$stage/opt/py/include/pysock.h" ||
+        ! grep -qx 'prefix=/opt/py' "$stage/opt/py/lib64/pkgconfig/pysock.pc"; then
+        echo '  FAILED  make install DESTDIR=... PREFIX=/opt/py LIBDIR=/opt/py/lib64'
+        return 1
+    fi
+    make_install uninstall "$stage" /opt/py /opt/py/lib64 && check_gone "$stage"
+}
+
+# start_project NAME: its folder, with the get.c that README.md's snippets build.
+start_project() {
+    mkdir -p "$out/install/$1/third_party"
+    cat >"$out/install/$1/get.c" <<'EOF'
+#define PYSOCK_IMPLEMENTATION
+#include "pysock.h"
+
+int main(void)
+{
+    pysock_ssl_context *tls = pysock_ssl_server_context();
+    int failed = !tls || puts(pysock_version()) < 0;
+    pysock_ssl_context_release(tls);
+    return failed;
+}
+EOF
+}
+
+# check_prints PROJECT PROGRAM: it runs, and prints the header's version.
+check_prints() {
+    quietly "install/$1-run" "$2" || return 1
+    [ "$(cat "$out/install/$1-run.log")" = "$version" ] && return 0
+    echo "  FAILED  the program built with $1 does not print $version"
+    return 1
+}
+
+check_pkg_config() {
+    start_project pkg-config
+    quietly install/flags pkg-config --cflags --libs pysock || return 1
+    # shellcheck disable=SC2046,SC2086
+    quietly install/pkg-config "$CC" $CPPFLAGS "$out/install/pkg-config/get.c" \
+        -o "$out/install/pkg-config/get" $LDFLAGS $(cat "$out/install/flags.log") &&
+        check_prints pkg-config "$out/install/pkg-config/get" || return 1
+    [ "$(pkg-config --modversion pysock)" = "$version" ] && return 0
+    echo "  FAILED  the version in pysock.pc is not $version"
+    return 1
+}
+
+check_cmake() {
+    project=$out/install/cmake
+    start_project cmake
+    cp "$header" "$project/third_party/"
+    readme_block cmake >"$project/CMakeLists.txt" &&
+        quietly install/cmake-configure env "CFLAGS=$CPPFLAGS" cmake -S "$project" \
+            -B "$project/build" &&
+        quietly install/cmake-build cmake --build "$project/build" &&
+        check_prints cmake "$project/build/get"
+}
+
+# check_meson NAME: whether it takes the copy or what is installed is up to the environment.
+check_meson() {
+    project=$out/install/$1
+    start_project "$1"
+    [ "$1" != meson-copy ] || cp "$header" "$project/third_party/"
+    readme_block meson >"$project/meson.build" &&
+        quietly "install/$1-setup" meson setup "$project" "$project/build" &&
+        quietly "install/$1-build" meson compile -C "$project/build" &&
+        check_prints "$1" "$project/build/get"
+}
+
+check_install() {
+    for tool in pkg-config cmake meson ninja; do
+        command -v $tool >/dev/null && continue
+        echo "  FAILED  $tool is not installed: tools/setup.sh check installs it"
+        return 1
+    done
+    rm -rf "$out/install"
+    mkdir -p "$out/install"
+    version=$(sed -n 's/^#define PYSOCK_VERSION "\(.*\)"$/\1/p' "$header")
+    prefix=$PWD/$out/install/prefix
+    check_staged && check_cmake || return 1
+    (export PKG_CONFIG_LIBDIR=/nonexistent && check_meson meson-copy) || return 1
+    make_install install '' "$prefix" "$prefix/lib" || return 1
+    (
+        export PKG_CONFIG_PATH="$prefix/lib/pkgconfig"
+        check_pkg_config && check_meson meson-installed
+    ) || return 1
+    make_install uninstall '' "$prefix" "$prefix/lib" && check_gone "$prefix" &&
+        echo '  installed and uninstalled; programs by pkg-config, CMake and Meson'
+}
+
 # ---- smoke ----
 
 # serve NAME ARGUMENT...: an example in the background, until the check ends.
@@ -484,8 +603,15 @@ check_smoke() {
 # ---- features ----
 
 check_features() {
-    quietly features tools/features.sh --check README.md &&
-        echo "  $(grep -c '^| `' README.md) rows"
+    quietly features tools/features.sh --check || return 1
+    if python3 -c 'import ssl' 2>/dev/null; then
+        quietly features-python tools/features.sh --python || return 1
+        sed 's/^features:/ /' "$out/features-python.log"
+    fi
+    awk -F '|' '
+    /^\| `[a-z]+`: / { works += $3; differ += $4; missing += $5 }
+    END { print "  Python has " works " that work, " differ " that differ, " missing " missing" }
+    ' tools/python-names.md
 }
 
 # ---- certs ----
@@ -532,11 +658,11 @@ if [ "${1-}" = --run ]; then
 fi
 cd "$(dirname "$0")/.." || exit 1
 mkdir -p $out
-[ $# -gt 0 ] || set -- compile symbols outline text examples smoke features certs
+[ $# -gt 0 ] || set -- compile symbols outline text examples install smoke features certs
 failed=
 for check; do
     case $check in
-    compile | symbols | outline | text | examples | smoke | features | certs) ;;
+    compile | symbols | outline | text | examples | install | smoke | features | certs) ;;
     *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "$0" && exit 2 ;;
     esac
     echo "check $check"

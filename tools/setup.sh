@@ -5,7 +5,8 @@
 #   tools/setup.sh plain   also what `make test-plain` needs: cmocka, and as peers openssl, gnutls,
 #                          nginx, curl, python3, stunnel and haproxy
 #   tools/setup.sh test    also what `make test` needs: the sanitizers
-#   tools/setup.sh check   what `make check` needs: clang, a C++ compiler, libidn2 and openssl
+#   tools/setup.sh check   what `make check` needs: clang, a C++ compiler, libidn2, openssl, and, to
+#                          try what README.md says of installing, pkg-config, cmake, meson and ninja
 #   tools/setup.sh cpython what `make cpython` needs: Python's headers
 #   tools/setup.sh exam    also what `make check-cpython` needs: CPython's own tests, pip, requests,
 #                          names of services
@@ -134,6 +135,10 @@ have_python_pip() { $PYTHON -m pip --version >/dev/null 2>&1; }
 # Names of services, which CPython's tests look up.
 have_services() { grep -q '^http[[:space:]]' /etc/services 2>/dev/null; }
 have_python_requests() { $PYTHON -c 'import requests' >/dev/null 2>&1; }
+have_pkg_config() { pkg-config --version >/dev/null 2>&1; }
+have_cmake() { cmake --version >/dev/null 2>&1; }
+have_meson() { meson --version >/dev/null 2>&1; }
+have_ninja() { ninja --version >/dev/null 2>&1; }
 have_cxx() { links_main g++ cpp || links_main c++ cpp; }
 
 # As tools/run-tests.sh does, runs it once more without random addresses if it cannot start.
@@ -158,6 +163,7 @@ describe() {
     fuzzer) echo "libFuzzer and the sanitizers of $FUZZ_CC" ;;
     cxx) echo 'a C++ compiler' ;;
     idn2) echo 'libidn2 with its header' ;;
+    pkg_config) echo 'pkg-config' ;;
     python_dev) echo "Python's headers ($PYTHON)" ;;
     python_tests) echo "CPython's own tests ($PYTHON -m test)" ;;
     python_pip) echo "pip ($PYTHON -m pip)" ;;
@@ -197,6 +203,11 @@ packages_of() {
     apt-get:fuzzer) echo clang libclang-rt-dev ;;
     apt-get:cxx) echo g++ ;;
     apt-get:idn2) echo libidn2-dev ;;
+    apt-get:pkg_config) echo pkg-config ;;
+    dnf:pkg_config) echo pkgconf-pkg-config ;;
+    *:pkg_config) echo pkgconf ;;
+    apt-get:ninja | dnf:ninja) echo ninja-build ;;
+    apk:ninja) echo samurai ;; # brings the command ninja
     apt-get:python_dev) echo python3-dev ;;
     apt-get:python_tests) apt_python_tests ;;
     apt-get:python_pip) echo python3-pip ;;
@@ -399,7 +410,7 @@ install_missing() {
 
 base='cc make bearssl'
 for_plain='cmocka openssl gnutls nginx curl python3 timeout stunnel haproxy'
-for_check='clang cxx idn2'
+for_check='clang cxx idn2 pkg_config cmake meson ninja'
 for_exam='python_tests python_pip python_requests services'
 case ${1-} in
 '') wanted=$base ;;
