@@ -61,8 +61,9 @@ help:
 	@echo 'make test-plain   one of the three; also test-asan and test-tsan; and test-macos-like, the'
 	@echo '                  tests on an implementation that takes Linux for macOS'
 	@echo '                  TESTS="NAME ..." runs tests/*/test_NAME.c and whitebox_NAME.c only'
-	@echo 'make check        compile matrix, symbols, outline of the header, compile lines of examples,'
-	@echo '                  and the small ones against each other'
+	@echo 'make check        compile matrix, symbols, outline of the header, format, compile lines of'
+	@echo '                  examples, and the small ones against each other'
+	@echo 'make format       lets clang-format write the header, tests, examples and tools anew'
 	@echo 'make mutants      changes lines of the header, in copies, one at a time: a test must notice'
 	@echo '                  each; MUTANTS="NAME ..." chooses some of tests/mutants.txt'
 	@echo 'make check-arch   the tests for another processor, ARCH=i386, s390x or armhf, by a cross'
@@ -106,6 +107,11 @@ check:
 	@$(SETUP) check
 	@CC='$(CC)' CPPFLAGS='$(CPPFLAGS) $(DEP_CPPFLAGS)' LDFLAGS='$(ALL_LDFLAGS)' \
 	    LDLIBS='$(LDLIBS)' PYSOCK_DIR='$(PYSOCK_DIR)' JOBS='$(JOBS)' tools/check.sh
+
+format:
+	@$(SETUP) format
+	@PYSOCK_DIR='$(PYSOCK_DIR)' tools/check.sh --run list_formatted | \
+	    xargs -P '$(JOBS)' -n 4 clang-format --fallback-style=none -i
 
 mutants:
 	@$(SETUP) test
@@ -339,7 +345,7 @@ build/fuzz/fuzz_%: tests/fuzz/fuzz_%.c build/fuzz/pysock_impl.o build/fuzz/flags
 -include $(wildcard build/*/*.d build/*/examples/*.d build/*/tools/*.d)
 
 .PHONY: all help examples build-examples tools demo install uninstall test test-plain test-asan \
-    test-tsan check mutants bench fuzz limbo clean always cpython cpython-modules check-cpython \
+    test-tsan check format mutants bench fuzz limbo clean always cpython cpython-modules check-cpython \
     check-cpython-short check-cpython-asan bench-cpython check-arch test-macos-like \
     build-tests-macos-like $(VARIANTS:%=build-tests-%)
 .DELETE_ON_ERROR:

@@ -5,6 +5,7 @@
 #   symbols     the implementation defines nothing but pysock_ names
 #   outline     the manual's table of contents against the sections; platform code in its place
 #   text        columns, blanks and leftovers in all sources
+#   format      clang-format, of whatever version is here, leaves all C as it is
 #   examples    the compile line in each example, and the programs in README.md
 #   install     make install and uninstall, and README.md's ways to build: pkg-config, CMake, Meson
 #   smoke       the small examples, as they were compiled there, against each other
@@ -302,6 +303,42 @@ check_text() {
     $0 ~ leftovers { tell("leftover: " $0) }
     { gsub(/[\200-\277]/, ""); if (length($0) > 100) tell(length($0) " columns") }
     END { exit bad }' <"$out/sources" && echo "  $(wc -l <"$out/sources") files"
+}
+
+# ---- format ----
+
+list_formatted() {
+    echo "$header"
+    find tests examples tools -type f -name '*.[ch]' | sort
+}
+
+# compare_format FILE: with what the .clang-format beside it, or the next one above, makes of it.
+compare_format() {
+    log=$out/format/$(echo "$1" | tr / -)
+    if ! clang-format --fallback-style=none "$1" >"$log" 2>"$log.err"; then
+        what="  FAILED  clang-format $1" how=$(sed -n '1,4s/^/    /p' "$log.err")
+    elif ! diff "$1" "$log" >"$log.diff"; then
+        what="  FAILED  $1: $(grep -c '^[<>]' "$log.diff") lines"
+        how=$(sed -n '1,8s/^/    /p' "$log.diff")
+    else
+        return 0
+    fi
+    printf '%s\n%s\n' "$what" "$how" # at once: others run beside it
+    return 1
+}
+
+check_format() {
+    version=$(clang-format --version) || { echo '  FAILED  no clang-format is here'; return 1; }
+    mkdir -p "$out/format"
+    list_formatted >"$out/formatted"
+    if ! xargs -P "$JOBS" -n 1 tools/check.sh --run compare_format <"$out/formatted" \
+        >"$out/format.log" 2>&1; then
+        echo "  FAILED  \`make format\` mends $(grep -c '^  FAILED' "$out/format.log") files" \
+            "($version)"
+        complain "$out/format.log"
+        return 1
+    fi
+    echo "  $(wc -l <"$out/formatted") files ($version)"
 }
 
 # ---- examples ----
@@ -658,11 +695,11 @@ if [ "${1-}" = --run ]; then
 fi
 cd "$(dirname "$0")/.." || exit 1
 mkdir -p $out
-[ $# -gt 0 ] || set -- compile symbols outline text examples install smoke features certs
+[ $# -gt 0 ] || set -- compile symbols outline text format examples install smoke features certs
 failed=
 for check; do
     case $check in
-    compile | symbols | outline | text | examples | install | smoke | features | certs) ;;
+    compile | symbols | outline | text | format | examples | install | smoke | features | certs) ;;
     *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "$0" && exit 2 ;;
     esac
     echo "check $check"

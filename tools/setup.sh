@@ -5,8 +5,10 @@
 #   tools/setup.sh plain   also what `make test-plain` needs: cmocka, and as peers openssl, gnutls,
 #                          nginx, curl, python3, stunnel and haproxy
 #   tools/setup.sh test    also what `make test` needs: the sanitizers
-#   tools/setup.sh check   what `make check` needs: clang, a C++ compiler, libidn2, openssl, and, to
-#                          try what README.md says of installing, pkg-config, cmake, meson and ninja
+#   tools/setup.sh check   what `make check` needs: clang, clang-format, a C++ compiler, libidn2,
+#                          openssl, and, to try what README.md says of installing, pkg-config, cmake,
+#                          meson and ninja
+#   tools/setup.sh format  what `make format` needs: clang-format, of any version
 #   tools/setup.sh cpython what `make cpython` needs: Python's headers
 #   tools/setup.sh exam    also what `make check-cpython` needs: CPython's own tests, pip, requests,
 #                          names of services
@@ -115,6 +117,7 @@ have_curl() { curl --version >/dev/null 2>&1; }
 have_python3() { python3 -c 'import ssl' >/dev/null 2>&1; }
 have_timeout() { timeout 1 true 2>/dev/null || gtimeout 1 true 2>/dev/null; }
 have_clang() { links_main clang c && links_main clang++ cpp; }
+have_clang_format() { clang-format --version >/dev/null 2>&1; }
 have_fuzzer() {
     echo 'int LLVMFuzzerTestOneInput(const unsigned char *data, unsigned long size);
 int LLVMFuzzerTestOneInput(const unsigned char *data, unsigned long size)
@@ -160,6 +163,7 @@ describe() {
     python3) echo 'python3 with its ssl module' ;;
     timeout) echo 'the timeout command (coreutils)' ;;
     clang) echo 'clang and clang++' ;;
+    clang_format) echo 'clang-format' ;;
     fuzzer) echo "libFuzzer and the sanitizers of $FUZZ_CC" ;;
     cxx) echo 'a C++ compiler' ;;
     idn2) echo 'libidn2 with its header' ;;
@@ -201,6 +205,7 @@ packages_of() {
     apt-get:testssl | pacman:testssl | apk:testssl) echo testssl.sh ;;
     apt-get:clang) echo clang g++ ;;
     apt-get:fuzzer) echo clang libclang-rt-dev ;;
+    apt-get:clang_format | brew:clang_format) echo clang-format ;;
     apt-get:cxx) echo g++ ;;
     apt-get:idn2) echo libidn2-dev ;;
     apt-get:pkg_config) echo pkg-config ;;
@@ -235,11 +240,13 @@ packages_of() {
     dnf:gnutls) echo gnutls-utils ;;
     dnf:timeout) echo coreutils ;;
     dnf:cxx) echo gcc-c++ ;;
+    dnf:clang_format) echo clang-tools-extra ;;
     dnf:idn2) echo libidn2-devel ;;
     pacman:cc | pacman:cxx) echo gcc ;;
     pacman:idn2 | brew:idn2) echo libidn2 ;;
     pacman:python3) echo python ;;
     pacman:timeout) echo coreutils ;;
+    pacman:clang_format) echo clang ;;
     apk:cc) echo gcc musl-dev ;;
     apk:bearssl) echo bearssl-dev ;;
     apk:cmocka) echo cmocka-dev ;;
@@ -247,6 +254,7 @@ packages_of() {
     apk:timeout) echo coreutils ;;
     apk:clang) echo clang g++ ;;
     apk:cxx) echo g++ ;;
+    apk:clang_format) echo clang-extra-tools ;;
     apk:idn2) echo libidn2-dev ;;
     brew:cc | brew:cxx | brew:clang | brew:sanitizers) ;; # Xcode's; brew's would not be used
     brew:python3) echo python ;;
@@ -410,13 +418,14 @@ install_missing() {
 
 base='cc make bearssl'
 for_plain='cmocka openssl gnutls nginx curl python3 timeout stunnel haproxy'
-for_check='clang cxx idn2 pkg_config cmake meson ninja'
+for_check='clang clang_format cxx idn2 pkg_config cmake meson ninja'
 for_exam='python_tests python_pip python_requests services'
 case ${1-} in
 '') wanted=$base ;;
 plain) wanted="$base $for_plain" ;;
 test) wanted="$base $for_plain sanitizers" ;;
 check) wanted="$base $for_check openssl" ;;
+format) wanted=clang_format ;;
 cpython) wanted="$base python_dev" ;;
 exam) wanted="$base python_dev $for_exam" ;;
 fuzz) wanted="$base fuzzer" ;;

@@ -125,6 +125,7 @@ static int status_of_errno(int error)
 
 static const char *content_type(const char *path)
 {
+    /* clang-format off */
     static const char *const types[][2] = {
         {"css", "text/css; charset=utf-8"}, {"csv", "text/csv; charset=utf-8"},
         {"gif", "image/gif"}, {"htm", "text/html; charset=utf-8"},
@@ -139,6 +140,7 @@ static const char *content_type(const char *path)
         {"woff", "font/woff"}, {"woff2", "font/woff2"}, {"xml", "application/xml"},
         {"zip", "application/zip"},
     };
+    /* clang-format on */
     const char *dot = strrchr(path, '.');
 
     for (size_t i = 0; dot && i < sizeof types / sizeof types[0]; i++)

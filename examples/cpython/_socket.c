@@ -1063,8 +1063,10 @@ static PyObject *socket_sendmsg_afalg(PyObject *o, PyObject *args, PyObject *kwa
 
 /* ---- the type ---- */
 
+/* clang-format off */
 #define METHOD(name, function, flags, doc)                                                         \
     {name, (PyCFunction)(void (*)(void))function, flags, PyDoc_STR(doc)}
+/* clang-format on */
 
 static PyMethodDef socket_methods[] = {
     METHOD("_accept", socket_accept, METH_NOARGS,

@@ -371,10 +371,12 @@ static PyObject *swap(PyObject *o, const char *name, int bits)
     return PyLong_FromUnsignedLong(bits == 16 ? htons((uint16_t)n) : htonl((uint32_t)n));
 }
 
+/* clang-format off */
 static PyObject *names_ntohs(PyObject *m, PyObject *o) { (void)m; return swap(o, "ntohs", 16); }
 static PyObject *names_htons(PyObject *m, PyObject *o) { (void)m; return swap(o, "htons", 16); }
 static PyObject *names_ntohl(PyObject *m, PyObject *o) { (void)m; return swap(o, "ntohl", 32); }
 static PyObject *names_htonl(PyObject *m, PyObject *o) { (void)m; return swap(o, "htonl", 32); }
+/* clang-format on */
 
 static PyObject *illegal_ip(const char *function)
 {
@@ -564,7 +566,9 @@ static PyObject *names_setdefaulttimeout(PyObject *m, PyObject *o)
 
 /* ---- the table ---- */
 
+/* clang-format off */
 #define METHOD(name, flags, doc) {#name, (PyCFunction)(void (*)(void))names_##name, flags, doc}
+/* clang-format on */
 
 PyMethodDef names_methods[] = {
     METHOD(gethostname, METH_NOARGS,

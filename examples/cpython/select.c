@@ -347,8 +347,10 @@ static PyObject *select_poll(PyObject *m, PyObject *unused)
     return (PyObject *)self;
 }
 
+/* clang-format off */
 #define METHOD(name, function, flags, doc)                                                         \
     {name, (PyCFunction)(void (*)(void))function, flags, PyDoc_STR(doc)}
+/* clang-format on */
 
 static PyMethodDef poll_methods[] = {
     METHOD("modify", poll_modify, METH_FASTCALL,

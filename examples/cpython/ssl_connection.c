@@ -805,8 +805,10 @@ static PyMethodDef connection_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* clang-format off */
 #define READ_ONLY(name, doc) {#name, (getter)get_##name, NULL, doc, NULL}
 #define PROPERTY(name, doc) {#name, (getter)get_##name, (setter)set_##name, doc, NULL}
+/* clang-format on */
 
 static PyGetSetDef connection_properties[] = {
     PROPERTY(context, "The SSLContext; an sni_callback may set another."),

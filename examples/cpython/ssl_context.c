@@ -1084,7 +1084,9 @@ static PyMethodDef context_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* clang-format off */
 #define PROPERTY(name, doc) {#name, (getter)get_##name, (setter)set_##name, doc, NULL}
+/* clang-format on */
 
 static PyGetSetDef context_properties[] = {
     PROPERTY(check_hostname, "Whether the certificate must be for server_hostname."),

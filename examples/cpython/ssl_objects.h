@@ -96,7 +96,9 @@ PyObject *certificate_from_buf(ssl_state *st, pysock_buf *der); /* takes der */
 /* Bytes of a buffer, which is released. NULL gives NULL. */
 PyObject *ssl_bytes_from_buf(pysock_buf *b);
 
+/* clang-format off */
 #define METHOD(name, function, flags, doc) {name, (PyCFunction)(void (*)(void))function, flags, doc}
+/* clang-format on */
 
 /* A docstring that inspect.signature() understands. */
 #define SIGNED(signature, text) signature "\n--\n\n" text

@@ -79,7 +79,9 @@ static intptr_t call_cipher(pysock *s) {
     return pysock_ssl_cipher(s, &info);
 }
 
+/* clang-format off */
 #define ENTRY(name) {#name, call_##name}
+/* clang-format on */
 
 static const struct {
     const char *name;
@@ -395,12 +397,14 @@ T_TEST(ports_out_of_range_are_refused, 30) {
 }
 
 T_TEST(texts_that_are_no_addresses_are_refused, 30) {
+    /* clang-format off */
     static const char *const texts[] = {
         "",           "127.0.0.1",    "127.0.0.1:",   ":80",           "127.0.0.1:65536",
         "127.0.0.1:-1", "127.0.0.1:+1", "127.0.0.1:80x", "127.0.0.1: 80", "127.0.0.1:0x50",
         "256.0.0.1:80", "example.org:80", "[::1]",    "[::1:80",       "[::1]80",
         "[::1]:",       "[:::1]:80",    "[]:80",      "::1:80",        "[::1]:99999",
         "127.0.0.1:99999999999999999999"};
+    /* clang-format on */
     pysock_addr addr;
     char *text;
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {

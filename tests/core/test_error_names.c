@@ -105,6 +105,7 @@ SWEPT(ssl_get_verified_chain, pysock_ssl_get_verified_chain(s, NULL, 0))
 SWEPT(ssl_get_channel_binding, pysock_ssl_get_channel_binding(s, "tls-unique", room, 64))
 SWEPT(ssl_get_session, pysock_ssl_get_session(s))
 
+/* clang-format off */
 #define ROW(call_name) {#call_name, call_##call_name}
 
 static const swept socket_calls[] = {
@@ -124,6 +125,7 @@ static const swept ssl_calls[] = {
     ROW(ssl_set_context), ROW(ssl_cipher), ROW(ssl_shared_ciphers), ROW(ssl_getpeercert),
     ROW(ssl_getpeercert_der), ROW(ssl_get_unverified_chain), ROW(ssl_get_verified_chain),
     ROW(ssl_get_channel_binding), ROW(ssl_get_session)};
+/* clang-format on */
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 

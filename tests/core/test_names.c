@@ -640,6 +640,7 @@ T_TEST(inet_pton_reads_ipv6, 30) {
          {0, 0x42, 0, 0, 0, 0, 0, 0, 0, 0, 0xa2, 0x9b, 0xfe, 0x2a, 0x17, 0x40}},
         {"42:a8b9:0:2:ffff:a29b:254.42.23.64",
          {0, 0x42, 0xa8, 0xb9, 0, 0, 0, 2, 0xff, 0xff, 0xa2, 0x9b, 0xfe, 0x2a, 0x17, 0x40}}};
+    /* clang-format off */
     static const char *const bad[] = {
         "",           "0x20::",      ":::",          "::0::",
         "1::abc::",   "1::abc::def", "1:2:3:4:5:6",  "1:2:3:4:5:6:",
@@ -647,6 +648,7 @@ T_TEST(inet_pton_reads_ipv6, 30) {
         "255.254.253.252",           "1::260.2.3.0", "1::0.be.e.0",
         "1:2:3:4:5:6:7:1.2.3.4",     "::1.2.3.4:0",  "0.100.200.0:3:4:5:6:7:8",
         "fe80::1%lo"};
+    /* clang-format on */
     unsigned char out[17];
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
         T_STEP("%s", good[i].text);
@@ -978,12 +980,14 @@ T_TEST(a_unix_socket_bound_to_nothing_gets_a_name, 30) {
 }
 
 T_TEST(bad_addresses_are_refused_and_named, 30) {
+    /* clang-format off */
     static const char *const bad[] = {
         "",           "127.0.0.1",     "127.0.0.1:",      "127.0.0.1:-1", ":80",
         "127.0.0.1:65536",             "127.0.0.1:80x",   "[::1]",        "[::1]:",
         "[::1",       "[::1:80",       "localhost:80",    "[127.0.0.1]:80",
         "127.0.0.1: 80",               "127.0.0.1:99999999999999999999",
         "[fe80::1%no-such-interface]:80",                 "300.0.0.1:80", "[::g]:80"};
+    /* clang-format on */
     pysock_addr addr;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         T_STEP("'%s'", bad[i]);

@@ -1489,6 +1489,7 @@ static intptr_t call_recv_fds(pysock *s) {
     return pysock_recv_fds(s, scratch, 1, &fd, &count, 0, &flags);
 }
 
+/* clang-format off */
 #define ENTRY(name) {#name, call_##name}
 
 static const struct {
@@ -1508,6 +1509,7 @@ static const struct {
              ENTRY(wrap),            ENTRY(getsockopt),     ENTRY(recvmsg),
              ENTRY(recvmsg_into),    ENTRY(sendmsg),        ENTRY(send_fds),
              ENTRY(recv_fds)};
+/* clang-format on */
 
 static void call_everything(pysock *s, int kind, int code) {
     T_OK(pysock_addr_parse(&some_addr, "127.0.0.1:9"));

@@ -18,11 +18,13 @@
 
 /* ---- services ---- */
 
+/* clang-format off */
 static const char *const no_services[] = {
     "65536",  "65616", "131152", "4294967296", "4294967376", "18446744073709551696",
     "99999999999999999999", "-1", "-65456", "+80", "+0", " 80", "80 ", "\t80", "\n80",
     "80\n",   "80x",   "0x50",   "8 0",        "80.0",       "8e1",
     "\xef\xbc\x98\xef\xbc\x90" /* fullwidth digits */, "+", "-", " "};
+/* clang-format on */
 
 static ptrdiff_t look_up(const char *host, const char *service, int family, int type, int flags) {
     pysock_addrinfo *list = NULL;

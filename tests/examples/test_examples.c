@@ -41,7 +41,7 @@ static int listen_on_own_address(int *port) {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     *port = 20000;
     do
-        in.sin_port = htons((uint16_t)++*port);
+        in.sin_port = htons((uint16_t)(++*port));
     while (bind(fd, (struct sockaddr *)&in, sizeof in) != 0 && *port < 22000);
     T_EQ(listen(fd, 8), 0);
     return fd;
@@ -1148,10 +1148,12 @@ T_TEST(what_a_server_does_wrong_is_told, 120) {
 
 T_TEST(bad_urls_are_refused, 60) {
     NEED_EXAMPLE("http_download");
+    /* clang-format off */
     static const char *const urls[] = {
         "ftp://localhost/file", "localhost/file", "http://", "http://:80/", "http://[::1/",
         "http://localhost:65536/", "http://localhost:http/", "http://me@localhost/",
         "http://local host/", "http://localhost/a b", "http://[::1]x/", "http://[nonsense]/"};
+    /* clang-format on */
     for (size_t i = 0; i < sizeof urls / sizeof urls[0]; i++) {
         T_STEP("%s", urls[i]);
         T_EQ(run(&one, "http_download", "-o", f_path("got"), urls[i], NULL), 2);

@@ -5,10 +5,12 @@
 #include "pysock.h"
 #include "fuzz.h"
 
+/* clang-format off */
 static const char *const hosts[] = {
     "localhost", "a.example.org", "example.org", "x.", ".", "..", "", "*", "*.example.org",
     "xn--bcher-kva.example", "127.0.0.1", "::1", "fe80::1", "1", "www.example.com.", "a.b.c.d.e",
 };
+/* clang-format on */
 
 static void check_inside(const pysock__der *part, const uint8_t *data, size_t size)
 {

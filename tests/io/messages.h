@@ -87,8 +87,10 @@ T_FUNC int kind_after(int kind, int last) {
     return kind;
 }
 
+/* clang-format off */
 #define FOR_EACH_KIND_OF(kind, first, last)                                                        \
     for (int kind = kind_after((first) - 1, last); kind <= (last); kind = kind_after(kind, last))
+/* clang-format on */
 #define FOR_EACH_KIND(kind) FOR_EACH_KIND_OF(kind, UDP4, TCP)
 
 T_FUNC struct iovec iov_of(const void *data, size_t size) {

@@ -950,7 +950,9 @@ typedef struct r_alerts {
     int any[4];
 } r_alerts;
 
+/* clang-format off */
 #define R_ONE_OF(...) {{__VA_ARGS__}} /* in a table */
+/* clang-format on */
 #define R_ALERTS(...) ((r_alerts)R_ONE_OF(__VA_ARGS__))
 
 T_FUNC int r_is_one_of(r_alerts alerts, int alert) {

@@ -55,6 +55,7 @@ T_FUNC long t_call_of(pid_t tid) {
 }
 
 T_FUNC int t_is_sleeping_call(long call) {
+    /* clang-format off */
     static const long calls[] = {SYS_recvfrom, SYS_recvmsg, SYS_read,  SYS_accept4,
                                  SYS_ppoll,    SYS_sendto,  SYS_write, SYS_epoll_pwait,
                                  SYS_sendmsg,  SYS_connect, SYS_sendfile,
@@ -96,6 +97,7 @@ T_FUNC int t_is_sleeping_call(long call) {
                                  SYS_socketcall,
 #endif
     };
+    /* clang-format on */
     for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++)
         if (calls[i] == call)
             return 1;

@@ -323,8 +323,10 @@ typedef struct bad {
     r_alerts alerts;
 } bad;
 
+/* clang-format off */
 #define B(name, extension, text, ...)                                                              \
     { name, extension, text, sizeof(text) - 1, R_ONE_OF(__VA_ARGS__) }
+/* clang-format on */
 
 /* Sends the hello; it must be refused. What cannot be read is refused without a question; about
    what depends on the context the callback may be asked. */

@@ -135,8 +135,10 @@ typedef struct row {
     r_alerts alerts;
 } row;
 
+/* clang-format off */
 #define ROW(name, level, say, type, text, ...)                                                     \
     { name, level, say, type, text, sizeof(text) - 1, R_ONE_OF(__VA_ARGS__) }
+/* clang-format on */
 
 static void message(r_peer *p, const row *r) {
     r_send(p, r->type, r->data, r->size);
@@ -701,6 +703,7 @@ typedef struct change {
     r_alerts alerts;
 } change;
 
+/* clang-format off */
 static void is_ssl3(r_hello *h) { h->version = 0x300; }
 static void is_tls10(r_hello *h) { h->version = 0x301; }
 static void is_tls11(r_hello *h) { h->version = 0x302; }
@@ -736,6 +739,7 @@ static void has_info_with_value(r_hello *h) {
     r_reextend(h, R_RENEGOTIATION, "\14" "123456789012", 13);
 }
 static void has_info_of_nothing(r_hello *h) { r_reextend(h, R_RENEGOTIATION, NULL, 0); }
+/* clang-format on */
 static void has_info_and_more(r_hello *h) { r_reextend(h, R_RENEGOTIATION, "\0\0", 2); }
 static void has_info_cut_off(r_hello *h) { r_reextend(h, R_RENEGOTIATION, "\3\0", 2); }
 static void has_no_uncompressed(r_hello *h) { r_extend(h, R_POINT_FORMATS, "\1\1", 2); }
@@ -804,6 +808,7 @@ T_TEST(a_server_hello_that_is_wrong_is_refused, 240) {
     TRY_ANSWERS(rows, client_ctx);
 }
 
+/* clang-format off */
 static void chose_another(r_hello *h) { r_extend(h, R_ALPN, R_TEXT("\0\4\3gop")); }
 static void chose_a_part(r_hello *h) { r_extend(h, R_ALPN, R_TEXT("\0\2\1h")); }
 static void chose_more(r_hello *h) { r_extend(h, R_ALPN, R_TEXT("\0\5\4h2\0\0")); }
@@ -816,6 +821,7 @@ static void chose_too_long(r_hello *h) { r_extend(h, R_ALPN, R_TEXT("\0\3\3h2"))
 static void chose_too_short(r_hello *h) { r_extend(h, R_ALPN, R_TEXT("\0\3\1h2")); }
 static void chose_in_a_long_list(r_hello *h) { r_extend(h, R_ALPN, R_TEXT("\0\4\2h2")); }
 static void chose_and_more(r_hello *h) { r_extend(h, R_ALPN, R_TEXT("\0\3\2h2\0")); }
+/* clang-format on */
 static void chose_twice(r_hello *h) {
     has_protocol(h);
     has_protocol(h);

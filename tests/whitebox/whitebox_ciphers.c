@@ -323,6 +323,7 @@ T_TEST(a_row_is_the_dictionary_of_pythons_get_ciphers, 60) {
 /* ---- the language ---- */
 
 /* The order is compared, too: only ChaCha20 has another place here, and only without AES. */
+/* clang-format off */
 static const char *const strings[] = {
     /* what servers, clients and guides say */
     "DEFAULT", "ALL", "HIGH", "HIGH:!aNULL:!MD5", "HIGH:!aNULL:!eNULL", "DEFAULT:!RSA",
@@ -385,6 +386,7 @@ static const char *const strings[] = {
     "ALL:SUITEB192", "SUITEB128X", "SUITEB", "TLS_AES_128_GCM_SHA256",
     "TLS_AES_128_GCM_SHA256:AES128-SHA", "AES128-SHA:TLS_CHACHA20_POLY1305_SHA256:AES256-SHA",
 };
+/* clang-format on */
 
 T_TEST(openssl_chooses_the_same_in_the_same_order, T_SCALE(120, 300)) {
     static row rows[512];
@@ -505,11 +507,13 @@ T_TEST(standard_names_are_taken_too, 60) {
 }
 
 T_TEST(suites_of_the_last_resort_must_be_meant, 60) {
+    /* clang-format off */
     static const char *const meant[] = {
         "ALL", "COMPLEMENTOFDEFAULT", "3DES", "MEDIUM", "kECDH", "kECDHe", "kECDHr", "aECDH",
         "DES-CBC3-SHA", "ECDH-RSA-AES128-SHA", "TLS_RSA_WITH_3DES_EDE_CBC_SHA", "kRSA+3DES",
         "3DES+kRSA", "ALL+SHA", "AES+kECDH", "HIGH:3DES",
     };
+    /* clang-format on */
     static const char *const not_meant[] = {
         "DEFAULT", "HIGH", "AES", "AESGCM", "SHA", "SHA256", "SHA384", "kRSA", "RSA", "aRSA",
         "ECDH", "ECDHE", "ECDSA", "aECDSA", "TLSv1", "TLSv1.2", "SSLv3", "CBC", "FIPS",

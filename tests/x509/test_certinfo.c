@@ -484,6 +484,7 @@ T_TEST(pem_that_is_not_one_certificate_is_a_value_error, 60) {
     T_FAILS(pysock_ssl_pem_cert_to_der_cert(NULL), PYSOCK_VALUE_ERROR, EINVAL);
 }
 
+/* clang-format off */
 static const char *const times[] = {
     "Jan  5 09:34:43 2018 GMT", "Jan 05 09:34:43 2018 GMT", "JaN  5 09:34:43 2018 GmT",
     "Jan 5 9:4:3 2018 GMT", "May  9 00:00:00 2007 GMT", "Dec 31 23:59:60 2008 GMT",
@@ -500,6 +501,7 @@ static const char *const times[] = {
     "Jan  5 09:34:43 2018 GMTX", "Jan  5 09:34:43 2018 GM", "Jan  5 -9:34:43 2018 GMT",
     "Jan  5 09: 4:43 2018 GMT", "Jan  5 009:34:43 2018 GMT", "Jan 005 09:34:43 2018 GMT",
     "January  5 09:34:43 2018 GMT", "Ja", "", "Jan", "Jan ", "Aug 17 23:59:59 1969 GMT"};
+/* clang-format on */
 
 /* "error" where the call fails. */
 T_TEST(times_are_what_python_makes_of_them, 60) {
@@ -560,6 +562,7 @@ T_TEST(objects_have_openssls_numbers_and_names, 60) {
 }
 
 T_TEST(objects_are_found_by_what_python_finds_them_by, 60) {
+    /* clang-format off */
     static const char *const texts[] = {
         "1.3.6.1.5.5.7.3.1", "1.3.6.1.5.5.7.3.2", "serverAuth", "clientAuth", "serverauth",
         "TLS Web Server Authentication", "1.2.3.4", "3.1", "1..2", ".1", "1", "abc", "commonName",
@@ -567,6 +570,7 @@ T_TEST(objects_are_found_by_what_python_finds_them_by, 60) {
         "02.5.4.3", "1.2.840.113549.1.1.11", "RSA-SHA256", "sha256WithRSAEncryption",
         "subjectAltName", "X509v3 Subject Alternative Name", "OCSP", "caIssuers", "ED25519",
         "UID", "uid", "DC", "prime256v1", "SHA256", "sha256", "emailAddress", ""};
+    /* clang-format on */
     char input[4096] = "";
     const char *want;
     size_t count = sizeof texts / sizeof texts[0];
