@@ -450,7 +450,7 @@ PYSOCKDEF void pysock_set_interrupt_hook(int (*fn)(void *arg), void *arg);
 /* What is about to happen, for the audit hook. What does not apply is NULL or 0. Pointers are valid
    during the call. */
 typedef struct pysock_audit_event {
-    const char *name;        /* Python's: "socket.connect" */
+    const char *name; /* Python's: "socket.connect" */
     pysock *socket;
     const pysock_addr *addr; /* the address to connect or send to, to bind, or asked about */
     const char *host;        /* the name that is looked up */
@@ -576,7 +576,8 @@ PYSOCKDEF int pysock_getnameinfo(const pysock_addr *addr, int flags, char *host,
 /* The IPv4 address of a host, as text into ip of size bytes (16 are enough). Errors: gaierror. */
 PYSOCKDEF int pysock_gethostbyname(const char *host, char *ip, size_t size);
 
-typedef struct pysock_hostent { /* Python's (hostname, aliaslist, ipaddrlist) */
+/* Python's (hostname, aliaslist, ipaddrlist). */
+typedef struct pysock_hostent {
     const char *name;
     const char *const *aliases;
     size_t alias_count;
@@ -620,7 +621,7 @@ typedef struct pysock_interface {
 /* The network interfaces: an array into *list, for pysock_if_freenameindex(). Returns how many. */
 PYSOCKDEF ptrdiff_t pysock_if_nameindex(pysock_interface **list);
 PYSOCKDEF void pysock_if_freenameindex(pysock_interface *list); /* NULL is fine */
-PYSOCKDEF int pysock_if_nametoindex(const char *name); /* Errors: OSError ENODEV */
+PYSOCKDEF int pysock_if_nametoindex(const char *name);          /* Errors: OSError ENODEV */
 PYSOCKDEF int pysock_if_indextoname(unsigned int index, char *name, size_t size); /* ENXIO */
 
 /* Python's name.encode("idna"), by IDNA 2008 with the mapping of UTS 46: a host name in UTF-8 as
@@ -700,10 +701,12 @@ PYSOCKDEF int pysock_ssl_cert_time_to_seconds(const char *cert_time, int64_t *se
    the common name does not count. */
 PYSOCKDEF int pysock_ssl_match_hostname(const void *der, size_t size, const char *hostname);
 
-typedef struct pysock_ssl_oid { /* Python's ssl._ASN1Object, and ssl.Purpose's values */
-    int nid;                    /* OpenSSL's number; 0: it is not in the table */
-    const char *shortname, *longname, *oid; /* "serverAuth", "TLS Web Server Authentication",
-                                               "1.3.6.1.5.5.7.3.1"; static */
+/* Python's ssl._ASN1Object, and ssl.Purpose's values. */
+typedef struct pysock_ssl_oid {
+    int nid;               /* OpenSSL's number; 0: it is not in the table */
+    const char *shortname; /* "serverAuth"; static, as the others */
+    const char *longname;  /* "TLS Web Server Authentication" */
+    const char *oid;       /* "1.3.6.1.5.5.7.3.1" */
 } pysock_ssl_oid;
 
 /* By OID, or by name too if names is not 0. Errors: ValueError if it is unknown. */
@@ -732,18 +735,21 @@ PYSOCKDEF int pysock_ssl_rand_bytes(void *buf, size_t size);
        pysock_ssl_context_release(tls);
    */
 
-typedef enum pysock_ssl_purpose { /* Python's ssl.Purpose: the side that the context verifies */
-    PYSOCK_SERVER_AUTH,           /* for a client */
-    PYSOCK_CLIENT_AUTH            /* for a server */
+/* Python's ssl.Purpose: the side that the context verifies. */
+typedef enum pysock_ssl_purpose {
+    PYSOCK_SERVER_AUTH, /* for a client */
+    PYSOCK_CLIENT_AUTH  /* for a server */
 } pysock_ssl_purpose;
 
-typedef enum pysock_ssl_verify_mode { /* Python's ssl.VerifyMode */
+/* Python's ssl.VerifyMode. */
+typedef enum pysock_ssl_verify_mode {
     PYSOCK_CERT_NONE,
     PYSOCK_CERT_OPTIONAL,
     PYSOCK_CERT_REQUIRED
 } pysock_ssl_verify_mode;
 
-typedef enum pysock_ssl_protocol { /* Python's ssl.PROTOCOL_ constants */
+/* Python's ssl.PROTOCOL_ constants. */
+typedef enum pysock_ssl_protocol {
     PYSOCK_PROTOCOL_TLS = 2, /* either side, chosen at wrap; verifies nothing by default */
     PYSOCK_PROTOCOL_TLSv1 = 3,
     PYSOCK_PROTOCOL_TLSv1_1 = 4,
@@ -752,7 +758,8 @@ typedef enum pysock_ssl_protocol { /* Python's ssl.PROTOCOL_ constants */
     PYSOCK_PROTOCOL_TLS_SERVER = 17
 } pysock_ssl_protocol;
 
-typedef enum pysock_ssl_tls_version { /* Python's ssl.TLSVersion */
+/* Python's ssl.TLSVersion. */
+typedef enum pysock_ssl_tls_version {
     PYSOCK_MINIMUM_SUPPORTED = -2,
     PYSOCK_MAXIMUM_SUPPORTED = -1,
     PYSOCK_SSLv3 = 0x300, /* not supported, as TLSv1_3 */
@@ -811,8 +818,10 @@ typedef struct pysock_ssl_chain_options {
     void *arg;
 } pysock_ssl_chain_options;
 
+/* clang-format off */
 #define PYSOCK_SSL_CHAIN_OPTIONS_INIT \
     {sizeof(pysock_ssl_chain_options), NULL, NULL, NULL, NULL, 0, 0, NULL, NULL, NULL}
+/* clang-format on */
 
 /* The same for encrypted keys: PKCS#8 with PBES2 (PBKDF2 with HMAC and AES or 3DES), and the
    traditional form (Proc-Type, DEK-Info with AES or 3DES). The password is needed during the call
@@ -860,7 +869,8 @@ PYSOCKDEF ptrdiff_t pysock_ssl_ca_count(pysock_ssl_context *ctx);
 PYSOCKDEF ptrdiff_t pysock_ssl_get_ca_certs(pysock_ssl_context *ctx, pysock_buf **out,
                                             size_t count);
 
-typedef struct pysock_ssl_store_stats { /* Python's cert_store_stats() */
+/* Python's cert_store_stats(). */
+typedef struct pysock_ssl_store_stats {
     size_t x509, x509_ca, crl;
 } pysock_ssl_store_stats;
 
@@ -917,10 +927,10 @@ PYSOCKDEF pysock_ssl_tls_version pysock_ssl_get_maximum_version(pysock_ssl_conte
 #define PYSOCK_OP_NO_TLSv1 ((uint64_t)0x4000000)
 #define PYSOCK_OP_NO_TLSv1_2 ((uint64_t)0x8000000)
 #define PYSOCK_OP_NO_TLSv1_1 ((uint64_t)0x10000000)
-#define PYSOCK_OP_NO_TLSv1_3 ((uint64_t)0x20000000)             /* always */
-#define PYSOCK_OP_NO_RENEGOTIATION ((uint64_t)0x40000000)       /* a client refuses it, too */
-#define PYSOCK_OP_SINGLE_DH_USE ((uint64_t)0)                   /* always */
-#define PYSOCK_OP_SINGLE_ECDH_USE ((uint64_t)0)                 /* always */
+#define PYSOCK_OP_NO_TLSv1_3 ((uint64_t)0x20000000)       /* always */
+#define PYSOCK_OP_NO_RENEGOTIATION ((uint64_t)0x40000000) /* a client refuses it, too */
+#define PYSOCK_OP_SINGLE_DH_USE ((uint64_t)0)             /* always */
+#define PYSOCK_OP_SINGLE_ECDH_USE ((uint64_t)0)           /* always */
 /* Not Python's: one read from the kernel for many records, instead of two for each. What has been
    read ahead is seen by select and pollers, but not by others who share the descriptor, and what
    comes behind a close_notify in the same read is lost to the plain socket after unwrap. */
@@ -940,7 +950,8 @@ PYSOCKDEF uint64_t pysock_ssl_get_options(pysock_ssl_context *ctx);
    NO_CIPHER_MATCH. */
 PYSOCKDEF int pysock_ssl_set_ciphers(pysock_ssl_context *ctx, const char *ciphers);
 
-typedef struct pysock_ssl_cipher_info { /* a row of Python's get_ciphers() */
+/* a row of Python's get_ciphers(). */
+typedef struct pysock_ssl_cipher_info {
     const char *name;          /* OpenSSL's: "ECDHE-RSA-AES128-GCM-SHA256" */
     const char *standard_name; /* IANA's: "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256" */
     const char *protocol;      /* the version that introduced it: "TLSv1.2", "TLSv1.0", "SSLv3" */
@@ -982,10 +993,8 @@ typedef struct pysock_ssl_client_hello {
    that one, it calls pysock_ssl_set_context(hello->socket, other). fn NULL removes the callback.
    Callback safety: on the thread that drives the handshake, which may be the reactor's, without a
    lock held; it may make any call that does not wait for this handshake. */
-PYSOCKDEF int pysock_ssl_set_sni_callback(pysock_ssl_context *ctx,
-                                          int (*fn)(void *arg,
-                                                    const pysock_ssl_client_hello *hello),
-                                          void *arg);
+PYSOCKDEF int pysock_ssl_set_sni_callback(
+    pysock_ssl_context *ctx, int (*fn)(void *arg, const pysock_ssl_client_hello *hello), void *arg);
 
 /* A handshake message, for debugging. */
 typedef struct pysock_ssl_message {
@@ -1051,8 +1060,9 @@ PYSOCKDEF ptrdiff_t pysock_ssl_get_keylog_filename(pysock_ssl_context *ctx, char
    The default is 128 for a client, 1,024 for a server. They last two hours. */
 PYSOCKDEF int pysock_ssl_set_session_cache(pysock_ssl_context *ctx, size_t count);
 
-typedef struct pysock_ssl_session_stats { /* Python's session_stats() */
-    uint64_t number;                      /* of sessions that a server remembers now */
+/* Python's session_stats(). */
+typedef struct pysock_ssl_session_stats {
+    uint64_t number; /* of sessions that a server remembers now */
     uint64_t connect, connect_good, connect_renegotiate; /* handshakes begun, finished, repeated */
     uint64_t accept, accept_good, accept_renegotiate;    /* a server's */
     uint64_t hits, misses, timeouts, cache_full; /* sessions resumed, not found, too old, dropped */
@@ -1363,33 +1373,36 @@ PYSOCKDEF ptrdiff_t pysock_queued(pysock *s);
            fprintf(stderr, "%s\n", pysock_error_message());
    */
 
-typedef struct pysock_ssl_wrap_options { /* as initialized: pysock_ssl_wrap_socket() */
-    size_t size;                         /* set by PYSOCK_SSL_WRAP_OPTIONS_INIT */
-    const char *server_hostname;         /* what the certificate must be for, and SNI; copied; an
-                                            international name as pysock_idna_encode() has it */
-    int no_handshake_on_connect;         /* Python's do_handshake_on_connect=False; configuration
-                                            errors are then reported by do_handshake() */
-    int raise_ragged_eofs;               /* Python's suppress_ragged_eofs=False */
-    int server_side;                     /* the side, where the context leaves it open */
-    pysock_ssl_session *session;         /* to be resumed, if the server agrees; retained */
-    int caller_drives;                   /* 1: a non-blocking call does as much of the handshake as
-                                            needs no waiting, arithmetic too, and the reactor only
-                                            helps select and pollers: for event loops that watch the
-                                            descriptor themselves. The end of a handshake makes
-                                            readable, too, until a call has seen it, as loops that
-                                            were made for OpenSSL wait for that */
-    int half_close;                      /* 1: the peer's close_notify ends only its own direction,
-                                            as with OpenSSL; ours is sent by shutdown, unwrap or
-                                            close, after which data may still be received */
-    int no_close_notify;                 /* 1: close and shutdown send none, as Python's; only
-                                            unwrap does, and otherwise the peer sees a truncated
-                                            stream */
-    int insecure_no_check_hostname;      /* 1: the host name is not checked on this connection,
-                                            whatever the context says */
+/* As initialized it is pysock_ssl_wrap_socket(). */
+typedef struct pysock_ssl_wrap_options {
+    size_t size;                    /* set by PYSOCK_SSL_WRAP_OPTIONS_INIT */
+    const char *server_hostname;    /* what the certificate must be for, and SNI; copied; an
+                                       international name as pysock_idna_encode() has it */
+    int no_handshake_on_connect;    /* Python's do_handshake_on_connect=False; configuration
+                                       errors are then reported by do_handshake() */
+    int raise_ragged_eofs;          /* Python's suppress_ragged_eofs=False */
+    int server_side;                /* the side, where the context leaves it open */
+    pysock_ssl_session *session;    /* to be resumed, if the server agrees; retained */
+    int caller_drives;              /* 1: a non-blocking call does as much of the handshake as
+                                       needs no waiting, arithmetic too, and the reactor only
+                                       helps select and pollers: for event loops that watch the
+                                       descriptor themselves. The end of a handshake makes
+                                       readable, too, until a call has seen it, as loops that
+                                       were made for OpenSSL wait for that */
+    int half_close;                 /* 1: the peer's close_notify ends only its own direction,
+                                       as with OpenSSL; ours is sent by shutdown, unwrap or
+                                       close, after which data may still be received */
+    int no_close_notify;            /* 1: close and shutdown send none, as Python's; only
+                                       unwrap does, and otherwise the peer sees a truncated
+                                       stream */
+    int insecure_no_check_hostname; /* 1: the host name is not checked on this connection,
+                                       whatever the context says */
 } pysock_ssl_wrap_options;
 
+/* clang-format off */
 #define PYSOCK_SSL_WRAP_OPTIONS_INIT \
     {sizeof(pysock_ssl_wrap_options), NULL, 0, 0, 0, NULL, 0, 0, 0, 0}
+/* clang-format on */
 
 /* Puts TLS around s, in place; the context says which side it is. A connected blocking socket does
    the handshake here; a connected non-blocking one starts it (the reactor finishes it) and returns
@@ -1441,8 +1454,7 @@ PYSOCKDEF int pysock_ssl_cipher(pysock *s, pysock_ssl_cipher_info *info);
 
 /* On a server, the suites that both sides have, the preferred first: as pysock_ssl_get_ciphers(). 0
    on a client. */
-PYSOCKDEF ptrdiff_t pysock_ssl_shared_ciphers(pysock *s, pysock_ssl_cipher_info *out,
-                                              size_t count);
+PYSOCKDEF ptrdiff_t pysock_ssl_shared_ciphers(pysock *s, pysock_ssl_cipher_info *out, size_t count);
 
 PYSOCKDEF const char *pysock_ssl_compression(pysock *s); /* NULL: there is none */
 
@@ -1483,9 +1495,9 @@ PYSOCKDEF pysock_ssl_session *pysock_ssl_get_session(pysock *s);
    session, or too late). */
 PYSOCKDEF int pysock_ssl_set_session(pysock *s, pysock_ssl_session *session);
 
-PYSOCKDEF int pysock_ssl_session_reused(pysock *s);  /* 1 if this handshake resumed a session */
-PYSOCKDEF ptrdiff_t pysock_ssl_pending(pysock *s);   /* decrypted bytes in the engine */
-PYSOCKDEF int pysock_ssl_eof_is_clean(pysock *s);    /* 1 if the peer's close_notify has come */
+PYSOCKDEF int pysock_ssl_session_reused(pysock *s); /* 1 if this handshake resumed a session */
+PYSOCKDEF ptrdiff_t pysock_ssl_pending(pysock *s);  /* decrypted bytes in the engine */
+PYSOCKDEF int pysock_ssl_eof_is_clean(pysock *s);   /* 1 if the peer's close_notify has come */
 
 /* ==== public: select ====
    Descriptors of sockets, stdin, pipes: any. For TLS sockets readable means that recv returns
@@ -1663,18 +1675,21 @@ PYSOCKDEF FILE *pysock_fdopen(pysock *s, const char *mode);
    becomes the socket's own. The error is the last address's. */
 PYSOCKDEF pysock *pysock_create_connection(const char *host, int port, double timeout_seconds);
 
-typedef struct pysock_connection_options { /* as initialized: pysock_create_connection() */
-    size_t size;                           /* set by PYSOCK_CONNECTION_OPTIONS_INIT */
-    const char *source_host;               /* bound before connecting; NULL or "": any */
-    int source_port;                       /* 0: any */
-    int all_errors;                        /* the message has every address's error */
+/* As initialized it is pysock_create_connection(). */
+typedef struct pysock_connection_options {
+    size_t size;             /* set by PYSOCK_CONNECTION_OPTIONS_INIT */
+    const char *source_host; /* bound before connecting; NULL or "": any */
+    int source_port;         /* 0: any */
+    int all_errors;          /* the message has every address's error */
     /* NULL, or called for each address that fails; pysock_error() and its like have the reason.
        Callback safety: on the calling thread, without a lock held; it may make any call. */
     void (*failed)(void *arg, const pysock_addr *addr);
     void *arg;
 } pysock_connection_options;
 
+/* clang-format off */
 #define PYSOCK_CONNECTION_OPTIONS_INIT {sizeof(pysock_connection_options), NULL, 0, 0, NULL, NULL}
+/* clang-format on */
 
 PYSOCKDEF pysock *pysock_create_connection_ex(const char *host, int port, double timeout_seconds,
                                               const pysock_connection_options *options);
@@ -1683,16 +1698,19 @@ PYSOCKDEF pysock *pysock_create_connection_ex(const char *host, int port, double
    SO_REUSEADDR; IPv6 where host is an IPv6 address. backlog: as of pysock_listen(). */
 PYSOCKDEF pysock *pysock_create_server(const char *host, int port, int backlog);
 
-typedef struct pysock_server_options { /* as initialized: pysock_create_server(..., -1) */
-    size_t size;                       /* set by PYSOCK_SERVER_OPTIONS_INIT */
-    int family;                        /* AF_INET, AF_INET6, AF_UNIX; 0: by host */
-    int backlog;                       /* as of pysock_listen() */
-    int reuse_port;                    /* SO_REUSEPORT; ValueError where there is none */
-    int dualstack_ipv6;                /* one AF_INET6 socket for IPv4 too; ValueError where that
-                                          cannot be */
+/* As initialized it is pysock_create_server(..., -1). */
+typedef struct pysock_server_options {
+    size_t size;        /* set by PYSOCK_SERVER_OPTIONS_INIT */
+    int family;         /* AF_INET, AF_INET6, AF_UNIX; 0: by host */
+    int backlog;        /* as of pysock_listen() */
+    int reuse_port;     /* SO_REUSEPORT; ValueError where there is none */
+    int dualstack_ipv6; /* one AF_INET6 socket for IPv4 too; ValueError where that
+                           cannot be */
 } pysock_server_options;
 
+/* clang-format off */
 #define PYSOCK_SERVER_OPTIONS_INIT {sizeof(pysock_server_options), 0, -1, 0, 0}
+/* clang-format on */
 
 PYSOCKDEF pysock *pysock_create_server_ex(const char *host, int port,
                                           const pysock_server_options *options);
@@ -1803,7 +1821,7 @@ brew install bearssl (macOS); or tell where it is (-I), or do without TLS (-DPYS
 #define pysock__store(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
 #define pysock__exchange(p, v) __atomic_exchange_n((p), (v), __ATOMIC_SEQ_CST)
 #define pysock__add(p, v) __atomic_add_fetch((p), (v), __ATOMIC_SEQ_CST)
-#define pysock__cas(p, expected, desired) \
+#define pysock__cas(p, expected, desired)                                                          \
     __atomic_compare_exchange_n((p), (expected), (desired), 0, __ATOMIC_SEQ_CST, __ATOMIC_ACQUIRE)
 
 /* Platform: time. Deadlines are monotonic nanoseconds. */
@@ -1850,6 +1868,7 @@ static int pysock__poll_ms(int64_t deadline)
 
 #define PYSOCK__THREADS 0
 #define PYSOCK__THREAD_LOCAL
+/* clang-format off */
 #define PYSOCK__MUTEX_INIT {0}
 typedef struct { int unused; } pysock__mutex;
 typedef struct { int unused; } pysock__thread;
@@ -1858,6 +1877,7 @@ static void pysock__mutex_init(pysock__mutex *m) { m->unused = 0; }
 static void pysock__mutex_free(pysock__mutex *m) { (void)m; }
 static void pysock__lock(pysock__mutex *m) { (void)m; }
 static void pysock__unlock(pysock__mutex *m) { (void)m; }
+/* clang-format on */
 
 static int pysock__thread_start(pysock__thread *t, void (*fn)(void *), void *arg)
 {
@@ -1866,8 +1886,14 @@ static int pysock__thread_start(pysock__thread *t, void (*fn)(void *), void *arg
 }
 
 static void pysock__thread_yield(void) {}
-static void pysock__thread_join(pysock__thread *t) { (void)t; }
-static void pysock__thread_detach(pysock__thread *t) { (void)t; }
+static void pysock__thread_join(pysock__thread *t)
+{
+    (void)t;
+}
+static void pysock__thread_detach(pysock__thread *t)
+{
+    (void)t;
+}
 
 static void (*pysock__fork_fn)(void);
 static pid_t pysock__fork_pid;
@@ -1889,12 +1915,16 @@ static void pysock__fork_check(void)
     pysock__fork_fn();
 }
 
-static void pysock__at_thread_exit(void (*fn)(void *), void *arg) { (void)fn, (void)arg; }
+static void pysock__at_thread_exit(void (*fn)(void *), void *arg)
+{
+    (void)fn, (void)arg;
+}
 
 #else
 
 #define PYSOCK__THREADS 1
 #define PYSOCK__THREAD_LOCAL __thread
+/* clang-format off */
 #define PYSOCK__MUTEX_INIT {PTHREAD_MUTEX_INITIALIZER}
 typedef struct { pthread_mutex_t m; } pysock__mutex;
 typedef struct { pthread_t id; } pysock__thread;
@@ -1903,6 +1933,7 @@ static void pysock__mutex_init(pysock__mutex *m) { pthread_mutex_init(&m->m, NUL
 static void pysock__mutex_free(pysock__mutex *m) { pthread_mutex_destroy(&m->m); }
 static void pysock__lock(pysock__mutex *m) { pthread_mutex_lock(&m->m); }
 static void pysock__unlock(pysock__mutex *m) { pthread_mutex_unlock(&m->m); }
+/* clang-format on */
 
 typedef struct pysock__thread_start_arg {
     void (*fn)(void *);
@@ -1937,9 +1968,18 @@ static int pysock__thread_start(pysock__thread *t, void (*fn)(void *), void *arg
     return -err;
 }
 
-static void pysock__thread_yield(void) { sched_yield(); }
-static void pysock__thread_join(pysock__thread *t) { pthread_join(t->id, NULL); }
-static void pysock__thread_detach(pysock__thread *t) { pthread_detach(t->id); }
+static void pysock__thread_yield(void)
+{
+    sched_yield();
+}
+static void pysock__thread_join(pysock__thread *t)
+{
+    pthread_join(t->id, NULL);
+}
+static void pysock__thread_detach(pysock__thread *t)
+{
+    pthread_detach(t->id);
+}
 
 static int pysock__atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void))
 {
@@ -2268,7 +2308,9 @@ typedef int (*pysock__sleep_fn)(pysock__waker *waker, struct pollfd *fds, size_t
 #define PYSOCK__EPOLL_EXCLUSIVE 0u
 #endif
 
-typedef struct pysock__pset { int epfd; } pysock__pset;
+typedef struct pysock__pset {
+    int epfd;
+} pysock__pset;
 
 /* Adds fd or changes its events, which may have epoll's flags; known: it is probably in the set.
    -EPERM: a file that is always ready. */
@@ -3022,8 +3064,8 @@ static int pysock__sys_idna(const char *name, char *text, size_t size)
 {
 #ifdef PYSOCK_IDN2
     uint8_t *ascii = NULL;
-    int n, err = idn2_lookup_u8((const uint8_t *)name, &ascii,
-                                IDN2_NFC_INPUT | IDN2_NONTRANSITIONAL);
+    int flags = IDN2_NFC_INPUT | IDN2_NONTRANSITIONAL;
+    int n, err = idn2_lookup_u8((const uint8_t *)name, &ascii, flags);
 
     if (err != IDN2_OK)
         return err == IDN2_MALLOC ? -ENOMEM : -EINVAL;
@@ -3374,8 +3416,8 @@ static uint16_t pysock__ntohs(uint16_t v)
 typedef ptrdiff_t (*pysock__stdio_read_fn)(void *cookie, char *buf, size_t size);
 typedef ptrdiff_t (*pysock__stdio_write_fn)(void *cookie, const char *data, size_t size);
 
-#if (defined(__GLIBC__) && defined(__USE_GNU)) || (defined(__linux__) && !defined(__GLIBC__) \
-    && !defined(__BIONIC__) && defined(_GNU_SOURCE))
+#if (defined(__GLIBC__) && defined(__USE_GNU))                                                     \
+    || (defined(__linux__) && !defined(__GLIBC__) && !defined(__BIONIC__) && defined(_GNU_SOURCE))
 
 typedef struct pysock__stdio {
     void *cookie;
@@ -3626,8 +3668,10 @@ typedef struct pysock__list {
     struct pysock__list *next, *prev;
 } pysock__list;
 
+/* clang-format off */
 #define PYSOCK__LIST_INIT(head) {&(head), &(head)}
 #define PYSOCK__ENTRY(link, type, field) ((type *)(void *)((char *)(link) - offsetof(type, field)))
+/* clang-format on */
 
 static void pysock__list_init(pysock__list *l)
 {
@@ -3708,7 +3752,7 @@ typedef struct pysock__fault {
     pysock_error_kind kind;
     int code;
     int verify_code;
-    const char *reason; /* static */
+    const char *reason;         /* static */
     const char *verify_message; /* static */
     char message[560];
 } pysock__fault;
@@ -3786,21 +3830,14 @@ static int pysock__errno_of(pysock_error_kind kind, int code)
 {
     switch (kind) {
     case PYSOCK_OS_ERROR:
-    case PYSOCK_TIMEOUT_ERROR:
-        return code;
+    case PYSOCK_TIMEOUT_ERROR: return code;
     case PYSOCK_GAI_ERROR:
-    case PYSOCK_H_ERROR:
-        return EADDRNOTAVAIL;
-    case PYSOCK_VALUE_ERROR:
-        return EINVAL;
-    case PYSOCK_KEY_ERROR:
-        return ENOENT;
-    case PYSOCK_MEMORY_ERROR:
-        return ENOMEM;
-    case PYSOCK_SSL_ZERO_RETURN_ERROR:
-        return EPIPE;
-    default:
-        return EPROTO;
+    case PYSOCK_H_ERROR: return EADDRNOTAVAIL;
+    case PYSOCK_VALUE_ERROR: return EINVAL;
+    case PYSOCK_KEY_ERROR: return ENOENT;
+    case PYSOCK_MEMORY_ERROR: return ENOMEM;
+    case PYSOCK_SSL_ZERO_RETURN_ERROR: return EPIPE;
+    default: return EPROTO;
     }
 }
 
@@ -3914,35 +3951,21 @@ PYSOCKDEF int pysock_error_code(void)
 PYSOCKDEF const char *pysock_error_name(void)
 {
     switch (pysock__last.kind) {
-    case PYSOCK_NO_ERROR:
-        return "";
+    case PYSOCK_NO_ERROR: return "";
     case PYSOCK_OS_ERROR:
-    case PYSOCK_TIMEOUT_ERROR:
-        return pysock__errno_find(pysock__last.code)->exception;
-    case PYSOCK_GAI_ERROR:
-        return "gaierror";
-    case PYSOCK_H_ERROR:
-        return "herror";
-    case PYSOCK_VALUE_ERROR:
-        return "ValueError";
-    case PYSOCK_KEY_ERROR:
-        return "KeyError";
-    case PYSOCK_MEMORY_ERROR:
-        return "MemoryError";
-    case PYSOCK_SSL_ZERO_RETURN_ERROR:
-        return "SSLZeroReturnError";
-    case PYSOCK_SSL_WANT_READ_ERROR:
-        return "SSLWantReadError";
-    case PYSOCK_SSL_WANT_WRITE_ERROR:
-        return "SSLWantWriteError";
-    case PYSOCK_SSL_SYSCALL_ERROR:
-        return "SSLSyscallError";
-    case PYSOCK_SSL_EOF_ERROR:
-        return "SSLEOFError";
-    case PYSOCK_SSL_CERT_VERIFICATION_ERROR:
-        return "SSLCertVerificationError";
-    case PYSOCK_SSL_ERROR:
-        break;
+    case PYSOCK_TIMEOUT_ERROR: return pysock__errno_find(pysock__last.code)->exception;
+    case PYSOCK_GAI_ERROR: return "gaierror";
+    case PYSOCK_H_ERROR: return "herror";
+    case PYSOCK_VALUE_ERROR: return "ValueError";
+    case PYSOCK_KEY_ERROR: return "KeyError";
+    case PYSOCK_MEMORY_ERROR: return "MemoryError";
+    case PYSOCK_SSL_ZERO_RETURN_ERROR: return "SSLZeroReturnError";
+    case PYSOCK_SSL_WANT_READ_ERROR: return "SSLWantReadError";
+    case PYSOCK_SSL_WANT_WRITE_ERROR: return "SSLWantWriteError";
+    case PYSOCK_SSL_SYSCALL_ERROR: return "SSLSyscallError";
+    case PYSOCK_SSL_EOF_ERROR: return "SSLEOFError";
+    case PYSOCK_SSL_CERT_VERIFICATION_ERROR: return "SSLCertVerificationError";
+    case PYSOCK_SSL_ERROR: break;
     }
     return "SSLError";
 }
@@ -3955,8 +3978,8 @@ PYSOCKDEF const char *pysock_error_reason(void)
 PYSOCKDEF const char *pysock_error_library(void)
 {
     static const char *const pem[] = {
-        "NO_START_LINE", "BAD_BASE64_DECODE", "BAD_PASSWORD_READ", "BAD_DECRYPT",
-        "UNSUPPORTED_ENCRYPTION",
+        "NO_START_LINE", "BAD_BASE64_DECODE",      "BAD_PASSWORD_READ",
+        "BAD_DECRYPT",   "UNSUPPORTED_ENCRYPTION",
     };
     static const char *const x509[] = {"KEY_VALUES_MISMATCH", "NO_CERTIFICATE_OR_CRL_FOUND"};
     const char *reason = pysock_error_reason();
@@ -4026,9 +4049,9 @@ static int pysock__take_options(void *out, size_t known, const void *given, cons
                             init);
     for (i = known; i < size; i++)
         if (bytes[i])
-            return pysock__fail(PYSOCK_OS_ERROR, ENOTSUP, "ENOTSUP",
-                                "%s: the options set a member that version " PYSOCK_VERSION
-                                " does not have", what);
+            return pysock__fail(
+                PYSOCK_OS_ERROR, ENOTSUP, "ENOTSUP",
+                "%s: the options set a member that version " PYSOCK_VERSION " does not have", what);
     memcpy(out, given, size < known ? size : known);
     return 0;
 }
@@ -4050,9 +4073,8 @@ struct pysock_buf {
 
 PYSOCKDEF pysock_buf *pysock_buf_new(size_t size)
 {
-    pysock_buf *b = size > PTRDIFF_MAX - sizeof *b
-                        ? NULL
-                        : (pysock_buf *)pysock__alloc(sizeof *b + size);
+    pysock_buf *b =
+        size > PTRDIFF_MAX - sizeof *b ? NULL : (pysock_buf *)pysock__alloc(sizeof *b + size);
 
     if (!b) {
         pysock__fail_memory("pysock_buf_new");
@@ -4410,11 +4432,11 @@ typedef struct pysock__sleeper {
 } pysock__sleeper;
 
 struct pysock_state {
-    int refs;                /* atomic */
-    unsigned epoch;          /* atomic */
-    int ending;              /* atomic: in its cleanup, new sockets are refused */
-    size_t open;             /* atomic: sockets that are not freed yet */
-    size_t hooks;            /* atomic: workers that run the audit hook */
+    int refs;                   /* atomic */
+    unsigned epoch;             /* atomic */
+    int ending;                 /* atomic: in its cleanup, new sockets are refused */
+    size_t open;                /* atomic: sockets that are not freed yet */
+    size_t hooks;               /* atomic: workers that run the audit hook */
     pysock__mutex cleanup_lock; /* one cleanup of it at a time; outermost */
     /* guarded by the process's lock */
     pysock__list link;       /* in pysock__process.states; the main one is not */
@@ -4427,10 +4449,12 @@ struct pysock_state {
     void *audit_arg;
 };
 
+/* clang-format off */
 static pysock_state pysock__main_state = {1, 0, 0, 0, 0, PYSOCK__MUTEX_INIT,
                                           PYSOCK__LIST_INIT(pysock__main_state.link),
                                           PYSOCK__LIST_INIT(pysock__main_state.closers),
                                           NULL, -1, NULL, NULL, NULL, NULL};
+/* clang-format on */
 
 static struct {
     pysock__mutex lock;
@@ -4440,7 +4464,7 @@ static struct {
     int ending;                 /* atomic: in pysock_cleanup(), new sockets are refused */
     int audited;                /* atomic: some state has, or has had, an audit hook */
     int at_exit;                /* atomic: pysock_cleanup() runs at exit */
-    int deferred;                /* atomic: work was deferred because a lock was held */
+    int deferred;               /* atomic: work was deferred because a lock was held */
     pysock__mutex cleanup_lock; /* one cleanup at a time; outermost of all */
 } pysock__process = {PYSOCK__MUTEX_INIT,
                      PYSOCK__LIST_INIT(pysock__process.states),
@@ -5220,8 +5244,8 @@ static struct {
     int64_t stop_deadline;
     pysock__waker waker;
     pysock__thread thread;
-    int leading;           /* a thread runs a turn, where there is no reactor thread */
-    pysock__waker *leader; /* what a kick then wakes; NULL: the leader does not sleep */
+    int leading;              /* a thread runs a turn, where there is no reactor thread */
+    pysock__waker *leader;    /* what a kick then wakes; NULL: the leader does not sleep */
     struct pollfd *spare_fds; /* from pysock__reactor_reserve(), for the next turn to take */
     pysock__watch **spare_watches;
     size_t spare_cap;
@@ -5229,12 +5253,14 @@ static struct {
     struct pollfd *fds;
     pysock__watch **watches;
     size_t cap;
+    /* clang-format off */
 } pysock__reactor = {PYSOCK__MUTEX_INIT,
                      PYSOCK__LIST_INIT(pysock__reactor.members),
                      PYSOCK__LIST_INIT(pysock__reactor.kicked),
                      PYSOCK__LIST_INIT(pysock__reactor.followers),
                      0, 0, 0, 0, 0, 0, 0, {-1, -1, 0, 0}, {0},
                      0, NULL, NULL, NULL, 0, NULL, NULL, 0};
+/* clang-format on */
 
 static void pysock__watch_init(pysock__watch *w, int fd, void (*fn)(pysock__watch *, short),
                                void (*hold)(pysock__watch *), void (*drop)(pysock__watch *))
@@ -5773,10 +5799,8 @@ PYSOCKDEF size_t pysock_addr_format(const pysock_addr *addr, char *text, size_t 
     case AF_INET6:
         pysock__sys_ntop(addr, host, sizeof host);
         return (size_t)snprintf(text, size, "[%s]:%d", host, pysock_addr_port(addr));
-    case AF_UNIX:
-        return pysock__unix_format(addr, text, size);
-    default:
-        return (size_t)snprintf(text, size, "family %d", (int)addr->u.sa.sa_family);
+    case AF_UNIX: return pysock__unix_format(addr, text, size);
+    default: return (size_t)snprintf(text, size, "family %d", (int)addr->u.sa.sa_family);
     }
 }
 
@@ -6496,7 +6520,7 @@ PYSOCKDEF int pysock_has_ipv6(void)
 
 #ifndef PYSOCK_NO_SSL
 
-#define PYSOCK__FILE_MAX ((size_t)64 << 20)  /* bytes of a file with certificates */
+#define PYSOCK__FILE_MAX ((size_t)64 << 20) /* bytes of a file with certificates */
 
 /* PEM and DER: files. A file or memory block holds PEM text or DER, each a sequence of objects. */
 
@@ -6620,8 +6644,9 @@ static int pysock__object_unwanted(const pysock__object *object, pysock__file_fa
                  "-print_certs -in FILE -out NEW",
                  object->from_der ? " -inform DER" : "");
     else if (strcmp(kind, "PKCS#12") == 0)
-        snprintf(text, sizeof text, "it is PKCS#12, which is not read; convert the file with: "
-                                    "openssl pkcs12 -nodes -in FILE -out NEW");
+        snprintf(text, sizeof text,
+                 "it is PKCS#12, which is not read; convert the file with: "
+                 "openssl pkcs12 -nodes -in FILE -out NEW");
     else if (strcmp(kind, "a certificate") == 0)
         snprintf(text, sizeof text, "a kind of certificate ('%.64s') that is not read",
                  object->name);
@@ -6738,8 +6763,9 @@ static int pysock__pem_take_line(pysock__pem_body *body, const pysock__pem_line 
         if (c <= ' ' && c)
             continue;
         if (c == '=' ? ++body->pads > 2
-                     : body->pads || !((c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z')
-                                       || (c >= 'a' && c <= 'z') || c == '+' || c == '/'))
+                     : body->pads
+                           || !((c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z')
+                                || (c >= 'a' && c <= 'z') || c == '+' || c == '/'))
             return -1;
         body->letters++;
         body->chunk[body->n++] = (char)c;
@@ -7174,7 +7200,7 @@ enum {
 #define PYSOCK__KU_AGREEMENT 0x08u /* keyAgreement alone */
 #define PYSOCK__KU_CERT_SIGN 0x04u
 #define PYSOCK__KU_CRL_SIGN 0x02u
-#define PYSOCK__EXT_MAX 64           /* extensions that a certificate may have */
+#define PYSOCK__EXT_MAX 64 /* extensions that a certificate may have */
 
 typedef struct pysock__cert {
     pysock__der all;             /* the certificate, with its header */
@@ -7193,9 +7219,9 @@ typedef struct pysock__cert {
     int unknown_critical;        /* has a critical extension that is not understood */
     int algorithms_differ;       /* the signature algorithms inside and outside the signed part */
     pysock__der key_oid, curve_oid, sig_oid; /* the algorithms of key and signature */
-    size_t rsa_bits;             /* of an RSA key, supported or not */
-    int compressed;              /* the key's point is in compressed form */
-    const char *problem;         /* after a failure: what is wrong, static */
+    size_t rsa_bits;                         /* of an RSA key, supported or not */
+    int compressed;                          /* the key's point is in compressed form */
+    const char *problem;                     /* after a failure: what is wrong, static */
 } pysock__cert;
 
 #define PYSOCK__RSA_MAX 512        /* bytes of a modulus that BearSSL takes */
@@ -7345,22 +7371,14 @@ static int pysock__ext_list(pysock__der *out, pysock__der value)
 static int pysock__cert_extension_value(pysock__cert *cert, unsigned bit, pysock__der value)
 {
     switch (bit) {
-    case PYSOCK__EXT_SKI:
-        return pysock__der_expect(&value, 0x04, &cert->ski);
-    case PYSOCK__EXT_AKI:
-        return pysock__ext_aki(&cert->aki, value);
-    case PYSOCK__EXT_KEY_USAGE:
-        return pysock__ext_key_usage(cert, value);
-    case PYSOCK__EXT_SAN:
-        return pysock__ext_list(&cert->san, value);
-    case PYSOCK__EXT_BASIC:
-        return pysock__ext_basic(cert, value);
-    case PYSOCK__EXT_NAMES:
-        return pysock__ext_names(cert, value);
-    case PYSOCK__EXT_EKU:
-        return pysock__ext_list(&cert->eku, value);
-    default:
-        return 0;
+    case PYSOCK__EXT_SKI: return pysock__der_expect(&value, 0x04, &cert->ski);
+    case PYSOCK__EXT_AKI: return pysock__ext_aki(&cert->aki, value);
+    case PYSOCK__EXT_KEY_USAGE: return pysock__ext_key_usage(cert, value);
+    case PYSOCK__EXT_SAN: return pysock__ext_list(&cert->san, value);
+    case PYSOCK__EXT_BASIC: return pysock__ext_basic(cert, value);
+    case PYSOCK__EXT_NAMES: return pysock__ext_names(cert, value);
+    case PYSOCK__EXT_EKU: return pysock__ext_list(&cert->eku, value);
+    default: return 0;
     }
 }
 
@@ -7633,8 +7651,7 @@ static int pysock__name_valid(pysock__der name)
 
 static int pysock__name_same(const pysock__der *a, const pysock__der *b)
 {
-    return pysock__der_equal(a, b)
-           || (pysock__name_within(*a, *b) && pysock__name_within(*b, *a));
+    return pysock__der_equal(a, b) || (pysock__name_within(*a, *b) && pysock__name_within(*b, *a));
 }
 
 static int pysock__cert_self_issued(const pysock__cert *cert)
@@ -7837,9 +7854,9 @@ static int pysock__email_within(const pysock__der *base, const pysock__der *mail
             domain.p = p + 1;
     if (!at || at == mail->p)
         return -PYSOCK__V_NAME_SYNTAX;
-    if (n && (!pysock__domain_valid(&domain) || (domain.p > base->p
-                                                 && (domain.p == base->p + 1
-                                                     || domain.p[0] == '.'))))
+    if (n
+        && (!pysock__domain_valid(&domain)
+            || (domain.p > base->p && (domain.p == base->p + 1 || domain.p[0] == '.'))))
         return -PYSOCK__V_CONSTRAINT_SYNTAX;
     host.p = at + 1;
     if (domain.p > base->p) {
@@ -7892,10 +7909,8 @@ static int pysock__name_in_subtree(int tag, const pysock__der *base, const pysoc
             return -PYSOCK__V_NAME_SYNTAX;
         return pysock__domain_holds(base, name)
                || (excluding && pysock__wildcard_meets(base, name));
-    case PYSOCK__GN_IP:
-        return pysock__ip_within(base, name);
-    case PYSOCK__GN_EMAIL:
-        return pysock__email_within(base, name);
+    case PYSOCK__GN_IP: return pysock__ip_within(base, name);
+    case PYSOCK__GN_EMAIL: return pysock__email_within(base, name);
     case PYSOCK__GN_URI:
         if (base->p < base->end && !pysock__domain_valid(base))
             return -PYSOCK__V_CONSTRAINT_SYNTAX;
@@ -7910,8 +7925,7 @@ static int pysock__name_in_subtree(int tag, const pysock__der *base, const pysoc
         if (pysock__der_expect(&outer, 0x30, &inner) < 0 || !pysock__name_valid(inner))
             return -PYSOCK__V_CONSTRAINT_SYNTAX;
         return pysock__name_within(*name, inner);
-    default:
-        return -PYSOCK__V_CONSTRAINT_TYPE;
+    default: return -PYSOCK__V_CONSTRAINT_TYPE;
     }
 }
 
@@ -7934,7 +7948,7 @@ static int pysock__subtree_next(pysock__der *list, pysock__der *base)
     return -PYSOCK__V_SUBTREE_MINMAX;
 }
 
-#define PYSOCK__LEAF_OF_SERVER 2 /* 1: a client's */
+#define PYSOCK__LEAF_OF_SERVER 2   /* 1: a client's */
 #define PYSOCK__NAME_CHECKS 250000 /* comparisons with constraints; long names count more */
 
 /* Checks one name of a certificate against one list of subtrees. 0 or a V_ code. */
@@ -8123,7 +8137,7 @@ typedef struct pysock__crl {
     pysock__der issuer;   /* the contents of the name */
     pysock__der revoked;  /* the entries */
     pysock__der signature, aki;
-    const pysock__sig_alg *sig_alg; /* NULL: unknown */
+    const pysock__sig_alg *sig_alg;   /* NULL: unknown */
     int64_t this_update, next_update; /* Unix time */
     int algorithms_differ;
     int unknown_critical; /* the list, or an entry, has such an extension */
@@ -8146,7 +8160,8 @@ static int pysock__crl_scope_read(pysock__crl *crl, pysock__der value)
             return -1;
         last = (tag & 0x1f) + 1;
         switch (tag) {
-        case 0xa0: case 0x83: crl->is_partial = 1; continue;
+        case 0xa0:
+        case 0x83: crl->is_partial = 1; continue;
         case 0x81: flag = &crl->only_users; break;
         case 0x82: flag = &crl->only_cas; break;
         case 0x84: flag = &crl->is_indirect; break;
@@ -8165,18 +8180,11 @@ static int pysock__crl_extension(pysock__crl *crl, const pysock__der *oid, pysoc
     int known = pysock__der_len(oid) == 3 && oid->p[0] == 0x55 && oid->p[1] == 0x1d;
 
     switch (known ? oid->p[2] : 0) {
-    case 20: /* cRLNumber */
-        return 0;
-    case 27: /* deltaCRLIndicator */
-        crl->is_delta = 1;
-        return 0;
-    case 28:
-        return pysock__crl_scope_read(crl, value);
-    case 35:
-        return pysock__ext_aki(&crl->aki, value);
-    default:
-        crl->unknown_critical |= critical;
-        return 0;
+    case 20: /* cRLNumber */ return 0;
+    case 27: /* deltaCRLIndicator */ crl->is_delta = 1; return 0;
+    case 28: return pysock__crl_scope_read(crl, value);
+    case 35: return pysock__ext_aki(&crl->aki, value);
+    default: crl->unknown_critical |= critical; return 0;
     }
 }
 
@@ -8224,9 +8232,8 @@ static int pysock__crl_entries(pysock__crl *crl, int version)
     int64_t date;
 
     while (list.p < list.end) {
-        if (pysock__der_expect(&list, 0x30, &entry) < 0
-            || pysock__der_expect(&entry, 0x02, &in) < 0 || in.p == in.end
-            || pysock__der_time(&entry, &date) < 0)
+        if (pysock__der_expect(&list, 0x30, &entry) < 0 || pysock__der_expect(&entry, 0x02, &in) < 0
+            || in.p == in.end || pysock__der_time(&entry, &date) < 0)
             return -1;
         if (entry.p == entry.end)
             continue;
@@ -8287,8 +8294,7 @@ static int pysock__crl_parse(pysock__crl *crl, const unsigned char *der, size_t 
     crl->tbs.end = outer.p;
     if (pysock__der_expect(&outer, 0x30, &outer_alg) < 0
         || pysock__der_expect(&outer, 0x03, &bits) < 0 || outer.p != outer.end
-        || !pysock__der_len(&bits) || *bits.p++ != 0
-        || pysock__crl_body(crl, tbs, &inner_alg) < 0)
+        || !pysock__der_len(&bits) || *bits.p++ != 0 || pysock__crl_body(crl, tbs, &inner_alg) < 0)
         return -1;
     crl->signature = bits;
     crl->algorithms_differ = !pysock__der_equal(&inner_alg, &outer_alg);
@@ -8317,8 +8323,8 @@ static int pysock__crl_lists(const pysock__crl *crl, const pysock__der *serial)
     pysock__der list = crl->revoked, entry, in;
 
     while (list.p < list.end)
-        if (pysock__der_expect(&list, 0x30, &entry) < 0
-            || pysock__der_expect(&entry, 0x02, &in) < 0 || pysock__serial_same(in, *serial))
+        if (pysock__der_expect(&list, 0x30, &entry) < 0 || pysock__der_expect(&entry, 0x02, &in) < 0
+            || pysock__serial_same(in, *serial))
             return 1;
     return 0;
 }
@@ -8854,8 +8860,7 @@ static int pysock__writer_string(pysock__writer *w, pysock__der *d)
 
     all.end = d->p;
     switch (tag) {
-    case -1:
-        return -1;
+    case -1: return -1;
     case 0x03:
         if (in.p < in.end)
             in.p++;
@@ -8865,7 +8870,13 @@ static int pysock__writer_string(pysock__writer *w, pysock__der *d)
         while (in.p < in.end && r == 0)
             r = pysock__writer_utf8(w, pysock__utf8_next(&in));
         return r;
-    case 0x12: case 0x13: case 0x14: case 0x16: case 0x17: case 0x18: case 0x1a: /* Latin-1 */
+    case 0x12:
+    case 0x13:
+    case 0x14:
+    case 0x16:
+    case 0x17:
+    case 0x18:
+    case 0x1a: /* Latin-1 */
         while (in.p < in.end && r == 0)
             r = pysock__writer_utf8(w, pysock__wide_next(&in, 1));
         return r;
@@ -8957,11 +8968,8 @@ static int pysock__writer_other_name(pysock__writer *w, pysock__der in)
         int nid, tag;
         const char *kind;
     } known[] = {
-        {649, 0x0c, "UPN:"},
-        {1208, 0x0c, "SmtpUTF8Mailbox:"},
-        {1209, 0x0c, "XmppAddr:"},
-        {1210, 0x16, "SRVName:"},
-        {1211, 0x0c, "NAIRealm:"},
+        {649, 0x0c, "UPN:"},      {1208, 0x0c, "SmtpUTF8Mailbox:"}, {1209, 0x0c, "XmppAddr:"},
+        {1210, 0x16, "SRVName:"}, {1211, 0x0c, "NAIRealm:"},
     };
     const pysock_ssl_oid *row;
     pysock__der oid, any, value;
@@ -9013,16 +9021,13 @@ static int pysock__writer_general_name(pysock__writer *w, int tag, pysock__der i
             return pysock__writer_digits(w, in);
         pysock__writer_put(w, longname, strlen(longname));
         return 0;
-    case PYSOCK__GN_OTHER:
-        out->type = "othername";
-        return pysock__writer_other_name(w, in);
+    case PYSOCK__GN_OTHER: out->type = "othername"; return pysock__writer_other_name(w, in);
     case PYSOCK__GN_X400:
     case PYSOCK__GN_EDI:
         out->type = tag == PYSOCK__GN_X400 ? "X400Name" : "EdiPartyName";
         pysock__writer_put(w, "<unsupported>", 13);
         return 0;
-    default:
-        return -1;
+    default: return -1;
     }
 }
 
@@ -9860,8 +9865,8 @@ static int pysock__store_load_bytes(pysock__store *st, const pysock__bytes *data
     if (err == -ENOMEM)
         return pysock__fail_memory("loading trust anchors");
     if (err < 0)
-        return pysock__fail_in_file(name, &fault, pysock__is_der(data) ? "NOT_ENOUGH_DATA"
-                                                                       : "BAD_BASE64_DECODE");
+        return pysock__fail_in_file(name, &fault,
+                                    pysock__is_der(data) ? "NOT_ENOUGH_DATA" : "BAD_BASE64_DECODE");
     if (!load.found)
         return pysock__fail_not_in_file(name, "certificate", "CERTIFICATE", load.other, data->len,
                                         "NO_CERTIFICATE_OR_CRL_FOUND");
@@ -10098,7 +10103,8 @@ static int pysock__key_curve(pysock__der params, pysock__key_form *form)
         size_t len;
         int size;
     } curves[] = {
-        {"\x2a\x86\x48\xce\x3d\x03\x01\x07", 8, 32}, {"\x2b\x81\x04\x00\x22", 5, 48},
+        {"\x2a\x86\x48\xce\x3d\x03\x01\x07", 8, 32},
+        {"\x2b\x81\x04\x00\x22", 5, 48},
         {"\x2b\x81\x04\x00\x23", 5, 66},
     };
     pysock__der in;
@@ -10110,8 +10116,8 @@ static int pysock__key_curve(pysock__der params, pysock__key_form *form)
     for (i = 0; i < PYSOCK__COUNT(curves); i++)
         if (tag == 0x06 && pysock__der_is(&in, curves[i].oid, curves[i].len))
             return curves[i].size;
-    form->unsupported = tag == 0x06 ? "an EC key on another curve"
-                                    : "an EC key with explicit curve parameters";
+    form->unsupported =
+        tag == 0x06 ? "an EC key on another curve" : "an EC key with explicit curve parameters";
     return 0;
 }
 
@@ -10197,8 +10203,8 @@ static int pysock__key_parse(const pysock__bytes *der, pysock__der outer, pysock
 static int pysock__key_decode(br_skey_decoder_context *dec, const pysock__bytes *der,
                               const pysock__key_form *form)
 {
-    unsigned char head[64] = {0x30, 0x82, 0, 0, 0x02, 1, 0, 0x30, 0,
-                              0x06, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 1};
+    unsigned char head[64] = {0x30, 0x82, 0,    0,    0x02, 1,    0,    0x30, 0,
+                              0x06, 7,    0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 1};
     size_t n = pysock__der_len(&form->curve), total;
 
     br_skey_decoder_init(dec);
@@ -10358,8 +10364,7 @@ static int pysock__der_algorithm(pysock__der *d, pysock__der *oid, pysock__der *
 static int pysock__enc_key_prf(pysock__enc_key *enc_key, pysock__der prf)
 {
     static const br_hash_class *const hashes[] = {
-        &br_sha1_vtable, &br_sha224_vtable, &br_sha256_vtable, &br_sha384_vtable,
-        &br_sha512_vtable,
+        &br_sha1_vtable, &br_sha224_vtable, &br_sha256_vtable, &br_sha384_vtable, &br_sha512_vtable,
     };
     pysock__der oid, params;
     size_t n = sizeof PYSOCK__OID_HMAC - 1;
@@ -10369,8 +10374,8 @@ static int pysock__enc_key_prf(pysock__enc_key *enc_key, pysock__der prf)
         return 0;
     if (pysock__der_algorithm(&prf, &oid, &params) < 0 || prf.p != prf.end)
         return -1;
-    if (pysock__der_len(&oid) != n + 1 || memcmp(oid.p, PYSOCK__OID_HMAC, n) != 0
-        || oid.p[n] < 7 || oid.p[n] > 11)
+    if (pysock__der_len(&oid) != n + 1 || memcmp(oid.p, PYSOCK__OID_HMAC, n) != 0 || oid.p[n] < 7
+        || oid.p[n] > 11)
         enc_key->unsupported = "PBKDF2 with another PRF than HMAC with SHA-1 or SHA-2";
     else
         enc_key->prf = hashes[oid.p[n] - 7];
@@ -10417,8 +10422,8 @@ static int pysock__enc_key_cipher(pysock__enc_key *enc_key, pysock__der *d)
             enc_key->cipher = &pysock__key_ciphers[i];
     if (!enc_key->cipher) {
         enc_key->unsupported = pysock__der_is(&oid, "\x2a\x86\x48\x86\xf7\x0d\x03\x02", 8)
-                               ? "RC2"
-                               : "another cipher than AES-CBC and DES-EDE3-CBC";
+                                   ? "RC2"
+                                   : "another cipher than AES-CBC and DES-EDE3-CBC";
         return 0;
     }
     if (pysock__der_expect(&params, 0x04, &iv) < 0 || params.p != params.end
@@ -10683,9 +10688,9 @@ typedef struct pysock__key_load {
     pysock__identity *id;
     const char *name; /* of the file, for messages */
     const pysock_ssl_chain_options *options;
-    int result; /* once a key is found */
-    unsigned number; /* of the object that is the key */
-    char other[64];  /* the label of another kind of object in the file */
+    int result;           /* once a key is found */
+    unsigned number;      /* of the object that is the key */
+    char other[64];       /* the label of another kind of object in the file */
     pysock__bytes params; /* of EC PARAMETERS, if there were any */
     char password[PYSOCK__PASSWORD_MAX];
     size_t password_len;
@@ -10740,7 +10745,8 @@ static int pysock__key_ask(pysock__key_load *load)
         if (got < 0)
             return pysock__fail(PYSOCK_SSL_ERROR, 0, "BAD_PASSWORD_READ",
                                 "%.200s: the private key is encrypted, and the callback gave no "
-                                "password", load->name);
+                                "password",
+                                load->name);
         n = (size_t)got;
     } else {
         return pysock__fail(PYSOCK_SSL_ERROR, 0, "BAD_PASSWORD_READ",
@@ -10909,7 +10915,7 @@ failed:
    when it reaches an anchor. Work is bounded: depth, signatures, names, look-ups. What cannot be
    checked is refused. */
 
-#define PYSOCK__PATH_MAX 12        /* certificates in a path */
+#define PYSOCK__PATH_MAX 12       /* certificates in a path */
 #define PYSOCK__SIGNATURES_MAX 48 /* checked in one verification */
 #define PYSOCK__LOOKUPS_MAX 32    /* names looked up in directories in one verification */
 
@@ -11320,8 +11326,7 @@ static int pysock__path_extend(pysock__path *b)
     for (i = 0; (issuer = pysock__path_candidate(b, anchors, i)) != NULL; i++) {
         from_store = i < anchors;
         if (!issuer->all.p || !pysock__name_same(&child->issuer, &issuer->subject)
-            || pysock__path_has(b, issuer)
-            || (!from_store && pysock__sent_before(b, i - anchors)))
+            || pysock__path_has(b, issuer) || (!from_store && pysock__sent_before(b, i - anchors)))
             continue;
         if (b->depth == PYSOCK__PATH_MAX)
             return pysock__path_failed(b, PYSOCK__V_CHAIN_TOO_LONG, NULL);
@@ -11414,7 +11419,7 @@ typedef struct pysock__path_item {
 typedef struct pysock__verifier {
     const br_x509_class *vtable; /* first: BearSSL points to the object by it */
     /* set once */
-    pysock__store *store; /* counted; NULL: do not verify */
+    pysock__store *store;       /* counted; NULL: do not verify */
     pysock__verify_rules rules; /* except now */
     uint32_t *engine_flags; /* of a server with optional client certificates, borrowed; or NULL */
     /* only the owner of the engine */
@@ -11429,9 +11434,9 @@ typedef struct pysock__verifier {
     br_x509_pkey pkey;
     int verify_code;
     const char *verify_message;
-    char detail[240]; /* more about the failure; "" if nothing */
+    char detail[240];          /* more about the failure; "" if nothing */
     char default_problem[240]; /* the context's */
-    pysock_buf *same_leaf; /* counted: in a renegotiation, the peer's former leaf; or NULL */
+    pysock_buf *same_leaf;     /* counted: in a renegotiation, the peer's former leaf; or NULL */
 } pysock__verifier;
 
 /* Drops the results of a verification. */
@@ -11562,40 +11567,29 @@ static const char *pysock__verify_sentence(int code)
 static unsigned pysock__verify_error(int code)
 {
     switch (code) {
-    case PYSOCK__V_OK:
-        return 0;
-    case PYSOCK__V_MALFORMED:
-        return BR_ERR_X509_INVALID_VALUE;
+    case PYSOCK__V_OK: return 0;
+    case PYSOCK__V_MALFORMED: return BR_ERR_X509_INVALID_VALUE;
     case PYSOCK__V_NOT_YET_VALID:
     case PYSOCK__V_EXPIRED:
     case PYSOCK__V_CRL_NOT_YET_VALID:
-    case PYSOCK__V_CRL_EXPIRED:
-        return BR_ERR_X509_EXPIRED;
+    case PYSOCK__V_CRL_EXPIRED: return BR_ERR_X509_EXPIRED;
     case PYSOCK__V_OUT_OF_MEMORY:
-    case PYSOCK__V_CHAIN_TOO_LONG:
-        return BR_ERR_X509_LIMIT_EXCEEDED;
+    case PYSOCK__V_CHAIN_TOO_LONG: return BR_ERR_X509_LIMIT_EXCEEDED;
     case PYSOCK__V_HOSTNAME:
-    case PYSOCK__V_IP_ADDRESS:
-        return BR_ERR_X509_BAD_SERVER_NAME;
+    case PYSOCK__V_IP_ADDRESS: return BR_ERR_X509_BAD_SERVER_NAME;
     case PYSOCK__V_BAD_SIGNATURE:
-    case PYSOCK__V_CRL_SIGNATURE:
-        return BR_ERR_X509_BAD_SIGNATURE;
+    case PYSOCK__V_CRL_SIGNATURE: return BR_ERR_X509_BAD_SIGNATURE;
     case PYSOCK__V_LEAF_KEY:
     case PYSOCK__V_CA_KEY:
-    case PYSOCK__V_WEAK_HASH:
-        return BR_ERR_X509_WEAK_PUBLIC_KEY;
+    case PYSOCK__V_WEAK_HASH: return BR_ERR_X509_WEAK_PUBLIC_KEY;
     case PYSOCK__V_UNSUPPORTED_KEY:
-    case PYSOCK__V_UNSUPPORTED_SIGNATURE:
-        return BR_ERR_X509_UNSUPPORTED;
+    case PYSOCK__V_UNSUPPORTED_SIGNATURE: return BR_ERR_X509_UNSUPPORTED;
     case PYSOCK__V_CRITICAL_EXTENSION:
-    case PYSOCK__V_CRITICAL_CRL_EXTENSION:
-        return BR_ERR_X509_CRITICAL_EXTENSION;
+    case PYSOCK__V_CRITICAL_CRL_EXTENSION: return BR_ERR_X509_CRITICAL_EXTENSION;
     case PYSOCK__V_PURPOSE:
     case PYSOCK__V_NO_CERT_SIGN:
-    case PYSOCK__V_NO_CRL_SIGN:
-        return BR_ERR_X509_FORBIDDEN_KEY_USAGE;
-    default:
-        return BR_ERR_X509_NOT_TRUSTED;
+    case PYSOCK__V_NO_CRL_SIGN: return BR_ERR_X509_FORBIDDEN_KEY_USAGE;
+    default: return BR_ERR_X509_NOT_TRUSTED;
     }
 }
 
@@ -11726,8 +11720,7 @@ static void pysock__verifier_explain(pysock__verifier *v, const pysock__cert *ch
         pysock__names_words(culprit, text, sizeof text);
         snprintf(v->detail, sizeof v->detail, "it is valid for %s", text);
         break;
-    default:
-        break;
+    default: break;
     }
 }
 
@@ -11810,8 +11803,8 @@ static const br_x509_pkey *pysock__verifier_get_pkey(const br_x509_class *const 
 }
 
 static const br_x509_class pysock__verifier_class = {
-    sizeof(pysock__verifier),     pysock__verifier_start_chain, pysock__verifier_start_cert,
-    pysock__verifier_append,      pysock__verifier_end_cert,    pysock__verifier_end_chain,
+    sizeof(pysock__verifier),  pysock__verifier_start_chain, pysock__verifier_start_cert,
+    pysock__verifier_append,   pysock__verifier_end_cert,    pysock__verifier_end_chain,
     pysock__verifier_get_pkey,
 };
 
@@ -11896,9 +11889,11 @@ typedef struct pysock__suite {
 #define PYSOCK__IS_AES_256_CBC_SHA PYSOCK__ENC_AES256 | PYSOCK__MAC_SHA1, 256
 #define PYSOCK__IS_AES_128_CBC_SHA PYSOCK__ENC_AES128 | PYSOCK__MAC_SHA1, 128
 #define PYSOCK__IS_3DES_EDE_CBC_SHA PYSOCK__ENC_3DES | PYSOCK__MAC_SHA1, 112
+/* clang-format off */
 #define PYSOCK__SUITE(kx, rest, name)                                                              \
     {BR_TLS_##kx##_WITH_##rest, PYSOCK__KX_##kx | PYSOCK__IS_##rest, name,                         \
      "TLS_" #kx "_WITH_" #rest}
+/* clang-format on */
 
 /* BearSSL's suites in OpenSSL's order, in which the cipher language selects them: forward secrecy
    with AEAD, forward secrecy, AEAD, and the rest; within these the newer hash first, then strength,
@@ -12283,8 +12278,9 @@ static ptrdiff_t pysock__ciphers_parse(const char *text, uint16_t *out, int *sec
 static size_t pysock__suite_list(uint16_t *out)
 {
 #define PYSOCK__CHACHA20_FIRST "ECDHE+CHACHA20:"
-    static const char text[] = PYSOCK__CHACHA20_FIRST "ECDHE+AES128+AESGCM:ECDHE+AES256+AESGCM:"
-        "ECDHE+CHACHA20:ECDHE+AES128+SHA256:ECDHE+AES256+SHA384";
+    static const char text[] =
+        PYSOCK__CHACHA20_FIRST "ECDHE+AES128+AESGCM:ECDHE+AES256+AESGCM:"
+                               "ECDHE+CHACHA20:ECDHE+AES128+SHA256:ECDHE+AES256+SHA384";
     size_t skip = pysock__has_fast_aes() ? sizeof PYSOCK__CHACHA20_FIRST - 1 : 0;
     int level;
 
@@ -12430,13 +12426,26 @@ static int pysock__alert_for(int err, int verify_code)
 {
     switch (verify_code) {
     case 0: break;
-    case 7: case 8: return BR_ALERT_DECRYPT_ERROR;
-    case 1: case 9: case 62: case 64: return BR_ALERT_BAD_CERTIFICATE;
-    case 10: case 11: case 12: return BR_ALERT_CERTIFICATE_EXPIRED;
+    case 7:
+    case 8: return BR_ALERT_DECRYPT_ERROR;
+    case 1:
+    case 9:
+    case 62:
+    case 64: return BR_ALERT_BAD_CERTIFICATE;
+    case 10:
+    case 11:
+    case 12: return BR_ALERT_CERTIFICATE_EXPIRED;
     case 23: return BR_ALERT_CERTIFICATE_REVOKED;
     case 17: return BR_ALERT_INTERNAL_ERROR;
-    case 2: case 3: case 18: case 19: case 20: case 79: return BR_ALERT_UNKNOWN_CA;
-    case 6: case 26: case 76: return BR_ALERT_UNSUPPORTED_CERTIFICATE;
+    case 2:
+    case 3:
+    case 18:
+    case 19:
+    case 20:
+    case 79: return BR_ALERT_UNKNOWN_CA;
+    case 6:
+    case 26:
+    case 76: return BR_ALERT_UNSUPPORTED_CERTIFICATE;
     default: return BR_ALERT_CERTIFICATE_UNKNOWN;
     }
     switch (err) {
@@ -12569,8 +12578,8 @@ static pysock__peer *pysock__peer_retain(pysock__peer *p)
 /* The chain and path from a verifier. NULL: out of memory. */
 static pysock__peer *pysock__peer_new(const pysock__verifier *v)
 {
-    pysock__peer *p = (pysock__peer *)pysock__alloc(
-        sizeof *p + (v->count + v->path_count) * sizeof *p->certs);
+    pysock__peer *p =
+        (pysock__peer *)pysock__alloc(sizeof *p + (v->count + v->path_count) * sizeof *p->certs);
     pysock_buf *all = pysock_buf_copy(v->chain.data, v->chain.len);
     size_t i, start = 0;
 
@@ -12584,8 +12593,8 @@ static pysock__peer *pysock__peer_new(const pysock__verifier *v)
         p->sent_count++;
     }
     for (i = 0; i < v->path_count; i++)
-        p->certs[v->count + i] = pysock_buf_retain(
-            v->path[i].anchor ? v->path[i].anchor : p->certs[v->path[i].sent]);
+        p->certs[v->count + i] =
+            pysock_buf_retain(v->path[i].anchor ? v->path[i].anchor : p->certs[v->path[i].sent]);
     p->verified_count = v->path_count;
     pysock_buf_release(all);
     return p;
@@ -12608,13 +12617,13 @@ struct pysock_ssl_session {
     unsigned epoch;   /* the context's, when the peer was verified */
     int server;
     int unchecked_host; /* host was not checked against the peer's certificate */
-    char *host; /* a client's: the server, with the port; a server's: the name from SNI */
+    char *host;         /* a client's: the server, with the port; a server's: the name from SNI */
     int port;
     pysock__peer *peer; /* counted; may be NULL */
     int64_t time;       /* Unix time */
     br_ssl_session_parameters params;
     /* guarded by the lock of the context that caches it */
-    pysock__list link; /* the most recently used last */
+    pysock__list link;        /* the most recently used last */
     pysock_ssl_session *next; /* in its bucket */
 };
 
@@ -12709,8 +12718,9 @@ static pysock_ssl_session *pysock__cache_find_id_locked(pysock__session_cache *c
 
     if (n && c->count)
         se = c->buckets[pysock__hash_id(id, n) & (c->bucket_count - 1)];
-    while (se && (!se->server || se->params.session_id_len != n
-                  || memcmp(se->params.session_id, id, n) != 0))
+    while (se
+           && (!se->server || se->params.session_id_len != n
+               || memcmp(se->params.session_id, id, n) != 0))
         se = se->next;
     return se;
 }
@@ -12743,9 +12753,9 @@ static unsigned pysock__cache_add_locked(pysock__session_cache *c, pysock_ssl_se
 
     if (!limit || pysock__cache_grow_locked(c, limit) < 0)
         return 0;
-    old = se->server ? pysock__cache_find_id_locked(c, se->params.session_id,
-                                                    se->params.session_id_len)
-                     : pysock__cache_find_host_locked(c, se->host, se->port);
+    old = se->server
+              ? pysock__cache_find_id_locked(c, se->params.session_id, se->params.session_id_len)
+              : pysock__cache_find_host_locked(c, se->host, se->port);
     if (old)
         pysock__cache_remove_locked(c, old);
     while (c->count >= limit) {
@@ -12796,7 +12806,7 @@ struct pysock_ssl_context {
     pysock__verify_rules rules; /* without a purpose, a host and a time */
     uint64_t options;
     char default_problem[240]; /* load_default_certs()'s error; "" if none */
-    int minimum, maximum; /* versions, as they were set */
+    int minimum, maximum;      /* versions, as they were set */
     uint16_t suites[BR_MAX_CIPHER_SUITES];
     size_t suite_count; /* 0: the library's own choice */
     uint32_t curves;    /* a bit for each; 0: all */
@@ -12852,7 +12862,7 @@ static int pysock__context_versions_locked(const pysock_ssl_context *ctx, unsign
     } all[] = {{PYSOCK_TLSv1_2, PYSOCK_OP_NO_TLSv1_2},
                {PYSOCK_TLSv1_1, PYSOCK_OP_NO_TLSv1_1},
                {PYSOCK_TLSv1, PYSOCK_OP_NO_TLSv1}};
-    int maximum = ctx->maximum == PYSOCK_MAXIMUM_SUPPORTED ? PYSOCK_TLSv1_2
+    int maximum = ctx->maximum == PYSOCK_MAXIMUM_SUPPORTED   ? PYSOCK_TLSv1_2
                   : ctx->maximum == PYSOCK_MINIMUM_SUPPORTED ? PYSOCK_TLSv1
                                                              : ctx->maximum;
     int minimum = ctx->minimum == PYSOCK_MAXIMUM_SUPPORTED ? PYSOCK_TLSv1_2 : ctx->minimum;
@@ -12879,10 +12889,9 @@ static int pysock__context_versions_locked(const pysock_ssl_context *ctx, unsign
 static size_t pysock__context_suites_locked(const pysock_ssl_context *ctx, int old_versions,
                                             uint16_t *out)
 {
-    static const uint16_t old[] = {BR_TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA,
-                                   BR_TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA,
-                                   BR_TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA,
-                                   BR_TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA};
+    static const uint16_t old[] = {
+        BR_TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, BR_TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA,
+        BR_TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA, BR_TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA};
     size_t n, i, kept;
 
     n = ctx->suite_count;
@@ -12894,8 +12903,7 @@ static size_t pysock__context_suites_locked(const pysock_ssl_context *ctx, int o
             out[n++] = old[i];
     }
     for (i = kept = 0; i < n; i++)
-        if (ctx->rules.security_level < 3
-            || pysock__suite_find(out[i])->traits & PYSOCK__KX_ECDHE)
+        if (ctx->rules.security_level < 3 || pysock__suite_find(out[i])->traits & PYSOCK__KX_ECDHE)
             out[kept++] = out[i];
     return kept;
 }
@@ -13072,9 +13080,8 @@ PYSOCKDEF pysock_ssl_context *pysock_ssl_context_new(pysock_ssl_purpose purpose)
         pysock__fail_value("ssl_context_new", "purpose is not PYSOCK_SERVER_AUTH or _CLIENT_AUTH");
         return NULL;
     }
-    return pysock_ssl_context_new_protocol(purpose == PYSOCK_SERVER_AUTH
-                                               ? PYSOCK_PROTOCOL_TLS_CLIENT
-                                               : PYSOCK_PROTOCOL_TLS_SERVER);
+    return pysock_ssl_context_new_protocol(
+        purpose == PYSOCK_SERVER_AUTH ? PYSOCK_PROTOCOL_TLS_CLIENT : PYSOCK_PROTOCOL_TLS_SERVER);
 }
 
 PYSOCKDEF pysock_ssl_context *pysock_ssl_create_default_context(pysock_ssl_purpose purpose)
@@ -13590,27 +13597,27 @@ static int pysock__context_set_version(pysock_ssl_context *ctx, int version, int
 }
 
 PYSOCKDEF int pysock_ssl_set_minimum_version(pysock_ssl_context *ctx,
-                                            pysock_ssl_tls_version version)
+                                             pysock_ssl_tls_version version)
 {
     return pysock__context_set_version(ctx, version, 0, "ssl_set_minimum_version");
 }
 
 PYSOCKDEF pysock_ssl_tls_version pysock_ssl_get_minimum_version(pysock_ssl_context *ctx)
 {
-    return (pysock_ssl_tls_version)pysock__context_get(
-        ctx, offsetof(pysock_ssl_context, minimum), 0, "ssl_get_minimum_version");
+    return (pysock_ssl_tls_version)pysock__context_get(ctx, offsetof(pysock_ssl_context, minimum),
+                                                       0, "ssl_get_minimum_version");
 }
 
 PYSOCKDEF int pysock_ssl_set_maximum_version(pysock_ssl_context *ctx,
-                                            pysock_ssl_tls_version version)
+                                             pysock_ssl_tls_version version)
 {
     return pysock__context_set_version(ctx, version, 1, "ssl_set_maximum_version");
 }
 
 PYSOCKDEF pysock_ssl_tls_version pysock_ssl_get_maximum_version(pysock_ssl_context *ctx)
 {
-    return (pysock_ssl_tls_version)pysock__context_get(
-        ctx, offsetof(pysock_ssl_context, maximum), 0, "ssl_get_maximum_version");
+    return (pysock_ssl_tls_version)pysock__context_get(ctx, offsetof(pysock_ssl_context, maximum),
+                                                       0, "ssl_get_maximum_version");
 }
 
 PYSOCKDEF int pysock_ssl_set_options(pysock_ssl_context *ctx, uint64_t options)
@@ -13728,10 +13735,10 @@ static int pysock__curve_find(const char *name, size_t n)
     static const struct {
         const char *name;
         int curve;
-    } table[] = {{"X25519", BR_EC_curve25519},    {"prime256v1", BR_EC_secp256r1},
-                 {"P-256", BR_EC_secp256r1},      {"secp256r1", BR_EC_secp256r1},
-                 {"secp384r1", BR_EC_secp384r1},  {"P-384", BR_EC_secp384r1},
-                 {"secp521r1", BR_EC_secp521r1},  {"P-521", BR_EC_secp521r1}};
+    } table[] = {{"X25519", BR_EC_curve25519},   {"prime256v1", BR_EC_secp256r1},
+                 {"P-256", BR_EC_secp256r1},     {"secp256r1", BR_EC_secp256r1},
+                 {"secp384r1", BR_EC_secp384r1}, {"P-384", BR_EC_secp384r1},
+                 {"secp521r1", BR_EC_secp521r1}, {"P-521", BR_EC_secp521r1}};
     size_t i;
 
     for (i = 0; i < PYSOCK__COUNT(table); i++)
@@ -13904,8 +13911,8 @@ PYSOCKDEF int pysock_ssl_set_alpn_protocols(pysock_ssl_context *ctx, const char 
 PYSOCKDEF int pysock_ssl_set_session_cache(pysock_ssl_context *ctx, size_t count)
 {
     if (!ctx || count > 1000000)
-        return pysock__fail_value("ssl_set_session_cache", ctx ? "more than 1,000,000 sessions"
-                                                               : "ctx is NULL");
+        return pysock__fail_value("ssl_set_session_cache",
+                                  ctx ? "more than 1,000,000 sessions" : "ctx is NULL");
     pysock__lock(&ctx->lock);
     ctx->session_limit = count;
     pysock__context_forget_locked(ctx);
@@ -13978,11 +13985,11 @@ typedef struct pysock__policy {
     union {
         const br_ssl_server_policy_class *server;
         const br_ssl_client_certificate_class *client;
-    } vtable; /* first: BearSSL points to the object by it */
+    } vtable;                                        /* first: BearSSL points to the object by it */
     pysock__identity *identities[PYSOCK__KEY_KINDS]; /* counted; NULL where there is none */
     const pysock__identity *chosen;
-    uint32_t curves; /* of ECDHE, a bit for each; 0: all */
-    pysock__store *issuers; /* counted; PYSOCK_OP_COMPLETE_CHAIN's, or NULL */
+    uint32_t curves;                              /* of ECDHE, a bit for each; 0: all */
+    pysock__store *issuers;                       /* counted; PYSOCK_OP_COMPLETE_CHAIN's, or NULL */
     br_x509_certificate full[PYSOCK__FULL_CHAIN]; /* points into the identity and the issuers */
 } pysock__policy;
 
@@ -14101,20 +14108,16 @@ static const pysock__identity *pysock__policy_serves(const pysock__policy *p,
     if (!id)
         return NULL;
     switch (exchange) {
-    case BR_SSLKEYX_RSA:
-        return id;
+    case BR_SSLKEYX_RSA: return id;
     case BR_SSLKEYX_ECDHE_RSA:
     case BR_SSLKEYX_ECDHE_ECDSA:
-        hash = pysock__identity_hash(id, cc->eng.session.version,
-                                     (rsa ? hashes : hashes >> 8) & 0xff);
+        hash =
+            pysock__identity_hash(id, cc->eng.session.version, (rsa ? hashes : hashes >> 8) & 0xff);
         *algorithm = 0xff00u + (unsigned)hash;
         return hash >= 0 && br_ssl_server_get_client_curves(cc) ? id : NULL;
-    case BR_SSLKEYX_ECDH_RSA:
-        return id->signer_type == BR_KEYTYPE_RSA ? id : NULL;
-    case BR_SSLKEYX_ECDH_ECDSA:
-        return id->signer_type == BR_KEYTYPE_EC ? id : NULL;
-    default:
-        return NULL;
+    case BR_SSLKEYX_ECDH_RSA: return id->signer_type == BR_KEYTYPE_RSA ? id : NULL;
+    case BR_SSLKEYX_ECDH_ECDSA: return id->signer_type == BR_KEYTYPE_EC ? id : NULL;
+    default: return NULL;
     }
 }
 
@@ -14185,9 +14188,9 @@ static size_t pysock__policy_sign(const br_ssl_server_policy_class **pctx, unsig
 {
     const pysock__policy *p = (const pysock__policy *)(void *)pctx;
 
-    return algorithm < 0xff00u ? 0
-                               : pysock__identity_sign(p->chosen, (int)(algorithm & 0xff), data,
-                                                       hash_len, room);
+    return algorithm < 0xff00u
+               ? 0
+               : pysock__identity_sign(p->chosen, (int)(algorithm & 0xff), data, hash_len, room);
 }
 
 static const br_ssl_server_policy_class pysock__policy_class = {
@@ -14251,9 +14254,9 @@ static size_t pysock__ccert_sign(const br_ssl_client_certificate_class **pctx, i
 }
 
 static const br_ssl_client_certificate_class pysock__ccert_class = {
-    sizeof(pysock__policy),   pysock__ccert_start_list, pysock__ccert_start_name,
-    pysock__ccert_append,     pysock__ccert_start_list, pysock__ccert_start_list,
-    pysock__ccert_choose,     pysock__ccert_exchange,   pysock__ccert_sign,
+    sizeof(pysock__policy), pysock__ccert_start_list, pysock__ccert_start_name,
+    pysock__ccert_append,   pysock__ccert_start_list, pysock__ccert_start_list,
+    pysock__ccert_choose,   pysock__ccert_exchange,   pysock__ccert_sign,
 };
 
 #endif /* PYSOCK_NO_SSL */
@@ -14267,28 +14270,30 @@ static const br_ssl_client_certificate_class pysock__ccert_class = {
 
 /* TLS: the object. */
 
-#define PYSOCK__AHEAD ((size_t)64 * 1024)     /* bytes that are read ahead */
+#define PYSOCK__AHEAD ((size_t)64 * 1024) /* bytes that are read ahead */
 
 /* Handshake messages (RFC 5246, 7.4). */
+/* clang-format off */
 enum { PYSOCK__HELLO_REQUEST, PYSOCK__CLIENT_HELLO, PYSOCK__SERVER_HELLO,
        PYSOCK__SESSION_TICKET = 4, PYSOCK__CERTIFICATE = 11, PYSOCK__SERVER_KEY_EXCHANGE,
        PYSOCK__CERTIFICATE_REQUEST, PYSOCK__SERVER_HELLO_DONE, PYSOCK__CERTIFICATE_VERIFY,
        PYSOCK__CLIENT_KEY_EXCHANGE, PYSOCK__FINISHED = 20, PYSOCK__CERTIFICATE_STATUS = 22,
        PYSOCK__NO_MESSAGE = 256 };
+/* clang-format on */
 
 /* Input on its way to the engine. */
 typedef struct pysock__intake {
     unsigned char header[5]; /* of the record that is being read */
     size_t header_len;
-    int direct;              /* its body goes straight to the engine: application data */
-    pysock__bytes body;      /* otherwise here */
-    pysock__bytes message;   /* the handshake message that is being assembled */
-    pysock__bytes ready;     /* decrypted records; the engine needs them from ready_pos on */
+    int direct;            /* its body goes straight to the engine: application data */
+    pysock__bytes body;    /* otherwise here */
+    pysock__bytes message; /* the handshake message that is being assembled */
+    pysock__bytes ready;   /* decrypted records; the engine needs them from ready_pos on */
     size_t ready_pos;
-    pysock__bytes early;     /* plaintext that came before a renegotiation's ServerHello */
+    pysock__bytes early; /* plaintext that came before a renegotiation's ServerHello */
     size_t early_pos;
-    int answered;            /* ServerHello has come */
-    int last;                /* the type of the previous handshake message; PYSOCK__NO_MESSAGE */
+    int answered; /* ServerHello has come */
+    int last;     /* the type of the previous handshake message; PYSOCK__NO_MESSAGE */
     unsigned empty, warnings, requests; /* in a row */
 } pysock__intake;
 
@@ -14300,10 +14305,10 @@ typedef struct pysock__tracing {
 
 /* How far a connection is. pysock__tls_enter() is its one writer. */
 typedef enum pysock__tls_state {
-    PYSOCK__TLS_HELLO,       /* nothing has been sent or received: settings may still change */
-    PYSOCK__TLS_HANDSHAKE,   /* no plaintext flows; the first handshake, or another one */
-    PYSOCK__TLS_ABORTED,     /* the handshake was not finished: because of the fault, or, without
-                                one, the peer's close_notify */
+    PYSOCK__TLS_HELLO,     /* nothing has been sent or received: settings may still change */
+    PYSOCK__TLS_HANDSHAKE, /* no plaintext flows; the first handshake, or another one */
+    PYSOCK__TLS_ABORTED,   /* the handshake was not finished: because of the fault, or, without
+                              one, the peer's close_notify */
     PYSOCK__TLS_OPEN,
     PYSOCK__TLS_CLOSE_SENT,  /* our close_notify is queued: the peer may still send */
     PYSOCK__TLS_PEER_CLOSED, /* the peer's has come: with half_close we may still send */
@@ -14327,13 +14332,13 @@ static const unsigned pysock__tls_next[] = {
 /* The arguments of wrap_socket. The socket has them until a handshake can begin; then the
    connection takes them. */
 typedef struct pysock__wrap {
-    pysock_ssl_context *ctx;      /* counted; a connection's is atomic: other threads read it */
-    pysock_ssl_session *session;  /* counted, or NULL: offered, then the one in use */
-    char *host;                   /* the server's name, or NULL */
+    pysock_ssl_context *ctx;     /* counted; a connection's is atomic: other threads read it */
+    pysock_ssl_session *session; /* counted, or NULL: offered, then the one in use */
+    char *host;                  /* the server's name, or NULL */
     int server;
-    int later;           /* the handshake waits for do_handshake() */
+    int later; /* the handshake waits for do_handshake() */
     int raise_ragged;
-    int unchecked_host;  /* this connection ignores the context's check_hostname */
+    int unchecked_host; /* this connection ignores the context's check_hostname */
     int half_close;
     int no_close_notify;
 } pysock__wrap;
@@ -14377,22 +14382,22 @@ typedef struct pysock__tls {
     int handshakes; /* finished ones */
     uint16_t suite, version;
     int reused;
-    int session_new; /* a server's engine has made one */
-    int mid_record; /* part of a record has been sent */
-    int out_type;   /* the type of that record */
+    int session_new;      /* a server's engine has made one */
+    int mid_record;       /* part of a record has been sent */
+    int out_type;         /* the type of that record */
     pysock__bytes flight; /* the handshake's records, sent together: otherwise Nagle's algorithm and
                              a delayed acknowledgement would cost 40 ms */
     size_t flight_pos;
     unsigned char first[8]; /* the peer's first bytes, to recognise HTTP and garbage */
     size_t first_len;
     pysock__intake in;
-    int refused; /* failed by us: earlier output of the engine is still sent */
+    int refused;           /* failed by us: earlier output of the engine is still sent */
     int certificate_asked; /* the server has sent a CertificateRequest */
     void (*message_callback)(void *arg, const pysock_ssl_message *m);
     void *message_arg;
     pysock__tracing tracing[2]; /* received, sent */
-    char *sni; /* the client's name from SNI; atomic: other threads read it */
-    unsigned char *ahead; /* read ahead; valid from ahead_pos to ahead_len */
+    char *sni;                  /* the client's name from SNI; atomic: other threads read it */
+    unsigned char *ahead;       /* read ahead; valid from ahead_pos to ahead_len */
     size_t ahead_pos, ahead_len;
     unsigned char alert[160]; /* an alert record that we made ourselves */
     size_t alert_pos, alert_end;
@@ -14557,12 +14562,12 @@ static int pysock__session_fits(const pysock__tls *t, const pysock_ssl_session *
     if (se->epoch != t->session_epoch || !se->params.session_id_len || se->server
         || pysock__session_expired(se))
         return 0;
-    if (!rules || !rules->host
-        || (pysock__session_named(se, t->wrap.host) && !se->unchecked_host))
+    if (!rules || !rules->host || (pysock__session_named(se, t->wrap.host) && !se->unchecked_host))
         return 1;
     return se->peer && se->peer->sent_count
            && pysock__cert_parse(&cert, (unsigned char *)pysock_buf_data(se->peer->certs[0]),
-                                 pysock_buf_size(se->peer->certs[0])) == 0
+                                 pysock_buf_size(se->peer->certs[0]))
+                  == 0
            && pysock__cert_matches(&cert, rules->host, rules->no_common_name);
 }
 
@@ -14638,8 +14643,7 @@ static void pysock__session_store(pysock__tls *t)
     if (se && se->params.session_id_len && (se->server || se->host)
         && !(t->wrap.server && t->reused) && t->session_epoch == ctx->session_epoch
         && !t->wrap.unchecked_host)
-        ctx->stats.cache_full +=
-            pysock__cache_add_locked(&ctx->sessions, se, ctx->session_limit);
+        ctx->stats.cache_full += pysock__cache_add_locked(&ctx->sessions, se, ctx->session_limit);
     pysock__unlock(&ctx->lock);
 }
 
@@ -14897,8 +14901,8 @@ static pysock__tls *pysock__tls_new(pysock__wrap *wrap, pysock *owner, int port,
 /* 1 if the peer's first bytes look like an HTTP request. */
 static int pysock__looks_like_http(const unsigned char *first, size_t n)
 {
-    static const char *const methods[] = {"GET ", "POST ", "HEAD ", "PUT ", "OPTIONS ", "DELETE ",
-                                          "CONNECT ", "TRACE ", "PATCH ", "PRI "};
+    static const char *const methods[] = {"GET ",    "POST ",    "HEAD ",  "PUT ",   "OPTIONS ",
+                                          "DELETE ", "CONNECT ", "TRACE ", "PATCH ", "PRI "};
     size_t i, k;
 
     for (i = 0; i < PYSOCK__COUNT(methods); i++) {
@@ -15060,11 +15064,11 @@ static int pysock__vector_whole(pysock__der *in, int size, pysock__der *out)
 
 /* The parts of a ClientHello or ServerHello that are used here; p is NULL if one is missing. */
 typedef struct pysock__hello {
-    pysock__der name;         /* SNI's host name */
-    pysock__der protocols;    /* ALPN's list */
-    pysock__der versions;     /* supported_versions, which replaces the hello's version */
+    pysock__der name;      /* SNI's host name */
+    pysock__der protocols; /* ALPN's list */
+    pysock__der versions;  /* supported_versions, which replaces the hello's version */
     pysock__der suites;
-    pysock__der renegotiation; /* renegotiation_info */
+    pysock__der renegotiation;     /* renegotiation_info */
     unsigned char seen[65536 / 8]; /* extensions by their number */
 } pysock__hello;
 
@@ -15132,25 +15136,18 @@ static int pysock__read_extension(int client, int type, pysock__der value, pysoc
 
     switch (type) {
     case 0: /* server_name; the server's answer is empty */
-        return client ? pysock__read_server_name(value, &out->name)
+        return client                 ? pysock__read_server_name(value, &out->name)
                : value.p == value.end ? 0
                                       : BR_ALERT_DECODE_ERROR;
-    case 1: /* max_fragment_length */
-        return value.end - value.p != 1 ? BR_ALERT_DECODE_ERROR : 0;
-    case 10: /* supported_groups */
-        return client ? pysock__read_list(value, 2, 2, &list) : 0;
-    case 11:
-        return pysock__read_point_formats(value);
-    case 13: /* signature_algorithms */
-        return client ? pysock__read_list(value, 2, 2, &list) : 0;
-    case 16:
-        return pysock__read_protocols(value, &out->protocols);
-    case 43:
-        return client ? pysock__read_list(value, 1, 2, &out->versions) : 0;
+    case 1: /* max_fragment_length */ return value.end - value.p != 1 ? BR_ALERT_DECODE_ERROR : 0;
+    case 10: /* supported_groups */ return client ? pysock__read_list(value, 2, 2, &list) : 0;
+    case 11: return pysock__read_point_formats(value);
+    case 13: /* signature_algorithms */ return client ? pysock__read_list(value, 2, 2, &list) : 0;
+    case 16: return pysock__read_protocols(value, &out->protocols);
+    case 43: return client ? pysock__read_list(value, 1, 2, &out->versions) : 0;
     case 0xff01:
         return pysock__vector_whole(&value, 1, &out->renegotiation) < 0 ? BR_ALERT_DECODE_ERROR : 0;
-    default:
-        return 0;
+    default: return 0;
     }
 }
 
@@ -15300,8 +15297,8 @@ static void pysock__tls_engine_failed(pysock__tls *t, int err)
     pysock__tls_end(t, 1);
     pysock__tls_describe(t, err);
     if (err < BR_ERR_RECV_FATAL_ALERT)
-        pysock__tls_make_alert(
-            t, 2, pysock__alert_for(err, t->verifier ? t->verifier->verify_code : 0));
+        pysock__tls_make_alert(t, 2,
+                               pysock__alert_for(err, t->verifier ? t->verifier->verify_code : 0));
 }
 
 /* After each step of the engine: checks whether it has ended the connection. shutdown_recv is set
@@ -15445,8 +15442,7 @@ static void pysock__tls_trace(pysock__tls *t, int sent, const unsigned char *p, 
     if (!t->message_callback || t->handshakes)
         return;
     while (n && !o->encrypted) {
-        want = o->record.len < 5 ? 5
-                                 : 5 + ((size_t)o->record.data[3] << 8 | o->record.data[4]);
+        want = o->record.len < 5 ? 5 : 5 + ((size_t)o->record.data[3] << 8 | o->record.data[4]);
         k = n < want - o->record.len ? n : want - o->record.len;
         pysock__bytes_append(&o->record, p, k);
         if (o->record.out_of_memory) {
@@ -15455,8 +15451,8 @@ static void pysock__tls_trace(pysock__tls *t, int sent, const unsigned char *p, 
         }
         p += k;
         n -= k;
-        if (o->record.len < 5 || o->record.len < 5 + ((size_t)o->record.data[3] << 8
-                                                      | o->record.data[4]))
+        if (o->record.len < 5
+            || o->record.len < 5 + ((size_t)o->record.data[3] << 8 | o->record.data[4]))
             continue;
         pysock__tls_tell_record(t, sent);
         o->record.len = 0;
@@ -15500,9 +15496,9 @@ static void pysock__tls_out_done(pysock__tls *t, size_t n)
    engine gets it: alerts, limits, and complete handshake messages. What is refused here never
    reaches the engine. */
 
-#define PYSOCK__MAX_EMPTY 32    /* records without contents in a row */
-#define PYSOCK__MAX_WARNINGS 5  /* warning alerts in a row */
-#define PYSOCK__MAX_REQUESTS 32 /* for another handshake, without data between */
+#define PYSOCK__MAX_EMPTY 32                   /* records without contents in a row */
+#define PYSOCK__MAX_WARNINGS 5                 /* warning alerts in a row */
+#define PYSOCK__MAX_REQUESTS 32                /* for another handshake, without data between */
 #define PYSOCK__MAX_EARLY ((size_t)256 * 1024) /* data before a renegotiation's ServerHello */
 
 /* The maximum length of a message of this type; 0 if it has no contents, or must not come here. */
@@ -15532,8 +15528,7 @@ static int pysock__message_is_bare(const pysock__tls *t, int type)
 /* Ends the connection with an alert. Records made before are still sent. */
 static void pysock__tls_refuse(pysock__tls *t, int alert, const char *reason, const char *text)
 {
-    const pysock__code *c =
-        pysock__code_find(pysock__alerts, PYSOCK__COUNT(pysock__alerts), alert);
+    const pysock__code *c = pysock__code_find(pysock__alerts, PYSOCK__COUNT(pysock__alerts), alert);
 
     if (pysock__tls_is_over(t))
         return;
@@ -15578,13 +15573,13 @@ static void pysock__tls_refuse_hello(pysock__tls *t, int alert)
     char text[160];
 
     snprintf(text, sizeof text, "the %s's hello %s", who,
-             alert == BR_ALERT_ILLEGAL_PARAMETER  ? "has a value that is not allowed, or one twice"
+             alert == BR_ALERT_ILLEGAL_PARAMETER ? "has a value that is not allowed, or one twice"
              : alert == PYSOCK_ALERT_UNRECOGNIZED_NAME ? "asks for a name that cannot be one"
-                                                   : "is malformed");
+                                                       : "is malformed");
     pysock__tls_refuse(t, alert,
-                       alert == BR_ALERT_DECODE_ERROR       ? "LENGTH_MISMATCH"
+                       alert == BR_ALERT_DECODE_ERROR            ? "LENGTH_MISMATCH"
                        : alert == PYSOCK_ALERT_UNRECOGNIZED_NAME ? "TLSV1_UNRECOGNIZED_NAME"
-                                                             : "BAD_EXTENSION",
+                                                                 : "BAD_EXTENSION",
                        text);
 }
 
@@ -15837,15 +15832,15 @@ static int pysock__read_message(const pysock__tls *t, int type, pysock__der body
     int last = t->in.last;
 
     switch (type) {
-    case PYSOCK__CERTIFICATE:
-        return pysock__read_certificates(body, last != PYSOCK__SERVER_HELLO);
+    case PYSOCK__CERTIFICATE: return pysock__read_certificates(body, last != PYSOCK__SERVER_HELLO);
     case PYSOCK__SERVER_KEY_EXCHANGE:
         return last == PYSOCK__CERTIFICATE && traits & PYSOCK__KX_ECDHE
                    ? pysock__read_key_exchange(t, traits, body)
                    : 0;
     case PYSOCK__CERTIFICATE_REQUEST:
-        return last == (traits & PYSOCK__KX_ECDHE ? PYSOCK__SERVER_KEY_EXCHANGE
-                                                  : PYSOCK__CERTIFICATE)
+        return last
+                       == (traits & PYSOCK__KX_ECDHE ? PYSOCK__SERVER_KEY_EXCHANGE
+                                                     : PYSOCK__CERTIFICATE)
                    ? pysock__read_certificate_request(t->eng->session.version, body)
                    : 0;
     case PYSOCK__CLIENT_KEY_EXCHANGE:
@@ -15856,8 +15851,7 @@ static int pysock__read_message(const pysock__tls *t, int type, pysock__der body
         return last == PYSOCK__CLIENT_KEY_EXCHANGE && t->verifier && t->verifier->count
                    ? pysock__read_certificate_verify(t, body)
                    : 0;
-    default:
-        return 0;
+    default: return 0;
     }
 }
 
@@ -15940,8 +15934,8 @@ static unsigned char *pysock__opened_data(const br_sslrec_in_class **in, int typ
     return (unsigned char *)payload;
 }
 
-static const br_sslrec_in_class pysock__opened_class = {
-    sizeof(br_sslrec_in_class *), pysock__opened_length, pysock__opened_data};
+static const br_sslrec_in_class pysock__opened_class = {sizeof(br_sslrec_in_class *),
+                                                        pysock__opened_length, pysock__opened_data};
 
 /* Gives the engine bytes of records; it runs a handshake's cryptography here. How many it took. */
 static size_t pysock__engine_give(pysock__tls *t, const unsigned char *data, size_t len)
@@ -15974,8 +15968,8 @@ static void pysock__intake_give(pysock__tls *t)
 
     if (pysock__tls_is_over(t) || in->ready_pos == in->ready.len)
         return;
-    in->ready_pos += pysock__engine_give(t, in->ready.data + in->ready_pos,
-                                         in->ready.len - in->ready_pos);
+    in->ready_pos +=
+        pysock__engine_give(t, in->ready.data + in->ready_pos, in->ready.len - in->ready_pos);
     if (in->ready_pos == in->ready.len)
         in->ready_pos = in->ready.len = 0;
 }
@@ -16027,8 +16021,9 @@ static void pysock__intake_handshake(pysock__tls *t, const unsigned char *data, 
             if (pysock__tls_on_message(t, type, body) && !pysock__tls_is_over(t))
                 pysock__intake_deliver(t, 22, m->data, m->len);
             m->len = 0;
-            if (len && (type == PYSOCK__CLIENT_HELLO || type == PYSOCK__SERVER_HELLO_DONE
-                        || type == PYSOCK__FINISHED))
+            if (len
+                && (type == PYSOCK__CLIENT_HELLO || type == PYSOCK__SERVER_HELLO_DONE
+                    || type == PYSOCK__FINISHED))
                 pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "EXCESS_HANDSHAKE_DATA",
                                    "bytes follow a message that nothing may follow yet");
             pysock__intake_give(t);
@@ -16045,8 +16040,7 @@ static void pysock__intake_alert(pysock__tls *t, const unsigned char *data, size
         if (++t->in.warnings > PYSOCK__MAX_WARNINGS)
             pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "TOO_MANY_WARN_ALERTS",
                                "the peer sends one warning after another");
-    } else if (data[0] == 1 && data[1] == 0 && t->wrap.half_close
-               && t->state == PYSOCK__TLS_OPEN) {
+    } else if (data[0] == 1 && data[1] == 0 && t->wrap.half_close && t->state == PYSOCK__TLS_OPEN) {
         pysock__tls_enter(t, PYSOCK__TLS_PEER_CLOSED); /* the engine would end our direction, too */
     } else {
         pysock__intake_deliver(t, 21, data, 2);
@@ -16281,8 +16275,8 @@ static void pysock__tls_close_notify(pysock__tls *t)
     if (!pysock__tls_may_send(t))
         return;
     pysock__tls_make_alert(t, 1, 0);
-    pysock__tls_enter(t, t->state == PYSOCK__TLS_OPEN ? PYSOCK__TLS_CLOSE_SENT
-                                                      : PYSOCK__TLS_CLOSED);
+    pysock__tls_enter(t,
+                      t->state == PYSOCK__TLS_OPEN ? PYSOCK__TLS_CLOSE_SENT : PYSOCK__TLS_CLOSED);
 }
 
 /* The handshake is finished: keeps the peer's chain and the session. 0 or -ENOMEM. */
@@ -16405,10 +16399,10 @@ static size_t pysock__tls_finished(const pysock__tls *t, unsigned char *out)
    kernel's own calls (kernel_waits), where shutdown() wakes them. */
 
 typedef enum pysock__phase {
-    PYSOCK__NEW,         /* neither connected nor listening; datagram sockets stay here */
-    PYSOCK__RESOLVING,   /* a worker looks the name up */
-    PYSOCK__CONNECTING,  /* the kernel connects */
-    PYSOCK__FAILED,      /* connecting failed; the fault is reported once */
+    PYSOCK__NEW,        /* neither connected nor listening; datagram sockets stay here */
+    PYSOCK__RESOLVING,  /* a worker looks the name up */
+    PYSOCK__CONNECTING, /* the kernel connects */
+    PYSOCK__FAILED,     /* connecting failed; the fault is reported once */
     PYSOCK__LISTENING,
     PYSOCK__OPEN,        /* connected, plain */
     PYSOCK__HANDSHAKING, /* TLS, before plaintext can flow */
@@ -16435,7 +16429,7 @@ static const unsigned pysock__phase_next[] = {
     /* OPEN */ PYSOCK__BIT(PYSOCK__HANDSHAKING) | PYSOCK__BIT(PYSOCK__BROKEN),
     /* HANDSHAKING */ PYSOCK__BIT(PYSOCK__SECURE) | PYSOCK__BIT(PYSOCK__BROKEN),
     /* SECURE */ PYSOCK__BIT(PYSOCK__UNWRAPPING) | PYSOCK__BIT(PYSOCK__HANDSHAKING), /* again */
-    /* UNWRAPPING */ PYSOCK__BIT(PYSOCK__OPEN) | PYSOCK__BIT(PYSOCK__SECURE) /* a BIO's */
+    /* UNWRAPPING */ PYSOCK__BIT(PYSOCK__OPEN) | PYSOCK__BIT(PYSOCK__SECURE)         /* a BIO's */
         | PYSOCK__BIT(PYSOCK__BROKEN),
     /* BROKEN */ 0,
     /* CLOSING */ PYSOCK__BIT(PYSOCK__CLOSED),
@@ -16463,7 +16457,7 @@ typedef enum pysock__input_end {
 typedef struct pysock__sock {
     /* set once */
     pysock__watch watch; /* the reactor's and the turn's */
-    int fd; /* closed with the last reference */
+    int fd;              /* closed with the last reference */
     int family, type, proto;
     uintptr_t handle;
     pysock_state *state; /* counted */
@@ -16475,27 +16469,27 @@ typedef struct pysock__sock {
 
     /* guarded by lock: what every call reads, close together */
     pysock__phase phase;
-    int64_t timeout; /* ns; 0 non-blocking, negative none */
+    int64_t timeout;     /* ns; 0 non-blocking, negative none */
     unsigned generation; /* of fork, when this process last drove it */
     pysock__list waiters;
-    int watchers;     /* how many of them are selects and pollers */
+    int watchers;      /* how many of them are selects and pollers */
     int notify_wanted; /* calls that wait only for a notification */
-    int kernel_waits; /* calls that sleep, or may sleep, in the kernel */
-    int drained;      /* the last recv took all, or asked for little: polling first saves a call */
-    int obeys;        /* O_NONBLOCK set by others is honoured */
+    int kernel_waits;  /* calls that sleep, or may sleep, in the kernel */
+    int drained;       /* the last recv took all, or asked for little: polling first saves a call */
+    int obeys;         /* O_NONBLOCK set by others is honoured */
     int came_nonblocking; /* O_NONBLOCK was set when it was made, and no timeout since */
     void *userdata;
 
     /* guarded by lock: output */
     pysock__chain queue;
     size_t low, high;
-    int queue_full;    /* at or above high, and not yet below low again */
-    int queue_used;    /* plain sends must respect the queue */
-    int kernel_sends;  /* plain sends that go on without the lock */
-    int kernel_writes; /* those, and calls that sleep until there is room */
-    int write_error;   /* a negated errno value, once writing failed */
-    int output_lost;   /* accepted output was dropped */
-    int loss_told;     /* a call has failed with write_error since */
+    int queue_full;        /* at or above high, and not yet below low again */
+    int queue_used;        /* plain sends must respect the queue */
+    int kernel_sends;      /* plain sends that go on without the lock */
+    int kernel_writes;     /* those, and calls that sleep until there is room */
+    int write_error;       /* a negated errno value, once writing failed */
+    int output_lost;       /* accepted output was dropped */
+    int loss_told;         /* a call has failed with write_error since */
     int shut_when_flushed; /* 1: SHUT_WR is due when all is out */
     int64_t close_deadline;
     int64_t lingering; /* ns after which a close that has sent FIN checks again */
@@ -16525,7 +16519,7 @@ typedef struct pysock__sock {
     pysock_addr peer;
     pysock__lookup *lookup;
     pysock__lookup *names[PYSOCK__SENDTO_NAMES]; /* for sendto calls */
-    int names_awaited; /* how many are under way: s is not writable */
+    int names_awaited;                           /* how many are under way: s is not writable */
     pysock__fault fault;
 } pysock__sock;
 
@@ -16539,21 +16533,21 @@ typedef struct pysock__sock {
 #define PYSOCK__NO_SLOT 0xffffffffu
 
 typedef struct pysock__slot {
-    uintptr_t word;       /* atomic */
-    pysock__sock *s;      /* set before the word is */
-    uint32_t next_free;   /* guarded by the table's lock */
+    uintptr_t word;     /* atomic */
+    pysock__sock *s;    /* set before the word is */
+    uint32_t next_free; /* guarded by the table's lock */
 } pysock__slot;
 
 static struct {
     pysock__mutex lock;
     pysock__slot slots[PYSOCK_MAX_SOCKETS];
     /* guarded by lock */
-    uint32_t used;        /* slots that have ever been in use */
-    uint32_t free_head;   /* first free slot plus one; 0: none */
+    uint32_t used;      /* slots that have ever been in use */
+    uint32_t free_head; /* first free slot plus one; 0: none */
     size_t open;
-    uintptr_t *by_fd;     /* handles; weak */
+    uintptr_t *by_fd; /* handles; weak */
     size_t fd_cap;
-    int installed;        /* atfork and atexit */
+    int installed; /* atfork and atexit */
 } pysock__table = {PYSOCK__MUTEX_INIT, {{0, NULL, 0}}, 0, 0, 0, NULL, 0, 0};
 
 static pysock__sock *pysock__acquire_handle(uintptr_t handle)
@@ -16797,12 +16791,12 @@ typedef struct pysock__call {
     int64_t timeout;
     int64_t deadline; /* worked out when it is first needed; 0: not yet */
     unsigned epoch;
-    int all; /* sendall: a wait that fails fails the call, whatever was taken before */
-    int limited; /* the deadline is SO_RCVTIMEO's or SO_SNDTIMEO's */
-    int told;    /* what poll() reported after the last sleep */
-    int backoffs;  /* how often it was of no use */
-    int alone;   /* it has TLS input, or output, to itself while it waits */
-    int hung_up; /* POLLRDHUP holds already, and so cannot report a close */
+    int all;      /* sendall: a wait that fails fails the call, whatever was taken before */
+    int limited;  /* the deadline is SO_RCVTIMEO's or SO_SNDTIMEO's */
+    int told;     /* what poll() reported after the last sleep */
+    int backoffs; /* how often it was of no use */
+    int alone;    /* it has TLS input, or output, to itself while it waits */
+    int hung_up;  /* POLLRDHUP holds already, and so cannot report a close */
 } pysock__call;
 
 /* Without a reactor thread, a call that does not wait does some of the reactor's work. */
@@ -17039,8 +17033,7 @@ static void pysock__set_deadline_locked(pysock__call *c, short events)
 {
     int64_t limit = 0;
 
-    if (c->timeout < 0 && events
-        && (!c->deadline || c->deadline == PYSOCK__NEVER || c->limited)) {
+    if (c->timeout < 0 && events && (!c->deadline || c->deadline == PYSOCK__NEVER || c->limited)) {
         limit = pysock__sys_timeo(c->s->fd, events == POLLOUT);
         if (limit && !c->limited)
             c->deadline = pysock__deadline_in(limit);
@@ -17117,18 +17110,15 @@ static int pysock__await_locked(pysock__call *c, pysock__progress p)
     int r;
 
     switch (p) {
-    case PYSOCK__AGAIN:
-        return pysock__give_way_locked(c);
+    case PYSOCK__AGAIN: return pysock__give_way_locked(c);
     case PYSOCK__WAIT_READ:
-    case PYSOCK__WAIT_WRITE:
-        return pysock__wait_locked(c, pysock__progress_events(p));
+    case PYSOCK__WAIT_WRITE: return pysock__wait_locked(c, pysock__progress_events(p));
     case PYSOCK__WAIT_NOTIFY:
         c->s->notify_wanted++;
         r = pysock__wait_locked(c, 0);
         c->s->notify_wanted--;
         return r;
-    default:
-        return 0;
+    default: return 0;
     }
 }
 
@@ -17193,8 +17183,8 @@ static void pysock__output_failed_locked(pysock__sock *s, int err)
 /* Recomputes whether the queue is full: from high on, until it is below low, or empty. */
 static void pysock__queue_level_locked(pysock__sock *s)
 {
-    s->queue_full = s->queue_full ? s->queue.bytes && s->queue.bytes >= s->low
-                                  : s->queue.bytes >= s->high;
+    s->queue_full =
+        s->queue_full ? s->queue.bytes && s->queue.bytes >= s->low : s->queue.bytes >= s->high;
 }
 
 static void pysock__queue_consume_locked(pysock__sock *s, size_t n)
@@ -17511,8 +17501,7 @@ static void pysock__handshake_fault_locked(pysock__sock *s, int err)
 }
 
 /* Applies the result of a step and releases the engine. DONE or STOPPED: the handshake is over. */
-static pysock__progress pysock__handshake_apply_locked(pysock__sock *s, pysock__progress p,
-                                                       int err)
+static pysock__progress pysock__handshake_apply_locked(pysock__sock *s, pysock__progress p, int err)
 {
     pysock__tls *t = s->tls;
 
@@ -17622,8 +17611,7 @@ static int pysock__handshake_wait_locked(pysock__call *c)
 
     s->hs_callers++;
     while (r == 0 && s->phase == PYSOCK__HANDSHAKING) {
-        p = pysock__engine_busy_locked(s) ? PYSOCK__WAIT_NOTIFY
-                                          : pysock__handshake_drive_locked(s);
+        p = pysock__engine_busy_locked(s) ? PYSOCK__WAIT_NOTIFY : pysock__handshake_drive_locked(s);
         if (pysock__call_check_locked(c) < 0)
             r = -1;
         else if (s->phase == PYSOCK__HANDSHAKING
@@ -17873,7 +17861,8 @@ static int pysock__connect_wait_locked(pysock__call *c)
 
     while (s->phase == PYSOCK__RESOLVING || s->phase == PYSOCK__CONNECTING) {
         if (pysock__await_locked(c, s->phase == PYSOCK__CONNECTING ? PYSOCK__WAIT_WRITE
-                                                                   : PYSOCK__WAIT_NOTIFY) < 0)
+                                                                   : PYSOCK__WAIT_NOTIFY)
+            < 0)
             return -1;
         if (s->phase == PYSOCK__CONNECTING)
             pysock__connect_check_locked(s);
@@ -17997,13 +17986,10 @@ static int pysock__ready_locked(pysock__call *c)
     if (pysock__call_check_locked(c) < 0)
         return -1;
     switch (s->phase) {
-    case PYSOCK__SECURE:
-        return 0;
+    case PYSOCK__SECURE: return 0;
     case PYSOCK__NEW:
-    case PYSOCK__LISTENING:
-        return pysock__call_fail(c, -ENOTCONN);
-    case PYSOCK__FAILED:
-        return pysock__tell_failed_locked(s);
+    case PYSOCK__LISTENING: return pysock__call_fail(c, -ENOTCONN);
+    case PYSOCK__FAILED: return pysock__tell_failed_locked(s);
     case PYSOCK__UNWRAPPING:
         if (s->tls->wrap.half_close)
             return pysock__fail(PYSOCK_SSL_ERROR, EPIPE, "PROTOCOL_IS_SHUTDOWN",
@@ -18020,8 +18006,7 @@ static int pysock__ready_locked(pysock__call *c)
         if (pysock__connect_wait_locked(c) < 0)
             return -1;
         break;
-    default:
-        break;
+    default: break;
     }
     switch (pysock__secure_locked(c)) {
     case 0:
@@ -18029,10 +18014,8 @@ static int pysock__ready_locked(pysock__call *c)
             return 0;
         return pysock__fail(PYSOCK_OS_ERROR, ENOTCONN, "ENOTCONN",
                             "%s: TLS was taken away meanwhile, by pysock_ssl_unwrap()", c->name);
-    case 1:
-        return pysock__tls_fail_again(c);
-    default:
-        return -1;
+    case 1: return pysock__tls_fail_again(c);
+    default: return -1;
     }
 }
 
@@ -18075,8 +18058,8 @@ static pysock__progress pysock__fill_locked(pysock__sock *s, const pysock__waite
 
     s->generation = pysock__fork_generation;
     for (;;) {
-        flushed = pysock__tls_flags(t) & PYSOCK__OUT ? pysock__flush_or_kick_locked(s)
-                                                     : PYSOCK__DONE;
+        flushed =
+            pysock__tls_flags(t) & PYSOCK__OUT ? pysock__flush_or_kick_locked(s) : PYSOCK__DONE;
         flags = pysock__tls_flags(t);
         if (!s->input_end && (flags & PYSOCK__ENDED || pysock__tls_closed_cleanly(t))) {
             pysock__input_ended_locked(s, 0);
@@ -18162,8 +18145,7 @@ static int pysock__may_fill_asleep_locked(const pysock__call *c)
     size_t n;
 
     return PYSOCK__KERNEL_SLEEPS && c->timeout < 0 && !s->in_busy && !s->input_end && !s->bio_in
-           && s->tls->ahead_pos == s->tls->ahead_len
-           && !pysock__load(&pysock__reactor.threadless)
+           && s->tls->ahead_pos == s->tls->ahead_len && !pysock__load(&pysock__reactor.threadless)
            && (pysock__tls_flags(s->tls)
                & (PYSOCK__OUT | PYSOCK__IN | PYSOCK__APP_IN | PYSOCK__ENDED))
                   == PYSOCK__IN
@@ -18580,8 +18562,8 @@ static pysock__progress pysock__close_begin_locked(pysock__sock *s)
     if (pysock__handshakes_locked(s) && s->phase != PYSOCK__BROKEN)
         return pysock__chain_empty(&s->queue) ? PYSOCK__DONE : PYSOCK__WAIT_NOTIFY;
     p = pysock__flush_locked(s);
-    s->delivered = p == PYSOCK__DONE && s->phase < PYSOCK__BROKEN
-                   && pysock__sys_unacknowledged(s->fd) <= 0;
+    s->delivered =
+        p == PYSOCK__DONE && s->phase < PYSOCK__BROKEN && pysock__sys_unacknowledged(s->fd) <= 0;
     if (p == PYSOCK__DONE && pysock__closing_notify_locked(s))
         p = pysock__flush_locked(s);
     return p == PYSOCK__DONE || p == PYSOCK__STOPPED ? pysock__linger_locked(s) : p;
@@ -18832,8 +18814,7 @@ static int pysock__wait_out_locked(pysock__call *c)
     c->told = 0;
     if (!c->deadline)
         c->deadline = pysock__deadline_in(c->timeout);
-    backoff.deadline =
-        pysock__deadline_in(span < PYSOCK__BACKOFF_MAX ? span : PYSOCK__BACKOFF_MAX);
+    backoff.deadline = pysock__deadline_in(span < PYSOCK__BACKOFF_MAX ? span : PYSOCK__BACKOFF_MAX);
     if (backoff.deadline > c->deadline)
         backoff.deadline = c->deadline;
     PYSOCK_TRACE("nap", c->s);
@@ -18948,8 +18929,7 @@ static ptrdiff_t pysock__plain_recv_all_locked(pysock__call *c, void *buf, size_
     ptrdiff_t r;
 
     do {
-        r = pysock__plain_recv_locked(c, (char *)buf + got, size - got, NULL,
-                                      flags & ~MSG_WAITALL);
+        r = pysock__plain_recv_locked(c, (char *)buf + got, size - got, NULL, flags & ~MSG_WAITALL);
         if (r > 0)
             got += (size_t)r;
         pysock__call_progress(c);
@@ -18957,8 +18937,7 @@ static ptrdiff_t pysock__plain_recv_all_locked(pysock__call *c, void *buf, size_
     return got ? (ptrdiff_t)got : r;
 }
 
-static ptrdiff_t pysock__plain_recv_bytes_locked(pysock__call *c, void *buf, size_t size,
-                                                 int flags)
+static ptrdiff_t pysock__plain_recv_bytes_locked(pysock__call *c, void *buf, size_t size, int flags)
 {
     if (!size)
         return 0; /* as Python: the kernel is not asked */
@@ -18968,8 +18947,8 @@ static ptrdiff_t pysock__plain_recv_bytes_locked(pysock__call *c, void *buf, siz
     return pysock__plain_recv_locked(c, buf, size, NULL, flags);
 }
 
-static ptrdiff_t pysock__sys_send_any(int fd, const void *data, size_t size,
-                                      const pysock__msg *msg, int flags)
+static ptrdiff_t pysock__sys_send_any(int fd, const void *data, size_t size, const pysock__msg *msg,
+                                      int flags)
 {
     return msg ? pysock__sys_sendmsg(fd, msg, flags) : pysock__sys_send(fd, data, size, flags);
 }
@@ -19036,8 +19015,7 @@ static ptrdiff_t pysock__plain_send_locked(pysock__call *c, const void *data, si
     }
 }
 
-static ptrdiff_t pysock__recv(pysock *s, void *buf, size_t size, int flags,
-                              const char *what)
+static ptrdiff_t pysock__recv(pysock *s, void *buf, size_t size, int flags, const char *what)
 {
     pysock__call c;
     ptrdiff_t r;
@@ -19079,8 +19057,7 @@ static ptrdiff_t pysock__send_locked(pysock__call *c, const void *data, size_t s
     return pysock__plain_send_locked(c, data, size, NULL, flags);
 }
 
-static ptrdiff_t pysock__send(pysock *s, const void *data, size_t size, int flags,
-                              const char *what)
+static ptrdiff_t pysock__send(pysock *s, const void *data, size_t size, int flags, const char *what)
 {
     pysock__call c;
     ptrdiff_t r;
@@ -19705,11 +19682,11 @@ PYSOCKDEF ptrdiff_t pysock_sendmsg_afalg(pysock *s, const struct iovec *buffers,
     if (!PYSOCK__SOL_ALG)
         return pysock__fail_os(-ENOTSUP, "sendmsg_afalg", "this platform");
     if (op < 0 || (!iv && iv_size) || iv_size > PYSOCK__AFALG_IV || assoc_size > INT32_MAX)
-        return pysock__fail_value("sendmsg_afalg",
-                                  op < 0                      ? "op is negative"
-                                  : !iv && iv_size             ? "iv is NULL"
-                                  : iv_size > PYSOCK__AFALG_IV ? "iv is too long"
-                                                              : "assoc_size is too large");
+        return pysock__fail_value("sendmsg_afalg", op < 0           ? "op is negative"
+                                                   : !iv && iv_size ? "iv is NULL"
+                                                   : iv_size > PYSOCK__AFALG_IV
+                                                       ? "iv is too long"
+                                                       : "assoc_size is too large");
     items[used].type = PYSOCK__ALG_SET_OP;
     items[used].data = &kernel_op;
     items[used++].size = sizeof kernel_op;
@@ -19939,8 +19916,7 @@ PYSOCKDEF pysock *pysock_adopt(int fd, int family, int type, int proto)
 }
 
 /* A socket around copy: a duplicate, closed on failure, or a negated errno value. */
-static pysock *pysock__adopt_copy(const pysock__maker *m, int copy, int family, int type,
-                                  int proto)
+static pysock *pysock__adopt_copy(const pysock__maker *m, int copy, int family, int type, int proto)
 {
     pysock__fault fault;
     pysock *s;
@@ -20250,19 +20226,13 @@ static int pysock__connect_allowed_locked(pysock__call *c)
     pysock__sock *s = c->s;
 
     switch (s->phase) {
-    case PYSOCK__NEW:
-        return 0;
-    case PYSOCK__CONNECTING:
-        return pysock__is_tls_locked(s) ? pysock__call_fail(c, -EALREADY) : 1;
-    case PYSOCK__FAILED:
-        return pysock__tell_failed_locked(s);
-    case PYSOCK__BROKEN:
-        return pysock__raise(&s->fault);
+    case PYSOCK__NEW: return 0;
+    case PYSOCK__CONNECTING: return pysock__is_tls_locked(s) ? pysock__call_fail(c, -EALREADY) : 1;
+    case PYSOCK__FAILED: return pysock__tell_failed_locked(s);
+    case PYSOCK__BROKEN: return pysock__raise(&s->fault);
     case PYSOCK__RESOLVING:
-    case PYSOCK__HANDSHAKING:
-        return pysock__call_fail(c, -EALREADY);
-    default: /* a listening socket too, as on Linux */
-        return pysock__call_fail(c, -EISCONN);
+    case PYSOCK__HANDSHAKING: return pysock__call_fail(c, -EALREADY);
+    default: /* a listening socket too, as on Linux */ return pysock__call_fail(c, -EISCONN);
     }
 }
 
@@ -20661,8 +20631,8 @@ static int pysock__detach_wait_locked(pysock__call *c)
 
 #ifndef PYSOCK_NO_SSL
     while (s->hs_busy && !s->kernel_waits)
-        if ((c->timeout == 0 ? pysock__fail_again()
-                             : pysock__await_locked(c, PYSOCK__WAIT_NOTIFY)) < 0)
+        if ((c->timeout == 0 ? pysock__fail_again() : pysock__await_locked(c, PYSOCK__WAIT_NOTIFY))
+            < 0)
             return -1;
 #endif
     if (pysock__output_waits_locked(s)) {
@@ -21024,11 +20994,10 @@ static int pysock__wrap_check(pysock_ssl_context *ctx, const pysock_ssl_wrap_opt
     has_identity = ctx->identities[PYSOCK__RSA] || ctx->identities[PYSOCK__EC] || ctx->sni_callback;
     pysock__unlock(&ctx->lock);
     if (client && options->server_side && ctx->protocol == PYSOCK_PROTOCOL_TLS_CLIENT)
-        return pysock__fail_value(what,
-                                  "server_side is set, but the context is a client's");
+        return pysock__fail_value(what, "server_side is set, but the context is a client's");
     if (options->session && !client)
         return pysock__fail_value(what, "session is for clients only; a server finds "
-                                                     "its sessions by itself");
+                                        "its sessions by itself");
     if (options->session && options->session->context != ctx->serial)
         return pysock__fail_value(what, "the session is of a different context");
     if (host && !client)
@@ -21043,14 +21012,14 @@ static int pysock__wrap_check(pysock_ssl_context *ctx, const pysock_ssl_wrap_opt
                                   "server_hostname is empty, is longer than 255 bytes, or has "
                                   "an empty label or white space");
     if (needs_host && !host)
-        return pysock__fail_value(what,
-                                  "server_hostname is needed because the context's "
-                                  "check_hostname is on");
+        return pysock__fail_value(what, "server_hostname is needed because the context's "
+                                        "check_hostname is on");
     if (!client && !has_identity && !options->no_handshake_on_connect)
         return pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_CERTIFICATE_SET",
                             "%s: the server's context has no certificate; give it one with "
                             "pysock_ssl_load_cert_chain() (a client's context is made for "
-                            "PYSOCK_SERVER_AUTH)", what);
+                            "PYSOCK_SERVER_AUTH)",
+                            what);
     return 0;
 }
 
@@ -21154,7 +21123,8 @@ PYSOCKDEF int pysock_ssl_wrap_socket_ex(pysock *s, pysock_ssl_context *ctx,
     if (!ctx)
         return pysock__fail_value("ssl_wrap_socket", "ctx is NULL");
     if (pysock__take_options(&o, sizeof o, options, "ssl_wrap_socket",
-                             "PYSOCK_SSL_WRAP_OPTIONS_INIT") < 0)
+                             "PYSOCK_SSL_WRAP_OPTIONS_INIT")
+        < 0)
         return -1;
     if (pysock__call_begin(&c, s, "ssl_wrap_socket") < 0)
         return -1;
@@ -21190,7 +21160,8 @@ PYSOCKDEF pysock *pysock_ssl_wrap_bio(pysock_ssl_context *ctx, pysock_bio *incom
     }
     if (options
         && pysock__take_options(&o, sizeof o, options, "ssl_wrap_bio",
-                                "PYSOCK_SSL_WRAP_OPTIONS_INIT") < 0)
+                                "PYSOCK_SSL_WRAP_OPTIONS_INIT")
+               < 0)
         return NULL;
     if (pysock__wrap_check(ctx, &o, "ssl_wrap_bio") < 0)
         return NULL;
@@ -21310,8 +21281,7 @@ static int pysock__unwrap_locked(pysock__call *c)
             return pysock__raise(&s->fault);
         while (pysock__tls_app_in(s->tls, &n)) {
             if (s->tls->wrap.half_close)
-                return pysock__fail(PYSOCK_SSL_ERROR, EPROTO,
-                                    "APPLICATION_DATA_AFTER_CLOSE_NOTIFY",
+                return pysock__fail(PYSOCK_SSL_ERROR, EPROTO, "APPLICATION_DATA_AFTER_CLOSE_NOTIFY",
                                     "%s: the peer has sent data before its own end: receive it",
                                     c->name);
             pysock__tls_app_in_done(s->tls, n); /* discarded: too late to be read */
@@ -21807,7 +21777,8 @@ PYSOCKDEF pysock_ssl_cert *pysock_ssl_cert_parse(const void *der, size_t size)
     else if (err < 0)
         pysock__fail(PYSOCK_SSL_ERROR, 0, "BAD_CERTIFICATE",
                      "ssl_cert_parse: these %lu bytes are no X.509 certificate in DER, or a "
-                     "damaged one", (unsigned long)size);
+                     "damaged one",
+                     (unsigned long)size);
     return cert;
 }
 
@@ -21949,7 +21920,8 @@ static int pysock__fail_time(const char *text)
 {
     return pysock__fail(PYSOCK_VALUE_ERROR, EINVAL, "EINVAL",
                         "ssl_cert_time_to_seconds: time data '%.100s' does not match format "
-                        "\"%%b %%d %%H:%%M:%%S %%Y GMT\"", text);
+                        "\"%%b %%d %%H:%%M:%%S %%Y GMT\"",
+                        text);
 }
 
 PYSOCKDEF int pysock_ssl_cert_time_to_seconds(const char *cert_time, int64_t *seconds)
@@ -22090,18 +22062,12 @@ static short pysock__levels_locked(pysock__sock *s, short want, short revents, i
     *ask = -1;
     switch (s->phase) {
     case PYSOCK__CLOSING:
-    case PYSOCK__CLOSED:
-        return POLLNVAL;
-    case PYSOCK__RESOLVING:
-        return 0;
+    case PYSOCK__CLOSED: return POLLNVAL;
+    case PYSOCK__RESOLVING: return 0;
     case PYSOCK__FAILED:
-    case PYSOCK__BROKEN:
-        return (short)(POLLERR | (want & (PYSOCK__INPUT | PYSOCK__OUTPUT)));
-    case PYSOCK__LISTENING:
-        want &= (short)~PYSOCK__OUTPUT;
-        break;
-    default:
-        break;
+    case PYSOCK__BROKEN: return (short)(POLLERR | (want & (PYSOCK__INPUT | PYSOCK__OUTPUT)));
+    case PYSOCK__LISTENING: want &= (short)~PYSOCK__OUTPUT; break;
+    default: break;
     }
 #ifndef PYSOCK_NO_SSL
     if (s->phase == PYSOCK__HANDSHAKING || (s->phase == PYSOCK__CONNECTING && s->wrap.ctx))
@@ -22192,7 +22158,7 @@ typedef struct pysock__select_call {
     size_t watched; /* how many sockets have levels that the kernel does not know */
     int unaided;    /* it sleeps without a waker */
     int masked;     /* an entry is: poll() cannot report when it becomes ready */
-    int is_poll; /* POLLNVAL is a result, and errors are reported unasked */
+    int is_poll;    /* POLLNVAL is a result, and errors are reported unasked */
 } pysock__select_call;
 
 /* Opens the thread's waker when it is first needed: a call that does not sleep needs none, nor, if
@@ -22486,7 +22452,8 @@ PYSOCKDEF ptrdiff_t pysock_select(int *rlist, size_t *rcount, int *wlist, size_t
     if (rn > 1u << 24 || wn > 1u << 24 || xn > 1u << 24)
         return (ptrdiff_t)pysock__fail_value("select", "a count is negative or too large");
     if (pysock__select_begin(&c, "select", rn + wn + xn, timeout_seconds, few, few_fds,
-                             PYSOCK__COUNT(few)) < 0)
+                             PYSOCK__COUNT(few))
+        < 0)
         return -1;
     pysock__select_add_list(&c, rlist, rn, POLLIN, POLLIN | POLLHUP | POLLERR);
     pysock__select_add_list(&c, wlist, wn, POLLOUT, POLLOUT | POLLERR);
@@ -22579,13 +22546,13 @@ typedef struct pysock__reg {
     pysock__list ready_link;
     short events;
     void *userdata;
-    uint32_t flags;  /* epoll's: edges, once, exclusive */
-    int told;        /* EPOLLONESHOT: nothing more until it is modified */
-    int queued;      /* in the ready list */
-    int armed;       /* the events that the kernel watches for; -1: none; -2: unknown */
-    int invalid;     /* closed, or never open */
-    int detached;    /* pysock_detach() has released the descriptor, perhaps to another socket */
-    int always;      /* a file that is always ready */
+    uint32_t flags;   /* epoll's: edges, once, exclusive */
+    int told;         /* EPOLLONESHOT: nothing more until it is modified */
+    int queued;       /* in the ready list */
+    int armed;        /* the events that the kernel watches for; -1: none; -2: unknown */
+    int invalid;      /* closed, or never open */
+    int detached;     /* pysock_detach() has released the descriptor, perhaps to another socket */
+    int always;       /* a file that is always ready */
     unsigned poll_id; /* of the poll whose result has it already, at index result */
     size_t result;
 } pysock__reg;
@@ -22600,7 +22567,7 @@ struct pysock_poller {
     int closed;          /* atomic; the lock is held to set it */
     /* guarded by lock */
     int set_closed; /* the kernel's set is closed too */
-    int watched; /* its descriptor was asked for: readable when something is ready */
+    int watched;    /* its descriptor was asked for: readable when something is ready */
     pysock__reg **by_fd;
     size_t fd_cap;
     pysock__list ready;
@@ -22609,7 +22576,7 @@ struct pysock_poller {
     unsigned poll_id;
     int kernel_first; /* the ready list has filled the last round */
     int polling;      /* how many threads are in a poll */
-    int stale; /* in a forked child: the kernel's set is the parent's */
+    int stale;        /* in a forked child: the kernel's set is the parent's */
 };
 
 static uint64_t pysock__reg_token(const pysock__reg *reg)
@@ -23265,7 +23232,7 @@ static void pysock__poll_add_locked(pysock__poll_call *c, pysock__reg *reg, shor
 /* Applies the result of a test. Level: reported again as long as it holds. Edge: once for each
    event of the kernel's or notification. */
 static int pysock__poll_apply_locked(pysock__poll_call *c, pysock__reg *reg, short have, int ask,
-                                    int again)
+                                     int again)
 {
     int once = (reg->flags & PYSOCK__EPOLL_ONESHOT) != 0, err = 0;
 
@@ -23323,8 +23290,9 @@ static int pysock__poll_test(pysock__poll_call *c, uint64_t token, short revents
     if (handle && (s = pysock__acquire_handle(handle)) != NULL) {
         pysock__lock(&s->lock);
         have = pysock__levels_locked(s, events, revents, &ask, &reg->waiter);
-        again = have && (pysock__is_tls_locked(s) || !pysock__chain_empty(&s->queue)
-                         || s->phase == PYSOCK__FAILED);
+        again = have
+                && (pysock__is_tls_locked(s) || !pysock__chain_empty(&s->queue)
+                    || s->phase == PYSOCK__FAILED);
     } else if (handle) {
         have = POLLNVAL;
         ask = -1;
@@ -23847,9 +23815,8 @@ static ptrdiff_t pysock__file_fill_lines(pysock_file *f, size_t hint)
 
     while (done <= hint && n > 0) {
         held = f->end - f->start;
-        at = held > seen
-                 ? (const unsigned char *)memchr(f->in + f->start + seen, '\n', held - seen)
-                 : NULL;
+        at = held > seen ? (const unsigned char *)memchr(f->in + f->start + seen, '\n', held - seen)
+                         : NULL;
         if (at) {
             done = seen = (size_t)(at - (f->in + f->start)) + 1;
             continue;
@@ -24084,9 +24051,9 @@ static pysock *pysock__try_address(const pysock__maker *m, const pysock_addr *ad
 
 typedef struct pysock__wait_lookup {
     pysock__mutex lock;
-    int done;               /* guarded by lock */
-    pysock__waker *waker;   /* guarded by lock; NULL: given up */
-    int refs;               /* atomic */
+    int done;             /* guarded by lock */
+    pysock__waker *waker; /* guarded by lock; NULL: given up */
+    int refs;             /* atomic */
 } pysock__wait_lookup;
 
 static void pysock__wait_lookup_release(pysock__wait_lookup *w)
@@ -24270,7 +24237,8 @@ PYSOCKDEF pysock *pysock_create_connection_ex(const char *host, int port, double
 
     if (options
         && pysock__take_options(&o, sizeof o, options, "create_connection",
-                                "PYSOCK_CONNECTION_OPTIONS_INIT") < 0)
+                                "PYSOCK_CONNECTION_OPTIONS_INIT")
+               < 0)
         return NULL;
     if (timeout_seconds == PYSOCK_DEFAULT_TIMEOUT)
         timeout_seconds = pysock_getdefaulttimeout();
@@ -24382,7 +24350,8 @@ PYSOCKDEF pysock *pysock_create_server_ex(const char *host, int port,
 
     if (options
         && pysock__take_options(&o, sizeof o, options, "create_server",
-                                "PYSOCK_SERVER_OPTIONS_INIT") < 0)
+                                "PYSOCK_SERVER_OPTIONS_INIT")
+               < 0)
         return NULL;
     return pysock__create_server(host, port, &o);
 }
@@ -24542,7 +24511,8 @@ static pysock_ssl_context *pysock__inspection_context(const char *ca_certs)
         return NULL;
     if (pysock_ssl_set_check_hostname(ctx, 0) == 0
         && (ca_certs ? pysock_ssl_load_verify_locations(ctx, ca_certs, NULL)
-                     : pysock_ssl_set_verify_mode(ctx, PYSOCK_CERT_NONE)) == 0)
+                     : pysock_ssl_set_verify_mode(ctx, PYSOCK_CERT_NONE))
+               == 0)
         return ctx;
     pysock_ssl_context_release(ctx);
     return NULL;
@@ -24613,10 +24583,10 @@ static int pysock__no_ssl(const char *what)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 #endif
-#define PYSOCK__STUB(type, name, result, parameters) \
-    PYSOCKDEF type pysock_##name parameters          \
-    {                                                \
-        return pysock__no_ssl(#name), result;        \
+#define PYSOCK__STUB(type, name, result, parameters)                                               \
+    PYSOCKDEF type pysock_##name parameters                                                        \
+    {                                                                                              \
+        return pysock__no_ssl(#name), result;                                                      \
     }
 
 /* clang-format off */

@@ -95,8 +95,9 @@ static pysock *listen_on(int port, const char *cert, const char *key)
     pysock *s = pysock_create_server("127.0.0.1", port, -1);
     pysock_ssl_context *tls = cert ? pysock_ssl_server_context() : NULL;
 
-    if (s && cert && (!tls || pysock_ssl_load_cert_chain(tls, cert, key) < 0 ||
-                      pysock_ssl_wrap_socket(s, tls, NULL) < 0)) {
+    if (s && cert &&
+        (!tls || pysock_ssl_load_cert_chain(tls, cert, key) < 0 ||
+         pysock_ssl_wrap_socket(s, tls, NULL) < 0)) {
         pysock_close(s); /* leaves the error as it is */
         s = NULL;
     }

@@ -72,8 +72,10 @@ static int serve_client(pysock *s)
         return complete;
     if (pysock_ssl_server_hostname(s, name, sizeof name) < 0)
         return -1;
-    int n = snprintf(text, sizeof text, "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\n"
-                                        "This is %s.\n", name[0] ? name : hosts[0].name);
+    int n = snprintf(text, sizeof text,
+                     "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\n"
+                     "This is %s.\n",
+                     name[0] ? name : hosts[0].name);
     return pysock_sendall(s, text, (size_t)n, 0);
 }
 

@@ -81,7 +81,8 @@ static int ask(pysock *s, const char *text)
 
     for (int i = 1; came == 0 && i <= ATTEMPTS; i++, timeout *= 2) {
         came = pysock_send(s, said, (size_t)n, 0) < 0
-                   ? -1 : await_echo(s, said, (size_t)n, now() + timeout);
+                   ? -1
+                   : await_echo(s, said, (size_t)n, now() + timeout);
         if (came == 1)
             printf("'%s' echoed after %.1f ms, attempt %d\n", text, 1000 * (now() - begin), i);
     }

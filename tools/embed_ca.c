@@ -50,8 +50,8 @@ static void format_subject(const pysock_ssl_cert *cert, char *text, size_t size)
     size_t used = 0;
 
     for (size_t i = cert->subject_count; i-- > 0 && used + 1 < size;) {
-        int n = snprintf(text + used, size - used, "%s%s=%s",
-                         used ? ", " : "", cert->subject[i].name, cert->subject[i].value);
+        int n = snprintf(text + used, size - used, "%s%s=%s", used ? ", " : "",
+                         cert->subject[i].name, cert->subject[i].value);
         used = n < 0 || (size_t)n >= size - used ? size - 1 : used + (size_t)n;
     }
     text[used] = '\0';
@@ -221,11 +221,12 @@ static void write_header(FILE *f, const bundle *b, const char *name)
         guard[n] = (char)toupper((unsigned char)name[n]);
     guard[n] = '\0';
 
-    fprintf(f, "/* CA certificates as DER, one behind the other, written by embed_ca: for\n"
-               "   pysock_ssl_load_verify_data(ctx, %s, sizeof %s). */\n"
-               "#ifndef %s_H\n#define %s_H\n\n#define %s_COUNT %zu\n\n"
-               "static const unsigned char %s[] = {", name, name, guard, guard, guard, b->count,
-            name);
+    fprintf(f,
+            "/* CA certificates as DER, one behind the other, written by embed_ca: for\n"
+            "   pysock_ssl_load_verify_data(ctx, %s, sizeof %s). */\n"
+            "#ifndef %s_H\n#define %s_H\n\n#define %s_COUNT %zu\n\n"
+            "static const unsigned char %s[] = {",
+            name, name, guard, guard, guard, b->count, name);
     for (size_t i = 0; i < b->count; i++) {
         format_subject(b->items[i].cert, subject, sizeof subject);
         fprintf(f, "\n    /* %s */", subject);
@@ -260,7 +261,8 @@ static int usage(FILE *to)
     fputs("usage: embed_ca [-o FILE] [-n NAME] BUNDLE...\n"
           "  BUNDLE   a file of certificates, PEM\n"
           "  -o FILE  write the header to FILE, not to stdout\n"
-          "  -n NAME  of the array; ca_certs if not said\n", to);
+          "  -n NAME  of the array; ca_certs if not said\n",
+          to);
     return to == stdout ? 0 : 2;
 }
 

@@ -6,8 +6,8 @@
 #                          nginx, curl, python3, stunnel and haproxy
 #   tools/setup.sh test    also what `make test` needs: the sanitizers
 #   tools/setup.sh check   what `make check` needs: clang, clang-format, a C++ compiler, libidn2,
-#                          openssl, and, to try what README.md says of installing, pkg-config, cmake,
-#                          meson and ninja
+#                          openssl, and, to try what README.md says of installing, pkg-config,
+#                          cmake, meson and ninja
 #   tools/setup.sh format  what `make format` needs: clang-format, of any version
 #   tools/setup.sh cpython what `make cpython` needs: Python's headers
 #   tools/setup.sh exam    also what `make check-cpython` needs: CPython's own tests, pip, requests,

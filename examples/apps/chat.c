@@ -57,8 +57,8 @@ static void send_to(client *c, pysock_buf *b)
 }
 
 /* Sends a line to one client, or, if it is NULL, to all that have a name. */
-__attribute__((format(printf, 3, 4)))
-static void say(chat *room, client *to, const char *format, ...)
+__attribute__((format(printf, 3, 4))) static void say(chat *room, client *to, const char *format,
+                                                      ...)
 {
     char text[MAX_LINE + MAX_NAME + 16];
     va_list args;
@@ -337,10 +337,9 @@ static const char usage[] =
 int main(int argc, char **argv)
 {
     options opt = {.address = "127.0.0.1", .port = 7000, .tls_port = 7001};
-    const cli_option table[] = {
-        {"-p", .port = &opt.port}, {"-t", .port = &opt.tls_port}, {"-b", .text = &opt.address},
-        {"--cert", .text = &opt.cert}, {"--key", .text = &opt.key}, {.name = NULL}
-    };
+    const cli_option table[] = {{"-p", .port = &opt.port},    {"-t", .port = &opt.tls_port},
+                                {"-b", .text = &opt.address}, {"--cert", .text = &opt.cert},
+                                {"--key", .text = &opt.key},  {.name = NULL}};
     chat room = {.count = 0};
     int status = 1;
 

@@ -39,8 +39,7 @@ static inline double cli_now(void)
 /* ---- messages ---- */
 
 /* Prints "PROGRAM: ..." on stderr. Returns false, as functions often end with it. Thread-safe. */
-__attribute__((format(printf, 1, 2)))
-static inline bool cli_complain(const char *format, ...)
+__attribute__((format(printf, 1, 2))) static inline bool cli_complain(const char *format, ...)
 {
     va_list args;
 
@@ -81,8 +80,7 @@ static inline void cli_print_clean(const char *before, const char *text)
 
 /* For functions that return NULL or an error message: formats that message. It is valid until the
    next call. */
-__attribute__((format(printf, 1, 2)))
-static inline const char *cli_explain(const char *format, ...)
+__attribute__((format(printf, 1, 2))) static inline const char *cli_explain(const char *format, ...)
 {
     static char why[1024];
     va_list args;
@@ -231,8 +229,8 @@ static inline pysock_ssl_context *cli_client_context(const char *cafile, bool in
                                                      const char *cert, const char *key)
 {
     pysock_ssl_context *tls = cafile || insecure
-        ? pysock_ssl_context_new(PYSOCK_SERVER_AUTH)
-        : pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH);
+                                  ? pysock_ssl_context_new(PYSOCK_SERVER_AUTH)
+                                  : pysock_ssl_create_default_context(PYSOCK_SERVER_AUTH);
 
     if (tls &&
         (!insecure || (pysock_ssl_set_check_hostname(tls, 0) == 0 &&
@@ -487,7 +485,8 @@ static inline const char *cli_http_ask(cli_http *c, const cli_url *u, const char
                      "Accept: */*\r\n"
                      "Accept-Encoding: identity\r\n"
                      "Connection: close\r\n"
-                     "%s\r\n", u->target, authority, extra);
+                     "%s\r\n",
+                     u->target, authority, extra);
     if (c->verbose)
         fprintf(stderr, "> GET %s HTTP/1.1\n> Host: %s\n", u->target, authority);
     if (pysock_file_write(c->file, text, (size_t)n, NULL) < 0 || pysock_file_flush(c->file) < 0)
@@ -624,8 +623,8 @@ static inline const char *cli_http_copy_exactly(cli_http *c, uint64_t size, cli_
         if (n < 0)
             return cli_explain_network();
         if (n == 0)
-            return cli_explain("truncated: the server closed the connection %" PRIu64
-                               " bytes too early", size);
+            return cli_explain(
+                "truncated: the server closed the connection %" PRIu64 " bytes too early", size);
         const char *why = write_to(arg, buf, (size_t)n);
         if (why)
             return why;
@@ -690,10 +689,12 @@ static inline const char *cli_http_copy_body(cli_http *c, const cli_response *r,
 static inline bool cli_is_redirect(const cli_response *r)
 {
     switch (r->status) {
-    case 301: case 302: case 303: case 307: case 308:
-        return r->location[0] != '\0';
-    default:
-        return false;
+    case 301:
+    case 302:
+    case 303:
+    case 307:
+    case 308: return r->location[0] != '\0';
+    default: return false;
     }
 }
 

@@ -127,8 +127,8 @@ static void show(const demo *d, const char *text)
 }
 
 /* One claim, with a check mark if it is true; returns whether it is. */
-__attribute__((format(printf, 4, 5)))
-static bool check(demo *d, bool ok, double seconds, const char *format, ...)
+__attribute__((format(printf, 4, 5))) static bool check(demo *d, bool ok, double seconds,
+                                                        const char *format, ...)
 {
     char text[256];
     const char *mark = ok ? (d->utf8 ? "\u2713" : "ok") : (d->utf8 ? "\u2717" : "FAILED");
@@ -246,7 +246,8 @@ static int send_head(pysock *s, const char *status, size_t length)
     char head[256];
     int n = snprintf(head, sizeof head,
                      "HTTP/1.1 %s\r\nContent-Type: text/html\r\nContent-Length: %zu\r\n"
-                     "Connection: close\r\n\r\n", status, length);
+                     "Connection: close\r\n\r\n",
+                     status, length);
 
     return pysock_sendall(s, head, (size_t)n, 0);
 }
@@ -629,8 +630,8 @@ static void refusing_clients(demo *d, web *w)
     part(d, "4. Clients that refuse, and say why");
     refuse(d, w, false, "localhost", 20);
     await_web(w, 4, reason);
-    check(d, strcmp(reason, "TLSV1_ALERT_UNKNOWN_CA") == 0, NO_TIME,
-          "the server was told why: %s", reason);
+    check(d, strcmp(reason, "TLSV1_ALERT_UNKNOWN_CA") == 0, NO_TIME, "the server was told why: %s",
+          reason);
     refuse(d, w, true, "example.org", 62);
 }
 
@@ -794,8 +795,7 @@ static bool hear(member *m, char *line)
     return false;
 }
 
-__attribute__((format(printf, 2, 3)))
-static bool say(member *m, const char *format, ...)
+__attribute__((format(printf, 2, 3))) static bool say(member *m, const char *format, ...)
 {
     char text[MAX_TEXT], line[MAX_TEXT + 32];
     va_list args;
@@ -870,9 +870,10 @@ static void talk(demo *d, member *members)
 
 static void chat_room(demo *d)
 {
-    static member members[MEMBERS] = {
-        {.name = "ada"}, {.name = "grace", .tls = true}, {.name = "alan"},
-        {.name = "radia", .tls = true}};
+    static member members[MEMBERS] = {{.name = "ada"},
+                                      {.name = "grace", .tls = true},
+                                      {.name = "alan"},
+                                      {.name = "radia", .tls = true}};
     static chat c = {.listener_fds = {-1, -1}};
     pysock_ssl_context *tls = client_context(true);
 

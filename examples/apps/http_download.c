@@ -233,13 +233,18 @@ static time_t parse_date(const char *text)
     int day, year, hour, minute, second;
 
     if (sscanf(text, "%*3s, %2d %3s %4d %2d:%2d:%2d GMT", &day, month, &year, &hour, &minute,
-               &second) != 6 || year < 1970)
+               &second) != 6 ||
+        year < 1970)
         return 0;
     const char *found = strstr(months, month);
     if (!found || strlen(month) != 3 || (found - months) % 3 != 0)
         return 0;
-    struct tm tm = {.tm_mday = day, .tm_mon = (int)(found - months) / 3, .tm_year = year - 1900,
-                    .tm_hour = hour, .tm_min = minute, .tm_sec = second};
+    struct tm tm = {.tm_mday = day,
+                    .tm_mon = (int)(found - months) / 3,
+                    .tm_year = year - 1900,
+                    .tm_hour = hour,
+                    .tm_min = minute,
+                    .tm_sec = second};
     return timegm(&tm);
 }
 
@@ -379,12 +384,11 @@ static const char usage[] =
 static void parse_options(options *opt, int argc, char **argv)
 {
     const cli_option table[] = {
-        {"-c", .flag = &opt->resume}, {"-q", .flag = &opt->quiet}, {"-o", .text = &opt->output},
-        {"-t", .seconds = &opt->timeout}, {"--cacert", .text = &opt->cacert}, {.name = NULL}
-    };
+        {"-c", .flag = &opt->resume},       {"-q", .flag = &opt->quiet},
+        {"-o", .text = &opt->output},       {"-t", .seconds = &opt->timeout},
+        {"--cacert", .text = &opt->cacert}, {.name = NULL}};
 
-    if (cli_parse(argc, argv, table, &opt->url, 1, usage) == 0 ||
-        (opt->output && !opt->output[0]))
+    if (cli_parse(argc, argv, table, &opt->url, 1, usage) == 0 || (opt->output && !opt->output[0]))
         cli_wrong_usage(usage);
 }
 

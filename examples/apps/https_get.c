@@ -183,13 +183,15 @@ static const char *follow(fetch *f, const cli_response *r, cli_url *u)
     char location[CLI_MAX_URL];
     cli_url to;
     const char *why = cli_encode_url(r->location, location, sizeof location)
-        ? cli_follow(u, location, &to) : "the server redirects to a URL that is too long";
+                          ? cli_follow(u, location, &to)
+                          : "the server redirects to a URL that is too long";
 
     if (why)
         return why;
     if (f->opt->cert && (strcasecmp(u->host, to.host) != 0 || (u->tls && u->port != to.port)))
         return cli_explain("the server redirects to %.100s, which must not see the client's "
-                           "certificate unasked; give that URL if it may", to.host);
+                           "certificate unasked; give that URL if it may",
+                           to.host);
     *u = to;
     return NULL;
 }
@@ -262,11 +264,13 @@ static const char usage[] =
 int main(int argc, char **argv)
 {
     options opt = {.url = NULL};
-    const cli_option table[] = {
-        {"-v", .flag = &opt.verbose}, {"-o", .text = &opt.output},
-        {"--cacert", .text = &opt.cacert}, {"--insecure", .flag = &opt.insecure},
-        {"--cert", .text = &opt.cert}, {"--key", .text = &opt.key}, {.name = NULL}
-    };
+    const cli_option table[] = {{"-v", .flag = &opt.verbose},
+                                {"-o", .text = &opt.output},
+                                {"--cacert", .text = &opt.cacert},
+                                {"--insecure", .flag = &opt.insecure},
+                                {"--cert", .text = &opt.cert},
+                                {"--key", .text = &opt.key},
+                                {.name = NULL}};
 
     if (cli_parse(argc, argv, table, &opt.url, 1, usage) == 0 || (opt.key && !opt.cert) ||
         (opt.cacert && opt.insecure))

@@ -39,13 +39,13 @@ enum {
     ACCEPTS = 32           /* connections per step */
 };
 
-#define HEAD_TIMEOUT 10.0   /* seconds for a whole request, the TLS handshake included */
-#define IDLE_TIMEOUT 15.0   /* between two requests */
-#define LINGER_TIMEOUT 2.0  /* for the client to close after us */
-#define STOP_TIMEOUT 5.0    /* for responses under way when a signal stops us */
-#define GRACE 1.0           /* no connection is closed for others before this */
-#define SWEEP 0.5           /* how often deadlines are checked */
-#define MIN_RATE 4096.0     /* bytes a second */
+#define HEAD_TIMEOUT 10.0  /* seconds for a whole request, the TLS handshake included */
+#define IDLE_TIMEOUT 15.0  /* between two requests */
+#define LINGER_TIMEOUT 2.0 /* for the client to close after us */
+#define STOP_TIMEOUT 5.0   /* for responses under way when a signal stops us */
+#define GRACE 1.0          /* no connection is closed for others before this */
+#define SWEEP 0.5          /* how often deadlines are checked */
+#define MIN_RATE 4096.0    /* bytes a second */
 
 typedef enum phase { READING, SENDING, LINGERING } phase;
 
@@ -65,7 +65,7 @@ typedef struct conn {
     int status;
     char *text;
     size_t text_len;
-    int file;                /* or -1 */
+    int file; /* or -1 */
     off_t file_pos, file_end;
     uint64_t sent;
     size_t text_sent;
@@ -112,14 +112,16 @@ static const char *reason_phrase(int status)
 static int status_of_errno(int error)
 {
     switch (error) {
-    case EACCES: case EPERM:
-        return 403;
-    case ENOENT: case ENOTDIR: case ELOOP: case ENAMETOOLONG:
-        return 404;
-    case EMFILE: case ENFILE: case ENOMEM:
-        return 503;
-    default:
-        return 500;
+    case EACCES:
+    case EPERM: return 403;
+    case ENOENT:
+    case ENOTDIR:
+    case ELOOP:
+    case ENAMETOOLONG: return 404;
+    case EMFILE:
+    case ENFILE:
+    case ENOMEM: return 503;
+    default: return 500;
     }
 }
 
@@ -170,13 +172,14 @@ static bool answer(conn *c, int status, const char *extra, const char *type, con
     if (!f)
         return false;
     format_time(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT");
-    fprintf(f, "HTTP/1.1 %d %s\r\n"
-               "Date: %s\r\n"
-               "Content-Type: %s\r\n"
-               "Content-Length: %jd\r\n"
-               "X-Content-Type-Options: nosniff\r\n"
-               "Connection: %s\r\n"
-               "%s\r\n",
+    fprintf(f,
+            "HTTP/1.1 %d %s\r\n"
+            "Date: %s\r\n"
+            "Content-Type: %s\r\n"
+            "Content-Length: %jd\r\n"
+            "X-Content-Type-Options: nosniff\r\n"
+            "Connection: %s\r\n"
+            "%s\r\n",
             status, reason_phrase(status), date, type, length,
             c->keep_alive ? "keep-alive" : "close", extra);
     if (body && !c->head_only)
@@ -676,8 +679,7 @@ static bool add_conn(server *sv, pysock *s, const pysock_addr *peer)
     pysock_addr_format(peer, c->peer, sizeof c->peer);
     enter(c, READING, HEAD_TIMEOUT);
     /* a small response is two sends: the second must not wait for the first's acknowledgement */
-    if (pysock_setblocking(s, 0) < 0 ||
-        pysock_setsockopt_int(s, IPPROTO_TCP, TCP_NODELAY, 1) < 0 ||
+    if (pysock_setblocking(s, 0) < 0 || pysock_setsockopt_int(s, IPPROTO_TCP, TCP_NODELAY, 1) < 0 ||
         pysock_poller_register(sv->poller, fd, POLLIN, NULL) < 0) {
         free(c);
         return false;
@@ -880,10 +882,11 @@ static const char usage[] =
 int main(int argc, char **argv)
 {
     options opt = {.address = "127.0.0.1", .port = 8443};
-    const cli_option table[] = {
-        {"-p", .port = &opt.port}, {"-b", .text = &opt.address}, {"--cert", .text = &opt.cert},
-        {"--key", .text = &opt.key}, {.name = NULL}
-    };
+    const cli_option table[] = {{"-p", .port = &opt.port},
+                                {"-b", .text = &opt.address},
+                                {"--cert", .text = &opt.cert},
+                                {"--key", .text = &opt.key},
+                                {.name = NULL}};
     static server sv; /* zeroed, and large for a stack */
 
     if (cli_parse(argc, argv, table, &opt.dir, 1, usage) == 0 || !opt.cert)

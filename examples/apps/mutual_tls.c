@@ -76,12 +76,11 @@ static const char ada_certificate[] =
     "QgSTWSvZj22EWB2LlQWGUEROLBg8+f6yN1eCh5Zmrg==\n"
     "-----END CERTIFICATE-----\n";
 
-static const char ada_key[] =
-    "-----BEGIN PRIVATE KEY-----\n"
-    "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgi5wZj0eMy0JI+R7Y\n"
-    "6PnoKONaOfHIzZXSnjjLTA3KVUqhRANCAAQICL5NAUeX4ms5g+SbdNxrpG3nNouh\n"
-    "3c5qN+cMHM2/2orY+Rq7l26GT58BG2lR6KXy5sCVsKnBCRJmHQ50rjJo\n"
-    "-----END PRIVATE KEY-----\n";
+static const char ada_key[] = "-----BEGIN PRIVATE KEY-----\n"
+                              "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgi5wZj0eMy0JI+R7Y\n"
+                              "6PnoKONaOfHIzZXSnjjLTA3KVUqhRANCAAQICL5NAUeX4ms5g+SbdNxrpG3nNouh\n"
+                              "3c5qN+cMHM2/2orY+Rq7l26GT58BG2lR6KXy5sCVsKnBCRJmHQ50rjJo\n"
+                              "-----END PRIVATE KEY-----\n";
 
 static const char mallory_certificate[] =
     "-----BEGIN CERTIFICATE-----\n"
@@ -244,7 +243,8 @@ static int explain_failure(bool has_certificate)
     complain("client", "no connection");
     if (has_certificate && is_alert && (strstr(reason, "CERTIFICATE") || strstr(reason, "CA")))
         fputs("client: the server does not accept our certificate: has it been issued by an "
-              "authority that the server knows, for a client, and is it still valid?\n", stderr);
+              "authority that the server knows, for a client, and is it still valid?\n",
+              stderr);
     else if (!has_certificate && is_alert)
         fputs("client: the server seems to want a certificate: give --cert and --key\n", stderr);
     return -1;
@@ -297,7 +297,8 @@ static int play(int port)
         {"a client with a certificate", {.cert = ada_certificate, .key = ada_key}, 0},
         {"a client without one", {.cert = NULL}, -1},
         {"a client with one that nobody vouches for",
-         {.cert = mallory_certificate, .key = mallory_key}, -1},
+         {.cert = mallory_certificate, .key = mallory_key},
+         -1},
     };
 
     for (int i = 0; i < SCENES; i++) {
@@ -356,11 +357,9 @@ static int run_server(int argc, char **argv)
     identity me = {.cert = NULL};
     const char *cafile = NULL, *address = "127.0.0.1";
     int port = 7443;
-    const cli_option table[] = {
-        {"--cert", .text = &me.certfile}, {"--key", .text = &me.keyfile},
-        {"--cafile", .text = &cafile}, {"-p", .port = &port}, {"-b", .text = &address},
-        {.name = NULL}
-    };
+    const cli_option table[] = {{"--cert", .text = &me.certfile}, {"--key", .text = &me.keyfile},
+                                {"--cafile", .text = &cafile},    {"-p", .port = &port},
+                                {"-b", .text = &address},         {.name = NULL}};
 
     cli_parse(argc, argv, table, NULL, 0, usage);
     if (!me.certfile || !cafile)
@@ -377,10 +376,10 @@ static int run_client(int argc, char **argv)
 {
     identity me = {.cert = NULL};
     const char *cafile = NULL, *operands[2];
-    const cli_option table[] = {
-        {"--cert", .text = &me.certfile}, {"--key", .text = &me.keyfile},
-        {"--cafile", .text = &cafile}, {.name = NULL}
-    };
+    const cli_option table[] = {{"--cert", .text = &me.certfile},
+                                {"--key", .text = &me.keyfile},
+                                {"--cafile", .text = &cafile},
+                                {.name = NULL}};
     int count = cli_parse(argc, argv, table, operands, 2, usage);
     int port = count > 1 ? cli_parse_port(operands[1], 1) : 7443;
 

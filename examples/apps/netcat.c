@@ -173,8 +173,7 @@ static int parse_port(const options *opt, const char *text)
     if (!opt->numeric && text[strspn(text, "0123456789")] != '\0')
         port = pysock_getservbyname(text, protocol(opt));
     if (port < 0)
-        cli_complain("%s is not a port: 1 to 65535%s", text,
-                     opt->numeric ? "" : ", or a service");
+        cli_complain("%s is not a port: 1 to 65535%s", text, opt->numeric ? "" : ", or a service");
     return port;
 }
 
@@ -271,8 +270,8 @@ static bool is_empty(const buffer *b)
 /* Whether a datagram's sender has an address for replies. */
 static bool is_named(const pysock_addr *addr)
 {
-    return addr->size > (addr->u.sa.sa_family == AF_UNIX ? offsetof(struct sockaddr_un, sun_path)
-                                                        : 0);
+    return addr->size >
+           (addr->u.sa.sa_family == AF_UNIX ? offsetof(struct sockaddr_un, sun_path) : 0);
 }
 
 static bool is_same(const pysock_addr *a, const pysock_addr *b)
@@ -333,8 +332,8 @@ static bool send_some(netcat *n)
 {
     buffer *b = &n->to_peer;
     ptrdiff_t size = n->connected
-        ? pysock_send(n->s, b->data + b->pos, b->len - b->pos, 0)
-        : pysock_sendto_addr(n->s, b->data + b->pos, b->len - b->pos, 0, &n->peer);
+                         ? pysock_send(n->s, b->data + b->pos, b->len - b->pos, 0)
+                         : pysock_sendto_addr(n->s, b->data + b->pos, b->len - b->pos, 0, &n->peer);
 
     if (size < 0 && errno == EAGAIN)
         return true;
@@ -767,8 +766,7 @@ static int usage(FILE *to)
     return to == stdout ? 0 : 2;
 }
 
-__attribute__((format(printf, 1, 2)))
-static int wrong(const char *format, ...)
+__attribute__((format(printf, 1, 2))) static int wrong(const char *format, ...)
 {
     va_list args;
 
@@ -791,8 +789,7 @@ static const struct option long_options[] = {
     {"tls-key", required_argument, NULL, OPT_KEY},
     {"crlf", no_argument, NULL, 'c'},
     {"help", no_argument, NULL, 'h'},
-    {NULL, 0, NULL, 0}
-};
+    {NULL, 0, NULL, 0}};
 
 /* Sets an option or stores its argument. 0, or the exit status. */
 static int take_option(options *opt, int c, const char *arg)

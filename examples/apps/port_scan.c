@@ -59,7 +59,8 @@ static bool find_target(scan *sc, const char *host)
         return true;
     return cli_complain("%s is not (only) this machine's loopback address. This program scans "
                         "127.0.0.0/8 and ::1 and nothing else: to scan other machines needs their "
-                        "owner's leave", host);
+                        "owner's leave",
+                        host);
 }
 
 static void set_port(pysock_addr *addr, int port)
@@ -225,12 +226,11 @@ static bool parse_ports(scan *sc, const char *text)
     }
 }
 
-static const char usage[] =
-    "usage: port_scan [-n N] [-t SECONDS] [HOST] PORTS\n"
-    "  HOST        a loopback address or a name of one; default 127.0.0.1\n"
-    "  PORTS       22 or 1-1024 or 22,80,8000-8100\n"
-    "  -n N        connects at a time, 1 to 500 (100)\n"
-    "  -t SECONDS  for each of them (1)\n";
+static const char usage[] = "usage: port_scan [-n N] [-t SECONDS] [HOST] PORTS\n"
+                            "  HOST        a loopback address or a name of one; default 127.0.0.1\n"
+                            "  PORTS       22 or 1-1024 or 22,80,8000-8100\n"
+                            "  -n N        connects at a time, 1 to 500 (100)\n"
+                            "  -t SECONDS  for each of them (1)\n";
 
 int main(int argc, char **argv)
 {
@@ -238,8 +238,7 @@ int main(int argc, char **argv)
     const char *operands[2];
     int limit = 100;
     const cli_option table[] = {
-        {"-n", .number = &limit}, {"-t", .seconds = &sc.timeout}, {.name = NULL}
-    };
+        {"-n", .number = &limit}, {"-t", .seconds = &sc.timeout}, {.name = NULL}};
 
     sc.timeout = 1.0;
     int count = cli_parse(argc, argv, table, operands, 2, usage);

@@ -23,9 +23,9 @@ recipient or to none. What makes the change safe:
 
 enum {
     MAX_RECIPIENTS = 100,
-    MAX_ADDRESS = 254,      /* RFC 5321, with its errata */
-    MAX_MESSAGE = 1 << 20,  /* bytes */
-    MAX_TEXT_LINE = 998,    /* bytes of a message's line */
+    MAX_ADDRESS = 254,     /* RFC 5321, with its errata */
+    MAX_MESSAGE = 1 << 20, /* bytes */
+    MAX_TEXT_LINE = 998,   /* bytes of a message's line */
     MAX_REPLY_LINES = 100,
     MAX_REPLY = 8192
 };
@@ -208,8 +208,7 @@ static int command(smtp *c, reply *r, int wanted, const char *format, ...)
     if (n < 0 || (size_t)n >= sizeof line - 2)
         return fail("a command is too long");
     memcpy(line + n, "\r\n", 3);
-    if (pysock_settimeout(c->s, c->timeout) < 0 ||
-        pysock_sendall(c->s, line, (size_t)n + 2, 0) < 0)
+    if (pysock_settimeout(c->s, c->timeout) < 0 || pysock_sendall(c->s, line, (size_t)n + 2, 0) < 0)
         return fail_pysock("cannot send");
     line[n] = '\0';
     return expect(c, r, wanted, line);
@@ -256,9 +255,9 @@ static int start_tls(smtp *c, pysock_ssl_context *tls, const options *opt, reply
     /* Input that is still in the kernel needs no test: TLS rejects plain text. */
     if (c->in_pos < c->in_len)
         return fail("%zu bytes of plain text came behind the answer to STARTTLS: somebody on the "
-                    "way may have put them there", c->in_len - c->in_pos);
-    if (pysock_settimeout(c->s, c->timeout) < 0 ||
-        pysock_ssl_wrap_socket(c->s, tls, opt->host) < 0)
+                    "way may have put them there",
+                    c->in_len - c->in_pos);
+    if (pysock_settimeout(c->s, c->timeout) < 0 || pysock_ssl_wrap_socket(c->s, tls, opt->host) < 0)
         return fail_pysock("cannot change to TLS");
     pysock_ssl_cipher(c->s, &info);
     printf("%s, %s, the certificate was %s\n", pysock_ssl_version(c->s), info.name,
@@ -397,7 +396,8 @@ static int usage(FILE *to)
           "  --from, --to     send the message on stdin, header and all; --to for each recipient\n"
           "  --cafile FILE    trust the certificates in this PEM file, not the system's\n"
           "  --insecure       accept any certificate: open to man-in-the-middle attacks\n"
-          "  --timeout N      seconds for each step; default 30\n", to);
+          "  --timeout N      seconds for each step; default 30\n",
+          to);
     return to == stdout ? 0 : 2;
 }
 

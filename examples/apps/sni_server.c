@@ -133,7 +133,8 @@ static void answer(const server *sv, client *c)
     int n = snprintf(body, sizeof body, "This is %s.\n", name);
     n = snprintf(text, sizeof text,
                  "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n"
-                 "Connection: close\r\n\r\n%s", n, body);
+                 "Connection: close\r\n\r\n%s",
+                 n, body);
     if (pysock_sendall(c->s, text, (size_t)n, 0) < 0)
         complain("no answer");
 }
@@ -142,8 +143,8 @@ static void answer(const server *sv, client *c)
 static bool is_complete(const client *c)
 {
     for (size_t i = 0; i + 1 < c->in_len; i++)
-        if (c->in[i] == '\n' && (c->in[i + 1] == '\n' ||
-                                 (i + 2 < c->in_len && memcmp(c->in + i + 1, "\r\n", 2) == 0)))
+        if (c->in[i] == '\n' &&
+            (c->in[i + 1] == '\n' || (i + 2 < c->in_len && memcmp(c->in + i + 1, "\r\n", 2) == 0)))
             return true;
     return false;
 }
@@ -301,8 +302,8 @@ static int start(server *sv, const char *address, int port)
         pysock_setblocking(sv->listener, 0) < 0 ||
         pysock_poller_register(sv->poller, pysock_fileno(sv->listener), POLLIN, NULL) < 0)
         return complain("cannot listen");
-    fprintf(stderr, "sni_server: listening on %s for %zu hosts\n",
-            cli_name_of(sv->listener, text), sv->host_count);
+    fprintf(stderr, "sni_server: listening on %s for %zu hosts\n", cli_name_of(sv->listener, text),
+            sv->host_count);
     return 0;
 }
 
@@ -330,10 +331,10 @@ int main(int argc, char **argv)
     static server sv; /* zeroed, and large for a stack */
     const char *address = "127.0.0.1", *hosts[MAX_HOSTS];
     int port = 8443, result = 0;
-    const cli_option table[] = {
-        {"--default", .flag = &sv.has_default}, {"-p", .port = &port}, {"-b", .text = &address},
-        {.name = NULL}
-    };
+    const cli_option table[] = {{"--default", .flag = &sv.has_default},
+                                {"-p", .port = &port},
+                                {"-b", .text = &address},
+                                {.name = NULL}};
     int count = cli_parse(argc, argv, table, hosts, MAX_HOSTS, usage);
 
     if (count == 0)

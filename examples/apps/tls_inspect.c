@@ -41,8 +41,8 @@ static void put_line(const char *label, const char *text)
 static const char *short_name(const char *name)
 {
     static const char *const names[][2] = {
-        {"commonName", "CN"}, {"organizationName", "O"}, {"organizationalUnitName", "OU"},
-        {"countryName", "C"}, {"stateOrProvinceName", "ST"}, {"localityName", "L"},
+        {"commonName", "CN"},      {"organizationName", "O"},     {"organizationalUnitName", "OU"},
+        {"countryName", "C"},      {"stateOrProvinceName", "ST"}, {"localityName", "L"},
         {"domainComponent", "DC"},
     };
 
@@ -181,8 +181,7 @@ static void show_session(pysock *s)
     }
     put_line("protocol", pysock_ssl_version(s));
     if (pysock_ssl_cipher(s, &info) == 0)
-        printf("%-12s%s, %d bits (%s)\n", "suite", info.name, info.secret_bits,
-               info.standard_name);
+        printf("%-12s%s, %d bits (%s)\n", "suite", info.name, info.secret_bits, info.standard_name);
     int selected = pysock_ssl_selected_alpn_protocol(s, alpn, sizeof alpn) > 0;
     put_line("ALPN", selected ? alpn : "none (h2 and http/1.1 were offered)");
 }
@@ -274,11 +273,11 @@ int main(int argc, char **argv)
 {
     options opt = {.port = 443, .timeout = 10};
     const char *host;
-    const cli_option table[] = {
-        {"--insecure", .flag = &opt.insecure}, {"--cafile", .text = &opt.cafile},
-        {"--servername", .text = &opt.servername}, {"--timeout", .seconds = &opt.timeout},
-        {.name = NULL}
-    };
+    const cli_option table[] = {{"--insecure", .flag = &opt.insecure},
+                                {"--cafile", .text = &opt.cafile},
+                                {"--servername", .text = &opt.servername},
+                                {"--timeout", .seconds = &opt.timeout},
+                                {.name = NULL}};
 
     if (cli_parse(argc, argv, table, &host, 1, usage) == 0 || !parse_host(&opt, host) ||
         (opt.cafile && opt.insecure))

@@ -42,7 +42,10 @@ static pysock *open_server(const char *host, const char *port)
     int both = !host && pysock_has_dualstack_ipv6();
     pysock_addrinfo *list;
     pysock *s = NULL;
-    ptrdiff_t count = pysock_getaddrinfo(host, port, host ? AF_UNSPEC : both ? AF_INET6 : AF_INET,
+    ptrdiff_t count = pysock_getaddrinfo(host, port,
+                                         host   ? AF_UNSPEC
+                                         : both ? AF_INET6
+                                                : AF_INET,
                                          SOCK_DGRAM, 0, AI_PASSIVE, &list);
 
     for (ptrdiff_t i = 0; i < count && !s; i++) {
@@ -252,8 +255,7 @@ static int run_server(int argc, char **argv)
     server sv = {.verbose = true};
     const char *address = "127.0.0.1", *port;
     const cli_option table[] = {
-        {"-b", .text = &address}, {"-d", .number = &sv.drop}, {.name = NULL}
-    };
+        {"-b", .text = &address}, {"-d", .number = &sv.drop}, {.name = NULL}};
     char name[PYSOCK_ADDR_STRLEN];
     pysock_addr addr;
 

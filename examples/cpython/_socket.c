@@ -72,7 +72,8 @@ static int socket_init(PyObject *o, PyObject *args, PyObject *kwargs)
         proto = proto == -1 ? 0 : proto;
     }
     if (binding_begin_audited(self->b, &call, "socket.__new__",
-                              Py_BuildValue("Oiii", o, family, type, proto)) < 0)
+                              Py_BuildValue("Oiii", o, family, type, proto))
+        < 0)
         return -1;
     if (self->fd >= 0)
         pysock_close(self->s); /* a second __init__() */
@@ -120,8 +121,7 @@ static void socket_finalize(PyObject *o)
     if (self->fd < 0)
         return;
     PyErr_Fetch(&type, &value, &traceback);
-    if (PyErr_ResourceWarning(o, 1, "unclosed %R", o) < 0
-        && PyErr_ExceptionMatches(PyExc_Warning))
+    if (PyErr_ResourceWarning(o, 1, "unclosed %R", o) < 0 && PyErr_ExceptionMatches(PyExc_Warning))
         PyErr_WriteUnraisable(o);
     PyErr_Clear();
     if (socket_end(self) < 0)
@@ -622,8 +622,7 @@ static int buffer_and_flags(PyObject *const *args, Py_ssize_t n, PyObject *kwnam
         if (*size == -1 && PyErr_Occurred())
             return -1;
     }
-    if ((values[2] && binding_int(values[2], flags) < 0)
-        || writable_buffer(values[0], view) < 0)
+    if ((values[2] && binding_int(values[2], flags) < 0) || writable_buffer(values[0], view) < 0)
         return -1;
     if (*size < 0)
         PyErr_Format(PyExc_ValueError, "negative buffersize in %s", name);
@@ -980,7 +979,7 @@ static int check_ancillary(const ancillary *a)
         total += space < 0 ? 0 : (size_t)space;
         if (space < 0 || total > INT_MAX) {
             PyErr_SetString(PyExc_OSError, space > 0 ? "too much ancillary data"
-                                                 : "ancillary data item too large");
+                                                     : "ancillary data item too large");
             return -1;
         }
     }
@@ -1010,7 +1009,8 @@ static PyObject *socket_sendmsg(PyObject *o, PyObject *args)
     }
     if (check_ancillary(&items) == 0
         && binding_begin_audited(self->b, &call, "socket.sendmsg",
-                                 PyTuple_Pack(2, o, address ? address : Py_None)) == 0) {
+                                 PyTuple_Pack(2, o, address ? address : Py_None))
+               == 0) {
         sent = pysock_sendmsg(self->s, list.iov, list.count, items.items, items.count, flags,
                               address ? &addr : NULL);
         binding_end(&call);
@@ -1046,8 +1046,8 @@ static PyObject *socket_sendmsg_afalg(PyObject *o, PyObject *args, PyObject *kwa
     } else if (assoclen_object && (binding_int(assoclen_object, &assoclen) < 0 || assoclen < 0)) {
         PyErr_SetString(PyExc_TypeError, "assoclen must be positive");
     } else if (!msg
-               || get_buffers(msg, 0, "sendmsg_afalg() argument 1 must be an iterable",
-                              &list) == 0) {
+               || get_buffers(msg, 0, "sendmsg_afalg() argument 1 must be an iterable", &list)
+                      == 0) {
         binding_begin(self->b, &call);
         sent = pysock_sendmsg_afalg(self->s, list.iov, list.count, op, iv.buf, (size_t)iv.len,
                                     assoclen, flags);
@@ -1192,8 +1192,8 @@ static PyType_Slot socket_slots[] = {
 static PyType_Spec socket_spec = {
     .name = "_socket.socket",
     .basicsize = sizeof(binding_socket),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC
-             | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags =
+        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = socket_slots,
 };
 

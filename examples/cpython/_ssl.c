@@ -44,8 +44,8 @@ PyObject *ssl_raise_error(ssl_state *st, PyObject *type, int code, const char *l
         PyOS_snprintf(where, sizeof where, "[%s: %s] ", library, reason);
     else if (library)
         PyOS_snprintf(where, sizeof where, "[%s] ", library);
-    message = PyUnicode_FromFormat("%s%s%s%s (_ssl.c:%d)", where, words,
-                                   reason && text ? ": " : "", text ? text : "", line);
+    message = PyUnicode_FromFormat("%s%s%s%s (_ssl.c:%d)", where, words, reason && text ? ": " : "",
+                                   text ? text : "", line);
     if (message)
         e = PyObject_CallFunction(type, "iO", code, message);
     Py_XDECREF(message);
@@ -85,8 +85,7 @@ static PyObject *raise_ssl_error(ssl_state *st, int line)
     case PYSOCK_SSL_CERT_VERIFICATION_ERROR:
         return ssl_raise_error(st, st->verification, 1, library, reason,
                                pysock_error_verify_message(), line);
-    default:
-        return ssl_raise_error(st, st->error, 1, library, reason, NULL, line);
+    default: return ssl_raise_error(st, st->error, 1, library, reason, NULL, line);
     }
 }
 
@@ -99,25 +98,19 @@ PyObject *ssl_raise_at(ssl_state *st, int doing, int line)
     if (PyErr_Occurred())
         return NULL;
     switch (pysock_error()) {
-    case PYSOCK_TIMEOUT_ERROR:
-        PyErr_SetString(PyExc_TimeoutError, timed_out[doing]);
-        return NULL;
+    case PYSOCK_TIMEOUT_ERROR: PyErr_SetString(PyExc_TimeoutError, timed_out[doing]); return NULL;
     case PYSOCK_OS_ERROR:
         if (pysock_error_code() == EAGAIN || pysock_error_code() == EINPROGRESS)
             return raise_wait(st, doing, line);
         return binding_raise(st->b);
-    case PYSOCK_SSL_WANT_READ_ERROR:
-        return raise_wait(st, SSL_READING, line);
-    case PYSOCK_SSL_WANT_WRITE_ERROR:
-        return raise_wait(st, SSL_WRITING, line);
+    case PYSOCK_SSL_WANT_READ_ERROR: return raise_wait(st, SSL_READING, line);
+    case PYSOCK_SSL_WANT_WRITE_ERROR: return raise_wait(st, SSL_WRITING, line);
     case PYSOCK_SSL_ERROR:
     case PYSOCK_SSL_ZERO_RETURN_ERROR:
     case PYSOCK_SSL_EOF_ERROR:
     case PYSOCK_SSL_SYSCALL_ERROR:
-    case PYSOCK_SSL_CERT_VERIFICATION_ERROR:
-        return raise_ssl_error(st, line);
-    default:
-        return binding_raise(st->b);
+    case PYSOCK_SSL_CERT_VERIFICATION_ERROR: return raise_ssl_error(st, line);
+    default: return binding_raise(st->b);
     }
 }
 
@@ -188,15 +181,21 @@ static int add_exceptions(PyObject *module, ssl_state *st)
     Py_DECREF(bases);
     if (r < 0
         || add_exception(module, &st->zero_return, "SSLZeroReturnError",
-                         "The peer has ended the TLS connection in order.", st->error) < 0
+                         "The peer has ended the TLS connection in order.", st->error)
+               < 0
         || add_exception(module, &st->want_read, "SSLWantReadError",
                          "Without waiting there is nothing more to read; try again when the "
-                         "socket is readable.", st->error) < 0
+                         "socket is readable.",
+                         st->error)
+               < 0
         || add_exception(module, &st->want_write, "SSLWantWriteError",
                          "Without waiting nothing more can be written; try again when the socket "
-                         "is writable.", st->error) < 0
+                         "is writable.",
+                         st->error)
+               < 0
         || add_exception(module, &st->syscall, "SSLSyscallError",
-                         "The system reported an error during a TLS operation.", st->error) < 0)
+                         "The system reported an error during a TLS operation.", st->error)
+               < 0)
         return -1;
     return add_exception(module, &st->eof, "SSLEOFError",
                          "The stream ended without the end of TLS.", st->error);
@@ -458,8 +457,8 @@ static const struct {
     const char *name;
     int value;
 } ssl_truths[] = {
-    {"HAS_SNI", 1},    {"HAS_ECDH", 1},  {"HAS_ALPN", 1},    {"HAS_TLS_UNIQUE", 1},
-    {"HAS_NPN", 0},    {"HAS_SSLv2", 0}, {"HAS_SSLv3", 0},   {"HAS_TLSv1", 1},
+    {"HAS_SNI", 1},     {"HAS_ECDH", 1},    {"HAS_ALPN", 1},    {"HAS_TLS_UNIQUE", 1},
+    {"HAS_NPN", 0},     {"HAS_SSLv2", 0},   {"HAS_SSLv3", 0},   {"HAS_TLSv1", 1},
     {"HAS_TLSv1_1", 1}, {"HAS_TLSv1_2", 1}, {"HAS_TLSv1_3", 0},
 };
 

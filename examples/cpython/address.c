@@ -4,7 +4,9 @@
 #ifdef AF_BLUETOOTH
 enum { BT_L2CAP = 0, BT_HCI = 1, BT_SCO = 2, BT_RFCOMM = 3 };
 
-typedef struct { unsigned char b[6]; } __attribute__((packed)) bt_address;
+typedef struct {
+    unsigned char b[6];
+} __attribute__((packed)) bt_address;
 
 struct bt_sockaddr_l2 {
     sa_family_t family;
@@ -303,9 +305,7 @@ static int tipc_from_object(PyObject *o, pysock_addr *addr, const char *caller)
         t->addr.id.node = v1;
         t->addr.id.ref = v2;
         return 0;
-    default:
-        PyErr_Format(PyExc_TypeError, "%s(): Invalid address type", caller);
-        return -1;
+    default: PyErr_Format(PyExc_TypeError, "%s(): Invalid address type", caller); return -1;
     }
 }
 
@@ -362,9 +362,9 @@ static int alg_from_object(PyObject *o, pysock_addr *addr, const char *caller)
     if (!PyArg_ParseTuple(o, "ss|HH", &type, &name, &alg->salg_feat, &alg->salg_mask))
         return bad_tuple(caller, "AF_ALG", "(type, name[, feat[, mask]])");
     if (strlen(type) >= sizeof alg->salg_type || strlen(name) >= sizeof alg->salg_name) {
-        PyErr_SetString(PyExc_ValueError,
-                        strlen(type) >= sizeof alg->salg_type ? "AF_ALG type too long."
-                                                              : "AF_ALG name too long.");
+        PyErr_SetString(PyExc_ValueError, strlen(type) >= sizeof alg->salg_type
+                                              ? "AF_ALG type too long."
+                                              : "AF_ALG name too long.");
         return -1;
     }
     alg->salg_family = AF_ALG;
@@ -462,9 +462,7 @@ static int bluetooth_from_object(binding_socket *s, PyObject *o, pysock_addr *ad
         }
         addr->size = sizeof *sco;
         return bt_parse(PyBytes_AS_STRING(o), &sco->address);
-    default:
-        PyErr_Format(PyExc_OSError, "%s(): unknown Bluetooth protocol", caller);
-        return -1;
+    default: PyErr_Format(PyExc_OSError, "%s(): unknown Bluetooth protocol", caller); return -1;
     }
 }
 
@@ -479,33 +477,21 @@ int address_from_object(binding_socket *s, PyObject *o, pysock_addr *addr, const
     case AF_RDS:
 #endif
         return inet_from_object(s, o, addr, AF_INET, caller);
-    case AF_INET6:
-        return inet_from_object(s, o, addr, AF_INET6, caller);
-    case AF_UNIX:
-        return unix_from_object(o, addr, caller);
+    case AF_INET6: return inet_from_object(s, o, addr, AF_INET6, caller);
+    case AF_UNIX: return unix_from_object(o, addr, caller);
 #ifdef __linux__
-    case AF_NETLINK:
-        return netlink_from_object(o, addr, caller);
-    case AF_PACKET:
-        return packet_from_object(s->b, o, addr, caller);
-    case AF_TIPC:
-        return tipc_from_object(o, addr, caller);
-    case AF_CAN:
-        return can_from_object(s, o, addr, caller);
-    case AF_ALG:
-        return alg_from_object(o, addr, caller);
-    case AF_VSOCK:
-        return vsock_from_object(o, addr, caller);
-    case AF_QIPCRTR:
-        return qrtr_from_object(o, addr, caller);
+    case AF_NETLINK: return netlink_from_object(o, addr, caller);
+    case AF_PACKET: return packet_from_object(s->b, o, addr, caller);
+    case AF_TIPC: return tipc_from_object(o, addr, caller);
+    case AF_CAN: return can_from_object(s, o, addr, caller);
+    case AF_ALG: return alg_from_object(o, addr, caller);
+    case AF_VSOCK: return vsock_from_object(o, addr, caller);
+    case AF_QIPCRTR: return qrtr_from_object(o, addr, caller);
 #endif
 #ifdef AF_BLUETOOTH
-    case AF_BLUETOOTH:
-        return bluetooth_from_object(s, o, addr, caller);
+    case AF_BLUETOOTH: return bluetooth_from_object(s, o, addr, caller);
 #endif
-    default:
-        PyErr_Format(PyExc_OSError, "%s(): bad family", caller);
-        return -1;
+    default: PyErr_Format(PyExc_OSError, "%s(): bad family", caller); return -1;
     }
 }
 
@@ -563,8 +549,7 @@ static PyObject *unix_to_object(const pysock_addr *addr)
 
     if (size && !un->sun_path[0]) /* abstract: all of it is the name */
         return PyBytes_FromStringAndSize(un->sun_path, (Py_ssize_t)size);
-    return PyUnicode_DecodeFSDefaultAndSize(un->sun_path,
-                                            (Py_ssize_t)strnlen(un->sun_path, size));
+    return PyUnicode_DecodeFSDefaultAndSize(un->sun_path, (Py_ssize_t)strnlen(un->sun_path, size));
 }
 
 #ifdef __linux__
@@ -603,9 +588,7 @@ static PyObject *tipc_to_object(const pysock_addr *addr)
                              t->addr.name.name.instance, t->addr.name.name.instance, t->scope);
     case TIPC_ADDR_ID:
         return Py_BuildValue("IIIII", t->addrtype, t->addr.id.node, t->addr.id.ref, 0u, t->scope);
-    default:
-        PyErr_SetString(PyExc_ValueError, "Invalid address type");
-        return NULL;
+    default: PyErr_SetString(PyExc_ValueError, "Invalid address type"); return NULL;
     }
 }
 
@@ -632,8 +615,8 @@ static PyObject *can_to_object(const pysock_addr *addr, int proto)
 
 static PyObject *bt_to_object(const bt_address *a)
 {
-    return PyUnicode_FromFormat("%02X:%02X:%02X:%02X:%02X:%02X", a->b[5], a->b[4], a->b[3],
-                                a->b[2], a->b[1], a->b[0]);
+    return PyUnicode_FromFormat("%02X:%02X:%02X:%02X:%02X:%02X", a->b[5], a->b[4], a->b[3], a->b[2],
+                                a->b[1], a->b[0]);
 }
 
 static PyObject *bluetooth_to_object(const pysock_addr *addr, int proto)
@@ -644,17 +627,11 @@ static PyObject *bluetooth_to_object(const pysock_addr *addr, int proto)
     const struct bt_sockaddr_sco *sco = (const struct bt_sockaddr_sco *)&addr->u;
 
     switch (proto) {
-    case BT_L2CAP:
-        return Py_BuildValue("NH", bt_to_object(&l2->address), l2->psm);
-    case BT_RFCOMM:
-        return Py_BuildValue("NB", bt_to_object(&rc->address), rc->channel);
-    case BT_HCI:
-        return Py_BuildValue("(H)", hci->device);
-    case BT_SCO:
-        return bt_to_object(&sco->address);
-    default:
-        PyErr_SetString(PyExc_ValueError, "Unknown Bluetooth protocol");
-        return NULL;
+    case BT_L2CAP: return Py_BuildValue("NH", bt_to_object(&l2->address), l2->psm);
+    case BT_RFCOMM: return Py_BuildValue("NB", bt_to_object(&rc->address), rc->channel);
+    case BT_HCI: return Py_BuildValue("(H)", hci->device);
+    case BT_SCO: return bt_to_object(&sco->address);
+    default: PyErr_SetString(PyExc_ValueError, "Unknown Bluetooth protocol"); return NULL;
     }
 }
 
@@ -667,28 +644,22 @@ PyObject *address_to_object(const pysock_addr *addr, int proto)
     (void)proto;
     switch (addr->u.sa.sa_family) {
     case AF_INET:
-    case AF_INET6:
-        return inet_to_object(addr);
-    case AF_UNIX:
-        return unix_to_object(addr);
+    case AF_INET6: return inet_to_object(addr);
+    case AF_UNIX: return unix_to_object(addr);
 #ifdef __linux__
     case AF_NETLINK: {
         const struct sockaddr_nl *nl = (const struct sockaddr_nl *)&addr->u;
         return Py_BuildValue("II", nl->nl_pid, nl->nl_groups);
     }
-    case AF_PACKET:
-        return packet_to_object(addr);
-    case AF_TIPC:
-        return tipc_to_object(addr);
-    case AF_CAN:
-        return can_to_object(addr, proto);
+    case AF_PACKET: return packet_to_object(addr);
+    case AF_TIPC: return tipc_to_object(addr);
+    case AF_CAN: return can_to_object(addr, proto);
     case AF_ALG: {
         const struct sockaddr_alg *alg = (const struct sockaddr_alg *)&addr->u;
         return Py_BuildValue("s#s#HH", alg->salg_type,
-                             (Py_ssize_t)strnlen((const char *)alg->salg_type, 14),
-                             alg->salg_name,
-                             (Py_ssize_t)strnlen((const char *)alg->salg_name, 64),
-                             alg->salg_feat, alg->salg_mask);
+                             (Py_ssize_t)strnlen((const char *)alg->salg_type, 14), alg->salg_name,
+                             (Py_ssize_t)strnlen((const char *)alg->salg_name, 64), alg->salg_feat,
+                             alg->salg_mask);
     }
     case AF_VSOCK: {
         const struct sockaddr_vm *vm = (const struct sockaddr_vm *)&addr->u;
@@ -700,8 +671,7 @@ PyObject *address_to_object(const pysock_addr *addr, int proto)
     }
 #endif
 #ifdef AF_BLUETOOTH
-    case AF_BLUETOOTH:
-        return bluetooth_to_object(addr, proto);
+    case AF_BLUETOOTH: return bluetooth_to_object(addr, proto);
 #endif
     default: /* as it is: the family and what follows it */
         return Py_BuildValue("iy#", addr->u.sa.sa_family, addr->u.sa.sa_data,

@@ -378,20 +378,17 @@ static PyObject *close_callbacks(PyObject *capsule, PyObject *unused)
     until.tv_nsec += PATIENCE;
     until.tv_sec += until.tv_nsec / 1000000000;
     until.tv_nsec %= 1000000000;
-    Py_BEGIN_ALLOW_THREADS
-    pthread_mutex_lock(&errands.lock);
+    Py_BEGIN_ALLOW_THREADS pthread_mutex_lock(&errands.lock);
     b->closed = 1;
     while (has_errand(b) && r == 0)
         r = b->state ? pthread_cond_wait(&errands.changed, &errands.lock)
                      : pthread_cond_timedwait(&errands.changed, &errands.lock, &until);
     abandon_errands(b);
     pthread_mutex_unlock(&errands.lock);
-    Py_END_ALLOW_THREADS
-    Py_RETURN_NONE;
+    Py_END_ALLOW_THREADS Py_RETURN_NONE;
 }
 
-static PyMethodDef close_callbacks_method = {"close_callbacks", close_callbacks, METH_NOARGS,
-                                             NULL};
+static PyMethodDef close_callbacks_method = {"close_callbacks", close_callbacks, METH_NOARGS, NULL};
 
 static int register_close_callbacks(PyObject *capsule)
 {
@@ -498,24 +495,15 @@ PyObject *binding_raise(binding *b)
     if (PyErr_Occurred())
         return NULL;
     switch (pysock_error()) {
-    case PYSOCK_TIMEOUT_ERROR:
-        PyErr_SetString(PyExc_TimeoutError, "timed out");
-        return NULL;
-    case PYSOCK_GAI_ERROR:
-        return raise_gai(b, code);
+    case PYSOCK_TIMEOUT_ERROR: PyErr_SetString(PyExc_TimeoutError, "timed out"); return NULL;
+    case PYSOCK_GAI_ERROR: return raise_gai(b, code);
     case PYSOCK_H_ERROR:
         return raise_pair(b->herror ? b->herror : PyExc_OSError, code, hstrerror(code));
-    case PYSOCK_VALUE_ERROR:
-        PyErr_SetString(PyExc_ValueError, pysock_error_message());
-        return NULL;
-    case PYSOCK_MEMORY_ERROR:
-        return PyErr_NoMemory();
-    case PYSOCK_KEY_ERROR:
-        PyErr_SetString(PyExc_KeyError, pysock_error_message());
-        return NULL;
+    case PYSOCK_VALUE_ERROR: PyErr_SetString(PyExc_ValueError, pysock_error_message()); return NULL;
+    case PYSOCK_MEMORY_ERROR: return PyErr_NoMemory();
+    case PYSOCK_KEY_ERROR: PyErr_SetString(PyExc_KeyError, pysock_error_message()); return NULL;
     case PYSOCK_NO_ERROR:
-    case PYSOCK_OS_ERROR:
-        return binding_raise_errno(code);
+    case PYSOCK_OS_ERROR: return binding_raise_errno(code);
     default:
         if (b->raise_ssl)
             return b->raise_ssl(b);
@@ -588,8 +576,10 @@ int binding_args(const char *name, Py_ssize_t n, Py_ssize_t min, Py_ssize_t max)
     if (n >= min && n <= max)
         return 0;
     PyErr_Format(PyExc_TypeError, "%s() takes %s%zd argument%s (%zd given)", name,
-                 min == max ? "exactly " : n < min ? "at least " : "at most ", n < min ? min : max,
-                 (n < min ? min : max) == 1 ? "" : "s", n);
+                 min == max ? "exactly "
+                 : n < min  ? "at least "
+                            : "at most ",
+                 n < min ? min : max, (n < min ? min : max) == 1 ? "" : "s", n);
     return -1;
 }
 

@@ -42,10 +42,9 @@ typedef struct binding_call {
 
 /* The Python object of a socket, for _ssl, which wraps the socket in place. */
 typedef struct binding_socket {
-    PyObject_HEAD
-    binding *b;
-    pysock *s;  /* BINDING_CLOSED, or a dead handle, once it is closed */
-    int fd;     /* -1 then */
+    PyObject_HEAD binding *b;
+    pysock *s; /* BINDING_CLOSED, or a dead handle, once it is closed */
+    int fd;    /* -1 then */
     int family, type, proto;
     double timeout; /* stays when it is closed */
 } binding_socket;

@@ -123,8 +123,7 @@ static PyObject *host_entry(PyObject *m, PyObject *o, const char *caller, const 
 
 static PyObject *names_gethostbyname_ex(PyObject *m, PyObject *o)
 {
-    return host_entry(m, o, "gethostbyname_ex", "socket.gethostbyname",
-                      pysock_gethostbyname_ex);
+    return host_entry(m, o, "gethostbyname_ex", "socket.gethostbyname", pysock_gethostbyname_ex);
 }
 
 static PyObject *names_gethostbyaddr(PyObject *m, PyObject *o)
@@ -198,7 +197,8 @@ static PyObject *names_getaddrinfo(PyObject *m, PyObject *args, PyObject *kwargs
     if (service_from_object(port_object, digits, &service) == 0
         && binding_begin_audited(
                b, &call, "socket.getaddrinfo",
-               Py_BuildValue("OOiii", host_object, port_object, family, type, proto)) == 0) {
+               Py_BuildValue("OOiii", host_object, port_object, family, type, proto))
+               == 0) {
         count = pysock_getaddrinfo(host, service, family, type, proto, flags, &list);
         binding_end(&call);
         result = count < 0 ? binding_raise_lookup(b) : addrinfo_to_list(list, count);
@@ -301,7 +301,8 @@ static PyObject *names_getservbyname(PyObject *m, PyObject *args)
     if (!PyArg_ParseTuple(args, "s|s:getservbyname", &name, &proto))
         return NULL;
     if (binding_begin_audited(b, &call, "socket.getservbyname",
-                              Py_BuildValue("ss", name, proto ? proto : "")) < 0)
+                              Py_BuildValue("ss", name, proto ? proto : ""))
+        < 0)
         return NULL;
     port = pysock_getservbyname(name, proto);
     binding_end(&call);
@@ -323,7 +324,8 @@ static PyObject *names_getservbyport(PyObject *m, PyObject *args)
         return NULL;
     }
     if (binding_begin_audited(b, &call, "socket.getservbyport",
-                              Py_BuildValue("is", port, proto ? proto : "")) < 0)
+                              Py_BuildValue("is", port, proto ? proto : ""))
+        < 0)
         return NULL;
     r = pysock_getservbyport(port, proto, name, sizeof name);
     binding_end(&call);
@@ -364,8 +366,10 @@ static PyObject *swap(PyObject *o, const char *name, int bits)
         return NULL;
     }
     if (n >> bits) {
-        PyErr_Format(PyExc_OverflowError, "%s: Python int too large to convert to C %d-bit "
-                                          "unsigned integer", name, bits);
+        PyErr_Format(PyExc_OverflowError,
+                     "%s: Python int too large to convert to C %d-bit "
+                     "unsigned integer",
+                     name, bits);
         return NULL;
     }
     return PyLong_FromUnsignedLong(bits == 16 ? htons((uint16_t)n) : htonl((uint32_t)n));
@@ -425,8 +429,7 @@ static PyObject *names_inet_pton(PyObject *m, PyObject *args)
     size = pysock_inet_pton(family, text, packed);
     if (size < 0 && pysock_error_code() == EAFNOSUPPORT)
         return binding_raise(binding_of_module(m));
-    return size < 0 ? illegal_ip("inet_pton")
-                    : PyBytes_FromStringAndSize((char *)packed, size);
+    return size < 0 ? illegal_ip("inet_pton") : PyBytes_FromStringAndSize((char *)packed, size);
 }
 
 static PyObject *names_inet_ntop(PyObject *m, PyObject *args)
@@ -571,8 +574,7 @@ static PyObject *names_setdefaulttimeout(PyObject *m, PyObject *o)
 /* clang-format on */
 
 PyMethodDef names_methods[] = {
-    METHOD(gethostname, METH_NOARGS,
-           "gethostname() -> string\n\nThe name of this machine."),
+    METHOD(gethostname, METH_NOARGS, "gethostname() -> string\n\nThe name of this machine."),
     METHOD(sethostname, METH_O, "sethostname(name)\n\nGives this machine another name."),
     METHOD(gethostbyname, METH_O,
            "gethostbyname(host) -> address\n\nAn IPv4 address of a host, as text."),

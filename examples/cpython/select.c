@@ -136,8 +136,7 @@ static PyObject *select_select(PyObject *m, PyObject *args)
 /* ---- poll objects ---- */
 
 typedef struct poll_object {
-    PyObject_HEAD
-    binding *b;
+    PyObject_HEAD binding *b;
     PyObject *masks; /* descriptor to events, in the order of registration */
     struct pollfd *fds;
     size_t count;
@@ -386,12 +385,11 @@ static PyType_Spec poll_spec = {
 #ifdef __linux__
 
 typedef struct epoll_object {
-    PyObject_HEAD
-    binding *b;
-    pysock_poller *p; /* NULL: closed */
+    PyObject_HEAD binding *b;
+    pysock_poller *p;     /* NULL: closed */
     pysock_poller *ended; /* closed, to be freed by the last call under way */
     int users;            /* how many of those there are */
-    int duplicate; /* of the poller's descriptor, which is this object's; or -1 */
+    int duplicate;        /* of the poller's descriptor, which is this object's; or -1 */
 } epoll_object;
 
 #define EPOLL(o) ((epoll_object *)(o))
@@ -593,8 +591,7 @@ static PyObject *epoll_result(PyObject *o, int r)
     return r < 0 ? binding_raise(EPOLL(o)->b) : Py_NewRef(Py_None);
 }
 
-static PyObject *epoll_register(PyObject *o, PyObject *const *args, Py_ssize_t n,
-                                PyObject *kwnames)
+static PyObject *epoll_register(PyObject *o, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     unsigned int mask = EPOLLIN | EPOLLPRI | EPOLLOUT;
     int fd;
@@ -766,8 +763,7 @@ static int module_exec(PyObject *m)
         return -1;
 #ifdef __linux__
     state->epoll_type = (PyTypeObject *)PyType_FromModuleAndSpec(m, &epoll_spec, NULL);
-    if (!state->epoll_type
-        || PyModule_AddObjectRef(m, "epoll", (PyObject *)state->epoll_type) < 0)
+    if (!state->epoll_type || PyModule_AddObjectRef(m, "epoll", (PyObject *)state->epoll_type) < 0)
         return -1;
 #endif
     return binding_add_constants(m, constants);

@@ -40,8 +40,8 @@ static PyObject *name_tuple(const pysock_ssl_attribute *a, size_t n)
         rdn = PyList_New(0);
         r = rdn ? 0 : -1;
         for (number = a[i].rdn; r == 0 && i < n && a[i].rdn == number; i++)
-            r = append(rdn, Py_BuildValue("(ss#)", a[i].name, a[i].value,
-                                          (Py_ssize_t)a[i].value_size));
+            r = append(rdn,
+                       Py_BuildValue("(ss#)", a[i].name, a[i].value, (Py_ssize_t)a[i].value_size));
         rdn = as_tuple(rdn, r);
         r = rdn ? append(name, rdn) : -1;
     }
@@ -58,11 +58,10 @@ static PyObject *alt_names_tuple(const pysock_ssl_cert *cert)
     for (i = 0; r == 0 && i < cert->subject_alt_name_count; i++) {
         a = &cert->subject_alt_names[i];
         if (strcmp(a->type, "DirName") == 0)
-            r = append(names, Py_BuildValue("(sN)", a->type,
-                                            name_tuple(a->dirname, a->dirname_count)));
+            r = append(names,
+                       Py_BuildValue("(sN)", a->type, name_tuple(a->dirname, a->dirname_count)));
         else
-            r = append(names, Py_BuildValue("(ss#)", a->type, a->value,
-                                            (Py_ssize_t)a->value_size));
+            r = append(names, Py_BuildValue("(ss#)", a->type, a->value, (Py_ssize_t)a->value_size));
     }
     return as_tuple(names, r);
 }
@@ -130,8 +129,7 @@ PyObject *certificate_decode(ssl_state *st, const void *der, size_t size)
 /* ---- _ssl.Certificate ---- */
 
 typedef struct certificate_object {
-    PyObject_HEAD
-    ssl_state *st;
+    PyObject_HEAD ssl_state *st;
     pysock_buf *der;
 } certificate_object;
 
@@ -198,7 +196,10 @@ static PyObject *subject_text(const pysock_ssl_cert *cert)
     for (i = cert->subject_count; text && i > 0; i--) {
         a = &cert->subject[i - 1];
         next = PyUnicode_FromFormat(
-            "%U%s%s=%s", text, i == cert->subject_count ? "" : a[0].rdn == a[1].rdn ? "+" : ",",
+            "%U%s%s=%s", text,
+            i == cert->subject_count ? ""
+            : a[0].rdn == a[1].rdn   ? "+"
+                                     : ",",
             pysock_ssl_txt2obj(a->name, 1, &oid) == 0 ? oid.shortname : a->name, a->value);
         Py_SETREF(text, next);
     }
@@ -207,8 +208,8 @@ static PyObject *subject_text(const pysock_ssl_cert *cert)
 
 static PyObject *certificate_repr(certificate_object *self)
 {
-    pysock_ssl_cert *cert = pysock_ssl_cert_parse(pysock_buf_data(self->der),
-                                                  pysock_buf_size(self->der));
+    pysock_ssl_cert *cert =
+        pysock_ssl_cert_parse(pysock_buf_data(self->der), pysock_buf_size(self->der));
     PyObject *subject, *repr;
 
     if (!cert)

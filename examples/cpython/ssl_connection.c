@@ -821,12 +821,9 @@ static PyGetSetDef connection_properties[] = {
 };
 
 static PyType_Slot connection_slots[] = {
-    {Py_tp_traverse, connection_traverse},
-    {Py_tp_clear, connection_clear},
-    {Py_tp_dealloc, connection_dealloc},
-    {Py_tp_methods, connection_methods},
-    {Py_tp_getset, connection_properties},
-    {0, NULL},
+    {Py_tp_traverse, connection_traverse}, {Py_tp_clear, connection_clear},
+    {Py_tp_dealloc, connection_dealloc},   {Py_tp_methods, connection_methods},
+    {Py_tp_getset, connection_properties}, {0, NULL},
 };
 
 PyType_Spec connection_spec = {
@@ -922,12 +919,9 @@ static PyGetSetDef session_properties[] = {
 };
 
 static PyType_Slot session_slots[] = {
-    {Py_tp_traverse, session_traverse},
-    {Py_tp_clear, session_clear},
-    {Py_tp_dealloc, session_dealloc},
-    {Py_tp_richcompare, session_compare},
-    {Py_tp_getset, session_properties},
-    {0, NULL},
+    {Py_tp_traverse, session_traverse}, {Py_tp_clear, session_clear},
+    {Py_tp_dealloc, session_dealloc},   {Py_tp_richcompare, session_compare},
+    {Py_tp_getset, session_properties}, {0, NULL},
 };
 
 PyType_Spec session_spec = {

@@ -2,9 +2,9 @@
 #include "ssl_objects.h"
 
 /* OpenSSL's defaults. */
-#define CONTEXT_OPTIONS                                                                           \
-    (PYSOCK_OP_ALL | PYSOCK_OP_NO_SSLv3 | PYSOCK_OP_CIPHER_SERVER_PREFERENCE                      \
-     | PYSOCK_OP_NO_COMPRESSION | PYSOCK_OP_ENABLE_MIDDLEBOX_COMPAT                               \
+#define CONTEXT_OPTIONS                                                                            \
+    (PYSOCK_OP_ALL | PYSOCK_OP_NO_SSLv3 | PYSOCK_OP_CIPHER_SERVER_PREFERENCE                       \
+     | PYSOCK_OP_NO_COMPRESSION | PYSOCK_OP_ENABLE_MIDDLEBOX_COMPAT                                \
      | PYSOCK_OP_IGNORE_UNEXPECTED_EOF)
 
 #ifndef PYSOCK_OP_LEGACY_SERVER_CONNECT
@@ -12,9 +12,9 @@
 #endif
 
 /* Options that the library has. Others are workarounds for bugs that it does not have. */
-#define CONTEXT_KNOWN_OPTIONS                                                                     \
-    (CONTEXT_OPTIONS | PYSOCK_OP_NO_TICKET | PYSOCK_OP_NO_TLSv1 | PYSOCK_OP_NO_TLSv1_1            \
-     | PYSOCK_OP_NO_TLSv1_2 | PYSOCK_OP_NO_TLSv1_3 | PYSOCK_OP_NO_RENEGOTIATION                   \
+#define CONTEXT_KNOWN_OPTIONS                                                                      \
+    (CONTEXT_OPTIONS | PYSOCK_OP_NO_TICKET | PYSOCK_OP_NO_TLSv1 | PYSOCK_OP_NO_TLSv1_1             \
+     | PYSOCK_OP_NO_TLSv1_2 | PYSOCK_OP_NO_TLSv1_3 | PYSOCK_OP_NO_RENEGOTIATION                    \
      | PYSOCK_OP_ALLOW_CLIENT_RENEGOTIATION | PYSOCK_OP_LEGACY_SERVER_CONNECT)
 
 #define HOST_NO_PARTIAL_WILDCARDS 0x4u
@@ -35,16 +35,11 @@ static int is_fixed(int protocol)
 static int warn_of_protocol(int protocol)
 {
     switch (protocol) {
-    case PYSOCK_PROTOCOL_TLS:
-        return warn_deprecated("PROTOCOL_TLS");
-    case PYSOCK_PROTOCOL_TLSv1:
-        return warn_deprecated("PROTOCOL_TLSv1");
-    case PYSOCK_PROTOCOL_TLSv1_1:
-        return warn_deprecated("PROTOCOL_TLSv1_1");
-    case PYSOCK_PROTOCOL_TLSv1_2:
-        return warn_deprecated("PROTOCOL_TLSv1_2");
-    default:
-        return 0;
+    case PYSOCK_PROTOCOL_TLS: return warn_deprecated("PROTOCOL_TLS");
+    case PYSOCK_PROTOCOL_TLSv1: return warn_deprecated("PROTOCOL_TLSv1");
+    case PYSOCK_PROTOCOL_TLSv1_1: return warn_deprecated("PROTOCOL_TLSv1_1");
+    case PYSOCK_PROTOCOL_TLSv1_2: return warn_deprecated("PROTOCOL_TLSv1_2");
+    default: return 0;
     }
 }
 
@@ -58,8 +53,7 @@ static int set_defaults(context_object *self)
     self->verify_flags = PYSOCK_VERIFY_X509_TRUSTED_FIRST;
     self->host_flags = HOST_NO_PARTIAL_WILDCARDS;
     self->num_tickets = 2;
-    if (!is_fixed(self->protocol)
-        && pysock_ssl_set_minimum_version(self->ctx, self->minimum) < 0)
+    if (!is_fixed(self->protocol) && pysock_ssl_set_minimum_version(self->ctx, self->minimum) < 0)
         return -1;
     if (pysock_ssl_set_options(self->ctx, CONTEXT_OPTIONS | PYSOCK_OP_COMPLETE_CHAIN) < 0
         || pysock_ssl_set_hostname_checks_common_name(self->ctx, 1) < 0
@@ -190,7 +184,7 @@ static int check_side(context_object *self, int server_side)
     return -1;
 }
 
-#define HOSTNAME_MAX 255 /* bytes of a name in the server_name extension */
+#define HOSTNAME_MAX 255                      /* bytes of a name in the server_name extension */
 #define SSL_R_SSL3_EXT_INVALID_SERVERNAME 319 /* OpenSSL's number */
 
 /* Whether a server_hostname is a valid name. */
@@ -346,8 +340,7 @@ static PyObject *raise_of_file(context_object *self, const char *library, int li
     return ssl_raise_error(self->st, self->st->error, 524297, library, NULL, "PEM lib", line);
 }
 
-static PyObject *load_chain(context_object *self, PyObject *cert, PyObject *key,
-                            PyObject *password)
+static PyObject *load_chain(context_object *self, PyObject *cert, PyObject *key, PyObject *password)
 {
     password_question question = {self->st->b, password, NULL, 0};
     pysock_ssl_chain_options options = PYSOCK_SSL_CHAIN_OPTIONS_INIT;
@@ -404,16 +397,14 @@ static int load_cadata(context_object *self, PyObject *data)
     Py_buffer view;
 
     if (pem && !PyUnicode_IS_ASCII(data)) {
-        PyErr_SetString(PyExc_TypeError,
-                        "cadata should be an ASCII string or a bytes-like object");
+        PyErr_SetString(PyExc_TypeError, "cadata should be an ASCII string or a bytes-like object");
         return -1;
     }
     if (pem) {
         PyBuffer_FillInfo(&view, data, PyUnicode_1BYTE_DATA(data), PyUnicode_GET_LENGTH(data), 1,
                           PyBUF_SIMPLE);
     } else if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
-        PyErr_SetString(PyExc_TypeError,
-                        "cadata should be an ASCII string or a bytes-like object");
+        PyErr_SetString(PyExc_TypeError, "cadata should be an ASCII string or a bytes-like object");
         return -1;
     }
     r = -1;
@@ -439,18 +430,15 @@ static int load_locations(context_object *self, PyObject *file, PyObject *path)
     const char *reason;
     int r = 0;
 
-    Py_BEGIN_ALLOW_THREADS
-    if (file)
-        r = pysock_ssl_load_verify_locations(self->ctx, path_text(file), NULL);
+    Py_BEGIN_ALLOW_THREADS if (file) r =
+        pysock_ssl_load_verify_locations(self->ctx, path_text(file), NULL);
     if (r == 0 && path) {
         r = pysock_ssl_load_verify_locations(self->ctx, NULL, path_text(path));
         reason = r < 0 ? pysock_error_reason() : NULL;
         if (reason && strcmp(reason, "NO_CERTIFICATE_OR_CRL_FOUND") == 0)
             r = 0;
     }
-    Py_END_ALLOW_THREADS
-    if (r < 0)
-        raise_of_file(self, "X509", __LINE__);
+    Py_END_ALLOW_THREADS if (r < 0) raise_of_file(self, "X509", __LINE__);
     return r;
 }
 
@@ -485,11 +473,9 @@ static PyObject *context_set_default_verify_paths(context_object *self, PyObject
     int r;
 
     (void)args;
-    Py_BEGIN_ALLOW_THREADS
-    r = pysock_ssl_load_default_certs(self->ctx);
-    Py_END_ALLOW_THREADS
-    if (r < 0 && pysock_error() == PYSOCK_MEMORY_ERROR)
-        return PyErr_NoMemory();
+    Py_BEGIN_ALLOW_THREADS r = pysock_ssl_load_default_certs(self->ctx);
+    Py_END_ALLOW_THREADS if (r < 0
+                             && pysock_error() == PYSOCK_MEMORY_ERROR) return PyErr_NoMemory();
     Py_RETURN_NONE; /* without a trust store, the first handshake fails */
 }
 
@@ -520,11 +506,10 @@ static PyObject *context_load_dh_params(context_object *self, PyObject *arg)
 
     if (PySys_Audit("open", "Osi", arg, "rb", 0) < 0 || !PyUnicode_FSConverter(arg, &path))
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    found = file_has_line(PyBytes_AS_STRING(path), "-----BEGIN DH PARAMETERS-----");
+    Py_BEGIN_ALLOW_THREADS found =
+        file_has_line(PyBytes_AS_STRING(path), "-----BEGIN DH PARAMETERS-----");
     code = errno;
-    Py_END_ALLOW_THREADS
-    Py_DECREF(path);
+    Py_END_ALLOW_THREADS Py_DECREF(path);
     errno = code;
     if (!found && code)
         return PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, arg);
@@ -559,8 +544,8 @@ static PyObject *context_get_ca_certs(context_object *self, PyObject *args, PyOb
         if (list && binary)
             item = ssl_bytes_from_buf(pysock_buf_retain(certs[i]));
         else if (list)
-            item = certificate_decode(self->st, pysock_buf_data(certs[i]),
-                                      pysock_buf_size(certs[i]));
+            item =
+                certificate_decode(self->st, pysock_buf_data(certs[i]), pysock_buf_size(certs[i]));
         if (list && (!item || PyList_Append(list, item) < 0))
             Py_CLEAR(list);
         Py_XDECREF(item);
@@ -747,14 +732,10 @@ static int set_host_flags(context_object *self, PyObject *value, void *closure)
 static int warn_of_version(int version)
 {
     switch (version) {
-    case PYSOCK_SSLv3:
-        return warn_deprecated("TLSVersion.SSLv3");
-    case PYSOCK_TLSv1:
-        return warn_deprecated("TLSVersion.TLSv1");
-    case PYSOCK_TLSv1_1:
-        return warn_deprecated("TLSVersion.TLSv1_1");
-    default:
-        return 0;
+    case PYSOCK_SSLv3: return warn_deprecated("TLSVersion.SSLv3");
+    case PYSOCK_TLSv1: return warn_deprecated("TLSVersion.TLSv1");
+    case PYSOCK_TLSv1_1: return warn_deprecated("TLSVersion.TLSv1_1");
+    default: return 0;
     }
 }
 
@@ -880,10 +861,10 @@ static int set_message_callback(context_object *self, PyObject *value, void *clo
         return -1;
     }
     Py_XSETREF(self->message_callback, value && value != Py_None ? Py_NewRef(value) : NULL);
-    return zero_or_raise(self, pysock_ssl_set_message_callback(
-                                   self->ctx,
-                                   self->message_callback ? connection_message_callback : NULL,
-                                   self->st->b));
+    return zero_or_raise(
+        self,
+        pysock_ssl_set_message_callback(
+            self->ctx, self->message_callback ? connection_message_callback : NULL, self->st->b));
 }
 
 static PyObject *get_sni_callback(context_object *self, void *closure)
@@ -954,10 +935,12 @@ static int set_options(context_object *self, PyObject *value, void *closure)
         return -1;
     if (options & ~self->options & versions
         && PyErr_WarnEx(PyExc_DeprecationWarning,
-                        "ssl.OP_NO_SSL*/ssl.OP_NO_TLS* options are deprecated", 2) < 0)
+                        "ssl.OP_NO_SSL*/ssl.OP_NO_TLS* options are deprecated", 2)
+               < 0)
         return -1;
     if (zero_or_raise(self, pysock_ssl_set_options(self->ctx, (options & CONTEXT_KNOWN_OPTIONS)
-                                                                  | PYSOCK_OP_COMPLETE_CHAIN)) < 0)
+                                                                  | PYSOCK_OP_COMPLETE_CHAIN))
+        < 0)
         return -1;
     self->options = options;
     return 0;
@@ -1049,17 +1032,19 @@ static PyObject *get_security_level(context_object *self, void *closure)
 static PyMethodDef context_methods[] = {
     METHOD("_wrap_socket", context_wrap_socket, METH_VARARGS | METH_KEYWORDS,
            SIGNED("_wrap_socket($self, /, sock, server_side, server_hostname=None, *, owner=None, "
-                  "session=None)", "TLS around a socket, in place.")),
+                  "session=None)",
+                  "TLS around a socket, in place.")),
     METHOD("_wrap_bio", context_wrap_bio, METH_VARARGS | METH_KEYWORDS,
            SIGNED("_wrap_bio($self, /, incoming, outgoing, server_side, server_hostname=None, *, "
-                  "owner=None, session=None)", "TLS between two MemoryBIOs.")),
+                  "owner=None, session=None)",
+                  "TLS between two MemoryBIOs.")),
     METHOD("set_ciphers", context_set_ciphers, METH_O,
            SIGNED("set_ciphers($self, cipherlist, /)", "The suites, in OpenSSL's language.")),
     METHOD("get_ciphers", context_get_ciphers, METH_NOARGS,
            SIGNED("get_ciphers($self, /)", "The suites, a dict each.")),
-    METHOD("_set_alpn_protocols", context_set_alpn_protocols, METH_VARARGS,
-           SIGNED("_set_alpn_protocols($self, protos, /)",
-                  "ALPN's names, each behind its length.")),
+    METHOD(
+        "_set_alpn_protocols", context_set_alpn_protocols, METH_VARARGS,
+        SIGNED("_set_alpn_protocols($self, protos, /)", "ALPN's names, each behind its length.")),
     METHOD("load_cert_chain", context_load_cert_chain, METH_VARARGS | METH_KEYWORDS,
            SIGNED("load_cert_chain($self, /, certfile, keyfile=None, password=None)",
                   "The own certificate chain and its key, from PEM files.")),
@@ -1120,7 +1105,7 @@ static PyType_Slot context_slots[] = {
 PyType_Spec context_spec = {
     .name = "_ssl._SSLContext",
     .basicsize = sizeof(context_object),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC
-             | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags =
+        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = context_slots,
 };

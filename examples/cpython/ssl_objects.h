@@ -24,8 +24,7 @@ static inline ssl_state *ssl_state_of(PyObject *self)
 
 /* Python's _SSLContext, with the settings whose values differ from the library's. */
 typedef struct context_object {
-    PyObject_HEAD
-    ssl_state *st;
+    PyObject_HEAD ssl_state *st;
     pysock_ssl_context *ctx;
     PyObject *sni_callback, *message_callback;
     int protocol, minimum, maximum;
@@ -35,14 +34,12 @@ typedef struct context_object {
 } context_object;
 
 typedef struct bio_object {
-    PyObject_HEAD
-    ssl_state *st;
+    PyObject_HEAD ssl_state *st;
     pysock_bio *bio;
 } bio_object;
 
 typedef struct session_object {
-    PyObject_HEAD
-    pysock_ssl_session *session;
+    PyObject_HEAD pysock_ssl_session *session;
     PyObject *context; /* which made it */
 } session_object;
 
@@ -50,16 +47,15 @@ enum { SSL_ENDING = 1, SSL_ENDED };
 
 /* Python's _SSLSocket: the TLS part of an SSLSocket or SSLObject. */
 typedef struct connection_object {
-    PyObject_HEAD
-    ssl_state *st;
+    PyObject_HEAD ssl_state *st;
     pysock *s;
-    int owned;          /* s is closed with the object: it has no Python socket */
+    int owned; /* s is closed with the object: it has no Python socket */
     int server_side, verify_mode;
     int ending; /* shutdown() was called: SSL_ENDING, and SSL_ENDED */
     PyObject *context;
-    PyObject *socket;   /* a weak reference; NULL for memory BIOs */
-    PyObject *owner;    /* a weak reference, or NULL */
-    PyObject *hostname; /* str or None */
+    PyObject *socket;               /* a weak reference; NULL for memory BIOs */
+    PyObject *owner;                /* a weak reference, or NULL */
+    PyObject *hostname;             /* str or None */
     struct connection_object *next; /* in the same bucket */
 } connection_object;
 

@@ -83,8 +83,7 @@ static bytes read_pem(const char *path, const char *suffix)
                 return der;
             }
             break;
-        case BR_PEM_ERROR:
-            die("%s: not PEM", path);
+        case BR_PEM_ERROR: die("%s: not PEM", path);
         }
     }
     die("%s: no %s in it", path, suffix);

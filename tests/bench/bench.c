@@ -42,7 +42,7 @@ enum { MAX_TURNS = 99, DEFAULT_TURNS = 15, FLOOD_TURNS = 9 };
 enum { PLAIN, TLS, BULK, HANDSHAKES, POLLER, FLOODS, TIMEOUTS, GROUPS };
 
 static const char *const group_names[GROUPS] = {"plain echo", "TLS echo", "TLS bulk", "handshakes",
-                                                "poller", "floods", "timeouts"};
+                                                "poller",     "floods",   "timeouts"};
 
 /* The indices into sides[]. */
 enum {
@@ -118,10 +118,10 @@ static const side sides[SIDES] = {
     [HELLOS] = {"hellos", FLOODS, FLOOD_HELLOS, FLOOD_FUNCTIONS},
     [SILENT] = {"no answer", TIMEOUTS, 0, flood_serve, py_timeout_open, py_timeout_batch, NULL},
     [FLOODED] = {"a flood", TIMEOUTS, 1, flood_serve, py_timeout_open, py_timeout_batch, NULL},
-    [SILENT_CLOSE] = {"close, no answer", TIMEOUTS, 0, flood_serve, py_timeout_open,
-                      py_close_batch, NULL},
-    [FLOODED_CLOSE] = {"close, a flood", TIMEOUTS, 1, flood_serve, py_timeout_open,
-                       py_close_batch, NULL},
+    [SILENT_CLOSE] = {"close, no answer", TIMEOUTS, 0, flood_serve, py_timeout_open, py_close_batch,
+                      NULL},
+    [FLOODED_CLOSE] = {"close, a flood", TIMEOUTS, 1, flood_serve, py_timeout_open, py_close_batch,
+                       NULL},
     [SILENT_CLEANUP] = {"cleanup, no answer", TIMEOUTS, 0, flood_serve, py_timeout_open,
                         py_cleanup_batch, NULL},
     [FLOODED_CLEANUP] = {"cleanup, a flood", TIMEOUTS, 1, flood_serve, py_timeout_open,

@@ -6,12 +6,12 @@
 #include <stddef.h>
 
 enum {
-    MESSAGE_SIZE = 64,   /* an echo's message */
-    ECHO_BATCH = 32,     /* round trips between two looks at the clock */
-    BULK_WRITE = 16384,  /* one write of a bulk transfer, and one record of TLS */
-    BULK_WRITES = 128,   /* writes until the receiver acknowledges with one byte */
-    TIMED_OUT = 50,      /* ms that a handshake without an answer may take */
-    PING_BURST = 64      /* bytes of a ping, polled for and received one by one */
+    MESSAGE_SIZE = 64,  /* an echo's message */
+    ECHO_BATCH = 32,    /* round trips between two looks at the clock */
+    BULK_WRITE = 16384, /* one write of a bulk transfer, and one record of TLS */
+    BULK_WRITES = 128,  /* writes until the receiver acknowledges with one byte */
+    TIMED_OUT = 50,     /* ms that a handshake without an answer may take */
+    PING_BURST = 64     /* bytes of a ping, polled for and received one by one */
 };
 
 /* What a hostile peer does to a server meanwhile. */

@@ -80,13 +80,12 @@ static void make_hello(void)
 {
     static const unsigned char head[] = {1, 0, 0, 0, 3, 3};
     static const unsigned char tail[] = {
-        0,                              /* no session */
-        0, 4, 0xc0, 0x2b, 0, 0xff,      /* ECDHE-ECDSA-AES128-GCM-SHA256, secure renegotiation */
-        1, 0,                           /* no compression */
-        0, 22,
-        0, 10, 0, 4, 0, 2, 0, 23,       /* the curve P-256 */
-        0, 11, 0, 2, 1, 0,              /* points uncompressed */
-        0, 13, 0, 4, 0, 2, 4, 3,        /* ECDSA with SHA-256 */
+        0,                          /* no session */
+        0, 4,  0xc0, 0x2b, 0, 0xff, /* ECDHE-ECDSA-AES128-GCM-SHA256, secure renegotiation */
+        1, 0,                       /* no compression */
+        0, 22, 0,    10,   0, 4,    0, 2, 0, 23, /* the curve P-256 */
+        0, 11, 0,    2,    1, 0,                 /* points uncompressed */
+        0, 13, 0,    4,    0, 2,    4, 3,        /* ECDSA with SHA-256 */
     };
     unsigned char hello[sizeof head + 32 + sizeof tail];
 

@@ -11,8 +11,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static int connection;    /* the client's */
-static int polls_first;   /* poll(2) before each read */
+static int connection;  /* the client's */
+static int polls_first; /* poll(2) before each read */
 
 static struct sockaddr_in loopback(int port)
 {

@@ -243,8 +243,8 @@ T_TEST(the_audit_hook_is_told_which_names_are_looked_up, 60) {
 
 T_TEST(a_connect_by_name_is_told_twice, 60) {
     static const char *const connecting[] = {"socket.getaddrinfo", "socket.connect", NULL};
-    static const char *const creating[] = {"socket.getaddrinfo", "socket.__new__",
-                                           "socket.connect", NULL};
+    static const char *const creating[] = {"socket.getaddrinfo", "socket.__new__", "socket.connect",
+                                           NULL};
     static const double timeouts[] = {PYSOCK_NO_TIMEOUT, 30, 0};
     int port;
     pysock *listener, *s;
@@ -321,20 +321,16 @@ static void look_before(const pysock_audit_event *e) {
     if (strcmp(e->name, "socket.bind") == 0) {
         T_OK(pysock_getsockname(e->socket, &addr));
         T_EQ(pysock_addr_port(&addr), 0);
-    }
-    else if (strcmp(e->name, "socket.listen") == 0) {
+    } else if (strcmp(e->name, "socket.listen") == 0) {
         T_OK(pysock_getsockopt_int(e->socket, SOL_SOCKET, SO_ACCEPTCONN, &value));
         T_EQ(value, 0);
-    }
-    else if (strcmp(e->name, "socket.connect") == 0) {
+    } else if (strcmp(e->name, "socket.connect") == 0) {
         T_FAILS(pysock_getpeername(e->socket, &addr), PYSOCK_OS_ERROR, ENOTCONN);
         T_OK(pysock_setsockopt_int(e->socket, SOL_SOCKET, SO_KEEPALIVE, 1));
-    }
-    else if (strcmp(e->name, "socket.sendto") == 0 || strcmp(e->name, "socket.sendmsg") == 0) {
+    } else if (strcmp(e->name, "socket.sendto") == 0 || strcmp(e->name, "socket.sendmsg") == 0) {
         T_EQ(t_readable(looked_receiver, 0), 0);
         T_EQ(pysock_addr_port(e->addr) > 0, 1);
-    }
-    else {
+    } else {
         return;
     }
     looks++;

@@ -8,15 +8,15 @@
    Every call that may wait, on a thread of its own, in a scene where it has to. */
 
 typedef enum place {
-    IDLE,         /* connected; nothing comes */
-    DATAGRAM,     /* bound, UDP; nothing comes */
-    FULL,         /* connected; the peer does not read */
+    IDLE,          /* connected; nothing comes */
+    DATAGRAM,      /* bound, UDP; nothing comes */
+    FULL,          /* connected; the peer does not read */
     FULL_MESSAGES, /* the same, of messages */
-    LISTENER,     /* nobody connects */
-    BACKLOG,      /* TCP: the listener's queue is full */
-    UNIX_BACKLOG, /* the same with a Unix name */
-    SHAKING,      /* the peer does not say hello */
-    UNWRAPPING    /* the peer does not say goodbye */
+    LISTENER,      /* nobody connects */
+    BACKLOG,       /* TCP: the listener's queue is full */
+    UNIX_BACKLOG,  /* the same with a Unix name */
+    SHAKING,       /* the peer does not say hello */
+    UNWRAPPING     /* the peer does not say goodbye */
 } place;
 
 enum {
@@ -30,10 +30,10 @@ enum {
     WRITE_STDIO = 128,
     POLLED_IN = 256,
     POLLED_OUT = 512,
-    QUEUED = 1024,  /* with a queue at its high watermark */
+    QUEUED = 1024, /* with a queue at its high watermark */
     FROM_DISK = 2048,
-    SERVER = 4096,  /* the server's side of a handshake */
-    ONCE = 8192,    /* an interrupted one leaves nothing that could be repeated */
+    SERVER = 4096,   /* the server's side of a handshake */
+    ONCE = 8192,     /* an interrupted one leaves nothing that could be repeated */
     BUFFERED = 16384 /* a file with a piece in its buffer */
 };
 
@@ -502,12 +502,8 @@ static void set_scene(scene *sc, const op *what, double timeout) {
         T_OK(pysock_addr_resolve(&sc->addr, AF_INET, "127.0.0.1", sc->port));
         sc->s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
         break;
-    case UNIX_BACKLOG:
-        set_unix_backlog(sc);
-        break;
-    default:
-        set_connected(sc);
-        break;
+    case UNIX_BACKLOG: set_unix_backlog(sc); break;
+    default: set_connected(sc); break;
     }
     T_OK(pysock_settimeout(sc->s, timeout));
     open_files(sc);
@@ -534,9 +530,7 @@ static void satisfy(scene *sc) {
         t_say(sc->peer, sc->op->flags & PARTLY ? line + 2 : line);
         T_OK(pysock_shutdown(sc->peer, SHUT_WR));
         break;
-    case DATAGRAM:
-        t_say(sc->peer, line);
-        break;
+    case DATAGRAM: t_say(sc->peer, line); break;
     case FULL:
     case FULL_MESSAGES:
         t_spawn(&sc->drain, drain_thread, sc);
@@ -556,9 +550,7 @@ static void satisfy(scene *sc) {
                                     sc->op->flags & SERVER ? "localhost" : NULL));
         t_say(sc->peer, line);
         break;
-    case UNWRAPPING:
-        T_EQ(pysock_ssl_unwrap(sc->peer), 0);
-        break;
+    case UNWRAPPING: T_EQ(pysock_ssl_unwrap(sc->peer), 0); break;
     }
 }
 
@@ -590,12 +582,8 @@ static void check_success(scene *sc) {
         T_EQ(memcmp(sc->got, line, LINE), 0);
         break;
     case FULL:
-    case FULL_MESSAGES:
-        check_all_has_arrived(sc);
-        break;
-    case LISTENER:
-        T_CHECK(sc->child != NULL);
-        break;
+    case FULL_MESSAGES: check_all_has_arrived(sc); break;
+    case LISTENER: T_CHECK(sc->child != NULL); break;
     case BACKLOG:
     case UNIX_BACKLOG: {
         pysock *s = sc->child ? sc->child : sc->s;

@@ -19,9 +19,16 @@ typedef enum maker {
     CREATE_SERVER
 } maker;
 
-static const char *const maker_names[] = {
-    "socket", "socketpair", "accept", "accept with TLS", "adopt",
-    "fromfd", "dup", "create_connection", "create_connection by name", "create_server"};
+static const char *const maker_names[] = {"socket",
+                                          "socketpair",
+                                          "accept",
+                                          "accept with TLS",
+                                          "adopt",
+                                          "fromfd",
+                                          "dup",
+                                          "create_connection",
+                                          "create_connection by name",
+                                          "create_server"};
 
 typedef struct making {
     maker what;

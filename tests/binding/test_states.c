@@ -468,8 +468,7 @@ T_TEST(a_closer_may_end_another_state_whose_closers_run, 30) {
                 T_CHECK(pysock_state_swap(b) == NULL);
                 T_OK(pysock_register_closer(free_state, a));
                 T_CHECK(pysock_state_swap(NULL) == b);
-            }
-            else {
+            } else {
                 a = state_with_closer(count_call, &runs);
                 b = state_with_closer(free_state, a);
             }

@@ -127,8 +127,7 @@ HOOK_TEST(a_close_during_the_hook_about_threads_is_not_lost, 100) {
             T_OK(pysock_poller_register(p, fd, POLLIN, NULL));
             T_EQ(pysock_poller_poll(p, &event, 1, 20), 1);
             T_CHECK(event.events & POLLNVAL);
-        }
-        else {
+        } else {
             T_FAILS(pysock_select(&fd, &n, NULL, NULL, NULL, NULL, 20), PYSOCK_OS_ERROR, EBADF);
         }
         T_CHECK(t_now() - start < 15); /* and not at the timeout */

@@ -35,11 +35,20 @@ int main(void)
     const char *wide = "\xef\xbd\x8c\xef\xbd\x8f\xef\xbd\x83\xef\xbd\x81\xef\xbd\x8c\xef\xbd\x88"
                        "\xef\xbd\x8f\xef\xbd\x93\xef\xbd\x94";
 
-    if (encodes("example.org", "example.org") || encodes("b\xc3\xbc" "cher.example",
-                                                         "xn--bcher-kva.example")
-        || encodes("B\xc3\x9c" "CHER.example", "xn--bcher-kva.example")
+    if (encodes("example.org", "example.org")
+        || encodes("b\xc3\xbc"
+                   "cher.example",
+                   "xn--bcher-kva.example")
+        || encodes("B\xc3\x9c"
+                   "CHER.example",
+                   "xn--bcher-kva.example")
         || encodes("fa\xc3\x9f.de", "xn--fa-hia.de") || encodes(wide, "localhost")
-        || refuses("b\xfc" "cher.example", 256) || refuses("b\xc3\xbc" "cher.example", 10))
+        || refuses("b\xfc"
+                   "cher.example",
+                   256)
+        || refuses("b\xc3\xbc"
+                   "cher.example",
+                   10))
         return 1;
     if (pysock_getaddrinfo(wide, "80", AF_INET, SOCK_STREAM, 0, 0, &list) < 1)
         return smoke_fail("getaddrinfo");

@@ -302,8 +302,8 @@ static void no_host_is_like_that(const char *host) {
 
 T_TEST(host_names_that_are_none_are_refused, 120) {
     static const size_t sizes[] = {64, 300, 100000};
-    static const char *const hosts[] = {"two words", "name.invalid", "..", "\xff\xfe", "[::1",
-                                        "256.256.256.256", "a\nb"};
+    static const char *const hosts[] = {"two words", "name.invalid",    "..",  "\xff\xfe",
+                                        "[::1",      "256.256.256.256", "a\nb"};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         char *name = long_name(sizes[i]);
         T_STEP("%zu characters", sizes[i]);
@@ -637,8 +637,7 @@ T_TEST(pollers_refuse_what_they_cannot_watch, 30) {
         T_EQ(pysock_poller_poll(p, &event, 1, PYSOCK_NO_TIMEOUT), 1);
         T_EQ(event.events, POLLNVAL);
         T_OK(pysock_poller_unregister(p, fd));
-    }
-    else {
+    } else {
         T_EQ(errno, EBADF);
     }
     T_EQ(pysock_poller_poll(p, &event, 1, 0), 0);

@@ -346,9 +346,9 @@ static void end_by(int how, t_wait_kind what, int tls) {
         pysock_state_cleanup(e.in);
     t_join(&e.thread);
     T_EQ(e.stage.w.code, ESHUTDOWN);
-    if (how == BY_CLEANUP ? !strstr(e.message, "pysock_cleanup()")
-                          : !strstr(e.message, "pysock_state_cleanup()") ||
-                                strstr(e.message, "pysock_cleanup()"))
+    if (how == BY_CLEANUP
+            ? !strstr(e.message, "pysock_cleanup()")
+            : !strstr(e.message, "pysock_state_cleanup()") || strstr(e.message, "pysock_cleanup()"))
         T_FAIL("the message is: %s", e.message);
     t_stage_clear(&e.stage);
     pysock_state_free(e.in);

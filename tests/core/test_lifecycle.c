@@ -125,15 +125,15 @@ T_TEST(cleanup_ends_every_wait_with_ESHUTDOWN, 60) {
         t_wait_kind what;
         int tls;
         double timeout;
-    } waits[] = {{T_WAIT_RECV, 0, PYSOCK_NO_TIMEOUT},   {T_WAIT_RECV, 0, 60},
-                 {T_WAIT_RECV, 1, PYSOCK_NO_TIMEOUT},   {T_WAIT_RECV, 1, 60},
-                 {T_WAIT_ACCEPT, 0, PYSOCK_NO_TIMEOUT}, {T_WAIT_ACCEPT, 1, 60},
-                 {T_WAIT_CONNECT, 0, PYSOCK_NO_TIMEOUT}, {T_WAIT_CONNECT, 1, 60},
-                 {T_WAIT_HANDSHAKE, 1, PYSOCK_NO_TIMEOUT},
-                 {T_WAIT_SENDALL, 0, PYSOCK_NO_TIMEOUT}, {T_WAIT_SENDALL, 1, PYSOCK_NO_TIMEOUT},
-                 {T_WAIT_SEND_BUF, 0, 60},              {T_WAIT_UNWRAP, 1, PYSOCK_NO_TIMEOUT},
-                 {T_WAIT_SELECT, 0, PYSOCK_NO_TIMEOUT}, {T_WAIT_SELECT, 1, PYSOCK_NO_TIMEOUT},
-                 {T_WAIT_POLLER, 0, PYSOCK_NO_TIMEOUT}, {T_WAIT_POLLER, 1, PYSOCK_NO_TIMEOUT}};
+    } waits[] = {{T_WAIT_RECV, 0, PYSOCK_NO_TIMEOUT},      {T_WAIT_RECV, 0, 60},
+                 {T_WAIT_RECV, 1, PYSOCK_NO_TIMEOUT},      {T_WAIT_RECV, 1, 60},
+                 {T_WAIT_ACCEPT, 0, PYSOCK_NO_TIMEOUT},    {T_WAIT_ACCEPT, 1, 60},
+                 {T_WAIT_CONNECT, 0, PYSOCK_NO_TIMEOUT},   {T_WAIT_CONNECT, 1, 60},
+                 {T_WAIT_HANDSHAKE, 1, PYSOCK_NO_TIMEOUT}, {T_WAIT_SENDALL, 0, PYSOCK_NO_TIMEOUT},
+                 {T_WAIT_SENDALL, 1, PYSOCK_NO_TIMEOUT},   {T_WAIT_SEND_BUF, 0, 60},
+                 {T_WAIT_UNWRAP, 1, PYSOCK_NO_TIMEOUT},    {T_WAIT_SELECT, 0, PYSOCK_NO_TIMEOUT},
+                 {T_WAIT_SELECT, 1, PYSOCK_NO_TIMEOUT},    {T_WAIT_POLLER, 0, PYSOCK_NO_TIMEOUT},
+                 {T_WAIT_POLLER, 1, PYSOCK_NO_TIMEOUT}};
     enum { N = sizeof waits / sizeof waits[0] };
     t_stage stages[N];
     t_thread threads[N];

@@ -12,7 +12,7 @@ enum style { DIRECT, SELECT, POLLER };
 
 static const double mode_timeout[] = {PYSOCK_NO_TIMEOUT, 60.0, 0.0};
 
-static const size_t odd_sizes[] = {1,     65537, 17,    16384, 4093, 127,  16385,
+static const size_t odd_sizes[] = {1,     65537, 17,    16384, 4093, 127,   16385,
                                    40009, 3,     16383, 1021,  8192, 65521, 28657};
 #define ODD_SIZES (sizeof odd_sizes / sizeof odd_sizes[0])
 #define LARGEST 65537
@@ -190,8 +190,7 @@ static void end_connect_only(end *e, int port) {
         T_EQ(pysock_error(), PYSOCK_OS_ERROR);
         while (!end_wait(e, POLLOUT, PYSOCK_NO_TIMEOUT))
             continue;
-    }
-    else {
+    } else {
         T_OK(rc);
     }
     T_OK(pysock_getsockopt_int(e->s, SOL_SOCKET, SO_ERROR, &error));
@@ -510,8 +509,7 @@ static void wait_in_vain(end *e, pysock *s, int is_listener) {
             T_FAILS(pysock_recv(s, buf, sizeof buf, 0), PYSOCK_TIMEOUT_ERROR, ETIMEDOUT);
         T_CHECK(strcmp(pysock_error_name(), "TimeoutError") == 0);
         T_OK(pysock_settimeout(s, mode_timeout[e->mode]));
-    }
-    else {
+    } else {
         T_EQ(end_wait_on(e, s, POLLIN, 0), 0);
         T_EQ(end_wait_on(e, s, POLLIN, 0.05), 0);
     }
@@ -688,17 +686,16 @@ static int row_makes_sense(const row *r) {
 }
 
 static const char *row_name(row *r) {
-    static const char *const what[SCENARIOS] = {
-        "transfers_10_MB_both_ways_at_once",
-        "transfers_10_MB_both_ways_with_a_raw_peer",
-        "transfers_10_MB_both_ways_with_its_twin",
-        "sees_an_abrupt_close",
-        "tells_a_ragged_end_from_a_clean_one",
-        "times_out_and_goes_on",
-        "is_refused",
-        "finds_no_such_name",
-        "wraps_before_connect",
-        "accepts_children_that_are_TLS"};
+    static const char *const what[SCENARIOS] = {"transfers_10_MB_both_ways_at_once",
+                                                "transfers_10_MB_both_ways_with_a_raw_peer",
+                                                "transfers_10_MB_both_ways_with_its_twin",
+                                                "sees_an_abrupt_close",
+                                                "tells_a_ragged_end_from_a_clean_one",
+                                                "times_out_and_goes_on",
+                                                "is_refused",
+                                                "finds_no_such_name",
+                                                "wraps_before_connect",
+                                                "accepts_children_that_are_TLS"};
     static const char *const mode[] = {"blocking", "timed", "nonblocking"};
     static const char *const style[] = {"direct", "select", "poller"};
     snprintf(r->name, sizeof r->name, "%s_%s_%s_%s_%s", r->tls ? "tls" : "plain", mode[r->mode],

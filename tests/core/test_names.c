@@ -211,10 +211,8 @@ T_TEST(getaddrinfo_says_what_was_wrong, 30) {
     pysock_addrinfo *list;
     GAI_FAILS(look_up("no such.invalid", "80", 0, 0, 0, AI_NUMERICHOST, &list), EAI_NONAME,
               "no such.invalid");
-    GAI_FAILS(look_up("localhost", "80", 0, 0, 0, AI_NUMERICHOST, &list), EAI_NONAME,
-              "localhost");
-    GAI_FAILS(look_up("1.2.3.4.5", NULL, 0, 0, 0, AI_NUMERICHOST, &list), EAI_NONAME,
-              "1.2.3.4.5");
+    GAI_FAILS(look_up("localhost", "80", 0, 0, 0, AI_NUMERICHOST, &list), EAI_NONAME, "localhost");
+    GAI_FAILS(look_up("1.2.3.4.5", NULL, 0, 0, 0, AI_NUMERICHOST, &list), EAI_NONAME, "1.2.3.4.5");
     GAI_FAILS(look_up("", "80", 0, 0, 0, AI_NUMERICHOST, &list), EAI_NONAME, "getaddrinfo");
     GAI_FAILS(look_up("127.0.0.1", "80", 9999, 0, 0, 0, &list), EAI_FAMILY, "127.0.0.1");
     GAI_FAILS(look_up("127.0.0.1", "80", AF_UNIX, 0, 0, 0, &list), EAI_FAMILY, "127.0.0.1");
@@ -279,8 +277,7 @@ T_TEST(getnameinfo_writes_numbers_and_names, 30) {
     struct in_addr loopback;
     names_of("127.0.0.1:80", NI_NUMERICHOST | NI_NUMERICSERV, "127.0.0.1", "80");
     names_of("0.0.0.0:0", NI_NUMERICHOST | NI_NUMERICSERV, "0.0.0.0", "0");
-    names_of("255.255.255.255:65535", NI_NUMERICHOST | NI_NUMERICSERV, "255.255.255.255",
-             "65535");
+    names_of("255.255.255.255:65535", NI_NUMERICHOST | NI_NUMERICSERV, "255.255.255.255", "65535");
     names_of("127.0.0.1:0", NI_NUMERICHOST, "127.0.0.1", "0");
     names_of("127.0.0.1:80", NI_NUMERICHOST, "127.0.0.1", http ? "http" : "80");
     names_of("127.0.0.1:80", NI_NUMERICHOST | NI_DGRAM, "127.0.0.1", NULL);
@@ -322,11 +319,9 @@ T_TEST(getnameinfo_says_what_was_wrong, 30) {
             PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_getnameinfo(&addr, 0, NULL, 10, service, sizeof service), PYSOCK_VALUE_ERROR,
             EINVAL);
-    T_FAILS(pysock_getnameinfo(&addr, 0, host, sizeof host, NULL, 10), PYSOCK_VALUE_ERROR,
-            EINVAL);
+    T_FAILS(pysock_getnameinfo(&addr, 0, host, sizeof host, NULL, 10), PYSOCK_VALUE_ERROR, EINVAL);
     memset(&addr, 0, sizeof addr);
-    T_FAILS(pysock_getnameinfo(&addr, 0, host, sizeof host, service, sizeof service), T_ANY,
-            T_ANY);
+    T_FAILS(pysock_getnameinfo(&addr, 0, host, sizeof host, service, sizeof service), T_ANY, T_ANY);
     T_STEP("a family that has no names");
     addr.size = sizeof addr.u.sa;
     addr.u.sa.sa_family = 9999;
@@ -357,8 +352,8 @@ T_TEST(gethostbyname_gives_an_ipv4_address, 30) {
 }
 
 T_TEST(hosts_that_are_none_are_told, 60) {
-    static const char *const bad[] = {"0.1.1.~1", "1+.1.1.1", "::1q", "::1::2",
-                                      "1:1:1:1:1:1:1:1:1", "name.invalid"};
+    static const char *const bad[] = {"0.1.1.~1", "1+.1.1.1",          "::1q",
+                                      "::1::2",   "1:1:1:1:1:1:1:1:1", "name.invalid"};
     char ip[INET_ADDRSTRLEN];
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         T_STEP("%s", bad[i]);
@@ -465,8 +460,7 @@ T_TEST(this_machine_has_a_name, 30) {
         T_EQ(errno, EPERM);
         expect_text(pysock_error_name(), "PermissionError");
         expect_named("sethostname");
-    }
-    else
+    } else
         T_EQ(geteuid(), 0);
     T_OK(pysock_gethostname(mine, sizeof mine));
     expect_text(mine, want);
@@ -500,8 +494,8 @@ static void expect_fqdn(const char *name) {
 }
 
 T_TEST(getfqdn_prefers_a_name_with_a_dot, 120) {
-    static const char *const names[] = {NULL,        "",          "0.0.0.0",   "::",
-                                        "localhost", "127.0.0.1", "192.0.2.1", "name.invalid"};
+    static const char *const names[] = {
+        NULL, "", "0.0.0.0", "::", "localhost", "127.0.0.1", "192.0.2.1", "name.invalid"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         expect_fqdn(names[i]);
     T_FAILS(pysock_getfqdn("localhost", NULL, 10), PYSOCK_VALUE_ERROR, EINVAL);
@@ -809,11 +803,11 @@ T_TEST(a_text_that_does_not_fit_is_an_error_and_nothing_is_overwritten, 60) {
         const char *name;
         int (*write)(char *text, size_t size);
         size_t smallest; /* getnameinfo: size 0 means that it is not wanted */
-    } writers[] = {{"gethostname", write_hostname, 0}, {"gethostbyname", write_address, 0},
-                   {"getfqdn", write_fqdn, 0},         {"getnameinfo, host", write_host, 1},
+    } writers[] = {{"gethostname", write_hostname, 0},   {"gethostbyname", write_address, 0},
+                   {"getfqdn", write_fqdn, 0},           {"getnameinfo, host", write_host, 1},
                    {"getnameinfo, port", write_port, 1}, {"inet_ntoa", write_ntoa, 0},
-                   {"inet_ntop, IPv4", write_ntop4, 0}, {"inet_ntop, IPv6", write_ntop6, 0},
-                   {"idna_encode", write_idna, 0},     {"if_indextoname", write_interface, 0},
+                   {"inet_ntop, IPv4", write_ntop4, 0},  {"inet_ntop, IPv6", write_ntop6, 0},
+                   {"idna_encode", write_idna, 0},       {"if_indextoname", write_interface, 0},
                    {"getservbyport", write_service, 0}};
     for (size_t i = 0; i < sizeof writers / sizeof writers[0]; i++) {
         char whole[PYSOCK_HOST_STRLEN], text[PYSOCK_HOST_STRLEN + 8];
@@ -1041,8 +1035,8 @@ T_TEST(any_sockaddr_can_be_an_address, 30) {
     T_FAILS(pysock_addr_from_sockaddr(&addr, (struct sockaddr *)(void *)huge, sizeof huge),
             PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_addr_from_sockaddr(&addr, NULL, sizeof in), PYSOCK_VALUE_ERROR, EINVAL);
-    T_FAILS(pysock_addr_from_sockaddr(NULL, (struct sockaddr *)&in, sizeof in),
-            PYSOCK_VALUE_ERROR, EINVAL);
+    T_FAILS(pysock_addr_from_sockaddr(NULL, (struct sockaddr *)&in, sizeof in), PYSOCK_VALUE_ERROR,
+            EINVAL);
 }
 
 /* A family without host and port: the kernel's own messages. */
@@ -1107,8 +1101,7 @@ static int names_are_mapped(void) {
     if (err == 0)
         freeaddrinfo(list);
     else
-        print_message("this system maps no international names (%s): skipped\n",
-                      gai_strerror(err));
+        print_message("this system maps no international names (%s): skipped\n", gai_strerror(err));
     return err == 0;
 #else
     print_message("this system maps no international names: skipped\n");
@@ -1212,8 +1205,8 @@ T_TEST(bytes_that_are_no_text_are_no_name, 60) {
 }
 
 T_TEST(idna_encode_gives_ascii, 30) {
-    static const char *const ascii[] = {"localhost", "www.example.org", "WWW.Example.ORG", "x",
-                                        "xn--bcher-kva.example", "127.0.0.1"};
+    static const char *const ascii[] = {"localhost", "www.example.org",       "WWW.Example.ORG",
+                                        "x",         "xn--bcher-kva.example", "127.0.0.1"};
     char text[300];
     for (size_t i = 0; i < sizeof ascii / sizeof ascii[0]; i++) {
         T_EQ(pysock_idna_encode(ascii[i], text, sizeof text), strlen(ascii[i]));
@@ -1223,17 +1216,25 @@ T_TEST(idna_encode_gives_ascii, 30) {
     T_FAILS(pysock_idna_encode(NULL, text, sizeof text), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_idna_encode("localhost", NULL, 9), PYSOCK_VALUE_ERROR, EINVAL);
 #ifdef PYSOCK_IDN2
-    T_EQ(pysock_idna_encode("B\xc3\xbc" "cher.example", text, sizeof text), 21);
+    T_EQ(pysock_idna_encode("B\xc3\xbc"
+                            "cher.example",
+                            text, sizeof text),
+         21);
     expect_text(text, "xn--bcher-kva.example");
     T_EQ(pysock_idna_encode(wide_localhost, text, sizeof text), 9);
     expect_text(text, "localhost");
     T_OK(pysock_idna_encode("fa\xc3\x9f.de", text, sizeof text));
     expect_text(text, "xn--fa-hia.de"); /* IDNA 2008: not fass.de */
     T_FAILS(pysock_idna_encode("\xff", text, sizeof text), PYSOCK_VALUE_ERROR, EINVAL);
-    T_FAILS(pysock_idna_encode("B\xc3\xbc" "cher.example", text, 21), PYSOCK_VALUE_ERROR, EINVAL);
+    T_FAILS(pysock_idna_encode("B\xc3\xbc"
+                               "cher.example",
+                               text, 21),
+            PYSOCK_VALUE_ERROR, EINVAL);
 #else
-    T_FAILS(pysock_idna_encode("b\xc3\xbc" "cher.example", text, sizeof text), PYSOCK_OS_ERROR,
-            ENOTSUP);
+    T_FAILS(pysock_idna_encode("b\xc3\xbc"
+                               "cher.example",
+                               text, sizeof text),
+            PYSOCK_OS_ERROR, ENOTSUP);
     T_FAILS(pysock_idna_encode(wide_localhost, text, sizeof text), PYSOCK_OS_ERROR, ENOTSUP);
 #endif
 }
@@ -1260,8 +1261,8 @@ static void look_up_hosts(const looker *me, int round) {
     snprintf(want, sizeof want, "%s:%s", host, port);
     T_EQ(T_OK(look_up(host, port, 0, SOCK_STREAM, 0, 0, &list)), 1);
     expect_addr(&list[0].addr, want);
-    T_OK(pysock_getnameinfo(&list[0].addr, NI_NUMERICHOST | NI_NUMERICSERV, text, sizeof text,
-                            NULL, 0));
+    T_OK(pysock_getnameinfo(&list[0].addr, NI_NUMERICHOST | NI_NUMERICSERV, text, sizeof text, NULL,
+                            0));
     expect_text(text, host);
     pysock_freeaddrinfo(list);
     T_OK(pysock_gethostbyname(host, text, sizeof text));

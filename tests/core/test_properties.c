@@ -105,8 +105,7 @@ T_TEST(paired_sockets_are_as_they_were_asked_for, 30) {
         for (int flags = 0; flags < 2 - T_MACOS_LIKE; flags++) {
             pysock *pair[2];
             T_STEP("type %d, %s", types[i], flags ? "with flags" : "without flags");
-            T_OK(pysock_socketpair(AF_UNIX,
-                                   types[i] | (flags ? TYPE_FLAGS : 0), 0, pair));
+            T_OK(pysock_socketpair(AF_UNIX, types[i] | (flags ? TYPE_FLAGS : 0), 0, pair));
             for (int n = 0; n < 2; n++) {
                 expect_properties(pair[n], AF_UNIX, types[i], 0);
                 expect_timeout(pair[n], flags ? 0 : PYSOCK_NO_TIMEOUT);
@@ -419,9 +418,12 @@ T_TEST(a_program_may_be_started_with_a_listener, 60) {
 T_TEST(what_a_descriptor_is_is_found_out, 30) {
     static const struct {
         int family, type, proto;
-    } cases[] = {{AF_INET, SOCK_STREAM, IPPROTO_TCP}, {AF_INET, SOCK_DGRAM, IPPROTO_UDP},
-                 {AF_INET6, SOCK_STREAM, IPPROTO_TCP}, {AF_INET6, SOCK_DGRAM, IPPROTO_UDP},
-                 {AF_UNIX, SOCK_STREAM, 0},            {AF_UNIX, SOCK_DGRAM, 0},
+    } cases[] = {{AF_INET, SOCK_STREAM, IPPROTO_TCP},
+                 {AF_INET, SOCK_DGRAM, IPPROTO_UDP},
+                 {AF_INET6, SOCK_STREAM, IPPROTO_TCP},
+                 {AF_INET6, SOCK_DGRAM, IPPROTO_UDP},
+                 {AF_UNIX, SOCK_STREAM, 0},
+                 {AF_UNIX, SOCK_DGRAM, 0},
                  {AF_UNIX, SOCK_SEQPACKET, 0}};
     int ipv6 = t_has_ipv6();
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -505,8 +507,7 @@ T_TEST(an_adopted_connection_sends_and_receives, 60) {
                 fds[0] = t_raw_connect(port);
                 fds[1] = t_raw_accept(listener);
                 close(listener);
-            }
-            else {
+            } else {
                 raw_pair(SOCK_STREAM, fds);
             }
             if (nonblocking)
@@ -954,8 +955,8 @@ T_TEST(what_is_detached_survives_cleanup, 30) {
 /* A call that sleeps where it can be woken is; another one keeps the descriptor, and is none the
    worse for having been asked. */
 T_TEST(detach_ends_a_call_that_waits_or_leaves_it_alone, 60) {
-    static const t_wait_kind waits[] = {T_WAIT_SELECT,  T_WAIT_RECV,    T_WAIT_ACCEPT,
-                                        T_WAIT_CONNECT, T_WAIT_SENDALL};
+    static const t_wait_kind waits[] = {T_WAIT_SELECT, T_WAIT_RECV, T_WAIT_ACCEPT, T_WAIT_CONNECT,
+                                        T_WAIT_SENDALL};
     static const double timeouts[] = {60, PYSOCK_NO_TIMEOUT};
     (void)t_flood();
     for (size_t i = 0; i < 2 * sizeof waits / sizeof waits[0]; i++) {
@@ -1107,8 +1108,7 @@ T_TEST(detach_leaves_tls_behind, 60) {
             T_EQ(t_raw_read(fd, buf, 3), 3);
             T_CHECK(memcmp(buf, "too", 3) == 0);
             close(fd);
-        }
-        else {
+        } else {
             T_STEP("no close_notify was sent");
             T_EQ(t_readable(pair[1], 0.05), 0);
             close(fd);
@@ -1222,8 +1222,8 @@ T_TEST(an_option_without_a_value_is_handed_to_the_kernel, 30) {
     static const struct {
         int level, name;
         socklen_t len;
-    } cases[] = {{SOL_SOCKET, SO_KEEPALIVE, 4},  {SOL_SOCKET, SO_KEEPALIVE, 0},
-                 {SOL_SOCKET, SO_LINGER, 8},     {IPPROTO_TCP, TCP_NODELAY, 4},
+    } cases[] = {{SOL_SOCKET, SO_KEEPALIVE, 4},    {SOL_SOCKET, SO_KEEPALIVE, 0},
+                 {SOL_SOCKET, SO_LINGER, 8},       {IPPROTO_TCP, TCP_NODELAY, 4},
                  {IPPROTO_TCP, TCP_CONGESTION, 3}, {SOL_SOCKET, SO_BINDTODEVICE, 0},
                  {SOL_SOCKET, SO_DETACH_FILTER, 4}};
     pysock *s;

@@ -124,8 +124,8 @@ T_TEST(a_new_socket_reuses_no_address_until_told, 30) {
 
 /* testNtoH; the header must bring these names by itself. */
 T_TEST(the_byte_order_calls_undo_themselves, 30) {
-    static const uint32_t values[] = {0, 1, 2, 0xffff, 0xffff0000, 0x01234567, 0x76543210,
-                                      0xffffffff};
+    static const uint32_t values[] = {0,          1,          2,          0xffff,
+                                      0xffff0000, 0x01234567, 0x76543210, 0xffffffff};
     static const unsigned char wire[4] = {0x01, 0x23, 0x45, 0x67};
     uint32_t four;
     uint16_t two;
@@ -278,8 +278,11 @@ T_TEST(what_cannot_listen_cannot_accept_either, 30) {
 T_TEST(a_second_socket_can_take_a_descriptor_over, 30) {
     static const struct {
         int family, type;
-    } kinds[] = {{AF_INET, SOCK_STREAM}, {AF_INET, SOCK_DGRAM}, {AF_INET6, SOCK_STREAM},
-                 {AF_UNIX, SOCK_STREAM}, {AF_UNIX, SOCK_DGRAM}};
+    } kinds[] = {{AF_INET, SOCK_STREAM},
+                 {AF_INET, SOCK_DGRAM},
+                 {AF_INET6, SOCK_STREAM},
+                 {AF_UNIX, SOCK_STREAM},
+                 {AF_UNIX, SOCK_DGRAM}};
     int fds_before;
     fds_before = t_count_fds();
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
@@ -379,8 +382,7 @@ T_TEST(a_stream_is_received_in_pieces, 30) {
             T_EQ(from.size, 0);
         if (i < 2) {
             T_EQ(pysock_recv_into(pair[1], buf + MSG - 3, 1024, 0), 3);
-        }
-        else {
+        } else {
             rest = T_OK(pysock_recv_buf(pair[1], 1024));
             T_EQ(pysock_buf_size(rest), 3);
             memcpy(buf + MSG - 3, pysock_buf_data(rest), 3);
@@ -737,12 +739,8 @@ static void do_something_to_both(twins *t) {
         T_EQ(close(t->theirs[end]), 0);
         t->open[end] = 0;
         break;
-    case 5:
-        send_on_both(t, end, 1 + pick(t, t->tcp ? 3000 : 60000));
-        break;
-    case 6:
-        send_on_both(t, end, 0);
-        break;
+    case 5: send_on_both(t, end, 1 + pick(t, t->tcp ? 3000 : 60000)); break;
+    case 6: send_on_both(t, end, 0); break;
     default:
         if (pick(t, 2))
             send_on_both(t, end, 1 + pick(t, 300));
@@ -1396,8 +1394,7 @@ T_TEST(tipc_sends_by_name, 30) {
             T_CHECK(memcmp(&((struct sockaddr_tipc *)(void *)&from.u)->addr.id,
                            &((struct sockaddr_tipc *)(void *)&name.u)->addr.id,
                            sizeof tipc.addr.id) == 0);
-        }
-        else {
+        } else {
             T_OK(pysock_listen(server, 1));
             T_OK(pysock_settimeout(client, 0));
             if (pysock_connect_addr(client, &addr) != 0)
@@ -1540,8 +1537,8 @@ T_TEST(what_the_kernel_makes_is_made, 30) {
         pysock *s;
         T_STEP("%s", kinds[i].name);
         if (fd < 0) {
-            T_FAILS(pysock_socket(kinds[i].family, kinds[i].type, kinds[i].proto),
-                    PYSOCK_OS_ERROR, want);
+            T_FAILS(pysock_socket(kinds[i].family, kinds[i].type, kinds[i].proto), PYSOCK_OS_ERROR,
+                    want);
             continue;
         }
         close(fd);
@@ -1600,10 +1597,10 @@ static pysock *algorithm(const char *type, const char *name) {
 
 /* test_sha256: accept without listen, MSG_MORE, and an empty send that ends the message. */
 T_TEST(the_kernel_hashes, 30) {
-    static const unsigned char want[32] = {
-        0xba, 0x78, 0x16, 0xbf, 0x8f, 0x01, 0xcf, 0xea, 0x41, 0x41, 0x40, 0xde, 0x5d, 0xae, 0x22,
-        0x23, 0xb0, 0x03, 0x61, 0xa3, 0x96, 0x17, 0x7a, 0x9c, 0xb4, 0x10, 0xff, 0x61, 0xf2, 0x00,
-        0x15, 0xad};
+    static const unsigned char want[32] = {0xba, 0x78, 0x16, 0xbf, 0x8f, 0x01, 0xcf, 0xea,
+                                           0x41, 0x41, 0x40, 0xde, 0x5d, 0xae, 0x22, 0x23,
+                                           0xb0, 0x03, 0x61, 0xa3, 0x96, 0x17, 0x7a, 0x9c,
+                                           0xb4, 0x10, 0xff, 0x61, 0xf2, 0x00, 0x15, 0xad};
     unsigned char have[64];
     pysock *hash, *op;
     hash = algorithm("hash", "sha256");
@@ -1614,8 +1611,7 @@ T_TEST(the_kernel_hashes, 30) {
             T_EQ(pysock_send(op, "b", 1, MSG_MORE), 1);
             T_EQ(pysock_send(op, "c", 1, MSG_MORE), 1);
             T_EQ(pysock_send(op, "", 0, 0), 0);
-        }
-        else {
+        } else {
             T_OK(pysock_sendall(op, "abc", 3, 0));
         }
         T_EQ(pysock_recv(op, have, sizeof have, 0), sizeof want);

@@ -504,8 +504,7 @@ T_TEST(options_are_set_and_read_back, 30) {
     T_EQ(len, sizeof have);
     T_EQ(have.l_linger, 7);
     T_FAILS(pysock_setsockopt_int(pair[0], SOL_SOCKET, 9999, 1), PYSOCK_OS_ERROR, ENOPROTOOPT);
-    T_FAILS(pysock_getsockopt_int(pair[0], SOL_SOCKET, 9999, &value), PYSOCK_OS_ERROR,
-            ENOPROTOOPT);
+    T_FAILS(pysock_getsockopt_int(pair[0], SOL_SOCKET, 9999, &value), PYSOCK_OS_ERROR, ENOPROTOOPT);
     t_close_pair(pair);
 }
 

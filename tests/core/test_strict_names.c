@@ -152,9 +152,9 @@ T_TEST(match_hostname_strips_a_scope, 60) {
     static const struct {
         const char *name;
         int good;
-    } names[] = {{"::1", 1},         {"::1%lo", 1},       {"0:0::0:1%lo", 1}, {"127.0.0.1", 1},
-                 {"fe80::1%lo", 0},  {"::1%", 0},         {"127.0.0.1%lo", 0}, {"localhost%lo", 0},
-                 {"localhost", 1}};
+    } names[] = {{"::1", 1},          {"::1%lo", 1},       {"0:0::0:1%lo", 1},
+                 {"127.0.0.1", 1},    {"fe80::1%lo", 0},   {"::1%", 0},
+                 {"127.0.0.1%lo", 0}, {"localhost%lo", 0}, {"localhost", 1}};
     pysock_buf *der;
     h_pair p;
     h_try(&p, client_ctx, server_ctx, "localhost");
@@ -185,9 +185,9 @@ T_TEST(a_scope_may_be_given_to_connect, 60) {
 }
 
 T_TEST(scopes_that_are_none_are_refused, 30) {
-    static const char *const bad[] = {"[fe80::1%nosuchif]:80", "[fe80::1%]:80",
-                                      "[fe80::1%4294967297]:80", "[fe80::1%-1]:80",
-                                      "[fe80::1%1x]:80", "[fe80::1%+1]:80", "[fe80::1% 1]:80"};
+    static const char *const bad[] = {
+        "[fe80::1%nosuchif]:80", "[fe80::1%]:80",   "[fe80::1%4294967297]:80", "[fe80::1%-1]:80",
+        "[fe80::1%1x]:80",       "[fe80::1%+1]:80", "[fe80::1% 1]:80"};
     pysock_addr addr;
     for (size_t i = 0; i < COUNT(bad); i++) {
         T_STEP("%s", bad[i]);
@@ -199,8 +199,8 @@ T_TEST(scopes_that_are_none_are_refused, 30) {
 
 /* ---- empty labels ---- */
 
-static const char *const no_names[] = {"localhost..", "localhost...", ".localhost", "local..host",
-                                       "..",          ".",            "localhost. ."};
+static const char *const no_names[] = {
+    "localhost..", "localhost...", ".localhost", "local..host", "..", ".", "localhost. ."};
 
 T_TEST(names_with_empty_labels_are_refused_everywhere, 120) {
     for (size_t i = 0; i < COUNT(no_names); i++) {

@@ -26,8 +26,7 @@ static void *sleep_thread(void *arg) {
         pysock_poller *p = t_poller_with(pysock_fileno(sl->pair[0]), POLLIN);
         sl->result = pysock_poller_poll(p, &event, 1, PYSOCK_NO_TIMEOUT);
         pysock_poller_release(p);
-    }
-    else {
+    } else {
         sl->result = pysock_recv(sl->pair[0], &byte, 1, 0);
     }
     return NULL;

@@ -400,8 +400,7 @@ static void *watch_thread(void *arg) {
         if (job->p) {
             T_EQ(T_OK(pysock_poller_poll(job->p, &event, 1, PYSOCK_NO_TIMEOUT)), 1);
             T_EQ(event.events, POLLIN);
-        }
-        else {
+        } else {
             T_EQ(t_readable(job->s, PYSOCK_NO_TIMEOUT), 1);
         }
         sem_post(job->seen);
@@ -483,7 +482,7 @@ static void close_under_all(t_wait_kind what) {
 
 #define CLOSE_TEST(name, what)                                                                     \
     T_TEST(name, 60) {                                                                             \
-        (void)t_flood();                                                                       \
+        (void)t_flood();                                                                           \
         close_under_all(what);                                                                     \
     }
 
@@ -513,7 +512,7 @@ static void stage_set_out_of_reach(t_stage *st, t_wait_kind what, int tls, doubl
 /* Not asleep for sure, but at any moment on the way there. */
 T_TEST(close_at_any_moment_of_a_wait_ends_it, 200) {
     static const t_wait_kind kinds[] = {T_WAIT_RECV, T_WAIT_SELECT, T_WAIT_POLLER, T_WAIT_HANDSHAKE,
-                                      T_WAIT_ACCEPT};
+                                        T_WAIT_ACCEPT};
     unsigned int random = 2463534242u;
     for (int i = 0; i < T_SCALE(2000, 200); i++) {
         t_wait_kind what = kinds[(size_t)i % (sizeof kinds / sizeof kinds[0])];
@@ -754,8 +753,7 @@ T_TEST(a_plain_http_client_on_a_tls_port_is_told_so, 60) {
         if (i / 2) { /* the alert is on its way whether or not the server closes at once */
             T_OK(pysock_close(s));
             expect_alert(fd);
-        }
-        else {
+        } else {
             expect_alert(fd);
             T_OK(pysock_close(s));
         }

@@ -304,7 +304,7 @@ T_TEST(netcat_carries_datagrams_both_ways, 60) {
         wait_for_bytes(&one, 8);
         p_say(&one, "answer");
         wait_for_bytes(&two, 6);
-        p_close_fd(&two.in); /* -N: no further answers are waited for */
+        p_close_fd(&two.in);                  /* -N: no further answers are waited for */
         must_both_end_well(&one, &two, 8, 6); /* -w: the listener ends when nothing comes */
     }
 }
@@ -706,9 +706,11 @@ T_TEST(the_certificate_is_checked_for_the_name_that_was_given, 120) {
           T_CERTS "wrong-host.key", "127.0.0.1", "0", NULL);
     const char *port = digits(listening_port(&one));
     T_EQ(run(&two, "netcat", "-nN", "--cafile", CA, "--servername", "other.test", "127.0.0.1", port,
-             NULL), 0);
+             NULL),
+         0);
     T_EQ(run(&two, "netcat", "-nN", "--cafile", CA, "--servername", "localhost", "127.0.0.1", port,
-             NULL), 1);
+             NULL),
+         1);
     must_have_said(&two, "mismatch");
 }
 
@@ -993,7 +995,8 @@ T_TEST(a_download_over_tls_is_verified, 120) {
     const char *url = p_format("https://localhost:%d/plain/file", port);
     must_have_got(run(&one, "http_download", "--cacert", CA, "-o", f_path("got"), url, NULL), 1);
     T_EQ(run(&one, "http_download", "--cacert", T_CERTS "other-ca.pem", "-o", f_path("got"), url,
-             NULL), 1);
+             NULL),
+         1);
     must_have_said(&one, "certificate");
     T_CHECK(!exists("got") && !exists("got.part"));
 
@@ -1098,7 +1101,8 @@ T_TEST(a_server_that_is_silent_is_not_waited_for_for_ever, 120) {
     static const char *const paths[] = {"silent", "hang/file"};
     for (int i = 0; i < 2; i++) {
         T_EQ(run(&one, "http_download", "-t", "0.3", "-o", f_path("got"),
-                 p_format("http://127.0.0.1:%d/%s", port, paths[i]), NULL), 1);
+                 p_format("http://127.0.0.1:%d/%s", port, paths[i]), NULL),
+             1);
         must_have_said(&one, "timed out");
         T_CHECK(!exists("got"));
         T_EQ(part_size(), i ? FILE_SIZE / 2 : 0);
@@ -1139,10 +1143,12 @@ T_TEST(what_a_server_does_wrong_is_told, 120) {
 
     T_STEP("what cannot be written");
     T_EQ(run(&one, "http_download", "-o", f_dir(), p_format("http://127.0.0.1:%d/plain/file", port),
-             NULL), 1);
+             NULL),
+         1);
     must_have_said(&one, "is a directory");
     T_EQ(run(&one, "http_download", "-o", f_path("no/such"),
-             p_format("http://127.0.0.1:%d/plain/file", port), NULL), 1);
+             p_format("http://127.0.0.1:%d/plain/file", port), NULL),
+         1);
     must_have_said(&one, "no/such.part");
 }
 
@@ -1193,7 +1199,8 @@ T_TEST(open_ports_are_found_and_closed_ones_are_not, 120) {
     }
     for (int limit = 1; limit <= 500; limit = limit * 8 + 4) {
         T_EQ(run(&one, "port_scan", "-n", digits(limit), "-t", "10", "localhost",
-                 p_format("%s%d", list, closed), NULL), 0);
+                 p_format("%s%d", list, closed), NULL),
+             0);
         for (const char *c = p_string(&one.said), *w = want; *w || *c; c++, w++)
             if (*c != *w && *w != '?') /* one of them may have a name in /etc/services */
                 P_FAIL(&one, "that is not\n%s", want);
@@ -1232,8 +1239,8 @@ T_TEST(a_range_is_scanned_within_a_limit_of_descriptors, 300) {
 
 T_TEST(other_machines_are_not_scanned, 60) {
     NEED_EXAMPLE("port_scan");
-    static const char *const hosts[] = {"192.0.2.1", "0.0.0.0", "2001:db8::1", "::", "128.0.0.1",
-                                        "::ffff:127.0.0.1"};
+    static const char *const hosts[] = {"192.0.2.1", "0.0.0.0",   "2001:db8::1",
+                                        "::",        "128.0.0.1", "::ffff:127.0.0.1"};
     for (size_t i = 0; i < sizeof hosts / sizeof hosts[0]; i++) {
         T_EQ(run(&one, "port_scan", hosts[i], "80", NULL), 2);
         must_have_said(&one, hosts[i]);

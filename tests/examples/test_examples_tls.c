@@ -159,17 +159,19 @@ T_TEST(a_mail_server_that_is_silent_or_none_is_told, 60) {
     NEED_EXAMPLE("smtp_starttls");
     P_NEED("python3");
     T_EQ(run(&two, "smtp_starttls", "--cafile", CA, "--timeout", "0.3", "127.0.0.1",
-             start_smtp_server("silent", NULL), NULL), 1);
+             start_smtp_server("silent", NULL), NULL),
+         1);
     must_have_said(&two, "no answer");
-    T_EQ(run(&two, "smtp_starttls", "--cafile", CA, "127.0.0.1",
-             start_smtp_server("garbage", NULL), NULL), 1);
+    T_EQ(run(&two, "smtp_starttls", "--cafile", CA, "127.0.0.1", start_smtp_server("garbage", NULL),
+             NULL),
+         1);
     must_have_said(&two, "no SMTP reply: \"HTTP/1.0 400 Bad Request\"");
 }
 
 T_TEST(addresses_that_hold_more_than_an_address_are_refused, 60) {
     NEED_EXAMPLE("smtp_starttls");
-    static const char *const bad[] = {"", "nobody", "a@b>\r\nRCPT TO:<c@d", "a@b c", "<a@b>",
-                                      "a@\xc3\xa9"};
+    static const char *const bad[] = {"",      "nobody", "a@b>\r\nRCPT TO:<c@d",
+                                      "a@b c", "<a@b>",  "a@\xc3\xa9"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         T_EQ(run(&two, "smtp_starttls", "--from", bad[i], "--to", "a@b", "127.0.0.1", NULL), 2);
         T_EQ(run(&two, "smtp_starttls", "--from", "a@b", "--to", bad[i], "127.0.0.1", NULL), 2);
@@ -199,7 +201,8 @@ T_TEST(a_client_is_greeted_by_its_certificates_name, 60) {
     NEED_EXAMPLE("mutual_tls");
     const char *port = digits(start_mutual_server());
     T_EQ(run(&two, "mutual_tls", "client", "--cert", CLIENT_CERT, "--key", CLIENT_KEY, "--cafile",
-             CA, "127.0.0.1", port, NULL), 0);
+             CA, "127.0.0.1", port, NULL),
+         0);
     must_have_printed(&two, "Good day, client!\n");
     p_wait_for(&one, "greeted client");
 }
@@ -211,17 +214,20 @@ T_TEST(a_client_whose_certificate_is_missing_or_not_trusted_learns_which, 60) {
     must_have_said(&two, "give --cert");
     p_wait_for(&one, "the client sent no certificate");
     T_EQ(run(&two, "mutual_tls", "client", "--cert", T_CERTS "untrusted.pem", "--key",
-             T_CERTS "untrusted.key", "--cafile", CA, "127.0.0.1", port, NULL), 1);
+             T_CERTS "untrusted.key", "--cafile", CA, "127.0.0.1", port, NULL),
+         1);
     must_have_said(&two, "does not accept our certificate");
     p_wait_for(&one, "certificate verify failed");
     /* One that is for servers. */
     T_EQ(run(&two, "mutual_tls", "client", "--cert", CERT, "--key", KEY, "--cafile", CA,
-             "127.0.0.1", port, NULL), 1);
+             "127.0.0.1", port, NULL),
+         1);
     must_have_said(&two, "does not accept our certificate");
     must_not_have_said(&one, "greeted");
     /* And one that the client does not believe. */
     T_EQ(run(&two, "mutual_tls", "client", "--cert", CLIENT_CERT, "--key", CLIENT_KEY, "--cafile",
-             T_CERTS "other-ca.pem", "127.0.0.1", port, NULL), 1);
+             T_CERTS "other-ca.pem", "127.0.0.1", port, NULL),
+         1);
     must_have_said(&two, "certificate verify failed");
     must_not_have_said(&two, "does not accept");
 }
@@ -379,8 +385,8 @@ static int start_openssl(const char *cert, const char *key, const char *more) {
 T_TEST(tls_inspect_shows_protocol_chain_and_verdict, 60) {
     NEED_EXAMPLE("tls_inspect");
     P_NEED("openssl");
-    const char *at = p_format("localhost:%d", start_openssl(T_CERTS "chain-ec.pem",
-                                                            T_CERTS "chain-ec.key", NULL));
+    const char *at = p_format("localhost:%d",
+                              start_openssl(T_CERTS "chain-ec.pem", T_CERTS "chain-ec.key", NULL));
     T_EQ(run(&two, "tls_inspect", "--cafile", CA, at, NULL), 0);
     must_have_said(&two, "TLSv1.2");
     must_have_said(&two, "ECDHE-ECDSA-");
@@ -407,9 +413,9 @@ T_TEST(https_get_shows_its_certificate_to_a_server_that_asks, 60) {
     T_CHECK(run(&two, "https_get", "--cert", CLIENT_CERT, "--key", CLIENT_KEY, url, NULL) != 0);
     must_have_said(&two, "certificate verify failed");
     T_STEP("--insecure goes on, and says what that means");
-    T_EQ(run(&two, "https_get", "--insecure", "--cert", CLIENT_CERT, "--key", CLIENT_KEY, url,
-             NULL),
-         0);
+    T_EQ(
+        run(&two, "https_get", "--insecure", "--cert", CLIENT_CERT, "--key", CLIENT_KEY, url, NULL),
+        0);
     must_have_said(&two, "not verified");
 }
 

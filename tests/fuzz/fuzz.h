@@ -9,8 +9,7 @@
 #include <string.h>
 #include <strings.h>
 
-#define FUZZ_CHECK(condition) \
-    ((condition) ? (void)0 : fuzz_broken(#condition, __FILE__, __LINE__))
+#define FUZZ_CHECK(condition) ((condition) ? (void)0 : fuzz_broken(#condition, __FILE__, __LINE__))
 
 static inline void fuzz_broken(const char *condition, const char *file, int line)
 {

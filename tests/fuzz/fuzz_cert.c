@@ -50,17 +50,18 @@ static void try_as_its_own_issuer(const pysock__cert *cert)
     FUZZ_CHECK(code >= 0 && *pysock__verify_sentence(code));
     FUZZ_CHECK(cert->permitted.p || cert->excluded.p || !code || code == PYSOCK__V_NAME_SYNTAX);
     if (cert->key.key_type && !pysock__key_weak(&cert->key, 0))
-        FUZZ_CHECK(pysock__signature_check(cert->sig_alg, &cert->tbs, &cert->signature, &cert->key,
-                                           0) >= 0);
+        FUZZ_CHECK(
+            pysock__signature_check(cert->sig_alg, &cert->tbs, &cert->signature, &cert->key, 0)
+            >= 0);
 }
 
 static void try_certificate(const uint8_t *data, size_t size)
 {
     pysock__cert cert;
     const pysock__der *const parts[] = {
-        &cert.all,    &cert.tbs, &cert.issuer, &cert.subject,   &cert.subject_tlv, &cert.serial,
-        &cert.signature, &cert.san, &cert.eku, &cert.permitted, &cert.excluded,    &cert.ski,
-        &cert.aki,
+        &cert.all,      &cert.tbs,       &cert.issuer, &cert.subject, &cert.subject_tlv,
+        &cert.serial,   &cert.signature, &cert.san,    &cert.eku,     &cert.permitted,
+        &cert.excluded, &cert.ski,       &cert.aki,
     };
     uint32_t hash;
     size_t i;
@@ -79,8 +80,7 @@ static void try_certificate(const uint8_t *data, size_t size)
     FUZZ_CHECK(!cert.eku.p == !(cert.seen & PYSOCK__EXT_EKU));
     FUZZ_CHECK((!cert.permitted.p && !cert.excluded.p) == !(cert.seen & PYSOCK__EXT_NAMES));
     FUZZ_CHECK(!cert.is_ca || cert.seen & PYSOCK__EXT_BASIC);
-    FUZZ_CHECK(pysock__cert_self_issued(&cert)
-               == pysock__name_same(&cert.subject, &cert.issuer));
+    FUZZ_CHECK(pysock__cert_self_issued(&cert) == pysock__name_same(&cert.subject, &cert.issuer));
     try_as_its_own_issuer(&cert);
     FUZZ_CHECK(pysock__name_hash(cert.subject, &hash) != -ENOMEM);
     FUZZ_CHECK(pysock__name_hash(cert.issuer, &hash) != -ENOMEM);

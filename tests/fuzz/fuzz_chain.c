@@ -17,7 +17,7 @@ static br_ecdsa_vrfy fuzz_ecdsa(void);
 
 #include <time.h>
 
-#define NOW 1790000000 /* in 2026 */
+#define NOW 1790000000  /* in 2026 */
 #define CPU_SECONDS 4.0 /* for all the judgements of one input, with the sanitizers' slowness */
 
 enum {
@@ -111,8 +111,8 @@ static void try_chain(const input *in, int options)
         FUZZ_CHECK(!code == !pysock__verify_error(code));
         if (!code) {
             FUZZ_CHECK(in->store->count);
-            FUZZ_CHECK(!in->host || pysock__cert_matches(&chain[0], in->host,
-                                                          options & NO_COMMON_NAME));
+            FUZZ_CHECK(!in->host
+                       || pysock__cert_matches(&chain[0], in->host, options & NO_COMMON_NAME));
             FUZZ_CHECK(!chain[0].unknown_critical && chain[0].key.key_type);
             FUZZ_CHECK(NOW >= chain[0].not_before && NOW <= chain[0].not_after);
             /* Who passes the stricter test passes the other. */

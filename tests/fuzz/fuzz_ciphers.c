@@ -56,8 +56,8 @@ static void check_named_again(const choice *c)
     text[0] = 0;
     for (i = 0; i < c->count; i++) {
         suite = pysock__suite_find(c->ids[i]);
-        used += (size_t)snprintf(text + used, sizeof text - used, "%s:",
-                                 i % 2 ? suite->name : suite->standard_name);
+        used += (size_t)snprintf(text + used, sizeof text - used,
+                                 "%s:", i % 2 ? suite->name : suite->standard_name);
     }
     FUZZ_CHECK(used < sizeof text);
     again = parse(text);

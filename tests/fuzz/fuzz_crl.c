@@ -16,14 +16,10 @@ static br_ecdsa_vrfy fuzz_ecdsa(void);
 
 #include <time.h>
 
-#define NOW 1790000000 /* in 2026 */
+#define NOW 1790000000  /* in 2026 */
 #define CPU_SECONDS 4.0 /* for all the judgements of one input, with the sanitizers' slowness */
 
-enum {
-    BELIEVE = 1,
-    PARTIAL = 2,
-    WEAK = 4
-};
+enum { BELIEVE = 1, PARTIAL = 2, WEAK = 4 };
 
 static uint32_t believe_ecdsa(const br_ec_impl *impl, const void *hash, size_t hash_len,
                               const br_ec_public_key *key, const void *signature, size_t len)

@@ -127,10 +127,10 @@ static pysock_ssl_context *make_context(int client, unsigned with)
 typedef struct engine_end {
     pysock__tls *t;
     struct engine_end *peer;
-    pysock__bytes inbox;   /* records on their way to it */
-    pysock__bytes sent;    /* plaintext that it has sent */
-    size_t received;       /* how much of the peer's it has received */
-    int sealed_alert;      /* the script has made an alert in its name */
+    pysock__bytes inbox; /* records on their way to it */
+    pysock__bytes sent;  /* plaintext that it has sent */
+    size_t received;     /* how much of the peer's it has received */
+    int sealed_alert;    /* the script has made an alert in its name */
 } engine_end;
 
 /* Takes n bytes away at pos. */
@@ -318,12 +318,8 @@ static void script_step(engine_end *both, input *in)
     unsigned v;
 
     switch (op & 15) {
-    case 0:
-        engines_pump(both);
-        break;
-    case 1:
-        engine_deliver(e, 1 + take_byte(in));
-        break;
+    case 0: engines_pump(both); break;
+    case 1: engine_deliver(e, 1 + take_byte(in)); break;
     case 2:
         pos = take_short(in);
         v = take_byte(in);
@@ -339,9 +335,7 @@ static void script_step(engine_end *both, input *in)
         block = take_block(in, &n);
         engine_seal(e, v < 8 ? 20 + v % 4 : v, block, n);
         break;
-    case 5:
-        engine_send(e, take_short(in));
-        break;
+    case 5: engine_send(e, take_short(in)); break;
     case 6:
         pysock__tls_close_notify(e->t);
         engine_settle(e);
@@ -374,9 +368,7 @@ static void script_step(engine_end *both, input *in)
         block = take_block(in, &n);
         bytes_insert(&e->inbox, e->inbox.len ? pos % e->inbox.len : 0, block, n);
         break;
-    case 12:
-        engine_deliver(e, SIZE_MAX);
-        break;
+    case 12: engine_deliver(e, SIZE_MAX); break;
     case 13:
         pos = take_short(in);
         block = take_block(in, &n);
@@ -386,9 +378,7 @@ static void script_step(engine_end *both, input *in)
             memcpy(e->inbox.data + pos, block, n);
         }
         break;
-    default:
-        engine_settle(e);
-        break;
+    default: engine_settle(e); break;
     }
 }
 
@@ -523,9 +513,9 @@ static void run_first(pysock_ssl_context *ctx, int client, unsigned with, input 
 
 typedef struct wire_side {
     pysock *tls, *wire;
-    size_t carried;           /* bytes towards this side's TLS end */
-    const uint8_t *data;      /* what is put into that stream... */
-    size_t size, at;          /* ...when that many bytes have been carried */
+    size_t carried;      /* bytes towards this side's TLS end */
+    const uint8_t *data; /* what is put into that stream... */
+    size_t size, at;     /* ...when that many bytes have been carried */
     unsigned char got[16384];
     size_t received, sent;
 } wire_side;
@@ -695,19 +685,13 @@ static void run_established(pysock_ssl_context *const *ctx, unsigned with, input
     while (left(in)) {
         op = take_byte(in);
         switch (op & 3) {
-        case 0:
-            wires_send(&side[op >> 7], take_byte(in) * 4);
-            break;
+        case 0: wires_send(&side[op >> 7], take_byte(in) * 4); break;
         case 1:
             block = take_block(in, &n);
             wire_put(&side[op >> 7], block, n);
             break;
-        case 2:
-            wires_carry_both(side);
-            break;
-        default:
-            wires_receive(&side[op >> 7], &side[!(op >> 7)]);
-            break;
+        case 2: wires_carry_both(side); break;
+        default: wires_receive(&side[op >> 7], &side[!(op >> 7)]); break;
         }
     }
     wires_carry_both(side);
@@ -754,18 +738,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (with & WITH_RESUMPTION && !ctx[0]->sessions.count)
         run_script(ctx, &nothing); /* something to resume */
     switch (choice >> 1 & 3) {
-    case MODE_FIRST:
-        run_first(ctx[!client], client, with, &in);
-        break;
-    case MODE_ESTABLISHED:
-        run_established(ctx, with, &in);
-        break;
-    case MODE_MIDWAY:
-        run_midway(ctx, client, with, &in);
-        break;
-    default:
-        run_script(ctx, &in);
-        break;
+    case MODE_FIRST: run_first(ctx[!client], client, with, &in); break;
+    case MODE_ESTABLISHED: run_established(ctx, with, &in); break;
+    case MODE_MIDWAY: run_midway(ctx, client, with, &in); break;
+    default: run_script(ctx, &in); break;
     }
     return 0;
 }

@@ -152,9 +152,8 @@ static const br_x509_pkey *get_pkey(const br_x509_class *const *ctx, unsigned *u
     return &((const believer *)(const void *)ctx)->key;
 }
 
-static const br_x509_class believer_class = {sizeof(believer), start_chain, start_cert,
-                                             append_cert,      end_cert,    end_chain,
-                                             get_pkey};
+static const br_x509_class believer_class = {sizeof(believer), start_chain, start_cert, append_cert,
+                                             end_cert,         end_chain,   get_pkey};
 
 typedef struct client {
     br_ssl_client_context ctx;
@@ -276,12 +275,12 @@ static void hello_extend(bytes *m, size_t type, int last, const uint8_t *data, s
 }
 
 typedef struct plan {
-    bytes message;     /* the ClientHello, as rewritten */
-    bytes before;      /* what comes before its records */
-    bytes between;     /* and what between them */
-    bytes behind;      /* and between them and the rest of the client's */
-    size_t fragment;   /* of the message, in each record */
-    unsigned version;  /* of the records */
+    bytes message;    /* the ClientHello, as rewritten */
+    bytes before;     /* what comes before its records */
+    bytes between;    /* and what between them */
+    bytes behind;     /* and between them and the rest of the client's */
+    size_t fragment;  /* of the message, in each record */
+    unsigned version; /* of the records */
 } plan;
 
 static void repeat_record(bytes *to, input *in)
@@ -333,12 +332,8 @@ static void plan_step(plan *p, input *in)
             m->data[3] = (unsigned char)(pos - 4);
         }
         break;
-    case 5:
-        p->fragment = 1 + take_short(in);
-        break;
-    case 6:
-        p->version = (unsigned)take_short(in);
-        break;
+    case 5: p->fragment = 1 + take_short(in); break;
+    case 6: p->version = (unsigned)take_short(in); break;
     case 7: /* another message in the same record, or in the same row of them */
         block = take_block(in, &n);
         if (m->size + n <= MESSAGE_MAX)
@@ -348,9 +343,7 @@ static void plan_step(plan *p, input *in)
         if (2 * m->size <= MESSAGE_MAX)
             bytes_append(m, m->data, m->size);
         break;
-    case 9:
-        repeat_record(places[(op >> 4) % 3], in);
-        break;
+    case 9: repeat_record(places[(op >> 4) % 3], in); break;
     default: /* any bytes */
         block = take_block(in, &n);
         bytes_append(places[(op >> 4) % 3], block, n);
@@ -393,9 +386,9 @@ static pysock_ssl_context *make_context(unsigned with)
     pysock_ssl_context *ctx = pysock_ssl_context_new(PYSOCK_CLIENT_AUTH);
 
     FUZZ_CHECK(ctx);
-    FUZZ_CHECK(pysock_ssl_load_cert_chain(ctx, "tests/certs/server-ec.pem",
-                                          "tests/certs/server-ec.key")
-               == 0);
+    FUZZ_CHECK(
+        pysock_ssl_load_cert_chain(ctx, "tests/certs/server-ec.pem", "tests/certs/server-ec.key")
+        == 0);
     FUZZ_CHECK(pysock_ssl_set_session_cache(ctx, 0) == 0);
     FUZZ_CHECK(pysock_ssl_set_sni_callback(ctx, answer, &answers[with & WITH_CONSENT]) == 0);
     if (with & WITH_ALPN)

@@ -20,9 +20,9 @@ static const double modes[] = {PYSOCK_NO_TIMEOUT, 60, 0};
 
 enum { UDP4, UDP6, UNIX_DGRAM, UNIX_SEQPACKET, UNIX_STREAM, TCP, KINDS };
 
-static const char *const kind_names[KINDS] = {"UDP over IPv4",      "UDP over IPv6",
-                                              "Unix datagrams",     "Unix sequenced packets",
-                                              "Unix stream",        "TCP"};
+static const char *const kind_names[KINDS] = {"UDP over IPv4",  "UDP over IPv6",
+                                              "Unix datagrams", "Unix sequenced packets",
+                                              "Unix stream",    "TCP"};
 
 /* a sends to b: to an address (those that are not connected), or to NULL. */
 typedef struct channel {

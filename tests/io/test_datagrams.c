@@ -403,9 +403,9 @@ T_TEST(an_abstract_name_may_have_any_bytes, 30) {
     un.sun_family = AF_UNIX;
     n = snprintf(un.sun_path + 1, 60, "pysock-test-%ld", (long)getpid());
     memcpy(un.sun_path + 1 + n, tail, sizeof tail);
-    T_OK(pysock_addr_from_sockaddr(&addr, (struct sockaddr *)&un,
-                                   (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 +
-                                               (size_t)n + sizeof tail)));
+    T_OK(pysock_addr_from_sockaddr(
+        &addr, (struct sockaddr *)&un,
+        (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n + sizeof tail)));
     T_OK(pysock_bind_addr(b, &addr));
     from = t_addr_of(b);
     expect_same(&from, &addr);
@@ -914,11 +914,12 @@ static void check_int_option(pysock *s, int level, int name, int value) {
 }
 
 T_TEST(the_options_of_datagrams_are_set_and_read_back, 30) {
-    static const int ip[] = {IP_TTL, IP_TOS, IP_MULTICAST_TTL, IP_MULTICAST_LOOP, IP_PKTINFO,
-                             IP_RECVTOS, IP_RECVTTL, IP_RECVERR, IP_MULTICAST_ALL};
+    static const int ip[] = {IP_TTL,          IP_TOS,     IP_MULTICAST_TTL, IP_MULTICAST_LOOP,
+                             IP_PKTINFO,      IP_RECVTOS, IP_RECVTTL,       IP_RECVERR,
+                             IP_MULTICAST_ALL};
     static const int ipv6[] = {IPV6_UNICAST_HOPS, IPV6_MULTICAST_HOPS, IPV6_MULTICAST_LOOP,
-                               IPV6_RECVPKTINFO, IPV6_RECVHOPLIMIT, IPV6_RECVTCLASS, IPV6_RECVERR,
-                               IPV6_V6ONLY};
+                               IPV6_RECVPKTINFO,  IPV6_RECVHOPLIMIT,   IPV6_RECVTCLASS,
+                               IPV6_RECVERR,      IPV6_V6ONLY};
     static const int any[] = {SO_BROADCAST, SO_REUSEADDR, SO_TIMESTAMP, SO_DONTROUTE};
     pysock *s;
     s = unbound(UDP4);
@@ -1545,10 +1546,8 @@ T_TEST(sendto_refuses_what_makes_no_sense, 60) {
     for (int mode = 0; mode < MODES; mode++) {
         T_OK(pysock_settimeout(a, modes[mode]));
         for (size_t i = 0; i < sizeof ports / sizeof ports[0]; i++) {
-            T_FAILS(pysock_sendto(a, "x", 1, 0, "127.0.0.1", ports[i]), PYSOCK_VALUE_ERROR,
-                    EINVAL);
-            T_FAILS(pysock_sendto(a, "x", 1, 0, "localhost", ports[i]), PYSOCK_VALUE_ERROR,
-                    EINVAL);
+            T_FAILS(pysock_sendto(a, "x", 1, 0, "127.0.0.1", ports[i]), PYSOCK_VALUE_ERROR, EINVAL);
+            T_FAILS(pysock_sendto(a, "x", 1, 0, "localhost", ports[i]), PYSOCK_VALUE_ERROR, EINVAL);
         }
         T_FAILS(pysock_sendto(a, NULL, 1, 0, "127.0.0.1", t_port_of(b)), PYSOCK_VALUE_ERROR,
                 EINVAL);
@@ -1747,8 +1746,7 @@ T_TEST(the_audit_hook_can_deny_a_sendto, 30) {
 /* ---- the end of waits ---- */
 
 /* Begins call on b (whose queue a has filled where it is a sendto), and waits until it sleeps. */
-static void begin_wait(job *j, t_thread *t, int call, pysock *a, pysock *b,
-                       const pysock_addr *to) {
+static void begin_wait(job *j, t_thread *t, int call, pysock *a, pysock *b, const pysock_addr *to) {
     memset(j, 0, sizeof *j);
     j->call = call;
     j->s = call == SENDTO ? a : b;

@@ -72,8 +72,11 @@ T_TEST(descriptors_are_passed_by_hand, 60) {
     static const struct {
         int n;
         size_t room;
-    } cases[] = {{1, 10240}, {4, 10240}, {4, CMSG_SPACE(4 * sizeof(int))},
-                 {1, CMSG_LEN(4 * sizeof(int))}, {4, CMSG_LEN(4 * sizeof(int))}};
+    } cases[] = {{1, 10240},
+                 {4, 10240},
+                 {4, CMSG_SPACE(4 * sizeof(int))},
+                 {1, CMSG_LEN(4 * sizeof(int))},
+                 {4, CMSG_LEN(4 * sizeof(int))}};
     static char control[10240];
     int fds[4], open_fds;
     open_fds = fds_at_rest();
@@ -119,7 +122,7 @@ T_TEST(descriptors_may_come_in_several_items, 60) {
             memset(&msg, 0, sizeof msg);
             msg.control = control;
             msg.control_size = least ? CMSG_SPACE(sizeof(int)) + CMSG_LEN(2 * sizeof(int))
-                                   : sizeof control;
+                                     : sizeof control;
             expect_msg(&l, WHOLE, &msg, MSG_CMSG_CLOEXEC);
             T_EQ(take_fds(&msg, 2, 0, 1), 2);
             channel_close(&l);

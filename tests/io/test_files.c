@@ -148,8 +148,7 @@ T_TEST(the_modes_are_pythons, 60) {
             write_text(f, "y");
             T_OK(pysock_file_flush(f));
             t_expect(pair[1], "y");
-        }
-        else {
+        } else {
             T_FAILS(pysock_file_write(f, "y", 1, NULL), PYSOCK_OS_ERROR, EBADF);
         }
         T_OK(pysock_file_close(f));
@@ -407,8 +406,8 @@ T_TEST(lines_come_one_by_one, 120) {
                 char line[8];
                 if (!open_pair(kind, pair))
                     continue;
-                T_STEP("%s, buffering %td, the last line %s '\\n'", kind_names[kind],
-                       bufferings[b], newline ? "with" : "without");
+                T_STEP("%s, buffering %td, the last line %s '\\n'", kind_names[kind], bufferings[b],
+                       newline ? "with" : "without");
                 f = T_OK(pysock_makefile(pair[0], "rb", bufferings[b]));
                 t_say(pair[1], "first\r\nsec");
                 t_say(pair[1], newline ? "ond one\n\n\nlast\n" : "ond one\n\n\nlast");
@@ -515,7 +514,7 @@ T_TEST(an_unbuffered_file_takes_no_more_than_its_line, 60) {
 T_TEST(readlines_stops_after_the_hint, 60) {
     static const struct {
         ptrdiff_t hint, lines;
-    } cases[] = {{-1, 5}, {0, 5},  {1, 1},  {3, 1},   {4, 2},
+    } cases[] = {{-1, 5}, {0, 5}, {1, 1},  {3, 1},    {4, 2},
                  {5, 2},  {9, 3}, {15, 4}, {1000, 5}, {PTRDIFF_MAX, 5}};
     static const ptrdiff_t sizes[] = {-1, 0, 2};
     for (size_t b = 0; b < sizeof sizes / sizeof sizes[0]; b++)
@@ -598,8 +597,8 @@ T_TEST(what_one_read_had_got_another_one_can_have, 120) {
                     if (!op_waits(op, bufferings[b]))
                         continue;
                     T_CHECK(open_pair(few_kinds[k], pair));
-                    T_STEP("%s, buffering %td, %s then %s", kind_names[few_kinds[k]],
-                           bufferings[b], op_names[op], op_names[then]);
+                    T_STEP("%s, buffering %td, %s then %s", kind_names[few_kinds[k]], bufferings[b],
+                           op_names[op], op_names[then]);
                     f = T_OK(pysock_makefile(pair[0], "rb", bufferings[b]));
                     T_OK(pysock_setblocking(pair[0], 0));
                     t_say(pair[1], "abcd");

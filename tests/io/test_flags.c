@@ -379,8 +379,7 @@ T_TEST(the_error_queue_tells_what_was_lost, 30) {
         T_EQ(what.error.ee_errno, ECONNREFUSED);
         T_EQ(what.error.ee_origin, SO_EE_ORIGIN_ICMP);
         T_EQ(ntohl(what.offender.sin_addr.s_addr), INADDR_LOOPBACK);
-        T_FAILS(receive(i % WAYS, s, buf, sizeof buf, &msg, MSG_ERRQUEUE), PYSOCK_OS_ERROR,
-                EAGAIN);
+        T_FAILS(receive(i % WAYS, s, buf, sizeof buf, &msg, MSG_ERRQUEUE), PYSOCK_OS_ERROR, EAGAIN);
         T_EQ(pysock_poller_poll(p, &event, 1, 0), 0);
         pysock_poller_release(p);
         T_OK(pysock_close(s));

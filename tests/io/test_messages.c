@@ -404,8 +404,7 @@ T_TEST(a_message_stays_behind_what_is_queued, 100) {
         T_CHECK(pysock_queued(l.a) > 0);
         T_FAILS(pysock_sendmsg(l.a, &iov, 1, NULL, 0, 0, NULL), PYSOCK_OS_ERROR, EAGAIN);
         T_OK(pysock_setblocking(l.a, 1));
-        T_FAILS(pysock_sendmsg(l.a, &iov, 1, NULL, 0, MSG_DONTWAIT, NULL), PYSOCK_OS_ERROR,
-                EAGAIN);
+        T_FAILS(pysock_sendmsg(l.a, &iov, 1, NULL, 0, MSG_DONTWAIT, NULL), PYSOCK_OS_ERROR, EAGAIN);
         T_OK(pysock_settimeout(l.a, 0.05));
         T_FAILS(pysock_sendmsg(l.a, &iov, 1, NULL, 0, 0, NULL), PYSOCK_TIMEOUT_ERROR, ETIMEDOUT);
         T_OK(pysock_setblocking(l.a, 1));

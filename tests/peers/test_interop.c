@@ -296,8 +296,8 @@ static void issue(const char *path, const char *kind, const char *ca, const char
     const char *key = p_format("%s.key", path), *request = p_format("%s.csr", path);
     const char *cert = p_format("%s.pem", path);
     if (strcmp(kind, "rsa") == 0)
-        run_openssl("genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out",
-                    key, NULL);
+        run_openssl("genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", key,
+                    NULL);
     else
         run_openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", key, NULL);
     run_openssl("req", "-new", "-config", cnf, "-key", key, "-subj",
@@ -307,8 +307,8 @@ static void issue(const char *path, const char *kind, const char *ca, const char
                     p_format("%s.key", ca), "-set_serial", "4711", "-days", "30", "-extfile", cnf,
                     "-extensions", usage, "-out", cert, NULL);
     else
-        run_openssl("x509", "-req", "-in", request, "-signkey", key, "-days", "30", "-extfile",
-                    cnf, "-extensions", usage, "-out", cert, NULL);
+        run_openssl("x509", "-req", "-in", request, "-signkey", key, "-days", "30", "-extfile", cnf,
+                    "-extensions", usage, "-out", cert, NULL);
 }
 
 static pysock_ssl_context *server_with(const char *path) {
@@ -538,8 +538,8 @@ static void start_client_of(p_process *p, int program, int port, const char *hos
                      p_format("https://%s:%d/", host, port), NULL);
         break;
     default:
-        start_client(p, "python3", "tests/peers/peer.py", "client", "--port",
-                     p_format("%d", port), "--ca", CA, "--host", host, "--tls12", NULL);
+        start_client(p, "python3", "tests/peers/peer.py", "client", "--port", p_format("%d", port),
+                     "--ca", CA, "--host", host, "--tls12", NULL);
     }
 }
 
@@ -674,10 +674,10 @@ T_TEST(we_see_the_certificates_of_clients, 60) {
 static pysock *start_configured(p_process *p, int *port, const char *config, const char *command) {
     p_args args = {{NULL}, 0};
     const char *in = f_write_text("config.in", config), *out = f_path("config");
-    p_add(&args, "sh", "-c",
-          p_format("PATH=$PATH:/usr/sbin; sed \"s/@P[O]RT@/$3/\" \"$2\" >\"$1\" && exec %s",
-                   command),
-          "sh", out, in, P_PORT, NULL);
+    p_add(
+        &args, "sh", "-c",
+        p_format("PATH=$PATH:/usr/sbin; sed \"s/@P[O]RT@/$3/\" \"$2\" >\"$1\" && exec %s", command),
+        "sh", out, in, P_PORT, NULL);
     return p_start_server(p, &args, port);
 }
 
@@ -806,8 +806,8 @@ T_TEST(records_of_all_sizes_go_both_ways, 120) {
         p_end(&p);
 
         T_STEP("a client, records of %s", records[i].text);
-        start_client(&p, "python3", "tests/peers/peer.py", "client", "--port",
-                     p_format("%d", port), "--ca", CA, "--record", records[i].text, "--size",
+        start_client(&p, "python3", "tests/peers/peer.py", "client", "--port", p_format("%d", port),
+                     "--ca", CA, "--record", records[i].text, "--size",
                      p_format("%zu", records[i].size), NULL);
         s = accept_from(&p, listener);
         shake(s, &p, server, NULL);
@@ -955,9 +955,9 @@ T_TEST(haproxy_carries_tls_in_both_roles, 60) {
                             port, certs),
                    command, listener, server);
     T_STEP("as a server");
-    in_front_of_us_a_proxy(p_format(HAPROXY " ssl crt %s\nserver s 127.0.0.1:%d\n",
-                                    absolute(both), port),
-                           command, listener);
+    in_front_of_us_a_proxy(
+        p_format(HAPROXY " ssl crt %s\nserver s 127.0.0.1:%d\n", absolute(both), port), command,
+        listener);
     free(cert);
     free(key);
     T_OK(pysock_close(listener));

@@ -18,8 +18,8 @@ static const char *bulk_text(int which) {
     static int made;
     for (; made < 2; made++)
         for (size_t i = 0; i < BULK; i++)
-            bulk[made][i] =
-                i % 64 == 63 ? '\n' : (char)('0' + t_bytes(i, (unsigned int)made + 1)[0] % 10);
+            bulk[made][i] = i % 64 == 63 ? '\n'
+                                         : (char)('0' + t_bytes(i, (unsigned int)made + 1)[0] % 10);
     return bulk[which];
 }
 
@@ -345,8 +345,8 @@ T_TEST(openssl_s_server_with_a_wrong_certificate_is_refused, 240) {
         T_STEP("%s", bad->name);
         o = shake(s, ctx, "localhost", i % 2 ? NON_BLOCKING : BLOCKING);
         h_is_refusal(&o, bad->verify_code, bad->check);
-        p_wait_for(&p, bad->alert ? p_format("SSL alert number %d", bad->alert)
-                                  : "SSL alert number");
+        p_wait_for(&p,
+                   bad->alert ? p_format("SSL alert number %d", bad->alert) : "SSL alert number");
         T_OK(pysock_close(s));
         p_end(&p);
     }
@@ -362,8 +362,8 @@ T_TEST(alpn_and_sni_reach_openssl_s_server, 120) {
     pysock_ssl_context *ctx = t_client_ctx();
     T_OK(pysock_ssl_set_alpn_protocols(ctx, protocols, 2));
     s = start_s_server(&p, &port, "server-rsa", "-alpn", "h2,http/1.1", "-servername",
-                       "elsewhere.test", "-cert2", cert_file("server-ec"),
-                       "-key2", key_file("server-ec"), NULL);
+                       "elsewhere.test", "-cert2", cert_file("server-ec"), "-key2",
+                       key_file("server-ec"), NULL);
     shake_well(s, &p, ctx, "a.example.test", BLOCKING);
     H_SAME(t_alpn(s), "http/1.1");
     H_SAME(t_server_hostname(s), "a.example.test");
@@ -438,9 +438,8 @@ static void start_s_client(p_process *p, int port, ...) {
     p_args args = {{NULL}, 0};
     const char *option;
     va_list options;
-    p_add(&args, "stdbuf", "-oL", "openssl", "s_client", "-connect",
-          p_format("127.0.0.1:%d", port), "-CAfile", CA, "-verify_return_error",
-          "-verify_hostname", "localhost", NULL);
+    p_add(&args, "stdbuf", "-oL", "openssl", "s_client", "-connect", p_format("127.0.0.1:%d", port),
+          "-CAfile", CA, "-verify_return_error", "-verify_hostname", "localhost", NULL);
     va_start(options, port);
     while ((option = va_arg(options, const char *)) != NULL)
         p_add(&args, option, NULL);
@@ -677,8 +676,8 @@ T_TEST(gnutls_serv_with_a_wrong_certificate_is_refused, 240) {
         T_STEP("%s", bad->name);
         o = shake(s, ctx, "localhost", i % 2 ? BLOCKING : NON_BLOCKING);
         h_is_refusal(&o, bad->verify_code, bad->check);
-        p_wait_for(&p, bad->alert ? p_format("Received alert '%d'", bad->alert)
-                                  : "Received alert '");
+        p_wait_for(&p,
+                   bad->alert ? p_format("Received alert '%d'", bad->alert) : "Received alert '");
         T_OK(pysock_close(s));
         p_end(&p);
     }
@@ -1312,8 +1311,8 @@ static void start_python_client(p_process *p, int port, ...) {
     p_args args = {{NULL}, 0};
     const char *option;
     va_list options;
-    p_add(&args, "python3", "tests/peers/peer.py", "client", "--port", p_format("%d", port),
-          "--ca", CA, NULL);
+    p_add(&args, "python3", "tests/peers/peer.py", "client", "--port", p_format("%d", port), "--ca",
+          CA, NULL);
     va_start(options, port);
     while ((option = va_arg(options, const char *)) != NULL)
         p_add(&args, option, NULL);

@@ -187,9 +187,9 @@ T_FUNC unsigned bear_until(bear_peer *p, unsigned states) {
 /* Which chain a server shows from now on, in a renegotiation too. */
 T_FUNC void bear_show(bear_peer *p, const bear_identity *id) {
     br_ssl_server_set_single_ec(&p->br.server, id->chain, id->count,
-                                br_skey_decoder_get_ec(&id->key),
-                                BR_KEYTYPE_SIGN | BR_KEYTYPE_KEYX, BR_KEYTYPE_EC,
-                                br_ec_get_default(), br_ecdsa_sign_asn1_get_default());
+                                br_skey_decoder_get_ec(&id->key), BR_KEYTYPE_SIGN | BR_KEYTYPE_KEYX,
+                                BR_KEYTYPE_EC, br_ec_get_default(),
+                                br_ecdsa_sign_asn1_get_default());
 }
 
 T_FUNC void bear_begin_server(bear_peer *p, int fd, const bear_identity *id) {

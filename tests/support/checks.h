@@ -6,8 +6,10 @@
 
 #include "support/watchdog.h"
 
-__attribute__((format(printf, 3, 4), noreturn, unused)) static void
-t_fail_at(const char *file, int line, const char *format, ...) {
+__attribute__((format(printf, 3, 4), noreturn, unused)) static void t_fail_at(const char *file,
+                                                                              int line,
+                                                                              const char *format,
+                                                                              ...) {
     va_list args;
     fprintf(stderr, "*** %s: %s:%d: ", t_watch ? t_watch->test : "?", file, line);
     if (t_watch && t_watch->step[(t_watch->next + T_STEPS - 1) % T_STEPS][0])
@@ -42,8 +44,7 @@ T_FUNC void t_equal_at(const char *file, int line, const char *text, long long h
                   pysock_error_message());
 }
 
-#define T_EQ(have, want)                                                                           \
-    t_equal_at(__FILE__, __LINE__, #have, (long long)(have), (long long)(want))
+#define T_EQ(have, want) t_equal_at(__FILE__, __LINE__, #have, (long long)(have), (long long)(want))
 
 T_FUNC intptr_t t_ok_at(intptr_t value, int is_pointer, const char *text, const char *file,
                         int line) {
@@ -58,8 +59,8 @@ T_FUNC intptr_t t_ok_at(intptr_t value, int is_pointer, const char *text, const 
 /* The value of expr, which must not be negative (a pointer: NULL). */
 #define T_OK(expr)                                                                                 \
     __extension__({                                                                                \
-        (__typeof__(expr)) t_ok_at((intptr_t)(expr), T_IS_POINTER(expr), #expr, __FILE__,          \
-                                   __LINE__);                                                      \
+        (__typeof__(expr))t_ok_at((intptr_t)(expr), T_IS_POINTER(expr), #expr, __FILE__,           \
+                                  __LINE__);                                                       \
     })
 
 #define T_ANY (-1)

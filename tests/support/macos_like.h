@@ -57,8 +57,7 @@ T_MACOS_FUNC unsigned t_macos_socket(int fd) {
     return fstat(fd, &st) == 0 ? (unsigned)st.st_ino % T_MACOS_SOCKETS : 0;
 }
 
-T_MACOS_FUNC int t_macos_setsockopt(int fd, int level, int name, const void *value,
-                                    socklen_t len) {
+T_MACOS_FUNC int t_macos_setsockopt(int fd, int level, int name, const void *value, socklen_t len) {
     unsigned at = t_macos_socket(fd);
     if (level != SOL_SOCKET || name != T_MACOS_SO_NOSIGPIPE)
         return setsockopt(fd, level, name, value, len);
@@ -197,8 +196,7 @@ T_MACOS_FUNC int t_macos_shutdown(int fd, int how) {
 #define sendto(fd, data, size, flags, to, len) t_macos_sendto(fd, data, size, flags, to, len)
 #define sendmsg(fd, msg, flags) t_macos_sendmsg(fd, msg, flags)
 #define recv(fd, buf, size, flags) t_macos_recv(fd, buf, size, flags)
-#define recvfrom(fd, buf, size, flags, from, len) \
-    t_macos_recvfrom(fd, buf, size, flags, from, len)
+#define recvfrom(fd, buf, size, flags, from, len) t_macos_recvfrom(fd, buf, size, flags, from, len)
 #define recvmsg(fd, msg, flags) t_macos_recvmsg(fd, msg, flags)
 #define getsockname(fd, sa, len) t_macos_getsockname(fd, sa, len)
 #define getpeername(fd, sa, len) t_macos_getpeername(fd, sa, len)

@@ -247,20 +247,20 @@ T_FUNC m_der m_key_der(int number) {
 
 #define M_ECDSA_SHA256 "06082a8648ce3d040302"
 
-typedef struct m_spec { /* what is 0 is as usual */
-    const char *subject, *issuer;   /* common names; NULL issuer: the subject */
-    const m_der *issuer_name;       /* instead of that: a whole Name */
-    int key, signer;                /* numbers of keys */
-    const char *extensions;         /* M_...; NULL: no such field; "": an empty sequence */
-    const m_der *extension;         /* one more */
-    const m_der *spki;              /* instead of the key's own */
-    const char *serial;             /* the contents of the INTEGER, in hexadecimal digits */
+typedef struct m_spec {                 /* what is 0 is as usual */
+    const char *subject, *issuer;       /* common names; NULL issuer: the subject */
+    const m_der *issuer_name;           /* instead of that: a whole Name */
+    int key, signer;                    /* numbers of keys */
+    const char *extensions;             /* M_...; NULL: no such field; "": an empty sequence */
+    const m_der *extension;             /* one more */
+    const m_der *spki;                  /* instead of the key's own */
+    const char *serial;                 /* the contents of the INTEGER, in hexadecimal digits */
     const char *not_before, *not_after; /* UTCTime */
-    const m_der *validity;          /* instead of both: a whole Validity */
-    const char *version;            /* instead of version 3, with its tag, in hexadecimal digits */
-    const char *algorithm;          /* the contents of AlgorithmIdentifier; not ours: the signature
-                                       is noise */
-    size_t noise;                   /* of so many bytes */
+    const m_der *validity;              /* instead of both: a whole Validity */
+    const char *version;   /* instead of version 3, with its tag, in hexadecimal digits */
+    const char *algorithm; /* the contents of AlgorithmIdentifier; not ours: the signature
+                              is noise */
+    size_t noise;          /* of so many bytes */
 } m_spec;
 
 T_FUNC m_der m_name(const char *common_name) {

@@ -18,8 +18,8 @@ typedef struct p_text {
 typedef struct p_process {
     pid_t pid; /* 0: not running, reaped */
     int status;
-    int in, out, err; /* our ends of its pipes, non-blocking; -1 once closed */
-    p_text said;      /* its standard output, as far as it was read */
+    int in, out, err;  /* our ends of its pipes, non-blocking; -1 once closed */
+    p_text said;       /* its standard output, as far as it was read */
     p_text complained; /* and its standard error */
     const char *program;
 } p_process;
@@ -310,8 +310,8 @@ T_FUNC int p_free_port(void) {
     in.sin_family = AF_INET;
     in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     for (i = 0; i < 1000; i++) {
-        port = 10240 + (int)((getpid() * 61L + __atomic_fetch_add(&calls, 1, __ATOMIC_RELAXED)) %
-                             22000);
+        port = 10240 +
+               (int)((getpid() * 61L + __atomic_fetch_add(&calls, 1, __ATOMIC_RELAXED)) % 22000);
         in.sin_port = htons((uint16_t)port);
         fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
         if (fd < 0)

@@ -230,9 +230,9 @@ typedef struct r_keys {
 } r_keys;
 
 typedef struct r_peer {
-    int fd;               /* or -1 and the two BIOs */
+    int fd; /* or -1 and the two BIOs */
     pysock_bio *to, *from;
-    const char *certificate; /* a server's, of tests/certs */
+    const char *certificate;  /* a server's, of tests/certs */
     void (*drive)(void *arg); /* lets the other end go on; or NULL, where it does by itself */
     void *drive_arg;
     int server;
@@ -246,8 +246,8 @@ typedef struct r_peer {
     unsigned char verify[2][12]; /* the client's and the server's last Finished */
     r_keys in, out;
     r_keys next_in, next_out; /* from the next ChangeCipherSpec on */
-    r_bytes hello;    /* the other's, without its header */
-    r_bytes pending;  /* handshake bytes that came, and are not taken yet */
+    r_bytes hello;            /* the other's, without its header */
+    r_bytes pending;          /* handshake bytes that came, and are not taken yet */
     int certificate_asked;
     int alert, alert_level; /* the last that came; -1 */
     int warnings;           /* how many warnings came */
@@ -920,8 +920,8 @@ T_FUNC void r_close(r_end *e, r_peer *p) {
 
 static int r_complaints;
 
-__attribute__((format(printf, 2, 3), unused)) static void
-r_complain(const char *row, const char *format, ...) {
+__attribute__((format(printf, 2, 3), unused)) static void r_complain(const char *row,
+                                                                     const char *format, ...) {
     va_list args;
     fprintf(stderr, "*** %s: ", row);
     va_start(args, format);
@@ -1015,8 +1015,8 @@ T_FUNC void r_check_error(const r_end *e, const char *row) {
         r_complain(row, "failed with %s (%s), not SSLError", o->name, o->message);
     if (!o->reason[0] || h_contains(o->reason, "INTERNAL_ERROR") || !strcmp(o->reason, "UNKNOWN"))
         r_complain(row, "the reason is '%s' (%s)", o->reason, o->message);
-    if (!o->message[0] || h_contains(o->message, "BearSSL was called")
-        || h_contains(o->message, "unknown"))
+    if (!o->message[0] || h_contains(o->message, "BearSSL was called") ||
+        h_contains(o->message, "unknown"))
         r_complain(row, "the message is '%s'", o->message);
 }
 

@@ -94,14 +94,12 @@ T_FUNC void t_stage_set(t_stage *st, t_wait_kind what, int tls, double timeout,
         st->w.s = t_listen(&st->w.port);
         if (tls)
             T_OK(pysock_ssl_wrap_socket(st->w.s, server, NULL));
-    }
-    else if (what == T_WAIT_CONNECT) {
+    } else if (what == T_WAIT_CONNECT) {
         st->w.port = t_silent_port(st->fds);
         st->w.s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
         if (tls)
             T_OK(pysock_ssl_wrap_socket(st->w.s, client, "localhost"));
-    }
-    else {
+    } else {
         if (tls && what != T_WAIT_HANDSHAKE)
             t_tls_pair(pair, client, server);
         else

@@ -103,7 +103,7 @@ T_FUNC void t_watch_process(pid_t victim) {
 __attribute__((constructor)) static void t_before_main(void) {
     for (int i = 0; i < 4; i++)
         sigaction(t_crash_signal[i], NULL, &t_crash_action[i]);
-    setvbuf(stdout, NULL, _IOLBF, 0); /* an abort must not swallow which test it was */
+    setvbuf(stdout, NULL, _IOLBF, 0);            /* an abort must not swallow which test it was */
     if (getenv("T_ONLY") && getenv("T_ONLY")[0]) /* cases by name; "*" and "?" stand for any */
         cmocka_set_test_filter(getenv("T_ONLY"));
 }
@@ -139,8 +139,8 @@ T_FUNC void t_deadline_at(const char *test, double seconds) {
 /* Where the test is, printf-like; the last few are printed when it hangs. Any thread. */
 #define T_STEP(...) t_step(__LINE__, __VA_ARGS__)
 
-__attribute__((format(printf, 2, 3), unused)) static void
-t_step(int line, const char *format, ...) {
+__attribute__((format(printf, 2, 3), unused)) static void t_step(int line, const char *format,
+                                                                 ...) {
     va_list args;
     char text[160];
     va_start(args, format);

@@ -96,8 +96,8 @@ T_TEST(options_cut_versions_out, 60) {
     T_OK(pysock_ssl_set_options(server, PYSOCK_OP_NO_TLSv1_1));
     agree_on("TLSv1.2");
     T_STEP("nothing is left");
-    T_OK(pysock_ssl_set_options(client, PYSOCK_OP_NO_TLSv1 | PYSOCK_OP_NO_TLSv1_1 |
-                                            PYSOCK_OP_NO_TLSv1_2));
+    T_OK(pysock_ssl_set_options(client,
+                                PYSOCK_OP_NO_TLSv1 | PYSOCK_OP_NO_TLSv1_1 | PYSOCK_OP_NO_TLSv1_2));
     h_plain_pair(pair);
     T_FAILS(pysock_ssl_wrap_socket(pair[0], client, "localhost"), PYSOCK_SSL_ERROR, EPROTO);
     H_SAME(pysock_error_reason(), "NO_PROTOCOLS_AVAILABLE");
@@ -440,9 +440,11 @@ static int close_it(void *arg, const pysock_ssl_client_hello *hello) {
 
 /* A ClientHello of TLS 1.2 that asks for a host of these bytes. */
 static size_t hello_for(unsigned char out[256], const void *name, size_t n) {
-    static const unsigned char rest[] = {/* suites */ 0, 4, 0xc0, 0x2b, 0xc0, 0x2f, 1, 0};
-    static const unsigned char more[] = {/* groups */ 0, 10, 0, 4, 0, 2, 0, 23,
-                                         /* signatures */ 0, 13, 0, 6, 0, 4, 4, 3, 4, 1};
+    static const unsigned char rest[] = {/* suites */ 0, 4,    0xc0, 0x2b,
+                                         0xc0,           0x2f, 1,    0};
+    static const unsigned char more[] = {
+        /* groups */ 0,     10, 0, 4, 0, 2, 0, 23,
+        /* signatures */ 0, 13, 0, 6, 0, 4, 4, 3,  4, 1};
     size_t size = 0, extensions;
     T_CHECK(n < 100);
     memset(out, 0, 256);
@@ -452,8 +454,9 @@ static size_t hello_for(unsigned char out[256], const void *name, size_t n) {
     size += sizeof rest;
     extensions = size;
     size += 2;
-    memcpy(out + size, (unsigned char[]){0, 0, 0, (unsigned char)(n + 5), 0, (unsigned char)(n + 3),
-                                         0, 0, (unsigned char)n},
+    memcpy(out + size,
+           (unsigned char[]){0, 0, 0, (unsigned char)(n + 5), 0, (unsigned char)(n + 3), 0, 0,
+                             (unsigned char)n},
            9);
     memcpy(out + size + 9, name, n);
     size += 9 + n;

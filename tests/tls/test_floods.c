@@ -15,18 +15,20 @@
 /* Tenfold slack for what should take no time at all. */
 #define AT_ONCE T_SCALE(10.0, 60.0)
 
-enum { UNEXPECTED = PYSOCK_ALERT_UNEXPECTED_MESSAGE,
-       DECODE = PYSOCK_ALERT_DECODE_ERROR,
-       ILLEGAL = PYSOCK_ALERT_ILLEGAL_PARAMETER,
-       OVERFLOW = PYSOCK_ALERT_RECORD_OVERFLOW };
+enum {
+    UNEXPECTED = PYSOCK_ALERT_UNEXPECTED_MESSAGE,
+    DECODE = PYSOCK_ALERT_DECODE_ERROR,
+    ILLEGAL = PYSOCK_ALERT_ILLEGAL_PARAMETER,
+    OVERFLOW = PYSOCK_ALERT_RECORD_OVERFLOW
+};
 
 static pysock_ssl_context *no_renegotiation, *mutual;
 
 static int set_up(void **state) {
     make_contexts(state);
     no_renegotiation = t_client_ctx();
-    T_OK(pysock_ssl_set_options(no_renegotiation, pysock_ssl_get_options(no_renegotiation)
-                                                      | PYSOCK_OP_NO_RENEGOTIATION));
+    T_OK(pysock_ssl_set_options(no_renegotiation, pysock_ssl_get_options(no_renegotiation) |
+                                                      PYSOCK_OP_NO_RENEGOTIATION));
     mutual = t_server_ctx();
     T_OK(pysock_ssl_load_verify_locations(mutual, T_CERTS "ca.pem", NULL));
     T_OK(pysock_ssl_set_verify_mode(mutual, PYSOCK_CERT_OPTIONAL));
@@ -128,8 +130,8 @@ typedef struct flood {
     const char *name;
     void (*once)(r_peer *p, int i);
     int limit;
-    int from_server;      /* 1: only a server can send it; its client does not renegotiate */
-    unsigned stages;      /* bits */
+    int from_server; /* 1: only a server can send it; its client does not renegotiate */
+    unsigned stages; /* bits */
     r_alerts alerts;
 } flood;
 
@@ -371,8 +373,8 @@ T_TEST(a_message_that_is_too_large_is_refused_at_its_header, 240) {
                 else
                     r_open(&e, &p, way, client_ctx, "localhost");
                 go_to(&p, rows[i].stage);
-                if (rows[i].type == R_SERVER_KEY || rows[i].type == R_HELLO_DONE
-                    || rows[i].type == R_CERTIFICATE_REQUEST)
+                if (rows[i].type == R_SERVER_KEY || rows[i].type == R_HELLO_DONE ||
+                    rows[i].type == R_CERTIFICATE_REQUEST)
                     r_send_certificate(&p);
                 if (rows[i].type == R_HELLO_DONE || rows[i].type == R_CERTIFICATE_REQUEST)
                     r_send_server_key(&p);
@@ -387,8 +389,7 @@ T_TEST(a_message_that_is_too_large_is_refused_at_its_header, 240) {
                 if (rows[i].type == R_CERTIFICATE_VERIFY)
                     r_send_client_key(&p);
                 begin_message(&p, rows[i].type, large ? 0xffffff : rows[i].least);
-                r_check_refusal(&e, &p, row,
-                                R_ALERTS(ILLEGAL, DECODE, OVERFLOW, UNEXPECTED));
+                r_check_refusal(&e, &p, row, R_ALERTS(ILLEGAL, DECODE, OVERFLOW, UNEXPECTED));
             }
     r_no_complaints();
 }

@@ -8,13 +8,15 @@
 /* What the refusing callback answers; no parser would. */
 #define CALLBACKS_ALERT PYSOCK_ALERT_ACCESS_DENIED
 
-enum { DECODE = PYSOCK_ALERT_DECODE_ERROR,
-       ILLEGAL = PYSOCK_ALERT_ILLEGAL_PARAMETER,
-       UNEXPECTED = PYSOCK_ALERT_UNEXPECTED_MESSAGE,
-       FAILURE = PYSOCK_ALERT_HANDSHAKE_FAILURE,
-       VERSION = PYSOCK_ALERT_PROTOCOL_VERSION,
-       OVERFLOW = PYSOCK_ALERT_RECORD_OVERFLOW,
-       NAME = PYSOCK_ALERT_UNRECOGNIZED_NAME };
+enum {
+    DECODE = PYSOCK_ALERT_DECODE_ERROR,
+    ILLEGAL = PYSOCK_ALERT_ILLEGAL_PARAMETER,
+    UNEXPECTED = PYSOCK_ALERT_UNEXPECTED_MESSAGE,
+    FAILURE = PYSOCK_ALERT_HANDSHAKE_FAILURE,
+    VERSION = PYSOCK_ALERT_PROTOCOL_VERSION,
+    OVERFLOW = PYSOCK_ALERT_RECORD_OVERFLOW,
+    NAME = PYSOCK_ALERT_UNRECOGNIZED_NAME
+};
 
 static pysock_ssl_context *refusing, *accepting, *with_alpn;
 
@@ -252,8 +254,8 @@ static void refuse_shape(pysock_ssl_context *ctx, const shape *sh, int way) {
     static r_peer p;
     const char *row = row_name(sh->name, way);
     int before = r_complaints;
-    int named = sh->change != no_extensions && sh->change != empty_extensions
-                && sh->change != no_name;
+    int named = sh->change != no_extensions && sh->change != empty_extensions &&
+                sh->change != no_name;
     T_STEP("%s", row);
     r_open(&e, &p, way, ctx, NULL);
     say_shape(&p, sh);
@@ -474,10 +476,16 @@ T_TEST(a_malformed_list_of_versions_is_refused, 60) {
 
 T_TEST(other_malformed_extensions_are_refused, 60) {
     static const bad rows[] = {
-        B("renegotiation_info in a first hello", R_RENEGOTIATION, "\14" "123456789012", FAILURE),
+        B("renegotiation_info in a first hello", R_RENEGOTIATION,
+          "\14"
+          "123456789012",
+          FAILURE),
         B("an empty renegotiation_info", R_RENEGOTIATION, "", DECODE, FAILURE),
         B("renegotiation_info with bytes behind", R_RENEGOTIATION, "\0\0", DECODE, FAILURE),
-        B("renegotiation_info that is cut off", R_RENEGOTIATION, "\14" "123", DECODE, FAILURE),
+        B("renegotiation_info that is cut off", R_RENEGOTIATION,
+          "\14"
+          "123",
+          DECODE, FAILURE),
         B("a maximum fragment length of no size", R_MAX_FRAGMENT, "\5", ILLEGAL),
         B("a maximum fragment length of 0", R_MAX_FRAGMENT, "\0", ILLEGAL),
         B("an empty maximum fragment length", R_MAX_FRAGMENT, "", DECODE),
@@ -610,8 +618,7 @@ T_TEST(a_hello_that_is_malformed_is_refused, 120) {
         {"an extension behind the extensions", an_extension_behind, R_ONE_OF(DECODE)},
         {"half a length of extensions", half_a_length_of_extensions, R_ONE_OF(DECODE)},
         {"extensions that end early", extensions_that_end_early, R_ONE_OF(DECODE)},
-        {"a byte that is left among the extensions", extensions_with_a_byte_left,
-         R_ONE_OF(DECODE)},
+        {"a byte that is left among the extensions", extensions_with_a_byte_left, R_ONE_OF(DECODE)},
         {"three bytes that are left among the extensions", extensions_with_three_bytes_left,
          R_ONE_OF(DECODE)},
         {"an extension that is longer than the rest", an_extension_that_is_longer_than_the_rest,

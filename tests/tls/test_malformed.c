@@ -5,16 +5,18 @@
 
 #include "support/rawtls.h"
 
-enum { UNEXPECTED = PYSOCK_ALERT_UNEXPECTED_MESSAGE,
-       BAD_MAC = PYSOCK_ALERT_BAD_RECORD_MAC,
-       OVERFLOW = PYSOCK_ALERT_RECORD_OVERFLOW,
-       FAILURE = PYSOCK_ALERT_HANDSHAKE_FAILURE,
-       BAD_CERTIFICATE = PYSOCK_ALERT_BAD_CERTIFICATE,
-       ILLEGAL = PYSOCK_ALERT_ILLEGAL_PARAMETER,
-       DECODE = PYSOCK_ALERT_DECODE_ERROR,
-       DECRYPT = PYSOCK_ALERT_DECRYPT_ERROR,
-       VERSION = PYSOCK_ALERT_PROTOCOL_VERSION,
-       EXTENSION = PYSOCK_ALERT_UNSUPPORTED_EXTENSION };
+enum {
+    UNEXPECTED = PYSOCK_ALERT_UNEXPECTED_MESSAGE,
+    BAD_MAC = PYSOCK_ALERT_BAD_RECORD_MAC,
+    OVERFLOW = PYSOCK_ALERT_RECORD_OVERFLOW,
+    FAILURE = PYSOCK_ALERT_HANDSHAKE_FAILURE,
+    BAD_CERTIFICATE = PYSOCK_ALERT_BAD_CERTIFICATE,
+    ILLEGAL = PYSOCK_ALERT_ILLEGAL_PARAMETER,
+    DECODE = PYSOCK_ALERT_DECODE_ERROR,
+    DECRYPT = PYSOCK_ALERT_DECRYPT_ERROR,
+    VERSION = PYSOCK_ALERT_PROTOCOL_VERSION,
+    EXTENSION = PYSOCK_ALERT_UNSUPPORTED_EXTENSION
+};
 
 /* Contexts of the end under test. */
 static pysock_ssl_context *mutual, *with_rsa, *with_alpn, *renegotiating;
@@ -30,8 +32,8 @@ static int set_up(void **state) {
     with_alpn = t_client_ctx();
     T_OK(pysock_ssl_set_alpn_protocols(with_alpn, names, 2));
     renegotiating = t_server_ctx();
-    T_OK(pysock_ssl_set_options(renegotiating, pysock_ssl_get_options(renegotiating)
-                                                   | PYSOCK_OP_ALLOW_CLIENT_RENEGOTIATION));
+    T_OK(pysock_ssl_set_options(renegotiating, pysock_ssl_get_options(renegotiating) |
+                                                   PYSOCK_OP_ALLOW_CLIENT_RENEGOTIATION));
     return 0;
 }
 
@@ -373,8 +375,8 @@ static void record_above_all_limits(r_peer *p, const row *r) {
             "12345678901234567890123", BAD_MAC),                                                   \
         ROW("data of 23 bytes, level " #level, level, clear_record, R_DATA,                        \
             "12345678901234567890123", BAD_MAC),                                                   \
-        ROW("an alert that is not encrypted, level " #level, level, clear_record, R_ALERT,         \
-            "\1\0", BAD_MAC),                                                                      \
+        ROW("an alert that is not encrypted, level " #level, level, clear_record, R_ALERT, "\1\0", \
+            BAD_MAC),                                                                              \
         ROW("a record that is not encrypted, level " #level, level, clear_record, R_HANDSHAKE,     \
             "\24\0\0\14verify data!verify data!", BAD_MAC),                                        \
         ROW("a damaged record, level " #level, level, damaged_record, R_HANDSHAKE, "", BAD_MAC),   \
@@ -389,7 +391,8 @@ static void record_above_all_limits(r_peer *p, const row *r) {
 
 T_TEST(records_that_cannot_be_opened_are_refused, 240) {
     static const row rows[] = {
-        RECORDS_AT(FINISHED), RECORDS_AT(DATA),
+        RECORDS_AT(FINISHED),
+        RECORDS_AT(DATA),
         ROW("data of 16,385 bytes", DATA, record_of_16385_bytes, R_DATA, "", OVERFLOW),
         ROW("a ChangeCipherSpec of two bytes", CCS, record, R_CCS, "\1\1", UNEXPECTED, ILLEGAL,
             DECODE),
@@ -579,8 +582,8 @@ T_TEST(a_malformed_certificate_message_is_refused, 240) {
         ROW("an empty Certificate", CERTIFICATE, message, R_CERTIFICATE, "", DECODE),
         ROW("half a length", CERTIFICATE, message, R_CERTIFICATE, "\0\0", DECODE),
         ROW("a byte behind an empty list", CERTIFICATE, message, R_CERTIFICATE, "\0\0\0\0", DECODE),
-        ROW("a list that is longer than its message", CERTIFICATE, message, R_CERTIFICATE,
-            "\0\0\1", DECODE),
+        ROW("a list that is longer than its message", CERTIFICATE, message, R_CERTIFICATE, "\0\0\1",
+            DECODE),
         ROW("half a length of a certificate", CERTIFICATE, message, R_CERTIFICATE, "\0\0\2\0\0",
             DECODE),
         ROW("a certificate without bytes", CERTIFICATE, message, R_CERTIFICATE, "\0\0\3\0\0\0",
@@ -740,13 +743,27 @@ static void has_info_with_value(r_hello *h) {
 }
 static void has_info_of_nothing(r_hello *h) { r_reextend(h, R_RENEGOTIATION, NULL, 0); }
 /* clang-format on */
-static void has_info_and_more(r_hello *h) { r_reextend(h, R_RENEGOTIATION, "\0\0", 2); }
-static void has_info_cut_off(r_hello *h) { r_reextend(h, R_RENEGOTIATION, "\3\0", 2); }
-static void has_no_uncompressed(r_hello *h) { r_extend(h, R_POINT_FORMATS, "\1\1", 2); }
-static void has_no_formats(r_hello *h) { r_extend(h, R_POINT_FORMATS, "\0", 1); }
-static void has_empty_formats(r_hello *h) { r_extend(h, R_POINT_FORMATS, NULL, 0); }
-static void has_formats_and_more(r_hello *h) { r_extend(h, R_POINT_FORMATS, "\1\0\0", 3); }
-static void has_protocol(r_hello *h) { r_extend(h, R_ALPN, R_TEXT("\0\3\2h2")); }
+static void has_info_and_more(r_hello *h) {
+    r_reextend(h, R_RENEGOTIATION, "\0\0", 2);
+}
+static void has_info_cut_off(r_hello *h) {
+    r_reextend(h, R_RENEGOTIATION, "\3\0", 2);
+}
+static void has_no_uncompressed(r_hello *h) {
+    r_extend(h, R_POINT_FORMATS, "\1\1", 2);
+}
+static void has_no_formats(r_hello *h) {
+    r_extend(h, R_POINT_FORMATS, "\0", 1);
+}
+static void has_empty_formats(r_hello *h) {
+    r_extend(h, R_POINT_FORMATS, NULL, 0);
+}
+static void has_formats_and_more(r_hello *h) {
+    r_extend(h, R_POINT_FORMATS, "\1\0\0", 3);
+}
+static void has_protocol(r_hello *h) {
+    r_extend(h, R_ALPN, R_TEXT("\0\3\2h2"));
+}
 
 static void try_answers(const change *rows, size_t count, pysock_ssl_context *ctx) {
     static r_end e;
@@ -1205,8 +1222,7 @@ T_TEST(a_client_ignores_a_hello_request_in_its_handshake, 120) {
                 r_write_record(&p, R_DATA, "ping", 4);
             r_close(&e, &p);
             if (came || e.received_size != 4)
-                r_complain(name, "%s came, alert %d: %s", r_what(came), p.alert,
-                           e.outcome.message);
+                r_complain(name, "%s came, alert %d: %s", r_what(came), p.alert, e.outcome.message);
         }
     r_no_complaints();
 }

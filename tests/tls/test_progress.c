@@ -108,8 +108,8 @@ static void take_the_request(stage *st) {
 
 typedef enum call_kind { SEND_BUF, SENDALL, SEND, UNWRAP, DETACH, FLUSH } call_kind;
 
-static const char *const call_names[] = {"send_buf", "sendall", "send", "unwrap", "detach",
-                                         "file_flush"};
+static const char *const call_names[] = {"send_buf", "sendall", "send",
+                                         "unwrap",   "detach",  "file_flush"};
 
 typedef struct call {
     call_kind kind;

@@ -172,9 +172,9 @@ static void says_that_no_suite_is_shared(const h_outcome *o) {
 T_TEST(a_server_that_has_only_dhe_is_told_of, 100) {
     h_outcome o;
     P_NEED("openssl");
-    o = wrap_and_close(start_s_server("server-rsa", "-tls1_2", "-cipher",
-                                      "DHE-RSA-AES128-GCM-SHA256", NULL),
-                       client_ctx);
+    o = wrap_and_close(
+        start_s_server("server-rsa", "-tls1_2", "-cipher", "DHE-RSA-AES128-GCM-SHA256", NULL),
+        client_ctx);
     says_that_no_suite_is_shared(&o);
 }
 
@@ -183,9 +183,8 @@ T_TEST(a_server_that_has_only_static_rsa_is_told_of, 100) {
     pysock_ssl_context *ctx = t_client_ctx();
     pysock *s;
     P_NEED("openssl");
-    o = wrap_and_close(start_s_server("server-rsa", "-tls1_2", "-cipher", "AES128-GCM-SHA256",
-                                      NULL),
-                       client_ctx);
+    o = wrap_and_close(
+        start_s_server("server-rsa", "-tls1_2", "-cipher", "AES128-GCM-SHA256", NULL), client_ctx);
     says_that_no_suite_is_shared(&o);
     T_STEP("what it says helps");
     T_OK(pysock_ssl_set_ciphers(ctx, "ECDHE:AES128-GCM-SHA256"));
@@ -363,8 +362,8 @@ T_TEST(a_default_context_refuses_older_versions_by_itself, 60) {
             h.version = versions[i];
             r_say_hello(&p, &h);
             r_check_refusal(&e, &p, row, R_ALERTS(PYSOCK_ALERT_PROTOCOL_VERSION));
-            if (!h_contains(e.outcome.message, "version")
-                && !h_contains(e.outcome.message, "TLS 1."))
+            if (!h_contains(e.outcome.message, "version") &&
+                !h_contains(e.outcome.message, "TLS 1."))
                 r_complain(row, "the message is '%s'", e.outcome.message);
             pysock_ssl_context_release(ctx);
         }
@@ -459,12 +458,11 @@ T_TEST(a_renegotiation_with_another_certificate_is_refused, 100) {
             if (!came)
                 r_write_record(&p, R_DATA, "stolen", 6);
             r_close(&e, &p);
-            if (came != R_IS_ALERT || p.alert_level != 2
-                || !r_is_one_of(R_ALERTS(PYSOCK_ALERT_BAD_CERTIFICATE,
-                                         PYSOCK_ALERT_CERTIFICATE_UNKNOWN,
-                                         PYSOCK_ALERT_ILLEGAL_PARAMETER,
-                                         PYSOCK_ALERT_HANDSHAKE_FAILURE),
-                                p.alert))
+            if (came != R_IS_ALERT || p.alert_level != 2 ||
+                !r_is_one_of(
+                    R_ALERTS(PYSOCK_ALERT_BAD_CERTIFICATE, PYSOCK_ALERT_CERTIFICATE_UNKNOWN,
+                             PYSOCK_ALERT_ILLEGAL_PARAMETER, PYSOCK_ALERT_HANDSHAKE_FAILURE),
+                    p.alert))
                 r_complain(row, "%s came, alert %d", r_what(came), p.alert);
             if (e.received_size)
                 r_complain(row, "data was received");

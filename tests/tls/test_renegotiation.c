@@ -112,8 +112,8 @@ static void client_asks(uint64_t options, int verify_mode) {
     if (verify_mode != PYSOCK_CERT_NONE)
         T_OK(pysock_ssl_load_verify_locations(ctx, CA, NULL));
     T_OK(pysock_ssl_set_verify_mode(ctx, verify_mode));
-    p_add(&args, "stdbuf", "-oL", "openssl", "s_client", "-connect",
-          p_format("127.0.0.1:%d", port), "-CAfile", CA, "-tls1_2", NULL);
+    p_add(&args, "stdbuf", "-oL", "openssl", "s_client", "-connect", p_format("127.0.0.1:%d", port),
+          "-CAfile", CA, "-tls1_2", NULL);
     if (verify_mode != PYSOCK_CERT_NONE)
         p_add(&args, "-cert", T_CERTS "client.pem", "-key", T_CERTS "client.key", NULL);
     p_start(&p, &args);

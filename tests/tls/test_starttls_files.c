@@ -34,10 +34,9 @@ static void must_refuse(pysock *s, int form) {
     if (rc != -1)
         T_FAIL("wrapped, although a file has unread input");
     T_CHECK(pysock_error() != PYSOCK_NO_ERROR);
-    if (!strstr(pysock_error_message(), "file") || (!strstr(pysock_error_message(), "unread") &&
-                                                    !strstr(pysock_error_message(), "not read")))
-        T_FAIL("the message does not say that a file has unread input: %s",
-               pysock_error_message());
+    if (!strstr(pysock_error_message(), "file") ||
+        (!strstr(pysock_error_message(), "unread") && !strstr(pysock_error_message(), "not read")))
+        T_FAIL("the message does not say that a file has unread input: %s", pysock_error_message());
     T_CHECK(strncmp(pysock_error_message(), "ssl_wrap_socket", 15) == 0);
     T_EQ(pysock_is_ssl(s), 0);
     T_OK(pysock_settimeout(s, LONG));
@@ -161,7 +160,10 @@ T_TEST(other_files_are_no_obstacle, 60) {
         t_thread t;
         make_pair(pair);
         t_say(pair[1], "220 ready\r\n");
-        f = T_OK(pysock_makefile(pair[0], kind == 0 ? "w" : kind == 1 ? "r" : "rw",
+        f = T_OK(pysock_makefile(pair[0],
+                                 kind == 0   ? "w"
+                                 : kind == 1 ? "r"
+                                             : "rw",
                                  kind == 0 ? -1 : 0));
         if (kind == 0)
             t_expect(pair[0], "220 ready\r\n");

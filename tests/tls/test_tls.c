@@ -1026,8 +1026,8 @@ T_TEST(garbage_instead_of_a_client_hello_is_an_error, 120) {
                "0123456789abcdef0123456789abcdef\x00\x00\x02\x13\x01\x01\x00"
                "\x00\x07\x00\x2b\x00\x03\x02\x03\x04"),
          "UNSUPPORTED_PROTOCOL"},
-        {"truncated hello",
-         BYTES("\x16\x03\x03\x00\x0a\x01\x00\x00\x06\x03\x03\x00\x00\x00\x00"), NULL},
+        {"truncated hello", BYTES("\x16\x03\x03\x00\x0a\x01\x00\x00\x06\x03\x03\x00\x00\x00\x00"),
+         NULL},
     };
     for (size_t i = 0; i < 2 * sizeof cases / sizeof cases[0]; i++) {
         const garbage *g = &cases[i / 2];
@@ -1078,15 +1078,23 @@ T_TEST(fatal_alerts_are_named, 60) {
         unsigned char number;
         const char *reason;
     } alerts[] = {
-        {10, "SSLV3_ALERT_UNEXPECTED_MESSAGE"}, {20, "SSLV3_ALERT_BAD_RECORD_MAC"},
-        {40, "SSLV3_ALERT_HANDSHAKE_FAILURE"},  {42, "SSLV3_ALERT_BAD_CERTIFICATE"},
+        {10, "SSLV3_ALERT_UNEXPECTED_MESSAGE"},
+        {20, "SSLV3_ALERT_BAD_RECORD_MAC"},
+        {40, "SSLV3_ALERT_HANDSHAKE_FAILURE"},
+        {42, "SSLV3_ALERT_BAD_CERTIFICATE"},
         {43, "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE"},
-        {44, "SSLV3_ALERT_CERTIFICATE_REVOKED"}, {45, "SSLV3_ALERT_CERTIFICATE_EXPIRED"},
-        {46, "SSLV3_ALERT_CERTIFICATE_UNKNOWN"}, {47, "SSLV3_ALERT_ILLEGAL_PARAMETER"},
-        {48, "TLSV1_ALERT_UNKNOWN_CA"},          {49, "TLSV1_ALERT_ACCESS_DENIED"},
-        {50, "TLSV1_ALERT_DECODE_ERROR"},        {51, "TLSV1_ALERT_DECRYPT_ERROR"},
-        {70, "TLSV1_ALERT_PROTOCOL_VERSION"},    {71, "TLSV1_ALERT_INSUFFICIENT_SECURITY"},
-        {80, "TLSV1_ALERT_INTERNAL_ERROR"},      {112, "TLSV1_UNRECOGNIZED_NAME"},
+        {44, "SSLV3_ALERT_CERTIFICATE_REVOKED"},
+        {45, "SSLV3_ALERT_CERTIFICATE_EXPIRED"},
+        {46, "SSLV3_ALERT_CERTIFICATE_UNKNOWN"},
+        {47, "SSLV3_ALERT_ILLEGAL_PARAMETER"},
+        {48, "TLSV1_ALERT_UNKNOWN_CA"},
+        {49, "TLSV1_ALERT_ACCESS_DENIED"},
+        {50, "TLSV1_ALERT_DECODE_ERROR"},
+        {51, "TLSV1_ALERT_DECRYPT_ERROR"},
+        {70, "TLSV1_ALERT_PROTOCOL_VERSION"},
+        {71, "TLSV1_ALERT_INSUFFICIENT_SECURITY"},
+        {80, "TLSV1_ALERT_INTERNAL_ERROR"},
+        {112, "TLSV1_UNRECOGNIZED_NAME"},
         {120, "TLSV1_ALERT_NO_APPLICATION_PROTOCOL"},
     };
     for (size_t i = 0; i < sizeof alerts / sizeof alerts[0]; i++) {
@@ -1159,8 +1167,8 @@ T_TEST(a_reset_in_a_handshake_is_an_error_of_the_system, 60) {
 
 /* A ClientHello for that version, with suites of the time and nothing else. */
 static size_t client_hello(unsigned char *out, unsigned char minor) {
-    static const unsigned char suites[] = {0xc0, 0x09, 0xc0, 0x0a, 0xc0, 0x13, 0xc0, 0x14,
-                                           0x00, 0x2f, 0x00, 0x35};
+    static const unsigned char suites[] = {0xc0, 0x09, 0xc0, 0x0a, 0xc0, 0x13,
+                                           0xc0, 0x14, 0x00, 0x2f, 0x00, 0x35};
     size_t n = 0;
     memset(out, 0, 100);
     out[n++] = 22;

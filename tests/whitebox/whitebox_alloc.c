@@ -56,8 +56,8 @@ static int secrets_found; /* atomic */
 
 static void look_for_secrets(const void *p) {
     for (int i = 0; p && i < 4; i++)
-        if (secrets[i] && memmem(p, malloc_usable_size((void *)(uintptr_t)p), secrets[i],
-                                 secret_sizes[i]))
+        if (secrets[i] &&
+            memmem(p, malloc_usable_size((void *)(uintptr_t)p), secrets[i], secret_sizes[i]))
             __atomic_or_fetch(&secrets_found, 1 << i, __ATOMIC_RELAXED);
 }
 
@@ -100,8 +100,8 @@ static int failed(const char *what) {
         snprintf(said.first, sizeof said.first, "%s: %s", what, pysock_error_message());
     if (pysock_error() == PYSOCK_MEMORY_ERROR) {
         said.memory_errors++;
-        snprintf(said.memory, sizeof said.memory, "%s: %s (errno %d)", what,
-                 pysock_error_message(), number);
+        snprintf(said.memory, sizeof said.memory, "%s: %s (errno %d)", what, pysock_error_message(),
+                 number);
         if (number != ENOMEM || !pysock_error_message()[0])
             T_FAIL("a strange MemoryError: %s", said.memory);
     }
@@ -221,8 +221,8 @@ static int keys_cycle(void) {
     pysock_ssl_chain_options options = PYSOCK_SSL_CHAIN_OPTIONS_INIT;
     int result = TRY_NEW(ctx);
     if (result == 0) /* a long one, which must not grow through several blocks */
-        result = TRY(pysock_ssl_load_cert_chain(ctx, T_CERTS "server-rsa.pem",
-                                                T_CERTS "server-rsa.key"));
+        result = TRY(
+            pysock_ssl_load_cert_chain(ctx, T_CERTS "server-rsa.pem", T_CERTS "server-rsa.key"));
     options.certfile = T_CERTS "server-ec.pem";
     options.password = PASSWORD;
     for (int i = 0; i < 3 && result == 0; i++) {
@@ -271,8 +271,8 @@ static int reparse(const pysock_buf *der) {
     if (result == 0)
         result = TRY_NEW(again = pysock_ssl_pem_cert_to_der_cert(pysock_buf_data(pem)));
     if (result == 0)
-        result = TRY_NEW(cert = pysock_ssl_cert_parse(pysock_buf_data(again),
-                                                      pysock_buf_size(again)));
+        result = TRY_NEW(
+            cert = pysock_ssl_cert_parse(pysock_buf_data(again), pysock_buf_size(again)));
     if (result == 0 && cert->subject_alt_name_count == 0)
         T_FAIL("half a certificate");
     pysock_ssl_cert_free(cert);
@@ -622,7 +622,7 @@ typedef struct side {
 typedef struct party {
     pysock *listener;
     pysock_ssl_context *client_ctx, *server_ctx;
-    side sides[2]; /* the client and the server */
+    side sides[2];         /* the client and the server */
     pysock_poller *poller; /* NULL: select */
 } party;
 
@@ -669,10 +669,8 @@ static int side_step(party *p, side *a, int is_writable) {
         if (result == 0)
             a->state = TALKING;
         return result < 0 && errno != EINPROGRESS ? failed("do_handshake") : 0;
-    case TALKING:
-        return side_talk(a);
-    default:
-        return 0;
+    case TALKING: return side_talk(a);
+    default: return 0;
     }
 }
 

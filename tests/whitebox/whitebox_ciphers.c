@@ -149,8 +149,8 @@ static choice only_common(const choice *all) {
 
 static void expect_same(const char *text, const choice *have, const choice *want) {
     choice mine = only_common(have);
-    if (mine.count == want->count
-        && memcmp(mine.ids, want->ids, (size_t)mine.count * sizeof *mine.ids) == 0)
+    if (mine.count == want->count &&
+        memcmp(mine.ids, want->ids, (size_t)mine.count * sizeof *mine.ids) == 0)
         return;
     T_FAIL("'%s' chooses\n    '%s', not\n    '%s'", text, names_of(&mine), names_of(want));
 }
@@ -261,10 +261,10 @@ T_TEST(static_keys_and_3des_are_described_alike, 60) {
          "aes-128-gcm", "(none)", "kx-ecdh", "auth-ecdh", 0xC031, 128, 128},
         {"ECDH-ECDSA-AES256-SHA384", "TLS_ECDH_ECDSA_WITH_AES_256_CBC_SHA384", "TLSv1.2",
          "aes-256-cbc", "sha384", "kx-ecdh", "auth-ecdh", 0xC026, 256, 256},
-        {"ECDHE-RSA-DES-CBC3-SHA", "TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA", "TLSv1.0",
-         "des-ede3-cbc", "sha1", "kx-ecdhe", "auth-rsa", 0xC012, 112, 168},
-        {"DES-CBC3-SHA", "TLS_RSA_WITH_3DES_EDE_CBC_SHA", "SSLv3", "des-ede3-cbc", "sha1",
-         "kx-rsa", "auth-rsa", 0x000A, 112, 168},
+        {"ECDHE-RSA-DES-CBC3-SHA", "TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA", "TLSv1.0", "des-ede3-cbc",
+         "sha1", "kx-ecdhe", "auth-rsa", 0xC012, 112, 168},
+        {"DES-CBC3-SHA", "TLS_RSA_WITH_3DES_EDE_CBC_SHA", "SSLv3", "des-ede3-cbc", "sha1", "kx-rsa",
+         "auth-rsa", 0x000A, 112, 168},
     };
     pysock_ssl_cipher_info info;
     for (size_t i = 0; i < PYSOCK__COUNT(rows); i++) {
@@ -408,15 +408,14 @@ T_TEST(openssl_chooses_the_same_in_the_same_order, T_SCALE(120, 300)) {
     }
 }
 
-static const char set_ciphers[] =
-    "import ssl, sys\n"
-    "for text in open(sys.argv[1]):\n"
-    "    c = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)\n"
-    "    try:\n"
-    "        c.set_ciphers(text.rstrip('\\n'))\n"
-    "        print(*[x['id'] & 65535 for x in c.get_ciphers()])\n"
-    "    except ssl.SSLError:\n"
-    "        print()\n";
+static const char set_ciphers[] = "import ssl, sys\n"
+                                  "for text in open(sys.argv[1]):\n"
+                                  "    c = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)\n"
+                                  "    try:\n"
+                                  "        c.set_ciphers(text.rstrip('\\n'))\n"
+                                  "        print(*[x['id'] & 65535 for x in c.get_ciphers()])\n"
+                                  "    except ssl.SSLError:\n"
+                                  "        print()\n";
 
 static unsigned int next_random(unsigned int *seed) {
     *seed = *seed * 1103515245u + 12345u;
@@ -427,10 +426,10 @@ static unsigned int next_random(unsigned int *seed) {
    alone: OpenSSL forgets it as soon as "+HIGH" or a name follows. */
 static size_t random_string(char *text, size_t size, unsigned int *seed) {
     static const char *const words[] = {
-        "ALL",     "HIGH",   "AES",     "AES128",   "AES256",  "AESGCM",  "AESCCM", "AESCCM8",
-        "ECDHE",   "kRSA",   "RSA",     "aRSA",     "ECDSA",   "SHA",     "SHA256", "SHA384",
-        "TLSv1.2", "SSLv3",  "TLSv1",   "CHACHA20", "CBC",     "ECDH",    "DHE",    "aNULL",
-        "eNULL",   "RC4",    "BOGUS",   "PSK",      "kECDHE",  "DEFAULT", "LOW",    "DSS",
+        "ALL",     "HIGH",  "AES",   "AES128",   "AES256", "AESGCM",  "AESCCM", "AESCCM8",
+        "ECDHE",   "kRSA",  "RSA",   "aRSA",     "ECDSA",  "SHA",     "SHA256", "SHA384",
+        "TLSv1.2", "SSLv3", "TLSv1", "CHACHA20", "CBC",    "ECDH",    "DHE",    "aNULL",
+        "eNULL",   "RC4",   "BOGUS", "PSK",      "kECDHE", "DEFAULT", "LOW",    "DSS",
     };
     static const char *const signs[] = {"", "", "", "", "-", "-", "+", "+", "!"};
     static const char *const ends[] = {":", ":", ":", ",", " ", ";", "::", ":@STRENGTH:"};
@@ -446,10 +445,10 @@ static size_t random_string(char *text, size_t size, unsigned int *seed) {
         for (; more; more = next_random(seed) % 3 == 0) {
             unsigned int pick = next_random(seed) % (PYSOCK__COUNT(words) + 12);
             const choice *both = common();
-            const char *word = pick < PYSOCK__COUNT(words)
-                                   ? words[pick]
-                                   : pysock__suite_find(
-                                         both->ids[next_random(seed) % (size_t)both->count])->name;
+            const char *word =
+                pick < PYSOCK__COUNT(words)
+                    ? words[pick]
+                    : pysock__suite_find(both->ids[next_random(seed) % (size_t)both->count])->name;
             used += (size_t)snprintf(text + used, size - used, "%s+", word);
         }
         used--; /* the last '+' */
@@ -515,9 +514,14 @@ T_TEST(suites_of_the_last_resort_must_be_meant, 60) {
     };
     /* clang-format on */
     static const char *const not_meant[] = {
-        "DEFAULT", "HIGH", "AES", "AESGCM", "SHA", "SHA256", "SHA384", "kRSA", "RSA", "aRSA",
-        "ECDH", "ECDHE", "ECDSA", "aECDSA", "TLSv1", "TLSv1.2", "SSLv3", "CBC", "FIPS",
-        "-3DES:HIGH", "ALL:-3DES:-kECDH:HIGH:kRSA", "+3DES:AES", "CHACHA20",
+        "DEFAULT",   "HIGH",       "AES",
+        "AESGCM",    "SHA",        "SHA256",
+        "SHA384",    "kRSA",       "RSA",
+        "aRSA",      "ECDH",       "ECDHE",
+        "ECDSA",     "aECDSA",     "TLSv1",
+        "TLSv1.2",   "SSLv3",      "CBC",
+        "FIPS",      "-3DES:HIGH", "ALL:-3DES:-kECDH:HIGH:kRSA",
+        "+3DES:AES", "CHACHA20",
     };
     const uint32_t traits = PYSOCK__ENC_3DES | PYSOCK__KX_ECDH;
     for (size_t i = 0; i < PYSOCK__COUNT(meant); i++) {
@@ -544,8 +548,8 @@ T_TEST(suites_of_the_last_resort_must_be_meant, 60) {
 }
 
 T_TEST(chacha20_is_first_where_the_processor_has_no_aes, 60) {
-    static const char *const words[] = {"ALL", "DEFAULT", "HIGH", "ECDHE", "TLSv1.2",
-                                        "HIGH:@STRENGTH"};
+    static const char *const words[] = {"ALL",   "DEFAULT", "HIGH",
+                                        "ECDHE", "TLSv1.2", "HIGH:@STRENGTH"};
     for (size_t i = 0; i < PYSOCK__COUNT(words); i++) {
         choice fast = ours(words[i]), slow, fast_rest, slow_rest;
         has_fast_aes = 0;
@@ -596,9 +600,9 @@ T_TEST(the_security_level_is_told_when_there_is_one, 60) {
         {"DEFAULT@SECLEVEL=2", 2},
         {"ALL:@SECLEVEL=3", 3},
         {"ALL:@SECLEVEL=3:@SECLEVEL=1", 1},
-        {"BOGUS:@SECLEVEL=1", 77},      /* nothing chosen: nothing changes */
-        {"@SECLEVEL=1:ALL:@NO", 77},    /* malformed */
-        {"ALL:@SECLEVEL=4", 77},        /* more than BearSSL can keep */
+        {"BOGUS:@SECLEVEL=1", 77},   /* nothing chosen: nothing changes */
+        {"@SECLEVEL=1:ALL:@NO", 77}, /* malformed */
+        {"ALL:@SECLEVEL=4", 77},     /* more than BearSSL can keep */
         {"ALL:@SECLEVEL=5", 77},
         {"ALL:@SECLEVEL=6", 77},
     };
@@ -625,8 +629,9 @@ static void expect_quick(const char *text) {
 }
 
 T_TEST(garbage_is_harmless, T_SCALE(60, 300)) {
-    static const char *const pieces[] = {"A", "!", "+", "-", "@", ":", "AES", "AES+", "+AES:",
-                                         "-AES:AES:", "@STRENGTH:", "DEFAULT", "ALL:!ALL:", "_"};
+    static const char *const pieces[] = {
+        "A",    "!",     "+",         "-",          "@",       ":",         "AES",
+        "AES+", "+AES:", "-AES:AES:", "@STRENGTH:", "DEFAULT", "ALL:!ALL:", "_"};
     const size_t size = 100000;
     char *text = malloc(size + 1);
     unsigned int seed = 1;

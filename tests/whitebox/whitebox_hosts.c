@@ -59,8 +59,9 @@ static int matches(const char *cn, const void *san, size_t san_size, const char 
     pysock__cert cert;
     T_CHECK(n < 40);
     memset(&cert, 0, sizeof cert);
-    memcpy(subject, (unsigned char[]){0x31, (unsigned char)(n + 9), 0x30, (unsigned char)(n + 7),
-                                      6, 3, 0x55, 4, 3, 0x0c, (unsigned char)n},
+    memcpy(subject,
+           (unsigned char[]){0x31, (unsigned char)(n + 9), 0x30, (unsigned char)(n + 7), 6, 3, 0x55,
+                             4, 3, 0x0c, (unsigned char)n},
            11);
     memcpy(subject + 11, cn, n);
     cert.subject.p = subject;
@@ -74,7 +75,9 @@ static int matches(const char *cn, const void *san, size_t san_size, const char 
 }
 
 T_TEST(names_count_for_names_and_addresses_for_addresses, 30) {
-    static const char dns[] = "\x82\x09" "localhost\x82\x09" "127.0.0.2";
+    static const char dns[] = "\x82\x09"
+                              "localhost\x82\x09"
+                              "127.0.0.2";
     static const char ip[] = "\x87\x04\x7f\0\0\1\x87\x10\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\1";
     T_EQ(matches("x", TEXT(dns), "localhost", 0), 1);
     T_EQ(matches("x", TEXT(dns), "localhost.", 0), 1);
@@ -85,11 +88,16 @@ T_TEST(names_count_for_names_and_addresses_for_addresses, 30) {
     T_EQ(matches("x", TEXT(ip), "0:0:0:0:0:0:0:1", 0), 1);
     T_EQ(matches("x", TEXT(ip), "::2", 0), 0);
     T_EQ(matches("x", TEXT(ip), "localhost", 0), 0);
-    T_EQ(matches("x", "\x82\x7f" "localhost", 11, "localhost", 0), 0); /* cut off */
+    T_EQ(matches("x",
+                 "\x82\x7f"
+                 "localhost",
+                 11, "localhost", 0),
+         0); /* cut off */
 }
 
 T_TEST(a_common_name_counts_only_where_nothing_else_does, 30) {
-    static const char dns[] = "\x82\x05" "other";
+    static const char dns[] = "\x82\x05"
+                              "other";
     T_EQ(matches("localhost", NULL, 0, "localhost", 0), 1);
     T_EQ(matches("localhost", NULL, 0, "localhost.", 0), 1);
     T_EQ(matches("localhost", NULL, 0, "localhost", 1), 0);

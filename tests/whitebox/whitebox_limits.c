@@ -223,8 +223,15 @@ T_TEST(names_are_compared_so_often_and_no_more, 60) {
     make(&ca, "root", "root", 1, 1);
     make(&leaf, "leaf", "root", 0, 0);
     for (size_t i = 0; i < 100; i++) {
-        memcpy(permitted + 5 * i, i < 99 ? "\x30\x03\x82\x01z" : "\x30\x03\x82\x01" "a", 5);
-        memcpy(san + 3 * i, "\x82\x01" "a", 3);
+        memcpy(permitted + 5 * i,
+               i < 99 ? "\x30\x03\x82\x01z"
+                      : "\x30\x03\x82\x01"
+                        "a",
+               5);
+        memcpy(san + 3 * i,
+               "\x82\x01"
+               "a",
+               3);
     }
     ca.cert.permitted = bytes(permitted, sizeof permitted);
     leaf.cert.san = bytes(san, sizeof san);

@@ -36,11 +36,11 @@ static int gate_is_shut, at_gate, held_error; /* guarded by gate_lock */
 static const struct {
     const char *name;
     int code, sys;
-} failing[] = {{"noname.test", EAI_NONAME, 0}, {"again.test", EAI_AGAIN, 0},
-               {"fail.test", EAI_FAIL, 0},     {"memory.test", EAI_MEMORY, 0},
-               {"system.test", EAI_SYSTEM, EMFILE},
+} failing[] = {
+    {"noname.test", EAI_NONAME, 0}, {"again.test", EAI_AGAIN, 0},        {"fail.test", EAI_FAIL, 0},
+    {"memory.test", EAI_MEMORY, 0}, {"system.test", EAI_SYSTEM, EMFILE},
 #ifdef EAI_NODATA
-               {"nodata.test", EAI_NODATA, 0},
+    {"nodata.test", EAI_NODATA, 0},
 #endif
 };
 #define FAILING (sizeof failing / sizeof failing[0])
@@ -255,8 +255,7 @@ T_TEST(a_name_that_is_not_found_is_told_by_select_and_the_next_call, 60) {
         if (by_option) {
             T_OK(pysock_getsockopt_int(s, SOL_SOCKET, SO_ERROR, &value));
             T_EQ(value, EADDRNOTAVAIL);
-        }
-        else {
+        } else {
             T_FAILS(pysock_recv(s, &byte, 1, 0), PYSOCK_GAI_ERROR, T_ANY);
             T_EQ(pysock_error_code(), EAI_NONAME);
             T_CHECK(strstr(pysock_error_message(), "held.test") != NULL);
@@ -1182,11 +1181,9 @@ static void expect_failure(size_t i) {
     if (failing[i].code == EAI_SYSTEM) {
         T_EQ(pysock_error(), PYSOCK_OS_ERROR);
         T_EQ(pysock_error_code(), failing[i].sys);
-    }
-    else if (failing[i].code == EAI_MEMORY) {
+    } else if (failing[i].code == EAI_MEMORY) {
         T_EQ(pysock_error(), PYSOCK_MEMORY_ERROR);
-    }
-    else {
+    } else {
         T_EQ(pysock_error(), PYSOCK_GAI_ERROR);
         T_EQ(pysock_error_code(), failing[i].code);
         T_CHECK(strstr(pysock_error_message(), failing[i].name) != NULL);
@@ -1344,8 +1341,7 @@ static int note_if_late(void *arg, const pysock_audit_event *event) {
         sem_post(&hook_begun);
         t_sem_take(&hook_may_end);
     }
-    if (strcmp(event->name, "socket.connect") == 0 &&
-        __atomic_load_n(&h->ended, __ATOMIC_ACQUIRE))
+    if (strcmp(event->name, "socket.connect") == 0 && __atomic_load_n(&h->ended, __ATOMIC_ACQUIRE))
         __atomic_store_n(&h->late, 1, __ATOMIC_RELEASE);
     return 0;
 }

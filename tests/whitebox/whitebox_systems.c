@@ -18,8 +18,8 @@ static struct dirent *ailing_readdir(DIR *d) {
 }
 
 /* musl always tells a canonical name. */
-static int telling_getaddrinfo(const char *host, const char *service,
-                               const struct addrinfo *hints, struct addrinfo **list) {
+static int telling_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints,
+                               struct addrinfo **list) {
     struct addrinfo more = *hints;
     if (host)
         more.ai_flags |= AI_CANONNAME;

@@ -74,9 +74,9 @@ static long count_bytes(void) {
 
 enum { NOBODY, FOREIGN_THREADS, MARKED_THREADS };
 
-static int stop_whom;                 /* atomic; whose handshake steps stop */
-static __thread int is_ours;          /* set in the threads of the test; the reactor's is foreign */
-static __thread int is_marked;        /* the one thread of the test that shall stop */
+static int stop_whom;          /* atomic; whose handshake steps stop */
+static __thread int is_ours;   /* set in the threads of the test; the reactor's is foreign */
+static __thread int is_marked; /* the one thread of the test that shall stop */
 static sem_t stopped, go_on;
 
 static int naps;     /* atomic */

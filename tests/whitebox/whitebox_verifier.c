@@ -192,9 +192,9 @@ T_TEST(what_is_looked_up_grows_a_copy, 60) {
 }
 
 T_TEST(a_hash_is_that_of_openssl, 60) {
-    static const char *const files[] = {"root", "named/case", "named/blanks", "named/umlaut",
-                                        "named/multi", "named/bmp", "named/teletex",
-                                        "named/latin"};
+    static const char *const files[] = {"root",          "named/case",  "named/blanks",
+                                        "named/umlaut",  "named/multi", "named/bmp",
+                                        "named/teletex", "named/latin"};
     static p_process p;
     P_NEED("openssl");
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
@@ -219,10 +219,14 @@ T_TEST(serial_numbers_are_the_same_if_their_values_are, 60) {
         size_t a_size, b_size;
         int same;
     } list[] = {
-        {"\x01", "\x01", 1, 1, 1},         {"\x00\x01", "\x01", 2, 1, 1},
-        {"\x00\x00\x80", "\x00\x80", 3, 2, 1}, {"\x00\x80", "\x80", 2, 1, 0},
-        {"\xff\x80", "\x80", 2, 1, 1},     {"\x01\x00", "\x01", 2, 1, 0},
-        {"\x00", "\x00\x00", 1, 2, 1},     {"\xff", "\x00\xff", 1, 2, 0},
+        {"\x01", "\x01", 1, 1, 1},
+        {"\x00\x01", "\x01", 2, 1, 1},
+        {"\x00\x00\x80", "\x00\x80", 3, 2, 1},
+        {"\x00\x80", "\x80", 2, 1, 0},
+        {"\xff\x80", "\x80", 2, 1, 1},
+        {"\x01\x00", "\x01", 2, 1, 0},
+        {"\x00", "\x00\x00", 1, 2, 1},
+        {"\xff", "\x00\xff", 1, 2, 0},
     };
     for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
         pysock__der a, b;

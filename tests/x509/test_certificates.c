@@ -714,8 +714,7 @@ T_TEST(damaged_certificates_are_named, 120) {
     load_fails(ctx, file, EC_KEY, PYSOCK_SSL_ERROR, EPROTO, "short.pem", DAMAGE);
 
     T_STEP("nothing between BEGIN and END");
-    file = f_write_text("hollow.pem",
-                        "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n");
+    file = f_write_text("hollow.pem", "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n");
     load_fails(ctx, file, EC_KEY, PYSOCK_SSL_ERROR, EPROTO, "hollow.pem", DAMAGE);
     free(copy);
     free(text);
@@ -799,8 +798,7 @@ T_TEST(keys_load_in_every_usual_format, 60) {
     T_STEP("EC, SEC 1 with its parameters before it");
     p_add(&params, "openssl", "ecparam", "-name", "prime256v1", "-out", parameters, NULL);
     openssl(&params);
-    is_accepted(t_client_ctx(), server_with(EC_PEM, join("both.key", parameters, ec)),
-                "localhost");
+    is_accepted(t_client_ctx(), server_with(EC_PEM, join("both.key", parameters, ec)), "localhost");
 
     T_STEP("EC, PKCS #8");
     p_add(&pkcs8, "openssl", "pkcs8", "-topk8", "-nocrypt", "-in", T_CERTS "chain-ec.key", "-out",
@@ -1018,12 +1016,9 @@ T_TEST(der_that_is_damaged_inside_is_an_error, 60) {
         unsigned char der[8];
         size_t size;
     } list[] = {
-        {{0x30, 0x02, 0x7e, 0x3b}, 4},
-        {{0x30, 0x01, 0x02}, 3},
-        {{0x30, 0x03, 0x02, 0x05, 0x01}, 5},
-        {{0x30, 0x02, 0x1f, 0x01}, 4},
-        {{0x30, 0x03, 0x30, 0x80, 0x00}, 5},
-        {{0x30, 0x04, 0x30, 0x02, 0x02, 0x7f}, 6},
+        {{0x30, 0x02, 0x7e, 0x3b}, 4},       {{0x30, 0x01, 0x02}, 3},
+        {{0x30, 0x03, 0x02, 0x05, 0x01}, 5}, {{0x30, 0x02, 0x1f, 0x01}, 4},
+        {{0x30, 0x03, 0x30, 0x80, 0x00}, 5}, {{0x30, 0x04, 0x30, 0x02, 0x02, 0x7f}, 6},
     };
     pysock_ssl_context *client = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
     pysock_ssl_context *server = t_server_ctx();

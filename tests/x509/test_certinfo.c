@@ -203,9 +203,9 @@ T_TEST(real_authorities_read_as_python_reads_them, T_SCALE(120, 400)) {
 
 /* CPython's own test data, if it is installed. */
 T_TEST(the_certificates_of_pythons_tests_read_as_python_reads_them, T_SCALE(60, 200)) {
-    static const char *const folders[] = {
-        "/usr/lib/python3.11/test", "/usr/lib/python3.12/test/certdata",
-        "/usr/lib/python3.13/test/certdata"};
+    static const char *const folders[] = {"/usr/lib/python3.11/test",
+                                          "/usr/lib/python3.12/test/certdata",
+                                          "/usr/lib/python3.13/test/certdata"};
     int found = 0;
     for (int i = 0; i < 3; i++) {
         char path[128];
@@ -220,9 +220,11 @@ T_TEST(the_certificates_of_pythons_tests_read_as_python_reads_them, T_SCALE(60, 
 }
 
 T_TEST(text_that_openssl_does_not_read_is_shown_all_the_same, 60) {
-    static const char *const good[][2] = {
-        {"surrogates", "B\xc3\xbc" "cher \xf0\x9f\x94\x92"}, {"visible", "text"},
-        {"octets", "#040201AB"}, {"sequence", "#300E0C065374726565740C04546F776E"}};
+    static const char *const good[][2] = {{"surrogates", "B\xc3\xbc"
+                                                         "cher \xf0\x9f\x94\x92"},
+                                          {"visible", "text"},
+                                          {"octets", "#040201AB"},
+                                          {"sequence", "#300E0C065374726565740C04546F776E"}};
     ask_python(NULL, "beyond", f_dir(), NULL);
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
         T_STEP("%s", good[i][0]);
@@ -236,9 +238,9 @@ T_TEST(text_that_openssl_does_not_read_is_shown_all_the_same, 60) {
 
 T_TEST(malformed_names_make_the_certificate_unreadable, 60) {
     static const char *const bad[] = {
-        "lone-surrogate", "cut-surrogate", "low-surrogate", "san-cut", "san-wrong-tag",
-        "san-wrong-form", "san-bad-directory", "san-bad-rid", "san-cut-rid", "san-empty-rid",
-        "san-large-rid", "san-bad-other", "bad-attribute", "long-attribute"};
+        "lone-surrogate", "cut-surrogate",     "low-surrogate", "san-cut",       "san-wrong-tag",
+        "san-wrong-form", "san-bad-directory", "san-bad-rid",   "san-cut-rid",   "san-empty-rid",
+        "san-large-rid",  "san-bad-other",     "bad-attribute", "long-attribute"};
     ask_python(NULL, "beyond", f_dir(), NULL);
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         T_STEP("%s", bad[i]);
@@ -355,9 +357,9 @@ T_TEST(a_servers_certificate_is_had_without_trusting_it, 120) {
     fds = t_count_fds();
     check_is_file(T_OK(pysock_ssl_get_server_certificate("127.0.0.1", port, NULL, 30)),
                   T_CERTS "server-ec.pem");
-    check_is_file(T_OK(pysock_ssl_get_server_certificate("localhost", port, NULL,
-                                                         PYSOCK_NO_TIMEOUT)),
-                  T_CERTS "server-ec.pem");
+    check_is_file(
+        T_OK(pysock_ssl_get_server_certificate("localhost", port, NULL, PYSOCK_NO_TIMEOUT)),
+        T_CERTS "server-ec.pem");
     while (t_count_fds() > fds) /* closing ends in the reactor */
         t_nap(0.01);
 }
@@ -470,9 +472,16 @@ T_TEST(pem_is_read_in_its_usual_forms, 60) {
 
 T_TEST(pem_that_is_not_one_certificate_is_a_value_error, 60) {
     static const char *const texts[] = {
-        "", "x", BEGIN_LINE, END_LINE, BEGIN_LINE "AAEC", "AAEC\n" END_LINE,
-        " " BEGIN_LINE "AAEC\n" END_LINE, BEGIN_LINE "AAEC\n" END_LINE " x",
-        BEGIN_LINE "A*EC\n" END_LINE, BEGIN_LINE "AAE\n" END_LINE,
+        "",
+        "x",
+        BEGIN_LINE,
+        END_LINE,
+        BEGIN_LINE "AAEC",
+        "AAEC\n" END_LINE,
+        " " BEGIN_LINE "AAEC\n" END_LINE,
+        BEGIN_LINE "AAEC\n" END_LINE " x",
+        BEGIN_LINE "A*EC\n" END_LINE,
+        BEGIN_LINE "AAE\n" END_LINE,
         "-----BEGIN X509 CRL-----\nAAEC\n-----END X509 CRL-----",
         BEGIN_LINE "AAEC\n" END_LINE "\n" BEGIN_LINE "AAEC\n" END_LINE,
         BEGIN_LINE "AAEC\n-----END X509 CRL-----\n" BEGIN_LINE "AAEC\n" END_LINE,

@@ -198,16 +198,16 @@ T_TEST(lists_that_are_not_understood_or_cover_others_do_not_count, 120) {
 }
 
 T_TEST(malformed_lists_do_not_load, 60) {
-    static const char *const names[] = {"bad-no-next",       "bad-entry",       "bad-version-1",
-                                        "bad-version-3",     "int-bad-scope",   "int-bad-order"};
+    static const char *const names[] = {"bad-no-next",   "bad-entry",     "bad-version-1",
+                                        "bad-version-3", "int-bad-scope", "int-bad-order"};
     P_NEED("openssl");
     pysock_ssl_context *ctx = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
     pysock_ssl_store_stats stats;
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         T_STEP("%s", names[i]);
-        T_FAILS(pysock_ssl_load_verify_locations(ctx, f_path(p_format("crl-%s.pem", names[i])),
-                                                 NULL),
-                PYSOCK_SSL_ERROR, EPROTO);
+        T_FAILS(
+            pysock_ssl_load_verify_locations(ctx, f_path(p_format("crl-%s.pem", names[i])), NULL),
+            PYSOCK_SSL_ERROR, EPROTO);
         H_CONTAINS(pysock_error_message(), names[i]);
     }
     T_OK(pysock_ssl_cert_store_stats(ctx, &stats));
@@ -621,8 +621,8 @@ T_TEST(the_security_level_of_the_context_counts, 60) {
         const char *chain;
         int level, code;
     } list[] = {
-        {"sha1", 0, OK},      {"sha1", 1, WEAK_HASH}, {"rsa1024", 0, OK},   {"rsa1024", 1, OK},
-        {"rsa1024", 2, 67},   {"rsa2048", 2, OK},     {"rsa2048", 3, 67},   {"rsa3072", 3, OK},
+        {"sha1", 0, OK},    {"sha1", 1, WEAK_HASH}, {"rsa1024", 0, OK}, {"rsa1024", 1, OK},
+        {"rsa1024", 2, 67}, {"rsa2048", 2, OK},     {"rsa2048", 3, 67}, {"rsa3072", 3, OK},
     };
     P_NEED("openssl");
     for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {

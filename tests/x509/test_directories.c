@@ -266,8 +266,8 @@ static void first_hashed(const char *dir, char path[512]) {
     struct dirent *e;
     path[0] = 0;
     while (d && (e = readdir(d)) != NULL)
-        if (strlen(e->d_name) == 10 && strcmp(e->d_name + 8, ".0") == 0
-            && strspn(e->d_name, "0123456789abcdef") == 8)
+        if (strlen(e->d_name) == 10 && strcmp(e->d_name + 8, ".0") == 0 &&
+            strspn(e->d_name, "0123456789abcdef") == 8)
             snprintf(path, 512, "%s/%s", dir, e->d_name);
     if (d)
         closedir(d);

@@ -254,9 +254,9 @@ static void tells(const char *path, int as, const struct foreign *f, int *wrong)
         r = pysock_ssl_load_cert_chain(ctx, path, T_CERTS "server-ec.key");
     else
         r = pysock_ssl_load_cert_chain(ctx, T_CERTS "server-ec.pem", path);
-    if (r == 0 || pysock_error() != PYSOCK_SSL_ERROR || !strstr(pysock_error_message(), path)
-        || !says_besides(pysock_error_message(), path, f->kind)
-        || (f->command && !strstr(pysock_error_message(), f->command))) {
+    if (r == 0 || pysock_error() != PYSOCK_SSL_ERROR || !strstr(pysock_error_message(), path) ||
+        !says_besides(pysock_error_message(), path, f->kind) ||
+        (f->command && !strstr(pysock_error_message(), f->command))) {
         fprintf(stderr, "%s, as %d: result %d, not '%s' and '%s': %s\n", f->make, as, r, f->kind,
                 f->command ? f->command : "", pysock_error_message());
         ++*wrong;
@@ -403,8 +403,8 @@ T_TEST(the_settings_of_a_trusted_certificate_hold, 120) {
         const char *path = trusted(FROM_HERE "ca.pem", settings[i].options);
         int good_for;
         T_STEP("%s", settings[i].options);
-        good_for = (good_for_servers(path) ? FOR_SERVERS : 0)
-                   | (good_for_clients(path) ? FOR_CLIENTS : 0);
+        good_for = (good_for_servers(path) ? FOR_SERVERS : 0) |
+                   (good_for_clients(path) ? FOR_CLIENTS : 0);
         if (good_for != settings[i].good_for) {
             fprintf(stderr, "'%s' is good for %d, not %d\n", settings[i].options, good_for,
                     settings[i].good_for);
@@ -454,8 +454,8 @@ T_TEST(a_rejected_intermediate_ends_no_path, 60) {
     server = new_server();
     T_OK(pysock_ssl_load_cert_chain(server, f_path("leaf.pem"), T_CERTS "chain-ec.key"));
     T_OK(pysock_ssl_load_verify_locations(client, T_CERTS "ca.pem", NULL));
-    T_OK(pysock_ssl_load_verify_locations(
-        client, trusted("middle.pem", "-addreject serverAuth"), NULL));
+    T_OK(pysock_ssl_load_verify_locations(client, trusted("middle.pem", "-addreject serverAuth"),
+                                          NULL));
     is_refused(client, server);
 }
 
@@ -508,11 +508,11 @@ T_TEST(a_trusted_certificate_further_down_a_chain_is_sent_or_named, 60) {
 /* The certificate, and behind it what OpenSSL's CERT_CERTIFICATE_AUX does not know. */
 T_TEST(malformed_settings_are_an_error, 60) {
     static const char *const settings_of[] = {
-        "3003020100",         /* an INTEGER */
-        "300a30080608",       /* half */
-        "3081",               /* no length */
-        "30023005",           /* longer than what is there */
-        "300030",             /* something behind */
+        "3003020100",   /* an INTEGER */
+        "300a30080608", /* half */
+        "3081",         /* no length */
+        "30023005",     /* longer than what is there */
+        "300030",       /* something behind */
     };
     char *pem = f_read(T_CERTS "ca.pem", NULL);
     m_der ca = m_from_pem(pem, 0);

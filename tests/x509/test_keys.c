@@ -231,7 +231,8 @@ T_TEST(the_traditional_form_opens_with_every_cipher, 240) {
     for (size_t c = 0; c < COUNT(ciphers); c++) {
         for (size_t i = 0; i < COUNT(rsa_keys); i++) {
             f_run(p_format("openssl rsa -in %s.key -traditional %s -passout 'pass:" PASSWORD
-                           "' -out old.key", rsa_keys[i], ciphers[c].option));
+                           "' -out old.key",
+                           rsa_keys[i], ciphers[c].option));
             contains("old.key", "Proc-Type: 4,ENCRYPTED");
             contains("old.key", p_format("DEK-Info: %s,", ciphers[c].name));
             opens(rsa_keys[i], "old.key");
@@ -253,8 +254,10 @@ T_TEST(pkcs8_opens_with_every_cipher_and_prf, 240) {
     P_NEED("openssl");
     for (size_t c = 0; c < COUNT(ciphers) * COUNT(prfs); c++) {
         const char *cert = c % 2 ? rsa_keys[c % 3] : ec_keys[c % 3];
-        f_run(p_format("openssl pkcs8 -topk8 -in %s.key -v2 %s -v2prf %s -iter %zu -passout 'pass:"
-                       PASSWORD "' -out new.key", cert, ciphers[c % 4], prfs[c / 4], 1 + c * 50));
+        f_run(p_format(
+            "openssl pkcs8 -topk8 -in %s.key -v2 %s -v2prf %s -iter %zu -passout 'pass:" PASSWORD
+            "' -out new.key",
+            cert, ciphers[c % 4], prfs[c / 4], 1 + c * 50));
         contains("new.key", "-----BEGIN ENCRYPTED PRIVATE KEY-----");
         opens(cert, "new.key");
     }
@@ -277,8 +280,9 @@ T_TEST(keys_open_as_the_tools_write_them_by_default, 120) {
         opens(certs[i], "default.key");
         shakes_hands(certs[i], "default.key", PASSWORD);
     }
-    f_run("openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -aes256 -pass 'pass:"
-          PASSWORD "' -out made.key; openssl req -x509 -key made.key -passin 'pass:" PASSWORD
+    f_run("openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -aes256 -pass "
+          "'pass:" PASSWORD
+          "' -out made.key; openssl req -x509 -key made.key -passin 'pass:" PASSWORD
           "' -subj /CN=localhost -out made.pem");
     opens("made", "made.key");
     f_run("openssl genrsa -aes128 -passout 'pass:" PASSWORD "' -out made.key 2048;"
@@ -394,7 +398,8 @@ static void write_pkcs8(const char *name, const char *iterations, size_t ilen, c
     free(der);
     f_write("again.der", all.data, all.size);
     f_run(p_format("(echo '-----BEGIN ENCRYPTED PRIVATE KEY-----'; openssl base64 -in again.der; "
-                   "echo '-----END ENCRYPTED PRIVATE KEY-----') >%s", name));
+                   "echo '-----END ENCRYPTED PRIVATE KEY-----') >%s",
+                   name));
 }
 
 T_TEST(a_key_may_tell_the_length_of_its_cipher_key, 60) {
@@ -584,12 +589,15 @@ T_TEST(an_rsa_key_whose_parts_disagree_is_refused, 60) {
 
 T_TEST(chain_and_encrypted_key_share_a_file_of_any_shape, 60) {
     static const char *const shapes[] = {
-        "cat p256.pem K", "cat K p256.pem",
+        "cat p256.pem K",
+        "cat K p256.pem",
         "{ cat p256.pem; printf 'A note: to\\nwhom it may concern\\n\\n  -----\\n'; cat K; }",
-        "cat K p256.pem | sed 's/$/\\r/'", "cat p256.pem K | head -c -1",
+        "cat K p256.pem | sed 's/$/\\r/'",
+        "cat p256.pem K | head -c -1",
         "cat K p256.pem | sed 's/$/\\r/' | head -c -2",
         "{ printf '   indented: garbage\\n\\t-----BEGIN\\n'; cat K p256.pem; }",
-        "cat p256.pem K other", "cat other p256.pem K p384.key",
+        "cat p256.pem K other",
+        "cat other p256.pem K p384.key",
     };
     static const char *const keys[] = {"new.key", "old.key", "p256.key"};
     pysock_ssl_context *ctx = new_server();
@@ -652,7 +660,7 @@ T_TEST(damaged_encrypted_keys_are_refused, 60) {
         "sed 's/DEK-Info: .*/DEK-Info: AES-128-CBC/' old.key",
         "sed 's/DEK-Info: .*/DEK-Info:/' old.key",
         "sed /DEK-Info/d old.key",
-        "sed '/^$/d' old.key", /* no blank line between headers and base64 */
+        "sed '/^$/d' old.key",      /* no blank line between headers and base64 */
         "sed '5s/....$//' old.key", /* no whole number of blocks */
         "head -n 2 old.key",
         "head -n 5 old.key",
@@ -690,7 +698,8 @@ static void write_padded(const char *name, const void *bytes, size_t size) {
     f_run(p_format("(printf -- '-----BEGIN EC PRIVATE KEY-----\\nProc-Type: 4,ENCRYPTED\\n"
                    "DEK-Info: AES-128-CBC,%s%s\\n\\n'; openssl enc -aes-128-cbc -md md5 -S %s "
                    "-iv %s%s -pass 'pass:" PASSWORD "' -nopad -base64 -in padded.der; "
-                   "echo '-----END EC PRIVATE KEY-----') >%s", salt, rest, salt, salt, rest, name));
+                   "echo '-----END EC PRIVATE KEY-----') >%s",
+                   salt, rest, salt, salt, rest, name));
 }
 
 T_TEST(padding_and_what_comes_before_it_are_checked, 60) {
@@ -703,7 +712,8 @@ T_TEST(padding_and_what_comes_before_it_are_checked, 60) {
         {"\x08\x08\x08\x08\x08\x08\x08", 7}, /* takes a byte of the key */
         {"\x06\x06\x06\x06\x06\x06\x06", 7}, /* leaves one behind it */
         {"\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11"
-         "\x11\x11\x11\x11\x11\x11\x11", 23}, /* more than a block */
+         "\x11\x11\x11\x11\x11\x11\x11",
+         23}, /* more than a block */
     };
     P_NEED("openssl");
     write_padded("padded.key", "\x07\x07\x07\x07\x07\x07\x07", 7);

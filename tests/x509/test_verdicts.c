@@ -110,7 +110,11 @@ static int is_told(const char *what, const h_outcome *o, const char *words, cons
 /* RFC 5280, 4.1.2.2: certificate users should be prepared to handle such ones gracefully. */
 T_TEST(serial_numbers_may_be_zero_long_or_negative, 60) {
     static const char *const serials[] = {
-        "00", "01", "ff", "80", "4011223344556677889900aabbccddeeff00112233",
+        "00",
+        "01",
+        "ff",
+        "80",
+        "4011223344556677889900aabbccddeeff00112233",
         "7f112233445566778899001122334455667788990011223344556677889900112233445566778899",
     };
     static const char *const places[] = {"root", "middle", "leaf"};
@@ -185,9 +189,15 @@ T_TEST(an_empty_extensions_sequence_is_no_fault, 60) {
 
 #define SAN_DNS_OTHER "30150603551d11040e300c820a6f746865722e74657374"
 #define SAN_EMAIL "30180603551d110411300f810d61406f746865722e746573742e"
-#define SAN_ADDRESS "300f0603551d1104083006" "87047f000001"
-#define SAN_TEST_NET "300f0603551d1104083006" "8704c0000201" /* 192.0.2.1 */
-#define SAN_URI "30160603551d11040f300d" "860b687474703a2f2f782e792f"
+#define SAN_ADDRESS                                                                                \
+    "300f0603551d1104083006"                                                                       \
+    "87047f000001"
+#define SAN_TEST_NET                                                                               \
+    "300f0603551d1104083006"                                                                       \
+    "8704c0000201" /* 192.0.2.1 */
+#define SAN_URI                                                                                    \
+    "30160603551d11040f300d"                                                                       \
+    "860b687474703a2f2f782e792f"
 
 T_TEST(the_common_name_counts_where_it_is_asked_for_and_there_is_no_other, 60) {
     static const struct {
@@ -236,7 +246,9 @@ T_TEST(the_common_name_counts_where_it_is_asked_for_and_there_is_no_other, 60) {
 
 /* An unknown extension whose critical flag is FALSE for who reads DER: the default must not be
    written; and TRUE as 01, which BER allows. */
-#define CA_OF_ONE "300f0603551d130101ff040530030101" "01"
+#define CA_OF_ONE                                                                                  \
+    "300f0603551d130101ff040530030101"                                                             \
+    "01"
 #define CA_CRITICAL_ONE "300f0603551d13010101040530030101ff"
 #define USAGE_CRITICAL_ONE "300e0603551d0f010101040403020780"
 
@@ -561,8 +573,8 @@ T_TEST(the_key_of_a_server_is_named_without_verification_too, 60) {
         T_OK(pysock_ssl_set_check_hostname(client, 0));
         T_OK(pysock_ssl_set_verify_mode(client, PYSOCK_CERT_NONE));
         o = judge_chain(client, &leaf, 1, kinds[i].rsa);
-        if (s_is_taken(&o) || !says_one_of(o.message, kinds[i].words)
-            || !h_contains(o.message, "this library") || says_one_of(o.message, NEVER)) {
+        if (s_is_taken(&o) || !says_one_of(o.message, kinds[i].words) ||
+            !h_contains(o.message, "this library") || says_one_of(o.message, NEVER)) {
             fprintf(stderr, "%s: %s\n", kinds[i].words, o.message);
             wrong++;
         }
@@ -587,9 +599,9 @@ T_TEST(a_chain_with_a_key_that_cannot_be_used_is_not_loaded, 60) {
         free(text.data);
         pysock_error_clear();
         r = pysock_ssl_load_cert_chain(server, path, NULL);
-        if (r == 0 || !strstr(pysock_error_message(), path)
-            || !says_besides(pysock_error_message(), path, kinds[i].words)
-            || h_contains(pysock_error_message(), "does not belong")) {
+        if (r == 0 || !strstr(pysock_error_message(), path) ||
+            !says_besides(pysock_error_message(), path, kinds[i].words) ||
+            h_contains(pysock_error_message(), "does not belong")) {
             fprintf(stderr, "%s: %d (%s)\n", kinds[i].words, r, pysock_error_message());
             wrong++;
         }

@@ -294,14 +294,10 @@ T_TEST(dates_count_for_every_certificate_of_a_path, 120) {
 
 T_TEST(extended_key_usage_counts_for_leaf_and_authorities, 120) {
     static const verdict list[] = {
-        {"eku-none", "root", WWW, 0, OK},
-        {"eku-any", "root", WWW, 0, PURPOSE},
-        {"eku-code", "root", WWW, 0, PURPOSE},
-        {"client", "root", WWW, 0, PURPOSE},
-        {"int-server", "root", WWW, 0, OK},
-        {"int-client", "root", WWW, 0, PURPOSE},
-        {"int-code", "root", WWW, 0, PURPOSE},
-        {"root-client", "root-client", WWW, 0, PURPOSE},
+        {"eku-none", "root", WWW, 0, OK},      {"eku-any", "root", WWW, 0, PURPOSE},
+        {"eku-code", "root", WWW, 0, PURPOSE}, {"client", "root", WWW, 0, PURPOSE},
+        {"int-server", "root", WWW, 0, OK},    {"int-client", "root", WWW, 0, PURPOSE},
+        {"int-code", "root", WWW, 0, PURPOSE}, {"root-client", "root-client", WWW, 0, PURPOSE},
     };
     JUDGE(judge_server, list);
 }
@@ -646,9 +642,9 @@ T_TEST(keys_of_other_kinds_cannot_be_a_servers, 120) {
     for (size_t i = 0; i < 2; i++) {
         pysock_ssl_context *ctx = T_OK(pysock_ssl_context_new(PYSOCK_CLIENT_AUTH));
         T_STEP("%s", kinds[i]);
-        T_FAILS(pysock_ssl_load_cert_chain(ctx, f_path(p_format("chain-leaf-%s.pem", kinds[i])),
-                                           NULL),
-                PYSOCK_SSL_ERROR, EPROTO);
+        T_FAILS(
+            pysock_ssl_load_cert_chain(ctx, f_path(p_format("chain-leaf-%s.pem", kinds[i])), NULL),
+            PYSOCK_SSL_ERROR, EPROTO);
         pysock_ssl_context_release(ctx);
     }
 }
