@@ -14493,7 +14493,7 @@ static void pysock__tls_free(pysock__tls *t)
     pysock__free(t->sni);
     pysock__free(t->ahead);
     pysock__free(t->buffers);
-    memset(t, 0, sizeof *t);
+    pysock__wipe(t, sizeof *t);
     pysock__free(t);
 }
 
@@ -14884,16 +14884,21 @@ static pysock__tls *pysock__tls_new(pysock__wrap *wrap, pysock *owner, int port,
         return NULL;
     }
     t->wrap = *wrap;
+    pysock_ssl_session_retain(wrap->session); /* session_offer() may replace it */
     t->owner = owner;
     t->port = port;
     t->eng = wrap->server ? &t->br.server.eng : &t->br.client.eng;
     t->in.last = PYSOCK__NO_MESSAGE;
     t->buffers = (unsigned char *)PYSOCK_MALLOC(BR_SSL_BUFSIZE_BIDI); /* untouched: not resident */
-    if (!t->buffers)
+    if (!t->buffers) {
         pysock__fail_memory(what);
-    else if (pysock__tls_take_settings(t, what) == 0 && pysock__tls_reset(t, what) == 0)
-        return memset(wrap, 0, sizeof *wrap), t;
-    memset(&t->wrap, 0, sizeof t->wrap); /* stays the caller's */
+    } else if (pysock__tls_take_settings(t, what) == 0 && pysock__tls_reset(t, what) == 0) {
+        pysock__session_release(wrap->session);
+        memset(wrap, 0, sizeof *wrap);
+        return t;
+    }
+    t->wrap.ctx = NULL; /* the rest stays the caller's */
+    t->wrap.host = NULL;
     pysock__tls_free(t);
     return NULL;
 }
@@ -16312,7 +16317,7 @@ static int pysock__tls_finish(pysock__tls *t)
         pysock__tls_enter(t, PYSOCK__TLS_OPEN);
         t->handshakes++;
     }
-    memset(&params, 0, sizeof params);
+    pysock__wipe(&params, sizeof params);
     pysock__context_take_found(t->wrap.ctx, v);
     pysock__verifier_free(v);
     t->verifier = NULL;
@@ -20550,7 +20555,8 @@ PYSOCKDEF int pysock_shutdown(pysock *s, int how)
     if (how != SHUT_RD && c.s->phase == PYSOCK__SECURE && !c.s->write_error) {
         if (!pysock__chain_empty(&c.s->queue) && c.timeout != 0)
             r = pysock__flush_wait_locked(&c);
-        if (r == 0 && pysock__chain_empty(&c.s->queue) && !c.s->tls->wrap.no_close_notify)
+        if (r == 0 && c.s->phase == PYSOCK__SECURE && pysock__chain_empty(&c.s->queue)
+            && !c.s->tls->wrap.no_close_notify) /* another thread may have unwrapped meanwhile */
             pysock__tls_close_notify(c.s->tls);
     }
 #endif
@@ -20563,7 +20569,7 @@ PYSOCKDEF int pysock_shutdown(pysock *s, int how)
     } else if (r == 0) {
         r = pysock__sys_shutdown(c.s->fd, how);
     }
-    c.s->read_shut |= how != SHUT_WR;
+    c.s->read_shut |= r == 0 && how != SHUT_WR;
     if (how != SHUT_RD && c.s->output_lost)
         r = pysock__call_fail_output(&c);
     else if (r < 0 && r != -1)
@@ -21047,7 +21053,9 @@ static int pysock__wrap_allowed_locked(pysock__call *c, int server)
         return pysock__tell_failed_locked(s);
     if (pysock__chain_empty(&s->queue))
         return 0;
-    return c->timeout == 0 ? pysock__fail_again() : pysock__flush_wait_locked(c);
+    if (c->timeout == 0)
+        return pysock__fail_again();
+    return pysock__flush_wait_locked(c) < 0 ? -1 : pysock__wrap_allowed_locked(c, server);
 }
 
 /* A copy of the name as certificates and SNI have it: internationalized labels in ASCII. NULL with
@@ -21257,6 +21265,12 @@ static int pysock__unwrap_begin_locked(pysock__call *c)
     return 0;
 }
 
+/* Another thread has finished the unwrap, or it failed. */
+static int pysock__unwrap_over_locked(pysock__sock *s)
+{
+    return s->phase == PYSOCK__BROKEN ? pysock__raise(&s->fault) : 0;
+}
+
 /* Sends our close_notify and waits for the peer's. */
 static int pysock__unwrap_locked(pysock__call *c)
 {
@@ -21268,6 +21282,8 @@ static int pysock__unwrap_locked(pysock__call *c)
     for (;;) {
         if (c->timeout != 0 && pysock__flush_wait_locked(c) < 0)
             return -1;
+        if (s->phase != PYSOCK__UNWRAPPING)
+            return pysock__unwrap_over_locked(s);
         p = pysock__flush_or_kick_locked(s);
         if (p == PYSOCK__STOPPED)
             return pysock__call_fail_output(c);
@@ -21294,7 +21310,7 @@ static int pysock__unwrap_locked(pysock__call *c)
         if (pysock__await_locked(c, p) < 0)
             return -1;
         if (s->phase != PYSOCK__UNWRAPPING)
-            return 0; /* another thread's unwrap has finished it */
+            return pysock__unwrap_over_locked(s);
     }
 }
 
@@ -24124,6 +24140,8 @@ static int pysock__resolve_until(const pysock__maker *m, const char *host, int p
         l = pysock__lookup_new(host, port, AF_UNSPEC, SOCK_STREAM, pysock__wait_lookup_done, w);
     }
     if (!l) {
+        if (w && r == 0)
+            pysock__mutex_free(&w->lock);
         pysock__free(w);
         return r < 0 ? pysock__fail_os(r, "create_connection", "")
                      : pysock__fail_memory("create_connection");

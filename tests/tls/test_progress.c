@@ -655,4 +655,58 @@ T_TEST(detach_drops_nothing_that_waits_for_a_connection, 60) {
     close(fds[1]);
 }
 
+/* ---- two threads end TLS at once, while the kernel takes no more ---- */
+
+static void *unwrap_it(void *arg) {
+    T_OK(pysock_ssl_unwrap(arg));
+    return NULL;
+}
+
+static void *shut_it(void *arg) {
+    T_OK(pysock_shutdown(arg, SHUT_WR));
+    return NULL;
+}
+
+/* The peer has ended already, reads everything at last, and two calls finish what one began; queued:
+   the first has not made its close_notify yet. */
+static void end_twice(void *(*second)(void *), int queued) {
+    static char bulk[65536];
+    pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
+    pysock_buf *b = T_OK(pysock_buf_copy(bulk, sizeof bulk));
+    pysock *pair[2];
+    t_thread threads[2];
+    ptrdiff_t n;
+    t_tls_local_pair(pair, client, server);
+    T_OK(pysock_settimeout(pair[0], 0));
+    while ((n = pysock_send(pair[0], bulk, sizeof bulk, 0)) > 0) {
+    }
+    T_EQ(errno, EAGAIN);
+    if (queued)
+        T_OK(pysock_send_buf(pair[0], b));
+    T_OK(pysock_settimeout(pair[0], 60));
+    T_OK(pysock_shutdown(pair[1], SHUT_WR));
+    t_spawn(&threads[0], unwrap_it, pair[0]);
+    t_wait_asleep(&threads[0]);
+    t_spawn(&threads[1], second, pair[0]);
+    t_wait_asleep(&threads[1]);
+    while ((n = pysock_recv(pair[1], bulk, sizeof bulk, 0)) > 0) {
+    }
+    T_EQ(n, 0);
+    t_join(&threads[0]);
+    t_join(&threads[1]);
+    T_EQ(pysock_is_ssl(pair[0]), 0);
+    t_close_pair(pair);
+    pysock_buf_release(b);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
+}
+
+T_TEST(two_threads_unwrap_one_socket, 120) {
+    end_twice(unwrap_it, 0);
+}
+
+T_TEST(a_shutdown_waits_while_another_thread_unwraps, 120) {
+    end_twice(shut_it, 1);
+}
+
 T_MAIN(.each_teardown = p_end_all)
