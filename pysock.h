@@ -5244,7 +5244,7 @@ static struct {
     int64_t stop_deadline;
     pysock__waker waker;
     pysock__thread thread;
-    int leading;              /* a thread runs a turn, where there is no reactor thread */
+    int leading;              /* a thread runs a turn: the reactor's, or, without it, any */
     pysock__waker *leader;    /* what a kick then wakes; NULL: the leader does not sleep */
     struct pollfd *spare_fds; /* from pysock__reactor_reserve(), for the next turn to take */
     pysock__watch **spare_watches;
@@ -5398,33 +5398,68 @@ static void pysock__dispatch_locked(struct pollfd *fds, pysock__watch **watches,
     }
 }
 
-/* A turn of the reactor's thread. */
-static void pysock__reactor_turn_locked(void)
+/* Room for a turn over count descriptors: the reactor's arrays, which always suffice for its own
+   thread, or memory for this turn. NULL: out of memory. */
+static struct pollfd *pysock__turn_room_locked(size_t count, pysock__watch ***watches)
+{
+    struct pollfd *fds;
+
+    pysock__reactor_adopt_locked();
+    if (count <= pysock__reactor.cap) {
+        *watches = pysock__reactor.watches;
+        return pysock__reactor.fds;
+    }
+    fds = (struct pollfd *)PYSOCK_MALLOC(count * (sizeof *fds + sizeof **watches));
+    *watches = (pysock__watch **)(void *)(fds + count);
+    return fds;
+}
+
+/* One turn of the leader: runs what was kicked, polls the leader's own descriptors and the watches
+   together, and runs the callbacks of watches with events. Returns what pysock__poll() would for
+   the leader's own; 0 if only watches had events. */
+static int pysock__turn_locked(struct pollfd *own, size_t own_count, int64_t deadline)
 {
     struct pollfd *fds;
     pysock__watch **watches;
-    int64_t deadline;
-    size_t n = 1;
-    int r;
+    int64_t nearest;
+    size_t i, n = own_count;
+    int r, ready = 0;
 
     pysock__run_kicked_locked();
-    pysock__reactor_adopt_locked();
-    fds = pysock__reactor.fds;
-    watches = pysock__reactor.watches;
-    fds[0].fd = pysock__reactor.waker.rfd;
-    fds[0].events = POLLIN;
-    fds[0].revents = 0;
-    deadline = pysock__gather_locked(fds, watches, &n);
+    fds = pysock__turn_room_locked(own_count + pysock__reactor.count + 1, &watches);
+    if (!fds)
+        return -ENOMEM;
+    if (own_count)
+        memcpy(fds, own, own_count * sizeof *fds);
+    nearest = pysock__gather_locked(fds, watches, &n);
     if (!pysock__list_empty(&pysock__reactor.kicked))
-        deadline = 0;
-    if (pysock__reactor.stopping && pysock__reactor.stop_deadline < deadline)
-        deadline = pysock__reactor.stop_deadline;
+        nearest = 0;
     pysock__unlock(&pysock__reactor.lock);
-    r = pysock__poll(fds, n, deadline);
-    pysock__waker_drain(&pysock__reactor.waker, r > 0 && fds[0].revents);
+    r = pysock__poll(fds, n, nearest < deadline ? nearest : deadline);
     pysock__lock(&pysock__reactor.lock);
+    for (i = 0; r > 0 && i < own_count; i++) {
+        own[i].revents = fds[i].revents;
+        ready += own[i].revents != 0;
+    }
     if (r >= 0)
-        pysock__dispatch_locked(fds, watches, 1, n);
+        pysock__dispatch_locked(fds, watches, own_count, n);
+    if (fds != pysock__reactor.fds)
+        PYSOCK_FREE(fds);
+    return r < 0 ? r : ready;
+}
+
+/* Leads for one turn; waker: what a kick wakes, or NULL. */
+static int pysock__lead_locked(pysock__waker *waker, struct pollfd *fds, size_t count,
+                               int64_t deadline)
+{
+    int r;
+
+    pysock__reactor.leading = 1;
+    pysock__reactor.leader = waker;
+    r = pysock__turn_locked(fds, count, deadline);
+    pysock__reactor.leading = 0;
+    pysock__reactor.leader = NULL;
+    return r;
 }
 
 /* Drops all watches. */
@@ -5453,13 +5488,24 @@ static int pysock__reactor_idle_locked(void)
            && pysock__list_empty(&pysock__reactor.kicked);
 }
 
+/* The reactor's thread is the leader whose own descriptor is its waker. */
 static void pysock__reactor_main(void *arg)
 {
+    pysock__waker *waker = &pysock__reactor.waker;
+    struct pollfd own;
+
     (void)arg;
+    own.fd = waker->rfd;
+    own.events = POLLIN;
     pysock__lock(&pysock__reactor.lock);
     while (!pysock__reactor.stopping
-           || (!pysock__reactor_idle_locked() && pysock__now() < pysock__reactor.stop_deadline))
-        pysock__reactor_turn_locked();
+           || (!pysock__reactor_idle_locked() && pysock__now() < pysock__reactor.stop_deadline)) {
+        own.revents = 0;
+        pysock__lead_locked(waker, &own, 1,
+                            pysock__reactor.stopping ? pysock__reactor.stop_deadline
+                                                     : PYSOCK__NEVER);
+        pysock__waker_drain(waker, own.revents); /* a kick from now on is in the list already */
+    }
     pysock__unlock(&pysock__reactor.lock);
 }
 
@@ -5544,9 +5590,7 @@ static void pysock__kick(pysock__watch *w)
         pysock__list_append(&pysock__reactor.kicked, &w->kick_link);
     }
     pysock__reactor_start_locked();
-    if (pysock__reactor.started)
-        pysock__wake(&pysock__reactor.waker);
-    else if (pysock__reactor.leader)
+    if (pysock__reactor.leader) /* otherwise the next turn finds it in the list */
         pysock__wake(pysock__reactor.leader);
     pysock__unlock(&pysock__reactor.lock);
 }
@@ -5561,54 +5605,6 @@ static void pysock__kick_if_held(pysock__watch *w)
     pysock__unlock(&pysock__reactor.lock);
     if (held)
         pysock__kick(w);
-}
-
-/* A turn on a sleeping thread: polls the caller's descriptors and the watches together. Returns
-   what pysock__poll() would for the caller's; 0 if only watches had events. */
-static int pysock__lead_locked(struct pollfd *own, size_t own_count, int64_t deadline)
-{
-    struct pollfd *fds;
-    pysock__watch **watches;
-    int64_t nearest;
-    size_t i, n = own_count, total;
-    int r, ready = 0;
-
-    pysock__run_kicked_locked();
-    total = own_count + pysock__reactor.count;
-    fds = (struct pollfd *)PYSOCK_MALLOC((total + 1) * (sizeof *fds + sizeof *watches));
-    if (!fds)
-        return -ENOMEM;
-    watches = (pysock__watch **)(void *)(fds + total + 1);
-    if (own_count)
-        memcpy(fds, own, own_count * sizeof *fds);
-    nearest = pysock__gather_locked(fds, watches, &n);
-    if (!pysock__list_empty(&pysock__reactor.kicked))
-        nearest = 0;
-    pysock__unlock(&pysock__reactor.lock);
-    r = pysock__poll(fds, n, nearest < deadline ? nearest : deadline);
-    pysock__lock(&pysock__reactor.lock);
-    for (i = 0; r > 0 && i < own_count; i++) {
-        own[i].revents = fds[i].revents;
-        ready += own[i].revents != 0;
-    }
-    if (r >= 0)
-        pysock__dispatch_locked(fds, watches, own_count, n);
-    PYSOCK_FREE(fds);
-    return r < 0 ? r : ready;
-}
-
-/* Leads for one turn; waker: what a kick wakes, or NULL. */
-static int pysock__lead_once_locked(pysock__waker *waker, struct pollfd *fds, size_t count,
-                                    int64_t deadline)
-{
-    int r;
-
-    pysock__reactor.leading = 1;
-    pysock__reactor.leader = waker;
-    r = pysock__lead_locked(fds, count, deadline);
-    pysock__reactor.leading = 0;
-    pysock__reactor.leader = NULL;
-    return r;
 }
 
 /* If no thread leads, wakes the first follower, which leads when it sleeps again. */
@@ -5648,7 +5644,7 @@ static int pysock__sleep(pysock__waker *waker, struct pollfd *fds, size_t count,
     if (pysock__reactor.leading)
         r = pysock__follow_locked(waker, fds, count, deadline);
     else
-        r = pysock__lead_once_locked(waker, fds, count, deadline);
+        r = pysock__lead_locked(waker, fds, count, deadline);
     pysock__hand_over_locked();
     pysock__unlock(&pysock__reactor.lock);
     return r;
@@ -5661,7 +5657,7 @@ static void pysock__reactor_assist(void)
         return;
     pysock__lock(&pysock__reactor.lock);
     if (!pysock__reactor.leading && !pysock__reactor_idle_locked()) {
-        pysock__lead_once_locked(NULL, NULL, 0, 0);
+        pysock__lead_locked(NULL, NULL, 0, 0);
         pysock__hand_over_locked();
     }
     pysock__unlock(&pysock__reactor.lock);
@@ -5703,7 +5699,7 @@ static void pysock__reactor_stop(int64_t deadline)
     } else {
         pysock__await_leader_locked();
         while (r != -ENOMEM && !pysock__reactor_idle_locked() && pysock__now() < deadline)
-            r = pysock__lead_once_locked(NULL, NULL, 0, deadline);
+            r = pysock__lead_locked(NULL, NULL, 0, deadline);
     }
     pysock__reactor_abandon_locked();
     pysock__store(&pysock__reactor.threadless, 0);

@@ -667,8 +667,8 @@ static void *shut_it(void *arg) {
     return NULL;
 }
 
-/* The peer has ended already, reads everything at last, and two calls finish what one began; queued:
-   the first has not made its close_notify yet. */
+/* The peer has ended already, reads everything at last, and two calls finish what one began. With
+   queued output the first has not made its close_notify yet. */
 static void end_twice(void *(*second)(void *), int queued) {
     static char bulk[65536];
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
