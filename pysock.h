@@ -16455,6 +16455,13 @@ typedef enum pysock__input_end {
 
 #define PYSOCK__SENDTO_NAMES 4 /* lookups for sendto per socket, at a time */
 
+/* What advances an unfinished handshake. */
+typedef enum pysock__driver {
+    PYSOCK__REACTOR_DRIVES, /* the reactor, or a blocking call while there is one */
+    PYSOCK__CALLER_DRIVES,  /* calls alone: memory BIOs, and the wrap option caller_drives */
+    PYSOCK__NOTHING_DRIVES  /* nothing has to: no call waits for it */
+} pysock__driver;
+
 typedef struct pysock__sock {
     /* set once */
     pysock__watch watch; /* the reactor's and the turn's */
@@ -16500,14 +16507,14 @@ typedef struct pysock__sock {
     /* guarded by lock: TLS */
     pysock__wrap wrap; /* for a later connect() or accept(); then in tls */
     pysock__tls *tls;
-    int caller_drives;
+    pysock__driver driver;        /* set at wrap; see pysock__driver_locked() */
     pysock_bio *bio_in, *bio_out; /* set once; counted: there is no descriptor, fd is -1 */
     pysock__input_end input_end;
     int in_busy;    /* a call reads from the kernel without the lock */
     int out_busy;   /* a call waits for room in the kernel, and flushes when there is some */
     int hs_busy;    /* the engine belongs to a handshake step */
     int hs_callers; /* blocking calls that drive the handshake */
-    int hs_asked;   /* with caller_drives, do_handshake() reported EINPROGRESS: the end makes
+    int hs_asked;   /* the caller drives, and do_handshake() reported EINPROGRESS: the end makes
                        s readable until a call has seen it */
 #endif
 
@@ -17412,22 +17419,34 @@ static int pysock__output_behind_handshake_locked(const pysock__sock *s)
            || (s->tls && s->tls->handshakes && !s->hs_busy && pysock__tls_engine_out(s->tls, &n));
 }
 
-/* Whether the reactor must drive: no call does, and a thread could be waiting. */
-static int pysock__handshake_wanted_locked(const pysock__sock *s)
+/* What is to advance the handshake now. c: the call that asks; NULL: none, and the reactor steps in
+   only if no call drives and something waits for it: a non-blocking socket's user, select or a
+   poller, or accepted output. */
+static pysock__driver pysock__driver_locked(const pysock__sock *s, const pysock__call *c)
 {
-    if (s->phase == PYSOCK__CLOSING)
-        return 1;
-    if (s->phase != PYSOCK__HANDSHAKING && !(s->phase == PYSOCK__CONNECTING && s->wrap.ctx))
-        return 0;
-    return !s->hs_callers
-           && ((s->timeout == 0 && !s->caller_drives) || s->watchers
-               || pysock__output_behind_handshake_locked(s));
+    if (c && (c->timeout != 0 || s->driver == PYSOCK__CALLER_DRIVES))
+        return PYSOCK__CALLER_DRIVES;
+    if (s->bio_in
+        || (s->phase != PYSOCK__HANDSHAKING && !(s->phase == PYSOCK__CONNECTING && s->wrap.ctx)))
+        return PYSOCK__NOTHING_DRIVES;
+    if (s->hs_callers)
+        return PYSOCK__CALLER_DRIVES;
+    if (s->watchers || pysock__output_behind_handshake_locked(s)
+        || (s->timeout == 0 && s->driver == PYSOCK__REACTOR_DRIVES))
+        return PYSOCK__REACTOR_DRIVES;
+    return PYSOCK__NOTHING_DRIVES;
 }
 
 static void pysock__want_reactor_locked(pysock__sock *s)
 {
-    if (!s->bio_in && s->phase != PYSOCK__CLOSING && pysock__handshake_wanted_locked(s))
+    if (pysock__driver_locked(s, NULL) == PYSOCK__REACTOR_DRIVES)
         pysock__kick(&s->watch);
+}
+
+/* In the reactor: whether it goes on driving. A close drives to its end. */
+static int pysock__reactor_drives_locked(const pysock__sock *s)
+{
+    return s->phase == PYSOCK__CLOSING || pysock__driver_locked(s, NULL) == PYSOCK__REACTOR_DRIVES;
 }
 
 /* Advances the handshake as far as it goes without waiting, but for one turn at most; the caller
@@ -17680,19 +17699,19 @@ static pysock__progress pysock__drive_tls_locked(pysock__sock *s, short revents)
         if (revents)
             pysock__connect_check_locked(s);
         if (s->phase == PYSOCK__CONNECTING)
-            return pysock__handshake_wanted_locked(s) ? PYSOCK__WAIT_WRITE : PYSOCK__STOPPED;
+            return pysock__reactor_drives_locked(s) ? PYSOCK__WAIT_WRITE : PYSOCK__STOPPED;
         pysock__connected_locked(s);
     }
     if (!pysock__handshakes_locked(s) || s->phase == PYSOCK__BROKEN)
         return PYSOCK__DONE;
-    if (!pysock__handshake_wanted_locked(s))
+    if (!pysock__reactor_drives_locked(s))
         return PYSOCK__STOPPED;
     if (pysock__engine_busy_locked(s))
         return PYSOCK__WAIT_NOTIFY; /* its owner kicks if need be */
     p = pysock__handshake_drive_locked(s);
     if (p == PYSOCK__DONE || p == PYSOCK__STOPPED)
         return pysock__handshakes_locked(s) ? PYSOCK__STOPPED : PYSOCK__DONE;
-    return pysock__handshake_wanted_locked(s) ? p : PYSOCK__STOPPED; /* a caller has taken over */
+    return pysock__reactor_drives_locked(s) ? p : PYSOCK__STOPPED; /* a caller has taken over */
 }
 
 /* All output is sent: after a close, only close_notify is left. 1 if there is more to send. */
@@ -17959,6 +17978,16 @@ static int pysock__tls_fail_again(const pysock__call *c)
                         c->name);
 }
 
+/* A non-blocking call's part of a handshake that the caller drives. */
+static void pysock__step_of_caller_locked(const pysock__call *c)
+{
+    pysock__sock *s = c->s;
+
+    if (s->phase == PYSOCK__HANDSHAKING && c->timeout == 0 && !pysock__engine_busy_locked(s)
+        && pysock__driver_locked(s, c) == PYSOCK__CALLER_DRIVES)
+        pysock__handshake_drive_locked(s);
+}
+
 /* Begins the handshake if the socket is connected, and finishes it if the call may wait. 0; 1: the
    handshake is not finished yet; or -1. */
 static int pysock__secure_locked(pysock__call *c)
@@ -17967,9 +17996,7 @@ static int pysock__secure_locked(pysock__call *c)
 
     if (s->phase == PYSOCK__OPEN && s->wrap.ctx && pysock__handshake_begin_locked(s, c->name) < 0)
         return -1;
-    if (s->phase == PYSOCK__HANDSHAKING && !pysock__engine_busy_locked(s)
-        && (s->bio_in || (s->caller_drives && c->timeout == 0)))
-        pysock__handshake_drive_locked(s);
+    pysock__step_of_caller_locked(c);
     if (s->phase == PYSOCK__HANDSHAKING && c->timeout == 0) {
         pysock__want_reactor_locked(s);
         return 1;
@@ -20441,7 +20468,7 @@ static int pysock__accept_tls_locked(pysock__call *c, pysock__sock *child)
     if (child->phase == PYSOCK__NEW) {
         child->wrap = s->wrap; /* a server's: it has no session and no host */
         pysock__context_retain(child->wrap.ctx);
-        child->caller_drives = s->caller_drives;
+        child->driver = s->driver;
         pysock__set_phase_locked(child, PYSOCK__OPEN);
         r = pysock__handshake_begin_locked(child, c->name);
     }
@@ -21087,7 +21114,8 @@ static int pysock__wrap_take_locked(pysock__sock *s, pysock_ssl_context *ctx,
     s->wrap.unchecked_host = options->insecure_no_check_hostname && !s->wrap.server;
     s->wrap.half_close = options->half_close;
     s->wrap.no_close_notify = options->no_close_notify;
-    s->caller_drives = options->caller_drives;
+    s->driver =
+        options->caller_drives || s->bio_in ? PYSOCK__CALLER_DRIVES : PYSOCK__REACTOR_DRIVES;
     return 0;
 }
 
@@ -21201,24 +21229,24 @@ static int pysock__fail_not_tls(const char *what)
 PYSOCKDEF int pysock_ssl_do_handshake(pysock *s)
 {
     pysock__call c;
-    int r;
+    int r, goes_on;
 
     if (pysock__call_begin(&c, s, "ssl_do_handshake") < 0)
         return -1;
-    if (c.s->caller_drives && c.timeout == 0) {
+    goes_on = c.timeout == 0 && !c.s->bio_in; /* between memory BIOs nothing goes on by itself */
+    if (goes_on && c.s->driver == PYSOCK__CALLER_DRIVES) {
         if (c.s->phase == PYSOCK__CONNECTING)
             pysock__connect_check_locked(c.s);
         pysock__connected_locked(c.s);
-        if (c.s->phase == PYSOCK__HANDSHAKING && !pysock__engine_busy_locked(c.s))
-            pysock__handshake_drive_locked(c.s);
+        pysock__step_of_caller_locked(&c);
     }
     if (!pysock__is_tls_locked(c.s)) {
         r = pysock__fail_not_tls(c.name);
-    } else if (c.timeout == 0 && !c.s->bio_in
+    } else if (goes_on
                && (c.s->phase == PYSOCK__HANDSHAKING || c.s->phase == PYSOCK__RESOLVING
                    || c.s->phase == PYSOCK__CONNECTING)) {
         pysock__want_reactor_locked(c.s);
-        c.s->hs_asked = c.s->caller_drives;
+        c.s->hs_asked = c.s->driver == PYSOCK__CALLER_DRIVES;
         r = pysock__call_fail(&c, -EINPROGRESS);
     } else {
         c.s->hs_asked = 0;
