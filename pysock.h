@@ -3377,7 +3377,8 @@ static const char *pysock__idn_advice(void)
 #if defined(PYSOCK_IDN2) || defined(AI_IDN)
     return "";
 #else
-    return "; the system's resolver does not take international names: define PYSOCK_IDN2 and link "
+    return "; the system's resolver does not accept international names: define PYSOCK_IDN2 and "
+           "link "
            "with -lidn2";
 #endif
 }
@@ -3803,7 +3804,7 @@ static const pysock__errno_row pysock__errno_table[] = {
     {ENOTSUP, "ENOTSUP", "not supported", "OSError"},
     {EOPNOTSUPP, "EOPNOTSUPP", "not supported on this kind of socket", "OSError"},
     {ENXIO, "ENXIO", "no such device or address", "OSError"},
-    {EOVERFLOW, "EOVERFLOW", "too large a number", "OSError"},
+    {EOVERFLOW, "EOVERFLOW", "number too large", "OSError"},
     {EPERM, "EPERM", "operation not permitted", "PermissionError"},
     {EPIPE, "EPIPE", "the connection is closed for writing", "BrokenPipeError"},
     {EPROTO, "EPROTO", "protocol error", "OSError"},
@@ -4816,9 +4817,10 @@ static const char *pysock__host_advice(const char *host)
     const char *colon = strchr(host, ':');
 
     if (strstr(host, "://"))
-        return "; that is a URL: give the host in it";
+        return "; that is a URL: pass only its host";
     if (colon && (host[0] == '[' || !strchr(colon + 1, ':')))
-        return "; that is a host with a port: give them apart, an IPv6 address without brackets";
+        return "; that is a host with a port: pass them separately, an IPv6 address without "
+               "brackets";
     return NULL;
 }
 
@@ -5859,7 +5861,7 @@ PYSOCKDEF int pysock_addr_from_sockaddr(pysock_addr *addr, const struct sockaddr
     if (!addr || !sa)
         return pysock__fail_value("addr_from_sockaddr", addr ? "sa is NULL" : "addr is NULL");
     if (size < sizeof sa->sa_family + offsetof(struct sockaddr, sa_family) || size > sizeof addr->u)
-        return pysock__fail_value("addr_from_sockaddr", "the length is that of no address");
+        return pysock__fail_value("addr_from_sockaddr", "the length is not that of an address");
     memset(addr, 0, sizeof *addr);
     memcpy(&addr->u, sa, size);
     addr->size = size;
@@ -5905,7 +5907,7 @@ PYSOCKDEF int pysock_addr_parse(pysock_addr *addr, const char *text)
     if (err)
         return pysock__fail(
             PYSOCK_VALUE_ERROR, EINVAL, "EINVAL",
-            "pysock_addr_parse: '%.100s' is no address; write 127.0.0.1:80, [::1]:443 "
+            "pysock_addr_parse: '%.100s' is not an address; write 127.0.0.1:80, [::1]:443 "
             "or unix:/path",
             text);
     return 0;
@@ -6353,8 +6355,8 @@ PYSOCKDEF int pysock_getprotobyname(const char *name)
 
 static int pysock__fail_ip(const char *what, const char *text)
 {
-    return pysock__fail(PYSOCK_OS_ERROR, EINVAL, "EINVAL", "%s: '%.100s' is no IP address", what,
-                        text);
+    return pysock__fail(PYSOCK_OS_ERROR, EINVAL, "EINVAL", "%s: '%.100s' is not an IP address",
+                        what, text);
 }
 
 PYSOCKDEF int pysock_inet_aton(const char *text, unsigned char out[4])
@@ -6493,7 +6495,8 @@ PYSOCKDEF int pysock_idna_encode(const char *name, char *text, size_t size)
         return pysock__fail_value("idna_encode", "the name does not fit the buffer");
     if (n == -EINVAL)
         return pysock__fail(PYSOCK_VALUE_ERROR, EINVAL, "EINVAL",
-                            "idna_encode: '%.200s' is no international host name in UTF-8", name);
+                            "idna_encode: '%.200s' is not a valid international host name in UTF-8",
+                            name);
     return pysock__fail(PYSOCK_OS_ERROR, ENOTSUP, "ENOTSUP",
                         "idna_encode: '%.200s' needs libidn2: define PYSOCK_IDN2 and link with "
                         "-lidn2, or give the name as xn--...",
@@ -6633,7 +6636,7 @@ static int pysock__object_unwanted(const pysock__object *object, pysock__file_fa
     char text[200];
 
     if (!kind)
-        snprintf(text, sizeof text, "its kind '%.64s' is unknown", object->name);
+        snprintf(text, sizeof text, "its label '%.64s' is unknown", object->name);
     else if (strcmp(kind, "PKCS#7") == 0)
         snprintf(text, sizeof text,
                  "it is PKCS#7, which is not read; convert the file with: openssl pkcs7%s "
@@ -6838,7 +6841,7 @@ static int pysock__pem_end(pysock__pem_reader *r, const pysock__pem_line *line,
                                     "it has an END line and no BEGIN line");
     if (n != strlen(r->name) || memcmp(label, r->name, n) != 0)
         return pysock__file_damaged(fault, fault->number,
-                                    "its END line is damaged, or of another kind");
+                                    "its END line is damaged, or does not match its BEGIN line");
     if (pysock__pem_finish(&r->body) < 0)
         return pysock__file_damaged(fault, fault->number, "its base64 is damaged");
     r->inside = 0;
@@ -7035,7 +7038,7 @@ static int pysock__der_each(const pysock__bytes *data, pysock__file_fault *fault
         result = each(arg, &object, fault);
     }
     if (result > 0 && d.p < d.end) /* what was looked for has been found */
-        return pysock__file_damaged(fault, fault->number, "its DER has bytes behind it");
+        return pysock__file_damaged(fault, fault->number, "there are bytes after its DER");
     return result;
 }
 
@@ -8669,7 +8672,7 @@ static const char *pysock__oid_words(pysock__der oid, char *text, size_t size)
     w.used = 0;
     w.size = size;
     if (pysock__writer_digits(&w, oid) < 0 || w.used >= size)
-        return "an unknown one";
+        return "(invalid OID)";
     text[w.used] = 0;
     return text;
 }
@@ -9817,7 +9820,7 @@ static int pysock__store_load_cert(pysock__store_load *load, const pysock__objec
             return pysock__file_damaged(fault, fault->number, problem);
         if (pysock__trust_settings(all, &rejected) < 0)
             return pysock__file_damaged(fault, fault->number,
-                                        "the trust settings behind the certificate are malformed");
+                                        "the trust settings after the certificate are malformed");
         len = (size_t)(in.end - object->der.data);
     }
     err = pysock__store_add_der(load->store, object->der.data, len, rejected, &problem);
@@ -10135,7 +10138,7 @@ static int pysock__key_ec(pysock__der key, pysock__der outer, pysock__key_form *
             params = in;
     }
     if (!params.p) {
-        form->unsupported = "an EC key that does not say its curve";
+        form->unsupported = "an EC key that does not name its curve";
         return 0;
     }
     form->curve = params;
@@ -11675,7 +11678,7 @@ static void pysock__names_words(const pysock__cert *cert, char *out, size_t size
     if (more)
         snprintf(out + used, size - used, " and %u more", (unsigned)more);
     else if (!told)
-        snprintf(out, size, "no host at all");
+        snprintf(out, size, "no host");
 }
 
 /* Sets detail: which certificate the code is about, and the cause. */
@@ -11784,7 +11787,7 @@ static unsigned pysock__verifier_end_chain(const br_x509_class **ctx)
         && (pysock_buf_size(v->same_leaf) != v->ends[0]
             || memcmp(pysock_buf_data(v->same_leaf), v->chain.data, v->ends[0]) != 0))
         return pysock__verifier_refuse(v, BR_ERR_X509_NOT_TRUSTED, PYSOCK__V_MALFORMED,
-                                       "the peer came back with another certificate");
+                                       "the peer renegotiated with another certificate");
     return pysock__verifier_check(v);
 }
 
@@ -12299,28 +12302,28 @@ typedef struct pysock__code {
 
 /* BearSSL's errors (bearssl_ssl.h). */
 static const pysock__code pysock__engine_errors[] = {
-    {BR_ERR_BAD_PARAM, "LENGTH_MISMATCH", "a message of the peer's is malformed"},
+    {BR_ERR_BAD_PARAM, "LENGTH_MISMATCH", "a message from the peer is malformed"},
     {BR_ERR_BAD_STATE, "INTERNAL_ERROR", "BearSSL was called in the wrong state"},
     {BR_ERR_UNSUPPORTED_VERSION, "UNSUPPORTED_PROTOCOL",
-     "the peer speaks no version of TLS that is enabled here"},
-    {BR_ERR_BAD_VERSION, "WRONG_VERSION_NUMBER", "a record has another version than agreed"},
+     "the peer offers no version of TLS that is enabled here"},
+    {BR_ERR_BAD_VERSION, "WRONG_VERSION_NUMBER", "a record's version is not the negotiated one"},
     {BR_ERR_BAD_LENGTH, "BAD_LENGTH", "a record has an invalid length"},
     {BR_ERR_TOO_LARGE, "DATA_LENGTH_TOO_LONG", "a record or message is too large"},
     {BR_ERR_BAD_MAC, "DECRYPTION_FAILED_OR_BAD_RECORD_MAC", "a record was damaged or forged"},
     {BR_ERR_NO_RANDOM, "PRNG_NOT_SEEDED", "the system gives no random numbers"},
     {BR_ERR_UNKNOWN_TYPE, "UNEXPECTED_RECORD", "a record has an unknown type"},
-    {BR_ERR_UNEXPECTED, "UNEXPECTED_MESSAGE", "a message came out of turn"},
+    {BR_ERR_UNEXPECTED, "UNEXPECTED_MESSAGE", "a message came out of order"},
     {BR_ERR_BAD_CCS, "BAD_CHANGE_CIPHER_SPEC", "a ChangeCipherSpec message is malformed"},
     {BR_ERR_BAD_ALERT, "BAD_ALERT", "an alert is malformed"},
     {BR_ERR_BAD_HANDSHAKE, "BAD_HANDSHAKE", "a handshake message is malformed"},
     {BR_ERR_OVERSIZED_ID, "SSL_SESSION_ID_TOO_LONG", "the peer's session id is too long"},
     {BR_ERR_BAD_CIPHER_SUITE, "WRONG_CIPHER_RETURNED",
      "the server chose a cipher suite that was not offered, or is not for this version"},
-    {BR_ERR_BAD_COMPRESSION, "UNSUPPORTED_COMPRESSION_ALGORITHM", "the peer wants compression"},
+    {BR_ERR_BAD_COMPRESSION, "UNSUPPORTED_COMPRESSION_ALGORITHM", "the peer selected compression"},
     {BR_ERR_BAD_FRAGLEN, "SSL3_EXT_INVALID_MAX_FRAGMENT_LENGTH", "a bad maximum fragment length"},
     {BR_ERR_BAD_SECRENEG, "RENEGOTIATION_MISMATCH", "secure renegotiation does not match"},
     {BR_ERR_EXTRA_EXTENSION, "UNSOLICITED_EXTENSION",
-     "the server sent an extension nobody asked for"},
+     "the server sent an extension that was not requested"},
     {BR_ERR_BAD_SNI, "BAD_EXTENSION", "the server name extension is malformed"},
     {BR_ERR_BAD_HELLO_DONE, "LENGTH_MISMATCH", "ServerHelloDone is malformed"},
     {BR_ERR_LIMIT_EXCEEDED, "EXCESSIVE_MESSAGE_SIZE", "the peer's key or message is too large"},
@@ -12330,7 +12333,7 @@ static const pysock__code pysock__engine_errors[] = {
      "the peer uses a curve or an algorithm that was not offered"},
     {BR_ERR_BAD_SIGNATURE, "BAD_SIGNATURE", "the peer's signature is wrong"},
     {BR_ERR_WRONG_KEY_USAGE, "UNKNOWN_CERTIFICATE_TYPE",
-     "the certificate's key is for another use"},
+     "the certificate's key usage forbids this"},
     {BR_ERR_NO_CLIENT_AUTH, "PEER_DID_NOT_RETURN_A_CERTIFICATE", "the client sent no certificate"},
     {BR_ERR_IO, "SYSCALL", "input or output failed"},
     /* bearssl_x509.h: from the decoder that reads a leaf's key */
@@ -12342,13 +12345,14 @@ static const pysock__code pysock__engine_errors[] = {
     {BR_ERR_X509_BAD_TAG_CLASS, "BAD_CERTIFICATE", "a certificate has an invalid ASN.1 tag"},
     {BR_ERR_X509_BAD_TAG_VALUE, "BAD_CERTIFICATE", "a certificate has an invalid ASN.1 tag"},
     {BR_ERR_X509_INDEFINITE_LENGTH, "BAD_CERTIFICATE", "a certificate is not in DER"},
-    {BR_ERR_X509_EXTRA_ELEMENT, "BAD_CERTIFICATE", "a certificate has an element too many"},
+    {BR_ERR_X509_EXTRA_ELEMENT, "BAD_CERTIFICATE", "a certificate has an extra element"},
     {BR_ERR_X509_UNEXPECTED, "BAD_CERTIFICATE", "a certificate has an unexpected element"},
     {BR_ERR_X509_NOT_CONSTRUCTED, "BAD_CERTIFICATE", "a certificate is not in DER"},
     {BR_ERR_X509_NOT_PRIMITIVE, "BAD_CERTIFICATE", "a certificate is not in DER"},
-    {BR_ERR_X509_PARTIAL_BYTE, "BAD_CERTIFICATE", "a certificate has a bit string with odd bits"},
+    {BR_ERR_X509_PARTIAL_BYTE, "BAD_CERTIFICATE",
+     "a certificate has a bit string that is not whole bytes"},
     {BR_ERR_X509_BAD_BOOLEAN, "BAD_CERTIFICATE", "a certificate has an invalid boolean"},
-    {BR_ERR_X509_OVERFLOW, "BAD_CERTIFICATE", "a certificate has too large a number"},
+    {BR_ERR_X509_OVERFLOW, "BAD_CERTIFICATE", "a certificate has number too large"},
     {BR_ERR_X509_BAD_DN, "BAD_CERTIFICATE", "a certificate has an invalid name"},
     {BR_ERR_X509_BAD_TIME, "BAD_CERTIFICATE", "a certificate has an invalid date"},
     {BR_ERR_X509_UNSUPPORTED, "UNSUPPORTED_CERTIFICATE", "a certificate's kind is not supported"},
@@ -12359,11 +12363,13 @@ static const pysock__code pysock__engine_errors[] = {
     {BR_ERR_X509_TIME_UNKNOWN, "INTERNAL_ERROR", "the time is not known"},
     {BR_ERR_X509_EXPIRED, "CERTIFICATE_EXPIRED", "a certificate is not valid at this time"},
     {BR_ERR_X509_DN_MISMATCH, "CERTIFICATE_VERIFY_FAILED", "the chain is not in order"},
-    {BR_ERR_X509_BAD_SERVER_NAME, "CERTIFICATE_VERIFY_FAILED", "the server's name is not in it"},
+    {BR_ERR_X509_BAD_SERVER_NAME, "CERTIFICATE_VERIFY_FAILED",
+     "the certificate is not valid for the server's name"},
     {BR_ERR_X509_CRITICAL_EXTENSION, "CERTIFICATE_VERIFY_FAILED",
      "a critical extension is not understood"},
-    {BR_ERR_X509_NOT_CA, "CERTIFICATE_VERIFY_FAILED", "a certificate that signs is not a CA's"},
-    {BR_ERR_X509_FORBIDDEN_KEY_USAGE, "CERTIFICATE_VERIFY_FAILED", "a key is for another use"},
+    {BR_ERR_X509_NOT_CA, "CERTIFICATE_VERIFY_FAILED",
+     "an issuing certificate is not a CA certificate"},
+    {BR_ERR_X509_FORBIDDEN_KEY_USAGE, "CERTIFICATE_VERIFY_FAILED", "a key's usage forbids this"},
     {BR_ERR_X509_WEAK_PUBLIC_KEY, "CERTIFICATE_VERIFY_FAILED", "a key is too weak"},
     {BR_ERR_X509_NOT_TRUSTED, "CERTIFICATE_VERIFY_FAILED", "the chain is not trusted"},
 };
@@ -13468,7 +13474,7 @@ PYSOCKDEF int pysock_ssl_set_verify_mode(pysock_ssl_context *ctx, pysock_ssl_ver
     }
     pysock__unlock(&ctx->lock);
     return refused ? pysock__fail_value("ssl_set_verify_mode",
-                                        "switch check_hostname off before CERT_NONE")
+                                        "disable check_hostname before setting CERT_NONE")
                    : 0;
 }
 
@@ -13575,7 +13581,7 @@ static int pysock__context_set_version(pysock_ssl_context *ctx, int version, int
     if (!ctx)
         return pysock__fail_value(what, "ctx is NULL");
     if (ctx->protocol >= PYSOCK_PROTOCOL_TLSv1 && ctx->protocol <= PYSOCK_PROTOCOL_TLSv1_2)
-        return pysock__fail_value(what, "the context's protocol is of one version only");
+        return pysock__fail_value(what, "the context's protocol has only one version");
     if (version != PYSOCK_MINIMUM_SUPPORTED && version != PYSOCK_MAXIMUM_SUPPORTED
         && (version < PYSOCK_SSLv3 || version > PYSOCK_TLSv1_3))
         return pysock__fail_value(what, "this is not a version of TLS");
@@ -14757,7 +14763,7 @@ static int pysock__tls_check_settings(const pysock__tls *t, int check_hostname, 
                             what);
     if (!t->eng->suites_num)
         return pysock__fail(PYSOCK_SSL_ERROR, 0, "NO_CIPHERS_AVAILABLE",
-                            "%s: the context's security level leaves none of its cipher suites",
+                            "%s: the context's security level excludes all of its cipher suites",
                             what);
     if (check_hostname && !t->wrap.server && !t->wrap.host)
         return pysock__fail_value(what, "server_hostname is needed because the context's "
@@ -14923,7 +14929,7 @@ static const char *pysock__alert_hint(const pysock__tls *t, int alert)
         return "";
     if (alert == BR_ALERT_PROTOCOL_VERSION)
         return t->eng->version_max >= BR_TLS12
-                   ? "; the highest version that this library speaks is TLSv1.2"
+                   ? "; the highest version that this library supports is TLSv1.2"
                : t->eng->version_max == BR_TLS11
                    ? "; the highest version that the context allows is TLSv1.1"
                    : "; the highest version that the context allows is TLSv1";
@@ -14998,7 +15004,7 @@ static void pysock__tls_describe(pysock__tls *t, int err)
         int http = !client && pysock__looks_like_http(t->first, t->first_len);
         pysock__fault_set(
             &t->fault, PYSOCK_SSL_ERROR, err, http ? "HTTP_REQUEST" : "WRONG_VERSION_NUMBER",
-            http ? "the client speaks plain HTTP; it should use https"
+            http ? "the client sent a plain HTTP request; it must use https"
                  : "the peer does not speak TLS: what it sent first is no TLS record");
         return;
     }
@@ -15574,7 +15580,7 @@ static void pysock__tls_refuse_hello(pysock__tls *t, int alert)
     char text[160];
 
     snprintf(text, sizeof text, "the %s's hello %s", who,
-             alert == BR_ALERT_ILLEGAL_PARAMETER ? "has a value that is not allowed, or one twice"
+             alert == BR_ALERT_ILLEGAL_PARAMETER ? "has an invalid value, or an extension twice"
              : alert == PYSOCK_ALERT_UNRECOGNIZED_NAME ? "asks for a name that cannot be one"
                                                        : "is malformed");
     pysock__tls_refuse(t, alert,
@@ -15861,7 +15867,7 @@ static void pysock__tls_count_request(pysock__tls *t)
 {
     if (++t->in.requests > PYSOCK__MAX_REQUESTS)
         pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "TOO_MANY_HANDSHAKES",
-                           "the peer asks for one handshake after another");
+                           "the peer requests too many handshakes");
 }
 
 /* Handles a complete message. 1: it is for the engine. */
@@ -15887,9 +15893,9 @@ static int pysock__tls_on_message(pysock__tls *t, int type, pysock__der body)
         alert = pysock__read_message(t, type, body);
     }
     if (alert == BR_ALERT_UNEXPECTED_MESSAGE)
-        pysock__tls_refuse(t, alert, "UNEXPECTED_MESSAGE", "a message came out of turn");
+        pysock__tls_refuse(t, alert, "UNEXPECTED_MESSAGE", "a message came out of order");
     else if (alert == BR_ALERT_DECODE_ERROR)
-        pysock__tls_refuse(t, alert, "LENGTH_MISMATCH", "a message of the peer's is malformed");
+        pysock__tls_refuse(t, alert, "LENGTH_MISMATCH", "a message from the peer is malformed");
     else if (alert)
         pysock__tls_refuse(t, alert, "BAD_VALUE",
                            "the peer uses a curve or an algorithm that was not offered, or a point "
@@ -15982,13 +15988,13 @@ static void pysock__tls_on_message_header(pysock__tls *t, int type, size_t len)
 
     if (!limit && !pysock__message_is_bare(t, type))
         pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "UNEXPECTED_MESSAGE",
-                           "a message came out of turn");
+                           "a message came out of order");
     else if (len > limit && limit <= 12)
         pysock__tls_refuse(t, BR_ALERT_DECODE_ERROR, "LENGTH_MISMATCH",
-                           "a message of the peer's is malformed");
+                           "a message from the peer is malformed");
     else if (len > limit)
         pysock__tls_refuse(t, BR_ALERT_ILLEGAL_PARAMETER, "EXCESSIVE_MESSAGE_SIZE",
-                           "a handshake message is larger than its kind may be");
+                           "a handshake message is too large for its type");
 }
 
 /* Decrypted handshake bytes: assembles messages, which may span records. */
@@ -16026,7 +16032,7 @@ static void pysock__intake_handshake(pysock__tls *t, const unsigned char *data, 
                 && (type == PYSOCK__CLIENT_HELLO || type == PYSOCK__SERVER_HELLO_DONE
                     || type == PYSOCK__FINISHED))
                 pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "EXCESS_HANDSHAKE_DATA",
-                                   "bytes follow a message that nothing may follow yet");
+                                   "bytes follow a handshake message that must end its record");
             pysock__intake_give(t);
         }
     }
@@ -16040,7 +16046,7 @@ static void pysock__intake_alert(pysock__tls *t, const unsigned char *data, size
     } else if (data[0] == 1 && data[1] != 0 && data[1] != 100) {
         if (++t->in.warnings > PYSOCK__MAX_WARNINGS)
             pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "TOO_MANY_WARN_ALERTS",
-                               "the peer sends one warning after another");
+                               "the peer sends too many warning alerts");
     } else if (data[0] == 1 && data[1] == 0 && t->wrap.half_close && t->state == PYSOCK__TLS_OPEN) {
         pysock__tls_enter(t, PYSOCK__TLS_PEER_CLOSED); /* the engine would end our direction, too */
     } else {
@@ -16057,7 +16063,7 @@ static void pysock__intake_early(pysock__tls *t, const unsigned char *data, size
         pysock__tls_fail_memory(t);
     else if (t->in.early.len > PYSOCK__MAX_EARLY)
         pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "APP_DATA_IN_HANDSHAKE",
-                           "the server sends data and does not go on with its renegotiation");
+                           "the server sends data instead of continuing its renegotiation");
 }
 
 /* Handles a complete, decrypted record. */
@@ -16069,7 +16075,7 @@ static void pysock__intake_record(pysock__tls *t, const unsigned char *data, siz
     if (!len && (type == 22 || (type == 23 && t->handshakes))) {
         if (++in->empty > PYSOCK__MAX_EMPTY)
             pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "RECORD_TOO_SMALL",
-                               "the peer sends one empty record after another");
+                               "the peer sends too many empty records in a row");
         return;
     }
     in->empty = 0;
@@ -16085,7 +16091,7 @@ static void pysock__intake_record(pysock__tls *t, const unsigned char *data, siz
         pysock__intake_early(t, data, len);
     else if (type != 20 || in->message.len)
         pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "UNEXPECTED_RECORD",
-                           "a record came out of turn");
+                           "a record came out of order");
     else if (len != 1 || data[0] != 1)
         pysock__tls_refuse(t, BR_ALERT_DECODE_ERROR, "BAD_CHANGE_CIPHER_SPEC",
                            "a ChangeCipherSpec message is malformed");
@@ -16164,7 +16170,7 @@ static void pysock__intake_watch_data(pysock__tls *t)
     } else if (++t->in.empty > PYSOCK__MAX_EMPTY
                && br_ssl_engine_current_state(t->eng) != BR_SSL_CLOSED) {
         pysock__tls_refuse(t, BR_ALERT_UNEXPECTED_MESSAGE, "RECORD_TOO_SMALL",
-                           "the peer sends one empty record after another");
+                           "the peer sends too many empty records in a row");
     }
 }
 
@@ -18041,7 +18047,7 @@ static int pysock__ready_locked(pysock__call *c)
         if (s->phase == PYSOCK__SECURE)
             return 0;
         return pysock__fail(PYSOCK_OS_ERROR, ENOTCONN, "ENOTCONN",
-                            "%s: TLS was taken away meanwhile, by pysock_ssl_unwrap()", c->name);
+                            "%s: pysock_ssl_unwrap() has removed TLS meanwhile", c->name);
     case 1: return pysock__tls_fail_again(c);
     default: return -1;
     }
@@ -18233,7 +18239,7 @@ static ptrdiff_t pysock__tls_recv_locked(pysock__call *c, void *buf, size_t size
     int ending;
 
     if (flags & ~MSG_PEEK)
-        return pysock__fail_value(c->name, "on TLS sockets no flag but MSG_PEEK is supported");
+        return pysock__fail_value(c->name, "TLS sockets support no flag except MSG_PEEK");
     s->hs_asked = 0;
     for (;;) {
         ending = s->phase == PYSOCK__UNWRAPPING && s->tls->wrap.half_close;
@@ -18670,7 +18676,7 @@ static int pysock__close_handle(pysock *handle, int may_wait)
     if (mine) {
         pysock__close_locked(s, pysock__deadline_in((int64_t)(PYSOCK_CLOSE_TIMEOUT * 1e9)));
         if (s->output_lost && !s->loss_told)
-            r = pysock__fail_os(s->write_error, "close: output that had been taken is lost",
+            r = pysock__fail_os(s->write_error, "close: accepted output was lost",
                                 pysock__describe(s, on));
     } else {
         s->close_wanted = 1; /* by the last file that is closed */
@@ -19078,7 +19084,7 @@ static ptrdiff_t pysock__send_locked(pysock__call *c, const void *data, size_t s
 #ifndef PYSOCK_NO_SSL
     if (pysock__is_tls_locked(c->s)) {
         if (flags)
-            return pysock__fail_value(c->name, "on TLS sockets no flag is supported for sending");
+            return pysock__fail_value(c->name, "TLS sockets support no flags for sending");
         return pysock__tls_send_locked(c, (const unsigned char *)data, size);
     }
 #endif
@@ -19236,7 +19242,8 @@ PYSOCKDEF int pysock_set_watermarks(pysock *s, size_t low, size_t high)
     pysock__call c;
 
     if (!high || low > high || high > PTRDIFF_MAX)
-        return pysock__fail_value("set_watermarks", "low must not be above high, nor high be 0");
+        return pysock__fail_value("set_watermarks",
+                                  "high must not be 0, and low must not exceed it");
     if (pysock__call_begin(&c, s, "set_watermarks") < 0)
         return -1;
     c.s->low = low;
@@ -19517,14 +19524,14 @@ PYSOCKDEF ptrdiff_t pysock_sendto(pysock *s, const void *data, size_t size, int 
 PYSOCKDEF ptrdiff_t pysock_cmsg_len(size_t size)
 {
     if (size > (size_t)INT_MAX - PYSOCK__CMSG_HEAD)
-        return pysock__fail_value("cmsg_len", "the size is more than an item can have");
+        return pysock__fail_value("cmsg_len", "the size exceeds what one item can hold");
     return (ptrdiff_t)CMSG_LEN(size);
 }
 
 PYSOCKDEF ptrdiff_t pysock_cmsg_space(size_t size)
 {
     if (size > PYSOCK__CMSG_MAX)
-        return pysock__fail_value("cmsg_space", "the size is more than an item can have");
+        return pysock__fail_value("cmsg_space", "the size exceeds what one item can hold");
     return (ptrdiff_t)CMSG_SPACE(size);
 }
 
@@ -19566,7 +19573,7 @@ static int pysock__check_buffers(const char *what, const struct iovec *buffers, 
         if (pysock__check_memory(what, buffers[i].iov_base, buffers[i].iov_len) < 0)
             return -1;
         if (buffers[i].iov_len > PTRDIFF_MAX - *total)
-            return pysock__fail_value(what, "the buffers are too large together");
+            return pysock__fail_value(what, "the total size of the buffers is too large");
         *total += buffers[i].iov_len;
     }
     return 0;
@@ -19753,7 +19760,8 @@ PYSOCKDEF ptrdiff_t pysock_send_fds(pysock *s, const void *data, size_t size, co
     if (count > PYSOCK__FDS_MAX)
         return pysock__fail_value("send_fds", "there are too many descriptors");
     if (count && !size && pysock_type(s) == SOCK_STREAM)
-        return pysock__fail_value("send_fds", "a stream carries descriptors only with some data");
+        return pysock__fail_value(
+            "send_fds", "on a stream, descriptors must be sent with at least one byte of data");
     iov.iov_base = (void *)(uintptr_t)data;
     iov.iov_len = size;
     item.level = SOL_SOCKET;
@@ -19776,7 +19784,7 @@ PYSOCKDEF ptrdiff_t pysock_recv_fds(pysock *s, void *buf, size_t size, int *fds,
     if (!count || (!fds && room))
         return pysock__fail_value("recv_fds", count ? "fds is NULL" : "count is NULL");
     if (room > PYSOCK__FDS_MAX)
-        return pysock__fail_value("recv_fds", "there is room for too many descriptors");
+        return pysock__fail_value("recv_fds", "*count is too large");
     memset(&msg, 0, sizeof msg);
     /* Not CMSG_SPACE: its padding has room for one more, which would have nowhere to go. */
     msg.control_size = room ? CMSG_LEN(room * sizeof *fds) : 0;
@@ -20553,7 +20561,7 @@ PYSOCKDEF int pysock_accept_fd(pysock *s, pysock_addr *peer)
     pysock__refresh_phase_locked(c.s);
     if (pysock__is_tls_locked(c.s))
         pysock__fail(PYSOCK_OS_ERROR, ENOTSUP, "ENOTSUP",
-                     "accept: a descriptor alone has no TLS; use pysock_accept()");
+                     "accept: a bare descriptor cannot carry TLS; use pysock_accept()");
     else
         fd = pysock__accept_kernel_locked(&c, &addr);
     pysock__call_end(&c);
@@ -21028,7 +21036,7 @@ static int pysock__wrap_check(pysock_ssl_context *ctx, const pysock_ssl_wrap_opt
         return pysock__fail_value(what, "session is for clients only; a server finds "
                                         "its sessions by itself");
     if (options->session && options->session->context != ctx->serial)
-        return pysock__fail_value(what, "the session is of a different context");
+        return pysock__fail_value(what, "the session belongs to a different context");
     if (host && !client)
         return pysock__fail_value(what,
                                   "server_hostname is for clients only, and this context is a "
@@ -21061,7 +21069,7 @@ static int pysock__wrap_allowed_locked(pysock__call *c, int server)
         return pysock__fail_value(c->name, "only stream sockets can carry TLS");
     pysock__refresh_phase_locked(s);
     if (s->tls || (s->wrap.ctx && s->phase == PYSOCK__LISTENING))
-        return pysock__fail_value(c->name, "there is TLS around this socket already");
+        return pysock__fail_value(c->name, "the socket is already wrapped in TLS");
     if (pysock__load(&s->files_unread))
         return pysock__fail_value(c->name,
                                   "a file made of this socket holds unread input that came in "
@@ -21223,7 +21231,7 @@ PYSOCKDEF pysock *pysock_ssl_wrap_bio(pysock_ssl_context *ctx, pysock_bio *incom
 static int pysock__fail_not_tls(const char *what)
 {
     return pysock__fail_value(what,
-                              "there is no TLS around this socket; see pysock_ssl_wrap_socket()");
+                              "the socket is not wrapped in TLS; see pysock_ssl_wrap_socket()");
 }
 
 PYSOCKDEF int pysock_ssl_do_handshake(pysock *s)
@@ -21321,9 +21329,10 @@ static int pysock__unwrap_locked(pysock__call *c)
             return pysock__raise(&s->fault);
         while (pysock__tls_app_in(s->tls, &n)) {
             if (s->tls->wrap.half_close)
-                return pysock__fail(PYSOCK_SSL_ERROR, EPROTO, "APPLICATION_DATA_AFTER_CLOSE_NOTIFY",
-                                    "%s: the peer has sent data before its own end: receive it",
-                                    c->name);
+                return pysock__fail(
+                    PYSOCK_SSL_ERROR, EPROTO, "APPLICATION_DATA_AFTER_CLOSE_NOTIFY",
+                    "%s: the peer has sent data before its close_notify: receive it first",
+                    c->name);
             pysock__tls_app_in_done(s->tls, n); /* discarded: too late to be read */
         }
         p = pysock__fill_locked(s, NULL);
@@ -21569,7 +21578,7 @@ PYSOCKDEF ptrdiff_t pysock_ssl_get_channel_binding(pysock *s, const char *type, 
 
     if (!type || (strcmp(type, "tls-unique") != 0 && strcmp(type, "tls-server-end-point") != 0))
         return pysock__fail_value("ssl_get_channel_binding",
-                                  "the type is not tls-unique or tls-server-end-point");
+                                  "the type is neither tls-unique nor tls-server-end-point");
     if (pysock__check_memory("ssl_get_channel_binding", out, size) < 0)
         return -1;
     t = pysock__begin_established(&c, s, "ssl_get_channel_binding");
@@ -21617,7 +21626,7 @@ PYSOCKDEF int pysock_ssl_set_session(pysock *s, pysock_ssl_session *session)
     } else if (pysock__wrap_of(c.s)->server) {
         r = pysock__fail_value(c.name, "a server finds its sessions by itself");
     } else if (session->context != pysock__wrap_of(c.s)->ctx->serial) {
-        r = pysock__fail_value(c.name, "the session is of a different context");
+        r = pysock__fail_value(c.name, "the session belongs to a different context");
     } else if (t && (c.s->hs_busy || t->state != PYSOCK__TLS_HELLO)) {
         r = pysock__fail_value(c.name, "the handshake has begun");
     } else {
@@ -21644,7 +21653,7 @@ static int pysock__context_fits_locked(pysock__call *c, pysock_ssl_context *ctx)
     options.no_handshake_on_connect = 1;
     options.server_hostname = w->host;
     if (pysock__wrap_server(ctx, &options) != options.server_side)
-        return pysock__fail_value(c->name, "the context is for the other side");
+        return pysock__fail_value(c->name, "the context is for the other role (client or server)");
     return pysock__wrap_check(ctx, &options, c->name);
 }
 
@@ -21918,7 +21927,7 @@ PYSOCKDEF pysock_buf *pysock_ssl_pem_cert_to_der_cert(const char *pem)
         pysock__fail_memory("ssl_pem_cert_to_der_cert");
     else
         pysock__fail_value("ssl_pem_cert_to_der_cert",
-                           "the text is damaged, or more than one certificate");
+                           "the text is damaged or contains more than one certificate");
     return NULL;
 }
 
@@ -22006,7 +22015,7 @@ PYSOCKDEF int pysock_ssl_rand_bytes(void *buf, size_t size)
     pysock__cancel_restore(before);
     if (!seeded)
         return pysock__fail(PYSOCK_SSL_ERROR, 0, "PRNG_NOT_SEEDED",
-                            "ssl_rand_bytes: the system gives no random bytes");
+                            "ssl_rand_bytes: the system's random source has failed");
     for (; size; size -= n, p += n) {
         n = size < 65536 ? size : 65536; /* one request's limit (NIST SP 800-90A, 10.1) */
         br_hmac_drbg_generate(&rng, p, n);
@@ -22834,8 +22843,9 @@ PYSOCKDEF pysock_poller *pysock_poller_from_fileno(int fd)
 
     p = p ? p : pysock__poller_behind(fd, 1);
     if (!p)
-        pysock__fail(PYSOCK_OS_ERROR, EINVAL, "EINVAL",
-                     "poller_from_fileno: descriptor %d is no poller's of this process", fd);
+        pysock__fail(
+            PYSOCK_OS_ERROR, EINVAL, "EINVAL",
+            "poller_from_fileno: descriptor %d does not belong to a poller of this process", fd);
     return p;
 }
 
@@ -23609,7 +23619,7 @@ static int pysock__file_check(pysock_file *f, const char *what, int writing)
     f->what = what;
     if (writing ? f->writable : f->readable)
         return 0;
-    return pysock__fail(PYSOCK_OS_ERROR, EBADF, "EBADF", "%s: the file was not made for %s", what,
+    return pysock__fail(PYSOCK_OS_ERROR, EBADF, "EBADF", "%s: the file was not opened for %s", what,
                         writing ? "writing" : "reading");
 }
 
@@ -24038,7 +24048,8 @@ PYSOCKDEF FILE *pysock_fdopen(pysock *s, const char *mode)
     if (pysock__file_mode("fdopen", mode, &readable, &writable) < 0)
         return NULL;
     if ((readable && writable) || !strpbrk(mode, "rw")) {
-        pysock__fail_value("fdopen", "a FILE goes one way: make one with r and one with w");
+        pysock__fail_value("fdopen",
+                           "a FILE can only read or only write: make one with r and one with w");
         return NULL;
     }
     if (readable && !(reader = pysock__makefile(s, "r", -1, "fdopen")))
@@ -24482,7 +24493,8 @@ static int pysock__sendfile_check_locked(pysock__call *c, int file, int64_t coun
     if (r < 0)
         return pysock__fail_os((int)r, "sendfile", "the file's descriptor");
     if (count == 0)
-        return pysock__fail_value("sendfile", "count is 0; a negative one means all");
+        return pysock__fail_value("sendfile",
+                                  "count is 0; a negative count means the rest of the file");
     if (c->s->type != SOCK_STREAM)
         return pysock__fail_value("sendfile", "only stream sockets are supported");
     if (c->timeout == 0)
