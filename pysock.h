@@ -4934,22 +4934,23 @@ static int pysock__check_family(const char *what, int family)
                         what, family);
 }
 
-/* A lookup under way. done(arg, lookup) is called once on the worker, without a lock, when the
-   result is there. Freed when both owners have released it. getaddrinfo() cannot be cancelled, so a
+/* A lookup under way. When the result is there the worker sets complete, wakes the thread that
+   waits in pysock__lookup_wait(), and calls done(arg, lookup), if given, without a lock. Freed when both owners have released it. getaddrinfo() cannot be cancelled, so a
    worker finishes even a lookup that its caller has abandoned. */
 typedef struct pysock__lookup {
     /* guarded by the resolver's lock */
     pysock__list link;
     int refs;
+    int complete;
+    pysock__waker *waker; /* of the thread that waits for it */
     /* set once */
     char *host;
     int port, family, type;
     void (*done)(void *arg, struct pysock__lookup *lookup);
     void *arg;
-    /* set by the worker before done() */
+    /* set by the worker before it is complete */
     int err, sys;
     pysock__addrs addrs;
-    int finished; /* guarded by the lock of the caller's object, in done() */
 } pysock__lookup;
 
 static struct {
@@ -4986,6 +4987,19 @@ static void pysock__lookup_release(pysock__lookup *l)
         pysock__lookup_free(l);
 }
 
+/* Whether the result is there. waker: to be woken when it comes; NULL: none any more. May be called
+   with a socket's lock held. */
+static int pysock__lookup_complete(pysock__lookup *l, pysock__waker *waker)
+{
+    int complete;
+
+    pysock__lock(&pysock__resolver.lock);
+    complete = l->complete;
+    l->waker = complete ? NULL : waker;
+    pysock__unlock(&pysock__resolver.lock);
+    return complete;
+}
+
 /* Runs the lookup, unless the caller has abandoned it. */
 static void pysock__lookup_run(pysock__lookup *l)
 {
@@ -4997,7 +5011,13 @@ static void pysock__lookup_run(pysock__lookup *l)
     l->err = EAI_FAIL;
     if (wanted)
         l->err = pysock__resolve(l->host, l->port, l->family, l->type, &l->addrs, &l->sys);
-    l->done(l->arg, l);
+    pysock__lock(&pysock__resolver.lock);
+    l->complete = 1;
+    if (l->waker)
+        pysock__wake(l->waker);
+    pysock__unlock(&pysock__resolver.lock);
+    if (l->done)
+        l->done(l->arg, l);
     pysock__lookup_release(l);
 }
 
@@ -19376,7 +19396,6 @@ static void pysock__sendto_resolved(void *arg, pysock__lookup *l)
     for (i = 0; i < PYSOCK__SENDTO_NAMES; i++) {
         if (s->names[i] != l)
             continue;
-        l->finished = 1;
         s->names_awaited--;
         pysock__notify_locked(s, NULL);
     }
@@ -19395,7 +19414,7 @@ static pysock__lookup **pysock__sendto_place_locked(pysock__sock *s, const char 
         pysock__lookup *l = s->names[i];
         if (l && strcmp(l->host, host) == 0 && l->port == port)
             return &s->names[i];
-        if (!l || (l->finished && (!place || *place)))
+        if (!l || ((!place || *place) && pysock__lookup_complete(l, NULL)))
             place = &s->names[i];
     }
     if (place && *place) { /* no call came for it */
@@ -19435,7 +19454,7 @@ static int pysock__sendto_await_locked(pysock__call *c, const char *host, int po
 
     for (;;) {
         place = pysock__sendto_place_locked(s, host, port);
-        if (place && *place && (*place)->finished)
+        if (place && *place && pysock__lookup_complete(*place, NULL))
             break;
         if (place && !*place && !asked) {
             pysock__unlock(&s->lock);
@@ -19448,7 +19467,7 @@ static int pysock__sendto_await_locked(pysock__call *c, const char *host, int po
         }
         if (place && !*place && pysock__sendto_lookup_locked(c, place, host, port) < 0)
             return -1;
-        if (place && *place && (*place)->finished)
+        if (place && *place && pysock__lookup_complete(*place, NULL))
             continue;
         if (c->timeout == 0)
             return pysock__fail_again();
@@ -24100,53 +24119,21 @@ static pysock *pysock__try_address(const pysock__maker *m, const pysock_addr *ad
     return pysock__close_failed(s);
 }
 
-typedef struct pysock__wait_lookup {
-    pysock__mutex lock;
-    int done;             /* guarded by lock */
-    pysock__waker *waker; /* guarded by lock; NULL: given up */
-    int refs;             /* atomic */
-} pysock__wait_lookup;
-
-static void pysock__wait_lookup_release(pysock__wait_lookup *w)
-{
-    if (pysock__add(&w->refs, -1))
-        return;
-    pysock__mutex_free(&w->lock);
-    pysock__free(w);
-}
-
-/* On a worker. */
-static void pysock__wait_lookup_done(void *arg, pysock__lookup *l)
-{
-    pysock__wait_lookup *w = (pysock__wait_lookup *)arg;
-
-    (void)l;
-    pysock__lock(&w->lock);
-    w->done = 1;
-    if (w->waker)
-        pysock__wake(w->waker);
-    pysock__unlock(&w->lock);
-    pysock__wait_lookup_release(w);
-}
-
-/* Sleeps until the worker is done. 0 or a negated errno value. */
-static int pysock__wait_lookup_sleep(pysock__wait_lookup *w, pysock__waker *waker, int64_t deadline,
-                                     const pysock__maker *m)
+/* Sleeps until the lookup is complete. 0 or a negated errno value. */
+static int pysock__lookup_wait(pysock__lookup *l, pysock__waker *waker, int64_t deadline,
+                               const pysock__maker *m)
 {
     struct pollfd fd;
-    int r = 0, done;
+    int r = 0;
 
     for (;;) {
         pysock__waker_drain(waker, r > 0);
         if (r >= 0 && m->epoch != pysock__epoch(m->state))
             r = -ESHUTDOWN;
-        pysock__lock(&w->lock);
-        done = w->done;
-        if (done || r < 0)
-            w->waker = NULL;
-        pysock__unlock(&w->lock);
-        if (done || r < 0)
-            return done ? 0 : r;
+        if (pysock__lookup_complete(l, r < 0 ? NULL : waker))
+            return 0;
+        if (r < 0)
+            return r;
         fd.fd = waker->rfd;
         fd.events = POLLIN;
         r = pysock__sleep(waker, &fd, 1, deadline);
@@ -24163,26 +24150,17 @@ static int pysock__wait_lookup_sleep(pysock__wait_lookup *w, pysock__waker *wake
 static int pysock__resolve_until(const pysock__maker *m, const char *host, int port,
                                  pysock__addrs *list, int64_t deadline)
 {
-    pysock__wait_lookup *w = (pysock__wait_lookup *)pysock__alloc(sizeof *w);
     pysock__waker *waker;
-    pysock__lookup *l = NULL;
+    pysock__lookup *l;
     int r = pysock__thread_waker(&waker);
 
-    if (w && r == 0) {
-        pysock__mutex_init(&w->lock);
-        w->waker = waker;
-        w->refs = 2;
-        l = pysock__lookup_new(host, port, AF_UNSPEC, SOCK_STREAM, pysock__wait_lookup_done, w);
-    }
-    if (!l) {
-        if (w && r == 0)
-            pysock__mutex_free(&w->lock);
-        pysock__free(w);
-        return r < 0 ? pysock__fail_os(r, "create_connection", "")
-                     : pysock__fail_memory("create_connection");
-    }
+    if (r < 0)
+        return pysock__fail_os(r, "create_connection", "");
+    l = pysock__lookup_new(host, port, AF_UNSPEC, SOCK_STREAM, NULL, NULL);
+    if (!l)
+        return pysock__fail_memory("create_connection");
     pysock__lookup_start(l);
-    r = pysock__wait_lookup_sleep(w, waker, deadline, m);
+    r = pysock__lookup_wait(l, waker, deadline, m);
     if (r == -ESHUTDOWN) {
         pysock__fail_ended("create_connection", m->epoch, m->state);
     } else if (r < 0) {
@@ -24193,7 +24171,6 @@ static int pysock__resolve_until(const pysock__maker *m, const char *host, int p
         *list = l->addrs;
         memset(&l->addrs, 0, sizeof l->addrs);
     }
-    pysock__wait_lookup_release(w);
     pysock__lookup_release(l);
     return r < 0 ? -1 : 0;
 }
