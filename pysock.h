@@ -16488,6 +16488,16 @@ typedef enum pysock__driver {
     PYSOCK__NOTHING_DRIVES  /* nothing has to: no call waits for it */
 } pysock__driver;
 
+/* A socket. Some calls leave the lock while they are at work, and count themselves meanwhile, so that
+   others know what they must not touch:
+       kernel_waits   in the kernel on the descriptor; close and cleanup wake them by shutdown()
+       kernel_sends   sending plain bytes; output that is queued meanwhile waits for them
+       kernel_writes  the same, and waiting for room; a close then breaks them off, and sends no more
+       in_busy        reading TLS records from the kernel; no other call fills the engine
+       out_busy       waiting for room for TLS records; no other call flushes the engine
+       hs_busy        a handshake's step: the whole engine is its thread's
+   The last three are 0 or 1, for one engine has one owner. What the owner changes is looked at by
+   others only when the flag is 0. */
 typedef struct pysock__sock {
     /* set once */
     pysock__watch watch; /* the reactor's and the turn's */
@@ -16508,7 +16518,7 @@ typedef struct pysock__sock {
     pysock__list waiters;
     int watchers;      /* how many of them are selects and pollers */
     int notify_wanted; /* calls that wait only for a notification */
-    int kernel_waits;  /* calls that sleep, or may sleep, in the kernel */
+    int kernel_waits;  /* see above, as the other counts of calls without the lock */
     int drained;       /* the last recv took all, or asked for little: polling first saves a call */
     int obeys;         /* O_NONBLOCK set by others is honoured */
     int came_nonblocking; /* O_NONBLOCK was set when it was made, and no timeout since */
@@ -16558,9 +16568,11 @@ typedef struct pysock__sock {
 } pysock__sock;
 
 /* Sockets: handles. A pysock * is a number: the slot's generation in the upper half, its index + 1
-   in the lower. Every handle can be checked, and none is ever dereferenced. A slot's word has the
+   in the lower. Every handle can be checked, and none is ever dereferenced: another thread may close
+   a socket at any moment, and a pointer could not be told from a later one. A slot's word has the
    generation in the upper half, in the lower the count of references: the user's, one for each call
-   under way, one of the reactor's. */
+   under way, one of the reactor's. A call takes its reference by one compare-and-swap of the word,
+   which fails if the generation is another or the count is 0: then the socket is closed. */
 
 #define PYSOCK__HALF (sizeof(uintptr_t) * 4)
 #define PYSOCK__LOW ((((uintptr_t)1) << PYSOCK__HALF) - 1)
@@ -22114,7 +22126,12 @@ PYSOCKDEF int pysock_ssl_nid2obj(int nid, pysock_ssl_oid *out)
 
 #define PYSOCK__ASK_AGAIN 0x10000 /* input has been left in the kernel: test again at once */
 
-/* Which of want (poll's events) hold for a socket, given the kernel's revents. *ask: the events to
+/* Levels. Neither the kernel's events nor notifications are results: they only say that something
+   may have changed. The level itself is computed here, under the socket's lock, each time: it reads
+   the phase, the engine, the queue and the latched error, so that nothing is lost between a test
+   and a wait (the waiter is in the socket's list before the test), and nothing is reported twice.
+
+   Which of want (poll's events) hold for a socket, given the kernel's revents. *ask: the events to
    poll for next, or -1 if only a notification can change the level. except: the caller's own
    waiter, which is not notified. */
 static short pysock__levels_locked(pysock__sock *s, short want, short revents, int *ask,
@@ -22139,7 +22156,7 @@ static short pysock__levels_locked(pysock__sock *s, short want, short revents, i
     }
 #ifndef PYSOCK_NO_SSL
     if (s->phase == PYSOCK__HANDSHAKING || (s->phase == PYSOCK__CONNECTING && s->wrap.ctx))
-        return 0; /* the reactor, or a blocking call, will tell */
+        return 0; /* the reactor, or a blocking call, will notify */
     if (s->phase == PYSOCK__SECURE) {
         *ask = want & (PYSOCK__INPUT | PYSOCK__RDHUP);
         filled = revents & (PYSOCK__INPUT | PYSOCK__RDHUP | POLLERR | POLLHUP)
