@@ -4935,8 +4935,9 @@ static int pysock__check_family(const char *what, int family)
 }
 
 /* A lookup under way. When the result is there the worker sets complete, wakes the thread that
-   waits in pysock__lookup_wait(), and calls done(arg, lookup), if given, without a lock. Freed when both owners have released it. getaddrinfo() cannot be cancelled, so a
-   worker finishes even a lookup that its caller has abandoned. */
+   waits in pysock__lookup_wait(), and calls done(arg, lookup), if given, without a lock. It is
+   freed when both owners have released it. getaddrinfo() cannot be cancelled, so a worker finishes
+   even a lookup that its caller has abandoned. */
 typedef struct pysock__lookup {
     /* guarded by the resolver's lock */
     pysock__list link;
@@ -16488,16 +16489,16 @@ typedef enum pysock__driver {
     PYSOCK__NOTHING_DRIVES  /* nothing has to: no call waits for it */
 } pysock__driver;
 
-/* A socket. Some calls leave the lock while they are at work, and count themselves meanwhile, so that
+/* A socket. Some calls release the lock while they work, and count themselves meanwhile, so that
    others know what they must not touch:
        kernel_waits   in the kernel on the descriptor; close and cleanup wake them by shutdown()
        kernel_sends   sending plain bytes; output that is queued meanwhile waits for them
-       kernel_writes  the same, and waiting for room; a close then breaks them off, and sends no more
+       kernel_writes  the same, and waiting for room; a close then breaks them off
        in_busy        reading TLS records from the kernel; no other call fills the engine
        out_busy       waiting for room for TLS records; no other call flushes the engine
-       hs_busy        a handshake's step: the whole engine is its thread's
-   The last three are 0 or 1, for one engine has one owner. What the owner changes is looked at by
-   others only when the flag is 0. */
+       hs_busy        a handshake's step: the whole engine belongs to its thread
+   The last three are 0 or 1, because one engine has one owner. Other threads look at what the owner
+   changes only when the flag is 0. */
 typedef struct pysock__sock {
     /* set once */
     pysock__watch watch; /* the reactor's and the turn's */
@@ -16568,11 +16569,11 @@ typedef struct pysock__sock {
 } pysock__sock;
 
 /* Sockets: handles. A pysock * is a number: the slot's generation in the upper half, its index + 1
-   in the lower. Every handle can be checked, and none is ever dereferenced: another thread may close
-   a socket at any moment, and a pointer could not be told from a later one. A slot's word has the
-   generation in the upper half, in the lower the count of references: the user's, one for each call
-   under way, one of the reactor's. A call takes its reference by one compare-and-swap of the word,
-   which fails if the generation is another or the count is 0: then the socket is closed. */
+   in the lower. Every handle can be checked, and none is ever dereferenced: another thread may
+   close a socket at any moment, and a pointer could not be distinguished from a later one. A slot's
+   word has the generation in the upper half, in the lower the count of references: the user's, one
+   for each call under way, one of the reactor's. A call takes its reference by a compare-and-swap
+   of the word, which fails if the generation is another or the count is 0: the socket is closed. */
 
 #define PYSOCK__HALF (sizeof(uintptr_t) * 4)
 #define PYSOCK__LOW ((((uintptr_t)1) << PYSOCK__HALF) - 1)
