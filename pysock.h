@@ -52,7 +52,7 @@
    >>system-calls      the same of sockets, names, files
    >>memory            allocation, arrays, lists
    >>errors            the thread's last error
-   >>buffers           counted bytes, chains of them, memory BIOs
+   >>buffers           counted bytes, queues of them, memory BIOs
    >>states            interpreters: closers, hooks, the epoch that ends every wait
    >>resolver          lookups of names, on worker threads
    >>reactor           wakers, and the thread that finishes what no call waits for
@@ -1776,7 +1776,7 @@ PYSOCKDEF pysock_buf *pysock_ssl_get_server_certificate(const char *host, int po
 #if !__has_include(<bearssl.h>)
 #error "pysock: there is no bearssl.h: apt-get install libbearssl-dev (Debian, Ubuntu), \
 dnf install bearssl-devel (Fedora), apk add bearssl-dev (Alpine), pacman -S bearssl (Arch), \
-brew install bearssl (macOS); or tell where it is (-I), or do without TLS (-DPYSOCK_NO_SSL)"
+brew install bearssl (macOS); or give its directory with -I, or build without TLS (-DPYSOCK_NO_SSL)"
 #define PYSOCK_NO_SSL 1 /* so that this is the only error */
 #endif
 #endif
@@ -2267,14 +2267,14 @@ static void pysock__wake(pysock__waker *w)
     pysock__cancel_restore(before);
 }
 
-/* told: poll() reported it readable. (It can be readable with `signaled` clear, if a drain ran
+/* reported: poll() reported it readable. (It can be readable with `signaled` clear, if a drain ran
    between the two steps of pysock__wake().) */
-static void pysock__waker_drain(pysock__waker *w, int told)
+static void pysock__waker_drain(pysock__waker *w, int reported)
 {
     uint64_t scratch[8];
     int before;
 
-    if (!told && !pysock__load(&w->signaled))
+    if (!reported && !pysock__load(&w->signaled))
         return;
     before = pysock__cancel_off();
     while (read(w->rfd, scratch, sizeof scratch) == (ssize_t)sizeof scratch)
@@ -4058,8 +4058,8 @@ static int pysock__take_options(void *out, size_t known, const void *given, cons
 }
 
 /* ---- >>buffers ----
-   Reference-counted bytes, the chain of them that is a socket's queued output, and memory BIOs,
-   which are byte pipes. A chain has no lock of its own: the socket's guards it. A BIO's own lock is
+   Reference-counted bytes, the queue of them that is a socket's output, and memory BIOs,
+   which are byte pipes. A queue has no lock of its own: the socket's guards it. A BIO's own lock is
    a leaf. */
 
 struct pysock_buf {
@@ -4167,30 +4167,30 @@ PYSOCKDEF size_t pysock_buf_size(const pysock_buf *b)
 
 /* A queue of buffers; `offset` bytes of the first are consumed. Consumed buffers wait in `spent`
    until no lock is held, because their free_fn is the user's. */
-typedef struct pysock__chain {
+typedef struct pysock__queue {
     pysock__list items, spent; /* of pysock__link */
     size_t offset, bytes;
-} pysock__chain;
+} pysock__queue;
 
 typedef struct pysock__link {
     pysock__list link;
     pysock_buf *buf;
 } pysock__link;
 
-static void pysock__chain_init(pysock__chain *c)
+static void pysock__queue_init(pysock__queue *c)
 {
     pysock__list_init(&c->items);
     pysock__list_init(&c->spent);
     c->offset = c->bytes = 0;
 }
 
-static int pysock__chain_empty(const pysock__chain *c)
+static int pysock__queue_empty(const pysock__queue *c)
 {
     return pysock__list_empty(&c->items);
 }
 
 /* Takes a reference of its own. 0 or -ENOMEM. */
-static int pysock__chain_append(pysock__chain *c, pysock_buf *b)
+static int pysock__queue_append(pysock__queue *c, pysock_buf *b)
 {
     pysock__link *l = (pysock__link *)pysock__alloc(sizeof *l);
 
@@ -4202,8 +4202,8 @@ static int pysock__chain_append(pysock__chain *c, pysock_buf *b)
     return 0;
 }
 
-/* The first bytes of the chain, which is not empty. */
-static size_t pysock__chain_front(const pysock__chain *c, const unsigned char **data)
+/* The first bytes of the queue, which is not empty. */
+static size_t pysock__queue_front(const pysock__queue *c, const unsigned char **data)
 {
     const pysock_buf *b = PYSOCK__ENTRY(c->items.next, pysock__link, link)->buf;
 
@@ -4211,8 +4211,8 @@ static size_t pysock__chain_front(const pysock__chain *c, const unsigned char **
     return b->size - c->offset;
 }
 
-/* Consumes n bytes of what pysock__chain_front() returned. */
-static void pysock__chain_consume(pysock__chain *c, size_t n)
+/* Consumes n bytes of what pysock__queue_front() returned. */
+static void pysock__queue_consume(pysock__queue *c, size_t n)
 {
     pysock__list *first = c->items.next;
 
@@ -4226,7 +4226,7 @@ static void pysock__chain_consume(pysock__chain *c, size_t n)
 }
 
 /* Drops all buffers. */
-static void pysock__chain_drop(pysock__chain *c)
+static void pysock__queue_drop(pysock__queue *c)
 {
     while (!pysock__list_empty(&c->items)) {
         pysock__list *first = c->items.next;
@@ -4237,7 +4237,7 @@ static void pysock__chain_drop(pysock__chain *c)
 }
 
 /* Moves the spent buffers to *out, an initialised list. */
-static void pysock__chain_take_spent(pysock__chain *c, pysock__list *out)
+static void pysock__queue_take_spent(pysock__queue *c, pysock__list *out)
 {
     while (!pysock__list_empty(&c->spent)) {
         pysock__list *first = c->spent.next;
@@ -7776,7 +7776,7 @@ static int pysock__text_equal(const unsigned char *a, const void *b, size_t n)
     return 1;
 }
 
-/* 1 if host is domain, or below it; a domain that begins with a dot means below it only. */
+/* 1 if host is domain, or below it; a domain that begins with a dot mask below it only. */
 static int pysock__domain_holds(const pysock__der *domain, const pysock__der *host)
 {
     size_t d = pysock__der_len(domain), h = pysock__der_len(host);
@@ -11678,7 +11678,7 @@ static void pysock__names_words(const pysock__cert *cert, char *out, size_t size
 {
     char name[64], ip[48];
     pysock__der list = cert->san, value;
-    size_t used = 0, more = 0, told = 0, n;
+    size_t used = 0, more = 0, reported = 0, n;
     int tag;
 
     out[0] = 0;
@@ -11690,15 +11690,15 @@ static void pysock__names_words(const pysock__cert *cert, char *out, size_t size
             snprintf(name, sizeof name, "%s", pysock__sys_ip_text(value.p, n, ip, sizeof ip));
         else
             continue;
-        if (told == 4 || used + strlen(name) + 24 > size) {
+        if (reported == 4 || used + strlen(name) + 24 > size) {
             more++;
             continue;
         }
-        used += (size_t)snprintf(out + used, size - used, "%s'%s'", told++ ? ", " : "", name);
+        used += (size_t)snprintf(out + used, size - used, "%s'%s'", reported++ ? ", " : "", name);
     }
     if (more)
         snprintf(out + used, size - used, " and %u more", (unsigned)more);
-    else if (!told)
+    else if (!reported)
         snprintf(out, size, "no host");
 }
 
@@ -13708,7 +13708,7 @@ PYSOCKDEF int pysock_ssl_set_ciphers(pysock_ssl_context *ctx, const char *cipher
 }
 
 /* Rows for the n suites, at most max. Returns n. */
-static ptrdiff_t pysock__suites_tell(const uint16_t *suites, size_t n, pysock_ssl_cipher_info *out,
+static ptrdiff_t pysock__suites_give(const uint16_t *suites, size_t n, pysock_ssl_cipher_info *out,
                                      size_t max)
 {
     size_t i;
@@ -13731,7 +13731,7 @@ PYSOCKDEF ptrdiff_t pysock_ssl_get_ciphers(pysock_ssl_context *ctx, pysock_ssl_c
     pysock__context_versions_locked(ctx, &low, &high);
     n = pysock__context_suites_locked(ctx, high && low < BR_TLS12, suites);
     pysock__unlock(&ctx->lock);
-    return pysock__suites_tell(suites, n, out, count);
+    return pysock__suites_give(suites, n, out, count);
 }
 
 PYSOCKDEF int pysock_ssl_set_security_level(pysock_ssl_context *ctx, int level)
@@ -15407,8 +15407,8 @@ static const unsigned char *pysock__tls_out(pysock__tls *t, size_t *len)
     return t->alert + t->alert_pos;
 }
 
-static void pysock__tls_tell(pysock__tls *t, int sent, int content_type, int type,
-                             const unsigned char *data, size_t size)
+static void pysock__tls_report(pysock__tls *t, int sent, int content_type, int type,
+                               const unsigned char *data, size_t size)
 {
     const unsigned char *header = t->tracing[sent].record.data;
     pysock_ssl_message m;
@@ -15424,39 +15424,39 @@ static void pysock__tls_tell(pysock__tls *t, int sent, int content_type, int typ
 }
 
 /* Reports the complete messages. */
-static void pysock__tls_tell_handshake(pysock__tls *t, int sent)
+static void pysock__tls_report_handshake(pysock__tls *t, int sent)
 {
     pysock__bytes *b = &t->tracing[sent].message;
-    size_t size, told = 0;
+    size_t size, reported = 0;
 
-    while (b->len - told >= 4) {
-        const unsigned char *p = b->data + told;
+    while (b->len - reported >= 4) {
+        const unsigned char *p = b->data + reported;
         size = 4 + ((size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3]);
-        if (b->len - told < size)
+        if (b->len - reported < size)
             break;
-        pysock__tls_tell(t, sent, 22, p[0], p, size);
-        told += size;
+        pysock__tls_report(t, sent, 22, p[0], p, size);
+        reported += size;
     }
-    if (told)
-        memmove(b->data, b->data + told, b->len - told);
-    b->len -= told;
+    if (reported)
+        memmove(b->data, b->data + reported, b->len - reported);
+    b->len -= reported;
     t->tracing[sent].encrypted |= b->out_of_memory || b->len > PYSOCK__CHAIN_BYTES;
 }
 
-static void pysock__tls_tell_record(pysock__tls *t, int sent)
+static void pysock__tls_report_record(pysock__tls *t, int sent)
 {
     pysock__tracing *o = &t->tracing[sent];
     const unsigned char *p = o->record.data;
     size_t n = o->record.len - 5;
 
-    pysock__tls_tell(t, sent, 256, p[0], p, 5);
+    pysock__tls_report(t, sent, 256, p[0], p, 5);
     if (p[0] == 22) {
         pysock__bytes_append(&o->message, p + 5, n);
-        pysock__tls_tell_handshake(t, sent);
+        pysock__tls_report_handshake(t, sent);
     } else if (p[0] == 21 && n >= 2) {
-        pysock__tls_tell(t, sent, 21, p[6], p + 5, n);
+        pysock__tls_report(t, sent, 21, p[6], p + 5, n);
     } else if (p[0] == 20) {
-        pysock__tls_tell(t, sent, 20, 0x101, p + 5, n); /* it has no types: OpenSSL's number */
+        pysock__tls_report(t, sent, 20, 0x101, p + 5, n); /* it has no types: OpenSSL's number */
         o->encrypted = 1;
     }
 }
@@ -15482,7 +15482,7 @@ static void pysock__tls_trace(pysock__tls *t, int sent, const unsigned char *p, 
         if (o->record.len < 5
             || o->record.len < 5 + ((size_t)o->record.data[3] << 8 | o->record.data[4]))
             continue;
-        pysock__tls_tell_record(t, sent);
+        pysock__tls_report_record(t, sent);
         o->record.len = 0;
     }
 }
@@ -15597,10 +15597,10 @@ static void pysock__tls_fail_as_engine(pysock__tls *t, int err)
 
 static void pysock__tls_refuse_hello(pysock__tls *t, int alert)
 {
-    const char *who = t->wrap.server ? "client" : "server";
+    const char *peer = t->wrap.server ? "client" : "server";
     char text[160];
 
-    snprintf(text, sizeof text, "the %s's hello %s", who,
+    snprintf(text, sizeof text, "the %s's hello %s", peer,
              alert == BR_ALERT_ILLEGAL_PARAMETER ? "has an invalid value, or an extension twice"
              : alert == PYSOCK_ALERT_UNRECOGNIZED_NAME ? "asks for a name that cannot be one"
                                                        : "is malformed");
@@ -15749,7 +15749,7 @@ static void pysock__tls_on_server_hello(pysock__tls *t, pysock__der body)
     } else if (hello->protocols.p && t->alpn
                && !pysock__shares_protocol(t->alpn, hello->protocols)) {
         pysock__tls_refuse(t, BR_ALERT_ILLEGAL_PARAMETER, "BAD_EXTENSION",
-                           "the server chose a protocol by ALPN that nobody offered");
+                           "the server chose a protocol by ALPN that was not offered");
     } else if (!hello->renegotiation.p && !t->handshakes
                && !(t->options & PYSOCK_OP_LEGACY_SERVER_CONNECT)) {
         pysock__tls_refuse(t, BR_ALERT_HANDSHAKE_FAILURE, "UNSAFE_LEGACY_RENEGOTIATION_DISABLED",
@@ -16181,7 +16181,7 @@ static void pysock__intake_open(pysock__tls *t)
 }
 
 /* A record of application data has gone through the engine: limits empty ones. */
-static void pysock__intake_watch_data(pysock__tls *t)
+static void pysock__intake_check_data(pysock__tls *t)
 {
     size_t n;
 
@@ -16231,7 +16231,7 @@ static void pysock__intake_take(pysock__tls *t, size_t n)
         ends = t->eng->ixc == n;
         br_ssl_engine_recvrec_ack(t->eng, n);
         if (ends)
-            pysock__intake_watch_data(t);
+            pysock__intake_check_data(t);
         return;
     }
     in->body.len += n;
@@ -16517,16 +16517,16 @@ typedef struct pysock__sock {
     int64_t timeout;     /* ns; 0 non-blocking, negative none */
     unsigned generation; /* of fork, when this process last drove it */
     pysock__list waiters;
-    int watchers;      /* how many of them are selects and pollers */
-    int notify_wanted; /* calls that wait only for a notification */
-    int kernel_waits;  /* see above, as the other counts of calls without the lock */
-    int drained;       /* the last recv took all, or asked for little: polling first saves a call */
-    int obeys;         /* O_NONBLOCK set by others is honoured */
+    int select_waiters; /* how many of them are selects and pollers */
+    int notify_wanted;  /* calls that wait only for a notification */
+    int kernel_waits;   /* see above, as the other counts of calls without the lock */
+    int drained; /* the last recv took all, or asked for little: polling first saves a call */
+    int honours_nonblock; /* O_NONBLOCK set by others is honoured */
     int came_nonblocking; /* O_NONBLOCK was set when it was made, and no timeout since */
     void *userdata;
 
     /* guarded by lock: output */
-    pysock__chain queue;
+    pysock__queue queue;
     size_t low, high;
     int queue_full;        /* at or above high, and not yet below low again */
     int queue_used;        /* plain sends must respect the queue */
@@ -16534,7 +16534,7 @@ typedef struct pysock__sock {
     int kernel_writes;     /* those, and calls that sleep until there is room */
     int write_error;       /* a negated errno value, once writing failed */
     int output_lost;       /* accepted output was dropped */
-    int loss_told;         /* a call has failed with write_error since */
+    int loss_reported;     /* a call has failed with write_error since */
     int shut_when_flushed; /* 1: SHUT_WR is due when all is out */
     int64_t close_deadline;
     int64_t lingering; /* ns after which a close that has sent FIN checks again */
@@ -16644,7 +16644,7 @@ static void pysock__sock_free(pysock__sock *s)
     for (i = 0; i < PYSOCK__SENDTO_NAMES; i++)
         pysock__lookup_release(s->names[i]);
     pysock__lookup_release(s->lookup);
-    pysock__chain_drop(&s->queue);
+    pysock__queue_drop(&s->queue);
     pysock__links_free(&s->queue.spent);
     pysock__mutex_free(&s->lock);
     pysock__state_less_one(s->state, &s->state->open);
@@ -16840,7 +16840,7 @@ typedef struct pysock__call {
     unsigned epoch;
     int all;      /* sendall: a wait that fails fails the call, whatever was taken before */
     int limited;  /* the deadline is SO_RCVTIMEO's or SO_SNDTIMEO's */
-    int told;     /* what poll() reported after the last sleep */
+    int reported; /* what poll() reported after the last sleep */
     int backoffs; /* how often it was of no use */
     int alone;    /* it has TLS input, or output, to itself while it waits */
     int hung_up;  /* POLLRDHUP holds already, and so cannot report a close */
@@ -16863,7 +16863,7 @@ static int pysock__call_assist(pysock__call *c)
 static int pysock__call_begin(pysock__call *c, const pysock *handle, const char *name)
 {
     c->name = name;
-    c->all = c->limited = c->told = c->backoffs = c->alone = c->hung_up = 0;
+    c->all = c->limited = c->reported = c->backoffs = c->alone = c->hung_up = 0;
     c->deadline = 0;
     if (!handle)
         return pysock__fail_value(name, "the socket is NULL");
@@ -16894,7 +16894,7 @@ static void pysock__unlock_sock(pysock__sock *s)
         return;
     }
     pysock__list_init(&spent);
-    pysock__chain_take_spent(&s->queue, &spent);
+    pysock__queue_take_spent(&s->queue, &spent);
     pysock__unlock(&s->lock);
     pysock__links_free(&spent);
 }
@@ -16922,7 +16922,7 @@ static int pysock__call_fail(pysock__call *c, int err)
 /* Fails with the error of earlier output. */
 static int pysock__call_fail_output(pysock__call *c)
 {
-    c->s->loss_told = 1;
+    c->s->loss_reported = 1;
     return pysock__call_fail(c, c->s->write_error);
 }
 
@@ -17008,7 +17008,7 @@ static void pysock__leave_kernel_locked(pysock__sock *s)
 }
 
 /* A connected plain stream: only the kernel, and the shutdown() of a close, end its waits. */
-static int pysock__kernel_tells_all(const pysock__sock *s)
+static int pysock__kernel_reports_all(const pysock__sock *s)
 {
     return PYSOCK__KERNEL_SLEEPS && s->phase == PYSOCK__OPEN && !s->queue_used
            && s->type == SOCK_STREAM && !pysock__load(&pysock__reactor.threadless);
@@ -17019,7 +17019,7 @@ static int pysock__kernel_tells_all(const pysock__sock *s)
 static int pysock__kernel_ends_wait(const pysock__call *c, short events)
 {
     return PYSOCK__KERNEL_SLEEPS && events
-           && (pysock__kernel_tells_all(c->s)
+           && (pysock__kernel_reports_all(c->s)
                || ((c->alone || (c->s->phase == PYSOCK__CONNECTING && c->s->type == SOCK_STREAM))
                    && !pysock__load(&pysock__reactor.threadless)));
 }
@@ -17044,7 +17044,7 @@ static int pysock__wait_asleep_locked(pysock__call *c, short events)
         r = pysock__poll(fds + 1, 1, c->deadline);
         pysock__leave_kernel_locked(s);
         s->kernel_writes -= writes;
-        c->told = r > 0 ? fds[1].revents : 0;
+        c->reported = r > 0 ? fds[1].revents : 0;
         return r;
     }
     r = pysock__thread_waker(&me.waker);
@@ -17060,17 +17060,17 @@ static int pysock__wait_asleep_locked(pysock__call *c, short events)
     fds[0].revents = 0;
     fds[1].revents = 0;
     r = pysock__sleep(me.waker, fds, events ? 2 : 1, c->deadline);
-    c->told = r > 0 ? fds[1].revents : 0;
+    c->reported = r > 0 ? fds[1].revents : 0;
     pysock__waker_drain(me.waker, r > 0 && fds[0].revents);
     pysock__lock(&s->lock);
     pysock__list_remove(&me.link);
     return r;
 }
 
-/* 1 if O_NONBLOCK, set by others, means that this call must not wait. */
-static int pysock__nonblock_obeyed(const pysock__call *c)
+/* 1 if O_NONBLOCK, set by others, mask that this call must not wait. */
+static int pysock__nonblock_honoured(const pysock__call *c)
 {
-    return c->timeout < 0 && c->s->obeys
+    return c->timeout < 0 && c->s->honours_nonblock
            && (PYSOCK__KERNEL_SLEEPS ? !pysock__fd_blocks(c->s->fd) : c->s->came_nonblocking);
 }
 
@@ -17203,7 +17203,7 @@ static int pysock__output_waits_locked(pysock__sock *s)
     if (s->tls && !s->hs_busy && (pysock__tls_flags(s->tls) & PYSOCK__OUT))
         return 1;
 #endif
-    return !pysock__chain_empty(&s->queue);
+    return !pysock__queue_empty(&s->queue);
 }
 
 /* 1 if the user's data waits to be sent, not only an alert or handshake records. */
@@ -17213,7 +17213,7 @@ static int pysock__promised_output_locked(const pysock__sock *s)
     if (s->tls && !s->hs_busy && pysock__tls_holds_plaintext(s->tls))
         return 1;
 #endif
-    return !pysock__chain_empty(&s->queue);
+    return !pysock__queue_empty(&s->queue);
 }
 
 /* Writing has failed for good: drops what waits, keeps the error for later calls, notifies. */
@@ -17222,7 +17222,7 @@ static void pysock__output_failed_locked(pysock__sock *s, int err)
     if (!s->write_error)
         s->write_error = err;
     s->output_lost |= pysock__promised_output_locked(s);
-    pysock__chain_drop(&s->queue);
+    pysock__queue_drop(&s->queue);
     s->queue_full = 0;
     pysock__notify_locked(s, NULL);
 }
@@ -17238,7 +17238,7 @@ static void pysock__queue_consume_locked(pysock__sock *s, size_t n)
 {
     int was_full = s->queue_full;
 
-    pysock__chain_consume(&s->queue, n);
+    pysock__queue_consume(&s->queue, n);
     pysock__queue_level_locked(s);
     if (was_full && !s->queue_full)
         pysock__notify_locked(s, NULL);
@@ -17341,9 +17341,9 @@ static int pysock__encrypt_queue_locked(pysock__sock *s)
     const unsigned char *data;
     size_t n;
 
-    if (pysock__chain_empty(&s->queue))
+    if (pysock__queue_empty(&s->queue))
         return 0;
-    n = pysock__chain_front(&s->queue, &data);
+    n = pysock__queue_front(&s->queue, &data);
     n = pysock__tls_app_out(s->tls, data, n);
     if (n)
         pysock__queue_consume_locked(s, n);
@@ -17362,14 +17362,14 @@ static pysock__progress pysock__flush_tls_locked(pysock__sock *s)
     if (s->out_busy)
         return PYSOCK__WAIT_NOTIFY;
     if (s->hs_busy || !pysock__tls_established(t)) /* queued output follows it */
-        return t->handshakes || !pysock__chain_empty(&s->queue) ? PYSOCK__WAIT_NOTIFY
+        return t->handshakes || !pysock__queue_empty(&s->queue) ? PYSOCK__WAIT_NOTIFY
                                                                 : PYSOCK__DONE;
     p = pysock__flush_records_locked(s);
     if (p != PYSOCK__DONE)
         return p;
     if (pysock__encrypt_queue_locked(s))
         return PYSOCK__AGAIN;
-    if (!pysock__chain_empty(&s->queue)) { /* the connection has ended: this will never be sent */
+    if (!pysock__queue_empty(&s->queue)) { /* the connection has ended: this will never be sent */
         pysock__output_failed_locked(s, -EPIPE);
         return PYSOCK__STOPPED;
     }
@@ -17387,11 +17387,11 @@ static pysock__progress pysock__flush_plain_locked(pysock__sock *s)
     ptrdiff_t r;
     size_t n;
 
-    if (pysock__chain_empty(&s->queue))
+    if (pysock__queue_empty(&s->queue))
         return PYSOCK__DONE;
     if (s->kernel_sends)
         return PYSOCK__WAIT_NOTIFY; /* a send is under way without the lock; it flushes then */
-    n = pysock__chain_front(&s->queue, &data);
+    n = pysock__queue_front(&s->queue, &data);
     r = pysock__write_now(s, data, n);
     if (r == 0)
         return PYSOCK__WAIT_WRITE;
@@ -17454,7 +17454,7 @@ static int pysock__output_behind_handshake_locked(const pysock__sock *s)
 {
     size_t n;
 
-    return !pysock__chain_empty(&s->queue)
+    return !pysock__queue_empty(&s->queue)
            || (s->tls && s->tls->handshakes && !s->hs_busy && pysock__tls_engine_out(s->tls, &n));
 }
 
@@ -17470,7 +17470,7 @@ static pysock__driver pysock__driver_locked(const pysock__sock *s, const pysock_
         return PYSOCK__NOTHING_DRIVES;
     if (s->hs_callers)
         return PYSOCK__CALLER_DRIVES;
-    if (s->watchers || pysock__output_behind_handshake_locked(s)
+    if (s->select_waiters || pysock__output_behind_handshake_locked(s)
         || (s->timeout == 0 && s->driver == PYSOCK__REACTOR_DRIVES))
         return PYSOCK__REACTOR_DRIVES;
     return PYSOCK__NOTHING_DRIVES;
@@ -17579,7 +17579,7 @@ static pysock__progress pysock__handshake_apply_locked(pysock__sock *s, pysock__
     if (p == PYSOCK__DONE && pysock__tls_established(t)) {
         if (s->phase == PYSOCK__HANDSHAKING)
             pysock__set_phase_locked(s, PYSOCK__SECURE);
-        if (!pysock__chain_empty(&s->queue))
+        if (!pysock__queue_empty(&s->queue))
             pysock__kick(&s->watch); /* queued behind the handshake */
         return p;
     }
@@ -17648,7 +17648,7 @@ static int pysock__handshake_await_locked(pysock__call *c, pysock__progress p)
     pysock__sock *s = c->s;
     int r;
 
-    c->alone = p == PYSOCK__WAIT_READ && s->hs_callers == 1 && pysock__chain_empty(&s->queue);
+    c->alone = p == PYSOCK__WAIT_READ && s->hs_callers == 1 && pysock__queue_empty(&s->queue);
     if (!c->alone)
         return pysock__await_locked(c, p);
     s->hs_busy = 1;
@@ -17907,7 +17907,7 @@ static double pysock__timeout_seconds(int64_t ns)
 /* I/O: getting ready. */
 
 /* Reports a failed connect, once. */
-static int pysock__tell_failed_locked(pysock__sock *s)
+static int pysock__report_failed_locked(pysock__sock *s)
 {
     pysock__set_phase_locked(s, PYSOCK__NEW);
     return pysock__raise(&s->fault);
@@ -17926,7 +17926,7 @@ static int pysock__connect_wait_locked(pysock__call *c)
         if (s->phase == PYSOCK__CONNECTING)
             pysock__connect_check_locked(s);
     }
-    return s->phase == PYSOCK__FAILED ? pysock__tell_failed_locked(s) : 0;
+    return s->phase == PYSOCK__FAILED ? pysock__report_failed_locked(s) : 0;
 }
 
 /* I/O: queued output. */
@@ -17958,7 +17958,7 @@ static int pysock__await_room_locked(pysock__call *c, pysock__progress p)
         s->out_busy = c->alone = 1;
         r = pysock__await_locked(c, p);
         s->out_busy = c->alone = 0;
-        c->hung_up = (c->told & PYSOCK__RDHUP) != 0;
+        c->hung_up = (c->reported & PYSOCK__RDHUP) != 0;
         if (!pysock__list_empty(&s->waiters))
             pysock__notify_locked(s, NULL); /* calls that found the output busy */
         if (r < 0 || s->phase != PYSOCK__SECURE)
@@ -17994,7 +17994,7 @@ static ptrdiff_t pysock__enqueue_copy_locked(pysock__call *c, const void *data, 
     b = pysock_buf_copy(data, size);
     if (!b)
         return -1;
-    if (pysock__chain_append(&s->queue, b) < 0) {
+    if (pysock__queue_append(&s->queue, b) < 0) {
         pysock_buf_release(b);
         return pysock__fail_memory(c->name);
     }
@@ -18029,7 +18029,7 @@ static void pysock__step_of_caller_locked(const pysock__call *c)
 
 /* Begins the handshake if the socket is connected, and finishes it if the call may wait. 0; 1: the
    handshake is not finished yet; or -1. */
-static int pysock__secure_locked(pysock__call *c)
+static int pysock__start_tls_locked(pysock__call *c)
 {
     pysock__sock *s = c->s;
 
@@ -18046,7 +18046,7 @@ static int pysock__secure_locked(pysock__call *c)
 }
 
 /* Connects and finishes the handshake, if the call may wait. 0: plaintext can flow. */
-static int pysock__ready_locked(pysock__call *c)
+static int pysock__ensure_established_locked(pysock__call *c)
 {
     pysock__sock *s = c->s;
 
@@ -18056,7 +18056,7 @@ static int pysock__ready_locked(pysock__call *c)
     case PYSOCK__SECURE: return 0;
     case PYSOCK__NEW:
     case PYSOCK__LISTENING: return pysock__call_fail(c, -ENOTCONN);
-    case PYSOCK__FAILED: return pysock__tell_failed_locked(s);
+    case PYSOCK__FAILED: return pysock__report_failed_locked(s);
     case PYSOCK__UNWRAPPING:
         if (s->tls->wrap.half_close)
             return pysock__fail(PYSOCK_SSL_ERROR, EPIPE, "PROTOCOL_IS_SHUTDOWN",
@@ -18075,7 +18075,7 @@ static int pysock__ready_locked(pysock__call *c)
         break;
     default: break;
     }
-    switch (pysock__secure_locked(c)) {
+    switch (pysock__start_tls_locked(c)) {
     case 0:
         if (s->phase == PYSOCK__SECURE)
             return 0;
@@ -18276,7 +18276,7 @@ static ptrdiff_t pysock__tls_recv_locked(pysock__call *c, void *buf, size_t size
     s->hs_asked = 0;
     for (;;) {
         ending = s->phase == PYSOCK__UNWRAPPING && s->tls->wrap.half_close;
-        if (s->phase != PYSOCK__SECURE && !ending && pysock__ready_locked(c) < 0)
+        if (s->phase != PYSOCK__SECURE && !ending && pysock__ensure_established_locked(c) < 0)
             return -1;
         if (s->phase != PYSOCK__SECURE && !ending)
             continue;
@@ -18342,7 +18342,7 @@ static ptrdiff_t pysock__tls_send_locked(pysock__call *c, const unsigned char *d
 
     s->hs_asked = 0;
     while (taken < size && taken < PYSOCK__SEND_AT_ONCE) {
-        if (s->phase != PYSOCK__SECURE && pysock__ready_locked(c) < 0)
+        if (s->phase != PYSOCK__SECURE && pysock__ensure_established_locked(c) < 0)
             return taken ? (ptrdiff_t)taken : -1;
         if (s->phase != PYSOCK__SECURE)
             continue;
@@ -18350,7 +18350,7 @@ static ptrdiff_t pysock__tls_send_locked(pysock__call *c, const unsigned char *d
         if (p == PYSOCK__STOPPED)
             return pysock__call_fail_output(c);
         if (p != PYSOCK__DONE) {
-            if (c->timeout == 0 && !taken && !pysock__chain_empty(&s->queue))
+            if (c->timeout == 0 && !taken && !pysock__queue_empty(&s->queue))
                 return pysock__enqueue_copy_locked(c, data, size);
             if (c->timeout == 0) {
                 pysock__kick(&s->watch);
@@ -18368,7 +18368,7 @@ static ptrdiff_t pysock__tls_send_locked(pysock__call *c, const unsigned char *d
             return taken ? (ptrdiff_t)taken : pysock__fail_not_writable(c);
         taken += n;
     }
-    if (!size && s->phase != PYSOCK__SECURE && pysock__ready_locked(c) < 0)
+    if (!size && s->phase != PYSOCK__SECURE && pysock__ensure_established_locked(c) < 0)
         return -1;
     p = taken ? pysock__flush_or_kick_locked(s) : PYSOCK__DONE;
     if (p == PYSOCK__STOPPED)
@@ -18418,20 +18418,20 @@ static void pysock__sock_after_fork(pysock__sock *s)
 
     pysock__mutex_init(&s->lock);
     pysock__watch_after_fork(&s->watch);
-    s->watchers = 0;
+    s->select_waiters = 0;
     for (l = s->waiters.next; l != &s->waiters; l = next) {
         next = l->next;
         if (PYSOCK__ENTRY(l, pysock__waiter, link)->notify == pysock__notify_thread)
             pysock__list_remove(l);
         else
-            s->watchers++;
+            s->select_waiters++;
     }
     s->kernel_waits = s->kernel_sends = s->kernel_writes = s->notify_wanted = 0;
     s->shut_when_flushed = 0;
     s->lookup = NULL;
     memset(s->names, 0, sizeof s->names);
     s->names_awaited = 0;
-    pysock__chain_drop(&s->queue); /* the parent sends it */
+    pysock__queue_drop(&s->queue); /* the parent sends it */
     if (s->phase == PYSOCK__RESOLVING) {
         pysock__fault_os(&s->fault, -ECONNABORTED, "connect", "a name that the parent looks up");
         s->phase = PYSOCK__FAILED;
@@ -18540,7 +18540,7 @@ static pysock__sock *pysock__sock_new(const pysock__maker *m, int fd, int family
     s->generation = pysock__fork_generation;
     pysock__mutex_init(&s->lock);
     pysock__list_init(&s->waiters);
-    pysock__chain_init(&s->queue);
+    pysock__queue_init(&s->queue);
     pysock__watch_init(&s->watch, fd, pysock__sock_turn, pysock__sock_hold, pysock__sock_drop);
     sets = fd >= 0 && (timeout >= 0 || !PYSOCK__KERNEL_SLEEPS);
     blocks = sets && pysock__fd_blocks(fd);
@@ -18627,7 +18627,7 @@ static pysock__progress pysock__close_begin_locked(pysock__sock *s)
     if (s->kernel_writes || pysock__sys_linger(s->fd) == 0)
         return PYSOCK__DONE; /* after a broken send there is no order; or a reset is wanted */
     if (pysock__handshakes_locked(s) && s->phase != PYSOCK__BROKEN)
-        return pysock__chain_empty(&s->queue) ? PYSOCK__DONE : PYSOCK__WAIT_NOTIFY;
+        return pysock__queue_empty(&s->queue) ? PYSOCK__DONE : PYSOCK__WAIT_NOTIFY;
     p = pysock__flush_locked(s);
     s->delivered =
         p == PYSOCK__DONE && s->phase < PYSOCK__BROKEN && pysock__sys_unacknowledged(s->fd) <= 0;
@@ -18708,7 +18708,7 @@ static int pysock__close_handle(pysock *handle, int may_wait)
     may_wait = may_wait && mine && s->timeout != 0;
     if (mine) {
         pysock__close_locked(s, pysock__deadline_in((int64_t)(PYSOCK_CLOSE_TIMEOUT * 1e9)));
-        if (s->output_lost && !s->loss_told)
+        if (s->output_lost && !s->loss_reported)
             r = pysock__fail_os(s->write_error, "close: accepted output was lost",
                                 pysock__describe(s, on));
     } else {
@@ -18860,7 +18860,7 @@ PYSOCKDEF void pysock_state_free(pysock_state *st)
 static int pysock__await_connect_locked(pysock__call *c)
 {
     if (c->s->phase == PYSOCK__FAILED)
-        return pysock__tell_failed_locked(c->s);
+        return pysock__report_failed_locked(c->s);
     if (c->s->phase != PYSOCK__RESOLVING)
         return 0;
     return c->timeout == 0 ? pysock__fail_again() : pysock__connect_wait_locked(c);
@@ -18878,7 +18878,7 @@ static int pysock__wait_out_locked(pysock__call *c)
     pysock__call backoff = *c;
     int r;
 
-    c->told = 0;
+    c->reported = 0;
     if (!c->deadline)
         c->deadline = pysock__deadline_in(c->timeout);
     backoff.deadline = pysock__deadline_in(span < PYSOCK__BACKOFF_MAX ? span : PYSOCK__BACKOFF_MAX);
@@ -18898,13 +18898,13 @@ static int pysock__wait_out_locked(pysock__call *c)
 /* The call has made progress: what poll() reported was of use. */
 static void pysock__call_progress(pysock__call *c)
 {
-    c->told = c->backoffs = 0;
+    c->reported = c->backoffs = 0;
 }
 
 /* Waits for what the kernel's own call would wait for. */
 static int pysock__wait_kernel_locked(pysock__call *c, short events)
 {
-    if (c->told && ++c->backoffs && (c->backoffs > 2 || !(c->told & events)))
+    if (c->reported && ++c->backoffs && (c->backoffs > 2 || !(c->reported & events)))
         return pysock__wait_out_locked(c);
     return pysock__wait_locked(c, events);
 }
@@ -18918,7 +18918,7 @@ static int pysock__retry_locked(pysock__call *c, ptrdiff_t r, short events)
         return pysock__call_interrupted_locked(c);
     if (r != -EAGAIN)
         return pysock__call_fail(c, (int)r);
-    if (c->timeout == 0 || pysock__nonblock_obeyed(c))
+    if (c->timeout == 0 || pysock__nonblock_honoured(c))
         return pysock__fail_again();
     return pysock__wait_kernel_locked(c, events);
 }
@@ -18946,7 +18946,7 @@ static int pysock__recv_nothing_locked(pysock__call *c, const pysock__msg *msg, 
 
     if (r == 0 && msg && msg->control_size)
         return 1; /* an empty message, with descriptors perhaps: they must not be lost */
-    if (r == -EAGAIN && c->timeout != 0 && (s->read_shut || c->told & POLLIN)
+    if (r == -EAGAIN && c->timeout != 0 && (s->read_shut || c->reported & POLLIN)
         && s->type != SOCK_STREAM && pysock__sys_read_ended(s->fd))
         r = 0;
     if (r == 0) /* or a close has ended it */
@@ -18970,7 +18970,7 @@ static ptrdiff_t pysock__plain_recv_locked(pysock__call *c, void *buf, size_t si
         if (pysock__await_connect_locked(c) < 0)
             return -1;
         polls_first =
-            s->drained && !flags && c->timeout > 0 && !c->deadline && pysock__kernel_tells_all(s);
+            s->drained && !flags && c->timeout > 0 && !c->deadline && pysock__kernel_reports_all(s);
         if (polls_first)
             c->deadline = pysock__deadline_in(c->timeout);
         pysock__enter_kernel_locked(s);
@@ -19069,7 +19069,7 @@ static ptrdiff_t pysock__plain_send_locked(pysock__call *c, const void *data, si
         pysock__leave_kernel_locked(s);
         s->kernel_sends--;
         s->kernel_writes--;
-        if (!pysock__chain_empty(&s->queue)) {
+        if (!pysock__queue_empty(&s->queue)) {
             pysock__flush_or_kick_locked(s);
             pysock__notify_locked(s, NULL); /* calls that waited for this send */
         }
@@ -19226,7 +19226,7 @@ static int pysock__queue_ready_locked(pysock__call *c)
             pysock__want_reactor_locked(s);
             return 0;
         }
-        if (pysock__ready_locked(c) < 0)
+        if (pysock__ensure_established_locked(c) < 0)
             return -1;
         return pysock__tls_may_send(s->tls) ? 0 : pysock__fail_not_writable(c);
     }
@@ -19236,7 +19236,7 @@ static int pysock__queue_ready_locked(pysock__call *c)
     if (s->phase == PYSOCK__CONNECTING)
         pysock__connect_check_locked(s);
     if (s->phase == PYSOCK__FAILED)
-        return pysock__tell_failed_locked(s);
+        return pysock__report_failed_locked(s);
     if (s->phase == PYSOCK__CONNECTING)
         return c->timeout == 0 ? pysock__fail_again() : pysock__connect_wait_locked(c);
     pysock__refresh_phase_locked(s);
@@ -19256,7 +19256,7 @@ PYSOCKDEF int pysock_send_buf(pysock *s, pysock_buf *b)
     if (r == 0)
         r = pysock__queue_room_locked(&c);
     if (r == 0 && b->size) {
-        if (pysock__chain_append(&c.s->queue, b) < 0) {
+        if (pysock__queue_append(&c.s->queue, b) < 0) {
             r = pysock__fail_memory("send_buf");
         } else {
             c.s->queue_used = 1;
@@ -20106,7 +20106,7 @@ static int pysock__connect_kernel_locked(pysock__call *c)
         return -1;
     }
     if (s->phase != PYSOCK__CONNECTING) /* it has ended meanwhile, in the reactor */
-        return s->phase == PYSOCK__FAILED ? pysock__tell_failed_locked(s) : 0;
+        return s->phase == PYSOCK__FAILED ? pysock__report_failed_locked(s) : 0;
     if (r == -EISCONN && s->type == SOCK_STREAM) {
         pysock__connect_apply_locked(s, 0);
         return pysock__call_fail(c, r);
@@ -20126,7 +20126,7 @@ static int pysock__connect_kernel_locked(pysock__call *c)
         return r == -EAGAIN ? pysock__call_fail(c, r) : pysock__call_fail_timeout(c);
     }
     pysock__connect_apply_locked(s, r);
-    return s->phase == PYSOCK__FAILED ? pysock__tell_failed_locked(s) : 0;
+    return s->phase == PYSOCK__FAILED ? pysock__report_failed_locked(s) : 0;
 }
 
 /* Whether a connect still waits for this lookup. */
@@ -20296,7 +20296,7 @@ static int pysock__connect_allowed_locked(pysock__call *c)
     switch (s->phase) {
     case PYSOCK__NEW: return 0;
     case PYSOCK__CONNECTING: return pysock__is_tls_locked(s) ? pysock__call_fail(c, -EALREADY) : 1;
-    case PYSOCK__FAILED: return pysock__tell_failed_locked(s);
+    case PYSOCK__FAILED: return pysock__report_failed_locked(s);
     case PYSOCK__BROKEN: return pysock__raise(&s->fault);
     case PYSOCK__RESOLVING:
     case PYSOCK__HANDSHAKING: return pysock__call_fail(c, -EALREADY);
@@ -20305,7 +20305,7 @@ static int pysock__connect_allowed_locked(pysock__call *c)
 }
 
 /* Once connected: begins TLS if the socket is wrapped. */
-static int pysock__connect_secure_locked(pysock__call *c)
+static int pysock__connect_start_tls_locked(pysock__call *c)
 {
 #ifndef PYSOCK_NO_SSL
     pysock__sock *s = c->s;
@@ -20318,7 +20318,7 @@ static int pysock__connect_secure_locked(pysock__call *c)
             pysock__handshake_prepare_locked(s, "ssl_do_handshake");
         return 0;
     }
-    r = pysock__secure_locked(c);
+    r = pysock__start_tls_locked(c);
     return r > 0 ? pysock__call_fail(c, -EINPROGRESS) : r;
 #else
     (void)c;
@@ -20329,12 +20329,12 @@ static int pysock__connect_secure_locked(pysock__call *c)
 /* connect() to AF_UNSPEC: resets the socket's peer address. */
 static int pysock__disconnect_locked(pysock__call *c)
 {
-    pysock_addr nobody = c->s->peer;
-    int r = pysock__call_audit_locked(c, "socket.connect", &nobody);
+    pysock_addr none = c->s->peer;
+    int r = pysock__call_audit_locked(c, "socket.connect", &none);
 
     if (r < 0)
         return -1;
-    r = pysock__sys_connect(c->s->fd, &nobody);
+    r = pysock__sys_connect(c->s->fd, &none);
     if (r == 0)
         c->s->peer.size = 0;
     return r < 0 ? pysock__call_fail(c, r) : 0;
@@ -20347,7 +20347,7 @@ static int pysock__connect_call(pysock__call *c, const pysock_addr *addr, const 
     pysock__addrs list = {NULL, 0, 0, 0};
     int r = pysock__connect_allowed_locked(c);
 
-    if (!pysock__is_tls_locked(s) && pysock__nonblock_obeyed(c))
+    if (!pysock__is_tls_locked(s) && pysock__nonblock_honoured(c))
         c->timeout = 0;
     if (r < 0)
         return -1;
@@ -20368,11 +20368,11 @@ static int pysock__connect_call(pysock__call *c, const pysock_addr *addr, const 
             return pysock__fail_memory(c->name);
         if (r) {
             r = pysock__connect_host_locked(c, host && host[0] ? host : "localhost", port);
-            return r < 0 ? r : pysock__connect_secure_locked(c);
+            return r < 0 ? r : pysock__connect_start_tls_locked(c);
         }
     }
     r = pysock__connect_kernel_locked(c);
-    return r < 0 ? r : pysock__connect_secure_locked(c);
+    return r < 0 ? r : pysock__connect_start_tls_locked(c);
 }
 
 PYSOCKDEF int pysock_connect(pysock *s, const char *host, int port)
@@ -20469,12 +20469,12 @@ static int pysock__accept_kernel_locked(pysock__call *c, pysock_addr *peer)
 {
     pysock__sock *s = c->s;
     int r, listens = s->phase == PYSOCK__LISTENING;
-    int waits = listens && c->timeout != 0 && !pysock__nonblock_obeyed(c);
+    int waits = listens && c->timeout != 0 && !pysock__nonblock_honoured(c);
 
     for (;;) {
         if (waits && pysock__wait_kernel_locked(c, POLLIN) < 0)
             return -1;
-        if (waits && !c->told)
+        if (waits && !c->reported)
             continue; /* woken, but not by a connection */
         pysock__enter_kernel_locked(s);
         r = listens && !waits ? pysock__poll_in(s->fd, 0) : 1;
@@ -20616,9 +20616,9 @@ PYSOCKDEF int pysock_shutdown(pysock *s, int how)
         return -1;
 #ifndef PYSOCK_NO_SSL
     if (how != SHUT_RD && c.s->phase == PYSOCK__SECURE && !c.s->write_error) {
-        if (!pysock__chain_empty(&c.s->queue) && c.timeout != 0)
+        if (!pysock__queue_empty(&c.s->queue) && c.timeout != 0)
             r = pysock__flush_wait_locked(&c);
-        if (r == 0 && c.s->phase == PYSOCK__SECURE && pysock__chain_empty(&c.s->queue)
+        if (r == 0 && c.s->phase == PYSOCK__SECURE && pysock__queue_empty(&c.s->queue)
             && !c.s->tls->wrap.no_close_notify) /* another thread may have unwrapped meanwhile */
             pysock__tls_close_notify(c.s->tls);
     }
@@ -20677,7 +20677,7 @@ PYSOCKDEF int pysock_abort(pysock *handle)
     if (mine && s->fd >= 0 && s->generation == pysock__fork_generation)
         pysock__reset_locked(s);
     if (mine) {
-        pysock__chain_drop(&s->queue);
+        pysock__queue_drop(&s->queue);
         pysock__close_locked(s, 0);
     } else if (s->phase == PYSOCK__CLOSING) { /* ends a close that lingers */
         pysock__reset_locked(s);
@@ -20712,7 +20712,7 @@ static int pysock__detach_wait_locked(pysock__call *c)
             && !s->output_lost)
             return -1;
     }
-    if (s->output_lost && !s->loss_told)
+    if (s->output_lost && !s->loss_reported)
         return pysock__call_fail_output(c); /* once: a second detach succeeds */
     if (s->kernel_waits)
         return pysock__call_fail(c, -EBUSY);
@@ -20916,7 +20916,7 @@ PYSOCKDEF int pysock_obey_nonblock(pysock *s, int on)
 
     if (pysock__call_begin(&c, s, "obey_nonblock") < 0)
         return -1;
-    c.s->obeys = on != 0;
+    c.s->honours_nonblock = on != 0;
     pysock__call_end(&c);
     return 0;
 }
@@ -20994,7 +20994,7 @@ PYSOCKDEF int pysock_setsockopt_int(pysock *s, int level, int name, int value)
 PYSOCKDEF int pysock_getsockopt(pysock *s, int level, int name, void *value, socklen_t *size)
 {
     pysock__call c;
-    int r, told;
+    int r, reported;
 
     if (!value || !size)
         return pysock__fail_value("getsockopt", value ? "size is NULL" : "value is NULL");
@@ -21004,9 +21004,9 @@ PYSOCKDEF int pysock_getsockopt(pysock *s, int level, int name, void *value, soc
         pysock__connect_check_locked(c.s); /* the kernel reports an error only once */
     if (level == SOL_SOCKET && name == SO_ERROR && *size >= sizeof(int)
         && (c.s->phase == PYSOCK__FAILED || c.s->phase == PYSOCK__BROKEN)) {
-        told = pysock__errno_of(c.s->fault.kind, c.s->fault.code); /* already taken */
-        memcpy(value, &told, sizeof told);
-        *size = sizeof told;
+        reported = pysock__errno_of(c.s->fault.kind, c.s->fault.code); /* already taken */
+        memcpy(value, &reported, sizeof reported);
+        *size = sizeof reported;
         if (c.s->phase == PYSOCK__FAILED)
             pysock__set_phase_locked(c.s, PYSOCK__NEW);
         r = 0;
@@ -21113,8 +21113,8 @@ static int pysock__wrap_allowed_locked(pysock__call *c, int server)
     if (s->phase == PYSOCK__CONNECTING)
         pysock__connect_check_locked(s); /* it may have succeeded or failed */
     if (s->phase == PYSOCK__FAILED)
-        return pysock__tell_failed_locked(s);
-    if (pysock__chain_empty(&s->queue))
+        return pysock__report_failed_locked(s);
+    if (pysock__queue_empty(&s->queue))
         return 0;
     if (c->timeout == 0)
         return pysock__fail_again();
@@ -21181,7 +21181,7 @@ static int pysock__wrap_locked(pysock__call *c, pysock_ssl_context *ctx,
             pysock__handshake_prepare_locked(s, "ssl_do_handshake");
         return 0;
     }
-    r = pysock__secure_locked(c);
+    r = pysock__start_tls_locked(c);
     return r > 0 ? 0 : r;
 }
 
@@ -21290,7 +21290,7 @@ PYSOCKDEF int pysock_ssl_do_handshake(pysock *s)
         r = pysock__call_fail(&c, -EINPROGRESS);
     } else {
         c.s->hs_asked = 0;
-        r = pysock__ready_locked(&c);
+        r = pysock__ensure_established_locked(&c);
     }
     pysock__call_end(&c);
     return r;
@@ -21315,9 +21315,9 @@ static int pysock__unwrap_begin_locked(pysock__call *c)
     pysock__sock *s = c->s;
 
     while (s->phase != PYSOCK__UNWRAPPING) {
-        if (pysock__ready_locked(c) < 0)
+        if (pysock__ensure_established_locked(c) < 0)
             return -1;
-        if (pysock__chain_empty(&s->queue)) {
+        if (pysock__queue_empty(&s->queue)) {
             pysock__tls_close_notify(s->tls);
             pysock__set_phase_locked(s, PYSOCK__UNWRAPPING);
         } else if (c->timeout == 0) {
@@ -21505,7 +21505,7 @@ PYSOCKDEF ptrdiff_t pysock_ssl_shared_ciphers(pysock *s, pysock_ssl_cipher_info 
         return -1;
     n = pysock__tls_shared_suites(t, suites);
     pysock__call_end(&c);
-    return pysock__suites_tell(suites, n, out, count);
+    return pysock__suites_give(suites, n, out, count);
 }
 
 PYSOCKDEF const char *pysock_ssl_compression(pysock *s)
@@ -22178,7 +22178,7 @@ static short pysock__levels_locked(pysock__sock *s, short want, short revents, i
             have |= want; /* send fails at once */
         else if (!pysock__output_waits_locked(s))
             *ask = *ask < 0 ? *ask : *ask | want, have |= (short)(revents & want);
-        else if (!pysock__chain_empty(&s->queue) && !s->queue_full)
+        else if (!pysock__queue_empty(&s->queue) && !s->queue_full)
             have |= want;
         return have;
     }
@@ -22187,7 +22187,7 @@ static short pysock__levels_locked(pysock__sock *s, short want, short revents, i
         want &= (short)~PYSOCK__OUTPUT;
     *ask = want;
     have |= (short)(revents & want);
-    if (pysock__chain_empty(&s->queue) && !s->queue_full)
+    if (pysock__queue_empty(&s->queue) && !s->queue_full)
         return have;
     *ask &= ~PYSOCK__OUTPUT;
     have &= (short)~PYSOCK__OUTPUT;
@@ -22197,19 +22197,19 @@ static short pysock__levels_locked(pysock__sock *s, short want, short revents, i
 }
 
 /* Adds a select's or poller's waiter: the reactor then drives a handshake that no call drives. */
-static void pysock__watch_begin_locked(pysock__sock *s, pysock__waiter *w)
+static void pysock__waiter_begin_locked(pysock__sock *s, pysock__waiter *w)
 {
     pysock__list_append(&s->waiters, &w->link);
-    s->watchers++;
+    s->select_waiters++;
 #ifndef PYSOCK_NO_SSL
     pysock__want_reactor_locked(s);
 #endif
 }
 
-static void pysock__watch_end_locked(pysock__sock *s, pysock__waiter *w)
+static void pysock__waiter_end_locked(pysock__sock *s, pysock__waiter *w)
 {
     pysock__list_remove(&w->link);
-    s->watchers--;
+    s->select_waiters--;
 }
 
 /* A plain socket with nothing queued: its levels are what the kernel reports. */
@@ -22226,10 +22226,10 @@ typedef struct pysock__entry {
     pysock__waiter waiter;
     int fd;
     short want, have;
-    short means; /* which of the levels count as ready */
-    int closed;  /* the number is now the library's own: the caller's file is closed */
-    int watched; /* the waiter is in the socket's list */
-    int masked;  /* not polled this time: it has a hangup or error that its list ignores */
+    short mask;     /* which of the levels count as ready */
+    int closed;     /* the number is now the library's own: the caller's file is closed */
+    int registered; /* the waiter is in the socket's list */
+    int masked;     /* not polled this time: it has a hangup or error that its list ignores */
 } pysock__entry;
 
 typedef struct pysock__select_call {
@@ -22240,11 +22240,11 @@ typedef struct pysock__select_call {
     int waker_error;      /* why there is none */
     int64_t deadline;
     unsigned epoch;
-    size_t sockets; /* how many entries are sockets of ours */
-    size_t watched; /* how many sockets have levels that the kernel does not know */
-    int unaided;    /* it sleeps without a waker */
-    int masked;     /* an entry is: poll() cannot report when it becomes ready */
-    int is_poll;    /* POLLNVAL is a result, and errors are reported unasked */
+    size_t sockets;    /* how many entries are sockets of ours */
+    size_t registered; /* how many sockets have levels that the kernel does not know */
+    int unaided;       /* it sleeps without a waker */
+    int masked;        /* an entry is: poll() cannot report when it becomes ready */
+    int is_poll;       /* POLLNVAL is a result, and errors are reported unasked */
 } pysock__select_call;
 
 /* Opens the thread's waker when it is first needed: a call that does not sleep needs none, nor, if
@@ -22266,7 +22266,7 @@ static pysock__waker *pysock__select_waker(pysock__select_call *c)
 
 /* s: the open socket whose descriptor is fd, whose reference is taken; or NULL. */
 static void pysock__select_add_sock(pysock__select_call *c, int fd, pysock__sock *s, short want,
-                                    short means)
+                                    short mask)
 {
     pysock__entry *e = &c->entries[c->count++];
 
@@ -22274,7 +22274,7 @@ static void pysock__select_add_sock(pysock__select_call *c, int fd, pysock__sock
     pysock__list_init(&e->waiter.link);
     e->fd = fd; /* the test rejects a negative one */
     e->want = want;
-    e->means = means;
+    e->mask = mask;
     e->waiter.notify = pysock__notify_thread;
     e->closed = c->waker && fd == c->waker->rfd;
     if (e->closed)
@@ -22285,25 +22285,25 @@ static void pysock__select_add_sock(pysock__select_call *c, int fd, pysock__sock
     c->sockets++;
     pysock__lock(&e->s->lock);
     if (!pysock__kernel_knows_levels(e->s) && (e->waiter.waker = pysock__select_waker(c)) != NULL) {
-        pysock__watch_begin_locked(e->s, &e->waiter);
-        e->watched = 1;
-        c->watched++;
+        pysock__waiter_begin_locked(e->s, &e->waiter);
+        e->registered = 1;
+        c->registered++;
     }
     pysock__unlock(&e->s->lock);
 }
 
-static void pysock__select_add(pysock__select_call *c, int fd, short want, short means)
+static void pysock__select_add(pysock__select_call *c, int fd, short want, short mask)
 {
     int mine = c->waker && fd == c->waker->rfd; /* the library's: the asker's file is closed */
 
-    pysock__select_add_sock(c, fd, mine ? NULL : pysock__acquire_fd(fd), want, means);
+    pysock__select_add_sock(c, fd, mine ? NULL : pysock__acquire_fd(fd), want, mask);
 }
 
 /* Whether the call may sleep without a waker: only the kernel changes the levels, and the
    shutdown() of a close or cleanup wakes the call (kernel_waits). */
 static int pysock__select_unaided(const pysock__select_call *c)
 {
-    int known = PYSOCK__KERNEL_SLEEPS && c->sockets && !c->watched
+    int known = PYSOCK__KERNEL_SLEEPS && c->sockets && !c->registered
                 && !pysock__load(&pysock__reactor.threadless);
     size_t i;
 
@@ -22320,7 +22320,7 @@ static int pysock__select_unaided(const pysock__select_call *c)
 
 /* Before the call sleeps: opens the waker, and registers with the other sockets. 0 or a negated
    errno value. */
-static int pysock__select_watch(pysock__select_call *c)
+static int pysock__select_register(pysock__select_call *c)
 {
     size_t i;
 
@@ -22329,27 +22329,27 @@ static int pysock__select_watch(pysock__select_call *c)
         return c->waker_error;
     for (i = 0; i < c->count; i++) {
         pysock__entry *e = &c->entries[i];
-        if (!e->s || e->watched)
+        if (!e->s || e->registered)
             continue;
         e->waiter.waker = c->waker;
         pysock__lock(&e->s->lock);
         if (c->unaided)
             e->s->kernel_waits++;
         else
-            pysock__watch_begin_locked(e->s, &e->waiter);
+            pysock__waiter_begin_locked(e->s, &e->waiter);
         pysock__unlock(&e->s->lock);
-        e->watched = 1;
+        e->registered = 1;
     }
     return 0;
 }
 
 static void pysock__select_add_list(pysock__select_call *c, const int *fds, size_t count,
-                                    short want, short means)
+                                    short want, short mask)
 {
     size_t i;
 
     for (i = 0; i < count; i++)
-        pysock__select_add(c, fds[i], want, means);
+        pysock__select_add(c, fds[i], want, mask);
 }
 
 static void pysock__select_end(pysock__select_call *c)
@@ -22360,12 +22360,12 @@ static void pysock__select_end(pysock__select_call *c)
         pysock__entry *e = &c->entries[i];
         if (!e->s)
             continue;
-        if (e->watched) {
+        if (e->registered) {
             pysock__lock(&e->s->lock);
             if (c->unaided)
                 e->s->kernel_waits--;
             else
-                pysock__watch_end_locked(e->s, &e->waiter);
+                pysock__waiter_end_locked(e->s, &e->waiter);
             pysock__unlock_sock(e->s);
         }
         pysock__release(e->s);
@@ -22396,7 +22396,7 @@ static ptrdiff_t pysock__select_test(pysock__select_call *c, int polled)
             return -EBADF;
         if (!c->is_poll && e->want == POLLIN && !(e->have & POLLIN))
             e->have &= (short)(revents | ~POLLERR); /* lost output is no reason to receive */
-        e->have &= e->means;
+        e->have &= e->mask;
         ready += e->have != 0;
         if (polled)
             e->masked = !c->is_poll && revents && !e->have && !(revents & ~(POLLHUP | POLLERR));
@@ -22446,12 +22446,12 @@ static ptrdiff_t pysock__select_run(pysock__select_call *c)
     ptrdiff_t ready;
     int r = 0;
 
-    if (!c->watched && !pysock__load(&pysock__reactor.threadless)) {
+    if (!c->registered && !pysock__load(&pysock__reactor.threadless)) {
         ready = pysock__select_at_once(c);
         if (ready > 0 || ready == -EBADF || (ready == 0 && !c->deadline))
             return c->epoch != pysock__epoch(pysock__state()) ? -ESHUTDOWN : ready;
     }
-    r = pysock__select_watch(c);
+    r = pysock__select_register(c);
     if (r < 0)
         return r;
     for (;;) {
@@ -22633,7 +22633,7 @@ typedef struct pysock__reg {
     short events;
     void *userdata;
     uint32_t flags;   /* epoll's: edges, once, exclusive */
-    int told;         /* EPOLLONESHOT: nothing more until it is modified */
+    int reported;     /* EPOLLONESHOT: nothing more until it is modified */
     int queued;       /* in the ready list */
     int armed;        /* the events that the kernel watches for; -1: none; -2: unknown */
     int invalid;      /* closed, or never open */
@@ -22653,7 +22653,7 @@ struct pysock_poller {
     int closed;          /* atomic; the lock is held to set it */
     /* guarded by lock */
     int set_closed; /* the kernel's set is closed too */
-    int watched;    /* its descriptor was asked for: readable when something is ready */
+    int exported;   /* its descriptor was asked for: readable when something is ready */
     pysock__reg **by_fd;
     size_t fd_cap;
     pysock__list ready;
@@ -22694,7 +22694,7 @@ static void pysock__reg_queue_locked(pysock__reg *reg)
 /* Something must be tested: wakes sleeping polls. The next poll looks by itself. */
 static void pysock__poller_wake_locked(pysock_poller *p)
 {
-    if (p->polling || p->watched)
+    if (p->polling || p->exported)
         pysock__wake(&p->sleeper.waker);
 }
 
@@ -22826,8 +22826,8 @@ PYSOCKDEF int pysock_poller_fileno(pysock_poller *p)
     fd = pysock__poller_renew_locked(p);
     if (fd == 0)
         fd = pysock__pset_fileno(&p->pset);
-    if (fd >= 0 && !p->watched) {
-        p->watched = 1;
+    if (fd >= 0 && !p->exported) {
+        p->exported = 1;
         if (p->ready_count)
             pysock__wake(&p->sleeper.waker);
     }
@@ -22908,7 +22908,7 @@ static void pysock__reg_free(pysock_poller *p, pysock__reg *reg)
 
     if (s) {
         pysock__lock(&s->lock);
-        pysock__watch_end_locked(s, &reg->waiter);
+        pysock__waiter_end_locked(s, &reg->waiter);
         pysock__unlock_sock(s);
         pysock__release(s);
     }
@@ -23019,7 +23019,7 @@ static int pysock__reg_enter(pysock_poller *p, pysock__reg *reg, pysock__sock *s
     }
     pysock__unlock(&p->lock);
     if (err == 0 && s)
-        pysock__watch_begin_locked(s, &reg->waiter);
+        pysock__waiter_begin_locked(s, &reg->waiter);
     return err;
 }
 
@@ -23138,7 +23138,7 @@ static int pysock__epoll_change(pysock_poller *p, int fd, uint32_t events)
     } else if (reg) {
         reg->events = (short)(events & 0x7fff);
         reg->flags = events & ~0x7fffu;
-        reg->told = 0;
+        reg->reported = 0;
         if (reg->armed >= 0)
             reg->armed = -2;
         pysock__reg_queue_locked(reg);
@@ -23294,16 +23294,16 @@ PYSOCKDEF int pysock_poller_unregister(pysock_poller *p, int fd)
 }
 
 /* A poll under way. */
-typedef struct pysock__poll_call {
+typedef struct pysock__poller_call {
     pysock_poller *p;
     pysock_pollevent *out;
     size_t max, filled;
     unsigned id;
     int woken; /* the kernel has reported the waker */
     unsigned epoch;
-} pysock__poll_call;
+} pysock__poller_call;
 
-static void pysock__poll_add_locked(pysock__poll_call *c, pysock__reg *reg, short have)
+static void pysock__poller_add_locked(pysock__poller_call *c, pysock__reg *reg, short have)
 {
     if (reg->poll_id == c->id) {
         c->out[reg->result].events |= have;
@@ -23318,12 +23318,12 @@ static void pysock__poll_add_locked(pysock__poll_call *c, pysock__reg *reg, shor
 
 /* Applies the result of a test. Level: reported again as long as it holds. Edge: once for each
    event of the kernel's or notification. */
-static int pysock__poll_apply_locked(pysock__poll_call *c, pysock__reg *reg, short have, int ask,
-                                     int again)
+static int pysock__poller_apply_locked(pysock__poller_call *c, pysock__reg *reg, short have,
+                                       int ask, int again)
 {
     int once = (reg->flags & PYSOCK__EPOLL_ONESHOT) != 0, err = 0;
 
-    if (reg->told)
+    if (reg->reported)
         return 0;
     if (ask > 0 && ask & PYSOCK__ASK_AGAIN) {
         ask &= ~PYSOCK__ASK_AGAIN;
@@ -23332,7 +23332,7 @@ static int pysock__poll_apply_locked(pysock__poll_call *c, pysock__reg *reg, sho
         again = 0;
     }
     if (once && have && !reg->invalid)
-        reg->told = 1; /* and the kernel reports no more either */
+        reg->reported = 1; /* and the kernel reports no more either */
     else
         err = pysock__reg_arm_locked(reg, ask);
     if (reg->invalid)
@@ -23340,7 +23340,7 @@ static int pysock__poll_apply_locked(pysock__poll_call *c, pysock__reg *reg, sho
     else if (reg->always)
         have = (short)(reg->events & (PYSOCK__INPUT | PYSOCK__OUTPUT));
     if (have)
-        pysock__poll_add_locked(c, reg, have);
+        pysock__poller_add_locked(c, reg, have);
     if (again || (have && (reg->invalid || reg->always)))
         pysock__reg_queue_locked(reg);
     return reg->poller->is_epoll && err != -ENOMEM ? 0 : err;
@@ -23348,7 +23348,7 @@ static int pysock__poll_apply_locked(pysock__poll_call *c, pysock__reg *reg, sho
 
 /* Tests one registration, given the kernel's revents, under the socket's lock and then the
    poller's, so that the kernel always watches for what the level needs now. */
-static int pysock__poll_test(pysock__poll_call *c, uint64_t token, short revents)
+static int pysock__poller_test(pysock__poller_call *c, uint64_t token, short revents)
 {
     pysock_poller *p = c->p;
     pysock__reg *reg;
@@ -23362,7 +23362,7 @@ static int pysock__poll_test(pysock__poll_call *c, uint64_t token, short revents
     if (reg) {
         handle = reg->handle;
         events = reg->events;
-        detached = reg->detached && !reg->told;
+        detached = reg->detached && !reg->reported;
         if (revents && reg->flags & PYSOCK__EPOLL_ONESHOT && reg->armed >= 0)
             reg->armed = -2; /* the kernel reports no more until it is armed again */
     }
@@ -23378,7 +23378,7 @@ static int pysock__poll_test(pysock__poll_call *c, uint64_t token, short revents
         pysock__lock(&s->lock);
         have = pysock__levels_locked(s, events, revents, &ask, &reg->waiter);
         again = have
-                && (pysock__is_tls_locked(s) || !pysock__chain_empty(&s->queue)
+                && (pysock__is_tls_locked(s) || !pysock__queue_empty(&s->queue)
                     || s->phase == PYSOCK__FAILED);
     } else if (handle) {
         have = POLLNVAL;
@@ -23387,7 +23387,7 @@ static int pysock__poll_test(pysock__poll_call *c, uint64_t token, short revents
     pysock__lock(&p->lock);
     reg = pysock__reg_of_token_locked(p, token);
     if (reg && handle == reg->handle)
-        err = pysock__poll_apply_locked(c, reg, have, ask, again);
+        err = pysock__poller_apply_locked(c, reg, have, ask, again);
     else if (reg)
         pysock__reg_queue_locked(reg);
     pysock__unlock(&p->lock);
@@ -23399,7 +23399,7 @@ static int pysock__poll_test(pysock__poll_call *c, uint64_t token, short revents
 }
 
 /* Tests what may be ready without an event of the kernel's, each registration once. */
-static int pysock__poll_ready(pysock__poll_call *c)
+static int pysock__poller_ready(pysock__poller_call *c)
 {
     pysock_poller *p = c->p;
     size_t n;
@@ -23411,7 +23411,7 @@ static int pysock__poll_ready(pysock__poll_call *c)
         uint64_t token = pysock__reg_token(reg);
         pysock__reg_unqueue_locked(reg);
         pysock__unlock(&p->lock);
-        err = pysock__poll_test(c, token, 0);
+        err = pysock__poller_test(c, token, 0);
         pysock__lock(&p->lock);
     }
     pysock__unlock(&p->lock);
@@ -23419,7 +23419,7 @@ static int pysock__poll_ready(pysock__poll_call *c)
 }
 
 /* Polls the kernel, until deadline if nothing is ready yet, and tests what it reports. */
-static int pysock__poll_kernel(pysock__poll_call *c, int64_t deadline)
+static int pysock__poller_kernel(pysock__poller_call *c, int64_t deadline)
 {
     pysock_poller *p = c->p;
     pysock__pset_event events[64];
@@ -23437,14 +23437,14 @@ static int pysock__poll_kernel(pysock__poll_call *c, int64_t deadline)
                               pysock__load(&pysock__reactor.threadless) ? pysock__sleep : NULL,
                               events, room, before ? 0 : deadline, &c->woken);
         for (i = 0; i < n && err == 0; i++)
-            err = pysock__poll_test(c, events[i].token, events[i].events);
+            err = pysock__poller_test(c, events[i].token, events[i].events);
     } while (n == (int)room && err == 0 && c->filled > before && c->filled < c->max);
     return n < 0 ? n : err;
 }
 
 /* One round: the ready list, then the kernel; the other way round when the ready list alone has
    filled the round before, so that neither starves. */
-static int pysock__poll_round(pysock__poll_call *c, int64_t deadline)
+static int pysock__poller_round(pysock__poller_call *c, int64_t deadline)
 {
     pysock_poller *p = c->p;
     int err = 0, kernel_first;
@@ -23459,18 +23459,18 @@ static int pysock__poll_round(pysock__poll_call *c, int64_t deadline)
     kernel_first = p->kernel_first;
     pysock__unlock(&p->lock);
     if (kernel_first)
-        err = pysock__poll_kernel(c, 0);
+        err = pysock__poller_kernel(c, 0);
     if (err == 0 && c->filled < c->max)
-        err = pysock__poll_ready(c);
+        err = pysock__poller_ready(c);
     pysock__lock(&p->lock);
     p->kernel_first = !kernel_first && c->filled == c->max;
     pysock__unlock(&p->lock);
     if (err < 0 || c->filled == c->max || (kernel_first && c->filled))
         return err;
-    return pysock__poll_kernel(c, deadline);
+    return pysock__poller_kernel(c, deadline);
 }
 
-static int pysock__poll_begin(pysock__poll_call *c)
+static int pysock__poller_begin(pysock__poller_call *c)
 {
     pysock_poller *p = c->p;
     int err;
@@ -23485,7 +23485,7 @@ static int pysock__poll_begin(pysock__poll_call *c)
 }
 
 /* Wakes other threads that sleep in this poller, if this one leaves them something to test. */
-static void pysock__poll_end(pysock__poll_call *c)
+static void pysock__poller_end(pysock__poller_call *c)
 {
     pysock_poller *p = c->p;
 
@@ -23502,7 +23502,7 @@ PYSOCKDEF ptrdiff_t pysock_poller_poll(pysock_poller *p, pysock_pollevent *event
                                        double timeout_seconds)
 {
     int64_t deadline, ns = pysock__timeout_ns(timeout_seconds, "poller_poll");
-    pysock__poll_call c;
+    pysock__poller_call c;
     int r;
 
     if (ns == -2)
@@ -23519,9 +23519,9 @@ PYSOCKDEF ptrdiff_t pysock_poller_poll(pysock_poller *p, pysock_pollevent *event
     c.epoch = pysock__epoch(p->state);
     c.out = events;
     c.max = count;
-    r = pysock__poll_begin(&c);
+    r = pysock__poller_begin(&c);
     while (r == 0) {
-        r = pysock__poll_round(&c, deadline);
+        r = pysock__poller_round(&c, deadline);
         if (c.epoch != pysock__epoch(p->state))
             r = -ESHUTDOWN; /* rather than the sockets that it closed */
         else if (c.filled)
@@ -23532,7 +23532,7 @@ PYSOCKDEF ptrdiff_t pysock_poller_poll(pysock_poller *p, pysock_pollevent *event
             || (deadline != PYSOCK__NEVER && (!deadline || pysock__now() >= deadline)))
             break;
     }
-    pysock__poll_end(&c);
+    pysock__poller_end(&c);
     if (r == 0)
         return (ptrdiff_t)c.filled;
     if (r == -ESHUTDOWN)
@@ -23589,7 +23589,7 @@ static void pysock__file_detach(pysock *s)
         pysock_close(s);
 }
 
-/* 0 or a failure. mode: of r, w and b, each at most once; without r and w it means reading. */
+/* 0 or a failure. mode: of r, w and b, each at most once; without r and w it mask reading. */
 static int pysock__file_mode(const char *what, const char *mode, int *readable, int *writable)
 {
     const char *p;
@@ -24218,7 +24218,7 @@ typedef struct pysock__attempt {
     int64_t deadline;
     double timeout;
     const pysock_connection_options *options;
-    char told[380]; /* every address's error, for all_errors */
+    char reported[380]; /* every address's error, for all_errors */
 } pysock__attempt;
 
 /* One address's share of the time, in s, when left are to be tried; 0: there is no time left. */
@@ -24235,10 +24235,10 @@ static double pysock__attempt_share(const pysock__attempt *a, size_t left)
 static void pysock__attempt_failed(pysock__attempt *a, const pysock_addr *addr)
 {
     pysock__fault fault = pysock__last;
-    size_t used = strlen(a->told), room = sizeof a->told - used;
+    size_t used = strlen(a->reported), room = sizeof a->reported - used;
 
-    if ((size_t)snprintf(a->told + used, room, "%s%s", used ? "; " : "", fault.message) >= room)
-        a->told[sizeof a->told - 1] = 0; /* truncated */
+    if ((size_t)snprintf(a->reported + used, room, "%s%s", used ? "; " : "", fault.message) >= room)
+        a->reported[sizeof a->reported - 1] = 0; /* truncated */
     if (a->options->failed)
         a->options->failed(a->options->arg, addr);
     pysock__raise(&fault);
@@ -24266,7 +24266,7 @@ static pysock *pysock__attempt_all(pysock__attempt *a, const pysock__addrs *list
     }
     if (a->options->all_errors && list->count > 1) {
         pysock__fault fault = pysock__last;
-        snprintf(fault.message, sizeof fault.message, "%s", a->told);
+        snprintf(fault.message, sizeof fault.message, "%s", a->reported);
         pysock__raise(&fault);
     }
     return NULL;
@@ -24429,7 +24429,7 @@ static ptrdiff_t pysock__sendfile_kernel_locked(pysock__call *c, int file, int64
     for (;;) {
         if (pysock__await_connect_locked(c) < 0)
             return -1;
-        if (!pysock__chain_empty(&s->queue) && pysock__flush_wait_locked(c) < 0)
+        if (!pysock__queue_empty(&s->queue) && pysock__flush_wait_locked(c) < 0)
             return -1;
         s->kernel_sends++;
         s->kernel_writes++;
@@ -24438,7 +24438,7 @@ static ptrdiff_t pysock__sendfile_kernel_locked(pysock__call *c, int file, int64
         pysock__leave_kernel_locked(s);
         s->kernel_sends--;
         s->kernel_writes--;
-        if (!pysock__chain_empty(&s->queue)) {
+        if (!pysock__queue_empty(&s->queue)) {
             pysock__flush_or_kick_locked(s);
             pysock__notify_locked(s, NULL); /* calls that waited for this send */
         }
@@ -24489,7 +24489,7 @@ static int pysock__sendfile_check_locked(pysock__call *c, int file, int64_t coun
         return pysock__fail_os((int)r, "sendfile", "the file's descriptor");
     if (count == 0)
         return pysock__fail_value("sendfile",
-                                  "count is 0; a negative count means the rest of the file");
+                                  "count is 0; a negative count mask the rest of the file");
     if (c->s->type != SOCK_STREAM)
         return pysock__fail_value("sendfile", "only stream sockets are supported");
     if (c->timeout == 0)
