@@ -394,8 +394,12 @@ PYSOCKDEF size_t pysock_buf_size(const pysock_buf *b); /* 0 for NULL */
 
 /* Memory BIOs: bytes in memory between TLS and what carries them; see pysock_ssl_wrap_bio(). */
 
-PYSOCKDEF pysock_bio *pysock_bio_new(void);         /* NULL: MemoryError */
-PYSOCKDEF void pysock_bio_release(pysock_bio *bio); /* TLS around it keeps it */
+PYSOCKDEF pysock_bio *pysock_bio_new(void); /* NULL: MemoryError */
+
+/* One reference more, to be released as well (returns bio), and one less; the last one frees. TLS
+   between BIOs holds one of each. NULL is fine. */
+PYSOCKDEF pysock_bio *pysock_bio_retain(pysock_bio *bio);
+PYSOCKDEF void pysock_bio_release(pysock_bio *bio);
 
 /* Takes up to size bytes out; 0 if it is empty. */
 PYSOCKDEF ptrdiff_t pysock_bio_read(pysock_bio *bio, void *buf, size_t size);
@@ -1563,6 +1567,9 @@ PYSOCKDEF pysock_poller *pysock_poller_new(void);
    reported at least once, seldom more than once. Linux; ENOTSUP elsewhere and with
    PYSOCK_NO_EPOLL. */
 PYSOCKDEF pysock_poller *pysock_poller_new_epoll(void);
+
+/* One reference more, to be released as well; returns p. NULL gives NULL. */
+PYSOCKDEF pysock_poller *pysock_poller_retain(pysock_poller *p);
 
 /* One reference less; the last one frees. The sockets stay open. NULL is fine.
    Thread safety: the last one must not be released while another thread polls. */
@@ -4317,10 +4324,6 @@ static ptrdiff_t pysock__bio_put(pysock_bio *bio, const void *data, size_t size)
     return r;
 }
 
-#endif /* PYSOCK_NO_SSL */
-
-#ifndef PYSOCK_NO_SSL
-
 PYSOCKDEF pysock_bio *pysock_bio_new(void)
 {
     pysock_bio *bio = (pysock_bio *)pysock__alloc(sizeof *bio);
@@ -4334,15 +4337,16 @@ PYSOCKDEF pysock_bio *pysock_bio_new(void)
     return bio;
 }
 
+PYSOCKDEF pysock_bio *pysock_bio_retain(pysock_bio *bio)
+{
+    if (bio)
+        pysock__add(&bio->refs, 1);
+    return bio;
+}
+
 PYSOCKDEF void pysock_bio_release(pysock_bio *bio)
 {
     pysock__bio_release(bio);
-}
-
-static pysock_bio *pysock__bio_retain(pysock_bio *bio)
-{
-    pysock__add(&bio->refs, 1);
-    return bio;
 }
 
 PYSOCKDEF ptrdiff_t pysock_bio_read(pysock_bio *bio, void *buf, size_t size)
@@ -21242,8 +21246,8 @@ PYSOCKDEF pysock *pysock_ssl_wrap_bio(pysock_ssl_context *ctx, pysock_bio *incom
         return NULL;
     pysock__lock(&s->lock);
     s->timeout = 0;
-    s->bio_in = pysock__bio_retain(incoming);
-    s->bio_out = pysock__bio_retain(outgoing);
+    s->bio_in = pysock_bio_retain(incoming);
+    s->bio_out = pysock_bio_retain(outgoing);
     pysock__set_phase_locked(s, PYSOCK__OPEN);
     r = pysock__wrap_take_locked(s, ctx, &o);
     if (r == 0 && o.no_handshake_on_connect)
@@ -22938,6 +22942,16 @@ PYSOCKDEF int pysock_poller_close(pysock_poller *p)
     pysock__poller_close_set_locked(p);
     pysock__unlock(&p->lock);
     return 0;
+}
+
+PYSOCKDEF pysock_poller *pysock_poller_retain(pysock_poller *p)
+{
+    if (!p)
+        return NULL;
+    pysock__lock(&pysock__process.lock);
+    p->refs++;
+    pysock__unlock(&pysock__process.lock);
+    return p;
 }
 
 PYSOCKDEF void pysock_poller_release(pysock_poller *p)
@@ -24640,6 +24654,7 @@ static int pysock__no_ssl(const char *what)
 
 /* clang-format off */
 PYSOCK__STUB(pysock_bio *, bio_new, NULL, (void))
+PYSOCK__STUB(pysock_bio *, bio_retain, NULL, (pysock_bio *bio))
 PYSOCK__STUB(ptrdiff_t, bio_read, -1, (pysock_bio *bio, void *buf, size_t size))
 PYSOCK__STUB(ptrdiff_t, bio_write, -1, (pysock_bio *bio, const void *data, size_t size))
 PYSOCK__STUB(int, bio_write_eof, -1, (pysock_bio *bio))
@@ -24708,7 +24723,7 @@ PYSOCK__STUB(int, ssl_set_ecdh_curve, -1, (pysock_ssl_context *ctx, const char *
 PYSOCK__STUB(int, ssl_set_alpn_protocols, -1,
              (pysock_ssl_context *ctx, const char *const *names, size_t count))
 PYSOCK__STUB(int, ssl_set_sni_callback, -1,
-             (pysock_ssl_context *ctx, int (*fn)(void *arg, const pysock_ssl_client_hello *hello),
+             ( pysock_ssl_context *ctx, int (*fn)(void *arg, const pysock_ssl_client_hello *hello),
               void *arg))
 PYSOCK__STUB(int, ssl_set_message_callback, -1,
              (pysock_ssl_context *ctx, void (*fn)(void *arg, const pysock_ssl_message *m),

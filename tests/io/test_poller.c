@@ -203,6 +203,16 @@ T_TEST(a_number_that_comes_back_can_be_registered_again, 30) {
     pysock_poller_release(p);
 }
 
+T_TEST(a_poller_stays_until_its_last_reference_is_released, 30) {
+    pysock_poller *p = T_OK(pysock_poller_new());
+    pysock_pollevent event;
+    T_CHECK(pysock_poller_retain(NULL) == NULL);
+    T_CHECK(pysock_poller_retain(p) == p);
+    pysock_poller_release(p);
+    T_EQ(pysock_poller_poll(p, &event, 1, 0), 0);
+    pysock_poller_release(p);
+}
+
 T_TEST(a_poller_may_go_before_its_sockets_and_after, 30) {
     pysock *pair[2];
     pysock_poller *p;

@@ -162,6 +162,9 @@ T_TEST(a_bio_is_at_its_end_when_it_is_empty_and_no_more_will_come, 30) {
 T_TEST(null_where_a_bio_belongs_is_a_value_error, 30) {
     char byte = 0;
     pysock_bio *bio = T_OK(pysock_bio_new());
+    T_CHECK(pysock_bio_retain(NULL) == NULL);
+    T_CHECK(pysock_bio_retain(bio) == bio);
+    pysock_bio_release(bio);
     T_FAILS(pysock_bio_read(NULL, &byte, 1), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_bio_write(NULL, &byte, 1), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_bio_read(bio, NULL, 1), PYSOCK_VALUE_ERROR, EINVAL);
