@@ -7780,7 +7780,7 @@ static int pysock__text_equal(const unsigned char *a, const void *b, size_t n)
     return 1;
 }
 
-/* 1 if host is domain, or below it; a domain that begins with a dot mask below it only. */
+/* 1 if host is domain, or below it; a domain that begins with a dot means below it only. */
 static int pysock__domain_holds(const pysock__der *domain, const pysock__der *host)
 {
     size_t d = pysock__der_len(domain), h = pysock__der_len(host);
@@ -16836,10 +16836,20 @@ static const char *pysock__describe(pysock__sock *s, char text[512])
 
 /* Sockets: calls. Each public function begins and ends a call; in between it holds the lock. */
 
+/* How long a call may wait: worked out when it begins, from the socket's timeout and the flags.
+   What others have set on the descriptor, O_NONBLOCK and SO_RCVTIMEO or SO_SNDTIMEO, takes a system
+   call to know, and is asked when the call is about to wait. */
+typedef enum pysock__waits {
+    PYSOCK__WAITS_NEVER,
+    PYSOCK__WAITS_UNTIL, /* the deadline: the timeout from when it is first needed */
+    PYSOCK__WAITS_FOREVER
+} pysock__waits;
+
 typedef struct pysock__call {
     pysock__sock *s;
     const char *name;
-    int64_t timeout;
+    pysock__waits waits;
+    int64_t timeout;  /* the socket's, in ns */
     int64_t deadline; /* worked out when it is first needed; 0: not yet */
     unsigned epoch;
     int all;      /* sendall: a wait that fails fails the call, whatever was taken before */
@@ -16883,7 +16893,10 @@ static int pysock__call_begin(pysock__call *c, const pysock *handle, const char 
     }
     c->epoch = pysock__epoch(c->s->state);
     c->timeout = c->s->timeout;
-    if (c->timeout == 0 && pysock__load(&pysock__reactor.threadless))
+    c->waits = c->timeout == 0  ? PYSOCK__WAITS_NEVER
+               : c->timeout > 0 ? PYSOCK__WAITS_UNTIL
+                                : PYSOCK__WAITS_FOREVER;
+    if (c->waits == PYSOCK__WAITS_NEVER && pysock__load(&pysock__reactor.threadless))
         return pysock__call_assist(c);
     return 0;
 }
@@ -17071,10 +17084,11 @@ static int pysock__wait_asleep_locked(pysock__call *c, short events)
     return r;
 }
 
-/* 1 if O_NONBLOCK, set by others, mask that this call must not wait. */
+/* 1 if O_NONBLOCK, set by others, means that this call must not wait. Asked only when a call would
+   wait: one that need not wait makes no system call for it. */
 static int pysock__nonblock_honoured(const pysock__call *c)
 {
-    return c->timeout < 0 && c->s->honours_nonblock
+    return c->waits == PYSOCK__WAITS_FOREVER && c->s->honours_nonblock
            && (PYSOCK__KERNEL_SLEEPS ? !pysock__fd_blocks(c->s->fd) : c->s->came_nonblocking);
 }
 
@@ -17084,7 +17098,8 @@ static void pysock__set_deadline_locked(pysock__call *c, short events)
 {
     int64_t limit = 0;
 
-    if (c->timeout < 0 && events && (!c->deadline || c->deadline == PYSOCK__NEVER || c->limited)) {
+    if (c->waits == PYSOCK__WAITS_FOREVER && events
+        && (!c->deadline || c->deadline == PYSOCK__NEVER || c->limited)) {
         limit = pysock__sys_timeo(c->s->fd, events == POLLOUT);
         if (limit && !c->limited)
             c->deadline = pysock__deadline_in(limit);
@@ -17467,7 +17482,7 @@ static int pysock__output_behind_handshake_locked(const pysock__sock *s)
    poller, or accepted output. */
 static pysock__driver pysock__driver_locked(const pysock__sock *s, const pysock__call *c)
 {
-    if (c && (c->timeout != 0 || s->driver == PYSOCK__CALLER_DRIVES))
+    if (c && (c->waits != PYSOCK__WAITS_NEVER || s->driver == PYSOCK__CALLER_DRIVES))
         return PYSOCK__CALLER_DRIVES;
     if (s->bio_in
         || (s->phase != PYSOCK__HANDSHAKING && !(s->phase == PYSOCK__CONNECTING && s->wrap.ctx)))
@@ -18026,8 +18041,8 @@ static void pysock__step_of_caller_locked(const pysock__call *c)
 {
     pysock__sock *s = c->s;
 
-    if (s->phase == PYSOCK__HANDSHAKING && c->timeout == 0 && !pysock__engine_busy_locked(s)
-        && pysock__driver_locked(s, c) == PYSOCK__CALLER_DRIVES)
+    if (s->phase == PYSOCK__HANDSHAKING && c->waits == PYSOCK__WAITS_NEVER
+        && !pysock__engine_busy_locked(s) && pysock__driver_locked(s, c) == PYSOCK__CALLER_DRIVES)
         pysock__handshake_drive_locked(s);
 }
 
@@ -18040,7 +18055,7 @@ static int pysock__start_tls_locked(pysock__call *c)
     if (s->phase == PYSOCK__OPEN && s->wrap.ctx && pysock__handshake_begin_locked(s, c->name) < 0)
         return -1;
     pysock__step_of_caller_locked(c);
-    if (s->phase == PYSOCK__HANDSHAKING && c->timeout == 0) {
+    if (s->phase == PYSOCK__HANDSHAKING && c->waits == PYSOCK__WAITS_NEVER) {
         pysock__want_reactor_locked(s);
         return 1;
     }
@@ -18065,12 +18080,13 @@ static int pysock__ensure_established_locked(pysock__call *c)
         if (s->tls->wrap.half_close)
             return pysock__fail(PYSOCK_SSL_ERROR, EPIPE, "PROTOCOL_IS_SHUTDOWN",
                                 "%s: TLS has been ended by pysock_ssl_unwrap()", c->name);
-        return c->timeout == 0 ? pysock__tls_fail_again(c)
-                               : pysock__fail(PYSOCK_OS_ERROR, EALREADY, "EALREADY",
-                                              "%s: pysock_ssl_unwrap() is under way", c->name);
+        return c->waits == PYSOCK__WAITS_NEVER
+                   ? pysock__tls_fail_again(c)
+                   : pysock__fail(PYSOCK_OS_ERROR, EALREADY, "EALREADY",
+                                  "%s: pysock_ssl_unwrap() is under way", c->name);
     case PYSOCK__RESOLVING:
     case PYSOCK__CONNECTING:
-        if (c->timeout == 0) {
+        if (c->waits == PYSOCK__WAITS_NEVER) {
             pysock__want_reactor_locked(s);
             return pysock__fail_again();
         }
@@ -18215,8 +18231,9 @@ static int pysock__may_fill_asleep_locked(const pysock__call *c)
     pysock__sock *s = c->s;
     size_t n;
 
-    return PYSOCK__KERNEL_SLEEPS && c->timeout < 0 && !s->in_busy && !s->input_end && !s->bio_in
-           && s->tls->ahead_pos == s->tls->ahead_len && !pysock__load(&pysock__reactor.threadless)
+    return PYSOCK__KERNEL_SLEEPS && c->waits == PYSOCK__WAITS_FOREVER && !s->in_busy
+           && !s->input_end && !s->bio_in && s->tls->ahead_pos == s->tls->ahead_len
+           && !pysock__load(&pysock__reactor.threadless)
            && (pysock__tls_flags(s->tls)
                & (PYSOCK__OUT | PYSOCK__IN | PYSOCK__APP_IN | PYSOCK__ENDED))
                   == PYSOCK__IN
@@ -18309,7 +18326,7 @@ static ptrdiff_t pysock__tls_recv_locked(pysock__call *c, void *buf, size_t size
             continue;
         if (s->phase != PYSOCK__SECURE && !ending)
             continue; /* the peer wants another handshake */
-        if (c->timeout == 0)
+        if (c->waits == PYSOCK__WAITS_NEVER)
             return pysock__tls_fail_again(c);
         if (pysock__await_input_locked(c, filled) < 0)
             return -1;
@@ -18354,9 +18371,9 @@ static ptrdiff_t pysock__tls_send_locked(pysock__call *c, const unsigned char *d
         if (p == PYSOCK__STOPPED)
             return pysock__call_fail_output(c);
         if (p != PYSOCK__DONE) {
-            if (c->timeout == 0 && !taken && !pysock__queue_empty(&s->queue))
+            if (c->waits == PYSOCK__WAITS_NEVER && !taken && !pysock__queue_empty(&s->queue))
                 return pysock__enqueue_copy_locked(c, data, size);
-            if (c->timeout == 0) {
+            if (c->waits == PYSOCK__WAITS_NEVER) {
                 pysock__kick(&s->watch);
                 return taken ? (ptrdiff_t)taken : pysock__fail_again();
             }
@@ -18377,7 +18394,8 @@ static ptrdiff_t pysock__tls_send_locked(pysock__call *c, const unsigned char *d
     p = taken ? pysock__flush_or_kick_locked(s) : PYSOCK__DONE;
     if (p == PYSOCK__STOPPED)
         return pysock__call_fail_output(c);
-    if (p != PYSOCK__DONE && c->timeout != 0 && pysock__flush_wait_locked(c) < 0 && c->all)
+    if (p != PYSOCK__DONE && c->waits != PYSOCK__WAITS_NEVER && pysock__flush_wait_locked(c) < 0
+        && c->all)
         return -1; /* send() has taken it: the reactor sends it */
     return (ptrdiff_t)taken;
 }
@@ -18867,7 +18885,7 @@ static int pysock__await_connect_locked(pysock__call *c)
         return pysock__report_failed_locked(c->s);
     if (c->s->phase != PYSOCK__RESOLVING)
         return 0;
-    return c->timeout == 0 ? pysock__fail_again() : pysock__connect_wait_locked(c);
+    return c->waits == PYSOCK__WAITS_NEVER ? pysock__fail_again() : pysock__connect_wait_locked(c);
 }
 
 #define PYSOCK__BACKOFF 1000000      /* ns: the first one, doubled each time */
@@ -18922,7 +18940,7 @@ static int pysock__retry_locked(pysock__call *c, ptrdiff_t r, short events)
         return pysock__call_interrupted_locked(c);
     if (r != -EAGAIN)
         return pysock__call_fail(c, (int)r);
-    if (c->timeout == 0 || pysock__nonblock_honoured(c))
+    if (c->waits == PYSOCK__WAITS_NEVER || pysock__nonblock_honoured(c))
         return pysock__fail_again();
     return pysock__wait_kernel_locked(c, events);
 }
@@ -18931,13 +18949,13 @@ static int pysock__retry_locked(pysock__call *c, ptrdiff_t r, short events)
 static void pysock__call_flags(pysock__call *c, int flags)
 {
     if (flags & PYSOCK__NEVER_WAITS)
-        c->timeout = 0;
+        c->waits = PYSOCK__WAITS_NEVER;
 }
 
 /* Whether the call is a stream's without a timeout; no, if sleepers do the reactor's work. */
 static int pysock__may_sleep_in_kernel(const pysock__call *c)
 {
-    return PYSOCK__KERNEL_SLEEPS && c->timeout < 0 && c->s->type == SOCK_STREAM
+    return PYSOCK__KERNEL_SLEEPS && c->waits == PYSOCK__WAITS_FOREVER && c->s->type == SOCK_STREAM
            && !pysock__load(&pysock__reactor.threadless);
 }
 
@@ -18950,7 +18968,7 @@ static int pysock__recv_nothing_locked(pysock__call *c, const pysock__msg *msg, 
 
     if (r == 0 && msg && msg->control_size)
         return 1; /* an empty message, with descriptors perhaps: they must not be lost */
-    if (r == -EAGAIN && c->timeout != 0 && (s->read_shut || c->reported & POLLIN)
+    if (r == -EAGAIN && c->waits != PYSOCK__WAITS_NEVER && (s->read_shut || c->reported & POLLIN)
         && s->type != SOCK_STREAM && pysock__sys_read_ended(s->fd))
         r = 0;
     if (r == 0) /* or a close has ended it */
@@ -18973,8 +18991,8 @@ static ptrdiff_t pysock__plain_recv_locked(pysock__call *c, void *buf, size_t si
     for (;;) {
         if (pysock__await_connect_locked(c) < 0)
             return -1;
-        polls_first =
-            s->drained && !flags && c->timeout > 0 && !c->deadline && pysock__kernel_reports_all(s);
+        polls_first = s->drained && !flags && c->waits == PYSOCK__WAITS_UNTIL && !c->deadline
+                      && pysock__kernel_reports_all(s);
         if (polls_first)
             c->deadline = pysock__deadline_in(c->timeout);
         pysock__enter_kernel_locked(s);
@@ -19012,7 +19030,7 @@ static ptrdiff_t pysock__plain_recv_bytes_locked(pysock__call *c, void *buf, siz
 {
     if (!size)
         return 0; /* as Python: the kernel is not asked */
-    if (flags & MSG_WAITALL && !(flags & (MSG_PEEK | MSG_OOB)) && c->timeout != 0
+    if (flags & MSG_WAITALL && !(flags & (MSG_PEEK | MSG_OOB)) && c->waits != PYSOCK__WAITS_NEVER
         && c->s->type == SOCK_STREAM && !pysock__may_sleep_in_kernel(c))
         return pysock__plain_recv_all_locked(c, buf, size, flags);
     return pysock__plain_recv_locked(c, buf, size, NULL, flags);
@@ -19039,7 +19057,7 @@ static ptrdiff_t pysock__queued_send_locked(pysock__call *c, const void *data, s
         if (p != PYSOCK__DONE) {
             if (flags & MSG_OOB)
                 return pysock__fail_value(c->name, "MSG_OOB cannot overtake queued output");
-            if (c->timeout == 0)
+            if (c->waits == PYSOCK__WAITS_NEVER)
                 return msg ? pysock__fail_again() : pysock__enqueue_copy_locked(c, data, size);
             if (pysock__await_locked(c, p) < 0)
                 return -1;
@@ -19149,7 +19167,8 @@ PYSOCKDEF ptrdiff_t pysock_send(pysock *s, const void *data, size_t size, int fl
 /* After a short send: 1 if only a signal can have interrupted the kernel's call. */
 static int pysock__stopped_locked(const pysock__call *c)
 {
-    return c->timeout < 0 && !pysock__is_tls_locked(c->s) && pysock__fd_blocks(c->s->fd);
+    return c->waits == PYSOCK__WAITS_FOREVER && !pysock__is_tls_locked(c->s)
+           && pysock__fd_blocks(c->s->fd);
 }
 
 PYSOCKDEF int pysock_sendall(pysock *s, const void *data, size_t size, int flags)
@@ -19204,7 +19223,7 @@ static int pysock__queue_room_locked(pysock__call *c)
     pysock__progress p;
 
     while (s->queue_full) {
-        if (c->timeout == 0)
+        if (c->waits == PYSOCK__WAITS_NEVER)
             return pysock__fail_again();
         p = pysock__flush_locked(s);
         if (p == PYSOCK__STOPPED)
@@ -19226,7 +19245,7 @@ static int pysock__queue_ready_locked(pysock__call *c)
         return pysock__call_fail(c, -EPIPE);
 #ifndef PYSOCK_NO_SSL
     if (pysock__is_tls_locked(s)) {
-        if (s->phase == PYSOCK__HANDSHAKING && c->timeout == 0) {
+        if (s->phase == PYSOCK__HANDSHAKING && c->waits == PYSOCK__WAITS_NEVER) {
             pysock__want_reactor_locked(s);
             return 0;
         }
@@ -19242,7 +19261,8 @@ static int pysock__queue_ready_locked(pysock__call *c)
     if (s->phase == PYSOCK__FAILED)
         return pysock__report_failed_locked(s);
     if (s->phase == PYSOCK__CONNECTING)
-        return c->timeout == 0 ? pysock__fail_again() : pysock__connect_wait_locked(c);
+        return c->waits == PYSOCK__WAITS_NEVER ? pysock__fail_again()
+                                               : pysock__connect_wait_locked(c);
     pysock__refresh_phase_locked(s);
     return s->phase == PYSOCK__OPEN ? 0 : pysock__call_fail(c, -ENOTCONN);
 }
@@ -19486,7 +19506,7 @@ static int pysock__sendto_await_locked(pysock__call *c, const char *host, int po
             return -1;
         if (place && *place && pysock__lookup_complete(*place, NULL))
             continue;
-        if (c->timeout == 0)
+        if (c->waits == PYSOCK__WAITS_NEVER)
             return pysock__fail_again();
         if (pysock__wait_locked(c, 0) < 0)
             return -1;
@@ -19522,7 +19542,7 @@ static int pysock__sendto_addr_locked(pysock__call *c, const char *host, int por
         return 0;
     if (r == EAI_MEMORY)
         return pysock__fail_memory(c->name);
-    if (c->timeout >= 0)
+    if (c->waits != PYSOCK__WAITS_FOREVER)
         return pysock__sendto_await_locked(c, host, port, addr);
     pysock__unlock(&s->lock);
     r = pysock__local_addr(c->name, host, port, s->family, s->type, addr);
@@ -20065,7 +20085,7 @@ static int pysock__connect_unix_locked(pysock__call *c)
         r = pysock__sys_connect(s->fd, &s->peer);
         if (blocks)
             pysock__fd_set_nonblocking(s->fd, 0);
-        if (r != -EAGAIN || c->timeout == 0)
+        if (r != -EAGAIN || c->waits == PYSOCK__WAITS_NEVER)
             return r;
         backoff.deadline = pysock__deadline_in(PYSOCK__UNIX_RETRY);
         r = pysock__wait_asleep_locked(&backoff, 0);
@@ -20096,7 +20116,7 @@ static int pysock__connect_kernel_locked(pysock__call *c)
     if (s->family == AF_UNIX) {
         r = pysock__connect_unix_locked(c);
     } else {
-        if (c->timeout >= 0)
+        if (c->waits != PYSOCK__WAITS_FOREVER)
             pysock__fd_set_nonblocking(s->fd, 1); /* shared: others may have cleared it */
         pysock__enter_kernel_locked(s);
         r = pysock__sys_connect(s->fd, &s->peer);
@@ -20118,7 +20138,7 @@ static int pysock__connect_kernel_locked(pysock__call *c)
     if (r == -EINPROGRESS || r == -EINTR || r == -EALREADY) {
         if (r == -EINTR && pysock__call_interrupted_locked(c) < 0)
             return -1;
-        if (c->timeout)
+        if (c->waits != PYSOCK__WAITS_NEVER)
             return pysock__connect_wait_locked(c);
 #ifndef PYSOCK_NO_SSL
         pysock__want_reactor_locked(s);
@@ -20262,7 +20282,7 @@ static int pysock__connect_name_locked(pysock__call *c, const char *host, int po
     pysock__lookup_release(l);
     if (pysock__call_check_locked(c) < 0)
         return -1;
-    if (c->timeout == 0)
+    if (c->waits == PYSOCK__WAITS_NEVER)
         return pysock__call_fail(c, -EINPROGRESS);
     r = pysock__connect_wait_locked(c);
     if (r < 0 && s->phase == PYSOCK__RESOLVING) {
@@ -20288,8 +20308,8 @@ static int pysock__connect_host_locked(pysock__call *c, const char *host, int po
         if (s->phase != PYSOCK__NEW)
             return pysock__call_fail(c, -EALREADY);
     }
-    return c->timeout < 0 ? pysock__connect_name_here_locked(c, host, port)
-                          : pysock__connect_name_locked(c, host, port);
+    return c->waits == PYSOCK__WAITS_FOREVER ? pysock__connect_name_here_locked(c, host, port)
+                                             : pysock__connect_name_locked(c, host, port);
 }
 
 /* 0: a connect may begin; 1: continue the one that the kernel has begun. */
@@ -20352,7 +20372,7 @@ static int pysock__connect_call(pysock__call *c, const pysock_addr *addr, const 
     int r = pysock__connect_allowed_locked(c);
 
     if (!pysock__is_tls_locked(s) && pysock__nonblock_honoured(c))
-        c->timeout = 0;
+        c->waits = PYSOCK__WAITS_NEVER;
     if (r < 0)
         return -1;
     if (r == 0 && addr) {
@@ -20473,7 +20493,7 @@ static int pysock__accept_kernel_locked(pysock__call *c, pysock_addr *peer)
 {
     pysock__sock *s = c->s;
     int r, listens = s->phase == PYSOCK__LISTENING;
-    int waits = listens && c->timeout != 0 && !pysock__nonblock_honoured(c);
+    int waits = listens && c->waits != PYSOCK__WAITS_NEVER && !pysock__nonblock_honoured(c);
 
     for (;;) {
         if (waits && pysock__wait_kernel_locked(c, POLLIN) < 0)
@@ -20620,7 +20640,7 @@ PYSOCKDEF int pysock_shutdown(pysock *s, int how)
         return -1;
 #ifndef PYSOCK_NO_SSL
     if (how != SHUT_RD && c.s->phase == PYSOCK__SECURE && !c.s->write_error) {
-        if (!pysock__queue_empty(&c.s->queue) && c.timeout != 0)
+        if (!pysock__queue_empty(&c.s->queue) && c.waits != PYSOCK__WAITS_NEVER)
             r = pysock__flush_wait_locked(&c);
         if (r == 0 && c.s->phase == PYSOCK__SECURE && pysock__queue_empty(&c.s->queue)
             && !c.s->tls->wrap.no_close_notify) /* another thread may have unwrapped meanwhile */
@@ -20630,7 +20650,7 @@ PYSOCKDEF int pysock_shutdown(pysock *s, int how)
     if (r == 0 && how != SHUT_RD && pysock__output_waits_locked(c.s)) {
         c.s->shut_when_flushed = 1;
         p = pysock__flush_or_kick_locked(c.s);
-        if (p != PYSOCK__DONE && p != PYSOCK__STOPPED && c.timeout != 0)
+        if (p != PYSOCK__DONE && p != PYSOCK__STOPPED && c.waits != PYSOCK__WAITS_NEVER)
             pysock__flush_wait_locked(&c); /* if it fails, the reactor goes on */
         r = how == SHUT_RDWR ? pysock__sys_shutdown(c.s->fd, SHUT_RD) : 0;
     } else if (r == 0) {
@@ -20704,13 +20724,14 @@ static int pysock__detach_wait_locked(pysock__call *c)
 
 #ifndef PYSOCK_NO_SSL
     while (s->hs_busy && !s->kernel_waits)
-        if ((c->timeout == 0 ? pysock__fail_again() : pysock__await_locked(c, PYSOCK__WAIT_NOTIFY))
+        if ((c->waits == PYSOCK__WAITS_NEVER ? pysock__fail_again()
+                                             : pysock__await_locked(c, PYSOCK__WAIT_NOTIFY))
             < 0)
             return -1;
 #endif
     if (pysock__output_waits_locked(s)) {
         p = pysock__flush_locked(s);
-        if (p != PYSOCK__DONE && p != PYSOCK__STOPPED && c->timeout == 0)
+        if (p != PYSOCK__DONE && p != PYSOCK__STOPPED && c->waits == PYSOCK__WAITS_NEVER)
             return pysock__fail_again();
         if (p != PYSOCK__DONE && p != PYSOCK__STOPPED && pysock__flush_wait_locked(c) < 0
             && !s->output_lost)
@@ -21120,7 +21141,7 @@ static int pysock__wrap_allowed_locked(pysock__call *c, int server)
         return pysock__report_failed_locked(s);
     if (pysock__queue_empty(&s->queue))
         return 0;
-    if (c->timeout == 0)
+    if (c->waits == PYSOCK__WAITS_NEVER)
         return pysock__fail_again();
     return pysock__flush_wait_locked(c) < 0 ? -1 : pysock__wrap_allowed_locked(c, server);
 }
@@ -21174,7 +21195,7 @@ static int pysock__wrap_locked(pysock__call *c, pysock_ssl_context *ctx,
         return -1;
     if (s->phase == PYSOCK__NEW || s->phase == PYSOCK__LISTENING)
         return 0;
-    if (s->phase != PYSOCK__OPEN && c->timeout == 0) {
+    if (s->phase != PYSOCK__OPEN && c->waits == PYSOCK__WAITS_NEVER) {
         pysock__want_reactor_locked(s);
         return 0;
     }
@@ -21277,7 +21298,8 @@ PYSOCKDEF int pysock_ssl_do_handshake(pysock *s)
 
     if (pysock__call_begin(&c, s, "ssl_do_handshake") < 0)
         return -1;
-    goes_on = c.timeout == 0 && !c.s->bio_in; /* between memory BIOs nothing goes on by itself */
+    goes_on = c.waits == PYSOCK__WAITS_NEVER
+              && !c.s->bio_in; /* between memory BIOs nothing goes on by itself */
     if (goes_on && c.s->driver == PYSOCK__CALLER_DRIVES) {
         if (c.s->phase == PYSOCK__CONNECTING)
             pysock__connect_check_locked(c.s);
@@ -21324,7 +21346,7 @@ static int pysock__unwrap_begin_locked(pysock__call *c)
         if (pysock__queue_empty(&s->queue)) {
             pysock__tls_close_notify(s->tls);
             pysock__set_phase_locked(s, PYSOCK__UNWRAPPING);
-        } else if (c->timeout == 0) {
+        } else if (c->waits == PYSOCK__WAITS_NEVER) {
             return pysock__fail_again();
         } else if (pysock__flush_wait_locked(c) < 0) {
             return -1;
@@ -21348,7 +21370,7 @@ static int pysock__unwrap_locked(pysock__call *c)
     int ended;
 
     for (;;) {
-        if (c->timeout != 0 && pysock__flush_wait_locked(c) < 0)
+        if (c->waits != PYSOCK__WAITS_NEVER && pysock__flush_wait_locked(c) < 0)
             return -1;
         if (s->phase != PYSOCK__UNWRAPPING)
             return pysock__unwrap_over_locked(s);
@@ -21374,7 +21396,7 @@ static int pysock__unwrap_locked(pysock__call *c)
         p = pysock__fill_locked(s, NULL);
         if (p == PYSOCK__DONE)
             continue;
-        if (c->timeout == 0)
+        if (c->waits == PYSOCK__WAITS_NEVER)
             return s->bio_in ? pysock__tls_fail_again(c) : pysock__call_fail(c, -EINPROGRESS);
         if (pysock__await_locked(c, p) < 0)
             return -1;
@@ -23603,7 +23625,7 @@ static void pysock__file_detach(pysock *s)
         pysock_close(s);
 }
 
-/* 0 or a failure. mode: of r, w and b, each at most once; without r and w it mask reading. */
+/* 0 or a failure. mode: of r, w and b, each at most once; without r and w it means reading. */
 static int pysock__file_mode(const char *what, const char *mode, int *readable, int *writable)
 {
     const char *p;
@@ -24503,12 +24525,12 @@ static int pysock__sendfile_check_locked(pysock__call *c, int file, int64_t coun
         return pysock__fail_os((int)r, "sendfile", "the file's descriptor");
     if (count == 0)
         return pysock__fail_value("sendfile",
-                                  "count is 0; a negative count mask the rest of the file");
+                                  "count is 0; a negative count means the rest of the file");
     if (c->s->type != SOCK_STREAM)
         return pysock__fail_value("sendfile", "only stream sockets are supported");
-    if (c->timeout == 0)
+    if (c->waits == PYSOCK__WAITS_NEVER)
         return pysock__fail_value("sendfile", "non-blocking sockets are not supported");
-    if (c->timeout > 0)
+    if (c->waits == PYSOCK__WAITS_UNTIL)
         pysock__fd_set_nonblocking(c->s->fd, 1); /* shared: others may have cleared it */
     return c->s->shut_when_flushed ? pysock__call_fail(c, -EPIPE) : 0;
 }
@@ -24517,8 +24539,9 @@ static int pysock__sendfile_check_locked(pysock__call *c, int file, int64_t coun
 static int pysock__sendfile_locked(pysock__call *c, int file, int64_t offset, int64_t count,
                                    int64_t *sent)
 {
-    int fallback = pysock__is_tls_locked(c->s)
-                   || (c->timeout < 0 && pysock__load(&pysock__reactor.threadless));
+    int fallback =
+        pysock__is_tls_locked(c->s)
+        || (c->waits == PYSOCK__WAITS_FOREVER && pysock__load(&pysock__reactor.threadless));
     ptrdiff_t n = 1;
     size_t want;
 
