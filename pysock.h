@@ -12377,7 +12377,7 @@ static const pysock__code pysock__engine_errors[] = {
     {BR_ERR_X509_PARTIAL_BYTE, "BAD_CERTIFICATE",
      "a certificate has a bit string that is not whole bytes"},
     {BR_ERR_X509_BAD_BOOLEAN, "BAD_CERTIFICATE", "a certificate has an invalid boolean"},
-    {BR_ERR_X509_OVERFLOW, "BAD_CERTIFICATE", "a certificate has number too large"},
+    {BR_ERR_X509_OVERFLOW, "BAD_CERTIFICATE", "a certificate has a number that is too large"},
     {BR_ERR_X509_BAD_DN, "BAD_CERTIFICATE", "a certificate has an invalid name"},
     {BR_ERR_X509_BAD_TIME, "BAD_CERTIFICATE", "a certificate has an invalid date"},
     {BR_ERR_X509_UNSUPPORTED, "UNSUPPORTED_CERTIFICATE", "a certificate's kind is not supported"},
@@ -18906,7 +18906,7 @@ static int pysock__wait_out_locked(pysock__call *c)
     backoff.deadline = pysock__deadline_in(span < PYSOCK__BACKOFF_MAX ? span : PYSOCK__BACKOFF_MAX);
     if (backoff.deadline > c->deadline)
         backoff.deadline = c->deadline;
-    PYSOCK_TRACE("nap", c->s);
+    PYSOCK_TRACE("backoff", c->s);
     r = pysock__wait_asleep_locked(&backoff, 0);
     if (pysock__call_check_locked(c) < 0)
         return -1;

@@ -85,7 +85,7 @@ static int wake_ups; /* atomic; so many sleeps to come are woken for nothing */
 static void trace(const char *event, const void *s) {
     int whom = __atomic_load_n(&stop_whom, __ATOMIC_ACQUIRE);
     (void)s;
-    if (strcmp(event, "nap") == 0)
+    if (strcmp(event, "backoff") == 0)
         __atomic_add_fetch(&naps, 1, __ATOMIC_RELAXED);
     if (strcmp(event, "before_sleep") == 0 && __atomic_load_n(&wake_ups, __ATOMIC_RELAXED) > 0) {
         __atomic_sub_fetch(&wake_ups, 1, __ATOMIC_RELAXED);
