@@ -1,4 +1,5 @@
-/* What a binding to an interpreter needs of TLS: handshakes that begin later than the wrapping. */
+/* What a binding to an interpreter needs of TLS: handshakes that begin later than the wrapping,
+   half-closed connections, and the messages of a handshake. */
 #include "support/support.h"
 #include "support/handshake.h"
 
@@ -19,6 +20,8 @@ static void *do_handshake(void *arg) {
     T_OK(pysock_ssl_do_handshake(arg));
     return NULL;
 }
+
+/* ---- when a handshake begins, and who drives it ---- */
 
 /* Python's documented loop waits for readability when do_handshake() wants to read, which here says
    no more than that it goes on. Without caller_drives levels are about data alone. */
@@ -249,29 +252,7 @@ T_TEST(the_host_name_of_one_connection_may_go_unchecked, 60) {
     end(&p, client, server);
 }
 
-/* TLS 1.0 sends a record of one byte first. */
-T_TEST(what_one_send_takes_comes_in_one_recv_in_tls_1_0_too, 60) {
-    pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
-    char buf[64];
-    h_pair p;
-    T_OK(pysock_ssl_set_minimum_version(client, PYSOCK_TLSv1));
-    T_OK(pysock_ssl_set_minimum_version(server, PYSOCK_TLSv1));
-    T_OK(pysock_ssl_set_maximum_version(server, PYSOCK_TLSv1));
-    T_OK(pysock_ssl_set_ciphers(client, "ALL"));
-    T_OK(pysock_ssl_set_ciphers(server, "ALL"));
-    h_connect(&p, client, server, "localhost");
-    H_SAME(pysock_ssl_version(p.client), "TLSv1");
-    T_EQ(pysock_send(p.client, "twelve bytes", 12, 0), 12);
-    T_CHECK(t_readable(p.server, H_TIMEOUT));
-    T_EQ(pysock_recv(p.server, buf, sizeof buf, MSG_PEEK), 1);
-    T_EQ(pysock_recv(p.server, buf, sizeof buf, 0), 12);
-    T_CHECK(memcmp(buf, "twelve bytes", 12) == 0);
-    T_EQ(pysock_send(p.client, "twelve bytes", 12, 0), 12);
-    T_CHECK(t_readable(p.server, H_TIMEOUT));
-    T_EQ(pysock_recv(p.server, buf, 5, 0), 5);
-    T_EQ(pysock_recv(p.server, buf, sizeof buf, 0), 7);
-    end(&p, client, server);
-}
+/* ---- half-closed connections and unwrap ---- */
 
 static void wrapped_pair(h_pair *p, pysock_ssl_context *client, pysock_ssl_context *server,
                          pysock_ssl_wrap_options options) {
@@ -392,49 +373,6 @@ T_TEST(without_close_notify_only_unwrap_says_the_end, 60) {
     end(&p, client, server);
 }
 
-/* Of one side: "<" or ">", content type, kind; without the headers. */
-typedef struct transcript {
-    char text[512];
-    size_t headers, bytes;
-} transcript;
-
-static void note_message(void *arg, const pysock_ssl_message *m) {
-    transcript *t = arg;
-    size_t used = strlen(t->text);
-    T_CHECK(m->socket != NULL);
-    if (m->content_type == 256) {
-        T_EQ(m->size, 5);
-        T_EQ(((const unsigned char *)m->data)[0], m->type);
-        t->headers++;
-        return;
-    }
-    t->bytes += m->size;
-    snprintf(t->text + used, sizeof t->text - used, "%c%d.%d ", m->sent ? '>' : '<',
-             m->content_type, m->type);
-}
-
-/* RFC 5246, 7.3: all but the two Finished messages, which are encrypted. */
-T_TEST(the_messages_of_a_handshake_can_be_watched, 60) {
-    pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
-    transcript seen[2];
-    h_pair p;
-    memset(seen, 0, sizeof seen);
-    T_OK(pysock_ssl_set_message_callback(client, note_message, &seen[0]));
-    T_OK(pysock_ssl_set_message_callback(server, note_message, &seen[1]));
-    h_connect(&p, client, server, "localhost");
-    h_greet(&p);
-    H_SAME(seen[0].text, ">22.1 <22.2 <22.11 <22.12 <22.14 >22.16 >20.257 <20.257 ");
-    H_SAME(seen[1].text, "<22.1 >22.2 >22.11 >22.12 >22.14 <22.16 <20.257 >20.257 ");
-    T_EQ(seen[0].bytes, seen[1].bytes);
-    T_EQ(seen[0].headers, seen[1].headers);
-    T_OK(pysock_ssl_set_message_callback(client, NULL, NULL));
-    h_close(&p);
-    h_connect(&p, client, server, "localhost");
-    H_SAME(seen[0].text, ">22.1 <22.2 <22.11 <22.12 <22.14 >22.16 >20.257 <20.257 ");
-    T_FAILS(pysock_ssl_set_message_callback(NULL, NULL, NULL), PYSOCK_VALUE_ERROR, EINVAL);
-    end(&p, client, server);
-}
-
 T_TEST(what_comes_before_the_peers_end_can_be_received_while_unwrapping, 60) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
     char buf[8];
@@ -494,6 +432,75 @@ T_TEST(what_is_sent_after_unwrap_between_bios_is_an_error_of_tls, 60) {
     pysock_ssl_context_release(server);
 }
 
+/* ---- messages, records, the key log ---- */
+
+/* Of one side: "<" or ">", content type, kind; without the headers. */
+typedef struct transcript {
+    char text[512];
+    size_t headers, bytes;
+} transcript;
+
+static void note_message(void *arg, const pysock_ssl_message *m) {
+    transcript *t = arg;
+    size_t used = strlen(t->text);
+    T_CHECK(m->socket != NULL);
+    if (m->content_type == 256) {
+        T_EQ(m->size, 5);
+        T_EQ(((const unsigned char *)m->data)[0], m->type);
+        t->headers++;
+        return;
+    }
+    t->bytes += m->size;
+    snprintf(t->text + used, sizeof t->text - used, "%c%d.%d ", m->sent ? '>' : '<',
+             m->content_type, m->type);
+}
+
+/* RFC 5246, 7.3: all but the two Finished messages, which are encrypted. */
+T_TEST(the_messages_of_a_handshake_can_be_watched, 60) {
+    pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
+    transcript seen[2];
+    h_pair p;
+    memset(seen, 0, sizeof seen);
+    T_OK(pysock_ssl_set_message_callback(client, note_message, &seen[0]));
+    T_OK(pysock_ssl_set_message_callback(server, note_message, &seen[1]));
+    h_connect(&p, client, server, "localhost");
+    h_greet(&p);
+    H_SAME(seen[0].text, ">22.1 <22.2 <22.11 <22.12 <22.14 >22.16 >20.257 <20.257 ");
+    H_SAME(seen[1].text, "<22.1 >22.2 >22.11 >22.12 >22.14 <22.16 <20.257 >20.257 ");
+    T_EQ(seen[0].bytes, seen[1].bytes);
+    T_EQ(seen[0].headers, seen[1].headers);
+    T_OK(pysock_ssl_set_message_callback(client, NULL, NULL));
+    h_close(&p);
+    h_connect(&p, client, server, "localhost");
+    H_SAME(seen[0].text, ">22.1 <22.2 <22.11 <22.12 <22.14 >22.16 >20.257 <20.257 ");
+    T_FAILS(pysock_ssl_set_message_callback(NULL, NULL, NULL), PYSOCK_VALUE_ERROR, EINVAL);
+    end(&p, client, server);
+}
+
+/* TLS 1.0 sends a record of one byte first. */
+T_TEST(what_one_send_takes_comes_in_one_recv_in_tls_1_0_too, 60) {
+    pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
+    char buf[64];
+    h_pair p;
+    T_OK(pysock_ssl_set_minimum_version(client, PYSOCK_TLSv1));
+    T_OK(pysock_ssl_set_minimum_version(server, PYSOCK_TLSv1));
+    T_OK(pysock_ssl_set_maximum_version(server, PYSOCK_TLSv1));
+    T_OK(pysock_ssl_set_ciphers(client, "ALL"));
+    T_OK(pysock_ssl_set_ciphers(server, "ALL"));
+    h_connect(&p, client, server, "localhost");
+    H_SAME(pysock_ssl_version(p.client), "TLSv1");
+    T_EQ(pysock_send(p.client, "twelve bytes", 12, 0), 12);
+    T_CHECK(t_readable(p.server, H_TIMEOUT));
+    T_EQ(pysock_recv(p.server, buf, sizeof buf, MSG_PEEK), 1);
+    T_EQ(pysock_recv(p.server, buf, sizeof buf, 0), 12);
+    T_CHECK(memcmp(buf, "twelve bytes", 12) == 0);
+    T_EQ(pysock_send(p.client, "twelve bytes", 12, 0), 12);
+    T_CHECK(t_readable(p.server, H_TIMEOUT));
+    T_EQ(pysock_recv(p.server, buf, 5, 0), 5);
+    T_EQ(pysock_recv(p.server, buf, sizeof buf, 0), 7);
+    end(&p, client, server);
+}
+
 T_TEST(a_new_key_log_has_a_first_line_at_once, 60) {
     pysock_ssl_context *ctx = t_client_ctx();
     char name[] = "/tmp/pysock-keylog-XXXXXX", text[256];
@@ -515,6 +522,8 @@ T_TEST(a_new_key_log_has_a_first_line_at_once, 60) {
     remove(name);
     pysock_ssl_context_release(ctx);
 }
+
+/* ---- descriptors ---- */
 
 T_TEST(a_detached_descriptor_is_again_that_of_the_socket_it_was_adopted_from, 60) {
     pysock *pair[2], *second;

@@ -410,6 +410,26 @@ T_TEST(descriptors_and_threads_are_where_they_were_after_2000_connections, 200) 
     expect_at_most(t_count_threads, threads_at_rest, "threads");
 }
 
+/* A program may look at a number that it has closed, or count on the lowest free one. */
+T_TEST(a_sleeping_thread_takes_no_low_descriptor, 30) {
+    t_waiter w;
+    t_thread t;
+    int lowest, port;
+    pysock_cleanup(); /* closes that are still finishing would free numbers meanwhile */
+    memset(&w, 0, sizeof w);
+    w.what = T_WAIT_ACCEPT;
+    w.s = t_listen(&port);
+    T_OK(pysock_settimeout(w.s, 60));
+    lowest = dup(0);
+    close(lowest);
+    t_spawn(&t, t_wait_thread, &w);
+    t_wait_asleep(&t);
+    T_EQ(dup(0), lowest);
+    close(lowest);
+    T_OK(pysock_close(w.s));
+    t_join(&t);
+}
+
 /* ---- fork and exit ---- */
 
 static void child_starts_a_reactor(void *arg) {
@@ -594,6 +614,33 @@ T_TEST(exit_runs_the_closers_and_ends_cleanly, 60) {
     close(fds[0]);
 }
 
+static void end_with_7(void *arg) {
+    (void)arg;
+    _exit(7);
+}
+
+/* The program that a_closer_runs_at_exit_of_a_program_without_sockets starts. */
+static int only_register_a_closer(int argc, char **argv) {
+    if (argc != 2 || strcmp(argv[1], "--closer") != 0)
+        return -1;
+    return pysock_register_closer(end_with_7, NULL) < 0 ? 1 : 0;
+}
+
+T_TEST(a_closer_runs_at_exit_of_a_program_without_sockets, 30) {
+    int status;
+    pid_t pid;
+    fflush(NULL);
+    pid = fork();
+    T_CHECK(pid >= 0);
+    if (pid == 0) {
+        execl("/proc/self/exe", "test_lifecycle", "--closer", (char *)NULL);
+        _exit(127);
+    }
+    T_EQ(waitpid(pid, &status, 0), pid);
+    T_CHECK(WIFEXITED(status));
+    T_EQ(WEXITSTATUS(status), 7);
+}
+
 /* ---- signals ---- */
 
 static int hook_answer, hook_calls;
@@ -678,53 +725,6 @@ T_TEST(a_signal_without_a_say_changes_no_deadline, 60) {
         t_close_pair(pair);
     }
     pysock_set_interrupt_hook(NULL, NULL);
-}
-
-/* A program may look at a number that it has closed, or count on the lowest free one. */
-T_TEST(a_sleeping_thread_takes_no_low_descriptor, 30) {
-    t_waiter w;
-    t_thread t;
-    int lowest, port;
-    pysock_cleanup(); /* closes that are still finishing would free numbers meanwhile */
-    memset(&w, 0, sizeof w);
-    w.what = T_WAIT_ACCEPT;
-    w.s = t_listen(&port);
-    T_OK(pysock_settimeout(w.s, 60));
-    lowest = dup(0);
-    close(lowest);
-    t_spawn(&t, t_wait_thread, &w);
-    t_wait_asleep(&t);
-    T_EQ(dup(0), lowest);
-    close(lowest);
-    T_OK(pysock_close(w.s));
-    t_join(&t);
-}
-
-static void end_with_7(void *arg) {
-    (void)arg;
-    _exit(7);
-}
-
-/* The program that a_closer_runs_at_exit_of_a_program_without_sockets starts. */
-static int only_register_a_closer(int argc, char **argv) {
-    if (argc != 2 || strcmp(argv[1], "--closer") != 0)
-        return -1;
-    return pysock_register_closer(end_with_7, NULL) < 0 ? 1 : 0;
-}
-
-T_TEST(a_closer_runs_at_exit_of_a_program_without_sockets, 30) {
-    int status;
-    pid_t pid;
-    fflush(NULL);
-    pid = fork();
-    T_CHECK(pid >= 0);
-    if (pid == 0) {
-        execl("/proc/self/exe", "test_lifecycle", "--closer", (char *)NULL);
-        _exit(127);
-    }
-    T_EQ(waitpid(pid, &status, 0), pid);
-    T_CHECK(WIFEXITED(status));
-    T_EQ(WEXITSTATUS(status), 7);
 }
 
 T_MAIN(.setup = make_contexts, .teardown = free_contexts, .as_child = only_register_a_closer)

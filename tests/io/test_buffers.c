@@ -434,6 +434,19 @@ T_TEST(a_timed_send_buf_keeps_its_deadline, 60) {
     pysock_buf_release(b);
 }
 
+T_TEST(only_stream_sockets_queue, 30) {
+    pysock *s;
+    pysock_buf *b;
+    b = T_OK(pysock_buf_copy("x", 1));
+    s = T_OK(pysock_socket(AF_INET, SOCK_DGRAM, 0));
+    T_FAILS(pysock_send_buf(s, b), T_ANY, T_ANY);
+    T_OK(pysock_close(s));
+    s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
+    T_FAILS(pysock_send_buf(s, b), PYSOCK_OS_ERROR, T_ANY);
+    T_OK(pysock_close(s));
+    pysock_buf_release(b);
+}
+
 /* ---- the queue and the end ---- */
 
 T_TEST(close_delivers_what_is_queued, 60) {
@@ -518,19 +531,6 @@ T_TEST(send_buf_during_a_handshake_is_queued_or_refused, 60) {
     t_expect(pair[1], queued ? "earlylate" : "late");
     pysock_buf_release(b);
     t_close_pair(pair);
-}
-
-T_TEST(only_stream_sockets_queue, 30) {
-    pysock *s;
-    pysock_buf *b;
-    b = T_OK(pysock_buf_copy("x", 1));
-    s = T_OK(pysock_socket(AF_INET, SOCK_DGRAM, 0));
-    T_FAILS(pysock_send_buf(s, b), T_ANY, T_ANY);
-    T_OK(pysock_close(s));
-    s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
-    T_FAILS(pysock_send_buf(s, b), PYSOCK_OS_ERROR, T_ANY);
-    T_OK(pysock_close(s));
-    pysock_buf_release(b);
 }
 
 T_MAIN(.setup = make_contexts, .teardown = free_contexts)

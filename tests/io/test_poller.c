@@ -203,6 +203,26 @@ T_TEST(a_number_that_comes_back_can_be_registered_again, 30) {
     pysock_poller_release(p);
 }
 
+/* A pipe that has the number of one that was closed without being unregistered. */
+T_TEST(a_reused_number_of_a_pipe_is_asked_for_anew, 60) {
+    pysock_poller *p = T_OK(pysock_poller_new());
+    pysock_pollevent event;
+    int old[2], again[2];
+    T_EQ(pipe(old), 0);
+    T_OK(pysock_poller_register(p, old[0], POLLIN, NULL));
+    T_EQ(pysock_poller_poll(p, &event, 1, 0), 0);
+    close(old[0]);
+    close(old[1]);
+    T_EQ(pipe(again), 0);
+    T_EQ(again[0], old[0]);
+    T_OK(pysock_poller_register(p, again[0], POLLIN, NULL));
+    T_EQ(write(again[1], "x", 1), 1);
+    T_EQ(pysock_poller_poll(p, &event, 1, 30), 1);
+    pysock_poller_release(p);
+    close(again[0]);
+    close(again[1]);
+}
+
 T_TEST(a_poller_may_go_before_its_sockets_and_after, 30) {
     pysock *pair[2];
     pysock_poller *p;
@@ -215,6 +235,26 @@ T_TEST(a_poller_may_go_before_its_sockets_and_after, 30) {
     p = t_poller_with(pysock_fileno(pair[0]), POLLIN | POLLOUT);
     t_close_pair(pair);
     pysock_poller_release(p);
+}
+
+T_TEST(every_call_on_a_closed_poller_fails, 30) {
+    pysock *pair[2];
+    pysock_poller *p = T_OK(pysock_poller_new());
+    pysock_pollevent event;
+    int fds[2];
+    t_pair(pair);
+    for (int i = 0; i < 2; i++)
+        fds[i] = T_OK(pysock_fileno(pair[i]));
+    T_OK(pysock_poller_register(p, fds[0], POLLIN, NULL));
+    T_OK(pysock_poller_close(p));
+    for (int i = 0; i < 2; i++) {
+        T_FAILS(pysock_poller_register(p, fds[i], POLLIN, NULL), PYSOCK_OS_ERROR, EBADF);
+        T_FAILS(pysock_poller_modify(p, fds[i], POLLIN), PYSOCK_OS_ERROR, EBADF);
+        T_FAILS(pysock_poller_unregister(p, fds[i]), PYSOCK_OS_ERROR, EBADF);
+    }
+    T_FAILS(pysock_poller_poll(p, &event, 1, 0), PYSOCK_OS_ERROR, EBADF);
+    pysock_poller_release(p);
+    t_close_pair(pair);
 }
 
 /* ---- descriptors of every kind ---- */
@@ -796,46 +836,6 @@ T_TEST(a_closed_descriptor_is_not_taken_for_one_of_the_librarys, 30) {
         t_spawn(&thread, ask_about_a_stale_number, &job);
         t_join(&thread);
     }
-}
-
-T_TEST(every_call_on_a_closed_poller_fails, 30) {
-    pysock *pair[2];
-    pysock_poller *p = T_OK(pysock_poller_new());
-    pysock_pollevent event;
-    int fds[2];
-    t_pair(pair);
-    for (int i = 0; i < 2; i++)
-        fds[i] = T_OK(pysock_fileno(pair[i]));
-    T_OK(pysock_poller_register(p, fds[0], POLLIN, NULL));
-    T_OK(pysock_poller_close(p));
-    for (int i = 0; i < 2; i++) {
-        T_FAILS(pysock_poller_register(p, fds[i], POLLIN, NULL), PYSOCK_OS_ERROR, EBADF);
-        T_FAILS(pysock_poller_modify(p, fds[i], POLLIN), PYSOCK_OS_ERROR, EBADF);
-        T_FAILS(pysock_poller_unregister(p, fds[i]), PYSOCK_OS_ERROR, EBADF);
-    }
-    T_FAILS(pysock_poller_poll(p, &event, 1, 0), PYSOCK_OS_ERROR, EBADF);
-    pysock_poller_release(p);
-    t_close_pair(pair);
-}
-
-/* A pipe that has the number of one that was closed without being unregistered. */
-T_TEST(a_reused_number_of_a_pipe_is_asked_for_anew, 60) {
-    pysock_poller *p = T_OK(pysock_poller_new());
-    pysock_pollevent event;
-    int old[2], again[2];
-    T_EQ(pipe(old), 0);
-    T_OK(pysock_poller_register(p, old[0], POLLIN, NULL));
-    T_EQ(pysock_poller_poll(p, &event, 1, 0), 0);
-    close(old[0]);
-    close(old[1]);
-    T_EQ(pipe(again), 0);
-    T_EQ(again[0], old[0]);
-    T_OK(pysock_poller_register(p, again[0], POLLIN, NULL));
-    T_EQ(write(again[1], "x", 1), 1);
-    T_EQ(pysock_poller_poll(p, &event, 1, 30), 1);
-    pysock_poller_release(p);
-    close(again[0]);
-    close(again[1]);
 }
 
 T_MAIN(.setup = make_contexts, .teardown = free_contexts)

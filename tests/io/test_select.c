@@ -415,6 +415,40 @@ T_TEST(a_stuck_record_is_finished_without_the_caller, 60) {
     t_close_pair(pair);
 }
 
+typedef struct select_to_write {
+    t_thread t;
+    int fd, writable;
+} select_to_write;
+
+static void *select_thread(void *arg) {
+    select_to_write *w = arg;
+    w->writable = fd_writable(w->fd, 20);
+    return NULL;
+}
+
+/* The peer says that it is done with both directions, and then, after all, takes what is there: a
+   hangup, which nobody who waits to write asks about, does not hide that there is room now. */
+T_TEST(a_hangup_does_not_hide_what_comes_after_it, 60) {
+    static char buf[65536];
+    pysock *pair[2];
+    select_to_write w;
+    int raw;
+    T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+    T_OK(pysock_setblocking(pair[0], 0));
+    fill_up(pair[0]);
+    w.fd = T_OK(pysock_fileno(pair[0]));
+    raw = T_OK(pysock_fileno(pair[1]));
+    t_spawn(&w.t, select_thread, &w);
+    t_wait_asleep(&w.t);
+    T_EQ(shutdown(raw, SHUT_RDWR), 0);
+    t_wait_asleep(&w.t);
+    while (recv(raw, buf, sizeof buf, MSG_DONTWAIT) > 0)
+        continue;
+    t_join(&w.t);
+    T_EQ(w.writable, 1);
+    t_close_pair(pair);
+}
+
 /* ---- handshaking ---- */
 
 T_TEST(a_handshaking_socket_is_neither_readable_nor_writable_until_it_failed, 60) {
@@ -500,40 +534,6 @@ T_TEST(one_ready_socket_is_found_among_many, 120) {
     }
     for (int i = 0; i < MANY; i++)
         t_close_pair(pairs[i]);
-}
-
-typedef struct select_to_write {
-    t_thread t;
-    int fd, writable;
-} select_to_write;
-
-static void *select_thread(void *arg) {
-    select_to_write *w = arg;
-    w->writable = fd_writable(w->fd, 20);
-    return NULL;
-}
-
-/* The peer says that it is done with both directions, and then, after all, takes what is there: a
-   hangup, which nobody who waits to write asks about, does not hide that there is room now. */
-T_TEST(a_hangup_does_not_hide_what_comes_after_it, 60) {
-    static char buf[65536];
-    pysock *pair[2];
-    select_to_write w;
-    int raw;
-    T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
-    T_OK(pysock_setblocking(pair[0], 0));
-    fill_up(pair[0]);
-    w.fd = T_OK(pysock_fileno(pair[0]));
-    raw = T_OK(pysock_fileno(pair[1]));
-    t_spawn(&w.t, select_thread, &w);
-    t_wait_asleep(&w.t);
-    T_EQ(shutdown(raw, SHUT_RDWR), 0);
-    t_wait_asleep(&w.t);
-    while (recv(raw, buf, sizeof buf, MSG_DONTWAIT) > 0)
-        continue;
-    t_join(&w.t);
-    T_EQ(w.writable, 1);
-    t_close_pair(pair);
 }
 
 T_MAIN(.setup = make_contexts, .teardown = free_contexts)

@@ -4,6 +4,7 @@
 #include "support/bear.h"
 #include "support/handshake.h"
 #include "support/process.h"
+#include "support/rawtls.h"
 
 #define CA T_CERTS "ca.pem"
 
@@ -371,6 +372,110 @@ T_TEST(a_certificate_that_comes_with_a_renegotiation_is_verified, 100) {
     T_EQ(outcome.kind, PYSOCK_SSL_CERT_VERIFICATION_ERROR);
     bear_unload(&good);
     bear_unload(&bad);
+}
+
+/* ---- the same with a server whose every message is made by hand ---- */
+
+/* A client that looks at no name; what else it verifies is the row's. */
+static pysock_ssl_context *nameless_client(int verify_mode) {
+    pysock_ssl_context *ctx = t_client_ctx();
+    T_OK(pysock_ssl_set_check_hostname(ctx, 0));
+    T_OK(pysock_ssl_set_verify_mode(ctx, verify_mode));
+    return ctx;
+}
+
+/* The server asks for another handshake, and shows this certificate. 0, or what came instead. */
+static int renegotiate(r_peer *p, const char *certificate) {
+    static r_hello h;
+    unsigned char info[25] = {24};
+    int came;
+    r_send(p, R_HELLO_REQUEST, NULL, 0);
+    br_sha256_init(&p->transcript);
+    came = r_read_client_hello(p);
+    if (came)
+        return came;
+    p->certificate = certificate;
+    r_make_server_hello(&h);
+    memcpy(info + 1, p->verify[0], 12);
+    memcpy(info + 13, p->verify[1], 12);
+    r_reextend(&h, R_RENEGOTIATION, info, sizeof info);
+    r_say_hello(p, &h);
+    r_send_certificate(p);
+    r_send_server_key(p);
+    r_send_hello_done(p);
+    came = r_read_client_flight(p);
+    if (!came)
+        r_finish_server(p);
+    return came;
+}
+
+T_TEST(a_renegotiation_with_the_same_certificate_works, 100) {
+    static const int modes[] = {PYSOCK_CERT_NONE, PYSOCK_CERT_REQUIRED};
+    static r_end e;
+    static r_peer p;
+    for (int i = 0; i < 2; i++)
+        FOR_EACH_WAY(way) {
+            pysock_ssl_context *ctx = nameless_client(modes[i]);
+            int came = 0;
+            r_open(&e, &p, way, ctx, "localhost");
+            T_EQ(r_serve(&p), 0);
+            for (int k = 0; k < 2 && !came; k++) {
+                r_write_record(&p, R_DATA, "before", 6);
+                came = renegotiate(&p, "server-ec");
+                if (!came)
+                    r_write_record(&p, R_DATA, "after", 5);
+            }
+            if (!came)
+                r_write_alert(&p, 1, PYSOCK_ALERT_CLOSE_NOTIFY);
+            r_close(&e, &p);
+            if (came || e.outcome.result < 0 || e.received_size != 22)
+                r_complain(r_way_names[way], "%s came, alert %d, %zu bytes of data: %s",
+                           r_what(came), p.alert, e.received_size, e.outcome.message);
+            pysock_ssl_context_release(ctx);
+        }
+    r_no_complaints();
+}
+
+/* Each would do for a first handshake. */
+T_TEST(a_renegotiation_with_another_certificate_is_refused, 100) {
+    static const struct {
+        int verify_mode;
+        const char *certificate;
+    } rows[] = {{PYSOCK_CERT_NONE, "self-signed"},
+                {PYSOCK_CERT_NONE, "wrong-host"},
+                {PYSOCK_CERT_NONE, "expired"},
+                {PYSOCK_CERT_OPTIONAL, "wrong-host"},
+                {PYSOCK_CERT_REQUIRED, "wrong-host"}};
+    static r_end e;
+    static r_peer p;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        FOR_EACH_WAY(way) {
+            pysock_ssl_context *ctx = nameless_client(rows[i].verify_mode);
+            char row[96];
+            int came;
+            snprintf(row, sizeof row, "%s, verify mode %d (by %s)", rows[i].certificate,
+                     rows[i].verify_mode, r_way_names[way]);
+            T_STEP("%s", row);
+            r_open(&e, &p, way, ctx, "localhost");
+            T_EQ(r_serve(&p), 0);
+            came = renegotiate(&p, rows[i].certificate);
+            if (!came)
+                r_write_record(&p, R_DATA, "stolen", 6);
+            r_close(&e, &p);
+            if (came != R_IS_ALERT || p.alert_level != 2 ||
+                !r_is_one_of(
+                    R_ALERTS(PYSOCK_ALERT_BAD_CERTIFICATE, PYSOCK_ALERT_CERTIFICATE_UNKNOWN,
+                             PYSOCK_ALERT_ILLEGAL_PARAMETER, PYSOCK_ALERT_HANDSHAKE_FAILURE),
+                    p.alert))
+                r_complain(row, "%s came, alert %d", r_what(came), p.alert);
+            if (e.received_size)
+                r_complain(row, "data was received");
+            r_check_error(&e, row);
+            if (!h_contains(e.outcome.message, "certificate"))
+                r_complain(row, "the message is '%s'", e.outcome.message);
+            pysock_ssl_context_release(ctx);
+        }
+    r_no_complaints();
 }
 
 /* ---- reading ahead ---- */

@@ -1111,27 +1111,6 @@ T_TEST(fatal_alerts_are_named, 60) {
     }
 }
 
-/* A handshake that a blocking call has begun goes on by itself once the socket does not block any
-   more, whether it is asked for again or not. */
-T_TEST(a_handshake_goes_on_by_itself_when_its_socket_becomes_non_blocking, 60) {
-    pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
-    pysock *pair[2];
-    for (int side = 0; side < 2; side++) {
-        T_STEP("side %d", side);
-        h_plain_pair(pair);
-        t_wrap_later(pair[0], client, "localhost");
-        t_wrap_later(pair[1], server, NULL);
-        T_OK(pysock_settimeout(pair[side], 0.01));
-        T_FAILS(pysock_ssl_do_handshake(pair[side]), PYSOCK_TIMEOUT_ERROR, ETIMEDOUT);
-        T_OK(pysock_setblocking(pair[side], 0));
-        T_OK(pysock_settimeout(pair[!side], H_TIMEOUT));
-        T_EQ(pysock_ssl_do_handshake(pair[!side]), 0);
-        t_close_pair(pair);
-    }
-    pysock_ssl_context_release(client);
-    pysock_ssl_context_release(server);
-}
-
 T_TEST(the_end_of_the_stream_in_a_handshake_is_an_error, 60) {
     for (int way = 0; way < 4; way++) {
         raw_peer r;

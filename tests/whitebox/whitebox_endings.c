@@ -279,6 +279,8 @@ T_TEST(a_close_without_a_thread_gives_a_deaf_peer_as_long, 30) {
     close_before_a_deaf_peer(1, 1);
 }
 
+/* ---- sockets that are closing ---- */
+
 /* Its output may still be on its way: it is nobody's any more. */
 T_TEST(a_socket_that_is_closing_is_closed_to_every_call, 60) {
     pysock *pair[2];
