@@ -173,7 +173,7 @@ T_TEST(a_key_without_a_curve_takes_that_of_its_parameters, 60) {
         f_run("(echo '-----BEGIN EC PRIVATE KEY-----'; openssl base64 -in short.der; "
               "echo '-----END EC PRIVATE KEY-----') >short.key");
         fails(ec_keys[i], "short.key", NULL, "UNSUPPORTED_PRIVATE_KEY_ALGORITHM", "SSL",
-              "does not say its curve");
+              "does not name its curve");
         f_run(p_format("(openssl ecparam -name %s; cat short.key) >pair.key", names[i]));
         shakes_hands(ec_keys[i], "pair.key", NULL);
         f_run(p_format("(openssl ecparam -name %s; cat short.key) >wrong.key", names[(i + 1) % 3]));
