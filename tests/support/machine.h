@@ -40,6 +40,21 @@ T_FUNC int t_has_ipv6(void) {
     return ok;
 }
 
+/* A socket of a family that the machine may lack, or reserve for the superuser: then the case is
+   skipped. Call it before the case holds anything. */
+T_FUNC pysock *t_socket_or_skip(int family, int type, int proto) {
+    pysock *s = pysock_socket(family, type, proto);
+    if (s)
+        return s;
+    if (errno != EPERM && errno != EACCES && errno != EAFNOSUPPORT && errno != EPROTONOSUPPORT &&
+        errno != ESOCKTNOSUPPORT && errno != ENOPROTOOPT)
+        T_FAIL("a socket of family %d, type %d: %s", family, type, pysock_error_message());
+    print_message("no socket of family %d, type %d, protocol %d: %s: skipped\n", family, type,
+                  proto, pysock_error_message());
+    skip();
+    return NULL;
+}
+
 /* ---- child processes ---- */
 
 /* Runs fn in a forked child, which ends by exit(), atexit handlers included, or by _exit(). */

@@ -64,6 +64,20 @@ T_FUNC pysock_addr t_addr_of(pysock *s) {
     return addr;
 }
 
+T_FUNC pysock_addr t_addr_from(const void *sa, size_t size) {
+    pysock_addr addr;
+    T_OK(pysock_addr_from_sockaddr(&addr, sa, (socklen_t)size));
+    return addr;
+}
+
+/* Sets an option, and reads it back. */
+T_FUNC void t_check_option(pysock *s, int level, int name, int value) {
+    int have = -1;
+    T_OK(pysock_setsockopt_int(s, level, name, value));
+    T_OK(pysock_getsockopt_int(s, level, name, &have));
+    T_EQ(have, value);
+}
+
 T_FUNC int t_port_of(pysock *s) {
     pysock_addr addr = t_addr_of(s);
     return pysock_addr_port(&addr);
