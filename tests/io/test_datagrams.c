@@ -1511,10 +1511,9 @@ T_TEST(two_threads_may_send_by_name_on_one_socket, 100) {
 
 T_TEST(sendto_refuses_what_makes_no_sense, 60) {
     static const int ports[] = {70000, 65536, -1, INT32_MAX, INT32_MIN};
-    pysock *a = bound(UDP4), *b = bound(UDP4), *gone = bound(UDP4);
+    pysock *a = bound(UDP4), *b = bound(UDP4);
     pysock_addr at = t_addr_of(b), addr;
     char host[400];
-    T_OK(pysock_close(gone));
     memset(host, 'n', sizeof host);
     host[sizeof host - 1] = 0;
     for (int mode = 0; mode < MODES; mode++) {
@@ -1530,13 +1529,9 @@ T_TEST(sendto_refuses_what_makes_no_sense, 60) {
         T_FAILS(pysock_sendto(a, "x", 1, 0, host, t_port_of(b)), T_ANY, T_ANY);
         T_CHECK(errno != EAGAIN);
         T_FAILS(pysock_sendto(a, "x", 1, 0, "127.0.0.1", 0), PYSOCK_OS_ERROR, EINVAL);
-        T_FAILS(pysock_sendto(NULL, "x", 1, 0, "127.0.0.1", 9), PYSOCK_VALUE_ERROR, EINVAL);
-        T_FAILS(pysock_sendto(gone, "x", 1, 0, "127.0.0.1", 9), PYSOCK_OS_ERROR, EBADF);
         T_FAILS(pysock_sendto_addr(a, NULL, 1, 0, &at), PYSOCK_VALUE_ERROR, EINVAL);
         T_FAILS(pysock_sendto_addr(a, "x", (size_t)-1, 0, &at), PYSOCK_VALUE_ERROR, EINVAL);
         T_FAILS(pysock_sendto_addr(a, "x", 1, 0, NULL), PYSOCK_VALUE_ERROR, EINVAL);
-        T_FAILS(pysock_sendto_addr(NULL, "x", 1, 0, &at), PYSOCK_VALUE_ERROR, EINVAL);
-        T_FAILS(pysock_sendto_addr(gone, "x", 1, 0, &at), PYSOCK_OS_ERROR, EBADF);
         memset(&addr, 0, sizeof addr);
         T_FAILS(pysock_sendto_addr(a, "x", 1, 0, &addr), PYSOCK_VALUE_ERROR, EINVAL);
         addr = at;
@@ -1575,15 +1570,12 @@ T_TEST(an_address_of_another_family_is_refused, 30) {
 }
 
 T_TEST(recvfrom_refuses_what_makes_no_sense, 30) {
-    pysock *s = bound(UDP4), *gone = bound(UDP4);
+    pysock *s = bound(UDP4);
     pysock_addr from;
     char byte;
-    T_OK(pysock_close(gone));
     for (int call = 0; call < RECEIVERS; call++) {
         T_FAILS(receive_by(call, s, NULL, 1, 0), PYSOCK_VALUE_ERROR, EINVAL);
         T_FAILS(receive_by(call, s, &byte, (size_t)-1, 0), PYSOCK_VALUE_ERROR, EINVAL);
-        T_FAILS(receive_by(call, NULL, &byte, 1, 0), PYSOCK_VALUE_ERROR, EINVAL);
-        T_FAILS(receive_by(call, gone, &byte, 1, 0), PYSOCK_OS_ERROR, EBADF);
     }
     T_OK(pysock_setblocking(s, 0));
     memset(&from, 0xee, sizeof from);
