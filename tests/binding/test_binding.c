@@ -10,12 +10,6 @@ static pysock_ssl_wrap_options later(const char *host) {
     return options;
 }
 
-static void end(h_pair *p, pysock_ssl_context *client, pysock_ssl_context *server) {
-    h_close(p);
-    pysock_ssl_context_release(client);
-    pysock_ssl_context_release(server);
-}
-
 static void *do_handshake(void *arg) {
     T_OK(pysock_ssl_do_handshake(arg));
     return NULL;
@@ -81,7 +75,7 @@ T_TEST(the_end_of_a_handshake_makes_writable_alone, 60) {
     T_CHECK(!t_readable(p.client, 0));
     T_EQ(pysock_ssl_do_handshake(p.client), 0);
     t_join(&thread);
-    end(&p, client, server);
+    h_close_all(&p, client, server);
 }
 
 /* An event loop that watches the descriptor itself, as gevent's: the kernel's word must do, and
@@ -117,7 +111,7 @@ T_TEST(a_caller_that_drives_needs_nobody_elses_poll, 60) {
     T_FAILS(pysock_recv(p.client, &byte, 1, 0), PYSOCK_OS_ERROR, EAGAIN);
     h_greet(&p);
     T_OK(pysock_close(listener));
-    end(&p, client, server);
+    h_close_all(&p, client, server);
 }
 
 T_TEST(a_session_may_be_set_until_the_handshake_begins, 60) {
@@ -189,7 +183,7 @@ T_TEST(what_connect_has_not_come_to_may_be_wrapped_anew, 60) {
     t_join(&thread);
     h_greet(&p);
     T_OK(pysock_close(listener));
-    end(&p, client, server);
+    h_close_all(&p, client, server);
 }
 
 static int bring_certificate(void *arg, const pysock_ssl_client_hello *hello) {
@@ -227,7 +221,7 @@ T_TEST(a_handshake_left_to_later_tells_both_sides_of_a_missing_certificate, 60) 
     h_connect(&p, client, bare, "localhost");
     h_greet(&p);
     pysock_ssl_context_release(bare);
-    end(&p, client, server);
+    h_close_all(&p, client, server);
 }
 
 T_TEST(the_host_name_of_one_connection_may_go_unchecked, 60) {
@@ -249,7 +243,7 @@ T_TEST(the_host_name_of_one_connection_may_go_unchecked, 60) {
     options.insecure_no_check_hostname = 0;
     h_try_ex(&p, client, server, &options);
     T_EQ(p.at_client.kind, PYSOCK_SSL_CERT_VERIFICATION_ERROR);
-    end(&p, client, server);
+    h_close_all(&p, client, server);
 }
 
 /* ---- half-closed connections and unwrap ---- */
@@ -306,7 +300,7 @@ T_TEST(with_half_close_each_direction_ends_by_itself, 60) {
     p.server = NULL;
     T_EQ(pysock_recv(p.client, buf, sizeof buf, 0), 0);
     T_EQ(pysock_ssl_eof_is_clean(p.client), 1);
-    end(&p, client, server);
+    h_close_all(&p, client, server);
 }
 
 /* As with OpenSSL: a peer that just closes has ended its direction, and data in front of its end is
@@ -345,7 +339,7 @@ T_TEST(with_half_close_unwrap_is_as_openssl_has_it, 60) {
     T_EQ(pysock_recv(p.client, buf, sizeof buf, 0), 0);
     T_OK(pysock_ssl_unwrap(p.client));
     T_EQ(pysock_is_ssl(p.client), 0);
-    end(&p, client, server);
+    h_close_all(&p, client, server);
 }
 
 T_TEST(without_close_notify_only_unwrap_says_the_end, 60) {
@@ -370,7 +364,7 @@ T_TEST(without_close_notify_only_unwrap_says_the_end, 60) {
     T_FAILS(pysock_ssl_unwrap(p.client), PYSOCK_OS_ERROR, EINPROGRESS);
     T_EQ(pysock_recv(p.server, buf, sizeof buf, 0), 0);
     T_EQ(pysock_ssl_eof_is_clean(p.server), 1);
-    end(&p, client, server);
+    h_close_all(&p, client, server);
 }
 
 T_TEST(what_comes_before_the_peers_end_can_be_received_while_unwrapping, 60) {
@@ -391,7 +385,7 @@ T_TEST(what_comes_before_the_peers_end_can_be_received_while_unwrapping, 60) {
     T_OK(pysock_settimeout(p.client, H_TIMEOUT));
     T_OK(pysock_ssl_unwrap(p.client));
     h_greet(&p);
-    end(&p, client, server);
+    h_close_all(&p, client, server);
 }
 
 static void carry(pysock_bio *from, pysock_bio *to) {
@@ -474,7 +468,7 @@ T_TEST(the_messages_of_a_handshake_can_be_watched, 60) {
     h_connect(&p, client, server, "localhost");
     H_SAME(seen[0].text, ">22.1 <22.2 <22.11 <22.12 <22.14 >22.16 >20.257 <20.257 ");
     T_FAILS(pysock_ssl_set_message_callback(NULL, NULL, NULL), PYSOCK_VALUE_ERROR, EINVAL);
-    end(&p, client, server);
+    h_close_all(&p, client, server);
 }
 
 /* TLS 1.0 sends a record of one byte first. */
@@ -498,7 +492,7 @@ T_TEST(what_one_send_takes_comes_in_one_recv_in_tls_1_0_too, 60) {
     T_CHECK(t_readable(p.server, H_TIMEOUT));
     T_EQ(pysock_recv(p.server, buf, 5, 0), 5);
     T_EQ(pysock_recv(p.server, buf, sizeof buf, 0), 7);
-    end(&p, client, server);
+    h_close_all(&p, client, server);
 }
 
 T_TEST(a_new_key_log_has_a_first_line_at_once, 60) {

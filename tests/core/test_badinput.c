@@ -220,10 +220,7 @@ T_TEST(every_call_refuses_NULL, 30) {
 T_TEST(every_call_refuses_a_closed_socket, 60) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
-        if (tls)
-            t_tls_pair(pair, client_ctx, server_ctx);
-        else
-            t_pair(pair);
+        plain_or_tls_pair(pair, tls);
         t_close_pair(pair);
         call_everything(pair[0], PYSOCK_OS_ERROR, EBADF);
         T_EQ(pysock_close(pair[0]), 0);
@@ -289,10 +286,7 @@ T_TEST(a_connected_socket_cannot_begin_again, 60) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         T_STEP("%s", tls ? "TLS" : "plain");
-        if (tls)
-            t_tls_pair(pair, client_ctx, server_ctx);
-        else
-            t_pair(pair);
+        plain_or_tls_pair(pair, tls);
         T_FAILS(pysock_connect(pair[0], "127.0.0.1", 9), PYSOCK_OS_ERROR, EISCONN);
         T_FAILS(pysock_listen(pair[0], 5), PYSOCK_OS_ERROR, EINVAL);
         T_FAILS(pysock_accept(pair[0], NULL), PYSOCK_OS_ERROR, EINVAL);
@@ -523,10 +517,7 @@ T_TEST(sizes_that_cannot_be_are_refused, 60) {
     static const size_t sizes[] = {SIZE_MAX, SIZE_MAX - 64, (size_t)PTRDIFF_MAX + 1};
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
-        if (tls)
-            t_tls_pair(pair, client_ctx, server_ctx);
-        else
-            t_pair(pair);
+        plain_or_tls_pair(pair, tls);
         t_say(pair[1], "data that waits");
         T_EQ(t_readable(pair[0], PYSOCK_NO_TIMEOUT), 1);
         for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {

@@ -320,10 +320,7 @@ T_TEST(a_recv_that_waits_does_not_hold_up_a_send, 60) {
         pysock *pair[2];
         recv_job job;
         t_thread t;
-        if (tls)
-            t_tls_pair(pair, client_ctx, server_ctx);
-        else
-            t_pair(pair);
+        plain_or_tls_pair(pair, tls);
         job.s = pair[0];
         t_spawn(&t, recv_thread, &job);
         t_wait_asleep(&t);
@@ -346,10 +343,7 @@ T_TEST(a_send_that_waits_does_not_hold_up_a_recv, 60) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         t_thread t;
-        if (tls)
-            t_tls_pair(pair, client_ctx, server_ctx);
-        else
-            t_pair(pair);
+        plain_or_tls_pair(pair, tls);
         t_spawn(&t, flood_thread, pair[0]);
         t_wait_asleep(&t);
         t_say(pair[1], "still listening");
@@ -469,10 +463,7 @@ T_TEST(one_socket_is_watched_by_two_selects_and_a_poller, 120) {
         watch_job jobs[3];
         t_thread threads[3];
         sem_t seen;
-        if (tls)
-            t_tls_pair(pair, client_ctx, server_ctx);
-        else
-            t_pair(pair);
+        plain_or_tls_pair(pair, tls);
         T_EQ(sem_init(&seen, 0, 0), 0);
         for (int i = 0; i < 3; i++) {
             jobs[i].s = pair[1];
@@ -675,10 +666,7 @@ T_TEST(a_peer_that_never_reads_stops_sends_but_not_the_sender, 120) {
         pysock *pair[2];
         double start;
         ptrdiff_t n;
-        if (tls)
-            t_tls_pair(pair, client_ctx, server_ctx);
-        else
-            t_pair(pair);
+        plain_or_tls_pair(pair, tls);
         T_STEP("%s: a timed sendall keeps its deadline", tls ? "TLS" : "plain");
         T_OK(pysock_settimeout(pair[0], 0.3));
         start = t_now();

@@ -628,11 +628,6 @@ T_TEST(tls_sockets_have_no_messages, 60) {
     T_OK(pysock_close(s));
 }
 
-static void *unwrap_thread(void *arg) {
-    T_EQ(pysock_ssl_unwrap(arg), 0);
-    return NULL;
-}
-
 T_TEST(after_tls_the_messages_are_back, 60) {
     pysock *pair[2];
     pysock_msg msg;
@@ -640,7 +635,7 @@ T_TEST(after_tls_the_messages_are_back, 60) {
     char buf[16];
     t_thread t;
     t_tls_local_pair(pair, client_ctx, server_ctx);
-    t_spawn(&t, unwrap_thread, pair[1]);
+    t_spawn(&t, t_unwrap_thread, pair[1]);
     T_OK(pysock_ssl_unwrap(pair[0]));
     t_join(&t);
     T_EQ(pysock_sendmsg(pair[0], &iov, 1, NULL, 0, 0, NULL), 5);

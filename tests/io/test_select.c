@@ -282,10 +282,7 @@ T_TEST(the_end_of_a_stream_is_readable_for_good, 60) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         T_STEP("%s", tls ? "TLS" : "plain");
-        if (tls)
-            t_tls_pair(pair, client_ctx, server_ctx);
-        else
-            t_pair(pair);
+        plain_or_tls_pair(pair, tls);
         T_EQ(t_readable(pair[1], 0), 0);
         T_OK(pysock_close(pair[0]));
         for (int i = 0; i < 3; i++) {
@@ -316,10 +313,7 @@ T_TEST(a_reset_is_readable_before_and_after_it_was_told, 60) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         T_STEP("%s", tls ? "TLS" : "plain");
-        if (tls)
-            t_tls_pair(pair, client_ctx, server_ctx);
-        else
-            t_pair(pair);
+        plain_or_tls_pair(pair, tls);
         t_say(pair[0], "x");
         t_expect(pair[1], "x");
         t_raw_reset(pysock_fileno(pair[0]));
@@ -383,10 +377,7 @@ T_TEST(a_full_socket_is_not_writable_until_its_peer_reads, 60) {
         pysock *pair[2];
         size_t size;
         T_STEP("%s", tls ? "TLS" : "plain");
-        if (tls)
-            t_tls_pair(pair, client_ctx, server_ctx);
-        else
-            t_pair(pair);
+        plain_or_tls_pair(pair, tls);
         T_EQ(t_writable(pair[0], 0), 1);
         T_OK(pysock_setblocking(pair[0], 0));
         size = fill_up(pair[0]);

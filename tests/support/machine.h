@@ -23,6 +23,29 @@ T_FUNC int t_count_fds(void) {
     return t_count_dir("/proc/self/fd") - 1; /* without the one that reads the directory */
 }
 
+/* The count once it has stood still for a while. */
+T_FUNC int t_settled(int (*count)(void)) {
+    int last = count();
+    for (int same = 0; same < 10;) {
+        int now;
+        t_nap(0.01);
+        now = count();
+        same = now == last ? same + 1 : 0;
+        last = now;
+    }
+    return last;
+}
+
+/* A joined thread can be seen for a moment longer, and closing may end in the reactor. */
+T_FUNC void t_expect_at_most(int (*count)(void), int bound, const char *what) {
+    double end = t_now() + 20;
+    int have;
+    while ((have = count()) > bound && t_now() < end)
+        t_nap(0.01);
+    if (have > bound)
+        T_FAIL("there are %d %s, not %d", have, what, bound);
+}
+
 /* 1 if there is an IPv6 loopback; says so, once, if there is none. */
 T_FUNC int t_has_ipv6(void) {
     static int told;

@@ -10,12 +10,6 @@
 
 enum { BLOCKING, TIMED, NON_BLOCKING };
 
-static pysock_ssl_session_stats stats_of(pysock_ssl_context *ctx) {
-    pysock_ssl_session_stats stats;
-    T_OK(pysock_ssl_get_session_stats(ctx, &stats));
-    return stats;
-}
-
 static void add_options(pysock_ssl_context *ctx, uint64_t options) {
     T_OK(pysock_ssl_set_options(ctx, pysock_ssl_get_options(ctx) | options));
 }
@@ -74,11 +68,11 @@ static void server_asks(p_process *p, pysock *s, uint64_t options, int mode) {
         wait_finished(p, finished);
         p_say(p, "after\n");
         t_join(&t);
-        T_EQ(stats_of(ctx).connect_renegotiate, i);
+        T_EQ(h_stats_of(ctx).connect_renegotiate, i);
         t_say(s, p_format("from the client %u\n", i));
         p_wait_for(p, p_format("from the client %u\n", i));
     }
-    T_EQ(stats_of(ctx).accept_renegotiate, 0);
+    T_EQ(h_stats_of(ctx).accept_renegotiate, 0);
     T_OK(pysock_close(s));
     p_end(p);
     pysock_ssl_context_release(ctx);
@@ -132,15 +126,15 @@ static void client_asks(uint64_t options, int verify_mode) {
         t_expect(s, "after\n");
         t_say(s, "from the server\n");
         p_wait_for(&p, "from the server");
-        T_EQ(stats_of(ctx).accept_renegotiate, 1);
+        T_EQ(h_stats_of(ctx).accept_renegotiate, 1);
     } else {
         /* The alert no_renegotiation makes s_client go away. */
         while (pysock_recv(s, buf, sizeof buf, 0) > 0)
             continue;
         p_wait_for(&p, "no renegotiation");
-        T_EQ(stats_of(ctx).accept_renegotiate, 0);
+        T_EQ(h_stats_of(ctx).accept_renegotiate, 0);
     }
-    T_EQ(stats_of(ctx).connect_renegotiate, 0);
+    T_EQ(h_stats_of(ctx).connect_renegotiate, 0);
     T_OK(pysock_close(s));
     p_end(&p);
     T_OK(pysock_close(listener));
@@ -195,7 +189,7 @@ static void *receive_after(void *arg) {
 
 /* Until the context has finished so many handshakes, or the thread has its answer. */
 static void wait_for_handshakes(pysock_ssl_context *ctx, unsigned n) {
-    while (stats_of(ctx).connect_good < n)
+    while (h_stats_of(ctx).connect_good < n)
         t_nap(0.001);
 }
 
@@ -227,7 +221,7 @@ static void meet_server(int verify_mode, const bear_identity *first, const bear_
     T_OK(pysock_close(r->s));
     t_join(&serving);
     T_EQ(run.again, same);
-    T_EQ(stats_of(ctx).connect_renegotiate, 1);
+    T_EQ(h_stats_of(ctx).connect_renegotiate, 1);
     close(run.fd);
     close(listener);
     pysock_ssl_context_release(ctx);
@@ -275,8 +269,8 @@ T_TEST(a_client_may_refuse_every_renegotiation, 100) {
     t_expect(r.s, "before");
     t_say(r.s, "go on");
     receive_after(&r);
-    T_EQ(stats_of(ctx).connect_good, 1);
-    T_EQ(stats_of(ctx).connect_renegotiate, 0);
+    T_EQ(h_stats_of(ctx).connect_good, 1);
+    T_EQ(h_stats_of(ctx).connect_renegotiate, 0);
     T_OK(pysock_close(r.s));
     t_join(&serving);
     close(run.fd);
@@ -330,7 +324,7 @@ static h_outcome meet_client(int verify_mode, const bear_identity *first,
     T_OK(pysock_close(s));
     t_join(&t);
     T_EQ(run.again, good);
-    T_EQ(stats_of(ctx).accept_renegotiate, 1);
+    T_EQ(h_stats_of(ctx).accept_renegotiate, 1);
     close(run.fd);
     T_OK(pysock_close(listener));
     pysock_ssl_context_release(ctx);
