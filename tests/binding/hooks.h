@@ -13,45 +13,9 @@ T_FUNC int forget_hooks(void **state) {
     return 0;
 }
 
-/* Both handshakes by whoever does what nobody waits for. */
-T_FUNC void nonblocking_pair(pysock *pair[2]) {
-    T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
-    for (int i = 0; i < 2; i++) {
-        T_OK(pysock_setblocking(pair[i], 0));
-        T_OK(pysock_ssl_wrap_socket(pair[i], i ? server_ctx : client_ctx, i ? NULL : "localhost"));
-    }
-    for (int i = 0; i < 2; i++) {
-        T_EQ(t_writable(pair[i], PYSOCK_NO_TIMEOUT), 1);
-        T_EQ(pysock_ssl_do_handshake(pair[i]), 0);
-    }
-}
-
 T_FUNC void expect_text(const char *have, const char *want) {
     if (strcmp(have, want) != 0)
         T_FAIL("have '%s', not '%s'", have, want);
-}
-
-/* The count once it has stood still for a while. */
-T_FUNC int settled(int (*count)(void)) {
-    int last = count();
-    for (int same = 0; same < 10;) {
-        int now;
-        t_nap(0.01);
-        now = count();
-        same = now == last ? same + 1 : 0;
-        last = now;
-    }
-    return last;
-}
-
-/* A joined thread can be seen for a moment longer, and closing may end in the reactor. */
-T_FUNC void expect_at_most(int (*count)(void), int bound, const char *what) {
-    double end = t_now() + 20;
-    int have;
-    while ((have = count()) > bound && t_now() < end)
-        t_nap(0.01);
-    if (have > bound)
-        T_FAIL("there are %d %s, not %d", have, what, bound);
 }
 
 T_FUNC pysock *udp_on_loopback(pysock_addr *addr) {

@@ -431,7 +431,7 @@ T_TEST(what_is_denied_makes_no_socket, 30) {
     raw = t_raw_connect(port);
     fd = dup(pysock_fileno(pair[0]));
     T_CHECK(fd >= 0);
-    fds = settled(t_count_fds);
+    fds = t_settled(t_count_fds);
     DENIED("socket.__new__", pysock_socket(AF_INET, SOCK_STREAM, 0));
     DENIED("socket.__new__", pysock_dup(pair[0]));
     DENIED("socket.__new__", pysock_fromfd(fd, -1, -1, -1));
@@ -439,19 +439,19 @@ T_TEST(what_is_denied_makes_no_socket, 30) {
     T_CHECK(fcntl(fd, F_GETFD) >= 0); /* still the caller's */
     DENIED("socket.__new__", pysock_create_server("127.0.0.1", 0, 1));
     DENIED("socket.__new__", pysock_create_connection("127.0.0.1", port, 30));
-    expect_at_most(t_count_fds, fds, "descriptors");
+    t_expect_at_most(t_count_fds, fds, "descriptors");
     DENIED("socket.__new__", pysock_accept(listener, NULL));
-    expect_at_most(t_count_fds, fds, "descriptors");
+    t_expect_at_most(t_count_fds, fds, "descriptors");
     DENIED("socket.bind", pysock_create_server("127.0.0.1", 0, 1));
     DENIED("socket.listen", pysock_create_server("127.0.0.1", 0, 1));
     DENIED("socket.connect", pysock_create_connection("127.0.0.1", port, 30));
-    expect_at_most(t_count_fds, fds, "descriptors");
+    t_expect_at_most(t_count_fds, fds, "descriptors");
     {
         pysock *none[2] = {NULL, NULL};
         DENIED("socket.__new__", pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, none));
         T_CHECK(none[0] == NULL && none[1] == NULL);
     }
-    expect_at_most(t_count_fds, fds, "descriptors");
+    t_expect_at_most(t_count_fds, fds, "descriptors");
     T_STEP("and afterwards all is as it was");
     t_echo_once(pair[0], pair[1]);
     s = T_OK(pysock_adopt(fd, -1, -1, -1));
@@ -653,10 +653,10 @@ T_TEST(where_threads_are_denied_the_library_goes_on_without, 60) {
         t_spawn(&first, do_nothing, NULL);
         t_join(&first);
     }
-    threads = settled(t_count_threads);
+    threads = t_settled(t_count_threads);
     watch("pysock.thread");
     T_STEP("handshakes");
-    nonblocking_pair(pair);
+    t_nonblocking_tls_pair(pair, client_ctx, server_ctx);
     T_CHECK(times_told("pysock.thread") >= 1);
     t_echo_once(pair[0], pair[1]);
     T_CHECK(t_count_threads() <= threads);
@@ -681,7 +681,7 @@ T_TEST(where_threads_are_denied_the_library_goes_on_without, 60) {
     T_STEP("and with them, after a new start");
     pysock_cleanup();
     watch(NULL);
-    nonblocking_pair(pair);
+    t_nonblocking_tls_pair(pair, client_ctx, server_ctx);
     T_CHECK(times_told("pysock.thread") >= 1);
     T_CHECK(t_count_threads() > threads);
     t_echo_once(pair[0], pair[1]);
@@ -727,7 +727,7 @@ static void *busy_thread(void *arg) {
         T_OK(pysock_close(s));
         T_OK(pysock_getaddrinfo("127.0.0.1", "80", 0, SOCK_STREAM, 0, 0, &list));
         pysock_freeaddrinfo(list);
-        nonblocking_pair(pair);
+        t_nonblocking_tls_pair(pair, client_ctx, server_ctx);
         t_close_pair(pair);
     }
     return NULL;

@@ -1,4 +1,5 @@
-/* What a binding to an interpreter needs of TLS: handshakes that begin later than the wrapping. */
+/* What a binding to an interpreter needs of TLS: handshakes that begin later than the wrapping,
+   half-closed connections, and the messages of a handshake. */
 #include "support/support.h"
 #include "support/handshake.h"
 
@@ -9,16 +10,12 @@ static pysock_ssl_wrap_options later(const char *host) {
     return options;
 }
 
-static void end(h_pair *p, pysock_ssl_context *client, pysock_ssl_context *server) {
-    h_close(p);
-    pysock_ssl_context_release(client);
-    pysock_ssl_context_release(server);
-}
-
 static void *do_handshake(void *arg) {
     T_OK(pysock_ssl_do_handshake(arg));
     return NULL;
 }
+
+/* ---- when a handshake begins, and who drives it ---- */
 
 /* Python's documented loop waits for readability when do_handshake() wants to read, which here says
    no more than that it goes on. Without caller_drives levels are about data alone. */
@@ -78,7 +75,7 @@ T_TEST(the_end_of_a_handshake_makes_writable_alone, 60) {
     T_CHECK(!t_readable(p.client, 0));
     T_EQ(pysock_ssl_do_handshake(p.client), 0);
     t_join(&thread);
-    end(&p, client, server);
+    h_close_all(&p, client, server);
 }
 
 /* An event loop that watches the descriptor itself, as gevent's: the kernel's word must do, and
@@ -114,7 +111,7 @@ T_TEST(a_caller_that_drives_needs_nobody_elses_poll, 60) {
     T_FAILS(pysock_recv(p.client, &byte, 1, 0), PYSOCK_OS_ERROR, EAGAIN);
     h_greet(&p);
     T_OK(pysock_close(listener));
-    end(&p, client, server);
+    h_close_all(&p, client, server);
 }
 
 T_TEST(a_session_may_be_set_until_the_handshake_begins, 60) {
@@ -186,7 +183,7 @@ T_TEST(what_connect_has_not_come_to_may_be_wrapped_anew, 60) {
     t_join(&thread);
     h_greet(&p);
     T_OK(pysock_close(listener));
-    end(&p, client, server);
+    h_close_all(&p, client, server);
 }
 
 static int bring_certificate(void *arg, const pysock_ssl_client_hello *hello) {
@@ -224,7 +221,7 @@ T_TEST(a_handshake_left_to_later_tells_both_sides_of_a_missing_certificate, 60) 
     h_connect(&p, client, bare, "localhost");
     h_greet(&p);
     pysock_ssl_context_release(bare);
-    end(&p, client, server);
+    h_close_all(&p, client, server);
 }
 
 T_TEST(the_host_name_of_one_connection_may_go_unchecked, 60) {
@@ -246,32 +243,10 @@ T_TEST(the_host_name_of_one_connection_may_go_unchecked, 60) {
     options.insecure_no_check_hostname = 0;
     h_try_ex(&p, client, server, &options);
     T_EQ(p.at_client.kind, PYSOCK_SSL_CERT_VERIFICATION_ERROR);
-    end(&p, client, server);
+    h_close_all(&p, client, server);
 }
 
-/* TLS 1.0 sends a record of one byte first. */
-T_TEST(what_one_send_takes_comes_in_one_recv_in_tls_1_0_too, 60) {
-    pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
-    char buf[64];
-    h_pair p;
-    T_OK(pysock_ssl_set_minimum_version(client, PYSOCK_TLSv1));
-    T_OK(pysock_ssl_set_minimum_version(server, PYSOCK_TLSv1));
-    T_OK(pysock_ssl_set_maximum_version(server, PYSOCK_TLSv1));
-    T_OK(pysock_ssl_set_ciphers(client, "ALL"));
-    T_OK(pysock_ssl_set_ciphers(server, "ALL"));
-    h_connect(&p, client, server, "localhost");
-    H_SAME(pysock_ssl_version(p.client), "TLSv1");
-    T_EQ(pysock_send(p.client, "twelve bytes", 12, 0), 12);
-    T_CHECK(t_readable(p.server, H_TIMEOUT));
-    T_EQ(pysock_recv(p.server, buf, sizeof buf, MSG_PEEK), 1);
-    T_EQ(pysock_recv(p.server, buf, sizeof buf, 0), 12);
-    T_CHECK(memcmp(buf, "twelve bytes", 12) == 0);
-    T_EQ(pysock_send(p.client, "twelve bytes", 12, 0), 12);
-    T_CHECK(t_readable(p.server, H_TIMEOUT));
-    T_EQ(pysock_recv(p.server, buf, 5, 0), 5);
-    T_EQ(pysock_recv(p.server, buf, sizeof buf, 0), 7);
-    end(&p, client, server);
-}
+/* ---- half-closed connections and unwrap ---- */
 
 static void wrapped_pair(h_pair *p, pysock_ssl_context *client, pysock_ssl_context *server,
                          pysock_ssl_wrap_options options) {
@@ -325,7 +300,7 @@ T_TEST(with_half_close_each_direction_ends_by_itself, 60) {
     p.server = NULL;
     T_EQ(pysock_recv(p.client, buf, sizeof buf, 0), 0);
     T_EQ(pysock_ssl_eof_is_clean(p.client), 1);
-    end(&p, client, server);
+    h_close_all(&p, client, server);
 }
 
 /* As with OpenSSL: a peer that just closes has ended its direction, and data in front of its end is
@@ -364,7 +339,7 @@ T_TEST(with_half_close_unwrap_is_as_openssl_has_it, 60) {
     T_EQ(pysock_recv(p.client, buf, sizeof buf, 0), 0);
     T_OK(pysock_ssl_unwrap(p.client));
     T_EQ(pysock_is_ssl(p.client), 0);
-    end(&p, client, server);
+    h_close_all(&p, client, server);
 }
 
 T_TEST(without_close_notify_only_unwrap_says_the_end, 60) {
@@ -389,8 +364,69 @@ T_TEST(without_close_notify_only_unwrap_says_the_end, 60) {
     T_FAILS(pysock_ssl_unwrap(p.client), PYSOCK_OS_ERROR, EINPROGRESS);
     T_EQ(pysock_recv(p.server, buf, sizeof buf, 0), 0);
     T_EQ(pysock_ssl_eof_is_clean(p.server), 1);
-    end(&p, client, server);
+    h_close_all(&p, client, server);
 }
+
+T_TEST(what_comes_before_the_peers_end_can_be_received_while_unwrapping, 60) {
+    pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
+    char buf[8];
+    h_pair p;
+    half_closed_pair(&p, client, server);
+    T_OK(pysock_setblocking(p.client, 0));
+    T_FAILS(pysock_ssl_unwrap(p.client), PYSOCK_OS_ERROR, EINPROGRESS);
+    T_EQ(pysock_recv(p.server, buf, sizeof buf, 0), 0);
+    t_say(p.server, "late");
+    while (pysock_ssl_unwrap(p.client) < 0 && errno == EINPROGRESS)
+        poll(NULL, 0, 1);
+    H_SAME(pysock_error_reason(), "APPLICATION_DATA_AFTER_CLOSE_NOTIFY");
+    T_EQ(pysock_recv(p.client, buf, sizeof buf, 0), 4);
+    T_FAILS(pysock_recv(p.client, buf, sizeof buf, 0), PYSOCK_OS_ERROR, EAGAIN);
+    T_OK(pysock_ssl_unwrap(p.server));
+    T_OK(pysock_settimeout(p.client, H_TIMEOUT));
+    T_OK(pysock_ssl_unwrap(p.client));
+    h_greet(&p);
+    h_close_all(&p, client, server);
+}
+
+static void carry(pysock_bio *from, pysock_bio *to) {
+    char buf[4096];
+    ptrdiff_t n;
+    while ((n = pysock_bio_read(from, buf, sizeof buf)) > 0)
+        T_EQ(pysock_bio_write(to, buf, (size_t)n), n);
+}
+
+T_TEST(what_is_sent_after_unwrap_between_bios_is_an_error_of_tls, 60) {
+    pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
+    pysock_bio *there = T_OK(pysock_bio_new()), *back = T_OK(pysock_bio_new());
+    pysock_ssl_wrap_options options = later("localhost");
+    pysock *c = T_OK(pysock_ssl_wrap_bio(client, back, there, &options));
+    pysock_bio *there2 = T_OK(pysock_bio_new()), *back2 = T_OK(pysock_bio_new());
+    pysock *s = T_OK(pysock_ssl_wrap_bio(server, there2, back2, NULL));
+    for (int i = 0; i < 4; i++) {
+        pysock_ssl_do_handshake(c);
+        carry(there, there2);
+        pysock_ssl_do_handshake(s);
+        carry(back2, back);
+    }
+    T_EQ(pysock_ssl_do_handshake(c), 0);
+    T_FAILS(pysock_ssl_unwrap(c), PYSOCK_SSL_WANT_READ_ERROR, T_ANY);
+    carry(there, there2);
+    T_EQ(pysock_ssl_unwrap(s), 0);
+    carry(back2, back);
+    T_EQ(pysock_ssl_unwrap(c), 0);
+    T_FAILS(pysock_send(c, "x", 1, 0), PYSOCK_SSL_ERROR, T_ANY);
+    H_SAME(pysock_error_reason(), "PROTOCOL_IS_SHUTDOWN");
+    T_OK(pysock_close(c));
+    T_OK(pysock_close(s));
+    pysock_bio_release(there);
+    pysock_bio_release(back);
+    pysock_bio_release(there2);
+    pysock_bio_release(back2);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
+}
+
+/* ---- messages, records, the key log ---- */
 
 /* Of one side: "<" or ">", content type, kind; without the headers. */
 typedef struct transcript {
@@ -432,66 +468,31 @@ T_TEST(the_messages_of_a_handshake_can_be_watched, 60) {
     h_connect(&p, client, server, "localhost");
     H_SAME(seen[0].text, ">22.1 <22.2 <22.11 <22.12 <22.14 >22.16 >20.257 <20.257 ");
     T_FAILS(pysock_ssl_set_message_callback(NULL, NULL, NULL), PYSOCK_VALUE_ERROR, EINVAL);
-    end(&p, client, server);
+    h_close_all(&p, client, server);
 }
 
-T_TEST(what_comes_before_the_peers_end_can_be_received_while_unwrapping, 60) {
+/* TLS 1.0 sends a record of one byte first. */
+T_TEST(what_one_send_takes_comes_in_one_recv_in_tls_1_0_too, 60) {
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
-    char buf[8];
+    char buf[64];
     h_pair p;
-    half_closed_pair(&p, client, server);
-    T_OK(pysock_setblocking(p.client, 0));
-    T_FAILS(pysock_ssl_unwrap(p.client), PYSOCK_OS_ERROR, EINPROGRESS);
-    T_EQ(pysock_recv(p.server, buf, sizeof buf, 0), 0);
-    t_say(p.server, "late");
-    while (pysock_ssl_unwrap(p.client) < 0 && errno == EINPROGRESS)
-        poll(NULL, 0, 1);
-    H_SAME(pysock_error_reason(), "APPLICATION_DATA_AFTER_CLOSE_NOTIFY");
-    T_EQ(pysock_recv(p.client, buf, sizeof buf, 0), 4);
-    T_FAILS(pysock_recv(p.client, buf, sizeof buf, 0), PYSOCK_OS_ERROR, EAGAIN);
-    T_OK(pysock_ssl_unwrap(p.server));
-    T_OK(pysock_settimeout(p.client, H_TIMEOUT));
-    T_OK(pysock_ssl_unwrap(p.client));
-    h_greet(&p);
-    end(&p, client, server);
-}
-
-static void carry(pysock_bio *from, pysock_bio *to) {
-    char buf[4096];
-    ptrdiff_t n;
-    while ((n = pysock_bio_read(from, buf, sizeof buf)) > 0)
-        T_EQ(pysock_bio_write(to, buf, (size_t)n), n);
-}
-
-T_TEST(what_is_sent_after_unwrap_between_bios_is_an_error_of_tls, 60) {
-    pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
-    pysock_bio *there = T_OK(pysock_bio_new()), *back = T_OK(pysock_bio_new());
-    pysock_ssl_wrap_options options = later("localhost");
-    pysock *c = T_OK(pysock_ssl_wrap_bio(client, back, there, &options));
-    pysock_bio *there2 = T_OK(pysock_bio_new()), *back2 = T_OK(pysock_bio_new());
-    pysock *s = T_OK(pysock_ssl_wrap_bio(server, there2, back2, NULL));
-    for (int i = 0; i < 4; i++) {
-        pysock_ssl_do_handshake(c);
-        carry(there, there2);
-        pysock_ssl_do_handshake(s);
-        carry(back2, back);
-    }
-    T_EQ(pysock_ssl_do_handshake(c), 0);
-    T_FAILS(pysock_ssl_unwrap(c), PYSOCK_SSL_WANT_READ_ERROR, T_ANY);
-    carry(there, there2);
-    T_EQ(pysock_ssl_unwrap(s), 0);
-    carry(back2, back);
-    T_EQ(pysock_ssl_unwrap(c), 0);
-    T_FAILS(pysock_send(c, "x", 1, 0), PYSOCK_SSL_ERROR, T_ANY);
-    H_SAME(pysock_error_reason(), "PROTOCOL_IS_SHUTDOWN");
-    T_OK(pysock_close(c));
-    T_OK(pysock_close(s));
-    pysock_bio_release(there);
-    pysock_bio_release(back);
-    pysock_bio_release(there2);
-    pysock_bio_release(back2);
-    pysock_ssl_context_release(client);
-    pysock_ssl_context_release(server);
+    T_OK(pysock_ssl_set_minimum_version(client, PYSOCK_TLSv1));
+    T_OK(pysock_ssl_set_minimum_version(server, PYSOCK_TLSv1));
+    T_OK(pysock_ssl_set_maximum_version(server, PYSOCK_TLSv1));
+    T_OK(pysock_ssl_set_ciphers(client, "ALL"));
+    T_OK(pysock_ssl_set_ciphers(server, "ALL"));
+    h_connect(&p, client, server, "localhost");
+    H_SAME(pysock_ssl_version(p.client), "TLSv1");
+    T_EQ(pysock_send(p.client, "twelve bytes", 12, 0), 12);
+    T_CHECK(t_readable(p.server, H_TIMEOUT));
+    T_EQ(pysock_recv(p.server, buf, sizeof buf, MSG_PEEK), 1);
+    T_EQ(pysock_recv(p.server, buf, sizeof buf, 0), 12);
+    T_CHECK(memcmp(buf, "twelve bytes", 12) == 0);
+    T_EQ(pysock_send(p.client, "twelve bytes", 12, 0), 12);
+    T_CHECK(t_readable(p.server, H_TIMEOUT));
+    T_EQ(pysock_recv(p.server, buf, 5, 0), 5);
+    T_EQ(pysock_recv(p.server, buf, sizeof buf, 0), 7);
+    h_close_all(&p, client, server);
 }
 
 T_TEST(a_new_key_log_has_a_first_line_at_once, 60) {
@@ -515,6 +516,8 @@ T_TEST(a_new_key_log_has_a_first_line_at_once, 60) {
     remove(name);
     pysock_ssl_context_release(ctx);
 }
+
+/* ---- descriptors ---- */
 
 T_TEST(a_detached_descriptor_is_again_that_of_the_socket_it_was_adopted_from, 60) {
     pysock *pair[2], *second;

@@ -839,11 +839,8 @@ T_TEST(a_timer_changes_no_deadline, 60) {
         pysock *pair[2], *other[2];
         double start;
         char byte;
-        if (tls)
-            t_tls_pair(pair, client_ctx, server_ctx);
-        else
-            t_pair(pair);
-        nonblocking_pair(other); /* the library has a thread now */
+        plain_or_tls_pair(pair, tls);
+        t_nonblocking_tls_pair(other, client_ctx, server_ctx); /* the library has a thread now */
         T_OK(pysock_settimeout(pair[0], 0.4));
         T_EQ(setitimer(ITIMER_REAL, &soon, NULL), 0);
         start = t_now();
@@ -872,7 +869,8 @@ T_TEST(the_librarys_own_threads_take_no_signal, 30) {
     memset(&action, 0, sizeof action);
     action.sa_handler = note_thread;
     T_EQ(sigaction(SIGUSR2, &action, NULL), 0);
-    nonblocking_pair(pair); /* its thread takes over nothing of this one's mask */
+    t_nonblocking_tls_pair(pair, client_ctx,
+                           server_ctx); /* its thread takes over nothing of this one's mask */
     sigemptyset(&one);
     sigaddset(&one, SIGUSR2);
     T_EQ(pthread_sigmask(SIG_BLOCK, &one, &before), 0);

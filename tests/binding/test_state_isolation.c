@@ -66,16 +66,6 @@ static void expect_ended(waiting list[WAITS]) {
     }
 }
 
-static void work_a_little(void) {
-    pysock *pair[2];
-    t_pair(pair);
-    t_echo_once(pair[0], pair[1]);
-    t_close_pair(pair);
-    nonblocking_pair(pair);
-    t_echo_once(pair[0], pair[1]);
-    t_close_pair(pair);
-}
-
 static void work_a_little_in(pysock_state *st) {
     pysock_state *before = pysock_state_swap(st);
     work_a_little();
@@ -334,13 +324,13 @@ T_TEST(cleanup_of_a_state_closes_its_sockets_and_nobody_elses, 60) {
     pysock_pollevent event;
     int fds;
     t_pair(mine);
-    nonblocking_pair(shaken);
+    t_nonblocking_tls_pair(shaken, client_ctx, server_ctx);
     work_a_little_in(st);
-    fds = settled(t_count_fds);
+    fds = t_settled(t_count_fds);
     (void)pysock_state_swap(st);
     t_pair(its[0]);
     t_tls_pair(its[1], client_ctx, server_ctx);
-    nonblocking_pair(its[2]);
+    t_nonblocking_tls_pair(its[2], client_ctx, server_ctx);
     T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, its[3]));
     p = t_poller_with(pysock_fileno(its[0][0]), POLLIN);
     (void)pysock_state_swap(NULL);
@@ -353,7 +343,7 @@ T_TEST(cleanup_of_a_state_closes_its_sockets_and_nobody_elses, 60) {
     T_EQ(pysock_poller_poll(p, &event, 1, PYSOCK_NO_TIMEOUT), 1);
     T_EQ(event.events, POLLNVAL);
     pysock_poller_release(p);
-    expect_at_most(t_count_fds, fds, "descriptors");
+    t_expect_at_most(t_count_fds, fds, "descriptors");
     t_echo_once(mine[0], mine[1]);
     t_echo_once(shaken[0], shaken[1]);
     t_close_pair(mine);
@@ -402,7 +392,7 @@ static void *interpreter_thread(void *arg) {
         pysock *left_open[2], *listener, *s;
         int port;
         work_a_little();
-        nonblocking_pair(left_open);
+        t_nonblocking_tls_pair(left_open, client_ctx, server_ctx);
         listener = t_listen(&port);
         s = T_OK(pysock_create_connection("localhost", port, 30));
         T_OK(pysock_close(s));
@@ -433,7 +423,7 @@ T_TEST(interpreters_come_and_go_without_noticing_each_other, T_SCALE(60, 180)) {
     int fds;
     work_a_little();
     pysock_cleanup();
-    fds = settled(t_count_fds);
+    fds = t_settled(t_count_fds);
     for (int i = 0; i < N; i++) {
         who[i].is_main = i < 2;
         who[i].rounds = T_SCALE(40, 12);
@@ -442,7 +432,7 @@ T_TEST(interpreters_come_and_go_without_noticing_each_other, T_SCALE(60, 180)) {
     for (int i = 0; i < N; i++)
         t_join(&threads[i]);
     pysock_cleanup();
-    expect_at_most(t_count_fds, fds, "descriptors");
+    t_expect_at_most(t_count_fds, fds, "descriptors");
     work_a_little();
 }
 

@@ -90,16 +90,11 @@ HOOK_TEST(a_sleeper_takes_over_when_the_thread_is_denied, 40) {
     t_close_pair(pair);
 }
 
-static void *close_thread(void *arg) {
-    T_OK(pysock_close(arg));
-    return NULL;
-}
-
 static int close_and_sleep(void *arg, const pysock_audit_event *event) {
     t_thread t;
     if (!is_about_threads(event) || __atomic_fetch_add(&times_asked, 1, __ATOMIC_ACQ_REL) > 0)
         return 0;
-    t_spawn(&t, close_thread, arg);
+    t_spawn(&t, t_close_thread, arg);
     t_join(&t);
     T_EQ(pysock_select(NULL, NULL, NULL, NULL, NULL, NULL, 0.001), 0);
     return 0;

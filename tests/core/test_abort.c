@@ -28,13 +28,6 @@ static void fill(pysock *s) {
     pysock_buf_release(b);
 }
 
-static void set_linger(pysock *s, int seconds) {
-    struct linger linger;
-    linger.l_onoff = 1;
-    linger.l_linger = seconds;
-    T_OK(pysock_setsockopt(s, SOL_SOCKET, SO_LINGER, &linger, sizeof linger));
-}
-
 /* ---- sockets that are not open ---- */
 
 T_TEST(what_is_not_open_is_fine, 60) {
@@ -100,7 +93,7 @@ T_TEST(the_peer_sees_a_reset, 120) {
                         fill(pair[0]);
                     T_OK(pysock_setblocking(pair[0], blocking));
                     if (linger)
-                        set_linger(pair[0], 600); /* the kernel's close would sleep */
+                        t_set_linger(pair[0], 600); /* the kernel's close would sleep */
                     T_EQ(pysock_abort(pair[0]), 0);
                     while (is_open(file)) /* the reactor may have to let go of it first */
                         t_nap(0.002);
@@ -228,11 +221,6 @@ T_TEST(other_threads_waits_end_with_EBADF, 200) {
             }
 }
 
-static void *close_thread(void *arg) {
-    T_OK(pysock_close(arg));
-    return NULL;
-}
-
 static void *abort_thread(void *arg) {
     T_EQ(pysock_abort(arg), 0);
     return NULL;
@@ -246,7 +234,7 @@ T_TEST(close_and_abort_may_meet, 120) {
         if (i & 1)
             t_wrap_pair(pair, client_ctx, server_ctx);
         for (int k = 0; k < 3; k++)
-            t_spawn(&t[k], k == i % 3 ? close_thread : abort_thread, pair[0]);
+            t_spawn(&t[k], k == i % 3 ? t_close_thread : abort_thread, pair[0]);
         for (int k = 0; k < 3; k++)
             t_join(&t[k]);
         T_FAILS(pysock_fileno(pair[0]), PYSOCK_OS_ERROR, EBADF);

@@ -2,6 +2,7 @@
    peer does, within a bound; and that output which was lost is reported. */
 #include "support/contexts.h"
 #include "support/file_id.h"
+#include "support/losses.h"
 
 #include <linux/sockios.h>
 #include <sys/ioctl.h>
@@ -15,22 +16,6 @@ static unsigned char reply[SIZE], got[SIZE + 1];
 static int set_up(void **state) {
     t_fill(reply, SIZE, 0, 1);
     return make_contexts(state);
-}
-
-static size_t unread(pysock *s) {
-    int n = 0;
-    T_EQ(ioctl(pysock_fileno(s), FIONREAD, &n), 0);
-    return (size_t)n;
-}
-
-static void wait_unread(pysock *s) {
-    while (unread(s) == 0)
-        t_nap(0.002);
-}
-
-static void *shake_hands(void *arg) {
-    T_EQ(pysock_ssl_do_handshake(arg), 0);
-    return NULL;
 }
 
 static void wrap_half_closing(pysock *s, pysock_ssl_context *ctx, const char *host) {
@@ -53,7 +38,7 @@ static void make_pair(pysock *pair[2], int tls) {
         return;
     wrap_half_closing(pair[1], server_ctx, NULL);
     wrap_half_closing(pair[0], client_ctx, "localhost");
-    t_spawn(&t, shake_hands, pair[1]);
+    t_spawn(&t, t_handshake_thread, pair[1]);
     T_OK(pysock_ssl_do_handshake(pair[0]));
     t_join(&t);
 }
@@ -104,7 +89,7 @@ static void leave_unread(pysock *pair[2], int kind) {
         t_say(pair[0], "GET");
     if (kind == A_GOODBYE)
         T_OK(pysock_shutdown(pair[0], SHUT_WR));
-    wait_unread(pair[1]);
+    t_wait_unread(pair[1]);
 }
 
 T_TEST(what_is_queued_arrives_whatever_is_unread, 120) {
@@ -217,7 +202,7 @@ static void send_close_and_exit(void *arg) {
     if (e->tls)
         T_OK(pysock_ssl_wrap_socket(s, server_ctx, NULL));
     t_expect(s, "GET");
-    wait_unread(s);
+    t_wait_unread(s);
     if (e->queued) {
         pysock_buf *b = T_OK(pysock_buf_copy(reply, LAST));
         T_OK(pysock_setblocking(s, 0));
@@ -288,7 +273,7 @@ T_TEST(a_cleanup_loses_nothing_of_what_is_out, 120) {
             if (tls) {
                 wrap_half_closing(pair[1], server_ctx, NULL);
                 wrap_half_closing(pair[0], client_ctx, "localhost");
-                t_spawn(&t, shake_hands, pair[1]);
+                t_spawn(&t, t_handshake_thread, pair[1]);
                 T_OK(pysock_ssl_do_handshake(pair[0]));
                 t_join(&t);
             }
@@ -323,7 +308,7 @@ T_TEST(a_cleanup_does_not_wait_for_a_silent_peer, 120) {
         s = T_OK(pysock_adopt(mine, -1, -1, -1));
         pysock_state_swap(before);
         t_raw_write(fd, "GET", 3);
-        wait_unread(s);
+        t_wait_unread(s);
         T_OK(pysock_setsockopt(s, SOL_SOCKET, SO_LINGER, &linger, sizeof linger));
         queue_all(s);
         file = file_of(s);
@@ -394,7 +379,7 @@ T_TEST(close_starts_no_thread_where_all_has_arrived, 60) {
         t_expect(pair[0], "reply");
         if (leftover) {
             t_say(pair[0], "GET");
-            wait_unread(pair[1]);
+            t_wait_unread(pair[1]);
         }
         wait_acknowledged(pair[1]);
         T_OK(pysock_close(pair[1]));
@@ -431,13 +416,6 @@ T_TEST(close_starts_no_thread_where_the_peer_has_ended, 60) {
 
 /* ---- SO_LINGER ---- */
 
-static void set_linger(pysock *s, int seconds) {
-    struct linger linger;
-    linger.l_onoff = 1;
-    linger.l_linger = seconds;
-    T_OK(pysock_setsockopt(s, SOL_SOCKET, SO_LINGER, &linger, sizeof linger));
-}
-
 static void one_handshake_by_the_reactor(void) {
     pysock *pair[2];
     t_pair(pair);
@@ -458,7 +436,7 @@ T_TEST(SO_LINGER_does_not_stop_the_reactor, 120) {
         file_id file;
         make_pair(pair, tls);
         file = file_of(pair[1]);
-        set_linger(pair[1], 600);
+        t_set_linger(pair[1], 600);
         queue_all(pair[1]);
         T_OK(pysock_close(pair[1]));
         one_handshake_by_the_reactor();
@@ -473,7 +451,7 @@ T_TEST(SO_LINGER_lets_the_output_arrive, 120) {
         pysock *pair[2];
         make_pair(pair, tls);
         leave_unread(pair, A_REQUEST);
-        set_linger(pair[1], 600);
+        t_set_linger(pair[1], 600);
         queue_all(pair[1]);
         T_OK(pysock_close(pair[1]));
         expect_the_rest(pair[0], 0);
@@ -495,7 +473,7 @@ T_TEST(SO_LINGER_of_no_seconds_aborts, 120) {
             file = file_of(pair[1]);
             if (queued)
                 queue_all(pair[1]);
-            set_linger(pair[1], 0);
+            t_set_linger(pair[1], 0);
             pysock_close(pair[1]); /* may report the loss */
             wait_closed(file);
             p.fd = pysock_fileno(pair[0]);
@@ -509,11 +487,6 @@ T_TEST(SO_LINGER_of_no_seconds_aborts, 120) {
 }
 
 /* ---- output that was lost ---- */
-
-typedef enum told_by { BY_SHUTDOWN, BY_DETACH, BY_CLOSE, BY_SEND, BY_SEND_BUF, TELLERS } told_by;
-
-static const char *const teller_names[] = {"shutdown(SHUT_WR)", "detach", "close", "send",
-                                           "send_buf"};
 
 typedef struct loss {
     int tls, local, by_send;
@@ -536,7 +509,7 @@ static pysock *lose_output(const loss *l) {
     } else {
         queue_all(pair[0]);
     }
-    set_linger(pair[1], 0);
+    t_set_linger(pair[1], 0);
     pysock_close(pair[1]);
     return pair[0];
 }
@@ -562,31 +535,6 @@ static void wait_for_POLLERR(pysock *s, short events) {
             T_FAIL("POLLERR is never told: revents 0x%x", (unsigned)p.revents);
         t_nap(0.002);
     }
-}
-
-static intptr_t ask(pysock *s, told_by teller) {
-    intptr_t result = -1;
-    int code;
-    pysock_buf *b = T_OK(pysock_buf_copy("x", 1));
-    switch (teller) {
-    case BY_SHUTDOWN: result = pysock_shutdown(s, SHUT_WR); break;
-    case BY_DETACH: result = pysock_detach(s); break;
-    case BY_CLOSE: result = pysock_close(s); break;
-    case BY_SEND: result = pysock_send(s, "x", 1, 0); break;
-    case BY_SEND_BUF: result = pysock_send_buf(s, b); break;
-    case TELLERS: break;
-    }
-    code = errno;
-    pysock_buf_release(b);
-    errno = code;
-    return result;
-}
-
-static void must_tell(pysock *s, told_by teller) {
-    pysock_error_clear();
-    T_EQ(ask(s, teller), -1);
-    T_CHECK(errno == ECONNRESET || errno == EPIPE);
-    T_CHECK(pysock_error() != PYSOCK_NO_ERROR && pysock_error_message()[0]);
 }
 
 T_TEST(every_call_about_output_reports_a_loss, 200) {

@@ -156,4 +156,13 @@ T_TEST(each_kind_has_its_errno_and_name, 60) {
     pysock_ssl_context_release(ctx);
 }
 
+T_TEST(errors_that_are_not_of_ssl_have_no_library, 60) {
+    pysock_error_clear();
+    H_SAME(pysock_error_library(), "");
+    T_FAILS(pysock_ssl_load_cert_chain(NULL, "x", "y"), PYSOCK_VALUE_ERROR, EINVAL);
+    H_SAME(pysock_error_library(), "");
+    T_FAILS(pysock_create_server("127.0.0.1", -1, 0), T_ANY, T_ANY);
+    H_SAME(pysock_error_library(), "");
+}
+
 T_MAIN(.setup = make_contexts, .teardown = free_contexts)

@@ -1,6 +1,7 @@
 /* What a forked child finds of its parent's sockets, where other threads, or the reactor, were in
    the middle of something. */
 #include "support/contexts.h"
+#include "support/steps.h"
 
 static void *recv_thread(void *arg) {
     char byte;
@@ -85,20 +86,6 @@ T_TEST(a_childs_queues_are_its_own, 60) {
 
 /* ---- in the middle of a handshake's step ---- */
 
-static sem_t in_step, step_may_end;
-
-static int stop_in_the_step(void *arg, const pysock_ssl_client_hello *hello) {
-    (void)hello, (void)arg;
-    sem_post(&in_step);
-    t_sem_take(&step_may_end);
-    return 0;
-}
-
-static void *client_thread(void *arg) {
-    T_OK(pysock_ssl_wrap_socket(arg, client_ctx, "localhost"));
-    return NULL;
-}
-
 static void child_takes_the_descriptor(void *arg) {
     int fd = T_OK(pysock_detach(*(pysock **)arg));
     T_CHECK(fcntl(fd, F_GETFD) >= 0);
@@ -108,16 +95,9 @@ T_TEST(a_step_of_the_parents_keeps_no_child_waiting, 60) {
     pysock_ssl_context *ctx = t_server_ctx();
     pysock *pair[2];
     t_thread t;
-    T_EQ(sem_init(&in_step, 0, 0), 0);
-    T_EQ(sem_init(&step_may_end, 0, 0), 0);
-    T_OK(pysock_ssl_set_sni_callback(ctx, stop_in_the_step, NULL));
-    t_pair(pair);
-    T_OK(pysock_setblocking(pair[1], 0));
-    T_OK(pysock_ssl_wrap_socket(pair[1], ctx, NULL));
-    t_spawn(&t, client_thread, pair[0]);
-    t_sem_take(&in_step);
+    stop_a_handshake(pair, ctx, &t);
     t_wait_for_child(t_run_in_child(child_takes_the_descriptor, &pair[1], 0));
-    sem_post(&step_may_end);
+    let_it_go();
     t_join(&t);
     t_close_pair(pair);
     pysock_ssl_context_release(ctx);

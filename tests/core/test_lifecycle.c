@@ -12,29 +12,6 @@ const char *__tsan_default_options(void) {
 }
 #endif
 
-/* A TLS pair made by the reactor alone, while select waits. */
-static void reactor_pair(pysock *pair[2]) {
-    T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
-    for (int i = 0; i < 2; i++) {
-        T_OK(pysock_setblocking(pair[i], 0));
-        T_OK(pysock_ssl_wrap_socket(pair[i], i ? server_ctx : client_ctx, i ? NULL : "localhost"));
-    }
-    for (int i = 0; i < 2; i++) {
-        T_EQ(t_writable(pair[i], PYSOCK_NO_TIMEOUT), 1);
-        T_EQ(pysock_ssl_do_handshake(pair[i]), 0);
-    }
-}
-
-static void work_a_little(void) {
-    pysock *pair[2];
-    t_pair(pair);
-    t_echo_once(pair[0], pair[1]);
-    t_close_pair(pair);
-    reactor_pair(pair);
-    t_echo_once(pair[0], pair[1]);
-    t_close_pair(pair);
-}
-
 /* ---- closers ---- */
 
 static char called[64];
@@ -166,7 +143,7 @@ T_TEST(after_cleanup_the_library_works_again, 60) {
         pysock_poller *p = T_OK(pysock_poller_new());
         T_STEP("round %d", i);
         work_a_little();
-        reactor_pair(left_open);
+        t_nonblocking_tls_pair(left_open, client_ctx, server_ctx);
         T_OK(pysock_poller_register(p, pysock_fileno(left_open[0]), POLLIN, NULL));
         pysock_cleanup();
         T_FAILS(pysock_send(left_open[0], "x", 1, 0), PYSOCK_OS_ERROR, EBADF);
@@ -277,29 +254,6 @@ T_TEST(cleanup_under_load_harms_nobody, 120) {
 
 /* ---- threads and descriptors ---- */
 
-/* A joined thread can be seen in /proc for a moment longer, and closing may end in the reactor. */
-static void expect_at_most(int (*count)(void), int bound, const char *what) {
-    double end = t_now() + 20;
-    int have;
-    while ((have = count()) > bound && t_now() < end)
-        t_nap(0.01);
-    if (have > bound)
-        T_FAIL("there are %d %s, not %d", have, what, bound);
-}
-
-/* The count once it has stood still for a while. */
-static int settled(int (*count)(void)) {
-    int last = count();
-    for (int same = 0; same < 10;) {
-        int now;
-        t_nap(0.01);
-        now = count();
-        same = now == last ? same + 1 : 0;
-        last = now;
-    }
-    return last;
-}
-
 static void *do_nothing(void *arg) {
     return arg;
 }
@@ -311,7 +265,7 @@ T_TEST(plain_and_blocking_tls_sockets_start_no_thread, 60) {
     pysock_cleanup();
     t_spawn(&first, do_nothing, NULL); /* brings a sanitizer's own thread with it */
     t_join(&first);
-    threads = settled(t_count_threads);
+    threads = t_settled(t_count_threads);
     for (int i = 0; i < 4; i++) {
         pysock *pair[2];
         pysock_poller *p;
@@ -330,14 +284,14 @@ T_TEST(plain_and_blocking_tls_sockets_start_no_thread, 60) {
         p = t_poller_with(pysock_fileno(pair[1]), POLLIN);
         T_EQ(pysock_poller_poll(p, &event, 1, 0.01), 0);
         pysock_poller_release(p);
-        expect_at_most(t_count_threads, threads, "threads");
+        t_expect_at_most(t_count_threads, threads, "threads");
         /* whoever has seen the other's end has nothing to wait for at close */
         T_OK(pysock_shutdown(pair[1], SHUT_WR));
         T_EQ(pysock_recv(pair[0], &byte, 1, 0), 0);
         T_OK(pysock_close(pair[0]));
         T_EQ(pysock_recv(pair[1], &byte, 1, 0), 0);
         T_OK(pysock_close(pair[1]));
-        expect_at_most(t_count_threads, threads, "threads");
+        t_expect_at_most(t_count_threads, threads, "threads");
     }
     T_STEP("plain non-blocking");
     {
@@ -348,7 +302,7 @@ T_TEST(plain_and_blocking_tls_sockets_start_no_thread, 60) {
         T_FAILS(pysock_recv(pair[0], &byte, 1, 0), PYSOCK_OS_ERROR, EAGAIN);
         t_echo_once(pair[0], pair[1]);
         t_close_pair(pair);
-        expect_at_most(t_count_threads, threads, "threads");
+        t_expect_at_most(t_count_threads, threads, "threads");
     }
 }
 
@@ -356,15 +310,15 @@ T_TEST(a_nonblocking_handshake_starts_the_reactor_and_cleanup_ends_it, 60) {
     int threads, fds;
     work_a_little();
     pysock_cleanup();
-    threads = settled(t_count_threads);
-    fds = settled(t_count_fds);
+    threads = t_settled(t_count_threads);
+    fds = t_settled(t_count_fds);
     for (int i = 0; i < 5; i++) {
         pysock *pair[2];
-        reactor_pair(pair);
+        t_nonblocking_tls_pair(pair, client_ctx, server_ctx);
         T_CHECK(t_count_threads() > threads);
         pysock_cleanup();
-        expect_at_most(t_count_threads, threads, "threads");
-        expect_at_most(t_count_fds, fds, "descriptors");
+        t_expect_at_most(t_count_threads, threads, "threads");
+        t_expect_at_most(t_count_fds, fds, "descriptors");
     }
 }
 
@@ -374,7 +328,7 @@ static void connect_and_part(int i) {
     switch (i % 4) {
     case 0: t_pair(pair); break;
     case 1: t_tls_local_pair(pair, client_ctx, server_ctx); break;
-    case 2: reactor_pair(pair); break;
+    case 2: t_nonblocking_tls_pair(pair, client_ctx, server_ctx); break;
     default:
         t_pair(pair);
         T_OK(pysock_setblocking(pair[0], 0));
@@ -392,22 +346,42 @@ T_TEST(descriptors_and_threads_are_where_they_were_after_2000_connections, 200) 
     int fds, threads, fds_at_rest, threads_at_rest;
     work_a_little();
     pysock_cleanup();
-    fds_at_rest = settled(t_count_fds);
-    threads_at_rest = settled(t_count_threads);
+    fds_at_rest = t_settled(t_count_fds);
+    threads_at_rest = t_settled(t_count_threads);
     for (int i = 0; i < 20; i++)
         connect_and_part(i);
-    fds = settled(t_count_fds);
-    threads = settled(t_count_threads);
+    fds = t_settled(t_count_fds);
+    threads = t_settled(t_count_threads);
     for (int i = 0; i < 2000; i++) {
         if (i % 100 == 0)
             T_STEP("connection %d", i);
         connect_and_part(i);
     }
-    expect_at_most(t_count_fds, fds, "descriptors");
-    expect_at_most(t_count_threads, threads, "threads");
+    t_expect_at_most(t_count_fds, fds, "descriptors");
+    t_expect_at_most(t_count_threads, threads, "threads");
     pysock_cleanup();
-    expect_at_most(t_count_fds, fds_at_rest, "descriptors");
-    expect_at_most(t_count_threads, threads_at_rest, "threads");
+    t_expect_at_most(t_count_fds, fds_at_rest, "descriptors");
+    t_expect_at_most(t_count_threads, threads_at_rest, "threads");
+}
+
+/* A program may look at a number that it has closed, or count on the lowest free one. */
+T_TEST(a_sleeping_thread_takes_no_low_descriptor, 30) {
+    t_waiter w;
+    t_thread t;
+    int lowest, port;
+    pysock_cleanup(); /* closes that are still finishing would free numbers meanwhile */
+    memset(&w, 0, sizeof w);
+    w.what = T_WAIT_ACCEPT;
+    w.s = t_listen(&port);
+    T_OK(pysock_settimeout(w.s, 60));
+    lowest = dup(0);
+    close(lowest);
+    t_spawn(&t, t_wait_thread, &w);
+    t_wait_asleep(&t);
+    T_EQ(dup(0), lowest);
+    close(lowest);
+    T_OK(pysock_close(w.s));
+    t_join(&t);
 }
 
 /* ---- fork and exit ---- */
@@ -441,7 +415,7 @@ T_TEST(a_child_finds_a_library_that_works_and_starts_its_own_reactor, 60) {
     t_wait_for_child(t_run_in_child(child_starts_a_reactor, NULL, 0));
     t_wait_for_child(t_run_in_child(child_starts_a_reactor, NULL, 1));
     T_STEP("a parent whose reactor runs");
-    reactor_pair(pair);
+    t_nonblocking_tls_pair(pair, client_ctx, server_ctx);
     t_wait_for_child(t_run_in_child(child_works, pair, 0));
     t_echo_once(pair[0], pair[1]);
     t_wait_for_child(t_run_in_child(child_works, pair, 1));
@@ -500,7 +474,7 @@ T_TEST(a_childs_end_leaves_the_parents_connections_alone, 120) {
                                         child_works_and_cleans_up};
     pysock *tls[2], *plain[2], *listener, *late[2];
     int port;
-    reactor_pair(tls);
+    t_nonblocking_tls_pair(tls, client_ctx, server_ctx);
     t_pair(plain);
     listener = t_listen(&port);
     for (int i = 0; i < 8; i++) {
@@ -525,7 +499,7 @@ T_TEST(a_child_does_not_finish_its_parents_business, 120) {
     static unsigned char buf[4 * 1024 * 1024];
     pysock *pair[2], *hand[2];
     pysock_buf *b;
-    reactor_pair(pair);
+    t_nonblocking_tls_pair(pair, client_ctx, server_ctx);
     b = T_OK(pysock_buf_new(sizeof buf));
     t_fill(pysock_buf_data(b), sizeof buf, 0, 1);
     T_OK(pysock_send_buf(pair[0], b));
@@ -575,7 +549,7 @@ static void child_leaves_things_open(void *arg) {
     (void)arg;
     T_OK(pysock_register_closer(report_call, "1"));
     T_OK(pysock_register_closer(report_call, "2"));
-    reactor_pair(pair);
+    t_nonblocking_tls_pair(pair, client_ctx, server_ctx);
     T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, hand));
     T_OK(pysock_setblocking(hand[0], 0));
     T_OK(pysock_ssl_wrap_socket(hand[0], client_ctx, "localhost"));
@@ -592,6 +566,33 @@ T_TEST(exit_runs_the_closers_and_ends_cleanly, 60) {
     T_EQ(read(fds[0], text, sizeof text), 2);
     T_CHECK(memcmp(text, "21", 2) == 0);
     close(fds[0]);
+}
+
+static void end_with_7(void *arg) {
+    (void)arg;
+    _exit(7);
+}
+
+/* The program that a_closer_runs_at_exit_of_a_program_without_sockets starts. */
+static int only_register_a_closer(int argc, char **argv) {
+    if (argc != 2 || strcmp(argv[1], "--closer") != 0)
+        return -1;
+    return pysock_register_closer(end_with_7, NULL) < 0 ? 1 : 0;
+}
+
+T_TEST(a_closer_runs_at_exit_of_a_program_without_sockets, 30) {
+    int status;
+    pid_t pid;
+    fflush(NULL);
+    pid = fork();
+    T_CHECK(pid >= 0);
+    if (pid == 0) {
+        execl("/proc/self/exe", "test_lifecycle", "--closer", (char *)NULL);
+        _exit(127);
+    }
+    T_EQ(waitpid(pid, &status, 0), pid);
+    T_CHECK(WIFEXITED(status));
+    T_EQ(WEXITSTATUS(status), 7);
 }
 
 /* ---- signals ---- */
@@ -678,53 +679,6 @@ T_TEST(a_signal_without_a_say_changes_no_deadline, 60) {
         t_close_pair(pair);
     }
     pysock_set_interrupt_hook(NULL, NULL);
-}
-
-/* A program may look at a number that it has closed, or count on the lowest free one. */
-T_TEST(a_sleeping_thread_takes_no_low_descriptor, 30) {
-    t_waiter w;
-    t_thread t;
-    int lowest, port;
-    pysock_cleanup(); /* closes that are still finishing would free numbers meanwhile */
-    memset(&w, 0, sizeof w);
-    w.what = T_WAIT_ACCEPT;
-    w.s = t_listen(&port);
-    T_OK(pysock_settimeout(w.s, 60));
-    lowest = dup(0);
-    close(lowest);
-    t_spawn(&t, t_wait_thread, &w);
-    t_wait_asleep(&t);
-    T_EQ(dup(0), lowest);
-    close(lowest);
-    T_OK(pysock_close(w.s));
-    t_join(&t);
-}
-
-static void end_with_7(void *arg) {
-    (void)arg;
-    _exit(7);
-}
-
-/* The program that a_closer_runs_at_exit_of_a_program_without_sockets starts. */
-static int only_register_a_closer(int argc, char **argv) {
-    if (argc != 2 || strcmp(argv[1], "--closer") != 0)
-        return -1;
-    return pysock_register_closer(end_with_7, NULL) < 0 ? 1 : 0;
-}
-
-T_TEST(a_closer_runs_at_exit_of_a_program_without_sockets, 30) {
-    int status;
-    pid_t pid;
-    fflush(NULL);
-    pid = fork();
-    T_CHECK(pid >= 0);
-    if (pid == 0) {
-        execl("/proc/self/exe", "test_lifecycle", "--closer", (char *)NULL);
-        _exit(127);
-    }
-    T_EQ(waitpid(pid, &status, 0), pid);
-    T_CHECK(WIFEXITED(status));
-    T_EQ(WEXITSTATUS(status), 7);
 }
 
 T_MAIN(.setup = make_contexts, .teardown = free_contexts, .as_child = only_register_a_closer)

@@ -1040,30 +1040,6 @@ T_TEST(any_sockaddr_can_be_an_address, 30) {
 }
 
 /* A family without host and port: the kernel's own messages. */
-T_TEST(netlink_works_by_address, 30) {
-    struct sockaddr_nl_like {
-        unsigned short family, pad;
-        uint32_t pid, groups;
-    } nl;
-    pysock_addr addr;
-    pysock *s;
-    s = pysock_socket(AF_NETLINK, SOCK_RAW, 0);
-    if (!s) {
-        print_message("no netlink here (%s): skipped\n", pysock_error_message());
-        skip();
-    }
-    memset(&nl, 0, sizeof nl);
-    nl.family = AF_NETLINK;
-    T_OK(pysock_addr_from_sockaddr(&addr, (struct sockaddr *)(void *)&nl, sizeof nl));
-    T_OK(pysock_bind_addr(s, &addr));
-    T_OK(pysock_getsockname(s, &addr));
-    T_EQ(addr.size, sizeof nl);
-    memcpy(&nl, &addr.u, sizeof nl);
-    T_CHECK(nl.pid != 0); /* the kernel has chosen one */
-    T_FAILS(pysock_bind(s, "127.0.0.1", 80), T_ANY, T_ANY);
-    T_OK(pysock_close(s));
-}
-
 T_TEST(ipv6_is_told_as_it_is, 30) {
     int fd = socket(AF_INET6, SOCK_STREAM, 0), off = 0;
     int dual = fd >= 0 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) == 0;

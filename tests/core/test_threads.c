@@ -1,5 +1,6 @@
 /* The classic bugs of sockets, TLS and threads, each by its name. */
 #include "support/contexts.h"
+#include "support/handshake.h"
 
 /* Starts both handshakes of a connected pair without waiting for anything. */
 static void wrap_both_nonblocking(pysock *pair[2]) {
@@ -153,6 +154,27 @@ T_TEST(a_handshake_begun_by_a_timed_call_is_finished_without_blocking, 60) {
     t_close_pair(pair);
 }
 
+/* A handshake that a blocking call has begun goes on by itself once the socket does not block any
+   more, whether it is asked for again or not. */
+T_TEST(a_handshake_goes_on_by_itself_when_its_socket_becomes_non_blocking, 60) {
+    pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
+    pysock *pair[2];
+    for (int side = 0; side < 2; side++) {
+        T_STEP("side %d", side);
+        h_plain_pair(pair);
+        t_wrap_later(pair[0], client, "localhost");
+        t_wrap_later(pair[1], server, NULL);
+        T_OK(pysock_settimeout(pair[side], 0.01));
+        T_FAILS(pysock_ssl_do_handshake(pair[side]), PYSOCK_TIMEOUT_ERROR, ETIMEDOUT);
+        T_OK(pysock_setblocking(pair[side], 0));
+        T_OK(pysock_settimeout(pair[!side], H_TIMEOUT));
+        T_EQ(pysock_ssl_do_handshake(pair[!side]), 0);
+        t_close_pair(pair);
+    }
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
+}
+
 static void *handshake_to_its_end(void *arg) {
     pysock *s = arg;
     while (t_in_progress(pysock_ssl_do_handshake(s)))
@@ -298,10 +320,7 @@ T_TEST(a_recv_that_waits_does_not_hold_up_a_send, 60) {
         pysock *pair[2];
         recv_job job;
         t_thread t;
-        if (tls)
-            t_tls_pair(pair, client_ctx, server_ctx);
-        else
-            t_pair(pair);
+        plain_or_tls_pair(pair, tls);
         job.s = pair[0];
         t_spawn(&t, recv_thread, &job);
         t_wait_asleep(&t);
@@ -324,10 +343,7 @@ T_TEST(a_send_that_waits_does_not_hold_up_a_recv, 60) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         t_thread t;
-        if (tls)
-            t_tls_pair(pair, client_ctx, server_ctx);
-        else
-            t_pair(pair);
+        plain_or_tls_pair(pair, tls);
         t_spawn(&t, flood_thread, pair[0]);
         t_wait_asleep(&t);
         t_say(pair[1], "still listening");
@@ -383,6 +399,37 @@ T_TEST(many_threads_may_send_on_one_tls_socket, 120) {
     t_close_pair(pair);
 }
 
+static void *recv_one(void *arg) {
+    char byte;
+    pysock *s = arg;
+    T_EQ(pysock_recv(s, &byte, 1, 0), 1);
+    return NULL;
+}
+
+/* Two blocking calls on one silent handshake take turns only when something happens. */
+T_TEST(two_callers_of_one_handshake_sleep, 60) {
+    pysock *pair[2];
+    pysock_ssl_wrap_options later = PYSOCK_SSL_WRAP_OPTIONS_INIT;
+    t_thread t[2];
+    double cpu;
+    t_pair(pair);
+    later.no_handshake_on_connect = 1;
+    T_OK(pysock_ssl_wrap_socket_ex(pair[1], server_ctx, &later));
+    for (int i = 0; i < 2; i++)
+        t_spawn(&t[i], recv_one, pair[1]);
+    for (int i = 0; i < 2; i++)
+        t_wait_asleep(&t[i]);
+    cpu = t_process_cpu();
+    t_nap(0.3);
+    T_CHECK(t_process_cpu() - cpu < 0.15);
+    T_OK(pysock_ssl_wrap_socket(pair[0], client_ctx, "localhost"));
+    T_OK(pysock_sendall(pair[0], "ab", 2, 0));
+    for (int i = 0; i < 2; i++)
+        t_join(&t[i]);
+    T_OK(pysock_close(pair[0]));
+    T_OK(pysock_close(pair[1]));
+}
+
 /* ---- several waiters, one socket ---- */
 
 typedef struct watch_job {
@@ -416,10 +463,7 @@ T_TEST(one_socket_is_watched_by_two_selects_and_a_poller, 120) {
         watch_job jobs[3];
         t_thread threads[3];
         sem_t seen;
-        if (tls)
-            t_tls_pair(pair, client_ctx, server_ctx);
-        else
-            t_pair(pair);
+        plain_or_tls_pair(pair, tls);
         T_EQ(sem_init(&seen, 0, 0), 0);
         for (int i = 0; i < 3; i++) {
             jobs[i].s = pair[1];
@@ -622,10 +666,7 @@ T_TEST(a_peer_that_never_reads_stops_sends_but_not_the_sender, 120) {
         pysock *pair[2];
         double start;
         ptrdiff_t n;
-        if (tls)
-            t_tls_pair(pair, client_ctx, server_ctx);
-        else
-            t_pair(pair);
+        plain_or_tls_pair(pair, tls);
         T_STEP("%s: a timed sendall keeps its deadline", tls ? "TLS" : "plain");
         T_OK(pysock_settimeout(pair[0], 0.3));
         start = t_now();
@@ -808,37 +849,6 @@ T_TEST(a_mutated_client_hello_never_crashes_a_server, 200) {
         close(fd);
     }
     T_OK(pysock_close(listener));
-}
-
-static void *recv_one(void *arg) {
-    char byte;
-    pysock *s = arg;
-    T_EQ(pysock_recv(s, &byte, 1, 0), 1);
-    return NULL;
-}
-
-/* Two blocking calls on one silent handshake take turns only when something happens. */
-T_TEST(two_callers_of_one_handshake_sleep, 60) {
-    pysock *pair[2];
-    pysock_ssl_wrap_options later = PYSOCK_SSL_WRAP_OPTIONS_INIT;
-    t_thread t[2];
-    double cpu;
-    t_pair(pair);
-    later.no_handshake_on_connect = 1;
-    T_OK(pysock_ssl_wrap_socket_ex(pair[1], server_ctx, &later));
-    for (int i = 0; i < 2; i++)
-        t_spawn(&t[i], recv_one, pair[1]);
-    for (int i = 0; i < 2; i++)
-        t_wait_asleep(&t[i]);
-    cpu = t_process_cpu();
-    t_nap(0.3);
-    T_CHECK(t_process_cpu() - cpu < 0.15);
-    T_OK(pysock_ssl_wrap_socket(pair[0], client_ctx, "localhost"));
-    T_OK(pysock_sendall(pair[0], "ab", 2, 0));
-    for (int i = 0; i < 2; i++)
-        t_join(&t[i]);
-    T_OK(pysock_close(pair[0]));
-    T_OK(pysock_close(pair[1]));
 }
 
 T_MAIN(.setup = make_contexts, .teardown = free_contexts)

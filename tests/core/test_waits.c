@@ -542,7 +542,7 @@ T_TEST(a_send_buf_that_waits_goes_on_at_any_watermark, 120) {
         }
 }
 
-/* ---- for ThreadSanitizer ---- */
+/* ---- contexts and pollers that threads share ---- */
 
 T_TEST(a_context_may_be_set_while_the_reactor_shakes_hands, 120) {
     pysock_ssl_session *session;

@@ -1343,11 +1343,4 @@ T_TEST(descriptors_are_passed_and_used, 60) {
     T_EQ(one.complained.size, 0);
 }
 
-/* A program that has ended reads no more of what it is fed. */
-static int ignore_SIGPIPE(void **state) {
-    (void)state;
-    signal(SIGPIPE, SIG_IGN);
-    return 0;
-}
-
 T_MAIN(.setup = ignore_SIGPIPE, .each_teardown = p_clear_away)

@@ -452,11 +452,4 @@ T_TEST(embed_ca_makes_a_header_that_verifies, 180) {
     T_EQ(run(&two, "embed_ca", "-o", f_path("none.h"), f_path("no-such-file"), NULL), 1);
 }
 
-/* A program that has ended reads no more of what it is fed. */
-static int ignore_SIGPIPE(void **state) {
-    (void)state;
-    signal(SIGPIPE, SIG_IGN);
-    return 0;
-}
-
 T_MAIN(.setup = ignore_SIGPIPE, .each_teardown = p_clear_away)

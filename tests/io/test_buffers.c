@@ -2,13 +2,6 @@
    order, and what becomes of a queue when its socket closes. */
 #include "support/contexts.h"
 
-static void any_pair(pysock *pair[2], int tls) {
-    if (tls)
-        t_tls_pair(pair, client_ctx, server_ctx);
-    else
-        t_pair(pair);
-}
-
 /* Memory that knows how often it was given back. */
 typedef struct owned {
     unsigned char *data;
@@ -166,7 +159,7 @@ T_TEST(recv_buf_hands_out_what_came, 30) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         pysock_buf *b;
-        any_pair(pair, tls);
+        plain_or_tls_pair(pair, tls);
         t_say(pair[0], "abc");
         b = T_OK(pysock_recv_buf(pair[1], 100000));
         T_EQ(pysock_buf_size(b), 3);
@@ -191,7 +184,7 @@ T_TEST(queued_buffers_arrive_in_order_with_what_is_sent_later, 60) {
     for (int tls = 0; tls < 2; tls++) {
         static const char *const words[] = {"one ", "two ", "three "};
         pysock *pair[2];
-        any_pair(pair, tls);
+        plain_or_tls_pair(pair, tls);
         for (int i = 0; i < 3; i++) {
             pysock_buf *b = T_OK(pysock_buf_copy(words[i], strlen(words[i])));
             T_OK(pysock_send_buf(pair[0], b));
@@ -209,7 +202,7 @@ T_TEST(an_empty_buffer_is_nothing, 30) {
     pysock_buf *b;
     b = T_OK(pysock_buf_new(0));
     for (int tls = 0; tls < 2; tls++) {
-        any_pair(pair, tls);
+        plain_or_tls_pair(pair, tls);
         T_OK(pysock_send_buf(pair[0], b));
         T_EQ(pysock_queued(pair[0]), 0);
         t_say(pair[0], "x");
@@ -255,7 +248,7 @@ T_TEST(a_send_does_not_overtake_a_long_queue, 120) {
         owned o;
         pysock_buf *b;
         T_STEP("%s, timeout %g", i % 2 ? "TLS" : "plain", modes[i / 2]);
-        any_pair(pair, i % 2);
+        plain_or_tls_pair(pair, i % 2);
         T_OK(pysock_setblocking(pair[0], 0));
         b = wrap_pattern(&o, QUEUED, 3);
         T_OK(pysock_send_buf(pair[0], b));
@@ -282,7 +275,7 @@ T_TEST(one_buffer_goes_to_many_sockets, 60) {
     pysock_buf *b;
     b = wrap_pattern(&o, size, 4);
     for (int i = 0; i < N; i++) {
-        any_pair(pairs[i], i % 2);
+        plain_or_tls_pair(pairs[i], i % 2);
         T_OK(pysock_setblocking(pairs[i][0], i % 3 == 0));
     }
     for (int round = 0; round < 2; round++)
@@ -346,7 +339,7 @@ T_TEST(watermarks_say_when_a_queue_is_full, 120) {
         uint64_t queued, received = 0;
         int writable = 0;
         T_STEP("%s, %zu to %zu", i % 2 ? "TLS" : "plain", low, high);
-        any_pair(pair, i % 2);
+        plain_or_tls_pair(pair, i % 2);
         /* so that the kernel's room does not grow while it is filled */
         T_OK(pysock_setsockopt_int(pair[0], SOL_SOCKET, SO_SNDBUF, 65536));
         T_OK(pysock_setsockopt_int(pair[1], SOL_SOCKET, SO_RCVBUF, 65536));
@@ -397,7 +390,7 @@ T_TEST(a_blocking_send_buf_waits_for_room, 60) {
         pysock *pair[2];
         later_job job;
         t_thread t;
-        any_pair(pair, tls);
+        plain_or_tls_pair(pair, tls);
         job.s = pair[1];
         job.size = piece * count;
         t_spawn(&t, read_it_all, &job);
@@ -419,7 +412,7 @@ T_TEST(a_timed_send_buf_keeps_its_deadline, 60) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         double start;
-        any_pair(pair, tls);
+        plain_or_tls_pair(pair, tls);
         T_OK(pysock_setblocking(pair[0], 0));
         (void)queue_until_full(pair[0], b);
         T_OK(pysock_settimeout(pair[0], 0.2));
@@ -434,6 +427,19 @@ T_TEST(a_timed_send_buf_keeps_its_deadline, 60) {
     pysock_buf_release(b);
 }
 
+T_TEST(only_stream_sockets_queue, 30) {
+    pysock *s;
+    pysock_buf *b;
+    b = T_OK(pysock_buf_copy("x", 1));
+    s = T_OK(pysock_socket(AF_INET, SOCK_DGRAM, 0));
+    T_FAILS(pysock_send_buf(s, b), T_ANY, T_ANY);
+    T_OK(pysock_close(s));
+    s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
+    T_FAILS(pysock_send_buf(s, b), PYSOCK_OS_ERROR, T_ANY);
+    T_OK(pysock_close(s));
+    pysock_buf_release(b);
+}
+
 /* ---- the queue and the end ---- */
 
 T_TEST(close_delivers_what_is_queued, 60) {
@@ -442,7 +448,7 @@ T_TEST(close_delivers_what_is_queued, 60) {
         owned o;
         pysock_buf *b = wrap_pattern(&o, QUEUED, 8);
         T_STEP("%s", tls ? "TLS" : "plain");
-        any_pair(pair, tls);
+        plain_or_tls_pair(pair, tls);
         T_OK(pysock_setblocking(pair[0], 0));
         T_OK(pysock_send_buf(pair[0], b));
         pysock_buf_release(b);
@@ -465,7 +471,7 @@ T_TEST(shutdown_delivers_what_is_queued, 60) {
         owned o;
         pysock_buf *b = wrap_pattern(&o, QUEUED, 8);
         T_STEP("%s", tls ? "TLS" : "plain");
-        any_pair(pair, tls);
+        plain_or_tls_pair(pair, tls);
         T_OK(pysock_setblocking(pair[0], 0));
         T_OK(pysock_send_buf(pair[0], b));
         pysock_buf_release(b);
@@ -484,7 +490,7 @@ T_TEST(a_dead_peer_frees_the_queue_once, 60) {
         owned o;
         pysock_buf *b = wrap_pattern(&o, QUEUED, 8);
         T_STEP("%s", tls ? "TLS" : "plain");
-        any_pair(pair, tls);
+        plain_or_tls_pair(pair, tls);
         T_OK(pysock_setblocking(pair[0], 0));
         T_OK(pysock_send_buf(pair[0], b));
         pysock_buf_release(b);
@@ -518,19 +524,6 @@ T_TEST(send_buf_during_a_handshake_is_queued_or_refused, 60) {
     t_expect(pair[1], queued ? "earlylate" : "late");
     pysock_buf_release(b);
     t_close_pair(pair);
-}
-
-T_TEST(only_stream_sockets_queue, 30) {
-    pysock *s;
-    pysock_buf *b;
-    b = T_OK(pysock_buf_copy("x", 1));
-    s = T_OK(pysock_socket(AF_INET, SOCK_DGRAM, 0));
-    T_FAILS(pysock_send_buf(s, b), T_ANY, T_ANY);
-    T_OK(pysock_close(s));
-    s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
-    T_FAILS(pysock_send_buf(s, b), PYSOCK_OS_ERROR, T_ANY);
-    T_OK(pysock_close(s));
-    pysock_buf_release(b);
 }
 
 T_MAIN(.setup = make_contexts, .teardown = free_contexts)

@@ -337,6 +337,8 @@ T_TEST(an_item_of_odd_size_does_not_hide_the_next, 30) {
     channel_close(&l);
 }
 
+/* ---- too little room for control data ---- */
+
 /* Sends MSG and receives it with every size of control memory, at every alignment: what comes is
    the beginning of the whole, MSG_CTRUNC tells that it was cut, nothing behind it is touched. */
 static void cut_at_every_length(channel *l, const pysock_msg *whole) {

@@ -13,30 +13,10 @@
 #define ONESHOT ((int)EPOLLONESHOT)
 #define EXCLUSIVE ((int)EPOLLEXCLUSIVE)
 
-/* The events of one descriptor, or 0; the poller has nothing else to tell. */
-static short poll_one(pysock_poller *p, int fd, double timeout) {
-    pysock_pollevent event = {-1, 0, NULL};
-    ptrdiff_t n = T_OK(pysock_poller_poll(p, &event, 1, timeout));
-    if (n == 0) {
-        T_CHECK(timeout >= 0);
-        return 0;
-    }
-    T_EQ(n, 1);
-    T_EQ(event.fd, fd);
-    return event.events;
-}
-
 static pysock_poller *epoll_with(int fd, int events) {
     pysock_poller *p = T_OK(pysock_poller_new_epoll());
     T_OK(pysock_poller_register(p, fd, events, NULL));
     return p;
-}
-
-static void pair_of(int tls, pysock *pair[2]) {
-    if (tls)
-        t_tls_pair(pair, client_ctx, server_ctx);
-    else
-        t_pair(pair);
 }
 
 /* ---- registrations ---- */
@@ -46,16 +26,16 @@ T_TEST(registering_twice_and_what_is_unknown_are_errors, 30) {
         pysock *pair[2];
         pysock_poller *p;
         int fd;
-        pair_of(tls, pair);
+        plain_or_tls_pair(pair, tls);
         fd = pysock_fileno(pair[0]);
         p = epoll_with(fd, POLLIN);
         T_FAILS(pysock_poller_register(p, fd, POLLIN, NULL), PYSOCK_OS_ERROR, EEXIST);
         T_OK(pysock_poller_modify(p, fd, POLLOUT));
-        T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLOUT);
+        T_EQ(t_poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLOUT);
         T_OK(pysock_poller_unregister(p, fd));
         T_FAILS(pysock_poller_unregister(p, fd), PYSOCK_OS_ERROR, ENOENT);
         T_FAILS(pysock_poller_modify(p, fd, POLLIN), PYSOCK_OS_ERROR, ENOENT);
-        T_EQ(poll_one(p, fd, 0), 0);
+        T_EQ(t_poll_one(p, fd, 0), 0);
         pysock_poller_release(p);
         t_close_pair(pair);
     }
@@ -82,17 +62,17 @@ T_TEST(what_is_closed_is_forgotten, 30) {
         pysock *pair[2], *next[2];
         pysock_poller *p;
         int fd;
-        pair_of(tls, pair);
+        plain_or_tls_pair(pair, tls);
         fd = pysock_fileno(pair[0]);
         p = epoll_with(fd, POLLIN | POLLOUT);
-        T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLOUT);
+        T_EQ(t_poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLOUT);
         pysock_close(pair[0]);
-        T_EQ(poll_one(p, fd, 0), 0);
+        T_EQ(t_poll_one(p, fd, 0), 0);
         T_FAILS(pysock_poller_unregister(p, fd), PYSOCK_OS_ERROR, EBADF);
         T_STEP("the number comes back");
         t_pair(next);
         T_OK(pysock_poller_register(p, pysock_fileno(next[0]), POLLOUT, NULL));
-        T_EQ(poll_one(p, pysock_fileno(next[0]), PYSOCK_NO_TIMEOUT), POLLOUT);
+        T_EQ(t_poll_one(p, pysock_fileno(next[0]), PYSOCK_NO_TIMEOUT), POLLOUT);
         pysock_poller_release(p);
         pysock_close(pair[1]);
         t_close_pair(next);
@@ -106,16 +86,16 @@ T_TEST(a_pipe_that_is_closed_is_forgotten_and_its_number_free, 30) {
     p = epoll_with(ends[0], POLLIN);
     T_FAILS(pysock_poller_register(p, ends[0], POLLIN, NULL), PYSOCK_OS_ERROR, EEXIST);
     T_EQ(write(ends[1], "x", 1), 1);
-    T_EQ(poll_one(p, ends[0], PYSOCK_NO_TIMEOUT), POLLIN);
+    T_EQ(t_poll_one(p, ends[0], PYSOCK_NO_TIMEOUT), POLLIN);
     close(ends[0]);
-    T_EQ(poll_one(p, ends[0], 0), 0);
+    T_EQ(t_poll_one(p, ends[0], 0), 0);
     T_OK(pipe(again));
     T_EQ(again[0], ends[0]);
     T_FAILS(pysock_poller_modify(p, again[0], POLLIN), PYSOCK_OS_ERROR, ENOENT);
     T_OK(pysock_poller_register(p, again[0], POLLIN, NULL));
-    T_EQ(poll_one(p, again[0], 0), 0);
+    T_EQ(t_poll_one(p, again[0], 0), 0);
     T_EQ(write(again[1], "x", 1), 1);
-    T_EQ(poll_one(p, again[0], PYSOCK_NO_TIMEOUT), POLLIN);
+    T_EQ(t_poll_one(p, again[0], PYSOCK_NO_TIMEOUT), POLLIN);
     T_OK(pysock_poller_unregister(p, again[0]));
     pysock_poller_release(p);
     close(ends[1]);
@@ -131,14 +111,14 @@ T_TEST(a_detached_descriptor_stays_registered_for_whoever_takes_it, 30) {
     t_pair(pair);
     fd = pysock_fileno(pair[0]);
     p = epoll_with(fd, POLLIN);
-    T_EQ(poll_one(p, fd, 0), 0);
+    T_EQ(t_poll_one(p, fd, 0), 0);
     taken = T_OK(pysock_adopt(fd, AF_INET, SOCK_STREAM, 0));
     T_EQ(pysock_detach(pair[0]), fd);
     t_say(pair[1], "x");
-    T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
+    T_EQ(t_poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
     T_FAILS(pysock_poller_register(p, fd, POLLIN, NULL), PYSOCK_OS_ERROR, EEXIST);
     t_expect(taken, "x");
-    T_EQ(poll_one(p, fd, 0), 0);
+    T_EQ(t_poll_one(p, fd, 0), 0);
     T_OK(pysock_poller_unregister(p, fd));
     pysock_poller_release(p);
     pysock_close(taken);
@@ -175,25 +155,25 @@ T_TEST(an_edge_is_told_once, 30) {
         pysock *pair[2];
         pysock_poller *p;
         int fd;
-        pair_of(tls, pair);
+        plain_or_tls_pair(pair, tls);
         fd = pysock_fileno(pair[1]);
         p = epoll_with(fd, POLLIN | ET);
-        T_EQ(poll_one(p, fd, 0), 0);
+        T_EQ(t_poll_one(p, fd, 0), 0);
         for (int i = 0; i < 3; i++) {
             t_say(pair[0], "some bytes");
-            T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
-            T_EQ(poll_one(p, fd, 0), 0);
-            T_EQ(poll_one(p, fd, 0.02), 0);
+            T_EQ(t_poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
+            T_EQ(t_poll_one(p, fd, 0), 0);
+            T_EQ(t_poll_one(p, fd, 0.02), 0);
         }
         T_STEP("a part is read: no edge");
         T_EQ(pysock_recv(pair[1], buf, 3, 0), 3);
-        T_EQ(poll_one(p, fd, 0.02), 0);
+        T_EQ(t_poll_one(p, fd, 0.02), 0);
         T_STEP("asked anew");
         T_OK(pysock_poller_modify(p, fd, POLLIN | ET));
-        T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
+        T_EQ(t_poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
         if (tls) /* the engine's bytes, and perhaps the records in the kernel once more */
-            poll_one(p, fd, 0);
-        T_EQ(poll_one(p, fd, 0), 0);
+            t_poll_one(p, fd, 0);
+        T_EQ(t_poll_one(p, fd, 0), 0);
         pysock_poller_release(p);
         t_close_pair(pair);
     }
@@ -206,22 +186,22 @@ T_TEST(an_edge_for_writing_comes_when_there_is_room_again, 60) {
         pysock_poller *p;
         int64_t sent = 0, got = 0;
         int fd;
-        pair_of(tls, pair);
+        plain_or_tls_pair(pair, tls);
         fd = pysock_fileno(pair[0]);
         T_OK(pysock_setblocking(pair[0], 0));
         p = epoll_with(fd, POLLOUT | ET);
-        T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLOUT);
+        T_EQ(t_poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLOUT);
         for (int round = 0; round < 3; round++) {
             ptrdiff_t n;
             while ((n = pysock_send(pair[0], bulk, sizeof bulk, 0)) > 0)
                 sent += n;
             T_EQ(errno, EAGAIN);
             T_STEP("round %d: %lld bytes are out", round, (long long)sent);
-            while (poll_one(p, fd, 0))
+            while (t_poll_one(p, fd, 0))
                 ; /* what was still true before it was full */
             while (got < sent)
                 got += T_OK(pysock_recv(pair[1], bulk, sizeof bulk, 0));
-            T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLOUT);
+            T_EQ(t_poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLOUT);
         }
         pysock_poller_release(p);
         t_close_pair(pair);
@@ -256,14 +236,14 @@ T_TEST(no_edge_is_lost, 120) {
         int fd, ended = 0;
         for (int i = 0; i < job.count; i++)
             want += 1 + i * 37 % 300;
-        pair_of(tls, pair);
+        plain_or_tls_pair(pair, tls);
         fd = pysock_fileno(pair[1]);
         T_OK(pysock_setblocking(pair[1], 0));
         p = epoll_with(fd, POLLIN | ET);
         job.s = pair[0];
         t_spawn(&thread, say_in_pieces, &job);
         while (!ended) {
-            T_CHECK(poll_one(p, fd, PYSOCK_NO_TIMEOUT) & POLLIN);
+            T_CHECK(t_poll_one(p, fd, PYSOCK_NO_TIMEOUT) & POLLIN);
             while ((n = pysock_recv(pair[1], buf, sizeof buf, 0)) > 0)
                 got += n;
             ended = n == 0;
@@ -287,13 +267,13 @@ T_TEST(an_edge_tells_the_end_of_a_handshake, 30) {
     t_wrap_later(pair[1], server_ctx, NULL);
     T_OK(pysock_ssl_wrap_socket(pair[0], client_ctx, "localhost"));
     p = epoll_with(fd, POLLIN | POLLOUT | ET);
-    T_EQ(poll_one(p, fd, 0), 0);
+    T_EQ(t_poll_one(p, fd, 0), 0);
     t_spawn(&thread, t_handshake_thread, pair[1]);
-    T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLOUT);
+    T_EQ(t_poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLOUT);
     T_EQ(pysock_ssl_do_handshake(pair[0]), 0);
     t_join(&thread);
     t_say(pair[1], "x");
-    T_CHECK(poll_one(p, fd, PYSOCK_NO_TIMEOUT) & POLLIN);
+    T_CHECK(t_poll_one(p, fd, PYSOCK_NO_TIMEOUT) & POLLIN);
     pysock_poller_release(p);
     t_close_pair(pair);
 }
@@ -303,19 +283,19 @@ T_TEST(oneshot_is_told_once_until_it_is_modified, 30) {
         pysock *pair[2];
         pysock_poller *p;
         int fd;
-        pair_of(tls, pair);
+        plain_or_tls_pair(pair, tls);
         fd = pysock_fileno(pair[1]);
         p = epoll_with(fd, POLLIN | ONESHOT);
-        T_EQ(poll_one(p, fd, 0), 0);
+        T_EQ(t_poll_one(p, fd, 0), 0);
         t_say(pair[0], "one");
-        T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
+        T_EQ(t_poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
         t_say(pair[0], "two");
-        T_EQ(poll_one(p, fd, 0.02), 0);
+        T_EQ(t_poll_one(p, fd, 0.02), 0);
         pysock_close(pair[0]);
-        T_EQ(poll_one(p, fd, 0.02), 0); /* not even errors */
+        T_EQ(t_poll_one(p, fd, 0.02), 0); /* not even errors */
         T_OK(pysock_poller_modify(p, fd, POLLIN | ONESHOT));
-        T_CHECK(poll_one(p, fd, PYSOCK_NO_TIMEOUT) & POLLIN);
-        T_EQ(poll_one(p, fd, 0), 0);
+        T_CHECK(t_poll_one(p, fd, PYSOCK_NO_TIMEOUT) & POLLIN);
+        T_EQ(t_poll_one(p, fd, 0), 0);
         pysock_poller_release(p);
         pysock_close(pair[1]);
     }
@@ -335,9 +315,9 @@ T_TEST(oneshot_is_not_spent_by_half_a_record, 30) {
     t_say(pair[1], "hello");
     size = t_raw_record(proxy.to_server, record);
     t_raw_write(proxy.to_client, record, 6);
-    T_EQ(poll_one(p, fd, 0.05), 0);
+    T_EQ(t_poll_one(p, fd, 0.05), 0);
     t_raw_write(proxy.to_client, record + 6, size - 6);
-    T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
+    T_EQ(t_poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
     t_expect(pair[0], "hello");
     pysock_poller_release(p);
     t_close_pair(pair);
@@ -353,7 +333,7 @@ T_TEST(exclusive_is_taken_and_cannot_be_modified, 30) {
     p = epoll_with(fd, POLLIN | EXCLUSIVE);
     T_FAILS(pysock_poller_modify(p, fd, POLLIN), PYSOCK_OS_ERROR, EINVAL);
     t_say(pair[0], "x");
-    T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
+    T_EQ(t_poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
     T_OK(pysock_poller_unregister(p, fd));
     T_OK(pysock_poller_register(p, fd, POLLIN, NULL));
     T_FAILS(pysock_poller_modify(p, fd, POLLIN | EXCLUSIVE), PYSOCK_OS_ERROR, EINVAL);
@@ -366,15 +346,15 @@ T_TEST(the_peers_end_is_RDHUP, 30) {
         pysock *pair[2];
         pysock_poller *p;
         int fd;
-        pair_of(tls, pair);
+        plain_or_tls_pair(pair, tls);
         fd = pysock_fileno(pair[1]);
         p = epoll_with(fd, (int)EPOLLRDHUP);
-        T_EQ(poll_one(p, fd, 0), 0);
+        T_EQ(t_poll_one(p, fd, 0), 0);
         t_say(pair[0], "not the end");
-        T_EQ(poll_one(p, fd, 0.02), 0);
+        T_EQ(t_poll_one(p, fd, 0.02), 0);
         T_OK(pysock_shutdown(pair[0], SHUT_WR));
-        T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), (int)EPOLLRDHUP);
-        T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), (int)EPOLLRDHUP);
+        T_EQ(t_poll_one(p, fd, PYSOCK_NO_TIMEOUT), (int)EPOLLRDHUP);
+        T_EQ(t_poll_one(p, fd, PYSOCK_NO_TIMEOUT), (int)EPOLLRDHUP);
         pysock_poller_release(p);
         t_close_pair(pair);
     }
@@ -393,23 +373,23 @@ T_TEST(its_descriptor_is_readable_when_there_is_something_to_tell, 30) {
         pysock *pair[2];
         pysock_poller *p;
         int fd, epfd;
-        pair_of(tls, pair);
+        plain_or_tls_pair(pair, tls);
         fd = pysock_fileno(pair[1]);
         p = epoll_with(fd, POLLIN);
         epfd = T_OK(pysock_poller_fileno(p));
         T_EQ(fcntl(epfd, F_GETFD), FD_CLOEXEC);
         while (fd_readable(epfd, 0)) /* it is new, and may say so */
-            T_EQ(poll_one(p, fd, 0), 0);
+            T_EQ(t_poll_one(p, fd, 0), 0);
         t_say(pair[0], "abcdefgh");
         T_EQ(fd_readable(epfd, PYSOCK_NO_TIMEOUT), 1);
-        T_EQ(poll_one(p, fd, 0), POLLIN);
+        T_EQ(t_poll_one(p, fd, 0), POLLIN);
         T_STEP("the rest waits in the engine, and the kernel knows nothing of it");
         T_EQ(pysock_recv(pair[1], buf, 4, 0), 4);
         T_EQ(fd_readable(epfd, PYSOCK_NO_TIMEOUT), 1);
-        T_EQ(poll_one(p, fd, 0), POLLIN);
+        T_EQ(t_poll_one(p, fd, 0), POLLIN);
         T_EQ(pysock_recv(pair[1], buf, 4, 0), 4);
         while (fd_readable(epfd, 0))
-            T_EQ(poll_one(p, fd, 0), 0);
+            T_EQ(t_poll_one(p, fd, 0), 0);
         pysock_poller_release(p);
         t_close_pair(pair);
     }
@@ -425,7 +405,7 @@ T_TEST(two_share_one_and_close_ends_both, 30) {
     p = epoll_with(fd, POLLOUT);
     epfd = T_OK(pysock_poller_fileno(p));
     q = T_OK(pysock_poller_from_fileno(epfd));
-    T_EQ(poll_one(q, fd, PYSOCK_NO_TIMEOUT), POLLOUT);
+    T_EQ(t_poll_one(q, fd, PYSOCK_NO_TIMEOUT), POLLOUT);
     T_FAILS(pysock_poller_register(q, fd, POLLOUT, NULL), PYSOCK_OS_ERROR, EEXIST);
     T_OK(pysock_poller_close(p));
     pysock_poller_release(p);
@@ -455,7 +435,7 @@ T_TEST(a_duplicate_of_its_descriptor_finds_the_poller, 30) {
     T_FAILS(pysock_poller_from_fileno(foreign), PYSOCK_OS_ERROR, EINVAL);
     T_FAILS(pysock_poller_from_fileno(ends[0]), PYSOCK_OS_ERROR, EINVAL);
     T_EQ(write(ends[1], "x", 1), 1);
-    T_EQ(poll_one(p, ends[0], PYSOCK_NO_TIMEOUT), POLLIN);
+    T_EQ(t_poll_one(p, ends[0], PYSOCK_NO_TIMEOUT), POLLIN);
     T_OK(pysock_poller_close(p));
     T_FAILS(pysock_poller_from_fileno(copy), PYSOCK_OS_ERROR, EINVAL);
     pysock_poller_release(p);
@@ -495,10 +475,10 @@ typedef struct fork_job {
 
 static void poll_in_the_child(void *arg) {
     fork_job *job = arg;
-    T_EQ(poll_one(job->p, job->fd, PYSOCK_NO_TIMEOUT), POLLIN);
+    T_EQ(t_poll_one(job->p, job->fd, PYSOCK_NO_TIMEOUT), POLLIN);
     T_EQ(pysock_poller_fileno(job->p), job->epfd);
     T_OK(pysock_poller_unregister(job->p, job->fd));
-    T_EQ(poll_one(job->p, job->fd, 0), 0);
+    T_EQ(t_poll_one(job->p, job->fd, 0), 0);
 }
 
 T_TEST(a_forked_child_has_a_set_of_its_own_under_the_same_number, 30) {
@@ -511,7 +491,7 @@ T_TEST(a_forked_child_has_a_set_of_its_own_under_the_same_number, 30) {
     job.epfd = T_OK(pysock_poller_fileno(job.p));
     t_say(pair[0], "x");
     t_wait_for_child(t_run_in_child(poll_in_the_child, &job, 0));
-    T_EQ(poll_one(job.p, job.fd, PYSOCK_NO_TIMEOUT), POLLIN);
+    T_EQ(t_poll_one(job.p, job.fd, PYSOCK_NO_TIMEOUT), POLLIN);
     T_EQ(pysock_poller_fileno(job.p), job.epfd);
     pysock_poller_release(job.p);
     t_close_pair(pair);
@@ -523,7 +503,7 @@ static void change_in_the_child(void *arg) {
     T_OK(pysock_poller_unregister(job->p, job->other));
     T_FAILS(pysock_poller_unregister(job->p, job->other), PYSOCK_OS_ERROR, ENOENT);
     T_FAILS(pysock_poller_register(job->p, job->fd, POLLIN, NULL), PYSOCK_OS_ERROR, EEXIST);
-    T_EQ(poll_one(job->p, job->fd, PYSOCK_NO_TIMEOUT), POLLIN);
+    T_EQ(t_poll_one(job->p, job->fd, PYSOCK_NO_TIMEOUT), POLLIN);
     T_OK(pysock_poller_unregister(job->p, job->fd));
     T_FAILS(pysock_poller_modify(job->p, job->fd, POLLIN), PYSOCK_OS_ERROR, ENOENT);
 }
@@ -540,7 +520,7 @@ T_TEST(in_a_forked_child_registrations_can_be_changed_before_the_first_poll, 30)
     job.p = epoll_with(job.fd, POLLIN);
     T_OK(pysock_poller_register(job.p, job.other, POLLIN, NULL));
     t_wait_for_child(t_run_in_child(change_in_the_child, &job, 0));
-    T_EQ(poll_one(job.p, job.fd, PYSOCK_NO_TIMEOUT), POLLIN);
+    T_EQ(t_poll_one(job.p, job.fd, PYSOCK_NO_TIMEOUT), POLLIN);
     T_OK(pysock_poller_unregister(job.p, job.other));
     pysock_poller_release(job.p);
     for (int i = 0; i < 2; i++) {

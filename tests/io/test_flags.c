@@ -8,7 +8,7 @@
 #endif
 #endif
 
-/* ---- flags ---- */
+/* ---- MSG_DONTWAIT, MSG_WAITALL, MSG_TRUNC ---- */
 
 T_TEST(what_is_not_there_is_EAGAIN_or_a_timeout, 60) {
     FOR_EACH_KIND(kind) {
@@ -194,6 +194,8 @@ T_TEST(MSG_TRUNC_on_a_tcp_socket_discards, 30) {
     channel_close(&l);
 }
 
+/* ---- urgent data ---- */
+
 static int is_exceptional(pysock *s, double timeout) {
     int fd = T_OK(pysock_fileno(s));
     size_t n = 1;
@@ -313,6 +315,8 @@ T_TEST(urgent_data_ends_a_wait_for_it, 30) {
         channel_close(&l);
     }
 }
+
+/* ---- the error queue ---- */
 
 T_TEST(MSG_ERRQUEUE_never_waits, 30) {
     if (T_MACOS_LIKE)
@@ -453,6 +457,8 @@ T_TEST(an_error_queue_that_nobody_reads_makes_no_call_spin, 30) {
 }
 
 #endif
+
+/* ---- flags of calls that send ---- */
 
 /* The kernel keeps what comes with MSG_MORE, and sends it with what comes without. */
 T_TEST(MSG_MORE_joins_what_follows, 60) {

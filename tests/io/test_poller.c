@@ -4,20 +4,6 @@
 
 #include <sys/ioctl.h>
 
-/* The events of one descriptor, or 0; the poller has nothing else to tell. */
-static short poll_one(pysock_poller *p, int fd, double timeout) {
-    pysock_pollevent event = {-1, 0, NULL};
-    ptrdiff_t n = T_OK(pysock_poller_poll(p, &event, 1, timeout));
-    if (n == 0) {
-        T_CHECK(timeout >= 0);
-        return 0;
-    }
-    T_EQ(n, 1);
-    T_EQ(event.fd, fd);
-    T_CHECK(event.events != 0);
-    return event.events;
-}
-
 /* ---- registrations ---- */
 
 T_TEST(an_empty_poller_only_waits, 30) {
@@ -45,15 +31,15 @@ T_TEST(register_modify_and_unregister_do_what_they_say, 30) {
     T_FAILS(pysock_poller_unregister(p, fd), PYSOCK_KEY_ERROR, ENOENT);
     T_CHECK(strcmp(pysock_error_name(), "KeyError") == 0);
     T_OK(pysock_poller_register(p, fd, POLLIN, NULL));
-    T_EQ(poll_one(p, fd, 0), 0);
+    T_EQ(t_poll_one(p, fd, 0), 0);
     T_OK(pysock_poller_modify(p, fd, POLLIN | POLLOUT));
-    T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLOUT);
+    T_EQ(t_poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLOUT);
     T_OK(pysock_poller_register(p, fd, POLLIN, NULL));
-    T_EQ(poll_one(p, fd, 0), 0);
+    T_EQ(t_poll_one(p, fd, 0), 0);
     t_say(pair[1], "x");
-    T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
+    T_EQ(t_poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
     T_OK(pysock_poller_unregister(p, fd));
-    T_EQ(poll_one(p, fd, 0), 0);
+    T_EQ(t_poll_one(p, fd, 0), 0);
     T_FAILS(pysock_poller_unregister(p, fd), PYSOCK_KEY_ERROR, ENOENT);
     pysock_poller_release(p);
     t_close_pair(pair);
@@ -77,10 +63,7 @@ T_TEST(an_event_brings_the_userdata_of_its_registration, 60) {
             if (!p && errno == ENOTSUP)
                 continue;
             T_OK(p);
-            if (tls)
-                t_tls_pair(pair, client_ctx, server_ctx);
-            else
-                t_pair(pair);
+            plain_or_tls_pair(pair, tls);
             fd = pysock_fileno(pair[0]);
             T_OK(pysock_poller_register(p, fd, POLLOUT, &first));
             T_CHECK(userdata_of(p) == &first);
@@ -104,23 +87,20 @@ T_TEST(what_is_still_true_is_told_again, 30) {
         pysock_poller *p;
         int fd;
         char byte;
-        if (tls)
-            t_tls_pair(pair, client_ctx, server_ctx);
-        else
-            t_pair(pair);
+        plain_or_tls_pair(pair, tls);
         fd = pysock_fileno(pair[1]);
         p = t_poller_with(fd, POLLIN | POLLOUT);
         for (int i = 0; i < 3; i++)
-            T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLOUT);
+            T_EQ(t_poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLOUT);
         T_OK(pysock_poller_modify(p, fd, POLLIN));
         t_say(pair[0], "ab");
         for (int i = 0; i < 3; i++)
-            T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
+            T_EQ(t_poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
         T_EQ(pysock_recv(pair[1], &byte, 1, 0), 1);
         for (int i = 0; i < 3; i++)
-            T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
+            T_EQ(t_poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
         T_EQ(pysock_recv(pair[1], &byte, 1, 0), 1);
-        T_EQ(poll_one(p, fd, 0), 0);
+        T_EQ(t_poll_one(p, fd, 0), 0);
         pysock_poller_release(p);
         t_close_pair(pair);
     }
@@ -162,17 +142,14 @@ T_TEST(a_closed_socket_is_told_as_POLLNVAL_until_it_is_unregistered, 30) {
         pysock *pair[2];
         pysock_poller *p;
         int fd;
-        if (tls)
-            t_tls_pair(pair, client_ctx, server_ctx);
-        else
-            t_pair(pair);
+        plain_or_tls_pair(pair, tls);
         fd = pysock_fileno(pair[0]);
         p = t_poller_with(fd, POLLIN);
         T_OK(pysock_close(pair[0]));
         for (int i = 0; i < 3; i++)
-            T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLNVAL);
+            T_EQ(t_poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLNVAL);
         T_OK(pysock_poller_unregister(p, fd));
-        T_EQ(poll_one(p, fd, 0), 0);
+        T_EQ(t_poll_one(p, fd, 0), 0);
         pysock_poller_release(p);
         T_OK(pysock_close(pair[1]));
     }
@@ -195,9 +172,9 @@ T_TEST(a_number_that_comes_back_can_be_registered_again, 30) {
         skip();
     }
     T_OK(pysock_poller_register(p, fd, POLLIN, NULL));
-    T_EQ(poll_one(p, fd, 0), 0);
+    T_EQ(t_poll_one(p, fd, 0), 0);
     t_say(pysock_fileno(pair[0]) == fd ? pair[1] : pair[0], "x");
-    T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
+    T_EQ(t_poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
     T_OK(pysock_poller_unregister(p, fd));
     t_close_pair(pair);
     pysock_poller_release(p);
@@ -211,6 +188,26 @@ T_TEST(a_poller_stays_until_its_last_reference_is_released, 30) {
     pysock_poller_release(p);
     T_EQ(pysock_poller_poll(p, &event, 1, 0), 0);
     pysock_poller_release(p);
+}
+
+/* A pipe that has the number of one that was closed without being unregistered. */
+T_TEST(a_reused_number_of_a_pipe_is_asked_for_anew, 60) {
+    pysock_poller *p = T_OK(pysock_poller_new());
+    pysock_pollevent event;
+    int old[2], again[2];
+    T_EQ(pipe(old), 0);
+    T_OK(pysock_poller_register(p, old[0], POLLIN, NULL));
+    T_EQ(pysock_poller_poll(p, &event, 1, 0), 0);
+    close(old[0]);
+    close(old[1]);
+    T_EQ(pipe(again), 0);
+    T_EQ(again[0], old[0]);
+    T_OK(pysock_poller_register(p, again[0], POLLIN, NULL));
+    T_EQ(write(again[1], "x", 1), 1);
+    T_EQ(pysock_poller_poll(p, &event, 1, 30), 1);
+    pysock_poller_release(p);
+    close(again[0]);
+    close(again[1]);
 }
 
 T_TEST(a_poller_may_go_before_its_sockets_and_after, 30) {
@@ -227,6 +224,26 @@ T_TEST(a_poller_may_go_before_its_sockets_and_after, 30) {
     pysock_poller_release(p);
 }
 
+T_TEST(every_call_on_a_closed_poller_fails, 30) {
+    pysock *pair[2];
+    pysock_poller *p = T_OK(pysock_poller_new());
+    pysock_pollevent event;
+    int fds[2];
+    t_pair(pair);
+    for (int i = 0; i < 2; i++)
+        fds[i] = T_OK(pysock_fileno(pair[i]));
+    T_OK(pysock_poller_register(p, fds[0], POLLIN, NULL));
+    T_OK(pysock_poller_close(p));
+    for (int i = 0; i < 2; i++) {
+        T_FAILS(pysock_poller_register(p, fds[i], POLLIN, NULL), PYSOCK_OS_ERROR, EBADF);
+        T_FAILS(pysock_poller_modify(p, fds[i], POLLIN), PYSOCK_OS_ERROR, EBADF);
+        T_FAILS(pysock_poller_unregister(p, fds[i]), PYSOCK_OS_ERROR, EBADF);
+    }
+    T_FAILS(pysock_poller_poll(p, &event, 1, 0), PYSOCK_OS_ERROR, EBADF);
+    pysock_poller_release(p);
+    t_close_pair(pair);
+}
+
 /* ---- descriptors of every kind ---- */
 
 T_TEST(pipes_tell_hangup_and_error, 30) {
@@ -234,19 +251,19 @@ T_TEST(pipes_tell_hangup_and_error, 30) {
     pysock_poller *p;
     T_EQ(pipe(fds), 0);
     p = t_poller_with(fds[0], POLLIN);
-    T_EQ(poll_one(p, fds[0], 0), 0);
+    T_EQ(t_poll_one(p, fds[0], 0), 0);
     T_EQ(write(fds[1], "x", 1), 1);
-    T_EQ(poll_one(p, fds[0], PYSOCK_NO_TIMEOUT), POLLIN);
+    T_EQ(t_poll_one(p, fds[0], PYSOCK_NO_TIMEOUT), POLLIN);
     close(fds[1]);
-    T_CHECK(poll_one(p, fds[0], PYSOCK_NO_TIMEOUT) & POLLHUP);
+    T_CHECK(t_poll_one(p, fds[0], PYSOCK_NO_TIMEOUT) & POLLHUP);
     pysock_poller_release(p);
     close(fds[0]);
 
     T_EQ(pipe(fds), 0);
     p = t_poller_with(fds[1], 0);
-    T_EQ(poll_one(p, fds[1], 0), 0);
+    T_EQ(t_poll_one(p, fds[1], 0), 0);
     close(fds[0]);
-    T_CHECK(poll_one(p, fds[1], PYSOCK_NO_TIMEOUT) & POLLERR);
+    T_CHECK(t_poll_one(p, fds[1], PYSOCK_NO_TIMEOUT) & POLLERR);
     pysock_poller_release(p);
     close(fds[1]);
 }
@@ -258,10 +275,10 @@ T_TEST(files_are_always_ready, 30) {
     fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
     T_CHECK(fd >= 0);
     p = t_poller_with(fd, POLLIN);
-    T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
-    T_EQ(poll_one(p, fd, 0), POLLIN);
+    T_EQ(t_poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
+    T_EQ(t_poll_one(p, fd, 0), POLLIN);
     T_OK(pysock_poller_unregister(p, fd));
-    T_EQ(poll_one(p, fd, 0), 0);
+    T_EQ(t_poll_one(p, fd, 0), 0);
     pysock_poller_release(p);
     close(fd);
 }
@@ -272,11 +289,11 @@ T_TEST(a_listening_socket_tells_connections, 30) {
     pysock_poller *p;
     listener = t_listen(&port);
     p = t_poller_with(pysock_fileno(listener), POLLIN | POLLOUT);
-    T_EQ(poll_one(p, pysock_fileno(listener), 0), 0);
+    T_EQ(t_poll_one(p, pysock_fileno(listener), 0), 0);
     fd = t_raw_connect(port);
-    T_EQ(poll_one(p, pysock_fileno(listener), PYSOCK_NO_TIMEOUT), POLLIN);
+    T_EQ(t_poll_one(p, pysock_fileno(listener), PYSOCK_NO_TIMEOUT), POLLIN);
     s = T_OK(pysock_accept(listener, NULL));
-    T_EQ(poll_one(p, pysock_fileno(listener), 0), 0);
+    T_EQ(t_poll_one(p, pysock_fileno(listener), 0), 0);
     pysock_poller_release(p);
     close(fd);
     T_OK(pysock_close(s));
@@ -294,7 +311,7 @@ T_TEST(a_failed_connect_is_an_error_to_a_poller, 30) {
     T_OK(pysock_setblocking(s, 0));
     T_FAILS(pysock_connect(s, "127.0.0.1", port), PYSOCK_OS_ERROR, EINPROGRESS);
     p = t_poller_with(pysock_fileno(s), POLLIN | POLLOUT);
-    events = poll_one(p, pysock_fileno(s), PYSOCK_NO_TIMEOUT);
+    events = t_poll_one(p, pysock_fileno(s), PYSOCK_NO_TIMEOUT);
     T_CHECK((events & (POLLIN | POLLOUT)) == (POLLIN | POLLOUT));
     T_CHECK(events & (POLLERR | POLLHUP));
     T_FAILS(pysock_recv(s, &byte, 1, 0), PYSOCK_OS_ERROR, ECONNREFUSED);
@@ -311,9 +328,9 @@ T_TEST(out_of_band_data_is_POLLPRI, 30) {
     fd = t_raw_connect(port);
     s = T_OK(pysock_accept(listener, NULL));
     p = t_poller_with(pysock_fileno(s), POLLPRI);
-    T_EQ(poll_one(p, pysock_fileno(s), 0), 0);
+    T_EQ(t_poll_one(p, pysock_fileno(s), 0), 0);
     T_EQ(send(fd, "!", 1, MSG_OOB), 1);
-    T_EQ(poll_one(p, pysock_fileno(s), PYSOCK_NO_TIMEOUT), POLLPRI);
+    T_EQ(t_poll_one(p, pysock_fileno(s), PYSOCK_NO_TIMEOUT), POLLPRI);
     pysock_poller_release(p);
     close(fd);
     T_OK(pysock_close(s));
@@ -332,27 +349,27 @@ T_TEST(a_poller_sees_bytes_left_in_the_engine, 30) {
     fd = pysock_fileno(pair[1]);
     before = t_poller_with(fd, POLLIN);
     T_OK(pysock_sendall(pair[0], text, sizeof text, 0));
-    T_EQ(poll_one(before, fd, PYSOCK_NO_TIMEOUT), POLLIN);
+    T_EQ(t_poll_one(before, fd, PYSOCK_NO_TIMEOUT), POLLIN);
     T_EQ(pysock_recv(pair[1], buf, 10, 0), 10);
     T_EQ(ioctl(fd, FIONREAD, &in_kernel), 0);
     T_EQ(in_kernel, 0);
-    T_EQ(poll_one(before, fd, 0), POLLIN);
-    T_EQ(poll_one(before, fd, PYSOCK_NO_TIMEOUT), POLLIN);
+    T_EQ(t_poll_one(before, fd, 0), POLLIN);
+    T_EQ(t_poll_one(before, fd, PYSOCK_NO_TIMEOUT), POLLIN);
     T_STEP("a registration made while the bytes wait");
     after = t_poller_with(fd, POLLIN);
-    T_EQ(poll_one(after, fd, PYSOCK_NO_TIMEOUT), POLLIN);
+    T_EQ(t_poll_one(after, fd, PYSOCK_NO_TIMEOUT), POLLIN);
     T_STEP("modified to and fro");
     T_OK(pysock_poller_modify(before, fd, 0));
-    T_EQ(poll_one(before, fd, 0), 0);
+    T_EQ(t_poll_one(before, fd, 0), 0);
     T_OK(pysock_poller_modify(before, fd, POLLIN));
-    T_EQ(poll_one(before, fd, PYSOCK_NO_TIMEOUT), POLLIN);
+    T_EQ(t_poll_one(before, fd, PYSOCK_NO_TIMEOUT), POLLIN);
     T_EQ(pysock_recv(pair[1], buf, sizeof buf, 0), 990);
-    T_EQ(poll_one(before, fd, 0), 0);
-    T_EQ(poll_one(after, fd, 0), 0);
+    T_EQ(t_poll_one(before, fd, 0), 0);
+    T_EQ(t_poll_one(after, fd, 0), 0);
     T_STEP("and the next record");
     t_say(pair[0], "more");
-    T_EQ(poll_one(before, fd, PYSOCK_NO_TIMEOUT), POLLIN);
-    T_EQ(poll_one(after, fd, PYSOCK_NO_TIMEOUT), POLLIN);
+    T_EQ(t_poll_one(before, fd, PYSOCK_NO_TIMEOUT), POLLIN);
+    T_EQ(t_poll_one(after, fd, PYSOCK_NO_TIMEOUT), POLLIN);
     pysock_poller_release(before);
     pysock_poller_release(after);
     t_close_pair(pair);
@@ -375,14 +392,14 @@ T_TEST(a_poller_does_not_say_readable_for_half_a_record, 60) {
         t_say(pair[1], "hello");
         size = t_raw_record(proxy.to_server, record);
         t_raw_write(proxy.to_client, record, cuts[i]);
-        T_EQ(poll_one(p, fd, 0), 0);
+        T_EQ(t_poll_one(p, fd, 0), 0);
         cpu = t_process_cpu();
-        T_EQ(poll_one(p, fd, 0.5), 0);
+        T_EQ(t_poll_one(p, fd, 0.5), 0);
         T_CHECK(t_process_cpu() - cpu < 0.25);
         t_raw_write(proxy.to_client, record + cuts[i], size - cuts[i]);
-        T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
+        T_EQ(t_poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLIN);
         t_expect(pair[0], "hello");
-        T_EQ(poll_one(p, fd, 0), 0);
+        T_EQ(t_poll_one(p, fd, 0), 0);
     }
     pysock_poller_release(p);
     t_close_pair(pair);
@@ -415,7 +432,7 @@ T_TEST(a_poller_follows_a_handshake_to_its_end, 60) {
         }
     }
     t_say(pair[0], "x");
-    T_EQ(poll_one(p, pysock_fileno(pair[1]), PYSOCK_NO_TIMEOUT), POLLIN);
+    T_EQ(t_poll_one(p, pysock_fileno(pair[1]), PYSOCK_NO_TIMEOUT), POLLIN);
     pysock_poller_release(p);
     t_close_pair(pair);
 }
@@ -430,19 +447,19 @@ T_TEST(a_full_tls_socket_is_not_POLLOUT_until_its_peer_reads, 60) {
     T_OK(pysock_setblocking(pair[0], 0));
     fd = pysock_fileno(pair[0]);
     p = t_poller_with(fd, POLLOUT);
-    while (poll_one(p, fd, 0.05) == POLLOUT) { /* the kernel moves bytes to the peer by itself */
+    while (t_poll_one(p, fd, 0.05) == POLLOUT) { /* the kernel moves bytes to the peer by itself */
         ptrdiff_t n = T_OK(pysock_send(pair[0], chunk, sizeof chunk, 0));
         T_CHECK(n > 0);
         total += (size_t)n;
     }
-    T_EQ(poll_one(p, fd, 0), 0);
+    T_EQ(t_poll_one(p, fd, 0), 0);
     while (got < total) {
         ptrdiff_t n = T_OK(pysock_recv(pair[1], chunk, sizeof chunk, 0));
         T_CHECK(n > 0);
         got += (size_t)n;
     }
     T_EQ(got, total);
-    T_EQ(poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLOUT);
+    T_EQ(t_poll_one(p, fd, PYSOCK_NO_TIMEOUT), POLLOUT);
     pysock_poller_release(p);
     t_close_pair(pair);
 }
@@ -457,10 +474,10 @@ T_TEST(the_end_of_a_tls_stream_is_told_for_good, 60) {
     p = t_poller_with(fd, POLLIN);
     t_say(pair[0], "z");
     T_OK(pysock_close(pair[0]));
-    T_CHECK(poll_one(p, fd, PYSOCK_NO_TIMEOUT) & POLLIN);
+    T_CHECK(t_poll_one(p, fd, PYSOCK_NO_TIMEOUT) & POLLIN);
     T_EQ(pysock_recv(pair[1], &byte, 1, 0), 1);
     for (int i = 0; i < 3; i++) {
-        T_CHECK(poll_one(p, fd, PYSOCK_NO_TIMEOUT) & POLLIN);
+        T_CHECK(t_poll_one(p, fd, PYSOCK_NO_TIMEOUT) & POLLIN);
         T_EQ(pysock_recv(pair[1], &byte, 1, 0), 0);
     }
     pysock_poller_release(p);
@@ -486,10 +503,7 @@ T_TEST(modify_and_register_wake_who_polls, 60) {
         poll_job job;
         t_thread t;
         int fd;
-        if (tls)
-            t_tls_pair(pair, client_ctx, server_ctx);
-        else
-            t_pair(pair);
+        plain_or_tls_pair(pair, tls);
         fd = pysock_fileno(pair[0]);
 
         T_STEP("modify");
@@ -595,7 +609,7 @@ T_TEST(registrations_may_change_while_someone_polls, 120) {
     t_spawn(&t, churn_thread, &c);
     for (int i = 0; i < T_SCALE(5000, 500); i++) {
         t_say(steady[0], "tick");
-        T_EQ(poll_one(p, pysock_fileno(steady[1]), PYSOCK_NO_TIMEOUT), POLLIN);
+        T_EQ(t_poll_one(p, pysock_fileno(steady[1]), PYSOCK_NO_TIMEOUT), POLLIN);
         t_expect(steady[1], "tick");
     }
     __atomic_store_n(&c.stop, 1, __ATOMIC_RELEASE);
@@ -632,10 +646,7 @@ T_TEST(wait_answers_for_one_socket, 60) {
     char byte;
     for (int tls = 0; tls < 2; tls++) {
         T_STEP("%s", tls ? "TLS" : "plain");
-        if (tls)
-            t_tls_pair(pair, client_ctx, server_ctx);
-        else
-            t_pair(pair);
+        plain_or_tls_pair(pair, tls);
         T_EQ(pysock_wait(pair[0], POLLOUT, PYSOCK_NO_TIMEOUT), POLLOUT);
         T_EQ(pysock_wait(pair[0], POLLIN, 0), 0);
         T_EQ(pysock_wait(pair[0], POLLIN, 0.01), 0);
@@ -666,10 +677,7 @@ T_TEST(wait_ends_with_its_socket, 60) {
     t_thread thread;
     for (int tls = 0; tls < 2; tls++) {
         T_STEP("%s", tls ? "TLS" : "plain");
-        if (tls)
-            t_tls_pair(pair, client_ctx, server_ctx);
-        else
-            t_pair(pair);
+        plain_or_tls_pair(pair, tls);
         t_spawn(&thread, wait_until_it_is_closed, pair[0]);
         t_wait_asleep(&thread);
         T_OK(pysock_close(pair[0]));
@@ -763,10 +771,7 @@ T_TEST(poll_is_told_of_a_close, 30) {
         pysock *pair[2];
         t_thread thread;
         int fd;
-        if (tls)
-            t_tls_pair(pair, client_ctx, server_ctx);
-        else
-            t_pair(pair);
+        plain_or_tls_pair(pair, tls);
         fd = pysock_fileno(pair[0]);
         t_spawn(&thread, poll_until_it_is_closed, &fd);
         t_wait_asleep(&thread);
@@ -806,46 +811,6 @@ T_TEST(a_closed_descriptor_is_not_taken_for_one_of_the_librarys, 30) {
         t_spawn(&thread, ask_about_a_stale_number, &job);
         t_join(&thread);
     }
-}
-
-T_TEST(every_call_on_a_closed_poller_fails, 30) {
-    pysock *pair[2];
-    pysock_poller *p = T_OK(pysock_poller_new());
-    pysock_pollevent event;
-    int fds[2];
-    t_pair(pair);
-    for (int i = 0; i < 2; i++)
-        fds[i] = T_OK(pysock_fileno(pair[i]));
-    T_OK(pysock_poller_register(p, fds[0], POLLIN, NULL));
-    T_OK(pysock_poller_close(p));
-    for (int i = 0; i < 2; i++) {
-        T_FAILS(pysock_poller_register(p, fds[i], POLLIN, NULL), PYSOCK_OS_ERROR, EBADF);
-        T_FAILS(pysock_poller_modify(p, fds[i], POLLIN), PYSOCK_OS_ERROR, EBADF);
-        T_FAILS(pysock_poller_unregister(p, fds[i]), PYSOCK_OS_ERROR, EBADF);
-    }
-    T_FAILS(pysock_poller_poll(p, &event, 1, 0), PYSOCK_OS_ERROR, EBADF);
-    pysock_poller_release(p);
-    t_close_pair(pair);
-}
-
-/* A pipe that has the number of one that was closed without being unregistered. */
-T_TEST(a_reused_number_of_a_pipe_is_asked_for_anew, 60) {
-    pysock_poller *p = T_OK(pysock_poller_new());
-    pysock_pollevent event;
-    int old[2], again[2];
-    T_EQ(pipe(old), 0);
-    T_OK(pysock_poller_register(p, old[0], POLLIN, NULL));
-    T_EQ(pysock_poller_poll(p, &event, 1, 0), 0);
-    close(old[0]);
-    close(old[1]);
-    T_EQ(pipe(again), 0);
-    T_EQ(again[0], old[0]);
-    T_OK(pysock_poller_register(p, again[0], POLLIN, NULL));
-    T_EQ(write(again[1], "x", 1), 1);
-    T_EQ(pysock_poller_poll(p, &event, 1, 30), 1);
-    pysock_poller_release(p);
-    close(again[0]);
-    close(again[1]);
 }
 
 T_MAIN(.setup = make_contexts, .teardown = free_contexts)

@@ -282,10 +282,7 @@ T_TEST(the_end_of_a_stream_is_readable_for_good, 60) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         T_STEP("%s", tls ? "TLS" : "plain");
-        if (tls)
-            t_tls_pair(pair, client_ctx, server_ctx);
-        else
-            t_pair(pair);
+        plain_or_tls_pair(pair, tls);
         T_EQ(t_readable(pair[1], 0), 0);
         T_OK(pysock_close(pair[0]));
         for (int i = 0; i < 3; i++) {
@@ -316,10 +313,7 @@ T_TEST(a_reset_is_readable_before_and_after_it_was_told, 60) {
     for (int tls = 0; tls < 2; tls++) {
         pysock *pair[2];
         T_STEP("%s", tls ? "TLS" : "plain");
-        if (tls)
-            t_tls_pair(pair, client_ctx, server_ctx);
-        else
-            t_pair(pair);
+        plain_or_tls_pair(pair, tls);
         t_say(pair[0], "x");
         t_expect(pair[1], "x");
         t_raw_reset(pysock_fileno(pair[0]));
@@ -383,10 +377,7 @@ T_TEST(a_full_socket_is_not_writable_until_its_peer_reads, 60) {
         pysock *pair[2];
         size_t size;
         T_STEP("%s", tls ? "TLS" : "plain");
-        if (tls)
-            t_tls_pair(pair, client_ctx, server_ctx);
-        else
-            t_pair(pair);
+        plain_or_tls_pair(pair, tls);
         T_EQ(t_writable(pair[0], 0), 1);
         T_OK(pysock_setblocking(pair[0], 0));
         size = fill_up(pair[0]);
@@ -412,6 +403,40 @@ T_TEST(a_stuck_record_is_finished_without_the_caller, 60) {
     size = fill_up(pair[0]);
     drain(pair[1], size);
     T_EQ(t_readable(pair[1], 0.02), 0);
+    t_close_pair(pair);
+}
+
+typedef struct select_to_write {
+    t_thread t;
+    int fd, writable;
+} select_to_write;
+
+static void *select_thread(void *arg) {
+    select_to_write *w = arg;
+    w->writable = fd_writable(w->fd, 20);
+    return NULL;
+}
+
+/* The peer says that it is done with both directions, and then, after all, takes what is there: a
+   hangup, which nobody who waits to write asks about, does not hide that there is room now. */
+T_TEST(a_hangup_does_not_hide_what_comes_after_it, 60) {
+    static char buf[65536];
+    pysock *pair[2];
+    select_to_write w;
+    int raw;
+    T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+    T_OK(pysock_setblocking(pair[0], 0));
+    fill_up(pair[0]);
+    w.fd = T_OK(pysock_fileno(pair[0]));
+    raw = T_OK(pysock_fileno(pair[1]));
+    t_spawn(&w.t, select_thread, &w);
+    t_wait_asleep(&w.t);
+    T_EQ(shutdown(raw, SHUT_RDWR), 0);
+    t_wait_asleep(&w.t);
+    while (recv(raw, buf, sizeof buf, MSG_DONTWAIT) > 0)
+        continue;
+    t_join(&w.t);
+    T_EQ(w.writable, 1);
     t_close_pair(pair);
 }
 
@@ -500,40 +525,6 @@ T_TEST(one_ready_socket_is_found_among_many, 120) {
     }
     for (int i = 0; i < MANY; i++)
         t_close_pair(pairs[i]);
-}
-
-typedef struct select_to_write {
-    t_thread t;
-    int fd, writable;
-} select_to_write;
-
-static void *select_thread(void *arg) {
-    select_to_write *w = arg;
-    w->writable = fd_writable(w->fd, 20);
-    return NULL;
-}
-
-/* The peer says that it is done with both directions, and then, after all, takes what is there: a
-   hangup, which nobody who waits to write asks about, does not hide that there is room now. */
-T_TEST(a_hangup_does_not_hide_what_comes_after_it, 60) {
-    static char buf[65536];
-    pysock *pair[2];
-    select_to_write w;
-    int raw;
-    T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
-    T_OK(pysock_setblocking(pair[0], 0));
-    fill_up(pair[0]);
-    w.fd = T_OK(pysock_fileno(pair[0]));
-    raw = T_OK(pysock_fileno(pair[1]));
-    t_spawn(&w.t, select_thread, &w);
-    t_wait_asleep(&w.t);
-    T_EQ(shutdown(raw, SHUT_RDWR), 0);
-    t_wait_asleep(&w.t);
-    while (recv(raw, buf, sizeof buf, MSG_DONTWAIT) > 0)
-        continue;
-    t_join(&w.t);
-    T_EQ(w.writable, 1);
-    t_close_pair(pair);
 }
 
 T_MAIN(.setup = make_contexts, .teardown = free_contexts)

@@ -1,7 +1,7 @@
 /* Files into sockets: pysock_sendfile(), on plain and TLS sockets of every family. */
 #include "io/files.h"
 
-/* ---- sendfile ---- */
+/* ---- the file that is sent, and its receiver ---- */
 
 #define BIG ((int64_t)10 * 1024 * 1024 + 7) /* more than the kernel's buffers take */
 #define SEED 12
@@ -83,6 +83,8 @@ static void sink_start(sink *k, pysock *s, int64_t from) {
     k->from = (uint64_t)from;
     t_spawn(&k->t, sink_thread, k);
 }
+
+/* ---- what is sent, and what is refused ---- */
 
 T_TEST(sendfile_sends_what_is_asked_for, T_SCALE(120, 240)) {
     static const struct {
@@ -251,6 +253,8 @@ T_TEST(sendfile_wants_a_connected_stream, 30) {
     close(fd);
 }
 
+/* ---- timeouts ---- */
+
 /* The position of the file tells how much was sent, no more and no less. */
 T_TEST(a_sendfile_that_times_out_leaves_the_file_behind_what_was_sent, 60) {
     for (int kind = 0; kind < KINDS; kind++)
@@ -302,6 +306,8 @@ T_TEST(the_timeout_of_sendfile_is_for_each_wait, 60) {
         close(fd);
     }
 }
+
+/* ---- peers that are gone ---- */
 
 static int sigpipe_is_pending(void) {
     sigset_t set;
@@ -386,6 +392,8 @@ T_TEST(a_peer_that_vanishes_ends_sendfile, 60) {
         close(fd);
     }
 }
+
+/* ---- close, cleanup, signals ---- */
 
 typedef struct sendfile_job {
     pysock *s;
@@ -504,6 +512,8 @@ T_TEST(a_signal_without_a_say_does_not_end_sendfile, 60) {
     }
     pysock_set_interrupt_hook(NULL, NULL);
 }
+
+/* ---- beside other calls ---- */
 
 /* One direction does not hold up the other. */
 T_TEST(a_sendfile_that_waits_does_not_hold_up_a_recv, 60) {

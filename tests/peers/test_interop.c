@@ -11,14 +11,6 @@
 #define OPENSSL_ALL "ALL:COMPLEMENTOFALL:@SECLEVEL=0"
 #define MAX_SUITES 64
 
-static const char *cert_file(const char *name) {
-    return p_format(T_CERTS "%s.pem", name);
-}
-
-static const char *key_file(const char *name) {
-    return p_format(T_CERTS "%s.key", name);
-}
-
 /* ---- contexts ---- */
 
 /* What the newest rules would forbid is allowed: these tests are about what can be spoken. */
@@ -36,7 +28,7 @@ static pysock_ssl_context *lax(pysock_ssl_context *ctx, const char *suites, int 
 /* A server with a certificate of each kind. */
 static pysock_ssl_context *server_of_both_kinds(void) {
     pysock_ssl_context *ctx = t_server_ctx_of("server-ec");
-    T_OK(pysock_ssl_load_cert_chain(ctx, cert_file("server-rsa"), key_file("server-rsa")));
+    T_OK(pysock_ssl_load_cert_chain(ctx, p_cert_file("server-rsa"), p_key_file("server-rsa")));
     return ctx;
 }
 
@@ -943,7 +935,8 @@ T_TEST(haproxy_carries_tls_in_both_roles, 60) {
     need_in_sbin("haproxy");
     static const char command[] = "haproxy -db -f \"$1\"";
     const char *certs = absolute(T_CERTS), *both = f_path("both.pem");
-    char *cert = f_read(cert_file("server-ec"), NULL), *key = f_read(key_file("server-ec"), NULL);
+    char *cert = f_read(p_cert_file("server-ec"), NULL),
+         *key = f_read(p_key_file("server-ec"), NULL);
     int port;
     pysock *listener = t_listen(&port);
     pysock_ssl_context *server = t_server_ctx_of("server-rsa");

@@ -241,14 +241,6 @@ static const bad_certificate bad_certificates[] = {
 
 #define BAD_COUNT (sizeof bad_certificates / sizeof bad_certificates[0])
 
-static const char *cert_file(const char *name) {
-    return p_format(T_CERTS "%s.pem", name);
-}
-
-static const char *key_file(const char *name) {
-    return p_format(T_CERTS "%s.key", name);
-}
-
 /* A session of the first connection is resumed by the second; both are closed. */
 static void connect_twice(p_process *p, pysock *first, int port, pysock_ssl_context *ctx,
                           const char *connected, const char *reused) {
@@ -263,7 +255,7 @@ static void connect_twice(p_process *p, pysock *first, int port, pysock_ssl_cont
     second = p_connect(p, port);
     shake_well(second, p, ctx, "localhost", BLOCKING);
     T_EQ(pysock_ssl_session_reused(second), 1);
-    same_der(second, cert_file("server-ec"));
+    same_der(second, p_cert_file("server-ec"));
     p_wait_for(p, reused);
     T_OK(pysock_close(second));
 }
@@ -272,7 +264,7 @@ static void connect_twice(p_process *p, pysock *first, int port, pysock_ssl_cont
 
 /* s_server takes only the leaf from a file with a chain. */
 static const char *intermediate_of(const char *cert) {
-    char *chain = f_read(cert_file(cert), NULL);
+    char *chain = f_read(p_cert_file(cert), NULL);
     const char *second = strstr(chain + 1, "-----BEGIN CERTIFICATE-----");
     const char *path;
     T_CHECK(second != NULL);
@@ -286,7 +278,7 @@ static pysock *start_s_server(p_process *p, int *port, const char *cert, ...) {
     const char *option;
     va_list options;
     p_add(&args, "stdbuf", "-oL", "openssl", "s_server", "-accept", "127.0.0.1:" P_PORT, "-cert",
-          cert_file(cert), "-key", key_file(cert), NULL);
+          p_cert_file(cert), "-key", p_key_file(cert), NULL);
     if (strcmp(cert, "chain-ec") == 0)
         p_add(&args, "-cert_chain", intermediate_of(cert), NULL);
     va_start(options, cert);
@@ -302,7 +294,7 @@ static void bulk_with_s_server(const char *cert, const char *version, int mode) 
     pysock_ssl_context *ctx = t_client_ctx();
     pysock *s = start_s_server(&p, &port, cert, "-quiet", "-naccept", "1", version, NULL);
     shake_well(s, &p, ctx, "localhost", mode);
-    same_der(s, cert_file(cert));
+    same_der(s, p_cert_file(cert));
     exchange_bulk(s, &p, 0);
     T_OK(pysock_close(s));
     T_EQ(p_exit_status(&p), 0);
@@ -362,8 +354,8 @@ T_TEST(alpn_and_sni_reach_openssl_s_server, 120) {
     pysock_ssl_context *ctx = t_client_ctx();
     T_OK(pysock_ssl_set_alpn_protocols(ctx, protocols, 2));
     s = start_s_server(&p, &port, "server-rsa", "-alpn", "h2,http/1.1", "-servername",
-                       "elsewhere.test", "-cert2", cert_file("server-ec"), "-key2",
-                       key_file("server-ec"), NULL);
+                       "elsewhere.test", "-cert2", p_cert_file("server-ec"), "-key2",
+                       p_key_file("server-ec"), NULL);
     shake_well(s, &p, ctx, "a.example.test", BLOCKING);
     H_SAME(t_alpn(s), "http/1.1");
     H_SAME(t_server_hostname(s), "a.example.test");
@@ -620,7 +612,7 @@ static pysock *start_gnutls_serv(p_process *p, int *port, const char *cert, cons
     const char *option;
     va_list options;
     p_add(&args, "stdbuf", "-oL", "gnutls-serv", "--echo", "--crlf", "--disable-client-cert",
-          "--x509certfile", cert_file(cert), "--x509keyfile", key_file(cert), "--priority",
+          "--x509certfile", p_cert_file(cert), "--x509keyfile", p_key_file(cert), "--priority",
           priority, "--port", P_PORT, NULL);
     va_start(options, priority);
     while ((option = va_arg(options, const char *)) != NULL)
@@ -1073,7 +1065,7 @@ T_TEST(nginx_chooses_its_host_by_our_sni, 120) {
     T_OK(pysock_ssl_set_alpn_protocols(ctx, protocols, 1));
     s = start_nginx(&p, &port);
     shake_well(s, &p, ctx, "a.example.test", BLOCKING);
-    same_der(s, cert_file("server-rsa"));
+    same_der(s, p_cert_file("server-rsa"));
     H_SAME(t_alpn(s), "http/1.1");
     get(s, "a.example.test", "/", &response);
     H_CONTAINS(response.data, "the other host");
@@ -1082,7 +1074,7 @@ T_TEST(nginx_chooses_its_host_by_our_sni, 120) {
 
     s = p_connect(&p, port);
     shake_well(s, &p, ctx, "localhost", BLOCKING);
-    same_der(s, cert_file("server-ec"));
+    same_der(s, p_cert_file("server-ec"));
     get(s, "localhost", "/none", &response);
     H_CONTAINS(response.data, "X-Name: <localhost>");
     free(response.data);
@@ -1299,7 +1291,7 @@ static pysock *start_python_server(p_process *p, int *port, const char *cert, ..
     const char *option;
     va_list options;
     p_add(&args, "python3", "tests/peers/peer.py", "server", "--port", P_PORT, "--cert",
-          cert_file(cert), "--key", key_file(cert), NULL);
+          p_cert_file(cert), "--key", p_key_file(cert), NULL);
     va_start(options, cert);
     while ((option = va_arg(options, const char *)) != NULL)
         p_add(&args, option, NULL);

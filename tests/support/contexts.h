@@ -26,4 +26,21 @@ T_FUNC int free_contexts(void **state) {
     return 0;
 }
 
+T_FUNC void plain_or_tls_pair(pysock *pair[2], int tls) {
+    if (tls)
+        t_tls_pair(pair, client_ctx, server_ctx);
+    else
+        t_pair(pair);
+}
+
+T_FUNC void work_a_little(void) {
+    pysock *pair[2];
+    t_pair(pair);
+    t_echo_once(pair[0], pair[1]);
+    t_close_pair(pair);
+    t_nonblocking_tls_pair(pair, client_ctx, server_ctx);
+    t_echo_once(pair[0], pair[1]);
+    t_close_pair(pair);
+}
+
 #endif

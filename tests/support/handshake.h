@@ -179,4 +179,16 @@ T_FUNC void h_is_alert(const h_outcome *o, const char *reason) {
     H_CONTAINS(o->reason, reason);
 }
 
+T_FUNC void h_close_all(h_pair *p, pysock_ssl_context *client, pysock_ssl_context *server) {
+    h_close(p);
+    pysock_ssl_context_release(client);
+    pysock_ssl_context_release(server);
+}
+
+T_FUNC pysock_ssl_session_stats h_stats_of(pysock_ssl_context *ctx) {
+    pysock_ssl_session_stats stats;
+    T_OK(pysock_ssl_get_session_stats(ctx, &stats));
+    return stats;
+}
+
 #endif

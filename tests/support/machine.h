@@ -23,6 +23,29 @@ T_FUNC int t_count_fds(void) {
     return t_count_dir("/proc/self/fd") - 1; /* without the one that reads the directory */
 }
 
+/* The count once it has stood still for a while. */
+T_FUNC int t_settled(int (*count)(void)) {
+    int last = count();
+    for (int same = 0; same < 10;) {
+        int now;
+        t_nap(0.01);
+        now = count();
+        same = now == last ? same + 1 : 0;
+        last = now;
+    }
+    return last;
+}
+
+/* A joined thread can be seen for a moment longer, and closing may end in the reactor. */
+T_FUNC void t_expect_at_most(int (*count)(void), int bound, const char *what) {
+    double end = t_now() + 20;
+    int have;
+    while ((have = count()) > bound && t_now() < end)
+        t_nap(0.01);
+    if (have > bound)
+        T_FAIL("there are %d %s, not %d", have, what, bound);
+}
+
 /* 1 if there is an IPv6 loopback; says so, once, if there is none. */
 T_FUNC int t_has_ipv6(void) {
     static int told;
@@ -38,6 +61,21 @@ T_FUNC int t_has_ipv6(void) {
     if (!ok && !told++)
         print_message("this machine has no IPv6 loopback: skipped\n");
     return ok;
+}
+
+/* A socket of a family that the machine may lack, or reserve for the superuser: then the case is
+   skipped. Call it before the case holds anything. */
+T_FUNC pysock *t_socket_or_skip(int family, int type, int proto) {
+    pysock *s = pysock_socket(family, type, proto);
+    if (s)
+        return s;
+    if (errno != EPERM && errno != EACCES && errno != EAFNOSUPPORT && errno != EPROTONOSUPPORT &&
+        errno != ESOCKTNOSUPPORT && errno != ENOPROTOOPT)
+        T_FAIL("a socket of family %d, type %d: %s", family, type, pysock_error_message());
+    print_message("no socket of family %d, type %d, protocol %d: %s: skipped\n", family, type,
+                  proto, pysock_error_message());
+    skip();
+    return NULL;
 }
 
 /* ---- child processes ---- */

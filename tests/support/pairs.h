@@ -64,6 +64,39 @@ T_FUNC pysock_addr t_addr_of(pysock *s) {
     return addr;
 }
 
+T_FUNC pysock_addr t_addr_from(const void *sa, size_t size) {
+    pysock_addr addr;
+    T_OK(pysock_addr_from_sockaddr(&addr, sa, (socklen_t)size));
+    return addr;
+}
+
+/* Sets an option, and reads it back. */
+T_FUNC void t_check_option(pysock *s, int level, int name, int value) {
+    int have = -1;
+    T_OK(pysock_setsockopt_int(s, level, name, value));
+    T_OK(pysock_getsockopt_int(s, level, name, &have));
+    T_EQ(have, value);
+}
+
+T_FUNC void t_set_linger(pysock *s, int seconds) {
+    struct linger linger;
+    linger.l_onoff = 1;
+    linger.l_linger = seconds;
+    T_OK(pysock_setsockopt(s, SOL_SOCKET, SO_LINGER, &linger, sizeof linger));
+}
+
+/* How many bytes of input the kernel has. */
+T_FUNC size_t t_unread(pysock *s) {
+    int n = 0;
+    T_EQ(ioctl(pysock_fileno(s), FIONREAD, &n), 0);
+    return (size_t)n;
+}
+
+T_FUNC void t_wait_unread(pysock *s) {
+    while (t_unread(s) == 0)
+        t_nap(0.002);
+}
+
 T_FUNC int t_port_of(pysock *s) {
     pysock_addr addr = t_addr_of(s);
     return pysock_addr_port(&addr);
@@ -94,6 +127,16 @@ T_FUNC void t_pair(pysock *pair[2]) {
     T_OK(pysock_close(listener));
 }
 
+T_FUNC void *t_unwrap_thread(void *arg) {
+    T_EQ(pysock_ssl_unwrap(arg), 0);
+    return NULL;
+}
+
+T_FUNC void *t_close_thread(void *arg) {
+    T_OK(pysock_close(arg));
+    return NULL;
+}
+
 T_FUNC void *t_handshake_thread(void *arg) {
     T_EQ(pysock_ssl_do_handshake(arg), 0);
     return NULL;
@@ -103,6 +146,20 @@ T_FUNC pysock_poller *t_poller_with(int fd, short events) {
     pysock_poller *p = T_OK(pysock_poller_new());
     T_OK(pysock_poller_register(p, fd, events, NULL));
     return p;
+}
+
+/* The events of one descriptor, or 0; the poller has nothing else to tell. */
+T_FUNC short t_poll_one(pysock_poller *p, int fd, double timeout) {
+    pysock_pollevent event = {-1, 0, NULL};
+    ptrdiff_t n = T_OK(pysock_poller_poll(p, &event, 1, timeout));
+    if (n == 0) {
+        T_CHECK(timeout >= 0);
+        return 0;
+    }
+    T_EQ(n, 1);
+    T_EQ(event.fd, fd);
+    T_CHECK(event.events != 0);
+    return event.events;
 }
 
 /* Wraps a connected socket and leaves the handshake to whatever comes next. */
@@ -155,6 +212,20 @@ T_FUNC int t_writable(pysock *s, double timeout) {
     int fd = T_OK(pysock_fileno(s));
     size_t n = 1;
     return T_OK(pysock_select(NULL, NULL, &fd, &n, NULL, NULL, timeout)) == 1;
+}
+
+/* A non-blocking TLS pair; the reactor does both handshakes, or whoever does its work. */
+T_FUNC void t_nonblocking_tls_pair(pysock *pair[2], pysock_ssl_context *client,
+                                   pysock_ssl_context *server) {
+    T_OK(pysock_socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+    for (int i = 0; i < 2; i++) {
+        T_OK(pysock_setblocking(pair[i], 0));
+        T_OK(pysock_ssl_wrap_socket(pair[i], i ? server : client, i ? NULL : "localhost"));
+    }
+    for (int i = 0; i < 2; i++) {
+        T_EQ(t_writable(pair[i], PYSOCK_NO_TIMEOUT), 1);
+        T_EQ(pysock_ssl_do_handshake(pair[i]), 0);
+    }
 }
 
 /* Exactly size bytes, on a socket of any mode. */

@@ -59,6 +59,15 @@ __attribute__((format(printf, 1, 2), unused)) static const char *p_format(const 
     return text;
 }
 
+/* Files of tests/certs. */
+T_FUNC const char *p_cert_file(const char *name) {
+    return p_format("tests/certs/%s.pem", name);
+}
+
+T_FUNC const char *p_key_file(const char *name) {
+    return p_format("tests/certs/%s.key", name);
+}
+
 /* ---- programs ---- */
 
 T_FUNC int p_is_installed(const char *program) {

@@ -109,4 +109,11 @@ T_FUNC const char *digits(int number) {
     return p_format("%d", number);
 }
 
+/* A fixture. A program that has ended reads no more of what it is fed. */
+T_FUNC int ignore_SIGPIPE(void **state) {
+    (void)state;
+    signal(SIGPIPE, SIG_IGN);
+    return 0;
+}
+
 #endif

@@ -80,41 +80,6 @@ static void wire_connect(wire *w) {
     wire_shake(w, SIZE_MAX);
 }
 
-/* Python's SSLObject.context = other. */
-T_TEST(a_handshake_begins_with_the_context_that_was_put_in_place, 30) {
-    pysock_ssl_context *bare = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
-    wire w;
-    int r;
-    wire_make(&w, bare, server_ctx);
-    T_FAILS(pysock_ssl_set_context(w.end[0], server_ctx), PYSOCK_VALUE_ERROR, EINVAL);
-    T_FAILS(pysock_ssl_set_context(w.end[0], NULL), PYSOCK_VALUE_ERROR, EINVAL);
-    T_OK(pysock_ssl_set_context(w.end[0], client_ctx));
-    T_CHECK(t_has_context(w.end[0], client_ctx));
-    wire_shake(&w, SIZE_MAX);
-    T_FAILS(pysock_ssl_set_context(w.end[0], bare), PYSOCK_OS_ERROR, EALREADY);
-    wire_free(&w);
-    T_STEP("and one that speaks nothing");
-    wire_make(&w, client_ctx, server_ctx);
-    T_OK(pysock_ssl_set_options(bare, PYSOCK_OP_NO_TLSv1_2));
-    T_FAILS(pysock_ssl_set_context(w.end[0], bare), PYSOCK_SSL_ERROR, T_ANY);
-    T_FAILS(pysock_ssl_do_handshake(w.end[0]), PYSOCK_SSL_ERROR, T_ANY);
-    T_CHECK(strcmp(pysock_error_reason(), "NO_PROTOCOLS_AVAILABLE") == 0);
-    wire_free(&w);
-    T_OK(pysock_ssl_set_options(bare, 0));
-    T_STEP("and one that trusts nobody");
-    wire_make(&w, client_ctx, server_ctx);
-    T_OK(pysock_ssl_set_context(w.end[0], bare));
-    while ((r = pysock_ssl_do_handshake(w.end[0])) < 0 && is_want_read()) {
-        carry_all(&w);
-        pysock_ssl_do_handshake(w.end[1]);
-        carry_all(&w);
-    }
-    T_EQ(r, -1);
-    T_EQ(pysock_error(), PYSOCK_SSL_CERT_VERIFICATION_ERROR);
-    wire_free(&w);
-    pysock_ssl_context_release(bare);
-}
-
 static void says_to(wire *w, int from, const char *text) {
     t_say(w->end[from], text);
     carry_all(w);
@@ -321,6 +286,60 @@ T_TEST(bytes_that_are_no_tls_fail_the_handshake, 60) {
     wire_free(&w);
 }
 
+T_TEST(tls_keeps_its_bios_and_two_ends_may_share_them, 60) {
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
+    pysock *client, *server;
+    pysock_bio *up = T_OK(pysock_bio_new()), *down = T_OK(pysock_bio_new());
+    options.server_hostname = "localhost";
+    client = T_OK(pysock_ssl_wrap_bio(client_ctx, down, up, &options));
+    server = T_OK(pysock_ssl_wrap_bio(server_ctx, up, down, NULL));
+    pysock_bio_release(up);
+    pysock_bio_release(down);
+    for (int done = 0; done != 3;)
+        done = try_handshake(client) | try_handshake(server) << 1;
+    t_say(client, "up");
+    t_expect(server, "up");
+    t_say(server, "down");
+    t_expect(client, "down");
+    T_OK(pysock_close(client));
+    T_OK(pysock_close(server));
+}
+
+/* Python's SSLObject.context = other. */
+T_TEST(a_handshake_begins_with_the_context_that_was_put_in_place, 30) {
+    pysock_ssl_context *bare = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
+    wire w;
+    int r;
+    wire_make(&w, bare, server_ctx);
+    T_FAILS(pysock_ssl_set_context(w.end[0], server_ctx), PYSOCK_VALUE_ERROR, EINVAL);
+    T_FAILS(pysock_ssl_set_context(w.end[0], NULL), PYSOCK_VALUE_ERROR, EINVAL);
+    T_OK(pysock_ssl_set_context(w.end[0], client_ctx));
+    T_CHECK(t_has_context(w.end[0], client_ctx));
+    wire_shake(&w, SIZE_MAX);
+    T_FAILS(pysock_ssl_set_context(w.end[0], bare), PYSOCK_OS_ERROR, EALREADY);
+    wire_free(&w);
+    T_STEP("and one that speaks nothing");
+    wire_make(&w, client_ctx, server_ctx);
+    T_OK(pysock_ssl_set_options(bare, PYSOCK_OP_NO_TLSv1_2));
+    T_FAILS(pysock_ssl_set_context(w.end[0], bare), PYSOCK_SSL_ERROR, T_ANY);
+    T_FAILS(pysock_ssl_do_handshake(w.end[0]), PYSOCK_SSL_ERROR, T_ANY);
+    T_CHECK(strcmp(pysock_error_reason(), "NO_PROTOCOLS_AVAILABLE") == 0);
+    wire_free(&w);
+    T_OK(pysock_ssl_set_options(bare, 0));
+    T_STEP("and one that trusts nobody");
+    wire_make(&w, client_ctx, server_ctx);
+    T_OK(pysock_ssl_set_context(w.end[0], bare));
+    while ((r = pysock_ssl_do_handshake(w.end[0])) < 0 && is_want_read()) {
+        carry_all(&w);
+        pysock_ssl_do_handshake(w.end[1]);
+        carry_all(&w);
+    }
+    T_EQ(r, -1);
+    T_EQ(pysock_error(), PYSOCK_SSL_CERT_VERIFICATION_ERROR);
+    wire_free(&w);
+    pysock_ssl_context_release(bare);
+}
+
 /* ---- data and ends ---- */
 
 #define BULK ((size_t)T_SCALE(10u, 2u) << 20)
@@ -419,7 +438,7 @@ T_TEST(tls_goes_inside_a_tls_socket, 60) {
     t_close_pair(outer);
 }
 
-/* ---- misuse ---- */
+/* ---- no descriptor ---- */
 
 T_TEST(what_needs_a_descriptor_fails, 60) {
     wire w;
@@ -445,25 +464,6 @@ T_TEST(what_needs_a_descriptor_fails, 60) {
     says_to(&w, 1, "here too");
     pysock_poller_release(p);
     wire_free(&w);
-}
-
-T_TEST(tls_keeps_its_bios_and_two_ends_may_share_them, 60) {
-    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
-    pysock *client, *server;
-    pysock_bio *up = T_OK(pysock_bio_new()), *down = T_OK(pysock_bio_new());
-    options.server_hostname = "localhost";
-    client = T_OK(pysock_ssl_wrap_bio(client_ctx, down, up, &options));
-    server = T_OK(pysock_ssl_wrap_bio(server_ctx, up, down, NULL));
-    pysock_bio_release(up);
-    pysock_bio_release(down);
-    for (int done = 0; done != 3;)
-        done = try_handshake(client) | try_handshake(server) << 1;
-    t_say(client, "up");
-    t_expect(server, "up");
-    t_say(server, "down");
-    t_expect(client, "down");
-    T_OK(pysock_close(client));
-    T_OK(pysock_close(server));
 }
 
 T_MAIN(.setup = make_contexts, .teardown = free_contexts)

@@ -221,20 +221,6 @@ T_TEST(suites_that_the_security_level_forbids_are_not_spoken, 60) {
     t_close_pair(pair);
 }
 
-/* The context asks for a name later than it was wrapped, and before there is a connection. */
-T_TEST(a_check_without_a_name_is_no_connection, 60) {
-    int port;
-    pysock *listener = t_listen(&port), *s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
-    T_OK(pysock_settimeout(s, H_TIMEOUT));
-    T_OK(pysock_ssl_set_check_hostname(client, 0));
-    T_OK(pysock_ssl_wrap_socket(s, client, NULL));
-    T_OK(pysock_ssl_set_check_hostname(client, 1));
-    T_FAILS(pysock_connect(s, "127.0.0.1", port), PYSOCK_VALUE_ERROR, EINVAL);
-    H_CONTAINS(pysock_error_message(), "server_hostname");
-    T_OK(pysock_close(s));
-    T_OK(pysock_close(listener));
-}
-
 T_TEST(the_chain_is_chosen_by_the_clients_suites, 60) {
     static const struct {
         const char *ciphers, *auth;
@@ -438,6 +424,15 @@ static int close_it(void *arg, const pysock_ssl_client_hello *hello) {
     return 0;
 }
 
+T_TEST(an_sni_callback_may_close_the_socket, 60) {
+    h_pair p;
+    T_OK(pysock_ssl_set_sni_callback(server, close_it, NULL));
+    h_try(&p, client, server, "localhost");
+    T_EQ(p.at_server.result, -1);
+    T_EQ(p.at_server.error_number, EBADF);
+    T_OK(pysock_close(p.client)); /* its handshake may have been over before the close was seen */
+}
+
 /* A ClientHello of TLS 1.2 that asks for a host of these bytes. */
 static size_t hello_for(unsigned char out[256], const void *name, size_t n) {
     static const unsigned char rest[] = {/* suites */ 0, 4,    0xc0, 0x2b,
@@ -501,15 +496,6 @@ T_TEST(a_server_name_does_not_end_at_a_NUL, 60) {
     }
 }
 
-T_TEST(an_sni_callback_may_close_the_socket, 60) {
-    h_pair p;
-    T_OK(pysock_ssl_set_sni_callback(server, close_it, NULL));
-    h_try(&p, client, server, "localhost");
-    T_EQ(p.at_server.result, -1);
-    T_EQ(p.at_server.error_number, EBADF);
-    T_OK(pysock_close(p.client)); /* its handshake may have been over before the close was seen */
-}
-
 T_TEST(a_hello_in_single_bytes_and_small_records_is_waited_for, 60) {
     chooser c = {NULL, 0, 0, "", ""};
     pysock_bio *to_server = T_OK(pysock_bio_new()), *to_client = T_OK(pysock_bio_new());
@@ -539,6 +525,22 @@ T_TEST(a_hello_in_single_bytes_and_small_records_is_waited_for, 60) {
     T_OK(pysock_close(peer));
     pysock_bio_release(to_server);
     pysock_bio_release(to_client);
+}
+
+/* ==== check_hostname ==== */
+
+/* The context asks for a name later than it was wrapped, and before there is a connection. */
+T_TEST(a_check_without_a_name_is_no_connection, 60) {
+    int port;
+    pysock *listener = t_listen(&port), *s = T_OK(pysock_socket(AF_INET, SOCK_STREAM, 0));
+    T_OK(pysock_settimeout(s, H_TIMEOUT));
+    T_OK(pysock_ssl_set_check_hostname(client, 0));
+    T_OK(pysock_ssl_wrap_socket(s, client, NULL));
+    T_OK(pysock_ssl_set_check_hostname(client, 1));
+    T_FAILS(pysock_connect(s, "127.0.0.1", port), PYSOCK_VALUE_ERROR, EINVAL);
+    H_CONTAINS(pysock_error_message(), "server_hostname");
+    T_OK(pysock_close(s));
+    T_OK(pysock_close(listener));
 }
 
 /* ==== the key log ==== */

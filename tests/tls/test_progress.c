@@ -41,12 +41,6 @@ static void go_on(stage *st) {
     T_EQ(kill(st->server->pid, SIGCONT), 0);
 }
 
-static size_t unread(pysock *s) {
-    int n = 0;
-    T_EQ(ioctl(pysock_fileno(s), FIONREAD, &n), 0);
-    return (size_t)n;
-}
-
 /* A connection to s_server, whose HelloRequest lies unread in the kernel, while s_server is stopped
    and the queue is full. */
 static void set_stage(stage *st) {
@@ -67,7 +61,7 @@ static void set_stage(stage *st) {
     p_say(st->server, "R\n");
     p_wait_for(st->server, "SSL_do_handshake ->");
     stop_server(st->server);
-    T_CHECK(unread(st->s) > 0);
+    T_CHECK(t_unread(st->s) > 0);
     T_OK(pysock_setblocking(st->s, 0));
     while (pysock_send_buf(st->s, b) == 0)
         st->queued += BLOCK;
@@ -90,7 +84,7 @@ static void a_reader_takes_the_request(stage *st) {
     st->reader.s = st->s;
     st->has_reader = 1;
     t_spawn(&st->reader_thread, t_wait_thread, &st->reader);
-    while (unread(st->s) > 0)
+    while (t_unread(st->s) > 0)
         t_nap(0.002);
 }
 
@@ -98,7 +92,7 @@ static void a_reader_takes_the_request(stage *st) {
 static void take_the_request(stage *st) {
     char byte;
     T_OK(pysock_setblocking(st->s, 0));
-    while (unread(st->s) > 0) {
+    while (t_unread(st->s) > 0) {
         T_FAILS(pysock_recv(st->s, &byte, 1, 0), PYSOCK_OS_ERROR, EAGAIN);
         t_nap(0.002);
     }
@@ -447,7 +441,7 @@ T_TEST(a_reader_waits_in_the_right_direction, 200) {
                                      : how == TIMED  ? LONG
                                                      : 0));
         t_spawn(&t, read_a_line, &r);
-        while (unread(st.s) > 0)
+        while (t_unread(st.s) > 0)
             t_nap(0.002);
         t_wait_asleep(&t);
         for (until = t_now() + SHORT; t_now() < until;)

@@ -4,16 +4,11 @@
 #include "support/bear.h"
 #include "support/handshake.h"
 #include "support/process.h"
+#include "support/rawtls.h"
 
 #define CA T_CERTS "ca.pem"
 
 enum { BLOCKING, TIMED, NON_BLOCKING };
-
-static pysock_ssl_session_stats stats_of(pysock_ssl_context *ctx) {
-    pysock_ssl_session_stats stats;
-    T_OK(pysock_ssl_get_session_stats(ctx, &stats));
-    return stats;
-}
 
 static void add_options(pysock_ssl_context *ctx, uint64_t options) {
     T_OK(pysock_ssl_set_options(ctx, pysock_ssl_get_options(ctx) | options));
@@ -73,11 +68,11 @@ static void server_asks(p_process *p, pysock *s, uint64_t options, int mode) {
         wait_finished(p, finished);
         p_say(p, "after\n");
         t_join(&t);
-        T_EQ(stats_of(ctx).connect_renegotiate, i);
+        T_EQ(h_stats_of(ctx).connect_renegotiate, i);
         t_say(s, p_format("from the client %u\n", i));
         p_wait_for(p, p_format("from the client %u\n", i));
     }
-    T_EQ(stats_of(ctx).accept_renegotiate, 0);
+    T_EQ(h_stats_of(ctx).accept_renegotiate, 0);
     T_OK(pysock_close(s));
     p_end(p);
     pysock_ssl_context_release(ctx);
@@ -131,15 +126,15 @@ static void client_asks(uint64_t options, int verify_mode) {
         t_expect(s, "after\n");
         t_say(s, "from the server\n");
         p_wait_for(&p, "from the server");
-        T_EQ(stats_of(ctx).accept_renegotiate, 1);
+        T_EQ(h_stats_of(ctx).accept_renegotiate, 1);
     } else {
         /* The alert no_renegotiation makes s_client go away. */
         while (pysock_recv(s, buf, sizeof buf, 0) > 0)
             continue;
         p_wait_for(&p, "no renegotiation");
-        T_EQ(stats_of(ctx).accept_renegotiate, 0);
+        T_EQ(h_stats_of(ctx).accept_renegotiate, 0);
     }
-    T_EQ(stats_of(ctx).connect_renegotiate, 0);
+    T_EQ(h_stats_of(ctx).connect_renegotiate, 0);
     T_OK(pysock_close(s));
     p_end(&p);
     T_OK(pysock_close(listener));
@@ -194,7 +189,7 @@ static void *receive_after(void *arg) {
 
 /* Until the context has finished so many handshakes, or the thread has its answer. */
 static void wait_for_handshakes(pysock_ssl_context *ctx, unsigned n) {
-    while (stats_of(ctx).connect_good < n)
+    while (h_stats_of(ctx).connect_good < n)
         t_nap(0.001);
 }
 
@@ -226,7 +221,7 @@ static void meet_server(int verify_mode, const bear_identity *first, const bear_
     T_OK(pysock_close(r->s));
     t_join(&serving);
     T_EQ(run.again, same);
-    T_EQ(stats_of(ctx).connect_renegotiate, 1);
+    T_EQ(h_stats_of(ctx).connect_renegotiate, 1);
     close(run.fd);
     close(listener);
     pysock_ssl_context_release(ctx);
@@ -274,8 +269,8 @@ T_TEST(a_client_may_refuse_every_renegotiation, 100) {
     t_expect(r.s, "before");
     t_say(r.s, "go on");
     receive_after(&r);
-    T_EQ(stats_of(ctx).connect_good, 1);
-    T_EQ(stats_of(ctx).connect_renegotiate, 0);
+    T_EQ(h_stats_of(ctx).connect_good, 1);
+    T_EQ(h_stats_of(ctx).connect_renegotiate, 0);
     T_OK(pysock_close(r.s));
     t_join(&serving);
     close(run.fd);
@@ -329,7 +324,7 @@ static h_outcome meet_client(int verify_mode, const bear_identity *first,
     T_OK(pysock_close(s));
     t_join(&t);
     T_EQ(run.again, good);
-    T_EQ(stats_of(ctx).accept_renegotiate, 1);
+    T_EQ(h_stats_of(ctx).accept_renegotiate, 1);
     close(run.fd);
     T_OK(pysock_close(listener));
     pysock_ssl_context_release(ctx);
@@ -371,6 +366,110 @@ T_TEST(a_certificate_that_comes_with_a_renegotiation_is_verified, 100) {
     T_EQ(outcome.kind, PYSOCK_SSL_CERT_VERIFICATION_ERROR);
     bear_unload(&good);
     bear_unload(&bad);
+}
+
+/* ---- the same with a server whose every message is made by hand ---- */
+
+/* A client that looks at no name; what else it verifies is the row's. */
+static pysock_ssl_context *nameless_client(int verify_mode) {
+    pysock_ssl_context *ctx = t_client_ctx();
+    T_OK(pysock_ssl_set_check_hostname(ctx, 0));
+    T_OK(pysock_ssl_set_verify_mode(ctx, verify_mode));
+    return ctx;
+}
+
+/* The server asks for another handshake, and shows this certificate. 0, or what came instead. */
+static int renegotiate(r_peer *p, const char *certificate) {
+    static r_hello h;
+    unsigned char info[25] = {24};
+    int came;
+    r_send(p, R_HELLO_REQUEST, NULL, 0);
+    br_sha256_init(&p->transcript);
+    came = r_read_client_hello(p);
+    if (came)
+        return came;
+    p->certificate = certificate;
+    r_make_server_hello(&h);
+    memcpy(info + 1, p->verify[0], 12);
+    memcpy(info + 13, p->verify[1], 12);
+    r_reextend(&h, R_RENEGOTIATION, info, sizeof info);
+    r_say_hello(p, &h);
+    r_send_certificate(p);
+    r_send_server_key(p);
+    r_send_hello_done(p);
+    came = r_read_client_flight(p);
+    if (!came)
+        r_finish_server(p);
+    return came;
+}
+
+T_TEST(a_renegotiation_with_the_same_certificate_works, 100) {
+    static const int modes[] = {PYSOCK_CERT_NONE, PYSOCK_CERT_REQUIRED};
+    static r_end e;
+    static r_peer p;
+    for (int i = 0; i < 2; i++)
+        FOR_EACH_WAY(way) {
+            pysock_ssl_context *ctx = nameless_client(modes[i]);
+            int came = 0;
+            r_open(&e, &p, way, ctx, "localhost");
+            T_EQ(r_serve(&p), 0);
+            for (int k = 0; k < 2 && !came; k++) {
+                r_write_record(&p, R_DATA, "before", 6);
+                came = renegotiate(&p, "server-ec");
+                if (!came)
+                    r_write_record(&p, R_DATA, "after", 5);
+            }
+            if (!came)
+                r_write_alert(&p, 1, PYSOCK_ALERT_CLOSE_NOTIFY);
+            r_close(&e, &p);
+            if (came || e.outcome.result < 0 || e.received_size != 22)
+                r_complain(r_way_names[way], "%s came, alert %d, %zu bytes of data: %s",
+                           r_what(came), p.alert, e.received_size, e.outcome.message);
+            pysock_ssl_context_release(ctx);
+        }
+    r_no_complaints();
+}
+
+/* Each would do for a first handshake. */
+T_TEST(a_renegotiation_with_another_certificate_is_refused, 100) {
+    static const struct {
+        int verify_mode;
+        const char *certificate;
+    } rows[] = {{PYSOCK_CERT_NONE, "self-signed"},
+                {PYSOCK_CERT_NONE, "wrong-host"},
+                {PYSOCK_CERT_NONE, "expired"},
+                {PYSOCK_CERT_OPTIONAL, "wrong-host"},
+                {PYSOCK_CERT_REQUIRED, "wrong-host"}};
+    static r_end e;
+    static r_peer p;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        FOR_EACH_WAY(way) {
+            pysock_ssl_context *ctx = nameless_client(rows[i].verify_mode);
+            char row[96];
+            int came;
+            snprintf(row, sizeof row, "%s, verify mode %d (by %s)", rows[i].certificate,
+                     rows[i].verify_mode, r_way_names[way]);
+            T_STEP("%s", row);
+            r_open(&e, &p, way, ctx, "localhost");
+            T_EQ(r_serve(&p), 0);
+            came = renegotiate(&p, rows[i].certificate);
+            if (!came)
+                r_write_record(&p, R_DATA, "stolen", 6);
+            r_close(&e, &p);
+            if (came != R_IS_ALERT || p.alert_level != 2 ||
+                !r_is_one_of(
+                    R_ALERTS(PYSOCK_ALERT_BAD_CERTIFICATE, PYSOCK_ALERT_CERTIFICATE_UNKNOWN,
+                             PYSOCK_ALERT_ILLEGAL_PARAMETER, PYSOCK_ALERT_HANDSHAKE_FAILURE),
+                    p.alert))
+                r_complain(row, "%s came, alert %d", r_what(came), p.alert);
+            if (e.received_size)
+                r_complain(row, "data was received");
+            r_check_error(&e, row);
+            if (!h_contains(e.outcome.message, "certificate"))
+                r_complain(row, "the message is '%s'", e.outcome.message);
+            pysock_ssl_context_release(ctx);
+        }
+    r_no_complaints();
 }
 
 /* ---- reading ahead ---- */

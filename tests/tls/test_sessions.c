@@ -17,12 +17,6 @@ static int teardown(void **state) {
     return 0;
 }
 
-static pysock_ssl_session_stats stats_of(pysock_ssl_context *ctx) {
-    pysock_ssl_session_stats stats;
-    T_OK(pysock_ssl_get_session_stats(ctx, &stats));
-    return stats;
-}
-
 /* Connects with options, says whether a session was resumed, and closes. */
 static int resumes(const char *host, pysock_ssl_session *session) {
     pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
@@ -47,6 +41,8 @@ static pysock_ssl_session *session_with(const char *host) {
     h_close(&p);
     return se;
 }
+
+/* ---- resumption ---- */
 
 T_TEST(a_session_is_resumed_where_it_is_given, 60) {
     unsigned char id[32], again[32];
@@ -174,6 +170,35 @@ T_TEST(new_rules_resume_nothing, 60) {
     T_EQ(resumes("localhost", NULL), 0);
 }
 
+/* A handshake that began under CERT_NONE must not leave a session for CERT_REQUIRED. */
+T_TEST(a_session_does_not_outlive_the_rules_it_was_made_by, 60) {
+    pysock_ssl_context *lax = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
+    pysock_ssl_context *self_signed = t_server_ctx_of("self-signed");
+    pysock *pair[2];
+    T_OK(pysock_ssl_set_check_hostname(lax, 0));
+    T_OK(pysock_ssl_set_verify_mode(lax, PYSOCK_CERT_NONE));
+    for (int i = 0; i < 2; i++) {
+        t_pair(pair);
+        for (int k = 0; k < 2; k++)
+            T_OK(pysock_setblocking(pair[k], 0));
+        T_OK(pysock_ssl_wrap_socket(pair[0], lax, "localhost"));
+        if (i == 0) {
+            T_OK(pysock_ssl_set_verify_mode(lax, PYSOCK_CERT_REQUIRED));
+            T_OK(pysock_ssl_set_check_hostname(lax, 1));
+        }
+        T_OK(pysock_ssl_wrap_socket(pair[1], self_signed, NULL));
+        T_EQ(t_writable(pair[0], 30), 1);
+        if (i == 0)
+            T_EQ(pysock_ssl_do_handshake(pair[0]), 0);
+        else
+            T_FAILS(pysock_ssl_do_handshake(pair[0]), PYSOCK_SSL_CERT_VERIFICATION_ERROR, T_ANY);
+        T_OK(pysock_close(pair[0]));
+        T_OK(pysock_close(pair[1]));
+    }
+    pysock_ssl_context_release(lax);
+    pysock_ssl_context_release(self_signed);
+}
+
 T_TEST(servers_that_ask_for_certificates_resume_and_know_the_client, 60) {
     h_pair p;
     T_OK(pysock_ssl_load_verify_locations(server, T_CERTS "ca.pem", NULL));
@@ -196,13 +221,13 @@ T_TEST(the_counters_count, 60) {
     T_OK(pysock_ssl_set_session_cache(server, 2));
     T_EQ(resumes("localhost", NULL), 0);
     T_EQ(resumes("localhost", NULL), 1);
-    stats = stats_of(server);
+    stats = h_stats_of(server);
     T_EQ(stats.number, 1);
     T_EQ(stats.accept, 2);
     T_EQ(stats.accept_good, 2);
     T_EQ(stats.hits, 1);
     T_EQ(stats.cache_full, 0);
-    stats = stats_of(client);
+    stats = h_stats_of(client);
     T_EQ(stats.connect, 2);
     T_EQ(stats.connect_good, 2);
     T_EQ(stats.hits, 1);
@@ -210,16 +235,18 @@ T_TEST(the_counters_count, 60) {
     T_STEP("two more push the first one out");
     T_EQ(resumes("www.example.test", NULL), 0);
     T_EQ(resumes("ftp.example.test", NULL), 0);
-    stats = stats_of(server);
+    stats = h_stats_of(server);
     T_EQ(stats.number, 2);
     T_EQ(stats.cache_full, 1);
     T_EQ(resumes("localhost", NULL), 0);
-    T_EQ(stats_of(server).misses, 1);
+    T_EQ(h_stats_of(server).misses, 1);
     T_OK(pysock_ssl_set_session_cache(server, 0));
-    T_EQ(stats_of(server).number, 0);
+    T_EQ(h_stats_of(server).number, 0);
     T_EQ(resumes("localhost", NULL), 0);
     T_EQ(resumes("localhost", NULL), 0);
 }
+
+/* ---- channel bindings ---- */
 
 T_TEST(both_sides_agree_on_channel_bindings, 60) {
     static const char *const certs[] = {"server-ec", "server-rsa"};
@@ -248,6 +275,8 @@ T_TEST(both_sides_agree_on_channel_bindings, 60) {
         pysock_ssl_context_release(one);
     }
 }
+
+/* ---- the peer's chain ---- */
 
 T_TEST(the_chain_that_was_sent_and_the_path_are_there, 60) {
     pysock_ssl_context *chain = t_server_ctx_of("chain-ec");
@@ -298,35 +327,6 @@ T_TEST(a_lone_certificate_is_shown_with_its_issuers_where_that_is_wanted, 60) {
     }
     pysock_ssl_context_release(shown);
     pysock_ssl_context_release(mine);
-}
-
-/* A handshake that began under CERT_NONE must not leave a session for CERT_REQUIRED. */
-T_TEST(a_session_does_not_outlive_the_rules_it_was_made_by, 60) {
-    pysock_ssl_context *lax = T_OK(pysock_ssl_context_new(PYSOCK_SERVER_AUTH));
-    pysock_ssl_context *self_signed = t_server_ctx_of("self-signed");
-    pysock *pair[2];
-    T_OK(pysock_ssl_set_check_hostname(lax, 0));
-    T_OK(pysock_ssl_set_verify_mode(lax, PYSOCK_CERT_NONE));
-    for (int i = 0; i < 2; i++) {
-        t_pair(pair);
-        for (int k = 0; k < 2; k++)
-            T_OK(pysock_setblocking(pair[k], 0));
-        T_OK(pysock_ssl_wrap_socket(pair[0], lax, "localhost"));
-        if (i == 0) {
-            T_OK(pysock_ssl_set_verify_mode(lax, PYSOCK_CERT_REQUIRED));
-            T_OK(pysock_ssl_set_check_hostname(lax, 1));
-        }
-        T_OK(pysock_ssl_wrap_socket(pair[1], self_signed, NULL));
-        T_EQ(t_writable(pair[0], 30), 1);
-        if (i == 0)
-            T_EQ(pysock_ssl_do_handshake(pair[0]), 0);
-        else
-            T_FAILS(pysock_ssl_do_handshake(pair[0]), PYSOCK_SSL_CERT_VERIFICATION_ERROR, T_ANY);
-        T_OK(pysock_close(pair[0]));
-        T_OK(pysock_close(pair[1]));
-    }
-    pysock_ssl_context_release(lax);
-    pysock_ssl_context_release(self_signed);
 }
 
 T_MAIN(.each_setup = setup, .each_teardown = teardown)

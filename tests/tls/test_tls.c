@@ -3,12 +3,6 @@
 #include "support/handshake.h"
 #include "support/process.h"
 
-static void close_all(h_pair *p, pysock_ssl_context *client, pysock_ssl_context *server) {
-    h_close(p);
-    pysock_ssl_context_release(client);
-    pysock_ssl_context_release(server);
-}
-
 static size_t size_of_peer_certificate(pysock *s) {
     pysock_buf *der = T_OK(pysock_ssl_getpeercert_der(s));
     size_t size = pysock_buf_size(der);
@@ -51,7 +45,7 @@ T_TEST(both_sides_know_the_same_about_a_connection, 60) {
         T_EQ(pysock_ssl_eof_is_clean(s), 0);
         T_EQ(pysock_ssl_do_handshake(s), 0);
     }
-    close_all(&p, client, server);
+    h_close_all(&p, client, server);
 }
 
 T_TEST(nothing_is_known_before_the_handshake, 60) {
@@ -114,7 +108,7 @@ T_TEST(aes_gcm_is_chosen_where_the_processor_has_it, 60) {
         h_connect(&p, client, server, "localhost");
         H_CONTAINS(cipher_of(p.client).name, i ? "ECDHE-RSA-" : "ECDHE-ECDSA-");
         H_CONTAINS(cipher_of(p.client).name, aes ? "AES128-GCM" : "CHACHA20");
-        close_all(&p, client, server);
+        h_close_all(&p, client, server);
     }
 }
 
@@ -132,7 +126,7 @@ T_TEST(pending_counts_what_is_left_in_the_engine, 60) {
     t_recv_exactly(p.server, buf, 1);
     T_EQ(pysock_ssl_pending(p.server), 0);
     T_EQ(pysock_ssl_pending(p.client), 0);
-    close_all(&p, client, server);
+    h_close_all(&p, client, server);
 }
 
 T_TEST(tls_works_on_a_unix_socketpair, 60) {
@@ -145,7 +139,7 @@ T_TEST(tls_works_on_a_unix_socketpair, 60) {
     h_try_on(&p, pair, client, server, &options);
     h_must_be_connected(&p, "localhost");
     h_greet(&p);
-    close_all(&p, client, server);
+    h_close_all(&p, client, server);
 }
 
 /* ==== wrapping ==== */
@@ -174,28 +168,30 @@ T_TEST(the_host_name_is_copied, 60) {
     t_expect(p.server, "hello");
     H_SAME(t_server_hostname(p.client), "localhost");
     H_SAME(t_server_hostname(p.server), "localhost");
-    close_all(&p, client, server);
+    h_close_all(&p, client, server);
 }
 
 T_TEST(what_cannot_be_wrapped_is_refused, 60) {
     h_pair p;
-    pysock *pair[2], *datagram, *closed;
+    pysock *pair[2];
     pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
+    pysock_ssl_wrap_options options = PYSOCK_SSL_WRAP_OPTIONS_INIT;
     t_pair(pair);
-    T_FAILS(pysock_ssl_wrap_socket(NULL, client, "localhost"), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_ssl_wrap_socket(pair[0], NULL, "localhost"), PYSOCK_VALUE_ERROR, EINVAL);
+    T_FAILS(pysock_ssl_wrap_socket_ex(pair[0], NULL, &options), PYSOCK_VALUE_ERROR, EINVAL);
+    T_FAILS(pysock_ssl_wrap_socket_ex(pair[0], client, NULL), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_ssl_wrap_socket(pair[0], server, "localhost"), PYSOCK_VALUE_ERROR, EINVAL);
-    datagram = T_OK(pysock_socket(AF_INET, SOCK_DGRAM, 0));
-    T_FAILS(pysock_ssl_wrap_socket(datagram, client, "localhost"), T_ANY, T_ANY);
-    T_OK(pysock_close(datagram));
-    closed = pair[0];
+    T_EQ(pysock_is_ssl(pair[0]), 0);
+    T_STEP("nothing of it was sent");
+    t_say(pair[0], "plain");
+    t_expect(pair[1], "plain");
     t_close_pair(pair);
-    T_FAILS(pysock_ssl_wrap_socket(closed, client, "localhost"), PYSOCK_OS_ERROR, EBADF);
-
+    T_STEP("what is wrapped already");
     h_connect(&p, client, server, "localhost");
     T_FAILS(pysock_ssl_wrap_socket(p.client, client, "localhost"), PYSOCK_VALUE_ERROR, EINVAL);
+    T_FAILS(pysock_ssl_wrap_socket(p.server, server, NULL), PYSOCK_VALUE_ERROR, EINVAL);
     h_greet(&p);
-    close_all(&p, client, server);
+    h_close_all(&p, client, server);
 }
 
 T_TEST(flags_without_meaning_on_tls_are_refused, 60) {
@@ -207,7 +203,7 @@ T_TEST(flags_without_meaning_on_tls_are_refused, 60) {
     T_FAILS(pysock_send(p.client, &byte, 1, MSG_OOB), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_sendall(p.client, &byte, 1, MSG_OOB), PYSOCK_VALUE_ERROR, EINVAL);
     h_greet(&p);
-    close_all(&p, client, server);
+    h_close_all(&p, client, server);
 }
 
 T_TEST(a_context_may_be_freed_while_sockets_use_it, 60) {
@@ -270,7 +266,7 @@ T_TEST(a_connection_keeps_what_it_was_made_with, 60) {
     h_greet(&old);
     h_greet(&new);
     h_close(&old);
-    close_all(&new, client, server);
+    h_close_all(&new, client, server);
 }
 
 typedef struct changes {
@@ -396,7 +392,7 @@ T_TEST(the_server_learns_the_name_that_was_asked_for, 60) {
     h_connect(&p, client, server, NULL);
     T_CHECK(t_server_hostname(p.client) == NULL);
     T_CHECK(t_server_hostname(p.server) == NULL);
-    close_all(&p, client, server);
+    h_close_all(&p, client, server);
 }
 
 /* ==== resumption ==== */
@@ -543,7 +539,7 @@ T_TEST(a_session_is_no_way_round_verification, 60) {
         T_OK(pysock_ssl_set_check_hostname(client, 1));
         h_try(&p, client, server, "localhost");
         h_is_refusal(&p.at_client, codes[i], checks[i]);
-        close_all(&p, client, server);
+        h_close_all(&p, client, server);
     }
 }
 
@@ -632,7 +628,7 @@ T_TEST(a_closed_peer_is_a_clean_end, 60) {
     T_STEP("and stays one");
     T_EQ(pysock_recv(p.client, &byte, 1, 0), 0);
     T_CHECK(t_readable(p.client, 0));
-    close_all(&p, client, server);
+    h_close_all(&p, client, server);
 }
 
 static void connect_with_ragged_eofs(h_pair *p, pysock_ssl_context *client,
@@ -824,14 +820,9 @@ T_TEST(a_record_that_was_changed_on_its_way_is_an_error, 60) {
 
 /* ==== unwrap ==== */
 
-static void *unwrap_thread(void *arg) {
-    T_EQ(pysock_ssl_unwrap(arg), 0);
-    return NULL;
-}
-
 static void unwrap_both(h_pair *p) {
     t_thread thread;
-    t_spawn(&thread, unwrap_thread, p->server);
+    t_spawn(&thread, t_unwrap_thread, p->server);
     T_EQ(pysock_ssl_unwrap(p->client), 0);
     t_join(&thread);
 }
@@ -856,7 +847,7 @@ T_TEST(unwrap_makes_plain_sockets_that_can_be_wrapped_again, 60) {
         T_CHECK(pysock_ssl_version(p.client) == NULL);
         h_greet(&p);
     }
-    close_all(&p, client, server);
+    h_close_all(&p, client, server);
 }
 
 static void *unwrap_and_talk(void *arg) {
@@ -912,7 +903,7 @@ T_TEST(unwrap_goes_on_step_by_step_on_non_blocking_sockets, 60) {
     T_OK(pysock_setblocking(p.client, 1));
     T_OK(pysock_setblocking(p.server, 1));
     h_greet(&p);
-    close_all(&p, client, server);
+    h_close_all(&p, client, server);
 }
 
 T_TEST(unwrap_waits_no_longer_than_the_timeout, 60) {
@@ -921,7 +912,7 @@ T_TEST(unwrap_waits_no_longer_than_the_timeout, 60) {
     h_connect(&p, client, server, "localhost");
     T_OK(pysock_settimeout(p.client, 0.05));
     T_FAILS(pysock_ssl_unwrap(p.client), PYSOCK_TIMEOUT_ERROR, ETIMEDOUT);
-    close_all(&p, client, server);
+    h_close_all(&p, client, server);
 }
 
 T_TEST(unwrap_reports_a_peer_that_just_hung_up, 60) {
@@ -930,7 +921,7 @@ T_TEST(unwrap_reports_a_peer_that_just_hung_up, 60) {
     h_connect(&p, client, server, "localhost");
     T_EQ(shutdown(T_OK(pysock_fileno(p.server)), SHUT_WR), 0);
     T_FAILS(pysock_ssl_unwrap(p.client), T_ANY, T_ANY);
-    close_all(&p, client, server);
+    h_close_all(&p, client, server);
 }
 
 /* ==== handshakes that fail: against bytes made by hand ==== */
@@ -1111,27 +1102,6 @@ T_TEST(fatal_alerts_are_named, 60) {
     }
 }
 
-/* A handshake that a blocking call has begun goes on by itself once the socket does not block any
-   more, whether it is asked for again or not. */
-T_TEST(a_handshake_goes_on_by_itself_when_its_socket_becomes_non_blocking, 60) {
-    pysock_ssl_context *client = t_client_ctx(), *server = t_server_ctx();
-    pysock *pair[2];
-    for (int side = 0; side < 2; side++) {
-        T_STEP("side %d", side);
-        h_plain_pair(pair);
-        t_wrap_later(pair[0], client, "localhost");
-        t_wrap_later(pair[1], server, NULL);
-        T_OK(pysock_settimeout(pair[side], 0.01));
-        T_FAILS(pysock_ssl_do_handshake(pair[side]), PYSOCK_TIMEOUT_ERROR, ETIMEDOUT);
-        T_OK(pysock_setblocking(pair[side], 0));
-        T_OK(pysock_settimeout(pair[!side], H_TIMEOUT));
-        T_EQ(pysock_ssl_do_handshake(pair[!side]), 0);
-        t_close_pair(pair);
-    }
-    pysock_ssl_context_release(client);
-    pysock_ssl_context_release(server);
-}
-
 T_TEST(the_end_of_the_stream_in_a_handshake_is_an_error, 60) {
     for (int way = 0; way < 4; way++) {
         raw_peer r;
@@ -1243,34 +1213,6 @@ T_TEST(openssl_is_told_why_its_hello_was_refused, 60) {
     openssl_is_told("-tls1_1", "DEFAULT@SECLEVEL=0", "alert protocol version");
     T_STEP("no suite in common: the key is for ECDSA");
     openssl_is_told("-tls1_2", "ECDHE-RSA-AES128-GCM-SHA256", "alert handshake failure");
-}
-
-/* OpenSSL's client asks for a new handshake in the middle of the connection. */
-T_TEST(a_client_cannot_renegotiate, 60) {
-    P_NEED("openssl");
-    static p_process process;
-    p_args args = {{NULL}, 0};
-    int port;
-    char byte;
-    pysock *listener = t_listen(&port), *s;
-    pysock_ssl_context *ctx = t_server_ctx();
-    p_add(&args, "openssl", "s_client", "-connect", p_format("127.0.0.1:%d", port), "-tls1_2",
-          NULL);
-    p_start(&process, &args);
-    T_OK(pysock_settimeout(listener, P_PATIENCE));
-    s = T_OK(pysock_accept(listener, NULL));
-    T_OK(pysock_settimeout(s, P_PATIENCE));
-    T_OK(pysock_ssl_wrap_socket(s, ctx, NULL));
-    p_wait_for(&process, "New, TLSv1.2");
-    p_say(&process, "R\n");
-    T_STEP("waiting for the client to give up");
-    T_CHECK(pysock_recv(s, &byte, 1, 0) <= 0);
-    T_OK(pysock_close(s));
-    T_CHECK(p_exit_status(&process) != 0);
-    T_CHECK(p_has_said(&process, "renegotiation"));
-    p_end(&process);
-    T_OK(pysock_close(listener));
-    pysock_ssl_context_release(ctx);
 }
 
 /* ---- alerts of a client, seen on the wire ---- */

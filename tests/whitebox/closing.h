@@ -19,14 +19,6 @@ static int set_up(void **state) {
     return make_contexts(state);
 }
 
-static void wait_unread(pysock *s) {
-    int n = 0;
-    while (n == 0) {
-        T_EQ(ioctl(pysock_fileno(s), FIONREAD, &n), 0);
-        t_nap(0.002);
-    }
-}
-
 /* A socket of the library, and the raw descriptor at its other end; both have little room. */
 static pysock *raw_pair(int *peer) {
     int port, small = 16384, raw = t_raw_listen(&port);
@@ -116,7 +108,7 @@ T_TEST(all_arrives_although_input_is_unread, 120) {
         file_id file = file_of(s);
         T_STEP(queued ? "send_buf" : "sendall");
         t_raw_write(p.fd, "GET", 3);
-        wait_unread(s);
+        t_wait_unread(s);
         t_spawn(&p.thread, read_to_the_end, &p);
         if (queued)
             queue_all(s);
@@ -141,7 +133,7 @@ T_TEST(a_silent_peer_costs_close_no_more_than_its_bound, 120) {
             T_STEP("%s, %s", unread ? "unread input" : "no input", queued ? "send_buf" : "send");
             if (unread) {
                 t_raw_write(peer_fd, "GET", 3);
-                wait_unread(s);
+                t_wait_unread(s);
             }
             if (queued) {
                 queue_all(s);
@@ -166,7 +158,7 @@ T_TEST(a_flooding_peer_costs_close_no_more_than_its_bound, 120) {
     s = raw_pair(&p.fd);
     file = file_of(s);
     t_spawn(&p.thread, flood, &p);
-    wait_unread(s);
+    t_wait_unread(s);
     queue_all(s);
     pysock_close(s);
     wait_closed(file);
@@ -186,7 +178,7 @@ T_TEST(a_late_reader_gets_all_within_the_bound, 120) {
     s = raw_pair(&p.fd);
     file = file_of(s);
     t_raw_write(p.fd, "GET", 3);
-    wait_unread(s);
+    t_wait_unread(s);
     t_spawn(&p.thread, read_to_the_end, &p);
     queue_all(s);
     sem_post(&closed);
@@ -219,7 +211,7 @@ static void send_close_and_exit(void *arg) {
     pysock *s = T_OK(pysock_adopt(*(int *)arg, -1, -1, -1));
     T_OK(pysock_setsockopt_int(s, SOL_SOCKET, SO_SNDBUF, (int)SIZE));
     pysock_buf *b = T_OK(pysock_buf_wrap(reply, 65536, NULL, NULL));
-    wait_unread(s);
+    t_wait_unread(s);
     T_OK(pysock_send_buf(s, b));
     pysock_buf_release(b);
     T_OK(pysock_close(s));
@@ -249,7 +241,7 @@ static void a_tls_server_closes_and_exits(void *arg) {
     T_OK(pysock_setsockopt_int(s, SOL_SOCKET, SO_SNDBUF, (int)SIZE));
     T_OK(pysock_ssl_wrap_socket(s, server_ctx, NULL));
     t_expect(s, "GET");
-    wait_unread(s);
+    t_wait_unread(s);
     T_OK(pysock_sendall(s, reply, 65536, 0));
     T_OK(pysock_close(s));
 }

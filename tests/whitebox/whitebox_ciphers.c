@@ -7,6 +7,7 @@
 #include "support/support.h"
 #include "support/files.h"
 #include "support/process.h"
+#include "support/shell.h"
 
 static int has_fast_aes = 1;
 
@@ -655,9 +656,4 @@ T_TEST(garbage_is_harmless, T_SCALE(60, 300)) {
     free(text);
 }
 
-static int end_programs(void **state) {
-    p_end_all(state);
-    return f_remove_all(state);
-}
-
-T_MAIN(.each_teardown = end_programs)
+T_MAIN(.each_teardown = p_clear_away)

@@ -7,6 +7,7 @@ static double close_timeout;
 #include "pysock.h"
 
 #include "support/contexts.h"
+#include "support/steps.h"
 
 #define MUCH ((size_t)8 << 20) /* more than any kernel takes at once */
 
@@ -75,10 +76,7 @@ static void close_under_a_reader(int tls, double timeout, void *(*run)(void *arg
     t_thread t;
     memset(&r, 0, sizeof r);
     close_timeout = 60;
-    if (tls)
-        t_tls_pair(pair, client_ctx, server_ctx);
-    else
-        t_pair(pair);
+    plain_or_tls_pair(pair, tls);
     r.s = pair[0];
     r.fd = T_OK(pysock_fileno(r.s));
     T_OK(pysock_settimeout(r.s, timeout));
@@ -114,39 +112,6 @@ T_TEST(a_close_loses_nothing_under_a_select, 100) {
 
 /* ---- in the middle of a handshake's step ---- */
 
-static sem_t in_step, step_may_end;
-
-/* The engine is the reactor's meanwhile. */
-static int stop_in_the_step(void *arg, const pysock_ssl_client_hello *hello) {
-    (void)hello, (void)arg;
-    sem_post(&in_step);
-    t_sem_take(&step_may_end);
-    return 0;
-}
-
-static void *client_thread(void *arg) {
-    T_OK(pysock_ssl_wrap_socket(arg, client_ctx, "localhost"));
-    return NULL;
-}
-
-/* A pair whose server, driven by the reactor, is in such a step. */
-static void stop_a_handshake(pysock *pair[2], pysock_ssl_context *ctx, t_thread *t) {
-    T_EQ(sem_init(&in_step, 0, 0), 0);
-    T_EQ(sem_init(&step_may_end, 0, 0), 0);
-    T_OK(pysock_ssl_set_sni_callback(ctx, stop_in_the_step, NULL));
-    close_timeout = 60;
-    t_pair(pair);
-    T_OK(pysock_settimeout(pair[0], 50));
-    T_OK(pysock_setblocking(pair[1], 0));
-    T_OK(pysock_ssl_wrap_socket(pair[1], ctx, NULL));
-    t_spawn(t, client_thread, pair[0]);
-    t_sem_take(&in_step);
-}
-
-static void let_it_go(void) {
-    sem_post(&step_may_end);
-}
-
 /* What was queued behind the handshake is sent when it is over, and so is the end. */
 T_TEST(a_close_in_the_middle_of_a_handshake_loses_nothing, 60) {
     pysock_ssl_context *ctx = t_server_ctx();
@@ -154,6 +119,7 @@ T_TEST(a_close_in_the_middle_of_a_handshake_loses_nothing, 60) {
     pysock *pair[2];
     t_thread t;
     char byte;
+    close_timeout = 60;
     stop_a_handshake(pair, ctx, &t);
     T_OK(pysock_send_buf(pair[1], b));
     T_OK(pysock_close(pair[1]));
@@ -210,6 +176,7 @@ T_TEST(a_descriptor_is_not_handed_out_in_the_middle_of_a_step, 60) {
     pysock_ssl_context *ctx = t_server_ctx();
     pysock *pair[2];
     t_thread t;
+    close_timeout = 60;
     stop_a_handshake(pair, ctx, &t);
     T_FAILS(pysock_detach(pair[1]), PYSOCK_OS_ERROR, EAGAIN);
     T_OK(pysock_fileno(pair[1]));
@@ -228,6 +195,7 @@ T_TEST(a_call_that_must_not_wait_waits_for_no_step, 60) {
     pysock *pair[2];
     t_thread t;
     char byte;
+    close_timeout = 60;
     stop_a_handshake(pair, ctx, &t);
     T_FAILS(pysock_recv(pair[1], &byte, 1, 0), PYSOCK_OS_ERROR, EAGAIN);
     T_FAILS(pysock_send(pair[1], "x", 1, 0), PYSOCK_OS_ERROR, EAGAIN);
@@ -250,10 +218,7 @@ static void close_before_a_deaf_peer(int tls, int deny) {
     close_timeout = 1;
     if (deny)
         pysock_set_audit_hook(t_deny_threads, NULL);
-    if (tls)
-        t_tls_pair(pair, client_ctx, server_ctx);
-    else
-        t_pair(pair);
+    plain_or_tls_pair(pair, tls);
     T_OK(pysock_setblocking(pair[0], 0));
     queue_much(pair[0]);
     fd = T_OK(pysock_fileno(pair[0]));
@@ -279,6 +244,8 @@ T_TEST(a_close_without_a_thread_gives_a_deaf_peer_as_long, 30) {
     close_before_a_deaf_peer(1, 1);
 }
 
+/* ---- sockets that are closing ---- */
+
 /* Its output may still be on its way: it is nobody's any more. */
 T_TEST(a_socket_that_is_closing_is_closed_to_every_call, 60) {
     pysock *pair[2];
@@ -287,10 +254,7 @@ T_TEST(a_socket_that_is_closing_is_closed_to_every_call, 60) {
     char byte;
     for (int tls = 0; tls < 2; tls++) {
         close_timeout = 30;
-        if (tls)
-            t_tls_pair(pair, client_ctx, server_ctx);
-        else
-            t_pair(pair);
+        plain_or_tls_pair(pair, tls);
         T_OK(pysock_setblocking(pair[0], 0));
         queue_much(pair[0]);
         fd = T_OK(pysock_fileno(pair[0]));

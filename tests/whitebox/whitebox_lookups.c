@@ -137,7 +137,7 @@ static void a_good_name_connects(void) {
     T_OK(pysock_close(listener));
 }
 
-/* ---- cases ---- */
+/* ---- look-ups at a time, and their workers ---- */
 
 T_TEST(names_that_are_stuck_do_not_stop_others, 120) {
     static const int counts[] = {1, 4, 5, 8, 40, LIMIT - 1};

@@ -5,6 +5,7 @@
 #include "pysock.h"
 
 #include "support/contexts.h"
+#include "support/losses.h"
 
 #define SIZE (4u << 20)
 #define LONG T_SCALE(30.0, 60.0)
@@ -52,31 +53,6 @@ static void let_the_library_notice(pysock *s) {
     p.events = 0;
     while (T_OK(pysock_queued(s)) > 0)
         T_OK(pysock_poll(&p, 1, 0.01));
-}
-
-typedef enum told_by { BY_SHUTDOWN, BY_DETACH, BY_CLOSE, BY_SEND, BY_SEND_BUF, TELLERS } told_by;
-
-static const char *const teller_names[] = {"shutdown(SHUT_WR)", "detach", "close", "send",
-                                           "send_buf"};
-
-static void must_tell(pysock *s, told_by teller) {
-    intptr_t result = -1;
-    pysock_buf *b = T_OK(pysock_buf_copy("x", 1));
-    int code;
-    pysock_error_clear();
-    switch (teller) {
-    case BY_SHUTDOWN: result = pysock_shutdown(s, SHUT_WR); break;
-    case BY_DETACH: result = pysock_detach(s); break;
-    case BY_CLOSE: result = pysock_close(s); break;
-    case BY_SEND: result = pysock_send(s, "x", 1, 0); break;
-    case BY_SEND_BUF: result = pysock_send_buf(s, b); break;
-    case TELLERS: break;
-    }
-    code = errno;
-    pysock_buf_release(b);
-    T_EQ(result, -1);
-    if (code != ECONNRESET && code != EPIPE)
-        T_FAIL("errno %d: %s", code, pysock_error_message());
 }
 
 T_TEST(every_call_about_output_reports_a_loss, 120) {

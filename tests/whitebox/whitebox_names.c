@@ -971,11 +971,6 @@ T_TEST(cleanup_of_a_state_abandons_its_names_alone, 60) {
     pysock_state_free(mine);
 }
 
-static void *close_thread(void *arg) {
-    T_OK(pysock_close(arg));
-    return NULL;
-}
-
 static void *open_thread(void *arg) {
     open_gate();
     return arg;
@@ -997,7 +992,7 @@ T_TEST(an_answer_and_a_close_may_meet, 120) {
             T_FAILS(pysock_connect(s, "held.test", port), PYSOCK_OS_ERROR, EINPROGRESS);
         wait_until_held(1);
         t_spawn(&opener, open_thread, NULL);
-        t_spawn(&closer, close_thread, s);
+        t_spawn(&closer, t_close_thread, s);
         t_join(&closer);
         t_join(&opener);
         T_FAILS(pysock_fileno(s), PYSOCK_OS_ERROR, EBADF);

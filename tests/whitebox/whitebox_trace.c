@@ -400,7 +400,7 @@ T_TEST(cleanup_gives_back_what_sockets_held, 60) {
     }
 }
 
-/* ---- naps ---- */
+/* ---- back-off ---- */
 
 enum { BULK = 8 << 20 };
 

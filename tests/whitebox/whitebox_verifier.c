@@ -68,7 +68,7 @@ static int code_at_level(const char *chain, int level) {
     return code;
 }
 
-/* ---- the tests ---- */
+/* ---- security levels, names, paths, look-ups ---- */
 
 enum { OK = 0, HOSTNAME = 62, LEAF_KEY = 66, CA_KEY = 67, WEAK_HASH = 68 };
 

@@ -423,15 +423,18 @@ T_TEST(the_last_of_many_names_counts, 60) {
 }
 
 T_TEST(unusable_host_names_are_refused_at_once, 60) {
-    char longest[400];
+    static const size_t sizes[] = {300, 399, 100000};
+    static char name[100001];
     pysock_ssl_context *ctx = t_client_ctx();
     pysock *pair[2];
-    memset(longest, 'a', sizeof longest);
-    longest[sizeof longest - 1] = 0;
     t_pair(pair);
     T_FAILS(pysock_ssl_wrap_socket(pair[0], ctx, ""), PYSOCK_VALUE_ERROR, EINVAL);
     T_FAILS(pysock_ssl_wrap_socket(pair[0], ctx, ".example.test"), PYSOCK_VALUE_ERROR, EINVAL);
-    T_FAILS(pysock_ssl_wrap_socket(pair[0], ctx, longest), PYSOCK_VALUE_ERROR, EINVAL);
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        memset(name, 'a', sizes[i]);
+        name[sizes[i]] = 0;
+        T_FAILS(pysock_ssl_wrap_socket(pair[0], ctx, name), PYSOCK_VALUE_ERROR, EINVAL);
+    }
     T_FAILS(pysock_ssl_wrap_socket(pair[0], ctx, NULL), PYSOCK_VALUE_ERROR, EINVAL);
     T_EQ(pysock_is_ssl(pair[0]), 0);
     t_say(pair[0], "plain as ever");
@@ -738,6 +741,103 @@ T_TEST(damaged_keys_are_named, 120) {
     pysock_ssl_context_release(ctx);
 }
 
+/* The error must name the file; the context must be as good as before. */
+static void refuse_chain(pysock_ssl_context *ctx, const char *cert, const char *key,
+                         const char *named) {
+    T_STEP("%s and %s", cert, key ? key : "NULL");
+    T_FAILS(pysock_ssl_load_cert_chain(ctx, cert, key), T_ANY, T_ANY);
+    if (!strstr(pysock_error_message(), named))
+        T_FAIL("'%s' does not name %s", pysock_error_message(), named);
+}
+
+static void refuse_anchors(pysock_ssl_context *ctx, const char *file, const char *named) {
+    ptrdiff_t before = pysock_ssl_ca_count(ctx);
+    T_STEP("%s as trust anchor", file);
+    T_FAILS(pysock_ssl_load_verify_locations(ctx, file, NULL), T_ANY, T_ANY);
+    if (!strstr(pysock_error_message(), named))
+        T_FAIL("'%s' does not name %s", pysock_error_message(), named);
+    T_EQ(pysock_ssl_ca_count(ctx), before);
+}
+
+T_TEST(files_that_are_no_certificates_are_named, 60) {
+    static const char nonsense[] =
+        "-----BEGIN CERTIFICATE-----\nAAAABBBBCCCCDDDD\n-----END CERTIFICATE-----\n";
+    static const char no_base64[] =
+        "-----BEGIN CERTIFICATE-----\n!!! ??? !!!\n-----END CERTIFICATE-----\n";
+    static const char encrypted[] =
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIBvTBXBgkqhkiG9w0BBQ0w\n"
+        "-----END ENCRYPTED PRIVATE KEY-----\n";
+    size_t cert_size;
+    char *cert = f_read(EC_PEM, &cert_size);
+    unsigned char noise[3000];
+    const char *path;
+    struct {
+        const void *data;
+        size_t size;
+    } bad[7];
+    pysock_ssl_context *ctx = t_server_ctx(), *client = t_client_ctx();
+    t_fill(noise, sizeof noise, 0, 11);
+    bad[0].data = "";
+    bad[0].size = 0;
+    bad[1].data = noise;
+    bad[1].size = sizeof noise;
+    bad[2].data = nonsense;
+    bad[2].size = strlen(nonsense);
+    bad[3].data = no_base64;
+    bad[3].size = strlen(no_base64);
+    bad[4].data = encrypted;
+    bad[4].size = strlen(encrypted);
+    bad[5].data = cert; /* cut off in the middle */
+    bad[5].size = cert_size / 2;
+    bad[6].data = "just a line of text\n";
+    bad[6].size = 20;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        path = f_write("bad.pem", bad[i].data, bad[i].size);
+        refuse_chain(ctx, path, EC_KEY, path);
+        refuse_chain(ctx, EC_PEM, path, path);
+        refuse_chain(ctx, path, NULL, path);
+        refuse_anchors(client, path, path);
+    }
+    T_STEP("the context still works");
+    is_still_server_ec(ctx);
+    pysock_ssl_context_release(ctx);
+    pysock_ssl_context_release(client);
+    free(cert);
+}
+/* Certificates and keys with bytes of them changed: refused or taken, never a crash. */
+T_TEST(mutated_certificates_never_crash, 120) {
+    static const char *const files[] = {T_CERTS "server-ec.pem", T_CERTS "server-rsa.pem",
+                                        T_CERTS "ca.pem"};
+    char *key, *originals[3];
+    size_t key_size, sizes[3];
+    unsigned int random = 1234567u;
+    key = f_read(T_CERTS "server-ec.key", &key_size);
+    for (int i = 0; i < 3; i++)
+        originals[i] = f_read(files[i], &sizes[i]);
+    for (int i = 0; i < T_SCALE(3000, 400); i++) {
+        pysock_ssl_context *ctx = T_OK(pysock_ssl_context_new(PYSOCK_CLIENT_AUTH));
+        const char *original = originals[i % 3];
+        size_t size = sizes[i % 3];
+        char *mutated = malloc(size);
+        T_CHECK(mutated != NULL);
+        if (i % 100 == 0)
+            T_STEP("mutation %d", i);
+        memcpy(mutated, original, size);
+        for (int k = 0; k <= i % 4; k++) {
+            random = random * 1103515245u + 12345u;
+            mutated[(random >> 8) % size] = (char)("ABab01+/=-\n"[(random >> 4) % 11]);
+        }
+        (void)pysock_ssl_load_verify_data(ctx, mutated, size);
+        (void)pysock_ssl_load_cert_chain_data(ctx, mutated, size, key, key_size);
+        (void)pysock_ssl_load_cert_chain_data(ctx, original, size, mutated, size);
+        free(mutated);
+        pysock_ssl_context_release(ctx);
+    }
+    for (int i = 0; i < 3; i++)
+        free(originals[i]);
+    free(key);
+}
+
 /* Every text that PEM files come in. */
 static const char *variant(const char *name, const char *from, int crlf, int final_newline,
                            const char *before) {
@@ -875,16 +975,23 @@ T_TEST(a_server_without_an_identity_says_so, 60) {
     pysock_ssl_context_release(server);
 }
 
-T_TEST(contexts_refuse_nonsense, 60) {
+T_TEST(missing_arguments_of_a_context_are_refused, 60) {
     pysock_ssl_context *ctx = t_server_ctx();
-    T_FAILS(pysock_ssl_load_cert_chain(NULL, EC_PEM, EC_KEY), PYSOCK_VALUE_ERROR, EINVAL);
-    T_FAILS(pysock_ssl_load_cert_chain(ctx, NULL, EC_KEY), PYSOCK_VALUE_ERROR, EINVAL);
-    T_FAILS(pysock_ssl_load_verify_locations(NULL, CA, NULL), PYSOCK_VALUE_ERROR, EINVAL);
+    ptrdiff_t before = pysock_ssl_ca_count(ctx);
+    T_FAILS(pysock_ssl_load_cert_chain(ctx, NULL, NULL), PYSOCK_VALUE_ERROR, EINVAL);
+    T_FAILS(pysock_ssl_load_cert_chain(ctx, NULL, T_CERTS "server-ec.key"), PYSOCK_VALUE_ERROR,
+            EINVAL);
+    T_FAILS(pysock_ssl_load_cert_chain_data(ctx, NULL, 5, NULL, 5), PYSOCK_VALUE_ERROR, EINVAL);
+    T_FAILS(pysock_ssl_load_cert_chain_data(ctx, "", 0, "", 0), T_ANY, T_ANY);
     T_FAILS(pysock_ssl_load_verify_locations(ctx, NULL, NULL), PYSOCK_VALUE_ERROR, EINVAL);
-    T_FAILS(pysock_ssl_load_verify_data(ctx, NULL, 10), PYSOCK_VALUE_ERROR, EINVAL);
+    T_FAILS(pysock_ssl_load_verify_locations(ctx, NULL, "/nowhere/at/all"), T_ANY, T_ANY);
+    T_CHECK(strstr(pysock_error_message(), "/nowhere/at/all") != NULL);
+    T_FAILS(pysock_ssl_load_verify_data(ctx, NULL, 5), PYSOCK_VALUE_ERROR, EINVAL);
+    T_FAILS(pysock_ssl_load_verify_data(ctx, "", 0), T_ANY, T_ANY);
+    T_FAILS(pysock_ssl_load_verify_data(ctx, "neither PEM nor DER", 19), T_ANY, T_ANY);
+    T_EQ(pysock_ssl_ca_count(ctx), before);
     is_still_server_ec(ctx);
     pysock_ssl_context_release(ctx);
-    pysock_ssl_context_release(NULL);
 }
 
 /* ==== loading authorities ==== */
