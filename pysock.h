@@ -57,6 +57,7 @@
    >>resolver          lookups of names, on worker threads
    >>reactor           wakers, and the thread that finishes what no call waits for
    >>names             addresses as text, getaddrinfo and its family
+   >>crypto            what RFCs compose of BearSSL's primitives: RSASSA-PSS
    >>der               files with certificates and keys: PEM and DER
    >>x509              certificates, revocation lists, host names
    >>certificate-info  certificates as people read them
@@ -205,11 +206,11 @@
 
    Clients verify the chain and the host name. The verifier is the library's own: it builds a path
    from what the peer sent, in any order, to a trust anchor, and checks it by RFC 5280: signatures
-   (RSA from 2,048 bits on and ECDSA, with SHA-2), dates, basic constraints, key usage, extended key
-   usage, path lengths, name constraints, unknown critical extensions, those of the anchor too. What
-   it cannot check it refuses. Revocation is checked where verify_flags ask for it, by CRLs in the
-   trust store: complete ones of the issuer itself (no delta, indirect or partitioned ones), with a
-   nextUpdate. Nothing is fetched, and there is no OCSP.
+   (RSA from 2,048 bits on, by PKCS#1 and PSS, and ECDSA, with SHA-2), dates, basic constraints, key
+   usage, extended key usage, path lengths, name constraints, unknown critical extensions, those of
+   the anchor too. What it cannot check it refuses. Revocation is checked where verify_flags ask for
+   it, by CRLs in the trust store: complete ones of the issuer itself (no delta, indirect or
+   partitioned ones), with a nextUpdate. Nothing is fetched, and there is no OCSP.
 
    Without a socket: pysock_ssl_wrap_bio() puts TLS between two memory BIOs. Its result is used like
    a socket, but has no descriptor, and reports SSLWantReadError when it needs more bytes.
@@ -6537,6 +6538,101 @@ PYSOCKDEF int pysock_has_ipv6(void)
     return fd >= 0;
 }
 
+/* ---- >>crypto ----
+   What RFCs compose of BearSSL's primitives: RSASSA-PSS (RFC 8017) with MGF1. The primitives are
+   BearSSL's alone. What is verified here is public, so time may depend on it. No state, no lock. */
+
+#ifndef PYSOCK_NO_SSL
+
+#define PYSOCK__RSA_MAX 512 /* bytes of a modulus that BearSSL accepts */
+
+static size_t pysock__hash_size(const br_hash_class *hash)
+{
+    return (hash->desc >> BR_HASHDESC_OUT_OFF) & BR_HASHDESC_OUT_MASK;
+}
+
+/* MGF1 (RFC 8017, B.2.1): XORs the mask that the seed gives into size bytes at data. */
+static void pysock__mgf1_xor(const br_hash_class *hash, const unsigned char *seed, size_t seed_size,
+                             unsigned char *data, size_t size)
+{
+    br_hash_compat_context hc;
+    unsigned char block[64], counter[4] = {0, 0, 0, 0};
+    size_t i, n;
+
+    while (size) {
+        hash->init(&hc.vtable);
+        hash->update(&hc.vtable, seed, seed_size);
+        hash->update(&hc.vtable, counter, sizeof counter);
+        hash->out(&hc.vtable, block);
+        n = pysock__hash_size(hash);
+        n = n < size ? n : size;
+        for (i = 0; i < n; i++)
+            data[i] ^= block[i];
+        data += n;
+        size -= n;
+        counter[3]++; /* no modulus needs more than 16 blocks */
+    }
+}
+
+/* EMSA-PSS-VERIFY (RFC 8017, 9.1.2), with a salt as long as the hash: 1 if em, of so many bits,
+   encodes the digest. It changes em. */
+static int pysock__pss_encodes(const br_hash_class *hash, const unsigned char *digest,
+                               unsigned char *em, size_t bits)
+{
+    static const unsigned char zeros[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+    size_t size = (bits + 7) / 8, hash_size = pysock__hash_size(hash), pad, i;
+    unsigned char first = (unsigned char)(0xff >> (8 * size - bits)), wanted[64], others;
+    br_hash_compat_context hc;
+    unsigned char *found, *salt;
+
+    if (size < 2 * hash_size + 2 || em[size - 1] != 0xbc || (em[0] & ~first))
+        return 0;
+    found = em + size - 1 - hash_size;
+    salt = found - hash_size;
+    pysock__mgf1_xor(hash, found, hash_size, em, (size_t)(found - em));
+    pad = (size_t)(salt - em) - 1;
+    others = em[0] & first;
+    for (i = 1; i < pad; i++)
+        others |= em[i];
+    if (pad ? others || em[pad] != 1 : others != 1)
+        return 0;
+    hash->init(&hc.vtable);
+    hash->update(&hc.vtable, zeros, sizeof zeros);
+    hash->update(&hc.vtable, digest, hash_size);
+    hash->update(&hc.vtable, salt, hash_size);
+    hash->out(&hc.vtable, wanted);
+    return memcmp(found, wanted, hash_size) == 0;
+}
+
+/* RSASSA-PSS-VERIFY (RFC 8017, 8.1.2), MGF1 and salt as of the hash: 1 if it is the digest's
+   signature. A modulus of 8k + 1 bits encodes into k bytes, with a zero byte in front. */
+static int pysock__pss_verify(const br_rsa_public_key *key, const br_hash_class *hash,
+                              const unsigned char *digest, const unsigned char *signature,
+                              size_t size)
+{
+    unsigned char em[PYSOCK__RSA_MAX];
+    const unsigned char *n = key->n;
+    size_t n_size = key->nlen, bits;
+    unsigned first;
+
+    while (n_size && !*n)
+        n++, n_size--;
+    if (!n_size || n_size > sizeof em || size != n_size)
+        return 0;
+    bits = 8 * n_size;
+    for (first = *n; first < 0x80; first <<= 1)
+        bits--;
+    memcpy(em, signature, size);
+    if (!br_rsa_public_get_default()(em, size, key))
+        return 0;
+    bits--;
+    if (bits % 8)
+        return pysock__pss_encodes(hash, digest, em, bits);
+    return em[0] == 0 && pysock__pss_encodes(hash, digest, em + 1, bits);
+}
+
+#endif /* PYSOCK_NO_SSL */
+
 /* ---- >>der ----
    Files with certificates and keys: PEM and DER as a sequence of objects, and a DER reader (X.690).
    An object that cannot be read is an error that names file and object; it is never skipped. No
@@ -7181,13 +7277,14 @@ static int pysock__der_time(pysock__der *d, int64_t *out)
 #ifndef PYSOCK_NO_SSL
 
 /* Signature algorithms that are verified (SHA-1 only at security level 0), and MD5, which is known
-   but always too weak (no hash). */
+   but always too weak (no hash). RSASSA-PSS has one OID; its parameters name the hash. */
 typedef struct pysock__sig_alg {
     const char *oid;
     size_t oid_len;
     int key_type;
     const br_hash_class *hash;
-    const char *digest_oid; /* for PKCS#1: its length, then itself */
+    const char *digest_oid; /* for RSA: its length, then itself */
+    int pss;                /* RSASSA-PSS (RFC 4055), not PKCS#1 */
 } pysock__sig_alg;
 
 #define PYSOCK__OID_RSA "\x2a\x86\x48\x86\xf7\x0d\x01\x01"
@@ -7195,15 +7292,18 @@ typedef struct pysock__sig_alg {
 #define PYSOCK__OID_SHA2 "\x09\x60\x86\x48\x01\x65\x03\x04\x02"
 
 static const pysock__sig_alg pysock__sig_algs[] = {
-    {PYSOCK__OID_RSA "\x0b", 9, BR_KEYTYPE_RSA, &br_sha256_vtable, PYSOCK__OID_SHA2 "\x01"},
-    {PYSOCK__OID_RSA "\x0c", 9, BR_KEYTYPE_RSA, &br_sha384_vtable, PYSOCK__OID_SHA2 "\x02"},
-    {PYSOCK__OID_RSA "\x0d", 9, BR_KEYTYPE_RSA, &br_sha512_vtable, PYSOCK__OID_SHA2 "\x03"},
-    {PYSOCK__OID_ECDSA "\x03\x02", 8, BR_KEYTYPE_EC, &br_sha256_vtable, NULL},
-    {PYSOCK__OID_ECDSA "\x03\x03", 8, BR_KEYTYPE_EC, &br_sha384_vtable, NULL},
-    {PYSOCK__OID_ECDSA "\x03\x04", 8, BR_KEYTYPE_EC, &br_sha512_vtable, NULL},
-    {PYSOCK__OID_RSA "\x04", 9, BR_KEYTYPE_RSA, NULL, NULL}, /* MD5 */
-    {PYSOCK__OID_RSA "\x05", 9, BR_KEYTYPE_RSA, &br_sha1_vtable, "\x05\x2b\x0e\x03\x02\x1a"},
-    {PYSOCK__OID_ECDSA "\x01", 7, BR_KEYTYPE_EC, &br_sha1_vtable, NULL},
+    {PYSOCK__OID_RSA "\x0b", 9, BR_KEYTYPE_RSA, &br_sha256_vtable, PYSOCK__OID_SHA2 "\x01", 0},
+    {PYSOCK__OID_RSA "\x0c", 9, BR_KEYTYPE_RSA, &br_sha384_vtable, PYSOCK__OID_SHA2 "\x02", 0},
+    {PYSOCK__OID_RSA "\x0d", 9, BR_KEYTYPE_RSA, &br_sha512_vtable, PYSOCK__OID_SHA2 "\x03", 0},
+    {PYSOCK__OID_ECDSA "\x03\x02", 8, BR_KEYTYPE_EC, &br_sha256_vtable, NULL, 0},
+    {PYSOCK__OID_ECDSA "\x03\x03", 8, BR_KEYTYPE_EC, &br_sha384_vtable, NULL, 0},
+    {PYSOCK__OID_ECDSA "\x03\x04", 8, BR_KEYTYPE_EC, &br_sha512_vtable, NULL, 0},
+    {PYSOCK__OID_RSA "\x04", 9, BR_KEYTYPE_RSA, NULL, NULL, 0}, /* MD5 */
+    {PYSOCK__OID_RSA "\x05", 9, BR_KEYTYPE_RSA, &br_sha1_vtable, "\x05\x2b\x0e\x03\x02\x1a", 0},
+    {PYSOCK__OID_ECDSA "\x01", 7, BR_KEYTYPE_EC, &br_sha1_vtable, NULL, 0},
+    {PYSOCK__OID_RSA "\x0a", 9, BR_KEYTYPE_RSA, &br_sha256_vtable, PYSOCK__OID_SHA2 "\x01", 1},
+    {PYSOCK__OID_RSA "\x0a", 9, BR_KEYTYPE_RSA, &br_sha384_vtable, PYSOCK__OID_SHA2 "\x02", 1},
+    {PYSOCK__OID_RSA "\x0a", 9, BR_KEYTYPE_RSA, &br_sha512_vtable, PYSOCK__OID_SHA2 "\x03", 1},
 };
 
 /* Known extensions, as bits. */
@@ -7248,7 +7348,6 @@ typedef struct pysock__cert {
     const char *problem;                     /* after a failure: what is wrong, static */
 } pysock__cert;
 
-#define PYSOCK__RSA_MAX 512        /* bytes of a modulus that BearSSL takes */
 #define PYSOCK__RSA_EXPONENT_MAX 8 /* bytes: a longer one only slows down verification */
 
 static int pysock__cert_key_rsa(pysock__cert *cert, pysock__der bits)
@@ -7501,6 +7600,45 @@ static int pysock__cert_tail(pysock__cert *cert, pysock__der tbs)
     return 0;
 }
 
+/* An AlgorithmIdentifier of a hash: its parameters are NULL or absent (RFC 4055, 2.1). */
+static int pysock__hash_alg_is(pysock__der alg, const char *digest_oid)
+{
+    pysock__der oid, none;
+
+    if (pysock__der_expect(&alg, 0x06, &oid) < 0
+        || !pysock__der_is(&oid, digest_oid + 1, (size_t)digest_oid[0]))
+        return 0;
+    return alg.p == alg.end
+           || (pysock__der_expect(&alg, 0x05, &none) == 0 && none.p == none.end
+               && alg.p == alg.end);
+}
+
+/* RSASSA-PSS-params (RFC 4055, 3.1) with this hash, for MGF1 too, and a salt of its length. All
+   that is absent is SHA-1's, so everything except the trailer must be there. */
+static int pysock__pss_params_fit(pysock__der alg, const pysock__sig_alg *row)
+{
+    pysock__der params, field, in, oid;
+
+    if (pysock__der_expect(&alg, 0x30, &params) < 0 || alg.p != alg.end
+        || pysock__der_expect(&params, 0xa0, &field) < 0
+        || pysock__der_expect(&field, 0x30, &in) < 0 || field.p != field.end
+        || !pysock__hash_alg_is(in, row->digest_oid))
+        return 0;
+    if (pysock__der_expect(&params, 0xa1, &field) < 0 || pysock__der_expect(&field, 0x30, &in) < 0
+        || field.p != field.end || pysock__der_expect(&in, 0x06, &oid) < 0
+        || !pysock__der_is(&oid, PYSOCK__OID_RSA "\x08", 9)
+        || pysock__der_expect(&in, 0x30, &oid) < 0 || in.p != in.end
+        || !pysock__hash_alg_is(oid, row->digest_oid))
+        return 0;
+    if (pysock__der_expect(&params, 0xa2, &field) < 0 || pysock__der_expect(&field, 0x02, &in) < 0
+        || field.p != field.end || pysock__der_int(&in) != (int)pysock__hash_size(row->hash))
+        return 0;
+    return params.p == params.end
+           || (pysock__der_expect(&params, 0xa3, &field) == 0 && params.p == params.end
+               && pysock__der_expect(&field, 0x02, &in) == 0 && field.p == field.end
+               && pysock__der_int(&in) == 1);
+}
+
 /* The algorithm of this AlgorithmIdentifier, or NULL. */
 static const pysock__sig_alg *pysock__sig_alg_find(pysock__der alg)
 {
@@ -7510,7 +7648,8 @@ static const pysock__sig_alg *pysock__sig_alg_find(pysock__der alg)
     if (pysock__der_expect(&alg, 0x06, &oid) < 0)
         return NULL;
     for (i = 0; i < PYSOCK__COUNT(pysock__sig_algs); i++)
-        if (pysock__der_is(&oid, pysock__sig_algs[i].oid, pysock__sig_algs[i].oid_len))
+        if (pysock__der_is(&oid, pysock__sig_algs[i].oid, pysock__sig_algs[i].oid_len)
+            && (!pysock__sig_algs[i].pss || pysock__pss_params_fit(alg, &pysock__sig_algs[i])))
             return &pysock__sig_algs[i];
     return NULL;
 }
@@ -8759,7 +8898,8 @@ static const char *pysock__cert_signature_kind(const pysock__cert *cert, char *t
         size_t len;
         const char *name;
     } known[] = {
-        {PYSOCK__OID_RSA "\x0a", 9, "an RSASSA-PSS signature"},
+        {PYSOCK__OID_RSA "\x0a", 9,
+         "an RSASSA-PSS signature whose hash, mask or salt is not supported"},
         {"\x2b\x65\x70", 3, "an Ed25519 signature"},
         {"\x2b\x65\x71", 3, "an Ed448 signature"},
     };
@@ -11063,10 +11203,14 @@ static int pysock__signature_check(const pysock__sig_alg *alg, const pysock__der
         return PYSOCK__V_BAD_SIGNATURE;
     if (!alg->hash || (alg->hash == &br_sha1_vtable && level > 0))
         return PYSOCK__V_WEAK_HASH;
-    hash_len = (alg->hash->desc >> BR_HASHDESC_OUT_OFF) & BR_HASHDESC_OUT_MASK;
+    hash_len = pysock__hash_size(alg->hash);
     alg->hash->init(&hc.vtable);
     alg->hash->update(&hc.vtable, tbs->p, pysock__der_len(tbs));
     alg->hash->out(&hc.vtable, hash);
+    if (alg->pss)
+        return pysock__pss_verify(&key->key.rsa, alg->hash, hash, signature->p, len)
+                   ? 0
+                   : PYSOCK__V_BAD_SIGNATURE;
     if (alg->key_type == BR_KEYTYPE_RSA) {
         if (br_rsa_pkcs1_vrfy_get_default()(signature->p, len,
                                             (const unsigned char *)alg->digest_oid, hash_len,
@@ -21623,7 +21767,7 @@ static size_t pysock__bind_end_point(const pysock__tls *t, unsigned char *out)
     hash->init(&hc.vtable);
     hash->update(&hc.vtable, der, len);
     hash->out(&hc.vtable, out);
-    return (hash->desc >> BR_HASHDESC_OUT_OFF) & BR_HASHDESC_OUT_MASK;
+    return pysock__hash_size(hash);
 }
 
 PYSOCKDEF ptrdiff_t pysock_ssl_get_channel_binding(pysock *s, const char *type, void *out,
