@@ -13,10 +13,10 @@
 set -eu
 export LC_ALL=C
 
-sample='badinput bios buffers certificates certinfo connections crl datagrams epoll files stdio
-sendfile keys lifecycle matrix messages cmsg descriptors flags mutual names poller properties python
-renegotiation select sessions sockets threadless threads thread_hook tls verifier alloc ciphers
-errands nostart nothreads systems'
+sample='badinput bios buffers certificates certinfo connections crl datagrams families epoll files
+    stdio sendfile keys lifecycle matrix messages cmsg descriptors flags mutual names poller
+    properties python renegotiation select sessions sockets threadless threads thread_hook tls
+    verifier alloc ciphers errands nostart nothreads systems'
 emulated_sample='bios buffers certinfo crl keys matrix mutual poller select sessions sockets ciphers
 systems'
 
