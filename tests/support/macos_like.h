@@ -10,6 +10,7 @@
      - A child that is accepted has the listener's O_NONBLOCK.
      - shutdown() of a listening socket is ENOTCONN, and wakes nobody.
      - A Unix socket without a name has an address of 16 bytes whose path is empty.
+     - SO_NWRITE is what the peer has not acknowledged; Linux has an ioctl for it.
      - ENODATA is missing, as on FreeBSD, OpenBSD and DragonFly (macOS has it). */
 #ifndef TESTS_SUPPORT_MACOS_LIKE_H
 #define TESTS_SUPPORT_MACOS_LIKE_H
@@ -21,6 +22,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/sockios.h>
 #include <locale.h>
 #include <net/if.h>
 #include <netdb.h>
@@ -35,6 +37,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -63,6 +66,14 @@ T_MACOS_FUNC int t_macos_setsockopt(int fd, int level, int name, const void *val
         return setsockopt(fd, level, name, value, len);
     __atomic_or_fetch(&t_macos_quiet[at / 8], (unsigned char)(1u << at % 8), __ATOMIC_SEQ_CST);
     return 0;
+}
+
+#define T_MACOS_SO_NWRITE 0x1024
+
+T_MACOS_FUNC int t_macos_getsockopt(int fd, int level, int name, void *value, socklen_t *len) {
+    if (level != SOL_SOCKET || name != T_MACOS_SO_NWRITE)
+        return getsockopt(fd, level, name, value, len);
+    return ioctl(fd, SIOCOUTQ, value);
 }
 
 T_MACOS_FUNC int t_macos_send_flags(int fd, int flags) {
@@ -189,7 +200,11 @@ T_MACOS_FUNC int t_macos_shutdown(int fd, int how) {
 #undef SO_PROTOCOL
 #undef SO_DOMAIN
 #undef ENODATA
+#undef SIOCOUTQ
+#undef SIOCINQ
 
+#define SO_NWRITE T_MACOS_SO_NWRITE
+#define getsockopt(fd, level, name, value, len) t_macos_getsockopt(fd, level, name, value, len)
 #define SO_NOSIGPIPE T_MACOS_SO_NOSIGPIPE
 #define setsockopt(fd, level, name, value, len) t_macos_setsockopt(fd, level, name, value, len)
 #define send(fd, data, size, flags) t_macos_send(fd, data, size, flags)
