@@ -5311,7 +5311,7 @@ static int pysock__reactor_reserve(size_t count)
     size_t cap = 64;
     int err = 0;
 
-    while (cap < count + 1)
+    while (cap < count + 2) /* the waker, and one to spare */
         cap *= 2;
     pysock__lock(&pysock__reactor.lock);
     if (cap > pysock__reactor.cap && cap > pysock__reactor.spare_cap) {
@@ -5451,12 +5451,13 @@ static int pysock__turn_locked(struct pollfd *own, size_t own_count, int64_t dea
     pysock__watch **watches;
     int64_t nearest;
     size_t i, n = own_count;
-    int r, ready = 0;
+    int r, ready = 0, allocated;
 
     pysock__run_kicked_locked();
     fds = pysock__turn_room_locked(own_count + pysock__reactor.count + 1, &watches);
     if (!fds)
         return -ENOMEM;
+    allocated = fds != pysock__reactor.fds;
     if (own_count)
         memcpy(fds, own, own_count * sizeof *fds);
     nearest = pysock__gather_locked(fds, watches, &n);
@@ -5471,7 +5472,7 @@ static int pysock__turn_locked(struct pollfd *own, size_t own_count, int64_t dea
     }
     if (r >= 0)
         pysock__dispatch_locked(fds, watches, own_count, n);
-    if (fds != pysock__reactor.fds)
+    if (allocated)
         PYSOCK_FREE(fds);
     return r < 0 ? r : ready;
 }
@@ -5516,11 +5517,20 @@ static int pysock__reactor_idle_locked(void)
            && pysock__list_empty(&pysock__reactor.kicked);
 }
 
+/* A millisecond in which other threads can have the lock. */
+static void pysock__reactor_pause_locked(void)
+{
+    pysock__unlock(&pysock__reactor.lock);
+    pysock__poll(NULL, 0, pysock__deadline_in(1000000));
+    pysock__lock(&pysock__reactor.lock);
+}
+
 /* The reactor's thread is the leader whose own descriptor is its waker. */
 static void pysock__reactor_main(void *arg)
 {
     pysock__waker *waker = &pysock__reactor.waker;
     struct pollfd own;
+    int r;
 
     (void)arg;
     own.fd = waker->rfd;
@@ -5529,9 +5539,11 @@ static void pysock__reactor_main(void *arg)
     while (!pysock__reactor.stopping
            || (!pysock__reactor_idle_locked() && pysock__now() < pysock__reactor.stop_deadline)) {
         own.revents = 0;
-        pysock__lead_locked(waker, &own, 1,
-                            pysock__reactor.stopping ? pysock__reactor.stop_deadline
-                                                     : PYSOCK__NEVER);
+        r = pysock__lead_locked(waker, &own, 1,
+                                pysock__reactor.stopping ? pysock__reactor.stop_deadline
+                                                         : PYSOCK__NEVER);
+        if (r == -ENOMEM)
+            pysock__reactor_pause_locked();
         pysock__waker_drain(waker, own.revents); /* a kick from now on is in the list already */
     }
     pysock__unlock(&pysock__reactor.lock);
@@ -5554,8 +5566,7 @@ static void pysock__reactor_start_locked(void)
         return;
     }
     pysock__reactor_adopt_locked();
-    if (!pysock__reactor.cap /* a cleanup came after the socket was made */
-        || pysock__waker_open(&pysock__reactor.waker) < 0) {
+    if (pysock__waker_open(&pysock__reactor.waker) < 0) {
         pysock__reactor_threadless_locked();
         return;
     }
@@ -5669,7 +5680,7 @@ static int pysock__sleep(pysock__waker *waker, struct pollfd *fds, size_t count,
     if (!pysock__load(&pysock__reactor.threadless))
         return pysock__poll(fds, count, deadline);
     pysock__lock(&pysock__reactor.lock);
-    if (pysock__reactor.leading)
+    if (pysock__reactor.leading || !pysock__reactor.threadless) /* a cleanup may have ended */
         r = pysock__follow_locked(waker, fds, count, deadline);
     else
         r = pysock__lead_locked(waker, fds, count, deadline);
@@ -5684,7 +5695,7 @@ static void pysock__reactor_assist(void)
     if (!pysock__load(&pysock__reactor.threadless))
         return;
     pysock__lock(&pysock__reactor.lock);
-    if (!pysock__reactor.leading && !pysock__reactor_idle_locked()) {
+    if (pysock__reactor.threadless && !pysock__reactor.leading && !pysock__reactor_idle_locked()) {
         pysock__lead_locked(NULL, NULL, 0, 0);
         pysock__hand_over_locked();
     }
@@ -5697,9 +5708,13 @@ static void pysock__await_leader_locked(void)
     struct pollfd fd;
     pysock__waker *waker;
 
-    while (pysock__reactor.leading && pysock__thread_waker(&waker) == 0) {
+    while (pysock__reactor.leading) {
         if (pysock__reactor.leader)
             pysock__wake(pysock__reactor.leader);
+        if (pysock__thread_waker(&waker) < 0) {
+            pysock__reactor_pause_locked();
+            continue;
+        }
         fd.fd = waker->rfd;
         fd.events = POLLIN;
         pysock__waker_drain(waker, 0);
@@ -5707,7 +5722,8 @@ static void pysock__await_leader_locked(void)
     }
 }
 
-/* Lets the reactor finish its work until deadline, stops it, and drops what is left. */
+/* Lets the reactor finish its work until deadline, stops it, and drops what is left. Until the
+   arrays are freed this thread is the leader, and no other thread is started. */
 static void pysock__reactor_stop(int64_t deadline)
 {
     int before, r = 0;
@@ -5722,14 +5738,17 @@ static void pysock__reactor_stop(int64_t deadline)
         pysock__thread_join(&pysock__reactor.thread);
         pysock__cancel_restore(before);
         pysock__lock(&pysock__reactor.lock);
-        pysock__waker_close(&pysock__reactor.waker);
-        pysock__reactor.started = pysock__reactor.stopping = 0;
+        pysock__reactor.leading = 1;
     } else {
         pysock__await_leader_locked();
+        pysock__reactor.leading = 1;
         while (r != -ENOMEM && !pysock__reactor_idle_locked() && pysock__now() < deadline)
-            r = pysock__lead_locked(NULL, NULL, 0, deadline);
+            r = pysock__turn_locked(NULL, 0, deadline);
     }
     pysock__reactor_abandon_locked();
+    if (pysock__reactor.started)
+        pysock__waker_close(&pysock__reactor.waker);
+    pysock__reactor.started = pysock__reactor.stopping = 0;
     pysock__store(&pysock__reactor.threadless, 0);
     pysock__reactor.allowed = pysock__reactor.wanted = 0;
     pysock__reactor_adopt_locked();
@@ -5738,6 +5757,8 @@ static void pysock__reactor_stop(int64_t deadline)
     pysock__reactor.fds = NULL;
     pysock__reactor.watches = NULL;
     pysock__reactor.cap = 0;
+    pysock__reactor.leading = 0;
+    pysock__hand_over_locked();
     pysock__unlock(&pysock__reactor.lock);
 }
 
@@ -14827,8 +14848,6 @@ static void pysock__tls_set_engine(pysock__tls *t)
 
     if (t->alpn && !t->wrap.server)
         br_ssl_engine_set_protocol_names(eng, t->alpn->names, t->alpn->count);
-    br_ssl_engine_set_buffers_bidi(eng, t->buffers, BR_SSL_BUFSIZE_INPUT,
-                                   t->buffers + BR_SSL_BUFSIZE_INPUT, BR_SSL_BUFSIZE_OUTPUT);
     if (t->verifier)
         br_ssl_engine_set_x509(eng, &t->verifier->vtable);
     t->curves = *br_ec_get_default();
@@ -14957,6 +14976,9 @@ static int pysock__tls_take_settings(pysock__tls *t, const char *what)
     check_hostname = ctx->check_hostname && !t->wrap.unchecked_host;
     versions = pysock__context_versions_locked(ctx, &low, &high);
     *t->eng = ctx->engine;
+    br_ssl_engine_set_buffers_bidi(t->eng, t->buffers, BR_SSL_BUFSIZE_INPUT,
+                                   t->buffers + BR_SSL_BUFSIZE_INPUT,
+                                   BR_SSL_BUFSIZE_OUTPUT); /* from here on it can make an alert */
     t->options = ctx->options;
     t->session_epoch = ctx->session_epoch;
     t->alpn = ctx->alpn;
@@ -19569,17 +19591,13 @@ PYSOCKDEF ptrdiff_t pysock_sendto_addr(pysock *s, const void *data, size_t size,
 static void pysock__sendto_resolved(void *arg, pysock__lookup *l)
 {
     pysock__sock *s = pysock__acquire_handle((uintptr_t)arg);
-    size_t i;
 
+    (void)l;
     if (!s)
         return;
     pysock__lock(&s->lock);
-    for (i = 0; i < PYSOCK__SENDTO_NAMES; i++) {
-        if (s->names[i] != l)
-            continue;
-        s->names_awaited--;
-        pysock__notify_locked(s, NULL);
-    }
+    s->names_awaited--; /* a call may have taken the result already: complete comes before this */
+    pysock__notify_locked(s, NULL);
     pysock__unlock_sock(s);
     pysock__release(s);
 }
@@ -21874,6 +21892,8 @@ PYSOCKDEF int pysock_ssl_set_context(pysock *s, pysock_ssl_context *ctx)
     t = c.s->tls;
     if (!pysock__is_tls_locked(c.s))
         r = pysock__fail_not_tls(c.name);
+    else if (!t && c.s->phase == PYSOCK__BROKEN)
+        r = pysock__call_fail(&c, -EALREADY);
     else if (t && !pysock__load(&t->chosen)
              && (c.s->hs_busy || t->state != PYSOCK__TLS_HELLO
                  || c.s->phase != PYSOCK__HANDSHAKING))
@@ -22403,6 +22423,7 @@ typedef struct pysock__entry {
 } pysock__entry;
 
 typedef struct pysock__select_call {
+    pysock_state *state; /* whose cleanup ends it */
     pysock__entry *entries;
     struct pollfd *fds; /* count + 1: the waker's is first */
     size_t count;
@@ -22619,7 +22640,7 @@ static ptrdiff_t pysock__select_run(pysock__select_call *c)
     if (!c->registered && !pysock__load(&pysock__reactor.threadless)) {
         ready = pysock__select_at_once(c);
         if (ready > 0 || ready == -EBADF || (ready == 0 && !c->deadline))
-            return c->epoch != pysock__epoch(pysock__state()) ? -ESHUTDOWN : ready;
+            return c->epoch != pysock__epoch(c->state) ? -ESHUTDOWN : ready;
     }
     r = pysock__select_register(c);
     if (r < 0)
@@ -22630,7 +22651,7 @@ static ptrdiff_t pysock__select_run(pysock__select_call *c)
         else if (!pysock__select_unaided(c))
             return c->waker_error;
         ready = pysock__select_test(c, 0);
-        if (c->epoch != pysock__epoch(pysock__state()))
+        if (c->epoch != pysock__epoch(c->state))
             return -ESHUTDOWN; /* before any sleep: the drain may have consumed the broadcast */
         if (ready < 0)
             return ready;
@@ -22640,7 +22661,7 @@ static ptrdiff_t pysock__select_run(pysock__select_call *c)
         if (r < 0 && r != -EINTR)
             return r;
         ready = pysock__select_test(c, 1); /* without an event, revents is 0 */
-        if (c->epoch != pysock__epoch(pysock__state()))
+        if (c->epoch != pysock__epoch(c->state))
             return -ESHUTDOWN; /* rather than the sockets that it closed */
         if (ready || (c->deadline != PYSOCK__NEVER && pysock__now() >= c->deadline))
             return ready;
@@ -22658,7 +22679,8 @@ static int pysock__select_begin(pysock__select_call *c, const char *what, size_t
     if (ns == -2)
         return -1;
     pysock__fork_check();
-    c->epoch = pysock__epoch(pysock__state());
+    c->state = pysock__state();
+    c->epoch = pysock__epoch(c->state);
     c->deadline = ns ? pysock__deadline_in(ns) : 0;
     if (pysock__my_sleeper)
         c->waker_error = pysock__thread_waker(&c->waker);
@@ -22676,7 +22698,7 @@ static int pysock__select_begin(pysock__select_call *c, const char *what, size_t
 
 static int pysock__select_fail(const pysock__select_call *c, const char *what, int err)
 {
-    return err == -ESHUTDOWN ? pysock__fail_ended(what, c->epoch, pysock__state())
+    return err == -ESHUTDOWN ? pysock__fail_ended(what, c->epoch, c->state)
                              : pysock__fail_os(err, what, "");
 }
 
@@ -22776,14 +22798,20 @@ PYSOCKDEF int pysock_wait(pysock *handle, int events, double timeout_seconds)
                                   "wait: TLS over memory BIOs has no descriptor to wait on")
                    : -1;
     }
+    pysock__retain(s);
     c.is_poll = 1;
+    c.state = s->state; /* as of every call on a socket */
+    c.epoch = begun.epoch;
     pysock__select_add_sock(&c, s->fd, s, (short)events,
                             (short)(events | POLLERR | POLLHUP | POLLNVAL));
     ready = pysock__select_run(&c);
     pysock__select_end(&c);
     if (ready >= 0 && entry.have & POLLNVAL)
         ready = -EBADF;
-    return ready < 0 ? pysock__select_fail(&c, "wait", (int)ready) : entry.have;
+    if (ready < 0)
+        pysock__select_fail(&c, "wait", (int)ready);
+    pysock__release(s);
+    return ready < 0 ? -1 : entry.have;
 }
 
 /* ---- >>pollers ----

@@ -1507,6 +1507,18 @@ T_TEST(two_threads_may_send_by_name_on_one_socket, 100) {
     }
 }
 
+/* The call may find the result before the worker has said that it is there. */
+T_TEST(a_socket_is_writable_again_after_each_name, 60) {
+    for (int i = 0; i < 300; i++) {
+        pysock *s = T_OK(pysock_socket(AF_INET, SOCK_DGRAM, 0));
+        T_OK(pysock_setblocking(s, 0));
+        while (pysock_sendto(s, "x", 1, 0, "localhost", 9) < 0)
+            T_EQ(errno, EAGAIN);
+        T_EQ(pysock_wait(s, POLLOUT, 30), POLLOUT);
+        T_OK(pysock_close(s));
+    }
+}
+
 /* ---- wrong use ---- */
 
 T_TEST(sendto_refuses_what_makes_no_sense, 60) {

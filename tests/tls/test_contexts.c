@@ -366,6 +366,20 @@ T_TEST(an_sni_callback_need_not_keep_its_context, 60) {
     h_is_alert(&p.at_client, "TLSV1_UNRECOGNIZED_NAME");
 }
 
+/* It fits, but no version is left in it. */
+T_TEST(a_context_that_serves_nobody_is_an_error_of_the_handshake, 60) {
+    chooser c = {t_server_ctx(), 0, 0, "", ""};
+    h_pair p;
+    T_OK(pysock_ssl_set_options(c.other, pysock_ssl_get_options(c.other) | PYSOCK_OP_NO_TLSv1_2));
+    T_OK(pysock_ssl_set_sni_callback(server, choose, &c));
+    h_try(&p, client, server, "localhost");
+    T_EQ(c.calls, 1);
+    T_EQ(p.at_server.result, -1);
+    H_CONTAINS(p.at_server.message, "version");
+    h_is_alert(&p.at_client, "TLSV1_ALERT_INTERNAL_ERROR");
+    pysock_ssl_context_release(c.other);
+}
+
 T_TEST(an_sni_callback_refuses_with_an_alert, 60) {
     static const struct {
         int answer;
