@@ -105,7 +105,6 @@ static connection_object *connection_new(context_object *context, int server_sid
 static void wrap_options(const connection_object *self, PyObject *session,
                          pysock_ssl_wrap_options *options)
 {
-    memset(options, 0, sizeof *options);
     if (self->hostname != Py_None)
         options->server_hostname = PyUnicode_AsUTF8(self->hostname); /* has been asked for before */
     options->no_handshake_on_connect = 1;
