@@ -639,7 +639,7 @@ T_TEST(idle_registrations_cost_no_cpu, 120) {
         t_close_pair(pairs[i]);
 }
 
-/* ---- pysock_poll: once, without a poller ---- */
+/* ---- pysock_poll and pysock_wait: once, without a poller ---- */
 
 T_TEST(wait_answers_for_one_socket, 60) {
     pysock *pair[2];
